@@ -1,0 +1,1 @@
+"""Everything that makes a client's data: graphs, partitions, splits."""

@@ -1,0 +1,1 @@
+"""Stacked graph neural networks: every parameter has a leading client axis."""

@@ -1,0 +1,1 @@
+"""Messages, roster, state and run directory: what carries a federation."""
