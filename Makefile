@@ -1,0 +1,52 @@
+# `make run` and `make test` need Python 3.11 or newer and make; everything else is installed into .venv.
+# ARGS adds to a command: make run ARGS="federation.rounds=5 seed=1", make test ARGS="-k metis".
+
+ifndef PYTHON
+PYTHON := $(shell for python in python3.11 python3; do \
+	"$$python" -c '' 2>/dev/null && { echo "$$python"; exit; }; done; echo python3)
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run test lint clean
+
+help:
+	@echo "make run    train FED-PUB on 10 federated subgraphs with flwr run, then print the table and the plots' paths"
+	@echo "make test   the test suite"
+	@echo "make lint   ruff and mypy"
+	@echo "make clean  remove .venv and every cache; results in outputs/ stay"
+
+run: $(VENV)/.installed
+	@$(BIN)/subfl launch method=fedpub dataset=digits partition=metis partition.clients=10 --supernodes 10 $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .flwr build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, '$(PYTHON)' is not: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "no virtual environment: does '$(PYTHON)' lack its venv module (Debian: python3-venv)?" >&2; exit 1; }
+
+# The stamps are older than pyproject.toml when it has changed, and missing when an installation failed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,119 @@
+r"""FED-PUB's clients: private, sparse masks on the weights (Baek et al., ICML 2023, Section 3.3).
+
+The GCN computes with :math:`\theta \odot \mu`. The local objective (eq. 4) is
+
+.. math:: L(\theta \odot \mu) + \lambda_1 \lVert \mu \rVert_1 + \lambda_2 \lVert \theta - \bar\theta_i \rVert_2^2 .
+
+Two knobs make masks sparse and act on different things: ``mask_l1`` (:math:`\lambda_1`) is the weight of the penalty and
+moves the mask while training; ``mask_threshold`` decides which entries count as zero whenever the model is evaluated,
+embedded or sent. A pruned weight does not travel.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from clients.functional import FunctionalClient
+from clients.subgraph import Shapes
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.gcn import Parameters
+
+
+class MaskedClient(FunctionalClient):
+    """Trains a mask µ beside every weight matrix θ; masks never leave the client."""
+
+    class Settings(FunctionalClient.Settings):
+        """The masks.
+
+        Attributes:
+            masks: false trains without masks: the ablation, and plain functional similarity.
+            mask_l1: weight of the sum of absolute mask entries.
+            mask_threshold: entries with a smaller absolute value are zero outside training.
+            mask_lr: learning rate of the masks, as a multiple of the optimiser's.
+            variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
+                gradient, and masks start at one for features that a client does not have, too.
+        """
+
+        masks: bool = True
+        mask_l1: float = Field(default=1e-5, ge=0)
+        mask_threshold: float = Field(default=0.1, ge=0)
+        mask_lr: float = Field(default=1.0, gt=0)
+        variant: Literal["paper", "released"] = "paper"
+
+    settings: Settings
+
+    @staticmethod
+    def _mask(name: str) -> str:
+        return f"{name}.mask"
+
+    def personal_shapes(self) -> Shapes:
+        """A mask for every weight matrix, none for biases."""
+        if not self.settings.masks:
+            return {}
+        return {self._mask(name): self.model.shapes[name] for name in self.model.weight_matrices}
+
+    def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
+        """Ones; zeros in the first layer's rows of features that a client does not have.
+
+        Such a row never meets data of the client. A zero there has no gradient, so the row stays pruned and need not travel.
+        """
+        masks = {
+            name: torch.ones(len(chunk), *shape, device=self.cohort.device)
+            for name, shape in self.personal_shapes().items()
+        }
+        if masks and self.settings.variant == "paper":
+            masks[self._mask("conv1.weight")] *= chunk.feature_support.unsqueeze(-1)
+        return masks
+
+    def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
+        """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
+        if not personal:
+            return shared
+        masks = {name: personal[self._mask(name)] for name in self.model.weight_matrices}
+        if pruned:
+            masks = {name: self._pruned(mask) for name, mask in masks.items()}
+        return {name: value * masks[name] if name in masks else value for name, value in shared.items()}
+
+    def _pruned(self, mask: Tensor) -> Tensor:
+        return mask * (mask.abs() >= self.settings.mask_threshold)
+
+    def add_penalty_gradients(
+        self,
+        gradients: dict[str, Tensor],
+        shared: Parameters,
+        personal: Parameters,
+        received: Parameters,
+        server_round: int,
+    ) -> None:
+        """λ1 sign(µ) and 2 λ2 (θ - θ̄), in place."""
+        if self.settings.variant == "released":
+            return
+        super().add_penalty_gradients(gradients, shared, personal, received, server_round)
+        for name, mask in personal.items():
+            gradients[name].add_(mask.sign(), alpha=self.settings.mask_l1)
+
+    def learning_rates(self) -> dict[str, float]:
+        """The masks' own learning rate."""
+        if self.settings.mask_lr == 1.0:
+            return {}
+        return {name: self.settings.mask_lr * self.optimizer.lr for name in self.personal_shapes()}
+
+    def uploads(self, shared: Parameters, personal: Parameters, effective: Parameters) -> dict[str, Tensor]:
+        """θ where the mask keeps it, zero elsewhere, and the functional embedding of the masked model."""
+        uploads = super().uploads(shared, personal, effective)
+        if personal:
+            for name in self.model.weight_matrices:
+                kept = personal[self._mask(name)].abs() >= self.settings.mask_threshold
+                uploads[name] = shared[name] * kept
+        return uploads
+
+    def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:
+        """`sparsity`: the share of mask entries below the threshold."""
+        if not personal:
+            return {}
+        masks = [mask.abs().flatten(1) < self.settings.mask_threshold for mask in personal.values()]
+        return {"sparsity": torch.cat(masks, dim=1).float().mean(1)}

@@ -1,0 +1,279 @@
+r"""A cohort of subgraph clients that train a GCN on their own nodes.
+
+Each client minimises, over its own training nodes,
+
+.. math:: L(\theta) + \lambda_2 \lVert \theta - \bar\theta_i \rVert^2,
+
+with full-batch Adam whose state stays with the client. :math:`\bar\theta_i` is what the server sent; ``proximal`` = 0
+leaves the plain local step of FedAvg (McMahan et al., 2017), ``proximal`` = µ/2 is FedProx (Li et al., 2020).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.gcn import Parameters, StackedGCN
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.state import CohortState, StateStore
+from subfl_flower.seeding import client_generator
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class SubgraphClient(CohortClient):
+    """Trains a GCN on the graphs of a node's clients."""
+
+    class Settings(CohortClient.Settings):
+        """Knobs of the local objective.
+
+        Attributes:
+            proximal: weight of the squared distance to the received parameters, from round 2 on.
+        """
+
+        proximal: float = Field(default=0.0, ge=0)
+
+    settings: Settings
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        settings: CohortClient.Settings,
+        model: ModelSettings,
+        optimizer: OptimizerSettings,
+        seed: int,
+        store: StateStore,
+    ) -> None:
+        super().__init__(cohort, settings, model, optimizer, seed, store)
+        self.model = StackedGCN(model, cohort.num_features, cohort.num_classes)
+        trainable = {**self.model.shapes, **self.personal_shapes()}
+        self._state_shapes: Shapes = {
+            **adam_state_shapes(trainable),
+            **{f"personal.{name}": shape for name, shape in self.personal_shapes().items()},
+            **{f"best.{name}": shape for name, shape in self.model.shapes.items()},
+            "best_validation": (),
+        }
+        self._chunk_size = cohort.chunk_size(
+            sum(int(np.prod(shape)) for shape in trainable.values()), model.hidden
+        )
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """Names of the GCN's parameters."""
+        return tuple(self.model.shapes)
+
+    # What a method changes ------------------------------------------------------------------------------------------
+
+    def personal_shapes(self) -> Shapes:
+        """Per-client shapes of the parameters that are trained but never leave the client."""
+        return {}
+
+    def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
+        """First values of the personal parameters, each [C, ...]."""
+        return {}
+
+    def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
+        """The GCN's parameters as made from shared and personal ones; `pruned` as used outside training."""
+        return shared
+
+    def add_penalty_gradients(
+        self,
+        gradients: dict[str, Tensor],
+        shared: Parameters,
+        personal: Parameters,
+        received: Parameters,
+        server_round: int,
+    ) -> None:
+        """Add the gradients of the local objective's penalties, in place."""
+        if self.settings.proximal and server_round > 1:
+            for name, value in shared.items():
+                gradients[name].add_(value.detach() - received[name], alpha=2 * self.settings.proximal)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rates of single parameters that differ from the optimiser's."""
+        return {}
+
+    def uploads(self, shared: Parameters, personal: Parameters, effective: Parameters) -> dict[str, Tensor]:
+        """What is sent to the server: the parameters, then `extra_uploads`. Zeros do not travel."""
+        return dict(shared)
+
+    # A round --------------------------------------------------------------------------------------------------------
+
+    def fit(  # type: ignore[override]
+        self, parameters: list[np.ndarray], config: Mapping[str, Any]
+    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
+        """One round of local training; see `CohortClient.fit`."""
+        positions = {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
+        received = dict(zip(self.model.shapes, parameters, strict=True))
+        row_of = {positions[client_id]: row for row, client_id in enumerate(config["clients"])}
+        state = self.store.open(self.cohort.client_ids, self._state_shapes)
+        parts: list[tuple[list[int], dict[str, np.ndarray], dict[str, np.ndarray]]] = []
+        failures: dict[int, str] = {}
+        pending = list(self.cohort.split(sorted(row_of), self._chunk_size))
+        while pending:
+            chosen = pending.pop(0)
+            rows = [row_of[position] for position in chosen]
+            try:
+                arrays, metrics = self._train_chunk(chosen, _rows(received, rows), state, config)
+            except Exception as error:
+                if len(chosen) > 1:  # find out whose failure it was
+                    pending = [[position] for position in chosen] + pending
+                else:
+                    failures[self.cohort.client_ids[chosen[0]]] = f"{type(error).__name__}: {error}"
+            else:
+                parts.append(([self.cohort.client_ids[position] for position in chosen], arrays, metrics))
+        self.store.commit(state)
+        names = (*self.model.shapes, *self.extra_uploads)
+        arrays_up = [_joined([arrays[name] for _, arrays, _ in parts]) for name in names] if parts else []
+        merged: dict[str, Any] = {
+            name: np.concatenate([metrics[name] for _, _, metrics in parts]).tolist()
+            for name in (parts[0][2] if parts else ())
+        }
+        merged["clients"] = [client_id for ids, _, _ in parts for client_id in ids]
+        merged["failures"] = json.dumps(failures)
+        return arrays_up, int(sum(merged.get("num_examples", []))), merged
+
+    def _train_chunk(
+        self, positions: Sequence[int], received: dict[str, Tensor], state: CohortState, config: Mapping[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Evaluate what was received, train, evaluate again: uploads and metrics of a chunk."""
+        device = self.cohort.device
+        chunk = self.cohort.graph_chunk(positions)
+        fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
+        with state.rows(positions, device) as personal_state:
+            if fresh:
+                self._initialise(personal_state, chunk, fresh)
+            shared = {name: value.to(device, copy=True) for name, value in received.items()}
+            received = {name: value.to(device) for name, value in received.items()}
+            personal = {name: personal_state[f"personal.{name}"] for name in self.personal_shapes()}
+            validation_received, test_received = self._evaluate(
+                self.effective(shared, personal, pruned=True), chunk
+            )
+            loss = self._train(shared, personal, received, personal_state, chunk, config)
+            effective = self.effective(shared, personal, pruned=True)
+            validation, test = self._evaluate(effective, chunk)
+            self._keep_best(personal_state, effective, validation)
+            with torch.no_grad():
+                uploads = self.uploads(shared, personal, effective)
+        arrays = {name: value.cpu().numpy() for name, value in uploads.items()}
+        metrics = {
+            "validation": validation,
+            "test": test,
+            "validation_as_received": validation_received,
+            "test_as_received": test_received,
+            "train_loss": loss,
+            "num_examples": torch.tensor([self.cohort.graphs[position].num_train for position in positions]),
+            **self.extra_metrics(personal),
+        }
+        return arrays, {name: value.cpu().numpy() for name, value in metrics.items()}
+
+    def _train(
+        self,
+        shared: dict[str, Tensor],
+        personal: dict[str, Tensor],
+        received: Parameters,
+        state: dict[str, Tensor],
+        chunk: GraphChunk,
+        config: Mapping[str, Any],
+    ) -> Tensor:
+        """`local_epochs` full-batch steps in place; the last training loss [C]."""
+        server_round = int(config["round"])
+        generators = [
+            client_generator(self.seed, client_id, server_round, "dropout") for client_id in chunk.client_ids
+        ]
+        trainable = {**shared, **personal}
+        losses = torch.zeros(len(chunk))
+        for _ in range(int(config["local_epochs"])):
+            dropout = None
+            if self.model.settings.dropout:
+                dropout = self.model.dropout_masks(chunk, generators, self.cohort.device)
+            leaves = {name: value.detach().requires_grad_() for name, value in trainable.items()}
+            effective = self.effective(
+                {name: leaves[name] for name in shared}, {name: leaves[name] for name in personal}, pruned=False
+            )
+            logits = self.model(effective, chunk, dropout)
+            losses = _node_losses(logits, chunk)
+            if not bool(torch.isfinite(losses).all()):
+                bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
+                raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            gradients = dict(zip(leaves, found, strict=True))
+            with torch.no_grad():
+                self.add_penalty_gradients(gradients, shared, personal, received, server_round)
+                adam_step(trainable, gradients, state, self.optimizer, self.learning_rates())
+        return losses.detach()
+
+    def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:
+        """Further metrics of a chunk, each [C]."""
+        return {}
+
+    @torch.no_grad()
+    def _evaluate(self, effective: Parameters, chunk: GraphChunk) -> tuple[Tensor, Tensor]:
+        """Accuracy on validation and on test nodes, each [C]; not a number where a client has none."""
+        correct = (self.model(effective, chunk).argmax(-1) == chunk.labels).to(torch.float32)
+        _, validation, test = chunk.weights
+        return _mean(correct, validation), _mean(correct, test)
+
+    def _initialise(self, state: dict[str, Tensor], chunk: GraphChunk, fresh: Sequence[int]) -> None:
+        for name, values in self.initial_personal(chunk).items():
+            state[f"personal.{name}"][fresh] = values[fresh]
+        state["best_validation"][fresh] = -1.0
+
+    def _keep_best(self, state: dict[str, Tensor], effective: Parameters, validation: Tensor) -> None:
+        better = torch.nan_to_num(validation, nan=0.0) > state["best_validation"]
+        for row in torch.nonzero(better).flatten().tolist():
+            state["best_validation"][row] = torch.nan_to_num(validation[row], nan=0.0)
+            for name, value in effective.items():
+                state[f"best.{name}"][row].copy_(value[row])
+
+    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
+        """Each client's model at its best validation round, as used outside training, by client id."""
+        state = self.store.open(self.cohort.client_ids, self._state_shapes)
+        models = {}
+        for position, client_id in enumerate(self.cohort.client_ids):
+            if state.is_fresh(position):
+                continue
+            with state.rows([position], torch.device("cpu")) as rows:
+                models[client_id] = {name: rows[f"best.{name}"][0].numpy().copy() for name in self.model.shapes}
+        return models
+
+
+def _node_losses(logits: Tensor, chunk: GraphChunk) -> Tensor:
+    """Each client's mean cross-entropy over its training nodes [C]."""
+    losses = F.cross_entropy(logits.flatten(0, 1), chunk.labels.flatten(), reduction="none")
+    return (losses.view(chunk.labels.shape) * chunk.weights[0]).sum(1)
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums over nodes [C], not a number where all weights are zero."""
+    present = weights.any(1)
+    return torch.where(present, (values * weights).sum(1), torch.full_like(values[:, 0], float("nan")))
+
+
+def _rows(stack: Mapping[str, np.ndarray], rows: list[int]) -> dict[str, Tensor]:
+    """Some rows of a stack as tensors, without a copy where they lie side by side."""
+    adjacent = rows == list(range(rows[0], rows[0] + len(rows)))
+    chosen: Any = slice(rows[0], rows[0] + len(rows)) if adjacent else rows
+    return {name: torch.from_numpy(_writable(values[chosen])) for name, values in stack.items()}
+
+
+def _writable(values: np.ndarray) -> np.ndarray:
+    """The same memory, marked writable: PyTorch warns of read-only arrays, which nothing here writes to."""
+    if values.flags.writeable:
+        return values
+    return values.copy()
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

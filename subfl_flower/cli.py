@@ -1,0 +1,124 @@
+"""The `subfl` command: one run or a Hydra multirun, and the commands around runs.
+
+``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl report RUN...`` reads what was left;
+``subfl launch ...`` runs the same app through ``flwr run`` on a SuperLink of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from subfl_flower.composition import config_directory, readable_errors, validated
+from subfl_flower.errors import SubflError
+
+_OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
+
+
+class _Jobs:
+    """What the jobs of this process came to."""
+
+    failed: list[str]
+    interrupted: bool
+
+    def __init__(self) -> None:
+        self.failed = []
+        self.interrupted = False
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `subfl`; exits with 0, 1 (a run failed), 2 (bad input) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(_dispatch(arguments))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else ""
+    if command == "report":
+        from subfl_flower.evaluation.report import main as report
+
+        return report(arguments[1:])
+    if command == "launch":
+        from subfl_flower.launch import main as launch
+
+        return launch(arguments[1:])
+    return _train(arguments)
+
+
+def _train(arguments: list[str]) -> int:
+    """One job, or a sweep, by Hydra."""
+    jobs = _Jobs()
+
+    def job(composed: DictConfig) -> None:
+        sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            status = _run_job(composed)
+        except SubflError as error:
+            if not sweeping:
+                raise
+            # A sweep goes on; what failed is said now, recorded in the job's folder and counted at the end.
+            name = " ".join(HydraConfig.get().overrides.task)
+            jobs.failed.append(f"{name}: {error}")
+            print(f"subfl: job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
+            _record_failure(Path(HydraConfig.get().runtime.output_dir), composed, str(error))
+        else:
+            if status == "interrupted":
+                jobs.interrupted = True
+                if sweeping:
+                    raise KeyboardInterrupt
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Flower's database library announces its plugins
+    # Hydra prints its own stack traces unless it is asked for the exception itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["subfl", *arguments]
+    try:
+        with readable_errors():
+            hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
+    except SubflError as error:
+        print(f"subfl: {error}", file=sys.stderr)
+        return _BAD_INPUT
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    if jobs.failed:
+        print(f"subfl: {len(jobs.failed)} job(s) of the sweep failed:", *jobs.failed, sep="\n  ", file=sys.stderr)
+        return _FAILED
+    return _INTERRUPTED if jobs.interrupted else _OK
+
+
+def _run_job(composed: DictConfig) -> str:
+    """Train one configuration in the runtime that it names; the run's status."""
+    config = validated(composed)
+    directory = Path(HydraConfig.get().runtime.output_dir)
+
+    from subfl_flower.runtime.simulation import simulate
+
+    summary = simulate(config, directory)
+    test = summary.get("test_at_best_validation")
+    if HydraConfig.get().mode == RunMode.RUN or test is not None:
+        result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
+        print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
+        print(f"run directory: {directory}", flush=True)
+    return str(summary["status"])
+
+
+def _record_failure(directory: Path, composed: DictConfig, reason: str) -> None:
+    """Leave a summary in a sweep job's folder that says why there is no run."""
+    from subfl_flower.runtime.run_directory import RunDirectory
+
+    directory.mkdir(parents=True, exist_ok=True)
+    records = RunDirectory(directory)
+    summary = records.summary() or {
+        "method": composed.get("method", {}).get("name"),
+        "dataset": composed.get("dataset", {}).get("name"),
+        "partition": composed.get("partition", {}).get("name"),
+        "seed": composed.get("seed"),
+    }
+    records.write_summary({**summary, "status": "failed", "error": reason})

@@ -1,0 +1,74 @@
+"""From overrides to a validated configuration: what `subfl` and `flwr run` have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from subfl_flower.config import Config, validate
+from subfl_flower.errors import SubflError
+
+
+def config_directory() -> Path:
+    """The folder of the YAML files: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "conf"
+    return beside if (beside / "config.yaml").is_file() else package / "conf"
+
+
+def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
+    """Compose `conf/` with Hydra overrides.
+
+    Returns:
+        The validated configuration, and the run directory that Hydra's settings name.
+
+    Raises:
+        SubflError: an override is malformed, names an unknown key or choice, or has a value that is not allowed.
+    """
+    with readable_errors():
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+        run_directory = Path(composed.hydra.run.dir)
+    return validated(composed), run_directory
+
+
+def validated(composed: DictConfig) -> Config:
+    """Check a composed configuration, with or without Hydra's own section."""
+    with readable_errors():
+        plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        missing = sorted(OmegaConf.missing_keys(plain))
+        if missing:
+            raise SubflError(f"{missing[0]}: a value is required, for instance {missing[0]}=...")
+        values = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
+    return validate(values)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise for a wrong override into one sentence."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SubflError(_sentence(error)) from None
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error) or str(error.__cause__ or type(error).__name__)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return f"{match[1]}: there is no such setting"
+    if match := re.search(r"Could not find '([^']+)'\s+Available options in '[^']+':\s+(.*)", text, re.DOTALL):
+        group, _, choice = match[1].rpartition("/")
+        return f"{group}={choice}: there is no such choice; available: {', '.join(match[2].split())}"
+    if match := re.search(r"Could not override '?([\w/]+)'?[.,]? ?No match in the defaults list", text):
+        return f"{match[1]}: there is no such group"
+    return " ".join(text.split())

@@ -1,0 +1,228 @@
+"""The typed schema of ``conf/``, validated once, at the edge.
+
+Hydra composes the YAML files of ``conf/`` and the command line's overrides; `validate` turns the result into a frozen
+`Config` or raises one sentence that names the key, what was found and what is allowed. A method's own knobs are
+validated by the ``Settings`` models of the strategy and of the client that its YAML names, so that a new method needs
+no change here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from flwr.client import NumPyClient
+from flwr.serverapp.strategy import Strategy
+from pydantic import BaseModel, ConfigDict, Field
+
+from subfl_flower.data.datasets import Dataset
+from subfl_flower.data.partitions import Partition
+from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.runtime.loggers import LoggerSettings
+
+T = TypeVar("T")
+
+
+class Section(BaseModel):
+    """A section of the configuration: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Where raw data sets lie, and where prepared partitions are kept."""
+
+    root: Path
+    cache: Path
+
+    @pydantic.field_validator("root", "cache")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+class Federation(Section):
+    """How long a federation trains: `rounds` of `local_epochs` full passes over each client's training nodes."""
+
+    rounds: int = Field(ge=1)
+    local_epochs: int = Field(ge=1)
+
+
+class Task(Section):
+    """What is learnt."""
+
+    name: Literal["node_classification"]
+
+
+class Method(BaseModel):
+    """A method: a strategy, a client family, and their own knobs (validated by their ``Settings``)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    strategy: str
+    client: str
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The method's own settings, by name."""
+        return dict(self.model_extra or {})
+
+
+class Runtime(Section):
+    """Where clients run and how a cohort is worked.
+
+    `chunk` is the number of clients worked at once inside a cohort and `nodes` the number of nodes that the clients are
+    spread over; neither changes results. `threads` is PyTorch's intra-operator thread count per process.
+    """
+
+    nodes: int | Literal["auto"] = "auto"
+    chunk: int | Literal["auto", "all"] = "auto"
+    device: str = "auto"
+    threads: int | Literal["auto"] = "auto"
+    on_client_failure: Literal["stop", "continue"] = "stop"
+    node_timeout: float = Field(default=60.0, gt=0)
+
+    @pydantic.field_validator("nodes", "chunk", "threads")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+
+class Inline(Runtime):
+    """All in one process, without Ray and without ports."""
+
+    name: Literal["inline"]
+
+
+class Ray(Runtime):
+    """Flower's simulation engine: one actor for every `num_cpus` cores and `num_gpus` GPUs that Ray finds.
+
+    `address` joins an existing Ray cluster (``auto`` or ``ray://host:port``); null starts one on this machine.
+    """
+
+    name: Literal["ray"]
+    num_cpus: float = Field(default=1.0, gt=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    total_cpus: int | None = Field(default=None, ge=1)
+    address: str | None = None
+
+
+class Record(Section):
+    """What a run writes beside its metrics: the mixing matrix every `mixing_every` rounds, the clients' models."""
+
+    mixing_every: int = Field(ge=1)
+    client_models: bool
+
+
+class Config(Section):
+    """The whole configuration of one run."""
+
+    seed: int = Field(ge=0)
+    data: Data
+    dataset: Dataset
+    partition: Partition
+    task: Task
+    model: ModelSettings
+    optimizer: OptimizerSettings
+    federation: Federation
+    method: Method
+    runtime: Annotated[Inline | Ray, Field(discriminator="name")]
+    logger: LoggerSettings
+    record: Record
+
+    def plain(self) -> dict[str, Any]:
+        """The configuration as JSON-compatible values, the form that is written, hashed and sent."""
+        return self.model_dump(mode="json")
+
+
+def load_class(path: str, base: type[T], key: str) -> type[T]:
+    """Import the class that a dotted `path` names; `key` is the configuration key it came from.
+
+    Raises SubflError where it cannot be imported or is not a subclass of `base`.
+    """
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SubflError(f"{key}: cannot import {path!r} ({error}); give the dotted path of a class") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise SubflError(f"{key}: {path!r} is not a subclass of {base.__name__}")
+    return found
+
+
+def validate(composed: Mapping[str, Any]) -> Config:
+    """Check a composed configuration against the schema, the method's own knobs included.
+
+    Args:
+        composed: plain values, interpolations resolved.
+
+    Raises:
+        SubflError: one sentence for the first thing that is wrong, and how many more there are.
+    """
+    try:
+        config = Config.model_validate(composed)
+    except pydantic.ValidationError as error:
+        raise SubflError(_sentence(error, composed)) from None
+    strategy = load_class(config.method.strategy, Strategy, "method.strategy")
+    client = load_class(config.method.client, NumPyClient, "method.client")
+    known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
+    for key in config.method.knobs:
+        if key not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            raise SubflError(f"method.{key}: method {config.method.name!r} has no such setting; it has: {allowed}")
+    settings_of(strategy, config.method)
+    settings_of(client, config.method)
+    return config
+
+
+def settings_model(owner: type) -> type[BaseModel]:
+    """The ``Settings`` model of a strategy or a client family."""
+    model: type[BaseModel] = owner.Settings  # type: ignore[attr-defined]
+    return model
+
+
+def settings_of(owner: type, method: Method) -> Any:
+    """The method's knobs that concern `owner`, as its ``Settings``.
+
+    Raises:
+        SubflError: a value has the wrong type or is out of range.
+    """
+    model = settings_model(owner)
+    chosen = {key: value for key, value in method.knobs.items() if key in model.model_fields}
+    try:
+        return model(**chosen)
+    except pydantic.ValidationError as error:
+        raise SubflError(_sentence(error, chosen, "method.")) from None
+
+
+def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefix: str = "") -> str:
+    """The first problem of a validation error: which key, what is wrong, what was found."""
+    problems = [(_key(problem, composed), problem) for problem in error.errors(include_url=False)]
+    key, first = problems[0]
+    if first["type"] == "extra_forbidden":
+        return f"{prefix}{key}: there is no such setting"
+    if first["type"] == "missing":
+        return f"{prefix}{key}: a value is required"
+    # A value that fits no alternative of a union has one complaint for each.
+    messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
+    return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))} (found {first['input']!r})"
+
+
+def _key(problem: Any, composed: Mapping[str, Any]) -> str:
+    """The configuration key of a problem: its location without the names of union members."""
+    parts: list[str] = []
+    here: Any = composed
+    for part in problem["loc"]:
+        if isinstance(here, Mapping) and part in here:
+            parts.append(str(part))
+            here = here[part]
+    if problem["type"] in ("extra_forbidden", "missing") and (not parts or parts[-1] != problem["loc"][-1]):
+        parts.append(str(problem["loc"][-1]))
+    return ".".join(parts)

@@ -1,0 +1,74 @@
+"""The two co-purchase networks of Amazon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from subfl_flower.data.cleaning import RawGraph
+from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
+from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.errors import SubflError
+
+
+class AmazonDataset(DatasetSettings):
+    """A co-purchase network: goods, bag-of-words features of their reviews, categories.
+
+    Source: Shchur et al., Pitfalls of Graph Neural Network Evaluation, arXiv 1811.05868. Raw file in PyG's
+    layout, `<root>/Amazon/<Name>/raw/amazon_electronics_<name>.npz`, downloaded by PyG where it is absent.
+    """
+
+    folder: ClassVar[str]
+
+    row_normalize: bool = True
+
+    def read(self, root: Path) -> RawGraph:
+        """Read the raw file; downloads it where absent.
+
+        Raises:
+            SubflError: the file is missing and cannot be downloaded, or is damaged.
+        """
+        from torch_geometric.io import read_npz  # slow to import, and most runs open a cache
+
+        path = self._raw_file(root)
+        try:
+            data = read_npz(str(path))
+        except Exception as error:
+            raise SubflError(
+                f"{path} is damaged ({type(error).__name__}: {error}); "
+                "replace it, or delete it to download it again"
+            ) from error
+        return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
+
+    def raw_fingerprint(self, root: Path) -> str:
+        """A digest of the raw file; downloads it where absent.
+
+        Raises:
+            SubflError: the file is missing and cannot be downloaded.
+        """
+        return fingerprint([self._raw_file(root)])
+
+    def _raw_file(self, root: Path) -> Path:
+        def download(temporary: Path) -> Path:
+            from torch_geometric.datasets import Amazon
+
+            return Path(Amazon(str(temporary), self.folder).raw_dir)
+
+        names = [f"amazon_electronics_{self.folder.lower()}.npz"]
+        return present_or_downloaded(root / "Amazon" / self.folder / "raw", names, download, self.name)[0]
+
+
+class ComputersDataset(AmazonDataset):
+    """Computers: 13,381 goods and 491,556 directed edges in its largest component, 767 words, 10 classes."""
+
+    folder: ClassVar[str] = "Computers"
+    name: Literal["computers"] = "computers"
+    protocol: Protocol = Protocol(rounds=200, local_epochs=3)
+
+
+class PhotoDataset(AmazonDataset):
+    """Photo: 7,487 goods and 238,086 directed edges in its largest component, 745 words, 8 classes."""
+
+    folder: ClassVar[str] = "Photo"
+    name: Literal["photo"] = "photo"
+    protocol: Protocol = Protocol(rounds=200, local_epochs=2)

@@ -1,0 +1,110 @@
+"""Reading a graph from a table of nodes and a table of edges, CSV or Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from subfl_flower.data.cleaning import RawGraph
+from subfl_flower.errors import SubflError
+
+
+def read_tables(nodes_path: Path, edges_path: Path) -> RawGraph:
+    """The graph of two tables.
+
+    Nodes: a column `id` (unique), optionally `label` (anything; empty or -1 for unlabelled), and at least one
+    further column, all of them numeric features. Edges: columns `source` and `target` that hold ids; further
+    columns are ignored. Ids are compared as text.
+
+    Raises:
+        SubflError: a column is missing or not numeric, an id is missing, repeated or unknown, a feature is
+            NaN; the sentence names the file, how many, and the first row (data rows count from 1).
+    """
+    nodes, edges = _read(nodes_path, ["id"]), _read(edges_path, ["source", "target"])
+    ids = pd.Index(_ids(nodes, "id", nodes_path))
+    repeated = ids.duplicated()
+    if repeated.any():
+        raise SubflError(f"{nodes_path}: {_count(repeated, 'repeated id')}; ids must be unique")
+    ends = []
+    for column in ("source", "target"):
+        named = _ids(edges, column, edges_path)
+        position = ids.get_indexer(named)
+        if (position < 0).any():
+            first = named.iloc[int(np.flatnonzero(position < 0)[0])]
+            raise SubflError(
+                f"{edges_path}: {_count(position < 0, f'unknown {column}')} ({first}); "
+                f"every {column} must be an id of {nodes_path.name}"
+            )
+        ends.append(position)
+    labels = _labels(nodes["label"]) if "label" in nodes else None
+    features = _features(nodes.drop(columns=["id", "label"], errors="ignore"), nodes_path)
+    return RawGraph(features, np.stack(ends).astype(np.int64), labels)
+
+
+def _read(path: Path, id_columns: list[str]) -> pd.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            table = pd.read_csv(path, dtype=dict.fromkeys(id_columns, str))
+        else:
+            table = pd.read_parquet(path)
+    except ImportError as error:
+        raise SubflError(
+            f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise SubflError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
+    missing = [column for column in id_columns if column not in table]
+    if missing:
+        raise SubflError(
+            f"{path}: the column {' and '.join(missing)} is missing; "
+            f"its columns are {', '.join(map(str, table))}"
+        )
+    return table
+
+
+def _ids(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
+    empty = table[column].isna().to_numpy()
+    if empty.any():
+        raise SubflError(f"{path}: {_count(empty, f'empty {column}')}; every row needs one")
+    return table[column].astype(str)
+
+
+def _labels(column: pd.Series) -> np.ndarray:
+    unlabelled = (column.isna() | (column.astype(str).isin(["-1", "-1.0"]))).to_numpy()
+    labels = np.full(unlabelled.size, -1, dtype=np.int64)
+    labels[~unlabelled] = pd.factorize(column[~unlabelled], sort=True)[0]
+    return labels
+
+
+def _features(columns: pd.DataFrame, path: Path) -> np.ndarray:
+    if columns.shape[1] == 0:
+        raise SubflError(
+            f"{path}: no feature columns; beside id and label at least one numeric column is needed"
+        )
+    matrix = np.empty(columns.shape, dtype=np.float32)
+    for position, name in enumerate(columns):
+        column = columns[name]
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        not_numeric = np.isnan(numbers) & column.notna().to_numpy()
+        if not_numeric.any():
+            first = column.iloc[int(np.flatnonzero(not_numeric)[0])]
+            raise SubflError(
+                f"{path}: the feature column {name} has {_count(not_numeric, 'value that is no number')} "
+                f"({first}); encode or drop the column"
+            )
+        matrix[:, position] = numbers
+    bad = np.any(~np.isfinite(matrix), axis=1)
+    if bad.any():
+        name = columns.columns[int(np.flatnonzero(~np.isfinite(matrix[int(np.flatnonzero(bad)[0])]))[0])]
+        raise SubflError(
+            f"{path}: {_count(bad, 'row with a missing or infinite feature')} (column {name}); "
+            "fill or drop the rows"
+        )
+    return matrix
+
+
+def _count(mask: np.ndarray, what: str) -> str:
+    """For example `3 x unknown target, first in row 17`."""
+    return f"{np.count_nonzero(mask)} x {what}, first in row {int(np.flatnonzero(mask)[0]) + 1}"

@@ -1,0 +1,75 @@
+"""What every data set's settings have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from subfl_flower.data.cleaning import RawGraph, clean
+from subfl_flower.data.graph import Graph
+
+
+class Protocol(BaseModel):
+    """How long the paper trains on a data set; it does not shape the data.
+
+    Attributes:
+        rounds: communication rounds.
+        local_epochs: epochs that each client trains in a round.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: int = Field(ge=1)
+    local_epochs: int = Field(ge=1)
+
+
+class DatasetSettings(BaseModel, ABC):
+    """Which data set, and how it is cleaned and split.
+
+    Attributes:
+        name: the data set's name in `conf/dataset`.
+        train_fraction: share of the labelled nodes that train; the rest validates and tests in halves.
+        largest_component: keep only the largest connected component.
+        row_normalize: make the feature rows sum to one.
+        protocol: the training length that the paper uses; no part of a cache key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    train_fraction: float = Field(default=0.2, gt=0, lt=1)
+    largest_component: bool = True
+    row_normalize: bool = False
+    protocol: Protocol
+
+    @abstractmethod
+    def read(self, root: Path) -> RawGraph:
+        """The graph as the source gives it.
+
+        Args:
+            root: the data root; public benchmarks are looked for below it and downloaded into it.
+
+        Raises:
+            SubflError: a file is missing or damaged; the sentence names it.
+        """
+
+    def load(self, root: Path) -> Graph:
+        """The cleaned graph.
+
+        Args:
+            root: the data root.
+
+        Raises:
+            SubflError: a file is missing or damaged, or its content cannot be used.
+        """
+        return clean(self.read(root), self.largest_component, self.row_normalize, f"dataset={self.name}")
+
+    def raw_fingerprint(self, root: Path) -> str:
+        """A digest of the files on disk that shape the graph; empty where there are none.
+
+        Raises:
+            SubflError: a file is missing.
+        """
+        return ""

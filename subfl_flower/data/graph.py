@@ -1,0 +1,85 @@
+"""The two graphs that everything in this package passes around: the global one, and what one client holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+FeatureMatrix: TypeAlias = np.ndarray | sp.csr_array
+"""float32 `[nodes, features]`: CSR where few entries are non-zero, dense otherwise."""
+
+TRAIN, VALIDATION, TEST, NO_ROLE = 0, 1, 2, -1
+"""What a node is used for; a node without a label has no role."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The global graph, cleaned: undirected, without self-loops, without duplicate edges.
+
+    Attributes:
+        features: float32 `[nodes, features]`, dense or CSR.
+        edge_index: int64 `[2, edges]`; every edge in both directions, sorted by (row, column).
+        labels: int64 `[nodes]`, -1 where unlabelled; None where the data set has no labels at all.
+        num_classes: number of classes; 0 without labels.
+    """
+
+    features: FeatureMatrix
+    edge_index: np.ndarray
+    labels: np.ndarray | None
+    num_classes: int
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes."""
+        return int(self.features.shape[0])
+
+    @property
+    def num_features(self) -> int:
+        """Width of the feature matrix."""
+        return int(self.features.shape[1])
+
+    @property
+    def num_edges(self) -> int:
+        """Number of directed edges: twice the number of undirected ones."""
+        return int(self.edge_index.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class ClientGraph:
+    """The subgraph that one client holds: its nodes and the edges between them.
+
+    Attributes:
+        client_id: which client.
+        node_ids: int64 `[nodes]`, global ids, ascending; position is the local id.
+        features: float32 `[nodes, features]`, dense or CSR.
+        edge_index: int64 `[2, edges]` of LOCAL ids, both directions, sorted by (row, column).
+        labels: int64 `[nodes]`, -1 where unlabelled; None without labels.
+        num_classes: number of classes of the whole data set; 0 without labels.
+        roles: int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none.
+    """
+
+    client_id: int
+    node_ids: np.ndarray
+    features: FeatureMatrix
+    edge_index: np.ndarray
+    labels: np.ndarray | None
+    num_classes: int
+    roles: np.ndarray
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes."""
+        return int(self.node_ids.shape[0])
+
+    @property
+    def num_features(self) -> int:
+        """Width of the feature matrix."""
+        return int(self.features.shape[1])
+
+    @property
+    def num_train(self) -> int:
+        """Number of training nodes."""
+        return int(np.count_nonzero(self.roles == TRAIN))

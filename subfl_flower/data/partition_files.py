@@ -1,0 +1,180 @@
+"""The files of a prepared partition: what each holds, and whether it is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
+from subfl_flower.data.raw_files import sha256_of
+from subfl_flower.data.storage import (
+    read_client_graph,
+    read_graph,
+    read_tensors,
+    write_client_graph,
+    write_graph,
+    write_tensors,
+)
+from subfl_flower.data.subgraphs import SubgraphCutter
+from subfl_flower.errors import SubflError
+
+SCHEMA_VERSION = 1
+"""Raised whenever the same settings would give other files."""
+
+_METADATA, _GRAPH, _CROSS_EDGES = "metadata.json", "global.safetensors", "cross_edges.safetensors"
+
+
+class PreparedPartition:
+    """A directory that holds the global graph, every client's subgraph and the edges between clients.
+
+    `metadata.json`; `client-0000.safetensors`, ...; `global.safetensors`, the whole graph with its
+    roles; `cross_edges.safetensors`, the edges whose ends share no client. A file is checked
+    against the size and sha256 in the metadata when it is read.
+
+    Attributes:
+        directory: where the files are.
+        metadata: what `metadata.json` holds: the settings, sizes for every client, checksums.
+    """
+
+    def __init__(self, directory: Path, metadata: dict[str, Any]) -> None:
+        self.directory = directory
+        self.metadata = metadata
+        self._verified_files: set[str] = set()
+
+    @classmethod
+    def open(cls, directory: Path) -> PreparedPartition:
+        """Open a directory that `prepare` wrote.
+
+        Raises:
+            SubflError: its metadata is missing or damaged, or a file of it is missing or has another size.
+        """
+        path = directory / _METADATA
+        try:
+            metadata = json.loads(path.read_bytes())
+            schema = metadata["schema"]
+            sizes = {name: entry["bytes"] for name, entry in metadata["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SubflError(f"{path} is missing or damaged; prepare the partition again") from error
+        if schema != SCHEMA_VERSION:
+            raise SubflError(
+                f"{path} has the schema {schema}, this version reads {SCHEMA_VERSION}; prepare it again"
+            )
+        for name, size in sizes.items():
+            file = directory / name
+            if not file.is_file() or file.stat().st_size != size:
+                raise SubflError(f"{file} is missing or not whole; prepare the partition again")
+        return cls(directory, metadata)
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients."""
+        return len(self.metadata["clients"])
+
+    @property
+    def num_features(self) -> int:
+        """Width of the feature matrix."""
+        return int(self.metadata["num_features"])
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without labels."""
+        return int(self.metadata["num_classes"])
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether the partitioner lets clients share nodes."""
+        return bool(self.metadata["overlapping"])
+
+    def client(self, client_id: int) -> ClientGraph:
+        """What one client holds.
+
+        Raises:
+            SubflError: there is no such client, or its file is damaged.
+        """
+        if not 0 <= client_id < self.num_clients:
+            raise SubflError(f"{self.directory} has the clients 0..{self.num_clients - 1}, not {client_id}")
+        return read_client_graph(self._verified(client_file(client_id)))
+
+    def graph(self) -> tuple[Graph, np.ndarray]:
+        """The global graph and the role of every node (int8 `[nodes]`).
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        return read_graph(self._verified(_GRAPH))
+
+    def cross_edges(self) -> np.ndarray:
+        """int64 `[2, edges]`, global ids, both directions: the edges whose two ends share no client.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        return read_tensors(self._verified(_CROSS_EDGES))[0]["edge_index"]
+
+    def verify(self) -> None:
+        """Check the content of every file.
+
+        Raises:
+            SubflError: a file is damaged.
+        """
+        for name in self.metadata["files"]:
+            self._verified(name)
+
+    def _verified(self, name: str) -> Path:
+        path = self.directory / name
+        if name not in self._verified_files:
+            if sha256_of(path) != self.metadata["files"][name]["sha256"]:
+                raise SubflError(f"{path} is damaged (its checksum differs); prepare the partition again")
+            self._verified_files.add(name)
+        return path
+
+
+def client_file(client_id: int) -> str:
+    """The name of a client's file."""
+    return f"client-{client_id:04d}.safetensors"
+
+
+def write_partition(
+    directory: Path, graph: Graph, roles: np.ndarray, assignments: list[np.ndarray], described: dict[str, Any]
+) -> None:
+    """Write every file of a prepared partition into an empty directory.
+
+    Args:
+        directory: where to write.
+        graph: the global graph.
+        roles: int8 `[nodes]`.
+        assignments: one ascending int64 array of node ids a client.
+        described: what else the metadata is to hold: the schema, the settings, `overlapping`.
+    """
+    write_graph(directory / _GRAPH, graph, roles)
+    cutter = SubgraphCutter(graph, roles)
+    clients = []
+    for client_id, nodes in enumerate(assignments):
+        client = cutter.cut(client_id, nodes)
+        write_client_graph(directory / client_file(client_id), client)
+        counts = np.bincount(client.roles + 1, minlength=4)[1:]
+        clients.append(
+            {"nodes": client.num_nodes, "edges": int(client.edge_index.shape[1])}
+            | {
+                name: int(counts[role])
+                for name, role in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+            }
+        )
+    cross_edges = cutter.cross_edges()
+    write_tensors(directory / _CROSS_EDGES, {"edge_index": cross_edges}, {})
+    metadata = described | {
+        "num_nodes": graph.num_nodes,
+        "num_edges": graph.num_edges,
+        "num_features": graph.num_features,
+        "num_classes": graph.num_classes,
+        "num_cross_edges": int(cross_edges.shape[1]),
+        "clients": clients,
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(directory.iterdir())
+        },
+    }
+    (directory / _METADATA).write_text(json.dumps(metadata, indent=1))

@@ -1,0 +1,28 @@
+"""One file a partitioner: its settings and what it does."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from subfl_flower.data.partitions.given import GivenPartition
+from subfl_flower.data.partitions.imbalanced import ImbalancedPartition
+from subfl_flower.data.partitions.metis import MetisPartition
+from subfl_flower.data.partitions.overlapping import OverlappingPartition
+from subfl_flower.data.partitions.random import RandomPartition
+from subfl_flower.data.partitions.settings import PartitionSettings
+
+Partition = Annotated[
+    MetisPartition | OverlappingPartition | RandomPartition | ImbalancedPartition | GivenPartition,
+    Field(discriminator="name"),
+]
+"""The settings of any partitioner, told apart by `name`."""
+
+__all__ = [
+    "GivenPartition",
+    "ImbalancedPartition",
+    "MetisPartition",
+    "OverlappingPartition",
+    "Partition",
+    "PartitionSettings",
+    "RandomPartition",
+]

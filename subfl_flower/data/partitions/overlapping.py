@@ -1,0 +1,59 @@
+"""Overlapping subgraphs: five clients share the nodes of one METIS part."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from subfl_flower.data.graph import Graph
+from subfl_flower.data.partitions.metis import metis_parts
+from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.errors import SubflError
+
+CLIENTS_PER_PART = 5
+
+
+class OverlappingPartition(PartitionSettings):
+    """FED-PUB's overlapping setting (Baek et al., ICML 2023, Section 5.1 and the released generator).
+
+    METIS cuts the graph into clients/5 parts; each of a part's five clients draws half of its nodes, on its
+    own and without replacement. Clients 5p .. 5p+4 belong to part p.
+    """
+
+    name: Literal["overlapping"] = "overlapping"
+    clients: int = Field(default=10, ge=1)
+
+    @field_validator("clients")
+    @classmethod
+    def _five_a_part(cls, clients: int) -> int:
+        if clients % CLIENTS_PER_PART:
+            raise ValueError(
+                f"must be a multiple of {CLIENTS_PER_PART} (five clients share a METIS part), not {clients}"
+            )
+        return clients
+
+    @property
+    def overlapping(self) -> bool:
+        """Clients of the same part share nodes."""
+        return True
+
+    def assign(self, graph: Graph) -> list[np.ndarray]:
+        """Half of a part's nodes, rounded down, a client.
+
+        Raises:
+            SubflError: a part is empty or has a single node.
+        """
+        parts = metis_parts(graph, self.clients // CLIENTS_PER_PART, self.seed, "partition.clients/5")
+        for part, nodes in enumerate(parts):
+            if nodes.size < 2:
+                raise SubflError(
+                    f"METIS part {part} has a single node, which five clients cannot halve; use fewer clients"
+                )
+        halves = []
+        for client_id in range(self.clients):
+            nodes = parts[client_id // CLIENTS_PER_PART]
+            generator = np.random.default_rng((self.seed, client_id))
+            halves.append(np.sort(generator.choice(nodes, nodes.size // 2, replace=False)))
+        return halves

@@ -1,0 +1,72 @@
+"""What every partitioner's settings have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from subfl_flower.data.graph import NO_ROLE, Graph
+from subfl_flower.data.splits import random_roles
+from subfl_flower.errors import SubflError
+
+
+class PartitionSettings(BaseModel, ABC):
+    """How the global graph is divided among clients.
+
+    Attributes:
+        name: the partitioner's name in `conf/partition`.
+        clients: number of clients; None where a file says it.
+        seed: drives the partition and the split; training has a seed of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    clients: int | None = Field(default=10, ge=1)
+    seed: int = Field(default=1234, ge=0, lt=2**31)
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether clients may share nodes."""
+        return False
+
+    @abstractmethod
+    def assign(self, graph: Graph) -> list[np.ndarray]:
+        """The nodes of every client.
+
+        Args:
+            graph: the global graph.
+
+        Returns:
+            one ascending int64 array of node ids a client.
+
+        Raises:
+            SubflError: the graph cannot be divided so.
+        """
+
+    def roles(self, graph: Graph, train_fraction: float) -> np.ndarray:
+        """The role of every node, int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none (unlabelled).
+
+        Args:
+            graph: the global graph.
+            train_fraction: share of the labelled nodes that train.
+        """
+        if graph.labels is None:
+            return np.full(graph.num_nodes, NO_ROLE, dtype=np.int8)
+        return random_roles(graph.labels, train_fraction, self.seed)
+
+    def raw_fingerprint(self) -> str:
+        """A digest of the files on disk that shape the partition; empty where there are none."""
+        return ""
+
+
+def require_nodes(graph: Graph, parts: int, what: str) -> None:
+    """Refuse to divide a graph into more parts than it has nodes.
+
+    Raises:
+        SubflError: `parts` exceeds the number of nodes.
+    """
+    if parts > graph.num_nodes:
+        raise SubflError(f"{what}={parts} is more than the {graph.num_nodes} nodes of the graph")

@@ -1,0 +1,101 @@
+"""The raw files of public benchmarks: found under the data root, or downloaded into it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from subfl_flower.errors import SubflError
+
+CONNECT_SECONDS = 30.0
+"""How long a download waits for a silent network."""
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal sha256 of a file's content.
+
+    Raises:
+        SubflError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SubflError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """One sha256 over the names and contents of several files, in the order given.
+
+    Raises:
+        SubflError: a file cannot be read.
+    """
+    return hashlib.sha256("".join(f"{path.name}:{sha256_of(path)};" for path in paths).encode()).hexdigest()
+
+
+def present_or_downloaded(
+    folder: Path, names: list[str], download: Callable[[Path], Path], dataset: str
+) -> list[Path]:
+    """The paths of `names` in `folder`, downloaded first where any is absent.
+
+    What is already there is never replaced, and a download that fails leaves nothing behind: files arrive
+    in a temporary folder and are moved when all are whole.
+
+    Args:
+        folder: where the raw files belong.
+        names: the files that are needed.
+        download: given an empty folder, downloads into it and returns the folder that then holds `names`.
+        dataset: the data set's name, for the error.
+
+    Raises:
+        SubflError: files are missing and could not be downloaded; names them and where to put them.
+    """
+    paths = [folder / name for name in names]
+    if all(path.is_file() for path in paths):
+        return paths
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".download.lock"):
+            if any(not path.is_file() for path in paths):
+                _download_into(folder, paths, download)
+    except Exception as error:
+        missing = [path.name for path in paths if not path.is_file()]
+        raise SubflError(
+            f"dataset={dataset}: {', '.join(missing)} not found and not downloaded "
+            f"({_first_line(error)}); put the missing files into {folder}"
+        ) from error
+    return paths
+
+
+def _download_into(folder: Path, paths: list[Path], download: Callable[[Path], Path]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary, _quiet_network():
+        source = download(Path(temporary))
+        absent = [path.name for path in paths if not (source / path.name).is_file()]
+        if absent:
+            raise FileNotFoundError(f"the download did not bring {', '.join(absent)}")
+        for path in paths:
+            if not path.is_file():
+                (source / path.name).replace(path)
+
+
+@contextlib.contextmanager
+def _quiet_network() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CONNECT_SECONDS)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,92 @@
+"""The figure of several runs: how the methods converge on the same data, with a band over seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from subfl_flower.evaluation.plots import COLOURS, STYLE, column, name_axes, new_figure, save
+from subfl_flower.evaluation.rows import Row
+from subfl_flower.evaluation.table import scale, unit_suffix
+
+_LINES = ("-", "--", "-.", ":")
+_COLUMNS = 3
+
+
+def plot_comparison(rows: Sequence[Row], path: Path) -> Path | None:
+    """Draw the test metric by round, one line a row, one panel for each data set and metric; write it as PNG.
+
+    The line is the mean over the seeds that reached a round, the band one sample standard deviation.
+
+    Returns:
+        `path`, or None when no run was evaluated.
+
+    Raises:
+        SubflError: `path` cannot be written.
+    """
+    curves = {id(row): test_by_round(row) for row in rows}
+    panels: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if len(curves[id(row)][0]):
+            panels.setdefault((*row.data, row.metric), []).append(row)
+    if not panels:
+        return None
+    colours = list(dict.fromkeys(_label(row) for of_panel in panels.values() for row in of_panel))
+    across = min(_COLUMNS, len(panels))
+    down = -(-len(panels) // across)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(2.6 + 5.4 * across if across == 1 else 2.2 + 4.2 * across, 0.6 + 3.9 * down)
+        lines: dict[str, Any] = {}
+        for place, ((dataset, partition, clients, metric), of_panel) in enumerate(panels.items()):
+            axes = figure.add_subplot(down, across, place + 1)
+            for row in of_panel:
+                rounds, mean, deviation = curves[id(row)]
+                index = colours.index(_label(row))
+                colour = COLOURS[index % len(COLOURS)]
+                style = _LINES[index // len(COLOURS) % len(_LINES)]
+                axes.fill_between(
+                    rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0
+                )
+                (line,) = axes.plot(rounds, mean, style, color=colour, linewidth=1.8)
+                lines.setdefault(_label(row), line)
+            first = place % across == 0 or len({row.metric for row in rows}) > 1
+            label = f"test {metric}{unit_suffix(metric)}, mean over clients" if first else ""
+            name_axes(axes, "communication round", label)
+            axes.set_title(f"{dataset}, {partition}, {clients} clients")
+        legend = [fill(label, 30) for label in lines]
+        figure.legend(lines.values(), legend, loc="outside right upper", title=_seeds(rows), alignment="left")
+        return save(figure, path)
+
+
+def test_by_round(row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rounds, mean and sample standard deviation (0 of one seed) of the test metric, `[rounds]` each."""
+    numbers = sorted({record["round"] for run in row.counted for record in run.rounds})
+    places = {number: place for place, number in enumerate(numbers)}
+    values = np.full((len(row.counted), len(numbers)), np.nan)
+    for index, run in enumerate(row.counted):
+        values[index, [places[record["round"]] for record in run.rounds]] = column(run.rounds, "test")
+    seen = np.count_nonzero(~np.isnan(values), axis=0)
+    evaluated = seen > 0
+    values, seen = values[:, evaluated] * scale(row.metric), seen[evaluated]
+    mean = np.nansum(values, axis=0) / seen
+    squares = np.nansum((values - mean) ** 2, axis=0)
+    return np.array(numbers, dtype=np.int64)[evaluated], mean, np.sqrt(squares / np.maximum(seen - 1, 1))
+
+
+def _label(row: Row) -> str:
+    return row.label if row.completed else f"{row.label}: {row.counted[0].status}"
+
+
+def _seeds(rows: Sequence[Row]) -> str:
+    counts = {len(row.counted) for row in rows}
+    if counts == {1}:
+        return "one seed each"
+    return (
+        f"mean ± std, {min(counts)}–{max(counts)} seeds"
+        if len(counts) > 1
+        else f"mean ± std, {max(counts)} seeds"
+    )

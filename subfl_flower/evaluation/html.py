@@ -1,0 +1,76 @@
+"""The report as one HTML page that needs no other file and no network."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import yaml
+
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.plots import title
+from subfl_flower.evaluation.rows import Row
+from subfl_flower.evaluation.runs import Run
+from subfl_flower.evaluation.table import cells
+
+_CSS = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+.wide { overflow-x: auto } table { border-collapse: collapse }
+th, td { padding: .35rem .8rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
+th { border-bottom: 2px solid #888 } tr.partial td { background: #fff6dc }
+img { max-width: 100%; display: block; margin: 1rem 0 }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 13px } .path { color: #666 }
+"""
+
+
+def render_page(
+    rows: Sequence[Row], runs: Sequence[Run], plots: Mapping[Path, Sequence[Path]], comparison: Path | None
+) -> str:
+    """The page's text.
+
+    Args:
+        rows: the table.
+        runs: one section each.
+        plots: PNG files by run directory, embedded as base64.
+        comparison: the PNG file of the comparison, if there is one.
+
+    Raises:
+        SubflError: a PNG file cannot be read.
+    """
+    parts = ["<h1>subfl report</h1>", _table(rows)]
+    if comparison is not None:
+        parts.append(_image(comparison, "test metric of the methods by round"))
+    for run in runs:
+        parts.append(f"<h2>{escape(title(run))}</h2><p class='path'>{escape(str(run.path))}</p>")
+        parts.extend(_image(path, f"{path.stem} of {title(run)}") for path in plots.get(run.path, ()))
+        settings = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
+        parts.append(f"<details><summary>configuration</summary><pre>{escape(settings)}</pre></details>")
+    body = "\n".join(parts)
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>subfl report</title>"
+        f"<meta name='viewport' content='width=device-width'><style>{_CSS}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    caption, heads, lines = cells(rows, collapse=True)
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join(
+        f"<tr{'' if row.completed else ' class=partial'}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in line)
+        + "</tr>\n"
+        for row, line in zip(rows, lines, strict=True)
+    )
+    shared = f"<p>{escape(caption)}</p>" if caption else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f"{shared}<div class='wide'>{table}</div>"
+
+
+def _image(path: Path, description: str) -> str:
+    try:
+        content = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise SubflError(f"cannot read {path}: {error.strerror or error}") from None
+    return f"<img alt='{escape(description, quote=True)}' src='data:image/png;base64,{content}'>"

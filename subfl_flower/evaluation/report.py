@@ -1,0 +1,106 @@
+"""`subfl report RUN...`: the table of finished runs, their plots, and one page with both."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.comparison import plot_comparison
+from subfl_flower.evaluation.html import render_page
+from subfl_flower.evaluation.plots import plot_run
+from subfl_flower.evaluation.rows import build_rows
+from subfl_flower.evaluation.runs import common_folder, load_runs
+from subfl_flower.evaluation.table import markdown_table, rich_table, write_csv
+from subfl_flower.runtime.run_directory import RunDirectory
+
+
+def main(argv: Sequence[str]) -> int:
+    """Report on the runs that `argv` names; the process's exit code, 2 for what the user can mend.
+
+    The table goes to standard output, and so do the paths of what was written, one a line; with `--markdown`
+    the paths go to standard error, so that the table can be redirected into a document.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
+        return int(exit_.code or 0)
+    try:
+        _report(options)
+    except SubflError as error:
+        print(f"subfl report: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _report(options: argparse.Namespace) -> None:
+    runs = load_runs(options.run)
+    rows = build_rows(runs)
+    if options.markdown:
+        print(markdown_table(rows))
+    else:
+        table = rich_table(rows)
+        needed = Console(width=1000).measure(table).maximum
+        # where the table does not fit, let the terminal break its lines: rich would cut numbers away
+        Console(width=max(needed, Console().width)).print(table)
+        sys.stdout.flush()
+    written: list[Path] = []
+    folder = options.out or common_folder(options.run, runs)
+    if options.csv:
+        write_csv(rows, options.csv)
+        written.append(options.csv)
+    plots = {} if options.no_plots else {run.path: plot_run(run) for run in runs}
+    if len(runs) == 1:
+        written += plots.get(runs[0].path, [])
+    else:  # a line a run: a sweep's many files would push the table off the screen
+        written += [run.directory.plots_folder for run in runs if plots.get(run.path)]
+    comparison = None
+    if len(runs) > 1 and not options.no_plots:
+        comparison = plot_comparison(rows, folder / "convergence.png")
+        written += [comparison] if comparison else []
+    if options.html:
+        page = RunDirectory(folder).report_page
+        _write(page, render_page(rows, runs, plots, comparison))
+        written.append(page)
+    for path in written:
+        print(path, file=sys.stderr if options.markdown else sys.stdout)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SubflError(
+            f"cannot write {path}: {error.strerror or error}; --out names another folder"
+        ) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="subfl report",
+        description="Table (mean ± sample standard deviation over seeds) and plots of finished runs.",
+    )
+    parser.add_argument(
+        "run", nargs="+", type=Path, metavar="RUN", help="a run directory, or a folder searched for runs"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table in Markdown; paths go to stderr"
+    )
+    parser.add_argument(
+        "--html", action="store_true", help="write report.html, one page with table and plots"
+    )
+    parser.add_argument("--no-plots", action="store_true", help="draw no PNG plots")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the comparison plot and the page (default: the runs' own)",
+    )
+    return parser

@@ -1,0 +1,188 @@
+"""Runs grouped into the rows of a table: same data, same method, same settings, other seeds."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from subfl_flower.evaluation.runs import Run
+from subfl_flower.evaluation.summary import number
+
+# Sections that say which data the clients hold; what differs here is another experiment for every method.
+_DATA_SECTIONS = ("dataset", "partition", "task", "data")
+# What changes no number that the table shows, or is averaged over.
+_NOT_SETTINGS = ("seed", "hydra", "logger", "record", "resume", "data.root")
+_COLUMNS = ("method.name", "dataset.name", "partition.name")
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation (divisor n - 1; None for a single value) over seeds."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """The spread of the values that are there; None when none is."""
+        present = [value for value in values if number(value) is not None and value is not None]
+        if not present:
+            return None
+        mean = math.fsum(present) / len(present)
+        if len(present) == 1:
+            return cls(mean, None)
+        return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in present) / (len(present) - 1)))
+
+
+@dataclass
+class Row:
+    """Runs that differ in their seed only.
+
+    `counted` are the runs that the figures are over: the completed ones, the newest of each seed; where none
+    was completed, those that reached a round. `relative_bytes` is the whole traffic over FedAvg's on the same
+    data.
+    """
+
+    data: tuple[str, ...]
+    method: str
+    settings: str
+    metric: str
+    runs: list[Run]
+    counted: list[Run]
+    relative_bytes: float | None = None
+
+    def spread(self, figure: str) -> Spread | None:
+        """Mean and deviation of a figure of the summary, such as `test_at_best_validation`."""
+        return Spread.of(number(run.figures.get(figure)) for run in self.counted)
+
+    @property
+    def seconds_per_round(self) -> Spread | None:
+        """Wall-clock seconds of a round."""
+        return Spread.of(run.seconds_per_round for run in self.counted)
+
+    @property
+    def traffic(self) -> float | None:
+        """Mean bytes up and down of a whole run."""
+        up, down = self.spread("bytes_up"), self.spread("bytes_down")
+        return None if up is None or down is None else up.mean + down.mean
+
+    @property
+    def completed(self) -> bool:
+        """Whether the figures are those of completed runs."""
+        return bool(self.counted) and all(run.status == "completed" for run in self.counted)
+
+    @property
+    def label(self) -> str:
+        """The method with what sets it apart from its other runs."""
+        return f"{self.method} ({self.settings})" if self.settings else self.method
+
+    @property
+    def note(self) -> str:
+        """What a reader must know: runs that were cut short, left out, or lost clients."""
+        notes = []
+        for status, count in Counter(run.status for run in self.runs if run.status != "completed").items():
+            several = f"{count} " if count > 1 or len(self.runs) > 1 else ""
+            notes.append(f"{several}{status}" + (", left out" if self.completed else ""))
+        eligible = [run for run in self.runs if run.status == "completed"] if self.completed else self.runs
+        if repeats := len(eligible) - len({str(run.seed) for run in eligible}):
+            notes.append(f"{repeats} older of a repeated seed left out")
+        if failures := sum(run.client_failures for run in self.runs):
+            notes.append(f"{failures} client failure{'s' if failures > 1 else ''}")
+        return "; ".join(notes)
+
+
+def build_rows(runs: Sequence[Run]) -> list[Row]:
+    """Group runs by data, method and differing settings, in the order in which they come."""
+    settings = {id(run): _flatten(run.config) for run in runs}
+    data_groups = _group(runs, lambda run: (run.dataset, run.partition, run.clients, run.metric))
+    rows: list[Row] = []
+    for (dataset, partition, clients, metric), on_data in data_groups.items():
+        data_keys = _differing([settings[id(run)] for run in on_data], in_data=True)
+        for method, of_method in _group(on_data, lambda run: run.method).items():
+            own_keys = _differing([settings[id(run)] for run in of_method], in_data=False)
+            keyed: dict[tuple[str, ...], list[Run]] = {}
+            for run in of_method:
+                values = tuple(_text(settings[id(run)], key) for key in (*data_keys, *own_keys))
+                keyed.setdefault(values, []).append(run)
+            for group in keyed.values():
+                own = settings[id(group[0])]
+                where = _describe(own, data_keys)
+                data = (dataset, partition + (f" ({where})" if where else ""), str(clients or "?"))
+                rows.append(Row(data, method, _describe(own, own_keys), metric, group, _counted(group)))
+    for row in rows:
+        row.relative_bytes = _relative_to_fedavg(row, rows, settings)
+    return [row for group in _group(rows, lambda row: (row.data, row.metric)).values() for row in group]
+
+
+def _counted(runs: Sequence[Run]) -> list[Run]:
+    pool = [run for run in runs if run.status == "completed"] or [run for run in runs if run.rounds]
+    return list(
+        {str(run.seed): run for run in pool}.values()
+    )  # paths come in natural order: the newest stays
+
+
+def _relative_to_fedavg(
+    row: Row, rows: Sequence[Row], settings: Mapping[int, Mapping[str, Any]]
+) -> float | None:
+    """Traffic over that of the FedAvg row on the same data whose other settings are the nearest."""
+    own = settings[id(row.runs[0])]
+
+    def distance(other: Row) -> int:
+        return len(_differing([own, settings[id(other.runs[0])]], in_data=False))
+
+    baselines = [
+        b
+        for b in rows
+        if b.method == "fedavg" and b.data == row.data and b.metric == row.metric and b.traffic
+    ]
+    if not baselines or row.traffic is None or not row.completed:
+        return None
+    baseline = min(baselines, key=distance)
+    return row.traffic / baseline.traffic if baseline.completed and baseline.traffic else None
+
+
+def _group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool) -> list[str]:
+    """The keys, of the data's sections or of the others, whose values differ, and not as the seed does."""
+    keys = dict.fromkeys(key for flat in settings for key in flat)
+    return [
+        key
+        for key in keys
+        if (key.split(".")[0] in _DATA_SECTIONS) == in_data
+        and not any(
+            key == skipped or key.startswith(f"{skipped}.") for skipped in (*_NOT_SETTINGS, *_COLUMNS)
+        )
+        and len({_text(flat, key) for flat in settings}) > 1
+        and not (key.endswith(".seed") and all(flat.get(key) == flat.get("seed") for flat in settings))
+    ]
+
+
+def _text(flat: Mapping[str, Any], key: str) -> str:
+    if key not in flat:
+        return "unset"
+    value = flat[key]
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _describe(flat: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={_text(flat, key).rstrip('/').rsplit('/', 1)[-1]}" for key in keys)

@@ -1,0 +1,148 @@
+"""Runs as the report reads them: found in folders, loaded, and asked for their figures."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.summary import summarise
+from subfl_flower.runtime.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, read whole. The configuration is empty where the run left none."""
+
+    directory: RunDirectory
+    config: Mapping[str, Any]
+    rounds: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any] | None
+
+    @classmethod
+    def load(cls, path: Path) -> "Run":
+        """Read the run in `path`; SubflError names the file that cannot be read."""
+        directory = RunDirectory(path)
+        summary, rounds = directory.summary(), directory.rounds()
+        try:
+            config = directory.config()
+        except SubflError:
+            if summary is None:
+                raise
+            config = {}
+        return cls(directory, config, rounds, summary)
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.directory.path
+
+    @cached_property
+    def figures(self) -> Mapping[str, Any]:
+        """The summary's figures; of a run without one, and for keys it lacks, those of the round records."""
+        return {**summarise(self.rounds), **(self.summary or {})}
+
+    @property
+    def status(self) -> str:
+        """`completed`, `interrupted`, `failed`; `unfinished` without a summary: going on still, or killed."""
+        return "unfinished" if self.summary is None else str(self.summary.get("status", "completed"))
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self._setting("method")
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self._setting("dataset")
+
+    @property
+    def partition(self) -> str:
+        """The partitioner's name."""
+        return self._setting("partition")
+
+    @property
+    def clients(self) -> int | None:
+        """How many clients take part; None when nothing tells."""
+        partition = self.config.get("partition")
+        configured = partition.get("clients") if isinstance(partition, Mapping) else None
+        found = self.figures.get("clients", configured)
+        if found is None and self.rounds:
+            found = len(self.rounds[-1].get("clients", {}).get("ids", [])) or None
+        return found
+
+    @property
+    def seed(self) -> Any:
+        """The run's seed."""
+        return self.figures.get("seed", self.config.get("seed"))
+
+    @property
+    def metric(self) -> str:
+        """What validation and test measure, for instance `accuracy`."""
+        return str(self.figures.get("metric") or "accuracy")
+
+    @property
+    def seconds_per_round(self) -> float | None:
+        """Mean wall-clock seconds of a finished round; set-up apart."""
+        spent = [
+            record["seconds"]["round"] for record in self.rounds if (record.get("seconds") or {}).get("round")
+        ]
+        return sum(spent) / len(spent) if spent else None
+
+    @property
+    def client_failures(self) -> int:
+        """How often a client failed in a round, summed over rounds."""
+        return sum(len(record.get("failures") or {}) for record in self.rounds)
+
+    def _setting(self, group: str) -> str:
+        configured = self.config.get(group)
+        if isinstance(configured, Mapping):
+            configured = configured.get("name")
+        return str(self.figures.get(group) or configured or "unknown")
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Every run in `paths`, each a run or a folder searched recursively, once, in natural order of each path.
+
+    Raises:
+        SubflError: a path does not exist or holds no run, or a run's file cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise SubflError(f"{path} is not a folder; give run directories or folders that contain some")
+        inside = sorted(_run_folders(path), key=lambda folder: _natural(str(folder)))
+        if not inside:
+            raise SubflError(f"no run found in {path} (a run is a folder with metrics.jsonl or summary.json)")
+        found.update(dict.fromkeys(folder.resolve() for folder in inside))
+    return [Run.load(_relative_to_here(folder)) for folder in found]
+
+
+def common_folder(paths: Sequence[Path], runs: Sequence[Run]) -> Path:
+    """Where what concerns several runs belongs: the one folder given, or the deepest that holds all runs."""
+    if len(paths) == 1:
+        return paths[0]
+    return _relative_to_here(Path(os.path.commonpath([run.path.resolve() for run in runs])))
+
+
+def _run_folders(top: Path) -> Iterator[Path]:
+    for folder, inside, _ in os.walk(top, followlinks=True):
+        if RunDirectory.is_run(Path(folder)):
+            inside.clear()
+            yield Path(folder)
+        else:
+            inside[:] = [name for name in inside if not name.startswith(".")]
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """A sort key that puts job 10 of a sweep after job 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _relative_to_here(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,149 @@
+"""The table of a report: for the terminal, Markdown, HTML and CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.rows import Row, Spread
+from subfl_flower.evaluation.summary import lower_is_better
+
+MISSING = "–"
+
+
+def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[list[str]]]:
+    """The table as text: title, column heads, rows.
+
+    Args:
+        rows: of `build_rows`.
+        collapse: put columns in which all rows agree (the data, mostly) into the title.
+    """
+    lines = [
+        {
+            "dataset": row.data[0],
+            "partition": row.data[1],
+            "clients": row.data[2],
+            "metric": "accuracy (%)" if row.metric == "accuracy" else row.metric + unit_suffix(row.metric),
+            "method": row.method,
+            "settings": row.settings,
+            "seeds": str(len(row.counted)),
+            "test at best validation": _metric(row.spread("test_at_best_validation"), row.metric),
+            "as received": _metric(row.spread("test_as_received_at_best_validation"), row.metric),
+            "best round": _spread(row.spread("best_round"), 1.0, 0),
+            "up": human_bytes(row.spread("bytes_up")),
+            "down": human_bytes(row.spread("bytes_down")),
+            "bytes vs FedAvg": MISSING if row.relative_bytes is None else f"{100 * row.relative_bytes:.1f} %",
+            "s / round": MISSING if row.seconds_per_round is None else f"{row.seconds_per_round.mean:.3g}",
+            "note": row.note,
+        }
+        for row in rows
+    ]
+    unused = {"settings", "note", "bytes vs FedAvg"}
+    heads = [
+        head
+        for head in lines[0]
+        if head not in unused or any(line[head] not in ("", MISSING) for line in lines)
+    ]
+    shared = [
+        head
+        for head in ("dataset", "partition", "clients", "metric")
+        if collapse and all(line[head] == lines[0][head] for line in lines)
+    ]
+    title = ", ".join(lines[0][head] + (" clients" if head == "clients" else "") for head in shared)
+    heads = [head for head in heads if head not in shared]
+    return title, heads, [[line[head] for head in heads] for line in lines]
+
+
+def rich_table(rows: Sequence[Row]) -> Table:
+    """The table for a terminal, as narrow as it goes: settings under the method, heads on two lines."""
+    title, heads, lines = cells(rows, collapse=True)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    words = ("dataset", "partition", "metric", "method", "note")
+    for head in heads:
+        if head in words:
+            table.add_column(head)
+        elif head != "settings":
+            table.add_column("\n".join(head.rsplit(" ", 1)), justify="right", no_wrap=True)
+    for row, line in zip(rows, lines, strict=True):
+        text = dict(zip(heads, line, strict=True))
+        if settings := text.pop("settings", ""):
+            text["method"] += "\n  " + settings.replace(", ", "\n  ")
+        table.add_row(*text.values(), style=None if row.completed else "yellow")
+    return table
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The table in Markdown, every column spelt out."""
+    _, heads, lines = cells(rows, collapse=False)
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (heads, *lines)]
+    rule = ["---"] * len(heads)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """The table as CSV with plain numbers: fractions, bytes, seconds; empty where unknown."""
+    heads = ["dataset", "partition", "clients", "method", "settings", "metric", "runs", "seeds", "status"]
+    figures = ["test_at_best_validation", "test_as_received_at_best_validation", "test_last", "best_round"]
+    figures += ["bytes_up", "bytes_down"]
+    heads += [f"{name}_{part}" for name in figures for part in ("mean", "std")]
+    heads += ["bytes_relative_to_fedavg", "seconds_per_round", "note", "directories"]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(heads)
+            for row in rows:
+                line: list[Any] = [*row.data, row.method, row.settings, row.metric, len(row.counted)]
+                line += [" ".join(str(run.seed) for run in row.counted)]
+                line += [" ".join(sorted({run.status for run in row.runs}))]
+                for name in figures:
+                    line += row.spread(name) or (None, None)
+                seconds = row.seconds_per_round
+                line += [row.relative_bytes, seconds.mean if seconds else None, row.note]
+                writer.writerow([*line, " ".join(str(run.path) for run in row.runs)])
+    except OSError as error:
+        raise SubflError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def scale(metric: str) -> float:
+    """What a stored value is multiplied by to be shown: 100 for fractions, 1 for errors in own units."""
+    return 1.0 if lower_is_better(metric) else 100.0
+
+
+def unit_suffix(metric: str) -> str:
+    """What follows a metric's name where its values are shown."""
+    return "" if lower_is_better(metric) else " (%)"
+
+
+def human_bytes(spread: Spread | None) -> str:
+    """A mean number of bytes in decimal units: 999 B, 1.50 kB, 23.4 MB."""
+    if spread is None:
+        return MISSING
+    size = spread.mean
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _metric(spread: Spread | None, metric: str) -> str:
+    return _spread(spread, scale(metric), 4 if lower_is_better(metric) else 2)
+
+
+def _spread(spread: Spread | None, factor: float, digits: int) -> str:
+    if spread is None:
+        return MISSING
+    mean = f"{factor * spread.mean:.{digits}f}"
+    return mean if spread.std is None else f"{mean} ± {factor * spread.std:.{digits}f}"

@@ -1,0 +1,87 @@
+"""The command line of `subfl launch`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from subfl_flower.launch.federation import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, run_federation
+from subfl_flower.launch.request import Request
+from subfl_flower.launch.staging import find_app
+
+INTERRUPTED_CODE = 130
+
+
+def main(argv: list[str]) -> int:
+    """Runs `subfl launch ARGV` and prints the result table of a run that completed.
+
+    Returns:
+        0 when the run completed, 1 when it failed, 130 when a signal stopped it.
+
+    Raises:
+        SubflError: when the run cannot be started as asked.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    app = find_app(arguments.app)
+    home = (arguments.home or app / ".flwr").resolve()
+    request = Request(
+        app=app,
+        home=home,
+        overrides=tuple(arguments.overrides),
+        supernodes=arguments.supernodes,
+        cpus=arguments.cpus,
+        gpus=arguments.gpus,
+    )
+    outcome = run_federation(request)
+    if outcome.status == INTERRUPTED:
+        print("subfl launch: the run was stopped", file=sys.stderr)
+        return INTERRUPTED_CODE
+    if outcome.status != COMPLETED or outcome.run_directory is None:
+        print(f"subfl launch: {_failure(outcome)}", file=sys.stderr)
+        return 1
+
+    from subfl_flower.evaluation import report
+
+    return report.main([str(outcome.run_directory)])
+
+
+def _failure(outcome: Outcome) -> str:
+    """One sentence on what went wrong, and where to read on."""
+    if outcome.status == COMPLETED:
+        return "the run completed, but its log names no run directory, so there is no table"
+    reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
+    log = f" (its whole log: {outcome.log})" if outcome.log else ""
+    if outcome.status == NOT_STARTED:
+        return f"the run did not start{reason}{log}"
+    return f"the run did not complete, it is {outcome.status}{reason}{log}"
+
+
+def _number(convert: Callable[[str], Any], smallest: int) -> Callable[[str], Any]:
+    """A parser of numbers that are at least `smallest`."""
+
+    def number(text: str) -> Any:
+        value = convert(text)
+        if not value >= smallest:
+            raise argparse.ArgumentTypeError(f"{text} is not {smallest} or more")
+        return value
+
+    number.__name__ = convert.__name__
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="subfl launch",
+        description="Run the app with `flwr run` on a SuperLink of its own that ends with the command.",
+        epilog="example: subfl launch method=fedpub dataset=digits federation.rounds=50 --supernodes 10",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    parser.add_argument("--supernodes", type=_number(int, 1), default=10, help="simulated nodes (10)")
+    parser.add_argument("--cpus", type=_number(int, 1), default=1, help="CPUs a node (1)")
+    parser.add_argument(
+        "--gpus", type=_number(float, 0), default=0.0, help="GPUs a node, may be a fraction (0)"
+    )
+    parser.add_argument("--home", type=Path, help="folder for what Flower writes (.flwr in the app's folder)")
+    parser.add_argument("--app", type=Path, help="folder with the app's pyproject.toml (the current one)")
+    return parser

@@ -1,0 +1,81 @@
+"""What is asked of `flwr run`: the app, the overrides, and the simulated nodes with their resources."""
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from subfl_flower.errors import SubflError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One federation to run.
+
+    `app` is the folder with the app's `pyproject.toml`, `home` the folder for what Flower writes, `overrides`
+    are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task.
+    """
+
+    app: Path
+    home: Path
+    overrides: tuple[str, ...] = ()
+    supernodes: int = 10
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+def overrides_toml(overrides: Sequence[str]) -> str:
+    """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.
+
+    An override that `shlex.split` leaves alone is written as it is; another one is quoted. The document goes
+    to `flwr run --run-config FILE.toml`: the key=value form of that option knows no escaped quote.
+
+    Raises:
+        SubflError: when an override holds a control character.
+    """
+    for override in overrides:
+        if not override.isprintable():
+            raise SubflError(
+                f"the override {override!r} holds a control character; it must be one line of text"
+            )
+    line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
+    return f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
+
+
+def _is_one_word(override: str) -> bool:
+    try:
+        return shlex.split(override) == [override]
+    except ValueError:
+        return False
+
+
+def federation_config(request: Request) -> str:
+    """The value of `flwr run --federation-config`.
+
+    Ray gets no more CPUs than the nodes can use together: Flower starts one actor for each share of the CPUs,
+    and every actor imports the app. On a Ray cluster of the user's own (`RAY_ADDRESS`) the cluster decides.
+
+    Raises:
+        SubflError: when a node asks for more CPUs than there are.
+    """
+    config = (
+        f"num-supernodes={request.supernodes} client-resources-num-cpus={request.cpus} "
+        f"client-resources-num-gpus={request.gpus}"
+    )
+    if os.environ.get("RAY_ADDRESS"):
+        return config
+    if request.cpus > (cpus := available_cpus()):
+        raise SubflError(f"--cpus {request.cpus}: a node cannot have more than this machine's {cpus} CPUs")
+    return f"{config} init-args-num-cpus={min(cpus, request.supernodes * request.cpus)}"
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: its affinity, and the quota of its control group (version 2)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cpus = min(cpus, max(1, int(quota) // int(period)))
+    return cpus

@@ -1,0 +1,94 @@
+"""A chunk: some clients' graphs as one block-diagonal graph, prepared once for every step that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
+from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_adjacency
+
+
+
+
+@dataclass(frozen=True)
+class GraphChunk:
+    """C clients' graphs, each padded to `width` nodes; node k of client c is row ``c * width + k``.
+
+    Attributes:
+        client_ids: the C client ids.
+        num_nodes: nodes of each client, without padding.
+        width: nodes of the largest client.
+        adjacency: Â, block-diagonal [C·width, C·width].
+        inputs: Â X, the first layer's constant half: block-diagonal sparse [C·width, C·features], or dense
+            [C, width, features].
+        labels: [C, width], 0 at padding.
+        weights: one [C, width] a role (train, validation, test): 1 / (nodes of that role) at the role's nodes, else 0,
+            so that a weighted sum over nodes is a client's mean. All zero where a client has no such node.
+        feature_support: bool [C, features], the features that a client's nodes have anywhere.
+    """
+
+    client_ids: tuple[int, ...]
+    num_nodes: tuple[int, ...]
+    width: int
+    adjacency: SparseMatrix
+    inputs: SparseMatrix | Tensor
+    labels: Tensor
+    weights: tuple[Tensor, Tensor, Tensor]
+    feature_support: Tensor
+
+    def __len__(self) -> int:
+        """The number of clients."""
+        return len(self.client_ids)
+
+    @classmethod
+    def build(cls, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> GraphChunk:
+        """Stack clients' graphs.
+
+        All must have the same feature width; features are taken as sparse if the first client's are.
+        """
+        device = torch.device(device)
+        width = max(graph.num_nodes for graph in graphs)
+        num_features = graphs[0].num_features
+        operators = [normalised_adjacency(graph.edge_index, graph.num_nodes) for graph in graphs]
+        labels = np.zeros((len(graphs), width), dtype=np.int64)
+        roles = np.full((len(graphs), width), -1, dtype=np.int8)
+        for c, graph in enumerate(graphs):
+            if graph.labels is not None:
+                labels[c, : graph.num_nodes] = np.maximum(graph.labels, 0)
+            roles[c, : graph.num_nodes] = graph.roles
+
+        inputs: SparseMatrix | Tensor
+        if scipy.sparse.issparse(graphs[0].features):
+            aggregated = [
+                scipy.sparse.csr_array(operator @ scipy.sparse.csr_array(graph.features))
+                for operator, graph in zip(operators, graphs, strict=True)
+            ]
+            inputs = SparseMatrix(block_diagonal(aggregated, (width, num_features)), device)
+        else:
+            dense = np.zeros((len(graphs), width, num_features), dtype=np.float32)
+            for c, (operator, graph) in enumerate(zip(operators, graphs, strict=True)):
+                dense[c, : graph.num_nodes] = operator @ graph.features
+            inputs = torch.from_numpy(dense).to(device)
+
+        def role_weights(role: int) -> Tensor:
+            chosen = roles == role
+            counts = np.maximum(chosen.sum(1, keepdims=True), 1)
+            return torch.from_numpy((chosen / counts).astype(np.float32)).to(device)
+
+        support = np.stack([np.asarray(abs(graph.features).sum(0)).ravel() > 0 for graph in graphs])
+        return cls(
+            client_ids=tuple(graph.client_id for graph in graphs),
+            num_nodes=tuple(graph.num_nodes for graph in graphs),
+            width=width,
+            adjacency=SparseMatrix(block_diagonal(operators, (width, width)), device, symmetric=True),
+            inputs=inputs,
+            labels=torch.from_numpy(labels).to(device),
+            weights=(role_weights(TRAIN), role_weights(VALIDATION), role_weights(TEST)),
+            feature_support=torch.from_numpy(support).to(device),
+        )

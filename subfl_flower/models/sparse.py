@@ -1,0 +1,101 @@
+"""A constant sparse matrix whose product with a dense one is differentiable at the price of a product."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+
+def _csr_tensor(matrix: scipy.sparse.csr_array, device: torch.device) -> Tensor:
+    with warnings.catch_warnings():  # PyTorch announces once that CSR support is in beta
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int64)),
+            torch.from_numpy(matrix.indices.astype(np.int64)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            size=matrix.shape,
+            check_invariants=False,
+        ).to(device)
+
+
+class _Product(torch.autograd.Function):
+    """``A @ X`` with the gradient ``Aᵀ @ G`` from a transpose made once, where autograd would re-sort A each time."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transpose @ gradients[0].contiguous()
+
+
+class SparseMatrix:
+    """A constant sparse matrix of shape [rows, columns] on a device, with its transpose.
+
+    Args:
+        matrix: any SciPy sparse matrix; stored as float32 CSR.
+        device: where products are computed.
+        symmetric: the transpose is the matrix itself and is not stored twice.
+    """
+
+    def __init__(
+        self, matrix: scipy.sparse.sparray, device: torch.device | str = "cpu", *, symmetric: bool = False
+    ) -> None:
+        device = torch.device(device)
+        rows = scipy.sparse.csr_array(matrix)
+        rows.sort_indices()
+        self.shape: tuple[int, int] = rows.shape
+        self._matrix = _csr_tensor(rows, device)
+        self._transpose = self._matrix if symmetric else _csr_tensor(rows.T.tocsr(), device)
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """The product [rows, width] with a `dense` [columns, width], differentiable in `dense`."""
+        if torch.is_grad_enabled() and dense.requires_grad:
+            product: Tensor = _Product.apply(self._matrix, self._transpose, dense)
+            return product
+        return self._matrix @ dense
+
+
+def normalised_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse.csr_array:
+    """Â = D^-1/2 (A + I) D^-1/2 (Kipf and Welling, 2017).
+
+    Args:
+        edge_index: [2, edges], both directions of every edge, without self-loops.
+        num_nodes: N.
+
+    Returns:
+        Float32 CSR [N, N], symmetric.
+    """
+    loops = np.arange(num_nodes)
+    row = np.concatenate([edge_index[0], loops])
+    column = np.concatenate([edge_index[1], loops])
+    scale = 1.0 / np.sqrt(np.bincount(row, minlength=num_nodes))
+    values = (scale[row] * scale[column]).astype(np.float32)
+    return scipy.sparse.coo_array((values, (row, column)), shape=(num_nodes, num_nodes)).tocsr()
+
+
+def block_diagonal(
+    blocks: Sequence[scipy.sparse.csr_array], block_shape: tuple[int, int]
+) -> scipy.sparse.csr_array:
+    """Blocks along the diagonal, each padded with empty rows and columns to `block_shape`.
+
+    Block c starts at row ``c * block_shape[0]`` and column ``c * block_shape[1]``.
+    """
+    height, width = block_shape
+    counts = [np.pad(np.diff(block.indptr), (0, height - block.shape[0])) for block in blocks]
+    return scipy.sparse.csr_array(
+        (
+            np.concatenate([block.data for block in blocks]),
+            np.concatenate([block.indices.astype(np.int64) + c * width for c, block in enumerate(blocks)]),
+            np.concatenate([[0], np.cumsum(np.concatenate(counts))]),
+        ),
+        shape=(len(blocks) * height, len(blocks) * width),
+    )

@@ -1,0 +1,119 @@
+"""Which node hosts which client, and what the server must know of the clients' data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from subfl_flower.errors import SubflError
+
+ROSTER = "roster"
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The federation's clients; position p of every server-side stack belongs to ``client_ids[p]``.
+
+    Attributes:
+        client_ids: ascending.
+        node_ids: the Flower node of each client. Flower's ids change at every start; nothing is keyed by them.
+        num_examples: training nodes of each client [K].
+        num_features, num_classes: of the data set.
+        overlapping: whether clients may share nodes.
+    """
+
+    client_ids: tuple[int, ...]
+    node_ids: tuple[int, ...]
+    num_examples: np.ndarray
+    num_features: int
+    num_classes: int
+    overlapping: bool
+
+    def __len__(self) -> int:
+        """The number of clients, K."""
+        return len(self.client_ids)
+
+    def by_node(self, positions: Sequence[int]) -> dict[int, list[int]]:
+        """The given positions, grouped by the node that hosts them."""
+        groups: dict[int, list[int]] = {}
+        for position in positions:
+            groups.setdefault(self.node_ids[position], []).append(position)
+        return groups
+
+
+def collect_roster(grid: Grid, run: ConfigRecord, num_clients: int, timeout: float) -> Roster:
+    """Ask every node which clients it hosts, waiting up to `timeout` seconds for nodes to come up.
+
+    Args:
+        grid: the connection to the nodes.
+        run: the record that describes the run, sent along.
+        num_clients: clients expected, 0 .. num_clients - 1.
+        timeout: seconds to wait until every client is hosted.
+
+    Raises:
+        SubflError: a node answers with an error, a client is hosted twice, or one is hosted by nobody.
+    """
+    deadline = time.monotonic() + timeout
+    answers: dict[int, ConfigRecord] = {}
+    while True:
+        new = sorted(set(grid.get_node_ids()) - set(answers))
+        messages = [Message(RecordDict({"run": run}), node, f"query.{ROSTER}") for node in new]
+        left = max(1.0, deadline - time.monotonic())
+        for reply in grid.send_and_receive(messages, timeout=left) if messages else ():
+            if reply.has_error():
+                raise SubflError(f"a node could not open its clients: {describe_error(reply)}")
+            answers[reply.metadata.src_node_id] = reply.content.config_records[ROSTER]
+        hosted = {_client for answer in answers.values() for _client in _ids(answer)}
+        if len(hosted) >= num_clients:
+            return _roster(answers, num_clients)
+        if time.monotonic() > deadline:
+            missing = sorted(set(range(num_clients)) - hosted)
+            raise SubflError(
+                f"{len(missing)} of {num_clients} clients are hosted by no node, the first is client {missing[0]}; "
+                f"{len(answers)} nodes answered within {timeout:.0f} s (runtime.node_timeout)"
+            )
+        time.sleep(0.2)
+
+
+def _roster(answers: dict[int, ConfigRecord], num_clients: int) -> Roster:
+    host: dict[int, tuple[int, float]] = {}
+    for node, answer in answers.items():
+        for client, examples in zip(_ids(answer), _floats(answer["num_examples"]), strict=True):
+            if client in host:
+                raise SubflError(f"client {client} is hosted by two nodes; every client must have exactly one")
+            host[client] = (node, examples)
+    if unknown := sorted(set(host) - set(range(num_clients))):
+        raise SubflError(f"a node hosts client {unknown[0]}, but the run has the clients 0 .. {num_clients - 1}")
+    schemas = {tuple(answer[key] for key in ("num_features", "num_classes")) for answer in answers.values()}
+    if len(schemas) != 1:
+        raise SubflError(f"nodes disagree on (features, classes): {sorted(map(str, schemas))}")
+    first = next(iter(answers.values()))
+    ids = sorted(host)
+    return Roster(
+        client_ids=tuple(ids),
+        node_ids=tuple(host[client][0] for client in ids),
+        num_examples=np.array([host[client][1] for client in ids]),
+        num_features=int(first["num_features"]),  # type: ignore[arg-type]
+        num_classes=int(first["num_classes"]),  # type: ignore[arg-type]
+        overlapping=any(bool(answer["overlapping"]) for answer in answers.values()),
+    )
+
+
+def describe_error(reply: Message) -> str:
+    """The reason of an error reply, without the class name that Flower wraps it in."""
+    reason = reply.error.reason or f"error code {reply.error.code}"
+    _, separator, inner = reason.partition(":<'")
+    return inner.removesuffix("'>") if separator else reason
+
+
+def _ids(answer: ConfigRecord) -> list[int]:
+    return [int(value) for value in _floats(answer["clients"])]
+
+
+def _floats(values: object) -> Iterable[float]:
+    return values if isinstance(values, list) else []

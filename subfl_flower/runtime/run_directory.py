@@ -1,0 +1,296 @@
+"""What a run leaves on disk, and the only code that knows how those files are called.
+
+A run directory holds `config.yaml` (the resolved configuration), `metrics.jsonl` (one JSON object a round),
+`summary.json`, `mixing.npz` (mixing matrices of some rounds) and `clients/<id>.safetensors` (each client's
+best model). The server writes it as the run goes, `subfl report` and `resume=` read it. Whatever moment a run
+is killed at, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
+"""
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as encode_safetensors
+
+from subfl_flower.errors import SubflError
+
+_CONFIG = "config.yaml"
+_ROUNDS = "metrics.jsonl"
+_SUMMARY = "summary.json"
+_MIXING = "mixing.npz"
+_MIXING_ARRAY = "round_"
+
+
+class RunDirectory:
+    """One run on disk. Opening one changes nothing; `create` starts a new one.
+
+    Args:
+        path: the run's folder, for instance `outputs/2026-01-01/12-00-00`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._mixing: dict[int, NDArray[np.floating]] | None = None
+        self._last_line_is_whole = False
+
+    @classmethod
+    def create(cls, path: Path) -> "RunDirectory":
+        """Start a run in `path`, which may exist (Hydra makes it) but must not hold a run.
+
+        Raises:
+            SubflError: `path` holds a run already, is not a folder, or cannot be written.
+        """
+        run = cls(path)
+        occupied = SubflError(
+            f"{path} already holds a run; choose another folder (hydra.run.dir=...) or resume it"
+        )
+        if cls.is_run(run.path) or (run.path / _CONFIG).exists():
+            raise occupied
+        with _writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+            try:  # made exclusively: of two jobs that start at once in one folder, one is refused
+                (run.path / _ROUNDS).open("xb").close()
+            except FileExistsError:
+                raise occupied from None
+        return run
+
+    @staticmethod
+    def is_run(path: Path) -> bool:
+        """Whether `path` is a folder that holds a run, finished or not."""
+        return any((Path(path) / name).is_file() for name in (_ROUNDS, _SUMMARY))
+
+    @property
+    def plots_folder(self) -> Path:
+        """Where the report puts the run's figures; not made here."""
+        return self.path / "plots"
+
+    @property
+    def report_page(self) -> Path:
+        """Where the report puts the run's HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Where the TensorBoard logger writes its events; not made here."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the server's resumable state lies; not made here."""
+        return self.path / "checkpoint"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration as YAML, keys in the order given."""
+        text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        _write_whole(self.path / _CONFIG, text.encode())
+
+    def append_round(self, record: Mapping[str, Any]) -> None:
+        """Append one round as one line of JSON; it is with the operating system when this returns.
+
+        NumPy values become plain numbers and lists; what is not finite (a diverged loss) becomes `null`,
+        because JSON has no NaN. A line that a killed process tore is removed first.
+        """
+        line = (
+            json.dumps(_plain(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        )
+        path = self.path / _ROUNDS
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab+") as file:
+                if not self._last_line_is_whole:
+                    _mend_last_line(file)
+                    self._last_line_is_whole = True
+                file.write(line)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json` in one step; values as in `append_round`."""
+        text = json.dumps(_plain(summary, finite=True), allow_nan=False, indent=2)
+        _write_whole(self.path / _SUMMARY, text.encode() + b"\n")
+
+    def add_mixing(self, round: int, matrix: NDArray[np.floating]) -> None:
+        """Add a round's mixing matrix, `[clients, clients]`, to `mixing.npz`, which is replaced in one step.
+
+        Raises:
+            SubflError: the matrix is not square.
+        """
+        matrix = np.array(matrix)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise SubflError(
+                f"the mixing matrix of round {round} must be clients x clients, not {matrix.shape}"
+            )
+        if self._mixing is None:
+            self._mixing = self.mixing()
+        self._mixing[round] = matrix
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {
+            f"{_MIXING_ARRAY}{number:04d}": m for number, m in sorted(self._mixing.items())
+        }
+        np.savez(buffer, **arrays)
+        _write_whole(self.path / _MIXING, buffer.getvalue())
+
+    def write_client_model(
+        self, client_id: int, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+    ) -> None:
+        """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
+        # safetensors writes the memory of an array as it lies: a transposed view would come back scrambled
+        contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+        _write_whole(self._client_file(client_id), encode_safetensors(contiguous, metadata=dict(metadata)))
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            SubflError: it is absent, unreadable, or not a YAML mapping.
+        """
+        path = self.path / _CONFIG
+        try:
+            config = yaml.safe_load(_read(path))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SubflError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(config, dict):
+            raise SubflError(f"{path} must hold a mapping of settings, found {type(config).__name__}")
+        return config
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The finished rounds, in order of their number.
+
+        A torn last line is left out. Of a round that was recorded twice, because a resumed run repeated it,
+        the later record counts.
+
+        Raises:
+            SubflError: a line before the last one is not a round record.
+        """
+        path = self.path / _ROUNDS
+        if not path.exists():
+            return []
+        records: dict[int, dict[str, Any]] = {}
+        lines = _read(path).split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            record = _parse_object(line)
+            if record is not None and isinstance(record.get("round"), int):
+                records[record["round"]] = record
+            elif number < len(lines):
+                raise SubflError(f"{path}, line {number}: not a round record (a JSON object with 'round')")
+        return [records[number] for number in sorted(records)]
+
+    def summary(self) -> dict[str, Any] | None:
+        """The summary, or None for a run that is going on or was killed.
+
+        Raises:
+            SubflError: the file is not a JSON object.
+        """
+        path = self.path / _SUMMARY
+        if not path.exists():
+            return None
+        summary = _parse_object(_read(path))
+        if summary is None:
+            raise SubflError(f"{path} is not a JSON object")
+        return summary
+
+    def mixing(self) -> dict[int, NDArray[np.floating]]:
+        """The mixing matrices kept, `[clients, clients]` each, by round, ascending; empty when none."""
+        path = self.path / _MIXING
+        if not path.exists():
+            return {}
+        try:
+            with np.load(io.BytesIO(_read(path)), allow_pickle=False) as file:
+                return {int(name.removeprefix(_MIXING_ARRAY)): file[name] for name in sorted(file.files)}
+        except Exception as error:  # zipfile, zlib and numpy each raise their own for damaged content
+            raise SubflError(f"{path} is not a NumPy archive of mixing matrices: {error}") from None
+
+    def client_model(self, client_id: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """One client's parameters and their metadata, as written by `write_client_model`.
+
+        Raises:
+            SubflError: there is no such file, or it is damaged.
+        """
+        path = self._client_file(client_id)
+        if not path.is_file():
+            raise SubflError(f"{path} does not exist: the run left no model of client {client_id}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise SubflError(f"{path} is not a safetensors file: {error}") from None
+
+    def _client_file(self, client_id: int) -> Path:
+        if client_id < 0:
+            raise SubflError(f"a client id is 0 or more, not {client_id}")
+        return self.path / "clients" / f"{client_id:04d}.safetensors"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal (disk full, no permission) into one sentence about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise SubflError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one."""
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _mend_last_line(file: Any) -> None:
+    """Leave `file` ending after a whole line: cut off a torn one, end one that lacks only its line end."""
+    file.seek(0)
+    content = file.read()
+    _, _, last = content.rpartition(b"\n")
+    if not last:
+        return
+    if _parse_object(last) is None:
+        file.truncate(len(content) - len(last))
+    else:
+        file.write(b"\n")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SubflError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _parse_object(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _plain(value: Any, finite: bool = False) -> Any:
+    """`value` in built-in types only; with `finite`, NaN and infinities become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, finite) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        known = value.dtype.kind in "iub" or (value.dtype.kind == "f" and np.isfinite(value).all())
+        return value.tolist() if known else _plain(value.tolist(), finite)
+    if isinstance(value, list | tuple):
+        return [_plain(item, finite) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if finite and isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,103 @@
+"""Runs on one machine or one Ray cluster, started from Python: the runtimes ``inline`` and ``ray`` of `subfl`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import flwr.simulation
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from subfl_flower.config import Config, Inline, Ray
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
+from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.runtime.node import forget_nodes
+
+
+def simulate(config: Config, directory: Path) -> dict[str, Any]:
+    """Train in the runtime that the configuration names; returns the run's summary."""
+    with stop_on_interrupt() as stop:
+        if isinstance(config.runtime, Inline):
+            return _simulate_inline(config, config.runtime, directory, stop)
+        return _simulate_with_ray(config, config.runtime, directory, stop)
+
+
+def _simulate_inline(config: Config, runtime: Inline, directory: Path, stop: threading.Event) -> dict[str, Any]:
+    from subfl_flower.client_app import app
+
+    threads = torch.get_num_threads()
+    num_nodes = 1 if runtime.nodes == "auto" else runtime.nodes
+    try:
+        with InlineGrid(app, num_nodes).active() as grid:
+            return run_federation(grid, config, directory, stop)
+    finally:
+        forget_nodes()
+        torch.set_num_threads(threads)
+
+
+def _simulate_with_ray(config: Config, runtime: Ray, directory: Path, stop: threading.Event) -> dict[str, Any]:
+    from subfl_flower.client_app import app as client_app
+
+    summaries: list[dict[str, Any]] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        grid.pull_interval = 0.005  # type: ignore[attr-defined]
+        summaries.append(run_federation(grid, config, directory, stop))
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    flower_log = logging.getLogger("flwr")
+    level = flower_log.level
+    flower_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            flwr.simulation.run_simulation(
+                server_app=server_app,
+                client_app=client_app,
+                num_supernodes=number_of_nodes(runtime),
+                backend_config=_backend(runtime),
+            )
+    except SubflError:
+        raise
+    except (RuntimeError, ValueError, ConnectionError) as error:
+        raise SubflError(f"runtime=ray: the simulation ended with an error: {error}") from error
+    finally:
+        flower_log.setLevel(level)
+    if not summaries:
+        raise SubflError("runtime=ray: the simulation ended before the server did; see the log above")
+    return summaries[0]
+
+
+def number_of_nodes(runtime: Ray) -> int:
+    """Virtual nodes of a simulation; ``auto`` is one for every actor that fits this machine.
+
+    Many clients behind few nodes travel in few messages.
+    """
+    if runtime.nodes != "auto":
+        return runtime.nodes
+    by_cpu = int((runtime.total_cpus or os.cpu_count() or 1) / runtime.num_cpus)
+    if runtime.num_gpus > 0:
+        by_cpu = min(by_cpu, int(torch.cuda.device_count() / runtime.num_gpus))
+    return max(1, by_cpu)
+
+
+def _backend(runtime: Ray) -> dict[str, Any]:
+    init: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if runtime.address is not None:
+        init["address"] = runtime.address
+    else:
+        init["num_cpus"] = runtime.total_cpus or os.cpu_count()
+    return {
+        "init_args": init,
+        "client_resources": {"num_cpus": runtime.num_cpus, "num_gpus": runtime.num_gpus},
+    }

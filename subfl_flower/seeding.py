@@ -1,0 +1,17 @@
+"""Random numbers that depend on what they are for, never on where or when they are drawn."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+
+def client_generator(seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
+    """The generator of one client for one purpose in one round: the same wherever the client runs."""
+    return np.random.default_rng([seed, 1 + client_id, server_round, zlib.crc32(purpose.encode())])
+
+
+def shared_generator(seed: int, purpose: str) -> np.random.Generator:
+    """The generator of something that the whole federation shares, such as the initial model."""
+    return np.random.default_rng([seed, 0, 0, zlib.crc32(purpose.encode())])

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import TypeAdapter
+
+from subfl_flower.data.datasets import Dataset
+from subfl_flower.data.partitions import Partition
+
+CONF = Path(__file__).parents[2] / "conf"
+MANDATORY = {"given": {"file": "partition.npz"}, "custom": {"path": "graph.pt"}}
+
+
+@pytest.mark.parametrize(
+    ("group", "names", "settings"),
+    [
+        ("dataset", "citeseer computers cora custom digits ogbn_arxiv photo pubmed sbm", Dataset),
+        ("partition", "given imbalanced metis overlapping random", Partition),
+    ],
+)
+def test_every_file_states_every_key_with_the_models_default(
+    group: str, names: str, settings: object
+) -> None:
+    files = sorted((CONF / group).glob("*.yaml"))
+    assert [file.stem for file in files] == names.split()
+    for file in files:
+        assert (
+            file.read_text().startswith("# subfl ")
+            and f"{group}={file.stem}" in file.read_text().splitlines()[0]
+        )
+        written = yaml.safe_load(file.read_text())
+        mandatory = MANDATORY.get(file.stem, {})
+        model = TypeAdapter(settings).validate_python(written | mandatory)
+        assert model.name == file.stem
+        assert list(written) and set(written) == set(type(model).model_fields)
+        assert model == type(model)(**mandatory)

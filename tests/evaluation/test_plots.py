@@ -1,0 +1,141 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from synthetic_runs import MakeRun
+
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.comparison import plot_comparison
+from subfl_flower.evaluation.comparison import test_by_round as by_round
+from subfl_flower.evaluation.plots import clients_figure, convergence_figure, mixing_figure, plot_run
+from subfl_flower.evaluation.rows import build_rows
+from subfl_flower.evaluation.runs import Run, load_runs
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def legend_of(figure: Figure) -> list[str]:
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def line(figure: Figure, label: str) -> Any:
+    return next(line for line in figure.axes[0].get_lines() if str(line.get_label()).startswith(label))
+
+
+def test_a_run_gets_three_png_files(make_run: MakeRun) -> None:
+    run = make_run("run")
+    drawn = plot_run(Run.load(run.path))
+    assert drawn == [run.plots_folder / name for name in ("convergence.png", "clients.png", "mixing.png")]
+    assert all(path.read_bytes().startswith(PNG) for path in drawn)
+
+
+def test_only_what_there_is_data_for_is_drawn(make_run: MakeRun) -> None:
+    assert plot_run(Run.load(make_run("empty", rounds=0, status="failed").path)) == []
+    short = make_run("short", rounds=2, status=None)  # no mixing matrix yet
+    assert [path.name for path in plot_run(Run.load(short.path))] == ["convergence.png", "clients.png"]
+
+
+def test_convergence_shows_percent_by_round_and_marks_the_best(make_run: MakeRun) -> None:
+    run = make_run("run")
+    figure = convergence_figure(Run.load(run.path))
+    records = run.rounds()
+    np.testing.assert_allclose(line(figure, "test").get_ydata(), [100 * r["test"] for r in records])
+    np.testing.assert_allclose(
+        line(figure, "validation").get_ydata(), [100 * r["validation"] for r in records]
+    )
+    assert line(figure, "test, as received").get_linestyle() == "--"
+    best = max(records, key=lambda record: record["validation"])
+    marked = line(figure, "best validation")
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == (best["round"], 100 * best["test"])
+    assert any(f"round {best['round']}" in text for text in legend_of(figure))
+
+
+def test_errors_are_drawn_in_their_own_unit(make_run: MakeRun) -> None:
+    run = make_run("run", metric="rmse", rounds=3)
+    figure = convergence_figure(Run.load(run.path))
+    np.testing.assert_allclose(line(figure, "test").get_ydata(), [r["test"] for r in run.rounds()])
+    assert "%" not in figure.axes[0].get_ylabel()
+
+
+def test_clients_are_bars_by_id_with_their_mean(make_run: MakeRun) -> None:
+    run = make_run("run", rounds=0, status=None)
+    clients = {"ids": [7, 2, 4], "test": [0.5, 0.75, None], "validation": [0.5, 0.5, 0.5]}
+    clients["test_as_received"] = [0.25, 0.5, 0.125]
+    run.append_round({"round": 1, "metric": "accuracy", "validation": 0.5, "test": 0.625, "clients": clients})
+    figure = clients_figure(Run.load(run.path))
+    axes = figure.axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "4", "7"]
+    np.testing.assert_array_equal([bar.get_height() for bar in axes.patches], [75.0, np.nan, 50.0])
+    np.testing.assert_array_equal(line(figure, "as received").get_ydata(), [50.0, 12.5, 25.0])
+    assert line(figure, "mean 62.5").get_ydata()[0] == 62.5
+
+
+def test_many_clients_become_a_histogram_that_counts_each(make_run: MakeRun) -> None:
+    run = make_run("run", clients=300, rounds=2)
+    figure = clients_figure(Run.load(run.path))
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == 300
+    assert figure.axes[0].get_ylabel() == "clients"
+
+
+def test_mixing_shows_the_last_matrix_large_and_earlier_ones_in_its_scale() -> None:
+    draw = np.random.default_rng(0)
+    matrices = {number: draw.dirichlet(np.ones(6), size=6) for number in (40, 1, 10, 20, 30, 15)}
+    figure = mixing_figure(matrices, "a run")
+    panels = [axes for axes in figure.axes if axes.get_images()]
+    assert [axes.get_title() for axes in panels] == [f"round {n}" for n in (40, 1, 10, 20, 30)]
+    for axes, number in zip(panels, (40, 1, 10, 20, 30), strict=True):
+        np.testing.assert_allclose(np.asarray(axes.get_images()[0].get_array()), 100 * matrices[number])
+    assert len({axes.get_images()[0].get_clim() for axes in panels}) == 1
+    written = [int(text.get_text()) for text in panels[0].texts]
+    np.testing.assert_allclose(written, 100 * matrices[40].ravel(), atol=0.5)
+
+
+@pytest.mark.parametrize("matrix", [np.eye(1), np.eye(3), np.zeros((2, 2)), np.full((60, 60), 1 / 60)])
+def test_a_single_matrix_of_any_size_can_be_drawn(matrix: np.ndarray) -> None:
+    figure = mixing_figure({5: matrix}, "a run")
+    (image,) = figure.axes[0].get_images()
+    low, high = image.get_clim()
+    assert low == 0 and high >= 100 * matrix.max()
+
+
+def test_mean_and_deviation_by_round_are_over_the_seeds_that_reached_it(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    def values(tests: Sequence[float | None], name: str, seed: int) -> None:
+        run = make_run(name, seed=seed, rounds=0, status=None)
+        for number, test in enumerate(tests, start=1):
+            run.append_round({"round": number, "metric": "accuracy", "test": test, "clients": {"ids": [0]}})
+        run.write_summary({"status": "completed", "method": "fedpub", "seed": seed, "clients": 1})
+
+    values([0.25, None, 0.75], "runs/0", 0)
+    values([0.75, None], "runs/1", 1)
+    (row,) = build_rows(load_runs([tmp_path / "runs"]))
+    rounds, mean, deviation = by_round(row)
+    np.testing.assert_array_equal(rounds, [1, 3])
+    np.testing.assert_allclose(mean, [50.0, 75.0])
+    np.testing.assert_allclose(deviation, [100 * np.std([0.25, 0.75], ddof=1), 0.0])
+
+
+def test_the_comparison_is_drawn_unless_nothing_was_evaluated(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("runs/0", rounds=3)
+    make_run("runs/1", method="local", rounds=3)
+    make_run("runs/2", rounds=3, clients=5)
+    make_run("runs/3", method="fedavg", rounds=0, status="failed")
+    path = tmp_path / "out" / "convergence.png"
+    assert plot_comparison(build_rows(load_runs([tmp_path / "runs"])), path) == path
+    assert path.read_bytes().startswith(PNG)
+    empty = tmp_path / "out" / "empty.png"
+    assert plot_comparison(build_rows(load_runs([tmp_path / "runs" / "3"])), empty) is None
+    assert not empty.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(make_run: MakeRun) -> None:
+    run = make_run("run", rounds=1)
+    run.plots_folder.write_text("in the way")
+    with pytest.raises(SubflError, match=r"cannot write .*plots.*--no-plots"):
+        plot_run(Run.load(run.path))

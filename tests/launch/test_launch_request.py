@@ -1,0 +1,131 @@
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.config import parse_config_args
+
+from subfl_flower.errors import SubflError
+from subfl_flower.launch import main
+from subfl_flower.launch.request import Request, available_cpus, federation_config, overrides_toml
+from subfl_flower.launch.staging import find_app, stage_app
+
+AWKWARD = (
+    "method=fedpub",
+    "seeds=[0,1]",
+    "names={a:1,b:'two words'}",
+    'note="it\'s quoted"',
+    r"path=C:\data\été",
+    "hydra.run.dir=${now:%Y}/a b",
+    "~logger",
+    "empty=",
+)
+
+
+def test_any_override_survives_toml_and_shell_splitting() -> None:
+    line = tomllib.loads(overrides_toml(AWKWARD))["overrides"]
+    assert shlex.split(line) == list(AWKWARD)
+
+
+def test_plain_overrides_are_written_as_they_are() -> None:
+    assert overrides_toml(["method=fedpub", "seeds=[0,1]"]) == 'overrides = "method=fedpub seeds=[0,1]"\n'
+    assert overrides_toml([]) == 'overrides = ""\n'
+
+
+def test_an_override_of_two_lines_is_refused() -> None:
+    with pytest.raises(SubflError, match=re.escape(r"'a=1\nb=2'")):
+        overrides_toml(["a=1\nb=2"])
+
+
+def test_ray_gets_the_cpus_that_the_nodes_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    request = Request(Path(), Path(), supernodes=1, cpus=1, gpus=0.25)
+    asked = parse_config_args([federation_config(request)])
+    assert asked == {
+        "num-supernodes": 1,
+        "client-resources-num-cpus": 1,
+        "client-resources-num-gpus": 0.25,
+        "init-args-num-cpus": 1,
+    }
+    many = parse_config_args([federation_config(Request(Path(), Path(), supernodes=10_000))])
+    assert many["init-args-num-cpus"] == available_cpus()
+
+
+def test_a_cluster_of_the_users_own_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    asked = parse_config_args([federation_config(Request(Path(), Path(), cpus=4096))])
+    assert asked["client-resources-num-cpus"] == 4096
+    assert "init-args-num-cpus" not in asked
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--supernodes", "0"], "0 is not 1 or more"),
+        (["--gpus", "-0.5"], "-0.5 is not 0 or more"),
+        (["--cpus", "half"], "invalid int value: 'half'"),
+        (["a=1", "--unknown"], "unrecognized arguments: --unknown"),
+    ],
+)
+def test_bad_arguments_end_with_code_2(
+    argv: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_more_cpus_than_there_are_start_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(
+        SubflError, match=r"--cpus 4096: a node cannot have more than this machine's \d+ CPUs"
+    ):
+        main(["--cpus", "4096", "--home", str(tmp_path / "home")])
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(SubflError, match=re.escape(f"--home {tmp_path / 'home'}")):
+        main(["--home", str(tmp_path / "home")])
+
+
+def test_the_app_is_here_or_where_the_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = Path(__file__).resolve().parents[2]
+    assert find_app(None) == project
+    (tmp_path / "pyproject.toml").touch()
+    assert find_app(None) == tmp_path
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(SubflError, match=re.escape(f"no pyproject.toml in {tmp_path / 'elsewhere'}")):
+        find_app(Path("elsewhere"))
+
+
+def test_the_staged_app_packs_to_the_same_bytes(tmp_path: Path) -> None:
+    app = tmp_path / "app"
+    contents = {
+        "pyproject.toml": '[project]\nname = "toy"\nversion = "1.0.0"\n[tool.flwr.app]\npublisher = "toy"\n'
+        '[tool.flwr.app.components]\nserverapp = "toy.app:app"\nclientapp = "toy.app:app"\n',
+        ".gitignore": "/private/\n/outputs/\n",
+        "LICENSE": "free",
+        "toy/app.py": "app = 1\n",
+        "toy/conf/method/fedpub.yaml": "tau: 5\n",
+        "toy/test_app.py": "",
+        "private/secret.json": "{}",
+        "outputs/run/summary.json": "{}",
+        "toy/data.npz": "large",
+        ".venv/lib/module.py": "",
+        "environment/pyvenv.cfg": "",
+        ".flwr/launches/app/toy/app.py": "",
+    }
+    for name, text in contents.items():
+        (app / name).parent.mkdir(parents=True, exist_ok=True)
+        (app / name).write_text(text)
+    target = app / ".flwr" / "staged"
+    stage_app(app, target)
+    assert build_fab_from_disk(target) == build_fab_from_disk(app)
+    staged = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert not {name for name in staged if name.startswith((".venv", ".flwr", "outputs", "environment"))}
