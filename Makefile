@@ -19,11 +19,12 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make clean  remove .venv and every cache; results in outputs/ stay"
 
+# exec: a signal to make reaches the command itself, not a shell that would leave it alone.
 run: $(VENV)/.installed
-	@$(BIN)/subfl launch method=fedpub dataset=digits partition=metis partition.clients=10 --supernodes 10 $(ARGS)
+	@exec $(BIN)/subfl launch method=fedpub dataset=digits partition=metis partition.clients=10 --supernodes 10 $(ARGS)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/pytest $(ARGS)
+	@exec $(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

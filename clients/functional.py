@@ -1,4 +1,6 @@
-"""Clients that also tell what their model does: a functional embedding on a shared random graph (FED-PUB, Section 3.2)."""
+"""Clients that also tell what their model does: a functional embedding on a shared random graph (FED-PUB, Section
+3.2).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from clients.subgraph import SubgraphClient
+from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import Parameters
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.functional import FunctionalProbe
@@ -23,7 +26,9 @@ class FunctionalClient(SubgraphClient):
     """
 
     class Settings(SubgraphClient.Settings):
-        """`random_blocks` blocks of `random_block_nodes` nodes; edges with probability `random_p_in`, `random_p_out`."""
+        """`random_blocks` blocks of `random_block_nodes` nodes; edges with probability `random_p_in`,
+        `random_p_out`.
+        """
 
         random_blocks: int = Field(default=5, ge=1)
         random_block_nodes: int = Field(default=100, ge=1)
@@ -44,9 +49,11 @@ class FunctionalClient(SubgraphClient):
         features = rng.standard_normal((num_nodes, self.cohort.num_features), dtype="float32")
         return FunctionalProbe(edges, features, self.cohort.device)
 
-    def uploads(self, shared: Parameters, personal: Parameters, effective: Parameters) -> dict[str, Tensor]:
+    def uploads(
+        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
+    ) -> dict[str, Tensor]:
         """The parameters, and the functional embedding [C, hidden] of the effective ones."""
         return {
-            **super().uploads(shared, personal, effective),
+            **super().uploads(shared, personal, effective, chunk),
             "functional_embedding": self._probe.embed(effective),
         }

@@ -4,23 +4,32 @@ The GCN computes with :math:`\theta \odot \mu`. The local objective (eq. 4) is
 
 .. math:: L(\theta \odot \mu) + \lambda_1 \lVert \mu \rVert_1 + \lambda_2 \lVert \theta - \bar\theta_i \rVert_2^2 .
 
-Two knobs make masks sparse and act on different things: ``mask_l1`` (:math:`\lambda_1`) is the weight of the penalty and
-moves the mask while training; ``mask_threshold`` decides which entries count as zero whenever the model is evaluated,
-embedded or sent. A pruned weight does not travel.
+Two knobs make masks sparse and act on different things: ``mask_l1`` (:math:`\lambda_1`) is the weight of the penalty
+and moves the mask while training; ``mask_threshold`` decides which entries count as zero whenever the model is
+evaluated, embedded or sent. A pruned weight does not travel.
+
+A row of the first layer belongs to a feature. If no node with that feature lies within the GCN's reach of a training
+node, the client has nothing to teach the row: its gradient is zero, and what would still move it (Adam makes whole
+steps of even the smallest weight decay) only destroys what other clients know. Such rows stay as received and are not
+sent back; rows of features that the client does not have at all do not travel in either direction.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cached_property
+from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from clients.functional import FunctionalClient
 from clients.subgraph import Shapes
-from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.chunk import GraphChunk, features_within_reach
 from subfl_flower.models.gcn import Parameters
+
+_FIRST = "conv1.weight"
 
 
 class MaskedClient(FunctionalClient):
@@ -45,6 +54,7 @@ class MaskedClient(FunctionalClient):
         variant: Literal["paper", "released"] = "paper"
 
     settings: Settings
+    extra_uploads: ClassVar[tuple[str, ...]] = (*FunctionalClient.extra_uploads, "wanted_features")
 
     @staticmethod
     def _mask(name: str) -> str:
@@ -59,15 +69,42 @@ class MaskedClient(FunctionalClient):
     def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
         """Ones; zeros in the first layer's rows of features that a client does not have.
 
-        Such a row never meets data of the client. A zero there has no gradient, so the row stays pruned and need not travel.
+        Such a row never meets data of the client. A zero there has no gradient, so the row stays pruned and need not
+        travel.
         """
         masks = {
             name: torch.ones(len(chunk), *shape, device=self.cohort.device)
             for name, shape in self.personal_shapes().items()
         }
-        if masks and self.settings.variant == "paper":
-            masks[self._mask("conv1.weight")] *= chunk.feature_support.unsqueeze(-1)
+        if masks and self._holds_untaught_rows:
+            masks[self._mask(_FIRST)] *= chunk.feature_support.unsqueeze(-1)
         return masks
+
+    @property
+    def _holds_untaught_rows(self) -> bool:
+        return self.settings.masks and self.settings.variant == "paper"
+
+    def _taught(self, chunk: GraphChunk) -> Tensor:
+        """Bool [C, features]: the features that training reaches; all of them where untaught rows are not held."""
+        if chunk.client_ids not in self._taught_by_chunk:
+            position = {client_id: p for p, client_id in enumerate(self.cohort.client_ids)}
+            graphs = [self.cohort.graphs[position[client_id]] for client_id in chunk.client_ids]
+            taught = [features_within_reach(graph, self.model.settings.layers) for graph in graphs]
+            self._taught_by_chunk[chunk.client_ids] = torch.from_numpy(np.stack(taught)).to(self.cohort.device)
+        return self._taught_by_chunk[chunk.client_ids]
+
+    @cached_property
+    def _taught_by_chunk(self) -> dict[tuple[int, ...], Tensor]:
+        return {}
+
+    def after_step(self, shared: Parameters, personal: Parameters, received: Parameters, chunk: GraphChunk) -> None:
+        """Put back the rows that training does not reach, and their masks."""
+        if not self._holds_untaught_rows:
+            return
+        client, feature = torch.nonzero(~self._taught(chunk), as_tuple=True)
+        shared[_FIRST][client, feature] = received[_FIRST][client, feature]
+        mask = personal[self._mask(_FIRST)]
+        mask[client, feature] = chunk.feature_support[client, feature].to(mask.dtype).unsqueeze(-1)
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
         """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
@@ -102,13 +139,23 @@ class MaskedClient(FunctionalClient):
             return {}
         return {name: self.settings.mask_lr * self.optimizer.lr for name in self.personal_shapes()}
 
-    def uploads(self, shared: Parameters, personal: Parameters, effective: Parameters) -> dict[str, Tensor]:
-        """θ where the mask keeps it, zero elsewhere, and the functional embedding of the masked model."""
-        uploads = super().uploads(shared, personal, effective)
+    def uploads(
+        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
+    ) -> dict[str, Tensor]:
+        """θ where the mask keeps it and training reaches it, zero elsewhere; the functional embedding of the masked
+        model; and ``wanted_features`` [C, features], 1 where the client wants rows that it does not send itself.
+        """
+        uploads = super().uploads(shared, personal, effective, chunk)
         if personal:
             for name in self.model.weight_matrices:
                 kept = personal[self._mask(name)].abs() >= self.settings.mask_threshold
                 uploads[name] = shared[name] * kept
+        wanted = torch.zeros_like(chunk.feature_support)
+        if self._holds_untaught_rows:
+            taught = self._taught(chunk)
+            uploads[_FIRST] *= taught.unsqueeze(-1)
+            wanted = chunk.feature_support & ~taught
+        uploads["wanted_features"] = wanted.to(torch.uint8)
         return uploads
 
     def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:

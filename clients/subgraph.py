@@ -64,9 +64,7 @@ class SubgraphClient(CohortClient):
             **{f"best.{name}": shape for name, shape in self.model.shapes.items()},
             "best_validation": (),
         }
-        self._chunk_size = cohort.chunk_size(
-            sum(int(np.prod(shape)) for shape in trainable.values()), model.hidden
-        )
+        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trainable.values()), model.hidden)
 
     @property
     def parameter_names(self) -> Sequence[str]:
@@ -104,13 +102,18 @@ class SubgraphClient(CohortClient):
         """Learning rates of single parameters that differ from the optimiser's."""
         return {}
 
-    def uploads(self, shared: Parameters, personal: Parameters, effective: Parameters) -> dict[str, Tensor]:
+    def after_step(self, shared: Parameters, personal: Parameters, received: Parameters, chunk: GraphChunk) -> None:
+        """Correct the parameters after a local step, in place."""
+
+    def uploads(
+        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
+    ) -> dict[str, Tensor]:
         """What is sent to the server: the parameters, then `extra_uploads`. Zeros do not travel."""
         return dict(shared)
 
     # A round --------------------------------------------------------------------------------------------------------
 
-    def fit(  # type: ignore[override]
+    def fit(
         self, parameters: list[np.ndarray], config: Mapping[str, Any]
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
         """One round of local training; see `CohortClient.fit`."""
@@ -157,15 +160,13 @@ class SubgraphClient(CohortClient):
             shared = {name: value.to(device, copy=True) for name, value in received.items()}
             received = {name: value.to(device) for name, value in received.items()}
             personal = {name: personal_state[f"personal.{name}"] for name in self.personal_shapes()}
-            validation_received, test_received = self._evaluate(
-                self.effective(shared, personal, pruned=True), chunk
-            )
+            validation_received, test_received = self._evaluate(self.effective(shared, personal, pruned=True), chunk)
             loss = self._train(shared, personal, received, personal_state, chunk, config)
             effective = self.effective(shared, personal, pruned=True)
             validation, test = self._evaluate(effective, chunk)
             self._keep_best(personal_state, effective, validation)
             with torch.no_grad():
-                uploads = self.uploads(shared, personal, effective)
+                uploads = self.uploads(shared, personal, effective, chunk)
         arrays = {name: value.cpu().numpy() for name, value in uploads.items()}
         metrics = {
             "validation": validation,
@@ -189,9 +190,7 @@ class SubgraphClient(CohortClient):
     ) -> Tensor:
         """`local_epochs` full-batch steps in place; the last training loss [C]."""
         server_round = int(config["round"])
-        generators = [
-            client_generator(self.seed, client_id, server_round, "dropout") for client_id in chunk.client_ids
-        ]
+        generators = [client_generator(self.seed, client_id, server_round, "dropout") for client_id in chunk.client_ids]
         trainable = {**shared, **personal}
         losses = torch.zeros(len(chunk))
         for _ in range(int(config["local_epochs"])):
@@ -212,6 +211,7 @@ class SubgraphClient(CohortClient):
             with torch.no_grad():
                 self.add_penalty_gradients(gradients, shared, personal, received, server_round)
                 adam_step(trainable, gradients, state, self.optimizer, self.learning_rates())
+                self.after_step(shared, personal, received, chunk)
         return losses.detach()
 
     def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:

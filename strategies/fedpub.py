@@ -1,13 +1,13 @@
 r"""FED-PUB: Baek et al., "Personalized subgraph federated learning", ICML 2023 (arXiv 2206.10206).
 
-Clients whose models answer alike on a random graph are probably of one community. With h_i the functional embedding that
-client i sends, and S_ij the cosine of h_i and h_j, every client gets an average of its own (eq. 3):
+Clients whose models answer alike on a random graph are probably of one community. With h_i the functional embedding
+that client i sends, and S_ij the cosine of h_i and h_j, every client gets an average of its own (eq. 3):
 
 .. math:: \bar\theta_i = \sum_j \alpha_{ij} \theta_j, \quad
           \alpha_{ij} = \frac{\exp(\tau S_{ij})}{\sum_k \exp(\tau S_{ik})} .
 
-Clients send only the weights that their private mask keeps. The paper leaves open what a missing weight counts for in the
-average; see `FedPub.Settings.missing`.
+Clients send only the weights that their private mask keeps and that their training reaches. The paper leaves open
+what a missing weight counts for in the average; see `FedPub.Settings.missing`.
 """
 
 from __future__ import annotations
@@ -71,19 +71,20 @@ class FedPub(MixingStrategy):
         return matrix
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
-        """Each client's average; what its own mask pruned is not sent back to it."""
+        """Each client's average; what a client does not use is not sent back to it."""
         stacks = {name: updates.arrays[name] for name in self.initial}
         mixed = mix(matrix, stacks)
         for name, sent in stacks.items():
-            kept = sent != 0
-            if kept.all():
+            used = sent != 0
+            if used.all():
                 continue
-            owned = kept.astype(np.float32)
             if self.settings.missing == "owners":
-                share = mix(matrix, {name: owned})[name]
+                share = mix(matrix, {name: used.astype(np.float32)})[name]
                 mixed[name] = np.divide(mixed[name], share, out=np.zeros_like(share), where=share > 0)
+            if name == "conv1.weight":
+                used |= updates.arrays["wanted_features"].astype(bool)[:, :, None]
             personal = mixed[name] = np.array(mixed[name])
-            personal[updates.positions] *= owned
+            personal[updates.positions] *= used
         return mixed
 
 

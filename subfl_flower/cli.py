@@ -1,7 +1,7 @@
 """The `subfl` command: one run or a Hydra multirun, and the commands around runs.
 
-``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl report RUN...`` reads what was left;
-``subfl launch ...`` runs the same app through ``flwr run`` on a SuperLink of its own.
+``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl report RUN...`` reads what was
+left; ``subfl launch ...`` runs the same app through ``flwr run`` on a SuperLink of its own.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def roster(message: Message, context: Context) -> Message:
     """Which clients this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
     clients = node.partition.metadata["clients"]
-    answer = {
+    answer: dict[str, Any] = {
         "clients": node.client_ids,
         "num_examples": [float(clients[client_id]["train"]) for client_id in node.client_ids],
         "num_features": node.partition.num_features,

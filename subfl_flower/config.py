@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import pydantic
 from flwr.client import NumPyClient
@@ -23,8 +23,6 @@ from subfl_flower.data.partitions import Partition
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.loggers import LoggerSettings
-
-T = TypeVar("T")
 
 
 class Section(BaseModel):
@@ -142,7 +140,7 @@ class Config(Section):
         return self.model_dump(mode="json")
 
 
-def load_class(path: str, base: type[T], key: str) -> type[T]:
+def load_class(path: str, base: type[Any], key: str) -> type[Any]:
     """Import the class that a dotted `path` names; `key` is the configuration key it came from.
 
     Raises SubflError where it cannot be imported or is not a subclass of `base`.

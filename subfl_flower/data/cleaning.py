@@ -135,9 +135,7 @@ def clean(raw: RawGraph, keep_largest_component: bool, normalise_rows: bool, sou
 def _check(raw: RawGraph, features: FeatureMatrix, source: str) -> None:
     num_nodes, num_features = features.shape
     if num_nodes == 0 or num_features == 0:
-        raise SubflError(
-            f"{source}: {num_nodes} nodes with {num_features} features; at least one of each is needed"
-        )
+        raise SubflError(f"{source}: {num_nodes} nodes with {num_features} features; at least one of each is needed")
     if isinstance(features, np.ndarray):
         bad_rows = np.nonzero(~np.isfinite(features))[0]
     else:

@@ -59,9 +59,7 @@ class PreparedPartition:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SubflError(f"{path} is missing or damaged; prepare the partition again") from error
         if schema != SCHEMA_VERSION:
-            raise SubflError(
-                f"{path} has the schema {schema}, this version reads {SCHEMA_VERSION}; prepare it again"
-            )
+            raise SubflError(f"{path} has the schema {schema}, this version reads {SCHEMA_VERSION}; prepare it again")
         for name, size in sizes.items():
             file = directory / name
             if not file.is_file() or file.stat().st_size != size:
@@ -158,10 +156,7 @@ def write_partition(
         counts = np.bincount(client.roles + 1, minlength=4)[1:]
         clients.append(
             {"nodes": client.num_nodes, "edges": int(client.edge_index.shape[1])}
-            | {
-                name: int(counts[role])
-                for name, role in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
-            }
+            | {name: int(counts[role]) for name, role in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
         )
     cross_edges = cutter.cross_edges()
     write_tensors(directory / _CROSS_EDGES, {"edge_index": cross_edges}, {})
@@ -173,8 +168,7 @@ def write_partition(
         "num_cross_edges": int(cross_edges.shape[1]),
         "clients": clients,
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in sorted(directory.iterdir())
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(directory.iterdir())
         },
     }
     (directory / _METADATA).write_text(json.dumps(metadata, indent=1))

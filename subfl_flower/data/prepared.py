@@ -59,9 +59,7 @@ def prepare(
         except OSError as error:
             raise SubflError(f"the prepared partition cannot be written to {directory}: {error}") from error
     if require_labels:
-        _require_labels(
-            dataset, prepared.num_classes, [client["train"] for client in prepared.metadata["clients"]]
-        )
+        _require_labels(dataset, prepared.num_classes, [client["train"] for client in prepared.metadata["clients"]])
     return prepared
 
 
@@ -101,21 +99,15 @@ def _build(
     assignments = partition.assign(graph)
     for client_id, nodes in enumerate(assignments):
         if nodes.size == 0:
-            raise SubflError(
-                f"partition={partition.name}: client {client_id} gets no node; use fewer clients"
-            )
+            raise SubflError(f"partition={partition.name}: client {client_id} gets no node; use fewer clients")
     if require_labels:
-        _require_labels(
-            dataset, graph.num_classes, [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
-        )
+        _require_labels(dataset, graph.num_classes, [int((roles[nodes] == TRAIN).sum()) for nodes in assignments])
 
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process: the lock is ours
     try:
         unfinished.mkdir()
-        write_partition(
-            unfinished, graph, roles, assignments, described | {"overlapping": partition.overlapping}
-        )
+        write_partition(unfinished, graph, roles, assignments, described | {"overlapping": partition.overlapping})
         if directory.exists():
             shutil.rmtree(directory)
         unfinished.replace(directory)

@@ -40,9 +40,7 @@ def fingerprint(paths: list[Path]) -> str:
     return hashlib.sha256("".join(f"{path.name}:{sha256_of(path)};" for path in paths).encode()).hexdigest()
 
 
-def present_or_downloaded(
-    folder: Path, names: list[str], download: Callable[[Path], Path], dataset: str
-) -> list[Path]:
+def present_or_downloaded(folder: Path, names: list[str], download: Callable[[Path], Path], dataset: str) -> list[Path]:
     """The paths of `names` in `folder`, downloaded first where any is absent.
 
     What is already there is never replaced, and a download that fails leaves nothing behind: files arrive

@@ -48,9 +48,7 @@ def plot_comparison(rows: Sequence[Row], path: Path) -> Path | None:
                 index = colours.index(_label(row))
                 colour = COLOURS[index % len(COLOURS)]
                 style = _LINES[index // len(COLOURS) % len(_LINES)]
-                axes.fill_between(
-                    rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0
-                )
+                axes.fill_between(rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
                 (line,) = axes.plot(rounds, mean, style, color=colour, linewidth=1.8)
                 lines.setdefault(_label(row), line)
             first = place % across == 0 or len({row.metric for row in rows}) > 1
@@ -85,8 +83,4 @@ def _seeds(rows: Sequence[Row]) -> str:
     counts = {len(row.counted) for row in rows}
     if counts == {1}:
         return "one seed each"
-    return (
-        f"mean ± std, {min(counts)}–{max(counts)} seeds"
-        if len(counts) > 1
-        else f"mean ± std, {max(counts)} seeds"
-    )
+    return f"mean ± std, {min(counts)}–{max(counts)} seeds" if len(counts) > 1 else f"mean ± std, {max(counts)} seeds"

@@ -180,9 +180,7 @@ def save(figure: Figure, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.getvalue())
     except OSError as error:
-        raise SubflError(
-            f"cannot write {path}: {error.strerror or error}; --no-plots prints the table alone"
-        ) from None
+        raise SubflError(f"cannot write {path}: {error.strerror or error}; --no-plots prints the table alone") from None
     return path
 
 
@@ -212,9 +210,7 @@ def name_axes(axes: Any, x: str, y: str) -> None:
 
 def legend_outside(axes: Any) -> None:
     """The legend right of the axes, where it hides no data; bars before lines."""
-    named = sorted(
-        zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: isinstance(pair[0], Line2D)
-    )
+    named = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: isinstance(pair[0], Line2D))
     axes.legend(
         *zip(*named, strict=True),
         loc="upper left",

@@ -76,9 +76,7 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SubflError(
-            f"cannot write {path}: {error.strerror or error}; --out names another folder"
-        ) from None
+        raise SubflError(f"cannot write {path}: {error.strerror or error}; --out names another folder") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,12 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         "run", nargs="+", type=Path, metavar="RUN", help="a run directory, or a folder searched for runs"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers")
-    parser.add_argument(
-        "--markdown", action="store_true", help="print the table in Markdown; paths go to stderr"
-    )
-    parser.add_argument(
-        "--html", action="store_true", help="write report.html, one page with table and plots"
-    )
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown; paths go to stderr")
+    parser.add_argument("--html", action="store_true", help="write report.html, one page with table and plots")
     parser.add_argument("--no-plots", action="store_true", help="draw no PNG plots")
     parser.add_argument(
         "--out",

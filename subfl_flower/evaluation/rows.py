@@ -120,14 +120,10 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
 
 def _counted(runs: Sequence[Run]) -> list[Run]:
     pool = [run for run in runs if run.status == "completed"] or [run for run in runs if run.rounds]
-    return list(
-        {str(run.seed): run for run in pool}.values()
-    )  # paths come in natural order: the newest stays
+    return list({str(run.seed): run for run in pool}.values())  # paths come in natural order: the newest stays
 
 
-def _relative_to_fedavg(
-    row: Row, rows: Sequence[Row], settings: Mapping[int, Mapping[str, Any]]
-) -> float | None:
+def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: Mapping[int, Mapping[str, Any]]) -> float | None:
     """Traffic over that of the FedAvg row on the same data whose other settings are the nearest."""
     own = settings[id(row.runs[0])]
 
@@ -135,9 +131,7 @@ def _relative_to_fedavg(
         return len(_differing([own, settings[id(other.runs[0])]], in_data=False))
 
     baselines = [
-        b
-        for b in rows
-        if b.method == "fedavg" and b.data == row.data and b.metric == row.metric and b.traffic
+        b for b in rows if b.method == "fedavg" and b.data == row.data and b.metric == row.metric and b.traffic
     ]
     if not baselines or row.traffic is None or not row.completed:
         return None
@@ -169,9 +163,7 @@ def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool) -> list[str
         key
         for key in keys
         if (key.split(".")[0] in _DATA_SECTIONS) == in_data
-        and not any(
-            key == skipped or key.startswith(f"{skipped}.") for skipped in (*_NOT_SETTINGS, *_COLUMNS)
-        )
+        and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in (*_NOT_SETTINGS, *_COLUMNS))
         and len({_text(flat, key) for flat in settings}) > 1
         and not (key.endswith(".seed") and all(flat.get(key) == flat.get("seed") for flat in settings))
     ]

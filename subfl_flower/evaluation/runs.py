@@ -88,9 +88,7 @@ class Run:
     @property
     def seconds_per_round(self) -> float | None:
         """Mean wall-clock seconds of a finished round; set-up apart."""
-        spent = [
-            record["seconds"]["round"] for record in self.rounds if (record.get("seconds") or {}).get("round")
-        ]
+        spent = [record["seconds"]["round"] for record in self.rounds if (record.get("seconds") or {}).get("round")]
         return sum(spent) / len(spent) if spent else None
 
     @property

@@ -43,11 +43,7 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
         for row in rows
     ]
     unused = {"settings", "note", "bytes vs FedAvg"}
-    heads = [
-        head
-        for head in lines[0]
-        if head not in unused or any(line[head] not in ("", MISSING) for line in lines)
-    ]
+    heads = [head for head in lines[0] if head not in unused or any(line[head] not in ("", MISSING) for line in lines)]
     shared = [
         head
         for head in ("dataset", "partition", "clients", "metric")

@@ -6,26 +6,50 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from subfl_flower.composition import composed_config, config_directory
+from subfl_flower.errors import SubflError
 from subfl_flower.launch.federation import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, run_federation
 from subfl_flower.launch.request import Request
 from subfl_flower.launch.staging import find_app
 
-INTERRUPTED_CODE = 130
+FAILED_CODE, BAD_INPUT_CODE, INTERRUPTED_CODE = 1, 2, 130
 
 
 def main(argv: list[str]) -> int:
     """Runs `subfl launch ARGV` and prints the result table of a run that completed.
 
     Returns:
-        0 when the run completed, 1 when it failed, 130 when a signal stopped it.
-
-    Raises:
-        SubflError: when the run cannot be started as asked.
+        0 when the run completed, 1 when it failed, 130 when a signal stopped it, 2 when it cannot be started
+        as asked; what went wrong is one sentence on standard error.
     """
-    arguments = _parser().parse_intermixed_args(argv)
+    try:
+        arguments = _parser().parse_intermixed_args(argv)
+    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
+        return int(exit_.code or 0)
+    try:
+        outcome = run_federation(_request(arguments))
+    except SubflError as error:
+        print(f"subfl launch: {error}", file=sys.stderr)
+        return BAD_INPUT_CODE
+    if outcome.status == INTERRUPTED:
+        print("subfl launch: the run was stopped", file=sys.stderr)
+        return INTERRUPTED_CODE
+    if outcome.status != COMPLETED or outcome.run_directory is None:
+        print(f"subfl launch: {_failure(outcome)}", file=sys.stderr)
+        return FAILED_CODE
+
+    from subfl_flower.evaluation import report
+
+    return report.main([str(outcome.run_directory)])
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    """The request that the arguments make; overrides of this very app are checked before anything starts."""
     app = find_app(arguments.app)
+    if app == config_directory().parent:
+        composed_config(["runtime=ray", *arguments.overrides])
     home = (arguments.home or app / ".flwr").resolve()
-    request = Request(
+    return Request(
         app=app,
         home=home,
         overrides=tuple(arguments.overrides),
@@ -33,17 +57,6 @@ def main(argv: list[str]) -> int:
         cpus=arguments.cpus,
         gpus=arguments.gpus,
     )
-    outcome = run_federation(request)
-    if outcome.status == INTERRUPTED:
-        print("subfl launch: the run was stopped", file=sys.stderr)
-        return INTERRUPTED_CODE
-    if outcome.status != COMPLETED or outcome.run_directory is None:
-        print(f"subfl launch: {_failure(outcome)}", file=sys.stderr)
-        return 1
-
-    from subfl_flower.evaluation import report
-
-    return report.main([str(outcome.run_directory)])
 
 
 def _failure(outcome: Outcome) -> str:
@@ -79,9 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
     parser.add_argument("--supernodes", type=_number(int, 1), default=10, help="simulated nodes (10)")
     parser.add_argument("--cpus", type=_number(int, 1), default=1, help="CPUs a node (1)")
-    parser.add_argument(
-        "--gpus", type=_number(float, 0), default=0.0, help="GPUs a node, may be a fraction (0)"
-    )
+    parser.add_argument("--gpus", type=_number(float, 0), default=0.0, help="GPUs a node, may be a fraction (0)")
     parser.add_argument("--home", type=Path, help="folder for what Flower writes (.flwr in the app's folder)")
     parser.add_argument("--app", type=Path, help="folder with the app's pyproject.toml (the current one)")
     return parser

@@ -61,9 +61,7 @@ def run_federation(request: Request) -> Outcome:
         launches.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=launches))
     except OSError as error:
-        raise SubflError(
-            f"--home {request.home}: {error.strerror}; it must be a folder to write in"
-        ) from error
+        raise SubflError(f"--home {request.home}: {error.strerror}; it must be a folder to write in") from error
     # Ray's Unix sockets allow paths of 107 characters: its folder cannot be inside of `folder`.
     ray_folder = Path(tempfile.mkdtemp(prefix="subfl-", dir="/tmp"))
     launch_id = uuid.uuid4().hex

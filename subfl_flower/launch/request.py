@@ -38,9 +38,7 @@ def overrides_toml(overrides: Sequence[str]) -> str:
     """
     for override in overrides:
         if not override.isprintable():
-            raise SubflError(
-                f"the override {override!r} holds a control character; it must be one line of text"
-            )
+            raise SubflError(f"the override {override!r} holds a control character; it must be one line of text")
     line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
     return f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
 

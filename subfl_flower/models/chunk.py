@@ -10,10 +10,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, FeatureMatrix
 from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_adjacency
-
-
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class GraphChunk:
             counts = np.maximum(chosen.sum(1, keepdims=True), 1)
             return torch.from_numpy((chosen / counts).astype(np.float32)).to(device)
 
-        support = np.stack([np.asarray(abs(graph.features).sum(0)).ravel() > 0 for graph in graphs])
+        support = np.stack([_present_features(graph.features) for graph in graphs])
         return cls(
             client_ids=tuple(graph.client_id for graph in graphs),
             num_nodes=tuple(graph.num_nodes for graph in graphs),
@@ -92,3 +90,20 @@ class GraphChunk:
             weights=(role_weights(TRAIN), role_weights(VALIDATION), role_weights(TEST)),
             feature_support=torch.from_numpy(support).to(device),
         )
+
+
+def features_within_reach(graph: ClientGraph, hops: int) -> np.ndarray:
+    """Which features a GCN of `hops` layers meets while training: bool [features].
+
+    A feature counts if a node that has it lies at most `hops` edges away from a training node.
+    """
+    operator = normalised_adjacency(graph.edge_index, graph.num_nodes)
+    reached = (graph.roles == TRAIN).astype(np.float32)
+    for _ in range(hops):
+        reached = operator @ reached
+    return _present_features(graph.features[np.flatnonzero(reached)])
+
+
+def _present_features(features: FeatureMatrix) -> np.ndarray:
+    present: np.ndarray = np.asarray(abs(features).sum(0)).ravel() > 0
+    return present

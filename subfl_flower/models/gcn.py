@@ -11,6 +11,7 @@ the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1): two convolutions
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class StackedGCN:
         self.num_features = num_features
         widths = [num_features] + [settings.hidden] * settings.layers
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
             self.shapes[f"conv{layer}.weight"] = (fan_in, fan_out)
             self.shapes[f"conv{layer}.bias"] = (fan_out,)
         self.shapes["classifier.weight"] = (settings.hidden, num_classes)
@@ -84,9 +85,7 @@ class StackedGCN:
         keep *= 65536 / (65536 - threshold)
         return list(torch.from_numpy(keep).to(device))
 
-    def __call__(
-        self, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None = None
-    ) -> Tensor:
+    def __call__(self, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None = None) -> Tensor:
         """Logits [C, width, classes] of every node; `dropout` as made by `dropout_masks`, None to evaluate."""
         hidden = self._first_convolution(parameters, chunk)
         for layer in range(1, self.settings.layers + 1):
@@ -96,9 +95,7 @@ class StackedGCN:
             hidden = torch.relu(hidden)
             if dropout is not None:
                 hidden = hidden * dropout[layer - 1]
-        return torch.baddbmm(
-            parameters["classifier.bias"].unsqueeze(1), hidden, parameters["classifier.weight"]
-        )
+        return torch.baddbmm(parameters["classifier.bias"].unsqueeze(1), hidden, parameters["classifier.weight"])
 
     def _first_convolution(self, parameters: Parameters, chunk: GraphChunk) -> Tensor:
         """(ÂX) W + b, [C, width, hidden], from the product ÂX that the chunk holds."""

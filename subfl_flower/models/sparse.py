@@ -82,9 +82,7 @@ def normalised_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse
     return scipy.sparse.coo_array((values, (row, column)), shape=(num_nodes, num_nodes)).tocsr()
 
 
-def block_diagonal(
-    blocks: Sequence[scipy.sparse.csr_array], block_shape: tuple[int, int]
-) -> scipy.sparse.csr_array:
+def block_diagonal(blocks: Sequence[scipy.sparse.csr_array], block_shape: tuple[int, int]) -> scipy.sparse.csr_array:
     """Blocks along the diagonal, each padded with empty rows and columns to `block_shape`.
 
     Block c starts at row ``c * block_shape[0]`` and column ``c * block_shape[1]``.

@@ -15,7 +15,8 @@ from subfl_flower.models.chunk import GraphChunk
 # A stacked step keeps several copies of its parameters and activations alive; on a GPU a chunk takes at most this share
 # of the free memory, each parameter and activation counted this many times.
 _MEMORY_SHARE, _COPIES = 0.4, 12
-# On a CPU a client's step is fastest while its working set stays in cache; clients smaller than this are worth stacking.
+# On a CPU a client's step is fastest while its working set stays in cache; clients smaller than this are worth
+# stacking.
 _SMALL_CLIENT_FLOATS = 20_000
 
 

@@ -57,7 +57,7 @@ class CohortClient(NumPyClient, ABC):
         """Names of the arrays that `fit` receives, in their order."""
 
     @abstractmethod
-    def fit(  # type: ignore[override]
+    def fit(
         self, parameters: list[np.ndarray], config: Mapping[str, Any]
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
         """Train some clients of the cohort for one round.
@@ -67,9 +67,9 @@ class CohortClient(NumPyClient, ABC):
             config: ``clients`` (their ids, in the order of the rows), ``round``, ``local_epochs``.
 
         Returns:
-            Arrays named by `parameter_names` and `extra_uploads`, with a row for each client that succeeded; the number of
-            training examples of these; metrics, each a list over them. Among the metrics ``clients`` lists their ids and
-            ``failures`` maps the other ids to reasons, as JSON.
+            Arrays named by `parameter_names` and `extra_uploads`, with a row for each client that succeeded; the
+            number of training examples of these; metrics, each a list over them. Among the metrics ``clients`` lists
+            their ids and ``failures`` maps the other ids to reasons, as JSON.
         """
 
     @abstractmethod

@@ -59,9 +59,9 @@ def run_federation(
             ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
     """
     partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
+    loggers = build_loggers(config.logger)
     records = RunDirectory.create(directory)
     records.write_config(config.plain())
-    loggers = build_loggers(config.logger)
     started = time.time()
     run = ConfigRecord({"config": json.dumps(config.plain()), "directory": str(directory.absolute())})
     rounds: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
 """Flower's grid in one process: messages are handed to the ClientApp as they are sent.
 
-The apps, their messages and the errors that come back are those of any other runtime; there are no ports, no polling and
-no other processes.
+The apps, their messages and the errors that come back are those of any other runtime; there are no ports, no polling
+and no other processes.
 """
 
 from __future__ import annotations

@@ -149,9 +149,7 @@ class MlflowLogger:
     def _log(self, values: Mapping[str, float]) -> None:
         make, now, step = self._mlflow.entities.Metric, int(1000 * time.time()), self._last_round
         try:
-            self._client.log_batch(
-                self._run_id, [make(key, value, now, step) for key, value in values.items()]
-            )
+            self._client.log_batch(self._run_id, [make(key, value, now, step) for key, value in values.items()])
         except self._refusal as error:
             warnings.warn(f"logger=mlflow: round {step} was not logged: {error}", stacklevel=3)
 
@@ -239,9 +237,7 @@ def _require(package: str, extra: str) -> Any:
     except ImportError:
         module = None
     if module is None or getattr(module, "__file__", None) is None:
-        raise SubflError(
-            f"logger={package} needs a package that is not installed: pip install 'subfl-flower[{extra}]'"
-        )
+        raise SubflError(f"logger={package} needs a package that is not installed: pip install 'subfl-flower[{extra}]'")
     return module
 
 

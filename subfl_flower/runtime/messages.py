@@ -3,8 +3,8 @@
 A *stack* maps a name to an array [clients, ...]. Packing is lossless. Per client and array the smaller of two forms is
 sent: the plain values, or a bitmap of the non-zero entries and their values. Whatever a method sets to zero (pruned
 weights, rows of features that a client does not have) is therefore not sent. Rows that are one row in memory, as FedAvg
-makes them by broadcasting, are stored once. Payload bytes are counted per client, as if each had a message of its own, so
-that they do not depend on which node hosts whom.
+makes them by broadcasting, are stored once. Payload bytes are counted per client, as if each had a message of its
+own, so that they do not depend on which node hosts whom.
 """
 
 from __future__ import annotations
@@ -103,14 +103,11 @@ def _kept_entries(flat: np.ndarray) -> list[np.ndarray | None]:
     bitmap_bytes = (size + 7) // 8
     masks = (row != 0 for row in flat)
     return [
-        mask if bitmap_bytes + np.count_nonzero(mask) * flat.itemsize < size * flat.itemsize else None
-        for mask in masks
+        mask if bitmap_bytes + np.count_nonzero(mask) * flat.itemsize < size * flat.itemsize else None for mask in masks
     ]
 
 
-def _unpack_sparse(
-    arrays: ArrayRecord, name: str, sparse: np.ndarray, num_rows: int, size: int
-) -> np.ndarray:
+def _unpack_sparse(arrays: ArrayRecord, name: str, sparse: np.ndarray, num_rows: int, size: int) -> np.ndarray:
     if len(sparse) != num_rows:
         raise ValueError(f"{name}: {len(sparse)} marks for {num_rows} rows")
     num_sparse = int(sparse.sum())
@@ -149,9 +146,7 @@ def read_array(array: Array) -> np.ndarray:
         raise ValueError(f"arrays are sent as NumPy's format, not as {array.stype!r}")
     header = BytesIO(array.data[:1024])
     version = np.lib.format.read_magic(header)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(header)
     if dtype.hasobject or fortran_order:
         raise ValueError("arrays of objects and column-major arrays are not accepted")

@@ -20,6 +20,7 @@ from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.state import ContextStore, MappedStore, MemoryStore, StateStore
 
+
 class Node:
     """A node of a simulation: of P nodes, node p hosts the clients c with c mod P = p.
 

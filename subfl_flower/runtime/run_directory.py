@@ -50,9 +50,7 @@ class RunDirectory:
             SubflError: `path` holds a run already, is not a folder, or cannot be written.
         """
         run = cls(path)
-        occupied = SubflError(
-            f"{path} already holds a run; choose another folder (hydra.run.dir=...) or resume it"
-        )
+        occupied = SubflError(f"{path} already holds a run; choose another folder (hydra.run.dir=...) or resume it")
         if cls.is_run(run.path) or (run.path / _CONFIG).exists():
             raise occupied
         with _writing(run.path):
@@ -99,9 +97,7 @@ class RunDirectory:
         NumPy values become plain numbers and lists; what is not finite (a diverged loss) becomes `null`,
         because JSON has no NaN. A line that a killed process tore is removed first.
         """
-        line = (
-            json.dumps(_plain(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        )
+        line = json.dumps(_plain(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         path = self.path / _ROUNDS
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,16 +120,12 @@ class RunDirectory:
         """
         matrix = np.array(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise SubflError(
-                f"the mixing matrix of round {round} must be clients x clients, not {matrix.shape}"
-            )
+            raise SubflError(f"the mixing matrix of round {round} must be clients x clients, not {matrix.shape}")
         if self._mixing is None:
             self._mixing = self.mixing()
         self._mixing[round] = matrix
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {
-            f"{_MIXING_ARRAY}{number:04d}": m for number, m in sorted(self._mixing.items())
-        }
+        arrays: dict[str, Any] = {f"{_MIXING_ARRAY}{number:04d}": m for number, m in sorted(self._mixing.items())}
         np.savez(buffer, **arrays)
         _write_whole(self.path / _MIXING, buffer.getvalue())
 

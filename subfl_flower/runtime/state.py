@@ -79,9 +79,7 @@ class CohortState:
         adjacent = list(positions) == list(range(first, first + count))
         chosen: slice | Tensor = slice(first, first + count) if adjacent else torch.tensor(positions)
         condition[chosen] = _BUSY
-        rows = {
-            name: tensor[chosen].to(device) for name, tensor in self._tensors.items() if name != _CONDITION
-        }
+        rows = {name: tensor[chosen].to(device) for name, tensor in self._tensors.items() if name != _CONDITION}
         try:
             yield rows
         finally:

@@ -1,12 +1,13 @@
 """The base of every strategy: clients are addressed, nodes are an implementation detail.
 
-A method says what each client is sent (`instructions`) and what becomes of the replies (`aggregate`), both as stacks with
-a leading client axis. Grouping by node, packing, unpacking, counting bytes and sorting out failures happens here.
+A method says what each client is sent (`instructions`) and what becomes of the replies (`aggregate`), both as stacks
+with a leading client axis. Grouping by node, packing, unpacking, counting bytes and sorting out failures happens here.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,8 +122,10 @@ class CohortStrategy(Strategy):
         self.updates = self._collect(server_round, replies)
         if len(self.updates.positions):
             self.aggregate(self.updates)
-        means = {name: float(np.nanmean(values)) for name, values in self.updates.metrics.items()}
-        return None, MetricRecord(means)
+        means = MetricRecord()
+        for name, values in self.updates.metrics.items():
+            means[name] = float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else math.nan
+        return None, means
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -1,7 +1,8 @@
 r"""Functional similarity: two models are alike if they answer alike on one random graph (FED-PUB, Section 3.2).
 
-The functional embedding of client i is :math:`h_i = \frac{1}{N} \sum_v f(\tilde G; \theta_i \odot \mu_i)_v`, f being the
-output of the last convolution before its ReLU, without dropout. The mean over nodes moves inside the last propagation,
+The functional embedding of client i is :math:`h_i = \frac{1}{N} \sum_v f(\tilde G; \theta_i \odot \mu_i)_v`, f being
+the output of the last convolution before its ReLU, without dropout. The mean over nodes moves inside the last
+propagation,
 
 .. math:: \frac{1}{N} 1^T \hat A H W + b = (a^T H) W + b, \quad a = \hat A^T 1 / N,
 

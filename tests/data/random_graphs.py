@@ -12,8 +12,7 @@ def graph_of(network: nx.Graph, num_classes: int = 3, seed: int = 0) -> Graph:
     """A clean graph with random features and labels over a networkx graph with nodes 0..n-1."""
     generator = np.random.default_rng(seed)
     edges = sorted(
-        {(int(a), int(b)) for a, b in network.edges if a != b}
-        | {(int(b), int(a)) for a, b in network.edges if a != b}
+        {(int(a), int(b)) for a, b in network.edges if a != b} | {(int(b), int(a)) for a, b in network.edges if a != b}
     )
     nodes = network.number_of_nodes()
     return Graph(

@@ -20,16 +20,11 @@ MANDATORY = {"given": {"file": "partition.npz"}, "custom": {"path": "graph.pt"}}
         ("partition", "given imbalanced metis overlapping random", Partition),
     ],
 )
-def test_every_file_states_every_key_with_the_models_default(
-    group: str, names: str, settings: object
-) -> None:
+def test_every_file_states_every_key_with_the_models_default(group: str, names: str, settings: object) -> None:
     files = sorted((CONF / group).glob("*.yaml"))
     assert [file.stem for file in files] == names.split()
     for file in files:
-        assert (
-            file.read_text().startswith("# subfl ")
-            and f"{group}={file.stem}" in file.read_text().splitlines()[0]
-        )
+        assert file.read_text().startswith("# subfl ") and f"{group}={file.stem}" in file.read_text().splitlines()[0]
         written = yaml.safe_load(file.read_text())
         mandatory = MANDATORY.get(file.stem, {})
         model = TypeAdapter(settings).validate_python(written | mandatory)

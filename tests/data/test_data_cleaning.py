@@ -49,11 +49,7 @@ def test_of_equal_components_the_first_is_kept() -> None:
     np.testing.assert_array_equal(largest_component(np.array([[0, 1, 2, 3], [3, 2, 1, 0]]), 4), [0, 3])
 
 
-@given(
-    st.integers(1, 8).flatmap(
-        lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
-    )
-)
+@given(st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
 def test_undirected_edges_are_the_set_of_both_directions(case: tuple[int, list[tuple[int, int]]]) -> None:
     num_nodes, pairs = case
     expected = sorted({(a, b) for a, b in pairs if a != b} | {(b, a) for a, b in pairs if a != b})
@@ -72,9 +68,7 @@ def test_row_normalisation_is_that_of_pyg(least: float) -> None:
     expected = NormalizeFeatures()(Data(x=torch.from_numpy(features.copy()))).x.numpy()
     np.testing.assert_allclose(row_normalised(features), expected, atol=1e-6)
     normalised = row_normalised(sp.csr_array(features))
-    np.testing.assert_allclose(
-        normalised.toarray() if sp.issparse(normalised) else normalised, expected, atol=1e-6
-    )
+    np.testing.assert_allclose(normalised.toarray() if sp.issparse(normalised) else normalised, expected, atol=1e-6)
 
 
 def test_features_are_sparse_below_a_tenth() -> None:
@@ -92,9 +86,7 @@ def test_nan_features_are_counted_and_located() -> None:
     features = np.ones((7, 3))
     features[4, 1] = np.nan
     features[5] = np.inf
-    with pytest.raises(
-        SubflError, match=r"^mine: 4 feature values are NaN or infinite, the first at node 4;"
-    ):
+    with pytest.raises(SubflError, match=r"^mine: 4 feature values are NaN or infinite, the first at node 4;"):
         clean(messy(features), False, False, "mine")
     sparse = sp.csr_array(np.where(np.arange(700).reshape(7, 100) == 320, np.nan, 0))
     with pytest.raises(SubflError, match=r"1 feature values .* the first at node 3;"):

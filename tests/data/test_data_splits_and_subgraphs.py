@@ -36,16 +36,12 @@ def test_subgraphs_and_cross_edges_by_brute_force() -> None:
     graph = graph_of(network)
     roles = random_roles(graph.labels, 0.3, 0)
     generator = np.random.default_rng(5)
-    assignments = [
-        np.sort(generator.choice(40, size, replace=False)) for size in (15, 1, 22, 9)
-    ]  # overlap, gaps
+    assignments = [np.sort(generator.choice(40, size, replace=False)) for size in (15, 1, 22, 9)]  # overlap, gaps
     cutter = SubgraphCutter(graph, roles)
     together: set[tuple[int, int]] = set()
     for client_id, nodes in enumerate(assignments):
         client = cutter.cut(client_id, nodes)
-        expected = sorted(
-            (a, b) for a in nodes.tolist() for b in nodes.tolist() if network.has_edge(a, b) and a != b
-        )
+        expected = sorted((a, b) for a in nodes.tolist() for b in nodes.tolist() if network.has_edge(a, b) and a != b)
         together |= set(expected)
         assert [tuple(edge) for edge in client.node_ids[client.edge_index].T.tolist()] == expected
         assert [tuple(edge) for edge in client.edge_index.T.tolist()] == sorted(

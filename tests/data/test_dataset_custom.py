@@ -43,9 +43,7 @@ def test_csv_directory(tmp_path: Path) -> None:
 
 
 def test_parquet_and_csv_named_one_by_one(tmp_path: Path) -> None:
-    nodes = pd.DataFrame(
-        {"id": [10, 11, 7, 13], "label": [5.0, 9.0, None, 5.0], "h": [1, 3, 5, 7], "w": [2, 4, 6, 8]}
-    )
+    nodes = pd.DataFrame({"id": [10, 11, 7, 13], "label": [5.0, 9.0, None, 5.0], "h": [1, 3, 5, 7], "w": [2, 4, 6, 8]})
     nodes.to_parquet(tmp_path / "people.parquet")
     (tmp_path / "links.csv").write_text("source,target\n10,11\n11,7\n")
     check_small_graph(load(nodes=tmp_path / "people.parquet", edges=tmp_path / "links.csv"))

@@ -96,9 +96,7 @@ def test_without_network_the_missing_files_and_their_place_are_named(
 ) -> None:
     with pytest.raises(SubflError) as caught:
         dataset.load(tmp_path)
-    assert missing in str(caught.value) and f"put the missing files into {tmp_path / folder}" in str(
-        caught.value
-    )
+    assert missing in str(caught.value) and f"put the missing files into {tmp_path / folder}" in str(caught.value)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")] == []
 
 

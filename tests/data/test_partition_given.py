@@ -14,9 +14,7 @@ from subfl_flower.errors import SubflError
 
 
 @pytest.mark.parametrize("benchmark_root", ["Planetoid/Cora/raw"], indirect=True)
-@pytest.mark.parametrize(
-    ("file", "overlapping"), [("cora_disjoint_10.npz", False), ("cora_overlapping_10.npz", True)]
-)
+@pytest.mark.parametrize(("file", "overlapping"), [("cora_disjoint_10.npz", False), ("cora_overlapping_10.npz", True)])
 def test_reference_partitions_of_cora_come_out_as_filed(
     benchmark_root: Path, reference_partitions: Path, tmp_path: Path, file: str, overlapping: bool
 ) -> None:

@@ -54,11 +54,7 @@ def test_overlapping_clients_hold_half_of_their_part(graph, parts: int, seed: in
     assert len(assigned) == 5 * parts and partition.overlapping
     for part, nodes in enumerate(metis_parts(graph, parts, seed, "parts")):
         for client in assigned[5 * part : 5 * part + 5]:
-            assert (
-                client.size == nodes.size // 2
-                and np.isin(client, nodes).all()
-                and (np.diff(client) > 0).all()
-            )
+            assert client.size == nodes.size // 2 and np.isin(client, nodes).all() and (np.diff(client) > 0).all()
     assert any((assigned[0] != other).any() for other in assigned[1:5])
 
 
@@ -74,9 +70,7 @@ def test_metis_finds_two_cliques_and_follows_its_seed() -> None:
 def test_random_sizes_differ_by_at_most_one() -> None:
     assigned = RandomPartition(clients=7).assign(graph_of(nx.path_graph(52)))
     assert sorted(nodes.size for nodes in assigned) == [7, 7, 7, 7, 8, 8, 8]
-    assert (
-        sum(nodes.size - 1 == nodes[-1] - nodes[0] for nodes in assigned) == 0
-    )  # no client got a contiguous block
+    assert sum(nodes.size - 1 == nodes[-1] - nodes[0] for nodes in assigned) == 0  # no client got a contiguous block
 
 
 def test_imbalanced_merges_the_listed_parts() -> None:
@@ -127,9 +121,7 @@ def test_impossible_settings_are_refused(make, sentence: str) -> None:
         (OverlappingPartition(clients=10), 3, "METIS part . has a single node"),
     ],
 )
-def test_graphs_that_are_too_small_are_refused(
-    partition: PartitionSettings, nodes: int, sentence: str
-) -> None:
+def test_graphs_that_are_too_small_are_refused(partition: PartitionSettings, nodes: int, sentence: str) -> None:
     with pytest.raises(SubflError, match=sentence):
         partition.assign(graph_of(nx.path_graph(nodes)))
 

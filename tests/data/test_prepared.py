@@ -45,9 +45,7 @@ print(prepared.directory, (prepared.directory / "metadata.json").stat().st_ino)
 """
 
 
-def made(
-    tmp_path: Path, dataset: DatasetSettings = SMALL, partition: PartitionSettings = METIS
-) -> PreparedPartition:
+def made(tmp_path: Path, dataset: DatasetSettings = SMALL, partition: PartitionSettings = METIS) -> PreparedPartition:
     return prepare(dataset, partition, tmp_path / "root", tmp_path / "cache")
 
 
@@ -119,9 +117,7 @@ def test_the_key_follows_every_setting_that_shapes_the_data(tmp_path: Path) -> N
     variations += [(SMALL, MetisPartition(clients=3)), (SMALL, MetisPartition(clients=4, seed=1))]
     variations += [(SMALL, RandomPartition(clients=4)), (SMALL, OverlappingPartition(clients=5))]
     variations += [(SMALL, ImbalancedPartition(clients=4, parts=n)) for n in (None, 8)]
-    variations += [
-        (SMALL, ImbalancedPartition(clients=2, groups=groups)) for groups in ([[0, 1], [2]], [[0], [1, 2]])
-    ]
+    variations += [(SMALL, ImbalancedPartition(clients=2, groups=groups)) for groups in ([[0, 1], [2]], [[0], [1, 2]])]
     directories = {
         prepare(dataset, partition, tmp_path, tmp_path / "cache", require_labels=False).directory
         for dataset, partition in variations
@@ -206,9 +202,7 @@ def test_concurrent_processes_make_one_entry(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "cache"), "6000"]  # no file above 6,000 bytes
     failed = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (
-        failed.returncode != 0 and "SubflError: the prepared partition cannot be written to" in failed.stderr
-    )
+    assert failed.returncode != 0 and "SubflError: the prepared partition cannot be written to" in failed.stderr
     assert entries(tmp_path) == []
 
 

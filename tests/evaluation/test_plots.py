@@ -45,9 +45,7 @@ def test_convergence_shows_percent_by_round_and_marks_the_best(make_run: MakeRun
     figure = convergence_figure(Run.load(run.path))
     records = run.rounds()
     np.testing.assert_allclose(line(figure, "test").get_ydata(), [100 * r["test"] for r in records])
-    np.testing.assert_allclose(
-        line(figure, "validation").get_ydata(), [100 * r["validation"] for r in records]
-    )
+    np.testing.assert_allclose(line(figure, "validation").get_ydata(), [100 * r["validation"] for r in records])
     assert line(figure, "test, as received").get_linestyle() == "--"
     best = max(records, key=lambda record: record["validation"])
     marked = line(figure, "best validation")
@@ -103,9 +101,7 @@ def test_a_single_matrix_of_any_size_can_be_drawn(matrix: np.ndarray) -> None:
     assert low == 0 and high >= 100 * matrix.max()
 
 
-def test_mean_and_deviation_by_round_are_over_the_seeds_that_reached_it(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_mean_and_deviation_by_round_are_over_the_seeds_that_reached_it(make_run: MakeRun, tmp_path: Path) -> None:
     def values(tests: Sequence[float | None], name: str, seed: int) -> None:
         run = make_run(name, seed=seed, rounds=0, status=None)
         for number, test in enumerate(tests, start=1):

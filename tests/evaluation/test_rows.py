@@ -21,9 +21,7 @@ def test_spread_is_the_sample_deviation() -> None:
     assert Spread.of([None, float("nan")]) is None
 
 
-def test_runs_are_found_at_any_depth_once_and_job_10_comes_after_job_9(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_runs_are_found_at_any_depth_once_and_job_10_comes_after_job_9(make_run: MakeRun, tmp_path: Path) -> None:
     for name in ("sweep/10", "sweep/9", "sweep/1", "other/deep/down"):
         make_run(name, rounds=1)
     (tmp_path / "sweep" / ".hydra").mkdir()
@@ -49,9 +47,7 @@ def test_seeds_of_a_method_make_one_row(make_run: MakeRun, tmp_path: Path) -> No
     make_run("runs/3", method="local")
     fedpub, local = rows_of(tmp_path / "runs")
     assert (fedpub.data, fedpub.label, len(fedpub.counted)) == (("cora", "metis", "10"), "fedpub", 3)
-    assert fedpub.spread("test_at_best_validation") == pytest.approx(
-        (statistics.mean(tests), statistics.stdev(tests))
-    )
+    assert fedpub.spread("test_at_best_validation") == pytest.approx((statistics.mean(tests), statistics.stdev(tests)))
     assert (local.label, local.note) == ("local", "")
 
 
@@ -64,9 +60,7 @@ def test_a_setting_that_differs_makes_rows_of_a_method(make_run: MakeRun, tmp_pa
     ]
 
 
-def test_data_that_differs_sets_methods_apart_even_with_one_run_each(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_data_that_differs_sets_methods_apart_even_with_one_run_each(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/0", method="local", rounds=2, partition={"file": "a/disjoint.npz"})
     make_run("runs/1", method="fedavg", rounds=2, partition={"file": "a/overlapping.npz"})
     make_run("runs/2", method="local", rounds=2, partition={"file": "a/overlapping.npz"})
@@ -79,9 +73,7 @@ def test_data_that_differs_sets_methods_apart_even_with_one_run_each(
     assert [row.relative_bytes for row in rows] == [None, 0.0, 1.0]
 
 
-def test_a_partition_seed_counts_as_the_seed_only_where_it_follows_it(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_a_partition_seed_counts_as_the_seed_only_where_it_follows_it(make_run: MakeRun, tmp_path: Path) -> None:
     for seed in (1, 2):
         make_run(f"tied/{seed}", seed=seed, rounds=2, partition={"seed": seed})
         make_run(f"free/{seed}", seed=0, rounds=2, partition={"seed": seed})
@@ -102,9 +94,7 @@ def test_bytes_are_those_of_a_whole_run_over_the_nearest_fedavg(make_run: MakeRu
     assert found["fedavg (federation.rounds=2)", "10"] == 1.0
 
 
-def test_a_run_that_was_cut_short_is_left_out_beside_completed_ones(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_a_run_that_was_cut_short_is_left_out_beside_completed_ones(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/0", seed=0, final=0.8)
     make_run("runs/1", seed=1, final=0.8, status="interrupted")
     make_run("runs/2", seed=2, final=0.8, status=None)
@@ -128,9 +118,7 @@ def test_a_run_alone_that_was_cut_short_is_shown_and_marked(
     assert row.counted[0].clients == 10
 
 
-def test_a_failed_run_before_its_first_round_has_a_row_without_figures(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_a_failed_run_before_its_first_round_has_a_row_without_figures(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("run", rounds=0, status="failed")
     (row,) = rows_of(tmp_path / "run")
     assert (row.counted, row.note, row.completed) == ([], "failed", False)

@@ -5,9 +5,7 @@ import pytest
 from subfl_flower.evaluation.summary import best_record, summarise
 
 
-def record(
-    number: int, validation: list[float], test: list[float], metric: str = "accuracy"
-) -> dict[str, Any]:
+def record(number: int, validation: list[float], test: list[float], metric: str = "accuracy") -> dict[str, Any]:
     return {
         "round": number,
         "metric": metric,
@@ -57,9 +55,7 @@ def test_a_partial_run_is_judged_by_the_rounds_it_reached() -> None:
     assert (figures["rounds"], figures["bytes_up"]) == (1, 100)
 
 
-@pytest.mark.parametrize(
-    ("metric", "best"), [("rmse", 2), ("RMSE", 2), ("loss", 2), ("auc", 3), ("hr@10", 3)]
-)
+@pytest.mark.parametrize(("metric", "best"), [("rmse", 2), ("RMSE", 2), ("loss", 2), ("auc", 3), ("hr@10", 3)])
 def test_errors_are_best_when_lowest(metric: str, best: int) -> None:
     rounds = [
         record(number, [value, value], [1.0, 1.0], metric)

@@ -80,9 +80,7 @@ def test_a_missing_package_names_the_extra(name: str, monkeypatch: pytest.Monkey
         build_loggers({"name": name})
 
 
-def test_a_folder_named_like_the_package_is_not_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_named_like_the_package_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wandb").mkdir()
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -121,9 +119,7 @@ def test_tensorboard_rounds_are_on_disk_before_the_run_ends(tmp_path: Path) -> N
     logger.finish(SUMMARY)
 
 
-def test_a_logger_that_never_started_has_nothing_to_finish(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_logger_that_never_started_has_nothing_to_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (logger,) = build_loggers({"name": "tensorboard"})
     logger.finish(SUMMARY)

@@ -35,8 +35,7 @@ class AmazonDataset(DatasetSettings):
             data = read_npz(str(path))
         except Exception as error:
             raise SubflError(
-                f"{path} is damaged ({type(error).__name__}: {error}); "
-                "replace it, or delete it to download it again"
+                f"{path} is damaged ({type(error).__name__}: {error}); replace it, or delete it to download it again"
             ) from error
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 

@@ -88,14 +88,8 @@ class CustomDataset(DatasetSettings):
 
 
 def _table_in(directory: Path, stem: str) -> Path:
-    found = [
-        directory / f"{stem}{suffix}"
-        for suffix in TABLE_SUFFIXES
-        if (directory / f"{stem}{suffix}").is_file()
-    ]
+    found = [directory / f"{stem}{suffix}" for suffix in TABLE_SUFFIXES if (directory / f"{stem}{suffix}").is_file()]
     if len(found) != 1:
         names = " and ".join(f"{stem}{suffix}" for suffix in TABLE_SUFFIXES)
-        raise SubflError(
-            f"dataset=custom: {directory} holds {len(found)} of {names}; exactly one of them is needed"
-        )
+        raise SubflError(f"dataset=custom: {directory} holds {len(found)} of {names}; exactly one of them is needed")
     return found[0]

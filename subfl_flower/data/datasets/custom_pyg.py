@@ -24,9 +24,7 @@ def read_pyg_data(path: Path) -> RawGraph:
     """
     data = _load(path)
     if data.x is None or data.edge_index is None:
-        raise SubflError(
-            f"{path}: the Data object needs both x and edge_index; it holds {sorted(data.keys())}"
-        )
+        raise SubflError(f"{path}: the Data object needs both x and edge_index; it holds {sorted(data.keys())}")
     if data.x.dim() != 2:
         raise SubflError(f"{path}: x has the shape {list(data.x.shape)}; expected [nodes, features]")
     if data.edge_index.dim() != 2 or data.edge_index.is_floating_point():
@@ -63,9 +61,7 @@ def _features(x: Any) -> np.ndarray | sp.csr_array:
     if x.layout is torch.strided:
         return x.detach().float().numpy()
     entries = x.detach().to_sparse_coo().coalesce()
-    return sp.csr_array(
-        (entries.values().float().numpy(), tuple(entries.indices().numpy())), shape=tuple(x.shape)
-    )
+    return sp.csr_array((entries.values().float().numpy(), tuple(entries.indices().numpy())), shape=tuple(x.shape))
 
 
 def _labels(y: Any, num_nodes: int, path: Path) -> np.ndarray | None:
@@ -78,9 +74,7 @@ def _labels(y: Any, num_nodes: int, path: Path) -> np.ndarray | None:
     known = values[~unlabelled]
     if np.any(known != np.floor(known)):
         first = int(np.flatnonzero(~unlabelled)[np.flatnonzero(known != np.floor(known))[0]])
-        raise SubflError(
-            f"{path}: y is not a class at node {first} ({values[first]}); expected whole numbers"
-        )
+        raise SubflError(f"{path}: y is not a class at node {first} ({values[first]}); expected whole numbers")
     labels = np.full(num_nodes, -1, dtype=np.int64)
     labels[~unlabelled] = np.unique(known, return_inverse=True)[1]
     return labels

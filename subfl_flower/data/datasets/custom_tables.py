@@ -50,16 +50,13 @@ def _read(path: Path, id_columns: list[str]) -> pd.DataFrame:
         else:
             table = pd.read_parquet(path)
     except ImportError as error:
-        raise SubflError(
-            f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'"
-        ) from error
+        raise SubflError(f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'") from error
     except (OSError, ValueError) as error:
         raise SubflError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
     missing = [column for column in id_columns if column not in table]
     if missing:
         raise SubflError(
-            f"{path}: the column {' and '.join(missing)} is missing; "
-            f"its columns are {', '.join(map(str, table))}"
+            f"{path}: the column {' and '.join(missing)} is missing; its columns are {', '.join(map(str, table))}"
         )
     return table
 
@@ -80,9 +77,7 @@ def _labels(column: pd.Series) -> np.ndarray:
 
 def _features(columns: pd.DataFrame, path: Path) -> np.ndarray:
     if columns.shape[1] == 0:
-        raise SubflError(
-            f"{path}: no feature columns; beside id and label at least one numeric column is needed"
-        )
+        raise SubflError(f"{path}: no feature columns; beside id and label at least one numeric column is needed")
     matrix = np.empty(columns.shape, dtype=np.float32)
     for position, name in enumerate(columns):
         column = columns[name]
@@ -99,8 +94,7 @@ def _features(columns: pd.DataFrame, path: Path) -> np.ndarray:
     if bad.any():
         name = columns.columns[int(np.flatnonzero(~np.isfinite(matrix[int(np.flatnonzero(bad)[0])]))[0])]
         raise SubflError(
-            f"{path}: {_count(bad, 'row with a missing or infinite feature')} (column {name}); "
-            "fill or drop the rows"
+            f"{path}: {_count(bad, 'row with a missing or infinite feature')} (column {name}); fill or drop the rows"
         )
     return matrix
 

@@ -53,9 +53,7 @@ class OgbnArxivDataset(DatasetSettings):
             try:
                 from ogb.nodeproppred import NodePropPredDataset
             except ImportError as error:
-                raise ImportError(
-                    "downloading needs the package ogb: pip install 'subfl-flower[ogb]'"
-                ) from error
+                raise ImportError("downloading needs the package ogb: pip install 'subfl-flower[ogb]'") from error
             NodePropPredDataset("ogbn-arxiv", root=str(temporary))
             return temporary / "ogbn_arxiv" / "raw"
 
@@ -69,6 +67,4 @@ def _table(path: Path, dtype: type) -> np.ndarray:
     try:
         return pd.read_csv(path, header=None, dtype=dtype).to_numpy()
     except (OSError, EOFError, ValueError) as error:
-        raise SubflError(
-            f"{path} is damaged ({error}); replace it, or delete it to download it again"
-        ) from error
+        raise SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again") from error

@@ -64,9 +64,7 @@ class StochasticBlockModelDataset(DatasetSettings):
                 together = bool(memberships[a] & memberships[b])
                 within = self.p_class if classes[a] == classes[b] else self.p_community
                 p = within if together else self.p_out
-                edges.append(
-                    _edges_between(int(starts[a]), int(sizes[a]), int(starts[b]), int(sizes[b]), p, generator)
-                )
+                edges.append(_edges_between(int(starts[a]), int(sizes[a]), int(starts[b]), int(sizes[b]), p, generator))
         labels = np.repeat(classes, sizes)
         num_classes = self.communities * self.classes_per_community
         means = self.signal * generator.standard_normal((num_classes, self.features), dtype=np.float32)

@@ -99,13 +99,10 @@ class GivenPartition(PartitionSettings):
         names = [f"client_{client_id}" for client_id in range(len(arrays) - 1)]
         if set(arrays) != {"split", *names} or not names:
             raise SubflError(
-                f"{self.file} holds {', '.join(sorted(arrays)) or 'nothing'}; "
-                "expected split, client_0, client_1, ..."
+                f"{self.file} holds {', '.join(sorted(arrays)) or 'nothing'}; expected split, client_0, client_1, ..."
             )
         if any(array.dtype.kind not in "iu" or array.ndim != 1 for array in arrays.values()):
-            raise SubflError(
-                f"{self.file}: split and every client must be one-dimensional arrays of integers"
-            )
+            raise SubflError(f"{self.file}: split and every client must be one-dimensional arrays of integers")
         if self.clients is not None and self.clients != len(names):
             raise SubflError(f"{self.file} holds {len(names)} clients, but partition.clients={self.clients}")
         return arrays["split"], [arrays[name].astype(np.int64) for name in names]

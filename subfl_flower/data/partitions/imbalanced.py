@@ -33,9 +33,7 @@ class ImbalancedPartition(PartitionSettings):
     def _groups_fit(self) -> ImbalancedPartition:
         if self.groups is None:
             if self.parts is not None and self.parts < self.clients:
-                raise ValueError(
-                    f"partition.parts={self.parts} is less than partition.clients={self.clients}"
-                )
+                raise ValueError(f"partition.parts={self.parts} is less than partition.clients={self.clients}")
             return self
         if len(self.groups) != self.clients:
             raise ValueError(
@@ -46,8 +44,7 @@ class ImbalancedPartition(PartitionSettings):
         parts = len(named) if self.parts is None else self.parts
         if named != list(range(parts)) or not all(self.groups):
             raise ValueError(
-                f"partition.groups must name each of the {parts} parts 0..{parts - 1} once, "
-                "and no group may be empty"
+                f"partition.groups must name each of the {parts} parts 0..{parts - 1} once, and no group may be empty"
             )
         return self
 

@@ -1,0 +1,307 @@
+r"""The floor: the same training in one plain PyTorch process, without a federation.
+
+What a competent user would write first: a loop over clients; for each client one `torch.nn.Module` of PyG's ``GCNConv``
+and ``nn.Linear`` on dense features, as PyG loads them, and one `torch.optim.Adam` with plain defaults; a mask is a
+parametrisation of a weight. Every round each client takes in what it is sent, is evaluated as received, trains its local
+epochs, is evaluated again and, for FED-PUB, embeds its model on the random graph; then models are averaged. Nothing is
+packed, sent, recorded or kept for a best model, so a federation that is as fast as this one costs nothing.
+
+The command takes the overrides of `subfl` and writes ``metrics.jsonl`` in the run directory:
+
+    OMP_NUM_THREADS=1 python benchmarks/floor.py method=fedpub dataset=cora partition.clients=50 federation.rounds=30
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv
+from torch_geometric.utils import stochastic_blockmodel_graph
+
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
+from subfl_flower.data.prepared import PreparedPartition
+
+METHODS = ("local", "fedavg", "fedpub")
+
+
+@dataclass(frozen=True)
+class FloorSettings:
+    """The local step and FED-PUB's knobs, under the names and with the meaning that they have in ``conf/``."""
+
+    local_epochs: int = 1
+    hidden: int = 128
+    dropout: float = 0.5
+    lr: float = 0.01
+    weight_decay: float = 1e-6
+    tau: float = 3.0
+    mask_l1: float = 1e-5
+    mask_threshold: float = 0.1
+    proximal: float = 1e-3
+    random_blocks: int = 5
+    random_block_nodes: int = 100
+    random_p_in: float = 0.1
+    random_p_out: float = 0.01
+
+
+@dataclass(frozen=True)
+class FloorRound:
+    """One round: its number, mean metrics over clients, and the seconds it took."""
+
+    round: int
+    validation: float
+    test: float
+    test_as_received: float
+    train_loss: float
+    seconds: dict[str, float]
+
+
+class GCN(nn.Module):
+    """Two convolutions and a linear classifier, ReLU and dropout after each convolution."""
+
+    def __init__(self, num_features: int, num_classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = GCNConv(num_features, hidden)
+        self.conv2 = GCNConv(hidden, hidden)
+        self.classifier = nn.Linear(hidden, num_classes)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Logits [nodes, classes]."""
+        x = F.dropout(self.conv1(x, edge_index).relu(), self.dropout, self.training)
+        x = F.dropout(self.conv2(x, edge_index).relu(), self.dropout, self.training)
+        return self.classifier(x)
+
+    def functional_embedding(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Mean over nodes of the second convolution's output [hidden]."""
+        return self.conv2(self.conv1(x, edge_index).relu(), edge_index).mean(0)
+
+
+class Mask(nn.Module):
+    """θ ⊙ µ; outside training, entries of µ below the threshold are zero."""
+
+    def __init__(self, weight: Tensor, threshold: float) -> None:
+        super().__init__()
+        self.mask = nn.Parameter(torch.ones_like(weight))
+        self.threshold = threshold
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The effective weight."""
+        if self.training:
+            return weight * self.mask
+        return weight * (self.mask * (self.mask.abs() >= self.threshold))
+
+
+class FloorClient:
+    """One client: its graph, model, masks and optimiser."""
+
+    def __init__(self, data: Data, model: GCN, masked: bool, settings: FloorSettings) -> None:
+        self.data = data
+        self.model = model
+        self.settings = settings
+        self.shared = list(model.parameters())
+        self.masks: list[nn.Parameter] = []
+        if masked:
+            for owner in (model.conv1.lin, model.conv2.lin, model.classifier):
+                mask = Mask(owner.weight, settings.mask_threshold)
+                parametrize.register_parametrization(owner, "weight", mask)
+                self.masks.append(mask.mask)
+        self.optimizer = torch.optim.Adam(
+            [*self.shared, *self.masks], lr=settings.lr, weight_decay=settings.weight_decay
+        )
+
+    @torch.no_grad()
+    def load(self, received: list[Tensor]) -> None:
+        """Take over parameters."""
+        for parameter, value in zip(self.shared, received, strict=True):
+            parameter.copy_(value)
+
+    def train(self, received: list[Tensor], proximal: bool) -> float:
+        """Local epochs of full-batch steps; the loss on the training nodes before the last step."""
+        self.model.train()
+        for _ in range(self.settings.local_epochs):
+            self.optimizer.zero_grad()
+            logits = self.model(self.data.x, self.data.edge_index)
+            loss = F.cross_entropy(logits[self.data.train_mask], self.data.y[self.data.train_mask])
+            objective = loss
+            if self.masks:
+                objective = objective + self.settings.mask_l1 * sum(mask.abs().sum() for mask in self.masks)
+            if proximal:
+                pairs = zip(self.shared, received, strict=True)
+                objective = objective + self.settings.proximal * sum((p - r).pow(2).sum() for p, r in pairs)
+            objective.backward()
+            self.optimizer.step()
+        return float(loss)
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Accuracy on validation and on test nodes."""
+        self.model.eval()
+        correct = self.model(self.data.x, self.data.edge_index).argmax(-1) == self.data.y
+        return float(correct[self.data.val_mask].float().mean()), float(correct[self.data.test_mask].float().mean())
+
+    @torch.no_grad()
+    def embed(self, probe: Data) -> Tensor:
+        """Functional embedding [hidden] on the random graph."""
+        self.model.eval()
+        return self.model.functional_embedding(probe.x, probe.edge_index)
+
+
+def run_floor(
+    partition: PreparedPartition,
+    method: str,
+    rounds: int,
+    seed: int,
+    settings: FloorSettings | None = None,
+    initial: Mapping[str, np.ndarray] | None = None,
+    on_round: Callable[[FloorRound], None] = lambda _: None,
+) -> tuple[list[float], list[FloorRound]]:
+    """Train all clients of a partition, one after another.
+
+    Args:
+        partition: the clients' data.
+        method: ``local``, ``fedavg`` or ``fedpub``.
+        rounds: how many.
+        seed: of initialisation, dropout and the random graph.
+        settings: the local step and FED-PUB's knobs.
+        initial: first parameters in `StackedGCN`'s names and shapes, for all clients; else drawn from `seed`.
+        on_round: called after every round.
+
+    Returns:
+        Seconds of every round, and every round's metrics.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"the floor has the methods {', '.join(METHODS)}, not {method!r}")
+    settings = settings or FloorSettings()
+    torch.manual_seed(seed)
+    model = GCN(partition.num_features, partition.num_classes, settings.hidden, settings.dropout)
+    if initial is not None:
+        _take_initial(model, initial)
+    first = [parameter.detach().clone() for parameter in model.parameters()]
+    clients = [
+        FloorClient(_data(partition.client(client)), copy.deepcopy(model), method == "fedpub", settings)
+        for client in range(partition.num_clients)
+    ]
+    probe = _random_graph(partition.num_features, settings)
+    examples = torch.tensor([float(client.data.train_mask.sum()) for client in clients])
+    received = [first] * len(clients)
+    history: list[FloorRound] = []
+    for server_round in range(1, rounds + 1):
+        start = time.perf_counter()
+        before, after, losses, embeddings = [], [], [], []
+        for client, parameters in zip(clients, received, strict=True):
+            client.load(parameters)
+            before.append(client.evaluate())
+            losses.append(client.train(parameters, proximal=method == "fedpub" and server_round > 1))
+            after.append(client.evaluate())
+            if method == "fedpub":
+                embeddings.append(client.embed(probe))
+        trained = time.perf_counter()
+        received = _aggregated(method, clients, examples, embeddings, settings.tau)
+        end = time.perf_counter()
+        seconds = {"round": end - start, "client": trained - start, "server": end - trained, "transport": 0.0}
+        validation, test = np.nanmean(after, axis=0)
+        record = FloorRound(
+            round=server_round,
+            validation=float(validation),
+            test=float(test),
+            test_as_received=float(np.nanmean(before, axis=0)[1]),
+            train_loss=float(np.mean(losses)),
+            seconds=seconds,
+        )
+        history.append(record)
+        on_round(record)
+    return [record.seconds["round"] for record in history], history
+
+
+def _aggregated(
+    method: str, clients: list[FloorClient], examples: Tensor, embeddings: list[Tensor], tau: float
+) -> list[list[Tensor]]:
+    """What every client is sent next."""
+    uploads = [[parameter.detach() for parameter in client.shared] for client in clients]
+    if method == "local":
+        return [[value.clone() for value in upload] for upload in uploads]
+    stacks = [torch.stack(values) for values in zip(*uploads, strict=True)]
+    if method == "fedavg":
+        weights = examples / examples.sum()
+        average = [torch.einsum("j,j...->...", weights, stack) for stack in stacks]
+        return [average] * len(clients)
+    unit = F.normalize(torch.stack(embeddings), dim=1)
+    mixing = torch.softmax(tau * unit @ unit.T, dim=1)
+    mixed = [torch.einsum("ij,j...->i...", mixing, stack) for stack in stacks]
+    return [[stack[i] for stack in mixed] for i in range(len(clients))]
+
+
+def _data(graph: ClientGraph) -> Data:
+    """A client's graph as PyG has it: dense features, an edge list, boolean node masks."""
+    features = graph.features.toarray() if scipy.sparse.issparse(graph.features) else graph.features
+    roles = torch.from_numpy(graph.roles)
+    return Data(
+        x=torch.from_numpy(np.asarray(features, dtype=np.float32)),
+        edge_index=torch.from_numpy(graph.edge_index),
+        y=torch.from_numpy(graph.labels),
+        train_mask=roles == TRAIN,
+        val_mask=roles == VALIDATION,
+        test_mask=roles == TEST,
+    )
+
+
+def _random_graph(num_features: int, settings: FloorSettings) -> Data:
+    """FED-PUB's random graph: a stochastic block model with features N(0, 1)."""
+    blocks = settings.random_blocks
+    probabilities = torch.full((blocks, blocks), settings.random_p_out)
+    probabilities.fill_diagonal_(settings.random_p_in)
+    edge_index = stochastic_blockmodel_graph([settings.random_block_nodes] * blocks, probabilities)
+    return Data(x=torch.randn(blocks * settings.random_block_nodes, num_features), edge_index=edge_index)
+
+
+@torch.no_grad()
+def _take_initial(model: GCN, initial: Mapping[str, np.ndarray]) -> None:
+    """Set the model to parameters of `StackedGCN`, whose weights are [in, out]; PyTorch's are [out, in]."""
+    for name, owner in (("conv1", model.conv1.lin), ("conv2", model.conv2.lin), ("classifier", model.classifier)):
+        owner.weight.copy_(torch.from_numpy(initial[f"{name}.weight"]).T)
+    for name, owner in (("conv1", model.conv1), ("conv2", model.conv2), ("classifier", model.classifier)):
+        owner.bias.copy_(torch.from_numpy(initial[f"{name}.bias"]))
+
+
+def main(overrides: list[str]) -> None:
+    """Run with the overrides of `subfl`; one JSON line a round in the run directory's ``metrics.jsonl``."""
+    from subfl_flower.composition import composed_config
+    from subfl_flower.data.prepared import prepare
+
+    config, directory = composed_config(overrides)
+    partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
+    knobs = {
+        **config.model.model_dump(),
+        **config.optimizer.model_dump(),
+        **config.federation.model_dump(),
+        **config.method.knobs,
+    }
+    if knobs.get("tau") == "auto":
+        knobs["tau"] = 5.0 if partition.overlapping else 3.0
+    settings = FloorSettings(**{name: knobs[name] for name in FloorSettings.__dataclass_fields__ if name in knobs})
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "metrics.jsonl").open("w", buffering=1) as file:
+
+        def write(record: FloorRound) -> None:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+        run_floor(partition, config.method.name, config.federation.rounds, config.seed, settings, on_round=write)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
