@@ -8,10 +8,10 @@ Two knobs make masks sparse and act on different things: ``mask_l1`` (:math:`\la
 and moves the mask while training; ``mask_threshold`` decides which entries count as zero whenever the model is
 evaluated, embedded or sent. A pruned weight does not travel.
 
-A row of the first layer belongs to a feature. If no node with that feature lies within the GCN's reach of a training
-node, the client has nothing to teach the row: its gradient is zero, and what would still move it (Adam makes whole
-steps of even the smallest weight decay) only destroys what other clients know. Such rows stay as received and are not
-sent back; rows of features that the client does not have at all do not travel in either direction.
+Eq. 4 has no weight decay, and neither has this client unless told otherwise. It is no detail: Adam makes whole steps of
+even the smallest decay wherever the data say nothing, and so destroys what other clients know. For the same reason the
+penalty leaves alone the rows of the first layer whose feature no training node can see through the GCN. Such rows stay as
+received and are not sent back; rows of features that a client does not have at all travel in neither direction.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from clients.functional import FunctionalClient
 from clients.subgraph import Shapes
 from subfl_flower.models.chunk import GraphChunk, features_within_reach
 from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.state import StateStore
 
 _FIRST = "conv1.weight"
 
@@ -43,6 +47,7 @@ class MaskedClient(FunctionalClient):
             mask_l1: weight of the sum of absolute mask entries.
             mask_threshold: entries with a smaller absolute value are zero outside training.
             mask_lr: learning rate of the masks, as a multiple of the optimiser's.
+            weight_decay: replaces the optimiser's; null keeps it.
             variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
                 gradient, and masks start at one for features that a client does not have, too.
         """
@@ -51,10 +56,24 @@ class MaskedClient(FunctionalClient):
         mask_l1: float = Field(default=1e-5, ge=0)
         mask_threshold: float = Field(default=0.1, ge=0)
         mask_lr: float = Field(default=1.0, gt=0)
+        weight_decay: float | None = Field(default=0.0, ge=0)
         variant: Literal["paper", "released"] = "paper"
 
     settings: Settings
     extra_uploads: ClassVar[tuple[str, ...]] = (*FunctionalClient.extra_uploads, "wanted_features")
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        settings: CohortClient.Settings,
+        model: ModelSettings,
+        optimizer: OptimizerSettings,
+        seed: int,
+        store: StateStore,
+    ) -> None:
+        super().__init__(cohort, settings, model, optimizer, seed, store)
+        if self.settings.weight_decay is not None:
+            self.optimizer = optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
 
     @staticmethod
     def _mask(name: str) -> str:
@@ -76,16 +95,16 @@ class MaskedClient(FunctionalClient):
             name: torch.ones(len(chunk), *shape, device=self.cohort.device)
             for name, shape in self.personal_shapes().items()
         }
-        if masks and self._holds_untaught_rows:
+        if masks and self._sends_what_it_teaches:
             masks[self._mask(_FIRST)] *= chunk.feature_support.unsqueeze(-1)
         return masks
 
     @property
-    def _holds_untaught_rows(self) -> bool:
+    def _sends_what_it_teaches(self) -> bool:
         return self.settings.masks and self.settings.variant == "paper"
 
     def _taught(self, chunk: GraphChunk) -> Tensor:
-        """Bool [C, features]: the features that training reaches; all of them where untaught rows are not held."""
+        """Bool [C, features]: the features that training reaches."""
         if chunk.client_ids not in self._taught_by_chunk:
             position = {client_id: p for p, client_id in enumerate(self.cohort.client_ids)}
             graphs = [self.cohort.graphs[position[client_id]] for client_id in chunk.client_ids]
@@ -96,15 +115,6 @@ class MaskedClient(FunctionalClient):
     @cached_property
     def _taught_by_chunk(self) -> dict[tuple[int, ...], Tensor]:
         return {}
-
-    def after_step(self, shared: Parameters, personal: Parameters, received: Parameters, chunk: GraphChunk) -> None:
-        """Put back the rows that training does not reach, and their masks."""
-        if not self._holds_untaught_rows:
-            return
-        client, feature = torch.nonzero(~self._taught(chunk), as_tuple=True)
-        shared[_FIRST][client, feature] = received[_FIRST][client, feature]
-        mask = personal[self._mask(_FIRST)]
-        mask[client, feature] = chunk.feature_support[client, feature].to(mask.dtype).unsqueeze(-1)
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
         """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
@@ -124,14 +134,18 @@ class MaskedClient(FunctionalClient):
         shared: Parameters,
         personal: Parameters,
         received: Parameters,
+        chunk: GraphChunk,
         server_round: int,
     ) -> None:
-        """λ1 sign(µ) and 2 λ2 (θ - θ̄), in place."""
+        """λ1 sign(µ) where training reaches, and 2 λ2 (θ - θ̄), in place."""
         if self.settings.variant == "released":
             return
-        super().add_penalty_gradients(gradients, shared, personal, received, server_round)
+        super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
         for name, mask in personal.items():
-            gradients[name].add_(mask.sign(), alpha=self.settings.mask_l1)
+            sign = mask.sign()
+            if name == self._mask(_FIRST):
+                sign *= self._taught(chunk).unsqueeze(-1)
+            gradients[name].add_(sign, alpha=self.settings.mask_l1)
 
     def learning_rates(self) -> dict[str, float]:
         """The masks' own learning rate."""
@@ -151,7 +165,7 @@ class MaskedClient(FunctionalClient):
                 kept = personal[self._mask(name)].abs() >= self.settings.mask_threshold
                 uploads[name] = shared[name] * kept
         wanted = torch.zeros_like(chunk.feature_support)
-        if self._holds_untaught_rows:
+        if self._sends_what_it_teaches:
             taught = self._taught(chunk)
             uploads[_FIRST] *= taught.unsqueeze(-1)
             wanted = chunk.feature_support & ~taught

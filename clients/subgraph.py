@@ -91,6 +91,7 @@ class SubgraphClient(CohortClient):
         shared: Parameters,
         personal: Parameters,
         received: Parameters,
+        chunk: GraphChunk,
         server_round: int,
     ) -> None:
         """Add the gradients of the local objective's penalties, in place."""
@@ -101,9 +102,6 @@ class SubgraphClient(CohortClient):
     def learning_rates(self) -> dict[str, float]:
         """Learning rates of single parameters that differ from the optimiser's."""
         return {}
-
-    def after_step(self, shared: Parameters, personal: Parameters, received: Parameters, chunk: GraphChunk) -> None:
-        """Correct the parameters after a local step, in place."""
 
     def uploads(
         self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
@@ -209,9 +207,8 @@ class SubgraphClient(CohortClient):
             found = torch.autograd.grad(losses.sum(), list(leaves.values()))
             gradients = dict(zip(leaves, found, strict=True))
             with torch.no_grad():
-                self.add_penalty_gradients(gradients, shared, personal, received, server_round)
+                self.add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
                 adam_step(trainable, gradients, state, self.optimizer, self.learning_rates())
-                self.after_step(shared, personal, received, chunk)
         return losses.detach()
 
     def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:

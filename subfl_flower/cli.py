@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from subfl_flower.composition import config_directory, readable_errors, validated
-from subfl_flower.errors import SubflError
+from subfl_flower.errors import RunFailure, SubflError
 
 _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 
@@ -26,11 +26,9 @@ _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 class _Jobs:
     """What the jobs of this process came to."""
 
-    failed: list[str]
-    interrupted: bool
-
     def __init__(self) -> None:
-        self.failed = []
+        self.errors: list[SubflError] = []
+        self.failed: list[str] = []
         self.interrupted = False
 
 
@@ -62,8 +60,10 @@ def _train(arguments: list[str]) -> int:
         try:
             status = _run_job(composed)
         except SubflError as error:
+            # Hydra would print a line of its own about an exception that leaves a job.
+            jobs.errors.append(error)
             if not sweeping:
-                raise
+                return
             # A sweep goes on; what failed is said now, recorded in the job's folder and counted at the end.
             name = " ".join(HydraConfig.get().overrides.task)
             jobs.failed.append(f"{name}: {error}")
@@ -87,6 +87,9 @@ def _train(arguments: list[str]) -> int:
         return _BAD_INPUT
     except KeyboardInterrupt:
         return _INTERRUPTED
+    if jobs.errors and not jobs.failed:
+        print(f"subfl: {jobs.errors[0]}", file=sys.stderr)
+        return _FAILED if isinstance(jobs.errors[0], RunFailure) else _BAD_INPUT
     if jobs.failed:
         print(f"subfl: {len(jobs.failed)} job(s) of the sweep failed:", *jobs.failed, sep="\n  ", file=sys.stderr)
         return _FAILED

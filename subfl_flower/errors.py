@@ -6,3 +6,7 @@ class SubflError(Exception):
 
     The command line prints the sentence without a stack trace and exits with code 2.
     """
+
+
+class RunFailure(SubflError):
+    """A run that was asked for in order failed on its way; the command line exits with code 1."""

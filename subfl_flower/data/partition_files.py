@@ -21,7 +21,7 @@ from subfl_flower.data.storage import (
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the same settings would give other files."""
 
 _METADATA, _GRAPH, _CROSS_EDGES = "metadata.json", "global.safetensors", "cross_edges.safetensors"

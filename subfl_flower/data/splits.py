@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from subfl_flower.data.graph import NO_ROLE, TEST, TRAIN, VALIDATION
+from subfl_flower.seeding import shared_generator
 
 
 def random_roles(labels: np.ndarray, train_fraction: float, seed: int) -> np.ndarray:
@@ -23,7 +24,7 @@ def random_roles(labels: np.ndarray, train_fraction: float, seed: int) -> np.nda
         int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 unlabelled.
     """
     labelled = np.flatnonzero(labels >= 0)
-    order = np.random.default_rng(seed).permutation(labelled)
+    order = shared_generator(seed, "split").permutation(labelled)
     num_train = round(labelled.size * train_fraction)
     num_test = round(labelled.size * (1 - train_fraction) / 2)
     roles = np.full(labels.shape[0], NO_ROLE, dtype=np.int8)

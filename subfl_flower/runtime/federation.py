@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 
 from subfl_flower.config import Config, load_class, settings_of
 from subfl_flower.data.prepared import prepare
-from subfl_flower.errors import SubflError
+from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.runtime.loggers import build_loggers
@@ -33,10 +33,6 @@ from subfl_flower.seeding import shared_generator
 
 _PER_CLIENT = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity")
 _PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis")
-
-
-class ClientFailure(SubflError):
-    """A client failed and the run was to stop for it."""
 
 
 def run_federation(
@@ -123,7 +119,7 @@ def _rounds(
         assert updates is not None
         if updates.failures and (config.runtime.on_client_failure == "stop" or not len(updates.positions)):
             client, reason = min(updates.failures.items())
-            raise ClientFailure(f"client {client} failed in round {server_round}: {reason}")
+            raise RunFailure(f"client {client} failed in round {server_round}: {reason}")
         seconds = {
             "round": end - start,
             "client": updates.client_seconds,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from random_graphs import graph_of
 
+from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions import (
     ImbalancedPartition,
     MetisPartition,
@@ -20,7 +21,7 @@ from subfl_flower.data.partitions.metis import metis_parts
 from subfl_flower.errors import SubflError
 
 few = settings(max_examples=20, deadline=None)
-graphs = st.integers(40, 120).flatmap(
+graphs = st.integers(120, 200).flatmap(
     lambda nodes: st.builds(
         lambda seed: graph_of(nx.connected_watts_strogatz_graph(nodes, 4, 0.2, seed=seed)), st.integers(0, 10)
     )
@@ -135,3 +136,13 @@ def test_a_graph_without_labels_has_no_roles() -> None:
     graph = graph_of(nx.path_graph(5))
     unlabelled = type(graph)(graph.features, graph.edge_index, None, 0)
     assert MetisPartition().roles(unlabelled, 0.2).tolist() == [-1] * 5
+
+
+def test_split_and_random_partition_are_drawn_independently():
+    # With one seed for both, a partition that repeats the split's draw would give some clients every training node.
+    labels = np.zeros(2000, dtype=np.int64)
+    graph = Graph(np.ones((2000, 1), np.float32), np.zeros((2, 0), np.int64), labels, 1)
+    partition = RandomPartition(clients=10, seed=1234)
+    roles = partition.roles(graph, 0.2)
+    train = [np.count_nonzero(roles[nodes] == 0) for nodes in partition.assign(graph)]
+    assert min(train) > 20 and max(train) < 60  # 40 expected, standard deviation 5.4

@@ -11,6 +11,7 @@ from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.metis import metis_parts
 from subfl_flower.data.partitions.settings import PartitionSettings
 from subfl_flower.errors import SubflError
+from subfl_flower.seeding import client_generator
 
 CLIENTS_PER_PART = 5
 
@@ -54,6 +55,6 @@ class OverlappingPartition(PartitionSettings):
         halves = []
         for client_id in range(self.clients):
             nodes = parts[client_id // CLIENTS_PER_PART]
-            generator = np.random.default_rng((self.seed, client_id))
+            generator = client_generator(self.seed, client_id, 0, "overlapping partition")
             halves.append(np.sort(generator.choice(nodes, nodes.size // 2, replace=False)))
         return halves

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.settings import PartitionSettings, require_nodes
+from subfl_flower.seeding import shared_generator
 
 
 class RandomPartition(PartitionSettings):
@@ -24,5 +25,5 @@ class RandomPartition(PartitionSettings):
             SubflError: more clients than nodes.
         """
         require_nodes(graph, self.clients, "partition.clients")
-        order = np.random.default_rng(self.seed).permutation(graph.num_nodes)
+        order = shared_generator(self.seed, "random partition").permutation(graph.num_nodes)
         return [np.sort(nodes) for nodes in np.array_split(order, self.clients)]
