@@ -10,8 +10,8 @@ evaluated, embedded or sent. A pruned weight does not travel.
 
 Eq. 4 has no weight decay, and neither has this client unless told otherwise. It is no detail: Adam makes whole steps of
 even the smallest decay wherever the data say nothing, and so destroys what other clients know. For the same reason the
-penalty leaves alone the rows of the first layer whose feature no training node can see through the GCN. Such rows stay as
-received and are not sent back; rows of features that a client does not have at all travel in neither direction.
+penalty leaves alone the rows of the first layer whose feature no training node can see through the GCN. Such rows
+stay as received and are not sent back; rows of features that a client does not have at all travel in neither direction.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -45,7 +46,7 @@ class MaskedClient(FunctionalClient):
         Attributes:
             masks: false trains without masks: the ablation, and plain functional similarity.
             mask_l1: weight of the sum of absolute mask entries.
-            mask_threshold: entries with a smaller absolute value are zero outside training.
+            mask_threshold: entries with no larger absolute value are zero outside training.
             mask_lr: learning rate of the masks, as a multiple of the optimiser's.
             weight_decay: replaces the optimiser's; null keeps it.
             variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
@@ -104,12 +105,14 @@ class MaskedClient(FunctionalClient):
         return self.settings.masks and self.settings.variant == "paper"
 
     def _taught(self, chunk: GraphChunk) -> Tensor:
-        """Bool [C, features]: the features that training reaches."""
+        """[C, features]: 1 for the features that training reaches, else 0."""
         if chunk.client_ids not in self._taught_by_chunk:
             position = {client_id: p for p, client_id in enumerate(self.cohort.client_ids)}
             graphs = [self.cohort.graphs[position[client_id]] for client_id in chunk.client_ids]
             taught = [features_within_reach(graph, self.model.settings.layers) for graph in graphs]
-            self._taught_by_chunk[chunk.client_ids] = torch.from_numpy(np.stack(taught)).to(self.cohort.device)
+            self._taught_by_chunk[chunk.client_ids] = torch.from_numpy(np.stack(taught).astype(np.float32)).to(
+                self.cohort.device
+            )
         return self._taught_by_chunk[chunk.client_ids]
 
     @cached_property
@@ -120,13 +123,13 @@ class MaskedClient(FunctionalClient):
         """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
         if not personal:
             return shared
-        masks = {name: personal[self._mask(name)] for name in self.model.weight_matrices}
-        if pruned:
-            masks = {name: self._pruned(mask) for name, mask in masks.items()}
-        return {name: value * masks[name] if name in masks else value for name, value in shared.items()}
-
-    def _pruned(self, mask: Tensor) -> Tensor:
-        return mask * (mask.abs() >= self.settings.mask_threshold)
+        effective = dict(shared)
+        for name in self.model.weight_matrices:
+            mask = personal[self._mask(name)]
+            if pruned:
+                mask = F.hardshrink(mask, self.settings.mask_threshold)
+            effective[name] = shared[name] * mask
+        return effective
 
     def add_penalty_gradients(
         self,
@@ -142,10 +145,10 @@ class MaskedClient(FunctionalClient):
             return
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
         for name, mask in personal.items():
-            sign = mask.sign()
             if name == self._mask(_FIRST):
-                sign *= self._taught(chunk).unsqueeze(-1)
-            gradients[name].add_(sign, alpha=self.settings.mask_l1)
+                gradients[name].addcmul_(mask.sign(), self._taught(chunk).unsqueeze(-1), value=self.settings.mask_l1)
+            else:
+                gradients[name].add_(mask.sign(), alpha=self.settings.mask_l1)
 
     def learning_rates(self) -> dict[str, float]:
         """The masks' own learning rate."""
@@ -162,19 +165,19 @@ class MaskedClient(FunctionalClient):
         uploads = super().uploads(shared, personal, effective, chunk)
         if personal:
             for name in self.model.weight_matrices:
-                kept = personal[self._mask(name)].abs() >= self.settings.mask_threshold
-                uploads[name] = shared[name] * kept
+                uploads[name] = shared[name] * (effective[name] != 0)
         wanted = torch.zeros_like(chunk.feature_support)
         if self._sends_what_it_teaches:
             taught = self._taught(chunk)
             uploads[_FIRST] *= taught.unsqueeze(-1)
-            wanted = chunk.feature_support & ~taught
+            wanted = chunk.feature_support & (taught == 0)
         uploads["wanted_features"] = wanted.to(torch.uint8)
         return uploads
 
-    def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:
-        """`sparsity`: the share of mask entries below the threshold."""
-        if not personal:
+    def extra_metrics(self, effective: Parameters) -> dict[str, Tensor]:
+        """`sparsity`: the share of the weight matrices' effective entries that are zero."""
+        if not self.settings.masks:
             return {}
-        masks = [mask.abs().flatten(1) < self.settings.mask_threshold for mask in personal.values()]
-        return {"sparsity": torch.cat(masks, dim=1).float().mean(1)}
+        weights = [effective[name].flatten(1) for name in self.model.weight_matrices]
+        kept = torch.stack([torch.count_nonzero(weight, dim=1) for weight in weights]).sum(0)
+        return {"sparsity": 1 - kept / sum(weight.shape[1] for weight in weights)}

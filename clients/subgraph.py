@@ -173,7 +173,7 @@ class SubgraphClient(CohortClient):
             "test_as_received": test_received,
             "train_loss": loss,
             "num_examples": torch.tensor([self.cohort.graphs[position].num_train for position in positions]),
-            **self.extra_metrics(personal),
+            **self.extra_metrics(effective),
         }
         return arrays, {name: value.cpu().numpy() for name, value in metrics.items()}
 
@@ -211,7 +211,7 @@ class SubgraphClient(CohortClient):
                 adam_step(trainable, gradients, state, self.optimizer, self.learning_rates())
         return losses.detach()
 
-    def extra_metrics(self, personal: Parameters) -> dict[str, Tensor]:
+    def extra_metrics(self, effective: Parameters) -> dict[str, Tensor]:
         """Further metrics of a chunk, each [C]."""
         return {}
 

@@ -74,17 +74,21 @@ class FedPub(MixingStrategy):
         """Each client's average; what a client does not use is not sent back to it."""
         stacks = {name: updates.arrays[name] for name in self.initial}
         mixed = mix(matrix, stacks)
+        everyone = len(updates.positions) == len(self.roster)
+        replied: slice | np.ndarray = slice(None) if everyone else updates.positions
         for name, sent in stacks.items():
             used = sent != 0
             if used.all():
                 continue
+            if not mixed[name].flags.writeable:
+                mixed[name] = mixed[name].copy()
             if self.settings.missing == "owners":
                 share = mix(matrix, {name: used.astype(np.float32)})[name]
-                mixed[name] = np.divide(mixed[name], share, out=np.zeros_like(share), where=share > 0)
+                # Where nobody sent a weight its sum is zero, too.
+                mixed[name] /= np.maximum(share, np.finfo(np.float32).tiny)
             if name == "conv1.weight":
                 used |= updates.arrays["wanted_features"].astype(bool)[:, :, None]
-            personal = mixed[name] = np.array(mixed[name])
-            personal[updates.positions] *= used
+            mixed[name][replied] *= used
         return mixed
 
 

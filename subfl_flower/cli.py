@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def _train(arguments: list[str]) -> int:
                     raise KeyboardInterrupt
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Flower's database library announces its plugins
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # of libraries among themselves
     # Hydra prints its own stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["subfl", *arguments]
