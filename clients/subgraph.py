@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import Parameters, StackedGCN
@@ -58,9 +59,13 @@ class SubgraphClient(CohortClient):
         super().__init__(cohort, settings, model, optimizer, seed, store)
         self.model = StackedGCN(model, cohort.num_features, cohort.num_classes)
         trainable = {**self.model.shapes, **self.personal_shapes()}
-        self._state_shapes: Shapes = {
+        worked_on: Shapes = {
             **adam_state_shapes(trainable),
             **{f"personal.{name}": shape for name, shape in self.personal_shapes().items()},
+        }
+        self._worked_on = tuple(worked_on)
+        self._state_shapes: Shapes = {
+            **worked_on,
             **{f"best.{name}": shape for name, shape in self.model.shapes.items()},
             "best_validation": (),
         }
@@ -152,7 +157,7 @@ class SubgraphClient(CohortClient):
         device = self.cohort.device
         chunk = self.cohort.graph_chunk(positions)
         fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
-        with state.rows(positions, device) as personal_state:
+        with state.rows(positions, device, self._worked_on) as personal_state:
             if fresh:
                 self._initialise(personal_state, chunk, fresh)
             shared = {name: value.to(device, copy=True) for name, value in received.items()}
@@ -162,9 +167,9 @@ class SubgraphClient(CohortClient):
             loss = self._train(shared, personal, received, personal_state, chunk, config)
             effective = self.effective(shared, personal, pruned=True)
             validation, test = self._evaluate(effective, chunk)
-            self._keep_best(personal_state, effective, validation)
             with torch.no_grad():
                 uploads = self.uploads(shared, personal, effective, chunk)
+        self._keep_best(state, positions, effective, validation)
         arrays = {name: value.cpu().numpy() for name, value in uploads.items()}
         metrics = {
             "validation": validation,
@@ -200,7 +205,7 @@ class SubgraphClient(CohortClient):
                 {name: leaves[name] for name in shared}, {name: leaves[name] for name in personal}, pruned=False
             )
             logits = self.model(effective, chunk, dropout)
-            losses = _node_losses(logits, chunk)
+            losses = chunk.mean(_node_losses(logits, chunk), TRAIN)
             if not bool(torch.isfinite(losses).all()):
                 bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                 raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
@@ -219,43 +224,38 @@ class SubgraphClient(CohortClient):
     def _evaluate(self, effective: Parameters, chunk: GraphChunk) -> tuple[Tensor, Tensor]:
         """Accuracy on validation and on test nodes, each [C]; not a number where a client has none."""
         correct = (self.model(effective, chunk).argmax(-1) == chunk.labels).to(torch.float32)
-        _, validation, test = chunk.weights
-        return _mean(correct, validation), _mean(correct, test)
+        return chunk.mean(correct, VALIDATION), chunk.mean(correct, TEST)
 
     def _initialise(self, state: dict[str, Tensor], chunk: GraphChunk, fresh: Sequence[int]) -> None:
         for name, values in self.initial_personal(chunk).items():
             state[f"personal.{name}"][fresh] = values[fresh]
-        state["best_validation"][fresh] = -1.0
 
-    def _keep_best(self, state: dict[str, Tensor], effective: Parameters, validation: Tensor) -> None:
-        better = torch.nan_to_num(validation, nan=0.0) > state["best_validation"]
-        for row in torch.nonzero(better).flatten().tolist():
-            state["best_validation"][row] = torch.nan_to_num(validation[row], nan=0.0)
-            for name, value in effective.items():
-                state[f"best.{name}"][row].copy_(value[row])
+    def _keep_best(
+        self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
+    ) -> None:
+        """Remember the models of clients whose validation accuracy is higher than ever."""
+        for row, position in enumerate(positions):
+            # Stored plus one, so that the zero of a new state is below any accuracy.
+            score = 1.0 + float(torch.nan_to_num(validation[row], nan=0.0))
+            if score > float(state["best_validation"][position]):
+                state["best_validation"][position] = score
+                for name, value in effective.items():
+                    state[f"best.{name}"][position].copy_(value[row])
 
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """Each client's model at its best validation round, as used outside training, by client id."""
         state = self.store.open(self.cohort.client_ids, self._state_shapes)
-        models = {}
-        for position, client_id in enumerate(self.cohort.client_ids):
-            if state.is_fresh(position):
-                continue
-            with state.rows([position], torch.device("cpu")) as rows:
-                models[client_id] = {name: rows[f"best.{name}"][0].numpy().copy() for name in self.model.shapes}
-        return models
+        return {
+            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.shapes}
+            for position, client_id in enumerate(self.cohort.client_ids)
+            if not state.is_fresh(position)
+        }
 
 
 def _node_losses(logits: Tensor, chunk: GraphChunk) -> Tensor:
-    """Each client's mean cross-entropy over its training nodes [C]."""
+    """Cross-entropy of every node [C, width]."""
     losses = F.cross_entropy(logits.flatten(0, 1), chunk.labels.flatten(), reduction="none")
-    return (losses.view(chunk.labels.shape) * chunk.weights[0]).sum(1)
-
-
-def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums over nodes [C], not a number where all weights are zero."""
-    present = weights.any(1)
-    return torch.where(present, (values * weights).sum(1), torch.full_like(values[:, 0], float("nan")))
+    return losses.view(chunk.labels.shape)
 
 
 def _rows(stack: Mapping[str, np.ndarray], rows: list[int]) -> dict[str, Tensor]:

@@ -78,7 +78,7 @@ class FedPub(MixingStrategy):
         replied: slice | np.ndarray = slice(None) if everyone else updates.positions
         for name, sent in stacks.items():
             used = sent != 0
-            if used.all():
+            if sent.ndim < 3 or used.all():  # masks are on weight matrices; a bias of zero is a value like any other
                 continue
             if not mixed[name].flags.writeable:
                 mixed[name] = mixed[name].copy()

@@ -26,8 +26,7 @@ class GraphChunk:
         inputs: Â X, the first layer's constant half: block-diagonal sparse [C·width, C·features], or dense
             [C, width, features].
         labels: [C, width], 0 at padding.
-        weights: one [C, width] a role (train, validation, test): 1 / (nodes of that role) at the role's nodes, else 0,
-            so that a weighted sum over nodes is a client's mean. All zero where a client has no such node.
+        members: one [C, width] a role (train, validation, test): 1.0 at the role's nodes, else 0.
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
     """
 
@@ -37,18 +36,23 @@ class GraphChunk:
     adjacency: SparseMatrix
     inputs: SparseMatrix | Tensor
     labels: Tensor
-    weights: tuple[Tensor, Tensor, Tensor]
+    members: tuple[Tensor, Tensor, Tensor]
     feature_support: Tensor
 
     def __len__(self) -> int:
         """The number of clients."""
         return len(self.client_ids)
 
+    def mean(self, values: Tensor, role: int) -> Tensor:
+        """Each client's mean of `values` [C, width] over its nodes of a role: [C], not a number where it has none."""
+        members = self.members[role]
+        return (values * members).sum(1) / members.sum(1)
+
     @classmethod
     def build(cls, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> GraphChunk:
         """Stack clients' graphs.
 
-        All must have the same feature width; features are taken as sparse if the first client's are.
+        All must have the same feature width; they stay sparse if all clients' features are.
         """
         device = torch.device(device)
         width = max(graph.num_nodes for graph in graphs)
@@ -62,7 +66,7 @@ class GraphChunk:
             roles[c, : graph.num_nodes] = graph.roles
 
         inputs: SparseMatrix | Tensor
-        if scipy.sparse.issparse(graphs[0].features):
+        if all(scipy.sparse.issparse(graph.features) for graph in graphs):
             aggregated = [
                 scipy.sparse.csr_array(operator @ scipy.sparse.csr_array(graph.features))
                 for operator, graph in zip(operators, graphs, strict=True)
@@ -71,13 +75,12 @@ class GraphChunk:
         else:
             dense = np.zeros((len(graphs), width, num_features), dtype=np.float32)
             for c, (operator, graph) in enumerate(zip(operators, graphs, strict=True)):
-                dense[c, : graph.num_nodes] = operator @ graph.features
+                aggregate = operator @ graph.features
+                dense[c, : graph.num_nodes] = aggregate.toarray() if scipy.sparse.issparse(aggregate) else aggregate
             inputs = torch.from_numpy(dense).to(device)
 
-        def role_weights(role: int) -> Tensor:
-            chosen = roles == role
-            counts = np.maximum(chosen.sum(1, keepdims=True), 1)
-            return torch.from_numpy((chosen / counts).astype(np.float32)).to(device)
+        def members(role: int) -> Tensor:
+            return torch.from_numpy((roles == role).astype(np.float32)).to(device)
 
         support = np.stack([_present_features(graph.features) for graph in graphs])
         return cls(
@@ -87,7 +90,7 @@ class GraphChunk:
             adjacency=SparseMatrix(block_diagonal(operators, (width, width)), device, symmetric=True),
             inputs=inputs,
             labels=torch.from_numpy(labels).to(device),
-            weights=(role_weights(TRAIN), role_weights(VALIDATION), role_weights(TEST)),
+            members=(members(TRAIN), members(VALIDATION), members(TEST)),
             feature_support=torch.from_numpy(support).to(device),
         )
 

@@ -75,7 +75,7 @@ class StackedGCN:
         A client's draw depends on its own size alone, never on the chunk that it is worked in.
         """
         rate, hidden = self.settings.dropout, self.settings.hidden
-        threshold = round(rate * 65536)
+        threshold = min(round(rate * 65536), 65535)
         shape = (self.settings.layers, len(chunk), chunk.width, hidden)
         keep = np.zeros(shape, dtype=np.float32)
         for c, (nodes, generator) in enumerate(zip(chunk.num_nodes, generators, strict=True)):

@@ -72,7 +72,13 @@ def unpack(content: RecordDict) -> Stack:
     Raises:
         ValueError: the records do not fit each other.
     """
-    arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
+    try:
+        return _unpacked(content.array_records[ARRAYS], content.config_records[LAYOUT])
+    except KeyError as error:
+        raise ValueError(f"the records lack {error}") from error
+
+
+def _unpacked(arrays: ArrayRecord, layout: ConfigRecord) -> Stack:
     num_clients = _integer(layout["clients"])
     stack: Stack = {}
     for key, shape_values in layout.items():

@@ -67,7 +67,7 @@ def collect_roster(grid: Grid, run: ConfigRecord, num_clients: int, timeout: flo
         for reply in grid.send_and_receive(messages, timeout=left) if messages else ():
             if reply.has_error():
                 raise SubflError(f"a node could not open its clients: {describe_error(reply)}")
-            answers[reply.metadata.src_node_id] = reply.content.config_records[ROSTER]
+            answers[reply.metadata.src_node_id] = _checked(reply)
         hosted = {_client for answer in answers.values() for _client in _ids(answer)}
         if len(hosted) >= num_clients:
             return _roster(answers, num_clients)
@@ -78,6 +78,19 @@ def collect_roster(grid: Grid, run: ConfigRecord, num_clients: int, timeout: flo
                 f"{len(answers)} nodes answered within {timeout:.0f} s (runtime.node_timeout)"
             )
         time.sleep(0.2)
+
+
+def _checked(reply: Message) -> ConfigRecord:
+    """A node's answer, if it is one."""
+    node = reply.metadata.src_node_id
+    if ROSTER not in reply.content.config_records:
+        raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
+    answer = reply.content.config_records[ROSTER]
+    missing = {"clients", "num_examples", "num_features", "num_classes", "overlapping"} - set(answer)
+    if missing or len(list(_ids(answer))) != len(list(_floats(answer["num_examples"]))):
+        what = f"lacks {', '.join(sorted(missing))}" if missing else "has not one number of examples for each client"
+        raise SubflError(f"the roster of node {node} {what}; does it run this version?")
+    return answer
 
 
 def _roster(answers: dict[int, ConfigRecord], num_clients: int) -> Roster:

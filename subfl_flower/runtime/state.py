@@ -8,8 +8,9 @@ only difference between the stores:
   same pages; nothing is copied or sent.
 - `ContextStore`: in Flower's ``Context.state``, which travels with every message: for actors on several machines.
 
-Steps change the state in place. A client is marked while it is worked on; a process killed in the middle leaves the
-mark, and the state is then refused instead of used half-written.
+A client is worked on in a copy of its rows, which replaces them when the work has succeeded: a client that fails
+keeps the state that it had. A row is marked while it is replaced; a process killed in that moment leaves the mark,
+and the state is then refused instead of used half-written.
 """
 
 from __future__ import annotations
@@ -54,39 +55,47 @@ class CohortState:
             self._tensors[name] = buffer[start : start + size].view(len(client_ids), *shape)
             start += size
 
+    def __getitem__(self, name: str) -> Tensor:
+        """A stack of the state [C, ...], in place."""
+        return self._tensors[name]
+
+    def _names(self, names: Sequence[str] | None) -> Sequence[str]:
+        return [name for name in self._tensors if name != _CONDITION] if names is None else names
+
     def is_fresh(self, position: int) -> bool:
         """Whether the client in this row has never been worked on."""
         return float(self._tensors[_CONDITION][position]) == _FRESH
 
     @contextmanager
-    def rows(self, positions: Sequence[int], device: torch.device) -> Iterator[dict[str, Tensor]]:
-        """The state of some rows, each stack [len(positions), ...] on `device`; changes are kept.
+    def rows(
+        self, positions: Sequence[int], device: torch.device, names: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """A copy of some rows to work on, each stack [len(positions), ...] on `device`; kept if the block succeeds.
 
-        Rows that lie side by side on the same device are the state itself; others are gathered, and written back at the
-        end, also when the block raises: steps are whole or not taken.
+        Args:
+            positions: which rows.
+            device: where they are worked on.
+            names: which stacks; None for all.
 
         Raises:
-            TornStateError: an earlier process died while it worked on one of these rows.
+            TornStateError: an earlier process died while it replaced one of these rows.
         """
         condition = self._tensors[_CONDITION]
         for position in positions:
             if float(condition[position]) == _BUSY:
                 raise TornStateError(
                     f"the state of client {self.client_ids[position]} is torn: "
-                    "a process was killed while it trained this client"
+                    "a process was killed while it wrote this client's state"
                 )
         first, count = positions[0], len(positions)
         adjacent = list(positions) == list(range(first, first + count))
         chosen: slice | Tensor = slice(first, first + count) if adjacent else torch.tensor(positions)
+        rows = {name: self._tensors[name][chosen].to(device, copy=True) for name in self._names(names)}
+        yield rows
         condition[chosen] = _BUSY
-        rows = {name: tensor[chosen].to(device) for name, tensor in self._tensors.items() if name != _CONDITION}
-        try:
-            yield rows
-        finally:
-            if not (adjacent and self.buffer.device == device):
-                for name, values in rows.items():
-                    self._tensors[name][chosen] = values.to(self.buffer.device)
-            condition[chosen] = _READY
+        for name, values in rows.items():
+            self._tensors[name][chosen] = values.to(self.buffer.device)
+        condition[chosen] = _READY
 
 
 def buffer_size(num_clients: int, shapes: Shapes) -> int:

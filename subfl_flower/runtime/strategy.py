@@ -153,16 +153,29 @@ class CohortStrategy(Strategy):
             if reply.has_error():
                 failures.update(dict.fromkeys(asked, describe_error(reply)))
                 continue
-            outcome = reply.content.config_records[OUTCOME]
-            failures.update({int(client): reason for client, reason in json.loads(str(outcome["failures"])).items()})
-            clients = [int(client) for client in outcome["clients"]]  # type: ignore[union-attr]
+            try:
+                outcome = reply.content.config_records[OUTCOME]
+                metrics = dict(reply.content.metric_records[METRICS])
+                clients = [int(client) for client in outcome["clients"]]  # type: ignore[union-attr]
+                failed = {int(client): str(reason) for client, reason in json.loads(str(outcome["failures"])).items()}
+                if set(clients) | set(failed) != set(asked) or len(clients) + len(failed) != len(asked):
+                    raise ValueError(f"it answers for the clients {sorted({*clients, *failed})}")
+                stack = unpack(reply.content) if clients else {}
+                sizes = {len(values) for values in (*stack.values(), *metrics.values())}  # type: ignore[arg-type]
+                if clients and sizes != {len(clients)}:
+                    raise ValueError(f"it has stacks of {sorted(sizes)} rows for {len(clients)} clients")
+                took = float(outcome["seconds"])  # type: ignore[arg-type]
+                weights = [int(value) for value in outcome["bytes"]]  # type: ignore[union-attr]
+            except (KeyError, TypeError, ValueError) as error:
+                failures.update(dict.fromkeys(asked, f"its node's reply cannot be read: {error}"))
+                continue
+            failures.update(failed)
             if not clients:
                 continue
             positions = [position_of[client] for client in clients]
-            metrics = reply.content.metric_records[METRICS]
-            bytes_up[positions] = outcome["bytes"]
-            seconds = max(seconds, float(outcome["seconds"]))  # type: ignore[arg-type]
-            parts.append((positions, unpack(reply.content), dict(metrics)))
+            bytes_up[positions] = weights
+            seconds = max(seconds, took)
+            parts.append((positions, stack, metrics))
         failures.update(dict.fromkeys(unheard, "no reply"))
 
         order = np.argsort([position for positions, _, _ in parts for position in positions], kind="stable")
