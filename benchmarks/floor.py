@@ -2,9 +2,9 @@ r"""The floor: the same training in one plain PyTorch process, without a federat
 
 What a competent user would write first: a loop over clients; for each client one `torch.nn.Module` of PyG's ``GCNConv``
 and ``nn.Linear`` on dense features, as PyG loads them, and one `torch.optim.Adam` with plain defaults; a mask is a
-parametrisation of a weight. Every round each client takes in what it is sent, is evaluated as received, trains its local
-epochs, is evaluated again and, for FED-PUB, embeds its model on the random graph; then models are averaged. Nothing is
-packed, sent, recorded or kept for a best model, so a federation that is as fast as this one costs nothing.
+parametrisation of a weight. Every round each client takes in what it is sent, is evaluated as received, trains its
+local epochs, is evaluated again and, for FED-PUB, embeds its model on the random graph; then models are averaged.
+Nothing is packed, sent, recorded or kept for a best model, so a federation that is as fast as this one costs nothing.
 
 The command takes the overrides of `subfl` and writes ``metrics.jsonl`` in the run directory:
 
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -32,6 +33,7 @@ from torch_geometric.utils import stochastic_blockmodel_graph
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.data.prepared import PreparedPartition
+from subfl_flower.errors import SubflError
 
 METHODS = ("local", "fedavg", "fedpub")
 
@@ -142,7 +144,7 @@ class FloorClient:
                 objective = objective + self.settings.proximal * sum((p - r).pow(2).sum() for p, r in pairs)
             objective.backward()
             self.optimizer.step()
-        return float(loss)
+        return loss.item()
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
@@ -182,10 +184,10 @@ def run_floor(
         Seconds of every round, and every round's metrics.
 
     Raises:
-        ValueError: there is no such method.
+        SubflError: there is no such method.
     """
     if method not in METHODS:
-        raise ValueError(f"the floor has the methods {', '.join(METHODS)}, not {method!r}")
+        raise SubflError(f"the floor has the methods {', '.join(METHODS)}, not {method!r}")
     settings = settings or FloorSettings()
     torch.manual_seed(seed)
     model = GCN(partition.num_features, partition.num_classes, settings.hidden, settings.dropout)
@@ -248,7 +250,9 @@ def _aggregated(
 
 def _data(graph: ClientGraph) -> Data:
     """A client's graph as PyG has it: dense features, an edge list, boolean node masks."""
-    features = graph.features.toarray() if scipy.sparse.issparse(graph.features) else graph.features
+    features: Any = graph.features
+    if scipy.sparse.issparse(features):
+        features = features.toarray()
     roles = torch.from_numpy(graph.roles)
     return Data(
         x=torch.from_numpy(np.asarray(features, dtype=np.float32)),
@@ -285,12 +289,8 @@ def main(overrides: list[str]) -> None:
 
     config, directory = composed_config(overrides)
     partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
-    knobs = {
-        **config.model.model_dump(),
-        **config.optimizer.model_dump(),
-        **config.federation.model_dump(),
-        **config.method.knobs,
-    }
+    chosen = {name: value for name, value in config.method.knobs.items() if value is not None}
+    knobs = {**config.model.model_dump(), **config.optimizer.model_dump(), **config.federation.model_dump(), **chosen}
     if knobs.get("tau") == "auto":
         knobs["tau"] = 5.0 if partition.overlapping else 3.0
     settings = FloorSettings(**{name: knobs[name] for name in FloorSettings.__dataclass_fields__ if name in knobs})

@@ -50,7 +50,8 @@ def pack(stack: Stack) -> Packed:
         layout[f"{name}.shape"] = list(values.shape)
         shared = layout[f"{name}.shared"] = num_clients > 1 and values.strides[0] == 0
         clients = np.ascontiguousarray(values[:1] if shared else values)
-        lines = clients.reshape(len(clients), -1, clients.shape[-1] if clients.ndim > 1 else 1)
+        width = clients.shape[-1] if clients.ndim > 1 else 1
+        lines = clients.reshape(len(clients), math.prod(clients.shape[1:-1]) if clients.ndim > 1 else 1, width)
         sparse = [_SparseClient.of(client) for client in lines]
         plain = np.array([client is None for client in sparse], dtype=bool)
         sizes = np.full(len(clients), lines[0].nbytes if len(lines) else 0, dtype=np.int64)

@@ -1,0 +1,106 @@
+"""Server aggregation alone: milliseconds to mix 50 clients' parameters.
+
+.venv/bin/python benchmarks/aggregation.py --clients 50 --parameters 200000
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from strategies.fedpub import FedPub
+from strategies.mixing import mix
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.strategy import Updates
+
+TARGET_MS = 50.0
+HIDDEN, CLASSES = 128, 7
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--parameters", type=int, default=200_000, help="of one client's GCN")
+    parser.add_argument("--zeros", type=float, default=0.7, help="share of pruned weights")
+    parser.add_argument("--repeats", type=int, default=25)
+    arguments = parser.parse_args()
+    clients = arguments.clients
+
+    rng = np.random.default_rng(0)
+    stack = gcn_stack(clients, arguments.parameters, rng)
+    pruned = {name: prune(values, arguments.zeros, rng) for name, values in stack.items()}
+    matrix = rng.dirichlet(np.ones(clients), size=clients)
+    average = np.tile(matrix[:1], (clients, 1))
+    flat = rng.standard_normal((clients, arguments.parameters), dtype=np.float32)
+    single = matrix.astype(np.float32)
+    strategy, updates = fedpub(pruned)
+    size = sum(values[0].size for values in stack.values())
+
+    table = Table(title=f"{clients} clients, {size:,} parameters each")
+    for name in ("aggregation", "median ms", "target"):
+        table.add_column(name, justify="left" if name == "aggregation" else "right")
+    cases: list[tuple[str, Callable[[], object], str]] = [
+        ("NumPy: one matrix product", lambda: single @ flat, ""),
+        ("mix, a matrix of different rows", lambda: mix(matrix, stack), f"< {TARGET_MS:.0f}"),
+        ("mix, all rows alike (FedAvg)", lambda: mix(average, stack), f"< {TARGET_MS:.0f}"),
+        (f"FedPub.mixed, {arguments.zeros:.0%} zeros", lambda: strategy.mixed(matrix, updates), ""),
+    ]
+    for name, case, target in cases:
+        table.add_row(name, f"{median_ms(case, arguments.repeats):.1f}", target)
+    Console().print(table)
+
+
+def gcn_stack(clients: int, parameters: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random parameters of a GCN, its input as wide as `parameters` entries a client allow; each [clients, ...]."""
+    rest = HIDDEN + HIDDEN * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES
+    shapes = {
+        "conv1.weight": (max(1, (parameters - rest) // HIDDEN), HIDDEN),
+        "conv1.bias": (HIDDEN,),
+        "conv2.weight": (HIDDEN, HIDDEN),
+        "conv2.bias": (HIDDEN,),
+        "classifier.weight": (HIDDEN, CLASSES),
+        "classifier.bias": (CLASSES,),
+    }
+    return {name: rng.standard_normal((clients, *shape), dtype=np.float32) for name, shape in shapes.items()}
+
+
+def prune(values: np.ndarray, zeros: float, rng: np.random.Generator) -> np.ndarray:
+    """A copy of a weight stack with a share of `zeros` among its entries; biases are not pruned."""
+    if values.ndim < 3:
+        return values
+    return values * (rng.random(values.shape) >= zeros).astype(np.float32)
+
+
+def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPub, Updates]:
+    """The strategy, and a round in which all clients replied with their rows of `stack`."""
+    clients = len(next(iter(stack.values())))
+    ones = np.ones(clients)
+    roster = Roster(tuple(range(clients)), (1,) * clients, ones, stack["conv1.weight"].shape[1], CLASSES, False)
+    strategy = FedPub(FedPub.Settings(), roster, {name: values[0] for name, values in stack.items()})
+    nothing = np.zeros(clients, dtype=np.int64)
+    wanted = np.zeros(stack["conv1.weight"].shape[:2], dtype=np.uint8)
+    arrays = {**stack, "wanted_features": wanted}
+    return strategy, Updates(1, np.arange(clients), arrays, {}, {}, nothing, nothing, 0.0)
+
+
+def median_ms(case: Callable[[], object], repeats: int) -> float:
+    """Median milliseconds of a call, after three that do not count."""
+    for _ in range(3):
+        case()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        case()
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()

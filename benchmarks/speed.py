@@ -1,0 +1,320 @@
+"""Seconds a round of the app's runtimes, as a ratio to the floor measured in the same run.
+
+    .venv/bin/python benchmarks/speed.py --dataset cora --clients 10 50 --methods fedavg fedpub --rounds 30
+
+Each measurement is a process of its own: the floor, every runtime, the floor again; the floor's rounds of both count.
+The floor and ``inline`` have one thread, ``ray`` two actors of one core each. Seconds a round are medians, after
+warm-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+FLOOR, INLINE, RAY = "floor", "inline", "ray"
+RATIO_TARGET, RAY_TARGET_CLIENTS = 0.7, 50
+INLINE_MEMORY_TARGET = 2 * 2**30
+MINUTE_CLIENTS, MINUTE_ROUNDS, MINUTE_SECONDS = 50, 100, 60.0
+
+_SUBFL = [sys.executable, "-c", "from subfl_flower.cli import main; main()"]
+_FLOOR = [sys.executable, str(Path(__file__).resolve().parent / "floor.py")]
+_PART_NAMES = ("client", "server", "transport")
+_WIDTH = 120  # of the table where there is no terminal
+_POLL_SECONDS = 0.05
+_MEMORY_EVERY = 10  # polls: walking a tree of processes costs milliseconds
+
+
+@dataclass
+class Measurement:
+    """What one process, or several alike, took.
+
+    Attributes:
+        seconds: of every round after warm-up.
+        parts: of every round after warm-up, seconds in client, server and transport.
+        startup: seconds from the start of the process to its first round.
+        memory: peak resident bytes of the process and its children, pages that they share counted for each.
+        total: seconds of the whole process.
+        test: mean test accuracy after the last round.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    parts: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in _PART_NAMES})
+    startup: float = 0.0
+    memory: int = 0
+    total: float = 0.0
+    test: float = float("nan")
+
+    def median(self) -> float:
+        """Median seconds a round."""
+        return statistics.median(self.seconds)
+
+    def join(self, other: Measurement) -> Measurement:
+        """Both measurements' rounds; the larger memory, the shorter times around the rounds."""
+        return Measurement(
+            seconds=self.seconds + other.seconds,
+            parts={name: self.parts[name] + other.parts[name] for name in _PART_NAMES},
+            startup=min(self.startup, other.startup),
+            memory=max(self.memory, other.memory),
+            total=min(self.total, other.total),
+            test=other.test,
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    method: str
+    clients: int
+    runtime: str
+    seconds: float
+    ratio: float
+    client: float
+    server: float
+    transport: float
+    startup: float
+    memory_mib: float
+    total: float
+    test: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the table and the targets."""
+    arguments = _arguments(argv)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="subfl-speed-") as folder:
+        for clients in arguments.clients:
+            for method in arguments.methods:
+                overrides = [
+                    f"method={method}",
+                    f"dataset={arguments.dataset}",
+                    f"partition={arguments.partition}",
+                    f"partition.clients={clients}",
+                    f"federation.rounds={arguments.rounds}",
+                    *arguments.overrides,
+                ]
+                with console.status(f"{method}, {clients} clients"):
+                    found = measure_interleaved(
+                        overrides, arguments.runtimes, arguments.repeats, arguments.warmup, Path(folder)
+                    )
+                rows.extend(_rows(method, clients, found))
+    console.print(_table(rows, f"{arguments.dataset}, {arguments.partition}, {arguments.rounds} rounds"))
+    for line in targets(rows, arguments.partition, arguments.dataset):
+        console.print(line, highlight=False)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def measure_interleaved(
+    overrides: Sequence[str], runtimes: Sequence[str], repeats: int, warmup: int, folder: Path
+) -> dict[str, Measurement]:
+    """Measure the floor and the runtimes in turns, so that what else the machine does hits them alike.
+
+    Args:
+        overrides: of `subfl`, without the runtime.
+        runtimes: ``inline``, ``ray`` or both.
+        repeats: how often to go round; a round is floor, runtimes, floor.
+        warmup: rounds of every process that do not count.
+        folder: where run directories go.
+    """
+    found: dict[str, Measurement] = {}
+    for _ in range(repeats):
+        for name in (FLOOR, *runtimes, FLOOR):
+            measured = measure(name, overrides, warmup, folder)
+            found[name] = found[name].join(measured) if name in found else measured
+    return found
+
+
+def measure(name: str, overrides: Sequence[str], warmup: int, folder: Path) -> Measurement:
+    """Run the floor or the app once, in a process of its own, and read what it left.
+
+    Raises:
+        RuntimeError: the process failed; the message ends with what it said.
+    """
+    directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+    environment = {**os.environ, "HYDRA_FULL_ERROR": "0"}
+    command = [*(_FLOOR if name == FLOOR else _SUBFL), *overrides, f"hydra.run.dir={directory / 'run'}"]
+    if name == RAY:
+        environment.pop("OMP_NUM_THREADS", None)
+        command += ["runtime=ray", "runtime.num_cpus=1", "runtime.total_cpus=2"]
+    else:
+        environment["OMP_NUM_THREADS"] = "1"
+    metrics, said = directory / "run" / "metrics.jsonl", directory / "log"
+    start = time.monotonic()
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, cwd=directory, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            first_round, memory, status = _watch(process.pid, metrics)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    total = time.monotonic() - start
+    if status != 0:
+        raise RuntimeError(f"{' '.join(command)} ended with {status}:\n{said.read_text(errors='replace')[-2000:]}")
+    return read_measurement(metrics, warmup, first_round - start, memory, total)
+
+
+def _watch(pid: int, metrics: Path) -> tuple[float, int, int]:
+    """Wait for a process: the time its first round was recorded, its tree's peak memory, its exit status."""
+    first_round, peak, polls = 0.0, 0, 0
+    while True:
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            return first_round, max(peak, usage.ru_maxrss * 1024), os.waitstatus_to_exitcode(status)
+        if not first_round and metrics.exists() and metrics.stat().st_size:
+            first_round = time.monotonic()
+        if polls % _MEMORY_EVERY == 0:
+            peak = max(peak, _tree_memory(pid))
+        polls += 1
+        time.sleep(_POLL_SECONDS)
+
+
+def _tree_memory(pid: int) -> int:
+    """Resident bytes of a process and all its descendants."""
+    total = 0
+    try:
+        tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for process in tree:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def read_measurement(metrics: Path, warmup: int, first_round: float, memory: int, total: float) -> Measurement:
+    """The measurement of a run from its ``metrics.jsonl``.
+
+    Args:
+        metrics: the file; a JSON object a round, with `seconds` and `test`.
+        warmup: rounds at the start that do not count.
+        first_round: seconds from the start of the process to the end of its first round.
+        memory: peak bytes.
+        total: seconds of the whole process.
+
+    Raises:
+        RuntimeError: there are no rounds after the warm-up.
+    """
+    records: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text().splitlines()]
+    counted = [record["seconds"] for record in records[warmup:]]
+    if not counted:
+        raise RuntimeError(f"{len(records)} rounds leave none after {warmup} of warm-up; use more --rounds")
+    return Measurement(
+        seconds=[seconds["round"] for seconds in counted],
+        parts={name: [seconds[name] for seconds in counted] for name in _PART_NAMES},
+        startup=max(0.0, first_round - records[0]["seconds"]["round"]),
+        memory=memory,
+        total=total,
+        test=records[-1]["test"],
+    )
+
+
+def _rows(method: str, clients: int, found: dict[str, Measurement]) -> list[Row]:
+    floor = found[FLOOR].median()
+    return [
+        Row(
+            method=method,
+            clients=clients,
+            runtime=name,
+            seconds=one.median(),
+            ratio=one.median() / floor,
+            **{part: statistics.median(one.parts[part]) for part in _PART_NAMES},
+            startup=one.startup,
+            memory_mib=one.memory / 2**20,
+            total=one.total,
+            test=one.test,
+        )
+        for name, one in found.items()
+    ]
+
+
+def targets(rows: Iterable[Row], partition: str, dataset: str) -> list[str]:
+    """A line for each target that these measurements can tell of: what it is, what was found, whether it is met."""
+    lines = []
+    for row in rows:
+        what = f"{row.method}, {row.clients} clients, {row.runtime}"
+        if row.runtime == INLINE or (row.runtime == RAY and row.clients >= RAY_TARGET_CLIENTS):
+            met = row.ratio <= RATIO_TARGET
+            lines.append(f"{_verdict(met)} {what}: {row.ratio:.2f} of the floor (target: at most {RATIO_TARGET})")
+        if row.runtime == INLINE and row.clients == 50 and dataset == "cora":
+            met = row.memory_mib * 2**20 < INLINE_MEMORY_TARGET
+            lines.append(f"{_verdict(met)} {what}: peak {row.memory_mib:.0f} MiB (target: below 2048)")
+        if partition == "overlapping" and dataset == "cora" and row.clients == MINUTE_CLIENTS and row.runtime != FLOOR:
+            estimate = row.startup + MINUTE_ROUNDS * row.seconds
+            lines.append(
+                f"{_verdict(estimate <= 1.1 * MINUTE_SECONDS)} {what}: {MINUTE_ROUNDS} rounds with start-up take about "
+                f"{estimate:.0f} s (target: about a minute)"
+            )
+    return lines
+
+
+def _verdict(met: bool) -> str:
+    return "met   " if met else "MISSED"
+
+
+def _table(rows: Iterable[Row], title: str) -> Table:
+    table = Table(title=title)
+    for name in ("method", "clients", "runtime"):
+        table.add_column(name)
+    for name in ("ms a round", "of floor", "client", "server", "transport", "start-up s", "peak MiB", "test"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row.method,
+            str(row.clients),
+            row.runtime,
+            f"{1e3 * row.seconds:.0f}",
+            f"{row.ratio:.2f}",
+            *(f"{1e3 * seconds:.0f}" for seconds in (row.client, row.server, row.transport)),
+            f"{row.startup:.1f}",
+            f"{row.memory_mib:.0f}",
+            f"{row.test:.3f}",
+            end_section=row.runtime == RAY,
+        )
+    return table
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cora", help="as in conf/dataset; its files lie under SUBFL_DATA")
+    parser.add_argument("--partition", default="metis", choices=("metis", "overlapping"))
+    parser.add_argument("--clients", type=int, nargs="+", default=[10, 50])
+    parser.add_argument("--methods", nargs="+", default=["fedavg", "fedpub"], choices=("local", "fedavg", "fedpub"))
+    parser.add_argument("--runtimes", nargs="*", default=[INLINE, RAY], choices=(INLINE, RAY))
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--warmup", type=int, default=5, help="rounds of each process that do not count")
+    parser.add_argument("--repeats", type=int, default=1, help="how often to go through floor, runtimes, floor")
+    parser.add_argument("--json", type=Path, help="write the table there, too")
+    parser.add_argument("overrides", nargs="*", help="further overrides of subfl, after --")
+    arguments = parser.parse_args(argv)
+    if arguments.rounds <= arguments.warmup:
+        parser.error(f"--rounds {arguments.rounds} leaves none after --warmup {arguments.warmup}")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

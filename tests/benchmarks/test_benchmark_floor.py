@@ -1,0 +1,115 @@
+"""The floor does what the app does: the same steps from the same parameters, and as good in the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from run_outcomes import Outcome
+
+from subfl_flower.composition import composed_config
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.errors import SubflError
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.seeding import shared_generator
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+CLIENTS = 5
+OVERRIDES = ("dataset=digits", f"partition.clients={CLIENTS}", "record.client_models=false")
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """A script of the folder `benchmarks` as a module."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def floor() -> ModuleType:
+    return load_benchmark("floor")
+
+
+@pytest.fixture
+def partition() -> PreparedPartition:
+    config, _ = composed_config(list(OVERRIDES))
+    return prepare(config.dataset, config.partition, config.data.root, config.data.cache)
+
+
+def app_initial(partition: PreparedPartition, *overrides: str) -> dict[str, np.ndarray]:
+    config, _ = composed_config([*OVERRIDES, *overrides])
+    model = StackedGCN(config.model, partition.num_features, partition.num_classes)
+    return model.initial(shared_generator(config.seed, "initial model"))
+
+
+@pytest.mark.parametrize("local_epochs", [1, 2])
+@pytest.mark.parametrize(("method", "weighting"), [("local", None), ("fedavg", "examples")])
+def test_without_dropout_the_floor_takes_the_steps_of_the_app(
+    floor: ModuleType,
+    partition: PreparedPartition,
+    inline_run: Callable[..., Outcome],
+    method: str,
+    weighting: str | None,
+    local_epochs: int,
+) -> None:
+    rounds = 8
+    shared = ("model.dropout=0", "model.hidden=32", f"federation.local_epochs={local_epochs}")
+    chosen = () if weighting is None else (f"method.weighting={weighting}",)
+    app = inline_run(f"method={method}", *OVERRIDES, *shared, *chosen, f"federation.rounds={rounds}")
+    settings = floor.FloorSettings(dropout=0.0, hidden=32, local_epochs=local_epochs)
+    seconds, history = floor.run_floor(
+        partition, method, rounds, seed=0, settings=settings, initial=app_initial(partition, *shared)
+    )
+
+    expected = [record["train_loss"] for record in app.rounds]
+    found = [record.train_loss for record in history]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found[-1] < 0.9 * found[0]
+    # A node in thousands may lie on the border between two classes.
+    np.testing.assert_allclose(
+        [record.test for record in history], [record["test"] for record in app.rounds], atol=2e-3
+    )
+    np.testing.assert_allclose(
+        [record.test_as_received for record in history],
+        [record["test_as_received"] for record in app.rounds],
+        atol=2e-3,
+    )
+    assert len(seconds) == rounds
+    assert min(seconds) > 0
+
+
+@pytest.mark.parametrize("method", ["local", "fedpub"])
+def test_the_floor_is_as_accurate_as_the_app(
+    floor: ModuleType, partition: PreparedPartition, inline_run: Callable[..., Outcome], method: str
+) -> None:
+    small = ("model.hidden=32", "method.random_block_nodes=20") if method == "fedpub" else ("model.hidden=32",)
+    app = inline_run(f"method={method}", *OVERRIDES, *small, "federation.rounds=25")
+    settings = floor.FloorSettings(hidden=32, random_block_nodes=20)
+    _, history = floor.run_floor(partition, method, 25, seed=0, settings=settings)
+
+    # Initialisation and dropout are drawn anew: over seeds the mean of five rounds varies by about one point.
+    assert np.mean([record.test for record in history[-5:]]) == pytest.approx(
+        np.mean([record["test"] for record in app.rounds[-5:]]), abs=0.04
+    )
+
+
+def test_masks_prune_outside_training_only(floor: ModuleType) -> None:
+    weight = floor.torch.tensor([[2.0, 3.0]])
+    mask = floor.Mask(weight, threshold=0.5)
+    mask.mask.data = floor.torch.tensor([[0.4, -0.6]])
+
+    np.testing.assert_allclose(mask.train()(weight).detach(), [[0.8, -1.8]], rtol=1e-6)
+    np.testing.assert_allclose(mask.eval()(weight).detach(), [[0.0, -1.8]], rtol=1e-6)
+
+
+def test_an_unknown_method_is_refused(floor: ModuleType, partition: PreparedPartition) -> None:
+    with pytest.raises(SubflError, match="local, fedavg, fedpub, not 'gcfl'"):
+        floor.run_floor(partition, "gcfl", 1, seed=0)

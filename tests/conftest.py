@@ -1,0 +1,61 @@
+"""What all tests share: a cache of prepared partitions, the identity that Flower's messages ask for, inline runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.clientapp import ClientApp
+from run_outcomes import Outcome, run_inline
+
+from subfl_flower.runtime.inline_grid import InlineGrid
+
+BENCHMARKS = Path(os.environ.get("SUBFL_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache of prepared partitions, and an empty data root, for the whole session and its subprocesses."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBFL_CACHE", str(folder))
+        patch.setenv("SUBFL_DATA", str(tmp_path_factory.mktemp("no-data")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield folder
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def task_identity() -> Iterator[None]:
+    """Without an identity Flower refuses to make messages; a run has one."""
+    with InlineGrid(ClientApp(), 1).active():
+        yield
+
+
+@pytest.fixture
+def inline_run(tmp_path: Path) -> Callable[..., Outcome]:
+    """A run in this process with the given overrides, each in a folder of its own under the test's."""
+    started: list[Path] = []
+
+    def run(*overrides: str) -> Outcome:
+        started.append(tmp_path / f"run-{len(started)}")
+        return run_inline(started[-1], *overrides)
+
+    return run
+
+
+@pytest.fixture
+def cora_root(tmp_path: Path) -> Path:
+    """A data root with a copy of Cora's raw files."""
+    import shutil
+
+    folder = Path("Planetoid/Cora/raw")
+    if not (BENCHMARKS / folder).is_dir():
+        pytest.skip(f"{folder} is not among the benchmark files in {BENCHMARKS} (SUBFL_TEST_DATA)")
+    shutil.copytree(BENCHMARKS / folder, tmp_path / "root" / folder)
+    return tmp_path / "root"

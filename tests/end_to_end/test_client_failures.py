@@ -1,0 +1,112 @@
+"""A client that raises in mid-run, and one whose process dies: the run says so, goes on or stops, and never hangs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_outcomes import Outcome, command
+
+MODULE = """
+import os
+from clients.subgraph import SubgraphClient
+
+
+class Raising(SubgraphClient):
+    def _train(self, shared, personal, received, state, chunk, config):
+        losses = super()._train(shared, personal, received, state, chunk, config)
+        if 3 in chunk.client_ids and config["round"] == 2:
+            raise OSError("the disk is full")
+        return losses
+
+
+class Dying(SubgraphClient):
+    def _train(self, shared, personal, received, state, chunk, config):
+        if 3 in chunk.client_ids and config["round"] == 2:
+            os._exit(1)
+        return super()._train(shared, personal, received, state, chunk, config)
+"""
+RAY = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
+INLINE = ("runtime=inline", "runtime.nodes=2")
+
+
+@pytest.fixture(scope="module")
+def module_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "failing_clients.py").write_text(MODULE)
+    return folder
+
+
+def run(folder: Path, module_folder: Path, family: str, action: str, *runtime: str) -> Outcome:
+    return command(
+        *("dataset=digits", "method=fedavg", f"method.client=failing_clients.{family}", "federation.rounds=4"),
+        *("model.hidden=8", f"runtime.on_client_failure={action}", *runtime),
+        directory=folder / "run",
+        cwd=folder,
+        env={"PYTHONPATH": f"{module_folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        timeout=150,
+    )
+
+
+@pytest.mark.parametrize("runtime", [INLINE, RAY], ids=["inline", "ray"])
+def test_stop_names_client_and_reason_and_keeps_finished_rounds(
+    tmp_path: Path, module_folder: Path, runtime: tuple[str, ...]
+) -> None:
+    outcome = run(tmp_path, module_folder, "Raising", "stop", *runtime)
+    assert outcome.code == 1
+    (line,) = outcome.stderr.strip().splitlines()
+    assert line == "subfl: client 3 failed in round 2: OSError: the disk is full"
+    assert [record["round"] for record in outcome.rounds] == [1]
+    assert outcome.summary["status"] == "failed" and outcome.summary["rounds"] == 1
+    assert not (outcome.directory / "state").exists()
+
+
+@pytest.mark.parametrize("runtime", [INLINE, RAY], ids=["inline", "ray"])
+def test_continue_goes_on_without_the_client_and_takes_it_back(
+    tmp_path: Path, module_folder: Path, runtime: tuple[str, ...]
+) -> None:
+    outcome = run(tmp_path, module_folder, "Raising", "continue", *runtime)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.summary["status"] == "completed"
+    present = [record["clients"]["ids"] for record in outcome.rounds]
+    everyone = list(range(10))
+    assert present == [everyone, [0, 1, 2, 4, 5, 6, 7, 8, 9], everyone, everyone]
+    assert [record["failures"] for record in outcome.rounds] == [{}, {"3": "OSError: the disk is full"}, {}, {}]
+    assert sorted(outcome.models()) == everyone
+
+
+def test_an_innocent_client_of_the_same_chunk_trains_as_if_nothing_had_happened(
+    tmp_path: Path, module_folder: Path
+) -> None:
+    losses = []
+    for chunk in ("1", "all"):
+        folder = tmp_path / chunk
+        folder.mkdir()
+        outcome = run(folder, module_folder, "Raising", "continue", *INLINE, f"runtime.chunk={chunk}")
+        assert outcome.code == 0, outcome.stderr
+        losses.append([record["clients"]["train_loss"] for record in outcome.rounds])
+    for one, whole in zip(*losses, strict=True):
+        np.testing.assert_allclose(whole, one, atol=1e-4)
+
+
+def test_a_process_that_dies_ends_the_run_under_stop(tmp_path: Path, module_folder: Path) -> None:
+    outcome = run(tmp_path, module_folder, "Dying", "stop", *RAY)
+    assert outcome.code == 1
+    assert [record["round"] for record in outcome.rounds] == [1]
+    assert outcome.summary["status"] == "failed"
+    (line,) = outcome.stderr.strip().splitlines()
+    assert line.startswith("subfl: client 1 failed in round 2: ")  # the first client of the node that died
+
+
+def test_a_process_that_dies_costs_its_node_a_round_under_continue(tmp_path: Path, module_folder: Path) -> None:
+    outcome = run(tmp_path, module_folder, "Dying", "continue", *RAY)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.summary["status"] == "completed" and len(outcome.rounds) == 4
+    assert set(outcome.rounds[1]["failures"]) == {"1", "3", "5", "7", "9"}  # the node of client 3
+    assert outcome.rounds[1]["clients"]["ids"] == [0, 2, 4, 6, 8]
+    assert all("\n" not in reason for reason in outcome.rounds[1]["failures"].values())
+    for record in outcome.rounds[2:]:  # everyone goes on from the state before the failure
+        assert record["clients"]["ids"] == list(range(10)) and record["failures"] == {}
+    assert sorted(outcome.models()) == list(range(10))

@@ -1,0 +1,90 @@
+"""Starting runs, in this process or by the real command, and reading what they left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subfl_flower.composition import composed_config
+from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runtime.simulation import simulate
+
+SUBFL = Path(sys.executable).with_name("subfl")
+SMALL_DIGITS = ("dataset=digits", "model.hidden=16", "method.random_blocks=2", "method.random_block_nodes=20")
+"""Overrides for a FED-PUB run of a second."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run directory, and how the command ended where one was run."""
+
+    directory: Path
+    code: int = 0
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        return RunDirectory(self.directory).rounds()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary = RunDirectory(self.directory).summary()
+        assert summary is not None, f"no summary; stderr: {self.stderr}"
+        return summary
+
+    @property
+    def mixing(self) -> dict[int, np.ndarray]:
+        return RunDirectory(self.directory).mixing()
+
+    def models(self) -> dict[int, dict[str, np.ndarray]]:
+        from safetensors.numpy import load_file
+
+        folder = self.directory / "clients"
+        return {int(path.stem): load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+
+    def values(self, name: str) -> np.ndarray:
+        """A per-client metric of every round, [rounds, clients]."""
+        return np.array([record["clients"][name] for record in self.rounds], dtype=float)
+
+
+def run_inline(directory: Path, *overrides: str) -> Outcome:
+    config, _ = composed_config(list(overrides))
+    simulate(config, directory)
+    return Outcome(directory)
+
+
+def command(
+    *arguments: str, directory: Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+) -> Outcome:
+    """``subfl ARGUMENTS`` in a process of its own, which is killed with its children's session if it hangs."""
+    process = start(arguments, directory, cwd, env)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        stdout, stderr = process.communicate()
+        raise AssertionError(f"subfl {arguments} did not end within {timeout:.0f} s: {stdout}{stderr}") from None
+    return Outcome(directory, process.returncode, stdout, stderr)
+
+
+def start(
+    arguments: Sequence[str], directory: Path, cwd: Path, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start ``subfl`` in a session of its own."""
+    return subprocess.Popen(
+        [str(SUBFL), *arguments, f"hydra.run.dir={directory}"],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.runtime.messages import Stack, pack, unpack
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.strategy import METRICS, OUTCOME, RUN, CohortStrategy, Updates
+
+NODES = (2, 1, 2, 3, 1)
+"""The node of each of the clients 10, 11, ..."""
+ROSTER = Roster((10, 11, 12, 13, 14), NODES, np.array([1.0, 2, 3, 4, 5]), 1, 2, False)
+
+
+class Doubling(CohortStrategy):
+    """Sends every client its position and sums what comes back."""
+
+    away: Sequence[int] = ()
+
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+        return {"w": np.array([[float(p), 100.0 * server_round] for p in positions], dtype=np.float32)}
+
+    def aggregate(self, updates: Updates) -> None:
+        self.total = updates.arrays["w"].sum()
+
+    def participants(self, server_round: int) -> Sequence[int]:
+        return [p for p in range(len(self.roster)) if p not in self.away]
+
+
+def client_app(failing: Sequence[int] = (), raising: Sequence[int] = (), silent: Sequence[int] = ()) -> ClientApp:
+    """Clients that send their numbers times two, and half of them only one of two values' worth of metrics."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if any(client in raising for client in message.content.config_records[RUN]["clients"]):  # type: ignore[union-attr]
+            raise RuntimeError("out of memory")
+        received, clients = unpack(message.content), list(message.content.config_records[RUN]["clients"])  # type: ignore
+        good = [row for row, client in enumerate(clients) if client not in failing]
+        packed = pack({"w": 2 * received["w"][good]} if good else {})
+        metrics: dict[str, Any] = {"test": [0.1 * clients[row] for row in good]} if good else {}
+        content = RecordDict({METRICS: MetricRecord(metrics)})
+        packed.into(content)
+        content[OUTCOME] = ConfigRecord(
+            {
+                "clients": [clients[row] for row in good],
+                "failures": json.dumps({str(c): "it was tired" for c in clients if c in failing}),
+                "bytes": packed.bytes_per_client.tolist(),
+                "seconds": 0.5 * len(clients),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def one_round(app: ClientApp, away: Sequence[int] = (), lose: Sequence[int] = (), reverse: bool = False) -> Doubling:
+    strategy = Doubling(Doubling.Settings(), ROSTER, {"w": np.zeros(2, np.float32)})
+    strategy.away = away
+    with InlineGrid(app, 3).active() as grid:
+        messages = list(strategy.configure_train(4, ArrayRecord(), ConfigRecord({"directory": "x"}), grid))
+        assert len({message.metadata.dst_node_id for message in messages}) == len(messages)
+        assert all(message.content.config_records[RUN]["round"] == 4 for message in messages)
+        assert all(message.content.config_records[RUN]["directory"] == "x" for message in messages)
+        replies: Iterable[Message] = grid.send_and_receive(messages)
+        replies = [reply for reply in replies if reply.metadata.src_node_id not in lose]
+        strategy.aggregate_train(4, replies[::-1] if reverse else replies)
+    return strategy
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_round_is_stacked_by_client_whatever_the_order_of_replies(reverse: bool) -> None:
+    strategy = one_round(client_app(), reverse=reverse)
+    updates = strategy.updates
+    assert updates is not None and updates.failures == {}
+    assert updates.positions.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(updates.arrays["w"], [[2.0 * p, 800.0] for p in range(5)])
+    np.testing.assert_allclose(updates.metrics["test"], [1.0, 1.1, 1.2, 1.3, 1.4])
+    assert updates.bytes_up.tolist() == updates.bytes_down.tolist() == [8] * 5
+    assert updates.client_seconds == 1.0  # the longest, not the sum: nodes work at the same time
+    assert strategy.total == 2 * (0 + 1 + 2 + 3 + 4) + 5 * 800
+
+
+def test_clients_that_are_not_asked_cost_nothing_and_are_no_failures() -> None:
+    updates = one_round(client_app(), away=[3, 1]).updates
+    assert updates is not None and updates.failures == {}
+    assert updates.positions.tolist() == [0, 2, 4]
+    assert updates.bytes_down.tolist() == updates.bytes_up.tolist() == [8, 0, 8, 0, 8]
+
+
+def test_a_failure_is_its_clients_and_the_rest_of_the_node_counts() -> None:
+    updates = one_round(client_app(failing=[12])).updates
+    assert updates is not None and updates.failures == {12: "it was tired"}
+    assert updates.positions.tolist() == [0, 1, 3, 4]
+    assert updates.bytes_up.tolist() == [8, 8, 0, 8, 8] and updates.bytes_down.tolist() == [8] * 5
+
+
+def test_a_node_that_fails_or_is_silent_fails_for_all_its_clients() -> None:
+    failed = one_round(client_app(raising=[12])).updates
+    assert failed is not None
+    assert failed.failures == {10: "RuntimeError: out of memory", 12: "RuntimeError: out of memory"}
+    silent = one_round(client_app(), lose=[1]).updates
+    assert silent is not None and silent.failures == {11: "no reply", 14: "no reply"}
+    assert silent.positions.tolist() == [0, 2, 3]
+
+
+def test_nobody_succeeding_is_no_crash_and_aggregates_nothing() -> None:
+    strategy = one_round(client_app(failing=[10, 11, 12, 13, 14]))
+    assert strategy.updates is not None and len(strategy.updates.positions) == 0
+    assert set(strategy.updates.failures) == {10, 11, 12, 13, 14}
+    assert not hasattr(strategy, "total")
+
+
+def test_a_reply_that_cannot_be_read_is_the_failure_of_its_clients() -> None:
+    """Nodes are other people's machines: what one sends must not end the run of all."""
+    sound = client_app()
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = sound(message, context)
+        if context.node_config["partition-id"] == 0:
+            reply.content.config_records["layout"]["w.shape"] = [2, 77]
+        return reply
+
+    updates = one_round(app).updates
+    assert updates is not None and set(updates.failures) == {11, 14}
+    assert updates.positions.tolist() == [0, 2, 3]

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from run_outcomes import SMALL_DIGITS, Outcome, command
+
+from subfl_flower.cli import main
+from subfl_flower.runtime.run_directory import RunDirectory
+
+Subfl = Callable[..., Outcome]
+
+
+@pytest.fixture
+def subfl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Subfl:
+    """The command in this process; `stdout` and `stderr` as a user would see them."""
+    monkeypatch.setattr(sys, "argv", ["subfl"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        directory = tmp_path / "run"
+        place = (
+            []
+            if any(argument.startswith("hydra.run.dir") for argument in arguments)
+            else [f"hydra.run.dir={directory}"]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *place])
+        out, err = capfd.readouterr()
+        return Outcome(directory, int(ended.value.code or 0), out, err)
+
+    return run
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("partition=overlapping partition.clients=12", "partition.clients: must be a multiple of 5"),
+        ("partition.clients=5000", "partition.clients=5000 is more than the 1797 nodes"),
+        ("method.tau=-1", "method.tau: "),
+        (
+            "method=fedpubb",
+            "method=fedpubb: there is no such choice; available: fedavg, fedpub, fedpub_released, local",
+        ),
+        ("partition=given", "partition.file: a value is required"),
+        ("partition.clientz=3", "partition.clientz: there is no such setting"),
+        ("federation.rounds=many", "federation.rounds: "),
+        ("seed=[1", "[1"),
+        ("method.strategy=strategies.nowhere.Nothing", "method.strategy: cannot import"),
+        ("method.client=strategies.local.Local", "method.client: "),
+        ("runtime.device=abacus", "runtime.device: 'abacus'"),
+        ("runtime.device=cuda:77", "runtime.device: 'cuda:77'"),
+        ("dataset=custom", "dataset: give either dataset.path"),
+        ("dataset=custom dataset.path=nowhere.pt", "nowhere.pt does not exist"),
+        ("data.cache=/proc/subfl", "/proc/subfl"),
+        ("hydra.run.dir=/proc/subfl", "/proc/subfl"),
+        ("logger=wandb", "wandb"),
+    ],
+)
+def test_bad_input_is_one_sentence_exit_code_2_and_no_files(subfl: Subfl, arguments: str, words: str) -> None:
+    outcome = subfl(*arguments.split())
+    assert outcome.code == 2
+    lines = outcome.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("subfl: ") and words in lines[0] and len(lines[0]) < 500
+    assert files(outcome.directory) == [] and outcome.stdout == ""
+
+
+def test_the_real_command_ends_with_code_2_and_one_sentence(tmp_path: Path) -> None:
+    outcome = command("method.tau=-1", directory=tmp_path / "run", cwd=tmp_path)
+    assert outcome.code == 2 and outcome.stdout == ""
+    (line,) = outcome.stderr.strip().splitlines()
+    assert line.startswith("subfl: method.tau: ") and "-1" in line
+    assert files(tmp_path) == []
+
+
+def test_a_folder_that_holds_a_run_is_not_written_to(subfl: Subfl) -> None:
+    assert subfl(*SMALL_DIGITS, "federation.rounds=1").code == 0
+    before = {name: (subfl_run / name).read_bytes() for subfl_run in [Path("run")] for name in files(subfl_run)}
+    outcome = subfl(*SMALL_DIGITS, "federation.rounds=2")
+    assert outcome.code == 2 and "already holds a run" in outcome.stderr
+    assert {name: (Path("run") / name).read_bytes() for name in files(Path("run"))} == before
+
+
+def test_a_run_says_where_it_is_and_leaves_everything(subfl: Subfl) -> None:
+    outcome = subfl(*SMALL_DIGITS, "federation.rounds=3", "record.mixing_every=2")
+    assert outcome.code == 0 and f"run directory: {outcome.directory}" in outcome.stdout
+    assert outcome.stderr == ""
+    assert files(outcome.directory) == sorted(
+        [
+            "config.yaml",
+            "metrics.jsonl",
+            "mixing.npz",
+            "summary.json",
+            *(f"clients/{c:04d}.safetensors" for c in range(10)),
+        ]
+    )
+    summary = outcome.summary
+    assert (summary["status"], summary["method"], summary["dataset"], summary["seed"]) == (
+        *("completed", "fedpub", "digits"),
+        0,
+    )
+    rounds = outcome.rounds
+    assert [record["round"] for record in rounds] == [1, 2, 3] and sorted(outcome.mixing) == [2, 3]
+    best = max(rounds, key=lambda record: record["validation"])
+    assert summary["test_at_best_validation"] == pytest.approx(best["test"]) and summary["best_round"] == best["round"]
+    assert summary["bytes_up"] == sum(sum(record["clients"]["bytes_up"]) for record in rounds)
+    for record in rounds:
+        assert record["test"] == pytest.approx(sum(record["clients"]["test"]) / 10)
+    for matrix in outcome.mixing.values():
+        assert matrix.shape == (10, 10) and matrix.sum(1) == pytest.approx([1.0] * 10, abs=1e-5)
+    assert RunDirectory(outcome.directory).config()["federation"]["rounds"] == 3
+
+
+def test_client_models_are_left_out_where_not_wanted(subfl: Subfl) -> None:
+    outcome = subfl(*SMALL_DIGITS, "federation.rounds=1", "record.client_models=false")
+    assert not (outcome.directory / "clients").exists() and outcome.code == 0
+
+
+def test_a_failing_job_is_recorded_and_the_sweep_goes_on(subfl: Subfl, tmp_path: Path) -> None:
+    outcome = subfl(
+        "-m",
+        *SMALL_DIGITS,
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        "federation.rounds=1",
+        "partition.clients=5000,5,4,0",
+    )
+    assert outcome.code == 1
+    jobs = [Outcome(tmp_path / "sweep" / str(job)) for job in range(4)]
+    assert [job.summary["status"] for job in jobs] == ["failed", "completed", "completed", "failed"]
+    assert "5000" in jobs[0].summary["error"] and "partition.clients" in jobs[3].summary["error"]
+    assert [job.summary["clients"] for job in jobs[1:3]] == [5, 4]
+    assert "Traceback" not in outcome.stderr and "2 job(s) of the sweep failed" in outcome.stderr
+    assert "5000 is more than" in outcome.stderr
+
+
+def test_a_sweep_without_failures_ends_with_0(subfl: Subfl, tmp_path: Path) -> None:
+    outcome = subfl(
+        "-m", *SMALL_DIGITS[:2], f"hydra.sweep.dir={tmp_path / 's'}", "federation.rounds=1", "method=local,fedavg"
+    )
+    assert outcome.code == 0 and outcome.stderr == ""
+    assert [Outcome(tmp_path / "s" / job).summary["method"] for job in "01"] == ["local", "fedavg"]
+
+
+USER_MODULE = """
+import numpy as np
+from pydantic import Field
+from clients.subgraph import SubgraphClient
+from strategies.mixing import MixingStrategy
+
+
+class Ring(MixingStrategy):
+    class Settings(MixingStrategy.Settings):
+        own: float = Field(default=0.5, ge=0, le=1)
+
+    def mixing_matrix(self, updates):
+        count = len(self.roster)
+        return self.settings.own * np.eye(count) + (1 - self.settings.own) * np.roll(np.eye(count), 1, axis=1)
+
+
+class Shouting(SubgraphClient):
+    class Settings(SubgraphClient.Settings):
+        loudness: int = 1
+
+    def uploads(self, shared, *rest):
+        return {name: value * self.settings.loudness for name, value in super().uploads(shared, *rest).items()}
+"""
+USER_METHOD = "name: ring\nstrategy: ring_method.Ring\nclient: ring_method.Shouting\nown: 0.75\nloudness: 2\n"
+
+
+def test_a_method_of_ones_own_needs_a_module_and_a_yaml_file(tmp_path: Path) -> None:
+    """By the real command, as a user has it: both files in the working directory."""
+    (tmp_path / "ring_method.py").write_text(USER_MODULE)
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "ring.yaml").write_text(USER_METHOD)
+    arguments = ("--config-dir", "conf", "method=ring", "dataset=digits", "model.hidden=8", "federation.rounds=1")
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    outcome = command(*arguments, directory=tmp_path / "run", cwd=tmp_path, env=env)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.summary["method"] == "ring"
+    matrix = outcome.mixing[1]
+    assert matrix.diagonal().tolist() == [0.75] * 10 and matrix[0, 1] == 0.25 == matrix[9, 0]
+
+    wrong = command(*arguments, "method.own=2", directory=tmp_path / "wrong", cwd=tmp_path, env=env)
+    assert wrong.code == 2 and "method.own: " in wrong.stderr and files(tmp_path / "wrong") == []
+    unknown = command(*arguments, "+method.quiet=2", directory=tmp_path / "wrong", cwd=tmp_path, env=env)
+    assert unknown.code == 2 and "loudness, own, proximal" in unknown.stderr
+
+
+def test_report_without_a_run_is_bad_input(subfl: Subfl, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(tmp_path / "nothing")])
+    assert ended.value.code == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "nothing" in line
+
+
+def test_what_a_run_leaves_is_json_and_reported(subfl: Subfl, capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = subfl(*SMALL_DIGITS, "federation.rounds=1")
+    assert json.loads((outcome.directory / "metrics.jsonl").read_text())["round"] == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(outcome.directory)])
+    assert ended.value.code == 0
+    assert "fedpub" in capfd.readouterr().out

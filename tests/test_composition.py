@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from subfl_flower.composition import composed_config, config_directory
+from subfl_flower.errors import SubflError
+
+CONF = Path(__file__).parents[1] / "conf"
+CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
+NEEDED = {"dataset/custom": ["dataset.path=graph.pt"], "partition/given": ["partition.file=parts.npz"]}
+
+
+def test_the_folder_is_the_one_beside_the_package() -> None:
+    assert config_directory() == CONF.resolve()
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_file_composes_and_is_valid(choice: str) -> None:
+    group, name = choice.split("/")
+    overrides = [f"+{choice.replace('/', '=')}" if group == "experiment" else f"{group}={name}"]
+    config, _ = composed_config([*overrides, *NEEDED.get(choice, [])])
+    if group != "experiment":
+        assert getattr(config, group).name == name
+
+
+def test_every_group_of_the_interface_is_there() -> None:
+    assert {choice.split("/")[0] for choice in CHOICES} >= {
+        *("method", "dataset", "partition", "model", "optimizer", "task", "runtime", "logger")
+    }
+
+
+@pytest.mark.parametrize("method", [choice.split("/")[1] for choice in CHOICES if choice.startswith("method/")])
+@pytest.mark.parametrize("partition", ["metis", "overlapping"])
+@pytest.mark.parametrize("runtime", ["inline", "ray"])
+def test_methods_partitions_and_runtimes_combine(method: str, partition: str, runtime: str) -> None:
+    config, _ = composed_config([f"method={method}", f"partition={partition}", f"runtime={runtime}", "dataset=cora"])
+    assert (config.method.name, config.partition.name, config.runtime.name) == (method, partition, runtime)
+
+
+def test_training_is_as_long_as_the_paper_trains_unless_told_otherwise() -> None:
+    for dataset, rounds, epochs in (("cora", 100, 1), ("photo", 200, 2), ("computers", 200, 3)):
+        federation = composed_config([f"dataset={dataset}"])[0].federation
+        assert (federation.rounds, federation.local_epochs) == (rounds, epochs)
+    assert composed_config(["dataset=photo", "federation.rounds=7"])[0].federation.rounds == 7
+
+
+def test_data_lies_where_the_environment_or_the_override_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBFL_DATA", "/here/it/is")
+    assert composed_config([])[0].data.root == Path("/here/it/is")
+    assert composed_config(["data.root='~/graphs'"])[0].data.root == Path.home() / "graphs"
+    monkeypatch.delenv("SUBFL_DATA")
+    assert composed_config([])[0].data.root == Path.home() / ".cache" / "subfl"
+
+
+def test_the_run_directory_is_hydras() -> None:
+    assert composed_config(["hydra.run.dir=/tmp/somewhere/run"])[1] == Path("/tmp/somewhere/run")
+    assert composed_config([])[1].parts[0] == "outputs"
+
+
+def test_composing_does_not_depend_on_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = composed_config(["seed=4"])[0]
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("seed: 99\n")
+    monkeypatch.chdir(tmp_path)
+    assert composed_config(["seed=4"])[0] == before
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "method=fedpubb",
+            "method=fedpubb: there is no such choice; available: fedavg, fedpub, fedpub_released, local",
+        ),
+        ("dataset=corra", "dataset=corra: there is no such choice; available: "),
+        ("partition.clientz=3", "partition.clientz: there is no such setting"),
+        ("clients=3", "clients: there is no such setting"),
+        ("methods=fedavg", "methods: there is no such setting"),
+        ("partition=given", "partition.file: a value is required"),
+        ("method=local method.tau=1", "method.tau: there is no such setting"),
+        ("seed=[1", ""),
+        ("seed", ""),
+        ("=3", ""),
+        ("seed=${nowhere}", ""),
+        ("federation.rounds=${oc.env:SUBFL_NOT_SET}", ""),
+        ("+seed=3", ""),
+        ("~method", "method"),
+        ("+group/of=nothing", ""),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(SubflError) as error:
+        composed_config(override.split())
+    text = str(error.value)
+    assert text.startswith(sentence) and "\n" not in text and "Search path" not in text and len(text) < 300
+
+
+def test_choices_are_listed_and_nothing_else() -> None:
+    with pytest.raises(SubflError) as error:
+        composed_config(["partition=metiss"])
+    listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
+    assert listed == ["given", "imbalanced", "metis", "overlapping", "random"]
+
+
+def test_a_method_of_ones_own_comes_by_a_search_path(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("defaults: [fedpub, _self_]\nname: mine\ntau: 9\nrandom_blocks: 3\n")
+    config, _ = composed_config([f"hydra.searchpath=[file://{tmp_path}]", "method=mine"])
+    assert (config.method.name, config.method.knobs["tau"], config.method.knobs["random_blocks"]) == ("mine", 9, 3)

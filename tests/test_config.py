@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from clients.masked import MaskedClient
+from strategies.fedpub import FedPub
+from subfl_flower.composition import composed_config
+from subfl_flower.config import Config, Ray, load_class, settings_of, validate
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.strategy import CohortStrategy
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    return composed_config([])[0].plain()
+
+
+def changed(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy with one key replaced, or removed where the value is `...`."""
+    copied = copy.deepcopy(values)
+    *parents, last = path.split(".")
+    here = copied
+    for parent in parents:
+        here = here[parent]
+    if value is ...:
+        del here[last]
+    else:
+        here[last] = value
+    return copied
+
+
+def test_the_defaults_are_fed_pub_on_digits_and_survive_json(defaults: dict[str, Any]) -> None:
+    config = validate(defaults)
+    assert (config.method.name, config.dataset.name, config.partition.name) == ("fedpub", "digits", "metis")
+    assert (config.partition.clients, config.federation.rounds, config.runtime.name) == (10, 50, "inline")
+    assert config.plain() == defaults
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("seed", -1, "seed: "),
+        ("seed", "three", "seed: "),
+        ("seed", 1.5, "seed: "),
+        ("seed", ..., "seed: a value is required"),
+        ("sead", 1, "sead: there is no such setting"),
+        ("federation.rounds", 0, "federation.rounds: "),
+        ("federation.local_epochs", -2, "federation.local_epochs: "),
+        ("federation.epochs", 3, "federation.epochs: there is no such setting"),
+        ("partition.clients", 0, "partition.clients: "),
+        ("partition.name", "stars", "partition"),
+        ("partition.file", "x.npz", "partition.file: there is no such setting"),
+        ("dataset.name", "imagenet", "dataset"),
+        ("dataset.train_fraction", 1.0, "dataset.train_fraction: "),
+        ("dataset.neighbours", "many", "dataset.neighbours: "),
+        ("model.dropout", 1.0, "model.dropout: "),
+        ("model.hidden", 0, "model.hidden: "),
+        ("optimizer.lr", 0, "optimizer.lr: "),
+        ("optimizer.lr", float("nan"), "optimizer.lr: "),
+        ("optimizer.lr", float("inf"), "optimizer.lr: "),
+        ("optimizer.weight_decay", -1e-3, "optimizer.weight_decay: "),
+        ("runtime.chunk", 0, "runtime.chunk: "),
+        ("runtime.chunk", "some", "runtime.chunk: "),
+        ("runtime.nodes", -1, "runtime.nodes: "),
+        ("runtime.on_client_failure", "ignore", "runtime.on_client_failure: "),
+        ("runtime.node_timeout", 0, "runtime.node_timeout: "),
+        ("runtime.num_gpus", 1, "runtime.num_gpus: there is no such setting"),
+        ("runtime.name", "cluster", "runtime"),
+        ("record.mixing_every", 0, "record.mixing_every: "),
+        ("record.client_models", "perhaps", "record.client_models: "),
+        ("logger.name", "email", "logger"),
+        ("task.name", "poetry", "task.name: "),
+        ("method.tau", -1, "method.tau: "),
+        ("method.tau", "sharp", "method.tau: "),
+        ("method.tau", float("nan"), "method.tau: "),
+        ("method.tau", float("inf"), "method.tau: "),
+        ("method.mask_l1", -1e-6, "method.mask_l1: "),
+        ("method.mask_lr", 0, "method.mask_lr: "),
+        ("method.proximal", -1, "method.proximal: "),
+        ("method.variant", "fast", "method.variant: "),
+        ("method.random_p_in", 1.5, "method.random_p_in: "),
+        ("method.taw", 1, "method.taw: "),
+        ("method.name", ..., "method.name: a value is required"),
+        ("method.strategy", ..., "method.strategy: a value is required"),
+        ("method.strategy", "strategies.fedpub", "method.strategy: "),
+        ("method.strategy", "strategies.nowhere.Nothing", "method.strategy: cannot import"),
+        ("method.strategy", "strategies.fedpub.Nothing", "method.strategy: cannot import"),
+        ("method.strategy", "", "method.strategy: cannot import"),
+        ("method.strategy", ".", "method.strategy: cannot import"),
+        ("method.strategy", "FedPub", "method.strategy: cannot import"),
+        ("method.strategy", "clients.masked.MaskedClient", "method.strategy: "),
+        ("method.strategy", "flwr.serverapp.strategy.FedAvg", "method.strategy: "),
+        ("method.client", "strategies.fedpub.FedPub", "method.client: "),
+        ("method.client", "flwr.client.NumPyClient", "method.client: "),
+        ("method", None, "method: "),
+        ("model", [1, 2], "model: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_that_names_the_key(
+    defaults: dict[str, Any], path: str, value: Any, sentence: str
+) -> None:
+    with pytest.raises(SubflError) as error:
+        validate(changed(defaults, path, value))
+    text = str(error.value)
+    assert text.startswith(sentence) and "\n" not in text and len(text) < 400
+
+
+def test_a_sentence_says_what_was_found_and_what_is_allowed(defaults: dict[str, Any]) -> None:
+    with pytest.raises(SubflError, match=r"method\.tau: .*greater than or equal to 0.*auto.*-1"):
+        validate(changed(defaults, "method.tau", -1))
+    with pytest.raises(SubflError, match=r"method\.taw: .*mask_l1.*tau"):
+        validate(changed(defaults, "method.taw", -1))
+
+
+def test_overlapping_clients_come_in_fives(defaults: dict[str, Any]) -> None:
+    overlapping = changed(defaults, "partition", {"name": "overlapping", "clients": 12, "seed": 1})
+    with pytest.raises(SubflError, match=r"partition\.clients: must be a multiple of 5.*12"):
+        validate(overlapping)
+
+
+def test_a_runtime_has_its_own_settings(defaults: dict[str, Any]) -> None:
+    ray = changed(defaults, "runtime", {"name": "ray", "num_gpus": 0.25, "address": "ray://host:10001"})
+    config = validate(ray)
+    assert isinstance(config.runtime, Ray) and config.runtime.num_gpus == 0.25 and config.runtime.num_cpus == 1
+    with pytest.raises(SubflError, match=r"runtime\.num_cpus: "):
+        validate(changed(ray, "runtime.num_cpus", 0))
+
+
+def test_a_config_cannot_be_changed(defaults: dict[str, Any]) -> None:
+    config = validate(defaults)
+    for owner, key in ((config, "seed"), (config.federation, "rounds"), (config.method, "name")):
+        with pytest.raises(pydantic.ValidationError):
+            setattr(owner, key, 3)
+    assert isinstance(config, Config)
+
+
+def test_a_methods_knobs_go_to_the_class_that_knows_them(defaults: dict[str, Any]) -> None:
+    method = validate(changed(changed(defaults, "method.tau", 4), "method.mask_l1", 0.5)).method
+    assert settings_of(FedPub, method).tau == 4
+    assert settings_of(MaskedClient, method).mask_l1 == 0.5
+    assert "mask_l1" not in FedPub.Settings.model_fields and "tau" not in MaskedClient.Settings.model_fields
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ("raise RuntimeError('no licence')", "mine_raises.Mine"),
+        ("import nothing_of_that_name", "mine_imports.Mine"),
+        ("def broken(:", "mine_syntax.Mine"),
+        ("Mine = 3", "mine_value.Mine"),
+    ],
+)
+def test_a_users_module_that_cannot_be_used_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, path: str
+) -> None:
+    (tmp_path / f"{path.split('.')[0]}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SubflError, match=r"method\.client: .*mine_"):
+        load_class(path, CohortClient, "method.client")
+    sys.modules.pop(path.split(".")[0], None)
+
+
+def test_a_class_is_found_by_its_path() -> None:
+    assert load_class("strategies.fedpub.FedPub", CohortStrategy, "method.strategy") is FedPub
