@@ -103,7 +103,7 @@ def _run_job(composed: DictConfig) -> str:
     config = validated(composed)
     directory = Path(HydraConfig.get().runtime.output_dir)
 
-    from subfl_flower.runtime.simulation import simulate
+    from subfl_flower.simulation import simulate
 
     summary = simulate(config, directory)
     test = summary.get("test_at_best_validation")

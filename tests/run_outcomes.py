@@ -14,7 +14,7 @@ import numpy as np
 
 from subfl_flower.composition import composed_config
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.simulation import simulate
+from subfl_flower.simulation import simulate
 
 SUBFL = Path(sys.executable).with_name("subfl")
 SMALL_DIGITS = ("dataset=digits", "model.hidden=16", "method.random_blocks=2", "method.random_block_nodes=20")

@@ -72,7 +72,7 @@ def test_without_dropout_the_floor_takes_the_steps_of_the_app(
     expected = [record["train_loss"] for record in app.rounds]
     found = [record.train_loss for record in history]
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert found[-1] < 0.9 * found[0]
+    assert found[-1] < found[0] - 0.05
     # A node in thousands may lie on the border between two classes.
     np.testing.assert_allclose(
         [record.test for record in history], [record["test"] for record in app.rounds], atol=2e-3

@@ -133,3 +133,23 @@ def test_a_reply_that_cannot_be_read_is_the_failure_of_its_clients() -> None:
     updates = one_round(app).updates
     assert updates is not None and set(updates.failures) == {11, 14}
     assert updates.positions.tolist() == [0, 2, 3]
+
+
+def test_bytes_up_are_each_clients_own() -> None:
+    """Client 10 + p sends p values of 300, and a bit for each and for the line."""
+    sound = client_app()
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = sound(message, context)
+        clients = reply.content.config_records[OUTCOME]["clients"]
+        mostly_zero = np.array([[1.0] * (c - 10) + [0.0] * (310 - c) for c in clients], dtype=np.float32)  # type: ignore
+        packed = pack({"w": unpack(reply.content)["w"], "x": mostly_zero})
+        packed.into(reply.content)
+        reply.content.config_records[OUTCOME]["bytes"] = packed.bytes_per_client.tolist()
+        return reply
+
+    updates = one_round(app, reverse=True).updates
+    assert updates is not None and updates.failures == {}
+    assert updates.bytes_up.tolist() == [8 + 1, *(8 + 1 + 38 + 4 * p for p in (1, 2, 3, 4))]

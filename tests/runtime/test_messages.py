@@ -100,17 +100,6 @@ def test_lines_of_zeros_cost_one_bit_each() -> None:
     assert pack({"w": values}).bytes_per_client.tolist() == [10 + 20 * 16 // 8 + 20 * 16 * 4]
 
 
-def test_lines_without_an_entry_cost_one_bit() -> None:
-    values = np.zeros((1, 16, 30), dtype=np.float32)
-    values[0, 3, :4] = 1
-    values[0, 9, 29] = 1
-    packed = pack({"w": values})
-    assert packed.bytes_per_client.tolist() == [2 + 8 + 5 * 4]  # 16 lines, 60 entries, 5 values
-    record = RecordDict()
-    packed.into(record)
-    np.testing.assert_array_equal(unpack(record)["w"], values)
-
-
 def test_one_row_for_all_is_stored_once_and_counted_for_each() -> None:
     row = np.arange(300, dtype=np.float32)
     packed = pack({"w": np.broadcast_to(row, (50, 300))})
