@@ -238,9 +238,10 @@ class SubgraphClient(CohortClient):
             # Stored plus one, so that the zero of a new state is below any accuracy.
             score = 1.0 + float(torch.nan_to_num(validation[row], nan=0.0))
             if score > float(state["best_validation"][position]):
-                state["best_validation"][position] = score
-                for name, value in effective.items():
-                    state[f"best.{name}"][position].copy_(value[row])
+                with state.replacing(position):
+                    state["best_validation"][position] = score
+                    for name, value in effective.items():
+                        state[f"best.{name}"][position].copy_(value[row])
 
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """Each client's model at its best validation round, as used outside training, by client id."""

@@ -86,7 +86,7 @@ class FedPub(MixingStrategy):
                 share = mix(matrix, {name: used.astype(np.float32)})[name]
                 # Where nobody sent a weight its sum is zero, too.
                 mixed[name] /= np.maximum(share, np.finfo(np.float32).tiny)
-            if name == "conv1.weight":
+            if name == "conv1.weight" and "wanted_features" in updates.arrays:
                 used |= updates.arrays["wanted_features"].astype(bool)[:, :, None]
             mixed[name][replied] *= used
         return mixed

@@ -25,10 +25,14 @@ _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 
 
 class _Jobs:
-    """What the jobs of this process came to."""
+    """What the jobs of this process came to.
+
+    Exceptions are kept here instead of leaving a job: Hydra would print lines of its own about them.
+    """
 
     def __init__(self) -> None:
         self.errors: list[SubflError] = []
+        self.crash: Exception | None = None
         self.failed: list[str] = []
         self.interrupted = False
 
@@ -60,16 +64,16 @@ def _train(arguments: list[str]) -> int:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             status = _run_job(composed)
-        except SubflError as error:
-            # Hydra would print a line of its own about an exception that leaves a job.
-            jobs.errors.append(error)
-            if not sweeping:
-                return
-            # A sweep goes on; what failed is said now, recorded in the job's folder and counted at the end.
-            name = " ".join(HydraConfig.get().overrides.task)
-            jobs.failed.append(f"{name}: {error}")
-            print(f"subfl: job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
-            _record_failure(Path(HydraConfig.get().runtime.output_dir), composed, str(error))
+        except Exception as error:
+            if isinstance(error, SubflError):
+                jobs.errors.append(error)
+            else:  # a bug, of ours or of a user's class: its stack trace is shown at the end
+                jobs.crash = error
+            if sweeping:  # the sweep goes on; the failure is said, recorded in the job's folder and counted at the end
+                name = " ".join(HydraConfig.get().overrides.task)
+                jobs.failed.append(f"{name}: {error}")
+                print(f"subfl: job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
+                _record_failure(Path(HydraConfig.get().runtime.output_dir), composed, str(error))
         else:
             if status == "interrupted":
                 jobs.interrupted = True
@@ -81,14 +85,20 @@ def _train(arguments: list[str]) -> int:
     # Hydra prints its own stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["subfl", *arguments]
+    sys.path.append(str(Path.cwd()))  # a method's YAML or override may name classes of the user's own
     try:
         with readable_errors():
             hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
     except SubflError as error:
         print(f"subfl: {error}", file=sys.stderr)
         return _BAD_INPUT
+    except OSError as error:  # Hydra makes the run's folder
+        print(f"subfl: hydra.run.dir: {error}; choose a folder that can be written", file=sys.stderr)
+        return _BAD_INPUT
     except KeyboardInterrupt:
         return _INTERRUPTED
+    if jobs.crash is not None:
+        raise jobs.crash
     if jobs.errors and not jobs.failed:
         print(f"subfl: {jobs.errors[0]}", file=sys.stderr)
         return _FAILED if isinstance(jobs.errors[0], RunFailure) else _BAD_INPUT

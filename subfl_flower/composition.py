@@ -55,10 +55,10 @@ def validated(composed: DictConfig) -> Config:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise for a wrong override into one sentence."""
+    """Turn what Hydra and OmegaConf raise for a wrong override into one sentence; no run happens inside."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SubflError(_sentence(error)) from None
 
 
@@ -66,7 +66,11 @@ def _sentence(error: Exception) -> str:
     text = str(error) or str(error.__cause__ or type(error).__name__)
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"{match[1]}: there is no such setting"
-    if match := re.search(r"Could not find '([^']+)'\s+Available options in '[^']+':\s+(.*)", text, re.DOTALL):
+    if match := re.search(
+        r"Could not find '([^']+)'\s+Available options in '[^']+':\s+(.*?)(?:\n\s*\n|Config search path|$)",
+        text,
+        re.DOTALL,
+    ):
         group, _, choice = match[1].rpartition("/")
         return f"{group}={choice}: there is no such choice; available: {', '.join(match[2].split())}"
     if match := re.search(r"Could not override '?([\w/]+)'?[.,]? ?No match in the defaults list", text):

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from flwr.client import NumPyClient
-from flwr.serverapp.strategy import Strategy
 from pydantic import BaseModel, ConfigDict, Field
 
 from subfl_flower.data.datasets import Dataset
 from subfl_flower.data.partitions import Partition
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.loggers import LoggerSettings
+from subfl_flower.runtime.strategy import CohortStrategy
 
 
 class Section(BaseModel):
     """A section of the configuration: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -148,8 +148,9 @@ def load_class(path: str, base: type[Any], key: str) -> type[Any]:
     module_name, _, class_name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SubflError(f"{key}: cannot import {path!r} ({error}); give the dotted path of a class") from error
+    except Exception as error:  # a module of the user's own may raise anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SubflError(f"{key}: cannot import {path!r} ({reason}); give the dotted path of a class") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise SubflError(f"{key}: {path!r} is not a subclass of {base.__name__}")
     return found
@@ -168,8 +169,8 @@ def validate(composed: Mapping[str, Any]) -> Config:
         config = Config.model_validate(composed)
     except pydantic.ValidationError as error:
         raise SubflError(_sentence(error, composed)) from None
-    strategy = load_class(config.method.strategy, Strategy, "method.strategy")
-    client = load_class(config.method.client, NumPyClient, "method.client")
+    strategy = load_class(config.method.strategy, CohortStrategy, "method.strategy")
+    client = load_class(config.method.client, CohortClient, "method.client")
     known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
     for key in config.method.knobs:
         if key not in known:

@@ -18,7 +18,7 @@ from subfl_flower.config import Config, Inline, Ray
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.node import forget_nodes
+from subfl_flower.runtime.node import compute_device, forget_nodes
 
 
 def simulate(config: Config, directory: Path) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def simulate(config: Config, directory: Path) -> dict[str, Any]:
 def _simulate_inline(config: Config, runtime: Inline, directory: Path, stop: threading.Event) -> dict[str, Any]:
     from subfl_flower.client_app import app
 
+    compute_device(config.runtime.device)
     threads = torch.get_num_threads()
     num_nodes = 1 if runtime.nodes == "auto" else runtime.nodes
     try:
@@ -57,7 +58,7 @@ def _simulate_with_ray(config: Config, runtime: Ray, directory: Path, stop: thre
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     flower_log = logging.getLogger("flwr")
     level = flower_log.level
-    flower_log.setLevel(logging.ERROR)
+    flower_log.setLevel(logging.CRITICAL)  # what a client raised is reported by the run itself
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,5 +100,12 @@ def _backend(runtime: Ray) -> dict[str, Any]:
         init["num_cpus"] = runtime.total_cpus or os.cpu_count()
     return {
         "init_args": init,
-        "client_resources": {"num_cpus": runtime.num_cpus, "num_gpus": runtime.num_gpus},
+        # An actor whose process died is started again and its message tried once more; else it would fail every later
+        # message, too.
+        "client_resources": {
+            "num_cpus": runtime.num_cpus,
+            "num_gpus": runtime.num_gpus,
+            "max_restarts": -1,
+            "max_task_retries": 1,
+        },
     }

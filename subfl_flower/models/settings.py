@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class ModelSettings(BaseModel):
     """A GCN: `layers` graph convolutions of width `hidden`, ReLU and dropout after each, a linear classifier."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["gcn"]
     hidden: int = Field(default=128, ge=1)
@@ -25,7 +25,7 @@ class OptimizerSettings(BaseModel):
     gradient (the row of a feature that a client never sees) to whole steps of the learning rate.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: Literal["adam"]
     lr: float = Field(default=0.01, gt=0)

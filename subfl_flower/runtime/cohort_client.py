@@ -30,7 +30,7 @@ class CohortClient(NumPyClient, ABC):
     class Settings(BaseModel):
         """No knobs."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
+        model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     extra_uploads: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays that `fit` returns after the parameters."""

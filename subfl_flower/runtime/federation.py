@@ -12,21 +12,23 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore import log
 
 from subfl_flower.config import Config, load_class, settings_of
 from subfl_flower.data.prepared import prepare
-from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.errors import RunFailure
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.progress import RunProgress
-from subfl_flower.runtime.roster import Roster, collect_roster
+from subfl_flower.runtime.roster import Roster, collect_roster, describe_error
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
 from subfl_flower.seeding import shared_generator
@@ -162,7 +164,8 @@ def _export(grid: Grid, roster: Roster, run: ConfigRecord) -> None:
     replies = grid.send_and_receive([Message(RecordDict({RUN: run}), node, "query.export") for node in nodes])
     for reply in replies:
         if reply.has_error():
-            raise SubflError(f"the clients' models could not be written: {reply.error.reason}")
+            # The training is finished and recorded; a model that cannot be written does not undo it.
+            log(WARNING, "the models of a node's clients were not written: %s", describe_error(reply))
 
 
 def _about(config: Config, num_clients: int) -> dict[str, Any]:

@@ -118,10 +118,11 @@ def _roster(answers: dict[int, ConfigRecord], num_clients: int) -> Roster:
 
 
 def describe_error(reply: Message) -> str:
-    """The reason of an error reply, without the class name that Flower wraps it in."""
+    """The reason of an error reply in one line, without the class name that Flower wraps it in."""
     reason = reply.error.reason or f"error code {reply.error.code}"
     _, separator, inner = reason.partition(":<'")
-    return inner.removesuffix("'>") if separator else reason
+    lines = (inner.removesuffix("'>") if separator else reason).strip().splitlines()
+    return lines[0] if lines else reason
 
 
 def _ids(answer: ConfigRecord) -> list[int]:

@@ -92,10 +92,16 @@ class CohortState:
         chosen: slice | Tensor = slice(first, first + count) if adjacent else torch.tensor(positions)
         rows = {name: self._tensors[name][chosen].to(device, copy=True) for name in self._names(names)}
         yield rows
-        condition[chosen] = _BUSY
-        for name, values in rows.items():
-            self._tensors[name][chosen] = values.to(self.buffer.device)
-        condition[chosen] = _READY
+        with self.replacing(chosen):
+            for name, values in rows.items():
+                self._tensors[name][chosen] = values.to(self.buffer.device)
+
+    @contextmanager
+    def replacing(self, chosen: slice | int | Tensor) -> Iterator[None]:
+        """Mark rows as torn for as long as the block writes to them."""
+        self._tensors[_CONDITION][chosen] = _BUSY
+        yield
+        self._tensors[_CONDITION][chosen] = _READY
 
 
 def buffer_size(num_clients: int, shapes: Shapes) -> int:

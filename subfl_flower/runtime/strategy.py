@@ -61,7 +61,7 @@ class CohortStrategy(Strategy):
     class Settings(BaseModel):
         """No knobs."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
+        model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __init__(self, settings: Settings, roster: Roster, initial: Stack) -> None:
         self.settings = settings
