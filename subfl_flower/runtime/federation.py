@@ -27,6 +27,7 @@ from subfl_flower.errors import RunFailure
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.runtime.loggers import build_loggers
+from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.progress import RunProgress
 from subfl_flower.runtime.roster import Roster, collect_roster, describe_error
 from subfl_flower.runtime.run_directory import RunDirectory
@@ -56,6 +57,7 @@ def run_federation(
         SubflError: the data cannot be prepared, a node cannot be reached, or a client failed and
             ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
     """
+    keep_freed_memory()
     partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
     loggers = build_loggers(config.logger)
     records = RunDirectory.create(directory)

@@ -18,6 +18,7 @@ from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.state import ContextStore, MappedStore, MemoryStore, StateStore
 
 
@@ -32,6 +33,7 @@ class Node:
     """
 
     def __init__(self, config: Config, directory: Path, position: int, num_nodes: int) -> None:
+        keep_freed_memory()
         self.config = config
         self.directory = directory
         self.position = position
