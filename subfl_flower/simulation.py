@@ -19,6 +19,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.node import compute_device, forget_nodes
+from subfl_flower.runtime.prompt_delivery import deliver_promptly
 
 
 def simulate(config: Config, directory: Path) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def _simulate_with_ray(config: Config, runtime: Ray, directory: Path, stop: thre
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         grid.pull_interval = 0.005  # type: ignore[attr-defined]
+        deliver_promptly(grid)
         summaries.append(run_federation(grid, config, directory, stop))
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
