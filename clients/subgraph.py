@@ -11,6 +11,7 @@ leaves the plain local step of FedAvg (McMahan et al., 2017), ``proximal`` = µ/
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.seeding import client_generator
 
 Shapes = dict[str, tuple[int, ...]]
+
+# What was received is a read-only view of the message's bytes, and nothing writes to it.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 class SubgraphClient(CohortClient):
@@ -263,14 +267,7 @@ def _rows(stack: Mapping[str, np.ndarray], rows: list[int]) -> dict[str, Tensor]
     """Some rows of a stack as tensors, without a copy where they lie side by side."""
     adjacent = rows == list(range(rows[0], rows[0] + len(rows)))
     chosen: Any = slice(rows[0], rows[0] + len(rows)) if adjacent else rows
-    return {name: torch.from_numpy(_writable(values[chosen])) for name, values in stack.items()}
-
-
-def _writable(values: np.ndarray) -> np.ndarray:
-    """The same memory, marked writable: PyTorch warns of read-only arrays, which nothing here writes to."""
-    if values.flags.writeable:
-        return values
-    return values.copy()
+    return {name: torch.from_numpy(values[chosen]) for name, values in stack.items()}
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

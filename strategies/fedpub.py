@@ -24,6 +24,9 @@ from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 from subfl_flower.similarity.functional import cosine_similarity
 
+# Entries of a client's weights that are mixed at once.
+_BLOCK = 4096
+
 
 class FedPub(MixingStrategy):
     """Similarity-weighted averages, one a client."""
@@ -72,23 +75,45 @@ class FedPub(MixingStrategy):
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """Each client's average; what a client does not use is not sent back to it."""
-        stacks = {name: updates.arrays[name] for name in self.initial}
-        mixed = mix(matrix, stacks)
-        everyone = len(updates.positions) == len(self.roster)
-        replied: slice | np.ndarray = slice(None) if everyone else updates.positions
-        for name, sent in stacks.items():
-            used = sent != 0
-            if sent.ndim < 3 or used.all():  # masks are on weight matrices; a bias of zero is a value like any other
+        mixed: Stack = {}
+        for name in self.initial:
+            sent = updates.arrays[name]
+            # Masks are on weight matrices; a bias of zero is a value like any other.
+            if sent.ndim < 3 or all(client.all() for client in sent):
+                mixed |= mix(matrix, {name: sent})
                 continue
-            if not mixed[name].flags.writeable:
-                mixed[name] = mixed[name].copy()
+            wanted = updates.arrays.get("wanted_features") if name == "conv1.weight" else None
+            mixed[name] = self._mixed_where_used(matrix.astype(np.float32), sent, wanted, updates.positions)
+        return mixed
+
+    def _mixed_where_used(
+        self, matrix: np.ndarray, sent: np.ndarray, wanted_rows: np.ndarray | None, positions: np.ndarray
+    ) -> np.ndarray:
+        """M times a pruned weight matrix, for each client only the entries that it uses; by blocks that stay in cache.
+
+        Args:
+            matrix: M [K, A].
+            sent: [A, rows, columns], zero where pruned.
+            wanted_rows: [A, rows], 1 where a client also wants what others know of a row that it did not send.
+            positions: of the A clients among the K.
+        """
+        everyone = len(positions) == len(matrix)
+        mixed = np.empty((len(matrix), *sent.shape[1:]), dtype=np.float32)
+        step = max(1, _BLOCK // sent.shape[2])
+        for rows in (slice(start, start + step) for start in range(0, sent.shape[1], step)):
+            used = (sent[:, rows] != 0).astype(np.float32)
+            block = mix(matrix, {"": sent[:, rows]})[""]
             if self.settings.missing == "owners":
-                share = mix(matrix, {name: used.astype(np.float32)})[name]
+                share = mix(matrix, {"": used})[""]
                 # Where nobody sent a weight its sum is zero, too.
-                mixed[name] /= np.maximum(share, np.finfo(np.float32).tiny)
-            if name == "conv1.weight" and "wanted_features" in updates.arrays:
-                used |= updates.arrays["wanted_features"].astype(bool)[:, :, None]
-            mixed[name][replied] *= used
+                block = block / np.maximum(share, np.finfo(np.float32).tiny)
+            if wanted_rows is not None:
+                np.maximum(used, wanted_rows[:, rows, None], out=used)
+            if everyone:
+                np.multiply(block, used, out=mixed[:, rows])
+            else:
+                mixed[:, rows] = block
+                mixed[positions, rows] *= used
         return mixed
 
 
