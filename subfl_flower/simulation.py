@@ -13,6 +13,7 @@ import flwr.simulation
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from threadpoolctl import threadpool_limits
 
 from subfl_flower.config import Config, Inline, Ray
 from subfl_flower.errors import SubflError
@@ -62,7 +63,8 @@ def _simulate_with_ray(config: Config, runtime: Ray, directory: Path, stop: thre
     level = flower_log.level
     flower_log.setLevel(logging.CRITICAL)  # what a client raised is reported by the run itself
     try:
-        with warnings.catch_warnings():
+        # BLAS threads of this process keep spinning after a product, on the cores that the actors need.
+        with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             flwr.simulation.run_simulation(
                 server_app=server_app,
