@@ -54,8 +54,8 @@ class MaskedClient(FunctionalClient):
         """
 
         masks: bool = True
-        mask_l1: float = Field(default=1e-5, ge=0)
-        mask_threshold: float = Field(default=0.1, ge=0)
+        mask_l1: float = Field(default=5e-6, ge=0)
+        mask_threshold: float = Field(default=0.7, ge=0)
         mask_lr: float = Field(default=1.0, gt=0)
         weight_decay: float | None = Field(default=0.0, ge=0)
         variant: Literal["paper", "released"] = "paper"

@@ -5,7 +5,7 @@ only difference between the stores:
 
 - `MemoryStore`: in the process. For a runtime that stays in one process.
 - `MappedStore`: a file mapped into memory. Whichever of a machine's processes gets a node's next message goes on in the
-  same pages; nothing is copied or sent.
+  same pages; nothing is sent.
 - `ContextStore`: in Flower's ``Context.state``, which travels with every message: for actors on several machines.
 
 A client is worked on in a copy of its rows, which replaces them when the work has succeeded: a client that fails
