@@ -98,6 +98,14 @@ def test_what_a_pruned_weight_counts_for_and_that_it_does_not_go_back(missing: s
     np.testing.assert_allclose(strategy.instructions(2, [0, 1])["conv1.weight"], received, rtol=1e-6)
 
 
+def test_with_a_client_away_what_the_others_pruned_does_not_go_back_to_them() -> None:
+    strategy = fedpub(10, 60, 30, similarity="none", missing="owners")
+    strategy.aggregate(sent([0, 2], 3, conv1__weight=PRUNED, **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
+    # As in the test above, client 2 in client 1's place; the absent client's mask is unknown, it gets every average.
+    expected = [[[2, 0], [7, 3]], [[2, 0], [7, 3]], [[0, 0], [7, 3]]]
+    np.testing.assert_allclose(strategy.instructions(2, [0, 1, 2])["conv1.weight"], expected, rtol=1e-6)
+
+
 def test_owners_of_a_personal_average_are_weighted_by_their_own_row() -> None:
     strategy = fedpub(1, 1, 1, tau=1)
     weights = [[[1, 1], [1, 1]], [[3, 0], [3, 3]], [[5, 5], [0, 5]]]
