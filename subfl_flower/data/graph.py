@@ -59,6 +59,8 @@ class ClientGraph:
         labels: int64 `[nodes]`, -1 where unlabelled; None without labels.
         num_classes: number of classes of the whole data set; 0 without labels.
         roles: int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none.
+        shareable: bool `[nodes]`: the nodes that the client may speak of to others, under a keyed hash of
+            their ids. In a prepared partition: those that more than one client holds.
     """
 
     client_id: int
@@ -68,6 +70,7 @@ class ClientGraph:
     labels: np.ndarray | None
     num_classes: int
     roles: np.ndarray
+    shareable: np.ndarray
 
     @property
     def num_nodes(self) -> int:

@@ -21,7 +21,7 @@ from subfl_flower.data.storage import (
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever the same settings would give other files."""
 
 _METADATA, _GRAPH, _CROSS_EDGES = "metadata.json", "global.safetensors", "cross_edges.safetensors"
@@ -148,10 +148,10 @@ def write_partition(
         described: what else the metadata is to hold: the schema, the settings, `overlapping`.
     """
     write_graph(directory / _GRAPH, graph, roles)
-    cutter = SubgraphCutter(graph, roles)
+    cutter = SubgraphCutter(graph, roles, assignments)
     clients = []
-    for client_id, nodes in enumerate(assignments):
-        client = cutter.cut(client_id, nodes)
+    for client_id in range(len(assignments)):
+        client = cutter.cut(client_id)
         write_client_graph(directory / client_file(client_id), client)
         counts = np.bincount(client.roles + 1, minlength=4)[1:]
         clients.append(

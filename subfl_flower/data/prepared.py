@@ -70,7 +70,7 @@ def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Pat
         "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
         "partition": partition.model_dump(mode="json"),
         "fingerprints": [dataset.raw_fingerprint(root), partition.raw_fingerprint()],
-        "pymetis": version("pymetis"),
+        "packages": {package: version(package) for package in ("pymetis", "networkx")},
     }
 
 

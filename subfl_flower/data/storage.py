@@ -69,6 +69,7 @@ def write_client_graph(path: Path, client: ClientGraph) -> None:
         "node_ids": client.node_ids,
         "edge_index": client.edge_index,
         "roles": client.roles,
+        "shareable": client.shareable,
     }
     if client.labels is not None:
         tensors["labels"] = client.labels
@@ -91,6 +92,7 @@ def read_client_graph(path: Path) -> ClientGraph:
             labels=tensors.get("labels"),
             num_classes=sizes["num_classes"],
             roles=tensors["roles"],
+            shareable=tensors["shareable"],
         )
     except KeyError as error:
         raise SubflError(f"{path} does not hold a client's graph: {error} is missing") from error

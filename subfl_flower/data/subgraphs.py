@@ -16,11 +16,14 @@ class SubgraphCutter:
     Args:
         graph: the global graph.
         roles: int8 `[nodes]`.
+        assignments: for every client the ids of its nodes, int64 `[n]`, ascending.
     """
 
-    def __init__(self, graph: Graph, roles: np.ndarray) -> None:
+    def __init__(self, graph: Graph, roles: np.ndarray, assignments: list[np.ndarray]) -> None:
         self._graph = graph
         self._roles = roles
+        self._assignments = assignments
+        self._shareable = np.bincount(np.concatenate(assignments), minlength=graph.num_nodes) > 1
         degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes)
         starts = np.concatenate([[0], np.cumsum(degrees)])
         # Each entry is the edge's position plus one, because a stored zero may be dropped.
@@ -29,9 +32,9 @@ class SubgraphCutter:
         )
         self._held = np.zeros(graph.num_edges, dtype=bool)
 
-    def cut(self, client_id: int, node_ids: np.ndarray) -> ClientGraph:
-        """The subgraph that `node_ids` (int64 `[n]`, ascending) induce."""
-        graph = self._graph
+    def cut(self, client_id: int) -> ClientGraph:
+        """The subgraph that a client's nodes induce; shareable are the nodes that another client holds too."""
+        graph, node_ids = self._graph, self._assignments[client_id]
         induced = self._positions[node_ids][:, node_ids].tocoo()
         order = np.argsort(induced.data)  # global (row, column) order is also the local one: ids ascend
         self._held[induced.data - 1] = True
@@ -44,6 +47,7 @@ class SubgraphCutter:
             labels=None if graph.labels is None else graph.labels[node_ids],
             num_classes=graph.num_classes,
             roles=self._roles[node_ids],
+            shareable=self._shareable[node_ids],
         )
 
     def cross_edges(self) -> np.ndarray:

@@ -37,10 +37,10 @@ def test_subgraphs_and_cross_edges_by_brute_force() -> None:
     roles = random_roles(graph.labels, 0.3, 0)
     generator = np.random.default_rng(5)
     assignments = [np.sort(generator.choice(40, size, replace=False)) for size in (15, 1, 22, 9)]  # overlap, gaps
-    cutter = SubgraphCutter(graph, roles)
+    cutter = SubgraphCutter(graph, roles, assignments)
     together: set[tuple[int, int]] = set()
     for client_id, nodes in enumerate(assignments):
-        client = cutter.cut(client_id, nodes)
+        client = cutter.cut(client_id)
         expected = sorted((a, b) for a in nodes.tolist() for b in nodes.tolist() if network.has_edge(a, b) and a != b)
         together |= set(expected)
         assert [tuple(edge) for edge in client.node_ids[client.edge_index].T.tolist()] == expected
@@ -50,6 +50,8 @@ def test_subgraphs_and_cross_edges_by_brute_force() -> None:
         np.testing.assert_array_equal(client.features, graph.features[nodes])
         np.testing.assert_array_equal(client.labels, graph.labels[nodes])
         np.testing.assert_array_equal(client.roles, roles[nodes])
+        held_by_others = np.concatenate([other for i, other in enumerate(assignments) if i != client_id])
+        assert client.shareable.tolist() == [node in held_by_others for node in nodes]
         assert client.num_train == sum(1 for node in nodes if roles[node] == 0)
         assert (client.client_id, client.num_classes, client.edge_index.dtype) == (
             client_id,

@@ -10,14 +10,17 @@ from random_graphs import graph_of
 
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions import (
+    DirichletPartition,
     ImbalancedPartition,
+    LouvainPartition,
     MetisPartition,
     OverlappingPartition,
+    OverlapRatePartition,
     PartitionSettings,
     RandomPartition,
 )
 from subfl_flower.data.partitions.imbalanced import geometric_sizes
-from subfl_flower.data.partitions.metis import metis_parts
+from subfl_flower.data.partitions.metis import metis_parts, metis_split
 from subfl_flower.errors import SubflError
 
 few = settings(max_examples=20, deadline=None)
@@ -33,7 +36,7 @@ graphs = st.integers(120, 200).flatmap(
     graphs,
     st.integers(1, 5),
     st.integers(0, 3),
-    st.sampled_from([MetisPartition, RandomPartition, ImbalancedPartition]),
+    st.sampled_from([MetisPartition, RandomPartition, ImbalancedPartition, LouvainPartition, DirichletPartition]),
 )
 def test_disjoint_partitions_cover_every_node_once(
     graph, clients: int, seed: int, partitioner: type[PartitionSettings]
@@ -68,6 +71,24 @@ def test_metis_finds_two_cliques_and_follows_its_seed() -> None:
     assert (first != other).any()
 
 
+def test_metis_split_divides_the_induced_subgraph() -> None:
+    graph = graph_of(nx.ring_of_cliques(4, 6))
+    nodes = np.concatenate([np.arange(6), np.arange(12, 18), np.arange(18, 24)])  # the first, third and fourth clique
+    divided = metis_split(graph, nodes, 3, 1)
+    assert sorted(part.tolist() for part in divided) == [list(range(6)), list(range(12, 18)), list(range(18, 24))]
+
+
+def test_metis_split_leaves_no_part_empty_while_there_are_nodes() -> None:
+    graph = graph_of(nx.path_graph(30))
+    with pytest.raises(SubflError, match="METIS left"):
+        metis_parts(graph, 29, 1234, "parts")
+    divided = metis_split(graph, np.arange(30), 29, 1234)
+    assert sorted(part.size for part in divided) == [1] * 28 + [2]
+    np.testing.assert_array_equal(np.sort(np.concatenate(divided)), np.arange(30))
+    assert [part.tolist() for part in metis_split(graph, np.array([3, 8]), 4, 0)] == [[3], [8], [], []]
+    assert [part.tolist() for part in metis_split(graph, np.arange(0), 2, 0)] == [[], []]
+
+
 def test_random_sizes_differ_by_at_most_one() -> None:
     assigned = RandomPartition(clients=7).assign(graph_of(nx.path_graph(52)))
     assert sorted(nodes.size for nodes in assigned) == [7, 7, 7, 7, 8, 8, 8]
@@ -95,6 +116,12 @@ def test_imbalanced_default_is_about_eight_to_one() -> None:
     ("make", "sentence"),
     [
         (lambda: OverlappingPartition(clients=12), "multiple of 5 .*not 12"),
+        (lambda: OverlapRatePartition(clients=12), "multiple of 5 .*not 12"),
+        (lambda: OverlapRatePartition(rate=1.1), "less than or equal to 1"),
+        (lambda: OverlapRatePartition(rate=-0.1), "greater than or equal to 0"),
+        (lambda: LouvainPartition(resolution=0), "greater than 0"),
+        (lambda: DirichletPartition(alpha=0), "greater than 0"),
+        (lambda: DirichletPartition(min_nodes=0), "greater than or equal to 1"),
         (lambda: MetisPartition(clients=0), "clients"),
         (lambda: MetisPartition(clents=3), "clents"),
         (lambda: ImbalancedPartition(clients=3, groups=[[0], [1]]), "lists 2 groups for partition.clients=3"),
@@ -117,6 +144,8 @@ def test_impossible_settings_are_refused(make, sentence: str) -> None:
     [
         (MetisPartition(clients=11), 10, "partition.clients=11 is more than the 10 nodes"),
         (RandomPartition(clients=11), 10, "partition.clients=11 is more than the 10 nodes"),
+        (LouvainPartition(clients=11), 10, "partition.clients=11 is more than the 10 nodes"),
+        (DirichletPartition(clients=3, min_nodes=4), 11, "clients=3 with partition.min_nodes=4 .* than the 11 nodes"),
         (ImbalancedPartition(clients=3), 10, "partition.parts=12 is more than the 10 nodes"),
         (MetisPartition(clients=29), 30, r"METIS left \d+ of partition.clients=29 parts of 30 nodes empty"),
         (OverlappingPartition(clients=10), 3, "METIS part . has a single node"),

@@ -17,10 +17,13 @@ from subfl_flower.data.datasets import (
     StochasticBlockModelDataset,
 )
 from subfl_flower.data.partitions import (
+    DirichletPartition,
     GivenPartition,
     ImbalancedPartition,
+    LouvainPartition,
     MetisPartition,
     OverlappingPartition,
+    OverlapRatePartition,
     PartitionSettings,
     RandomPartition,
 )
@@ -118,6 +121,10 @@ def test_the_key_follows_every_setting_that_shapes_the_data(tmp_path: Path) -> N
     variations += [(SMALL, RandomPartition(clients=4)), (SMALL, OverlappingPartition(clients=5))]
     variations += [(SMALL, ImbalancedPartition(clients=4, parts=n)) for n in (None, 8)]
     variations += [(SMALL, ImbalancedPartition(clients=2, groups=groups)) for groups in ([[0, 1], [2]], [[0], [1, 2]])]
+    variations += [(SMALL, OverlapRatePartition(clients=5, rate=rate)) for rate in (0.0, 0.1, 0.2)]
+    variations += [(SMALL, LouvainPartition(clients=4, resolution=resolution)) for resolution in (1.0, 2.0)]
+    variations += [(SMALL, DirichletPartition(clients=4, alpha=alpha)) for alpha in (1.0, 2.0)]
+    variations += [(SMALL, DirichletPartition(clients=4, min_nodes=5))]
     directories = {
         prepare(dataset, partition, tmp_path, tmp_path / "cache", require_labels=False).directory
         for dataset, partition in variations
@@ -188,6 +195,16 @@ def test_a_damaged_file_is_refused_when_it_is_read(tmp_path: Path) -> None:
         PreparedPartition.open(directory)
     with pytest.raises(SubflError, match=r"metadata\.json is missing or damaged"):
         PreparedPartition.open(tmp_path)
+
+
+def test_an_entry_of_another_schema_is_refused_and_made_anew(tmp_path: Path) -> None:
+    first = made(tmp_path)
+    whole = contents(first)
+    metadata = first.directory / "metadata.json"
+    metadata.write_text(json.dumps(first.metadata | {"schema": 2}))
+    with pytest.raises(SubflError, match="has the schema 2, this version reads 3"):
+        PreparedPartition.open(first.directory)
+    assert contents(made(tmp_path)) == whole
 
 
 def test_concurrent_processes_make_one_entry(tmp_path: Path) -> None:

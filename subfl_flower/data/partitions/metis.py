@@ -32,18 +32,69 @@ def metis_parts(graph: Graph, parts: int, seed: int, what: str) -> list[np.ndarr
         SubflError: more parts than nodes, or METIS leaves a part empty.
     """
     require_nodes(graph, parts, what)
-    degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes)
-    starts = np.concatenate([[0], np.cumsum(degrees)])
-    adjacency = pymetis.CSRAdjacency(starts.astype(np.int32), graph.edge_index[1].astype(np.int32))
-    _, membership = pymetis.part_graph(parts, adjacency, options=pymetis.Options(seed=seed))
-    owner = np.asarray(membership, dtype=np.int64)
-    sizes = np.bincount(owner, minlength=parts)
-    if (sizes == 0).any():
+    membership = _membership(graph.edge_index, graph.num_nodes, parts, seed)
+    empty = parts - np.unique(membership).size
+    if empty:
         raise SubflError(
-            f"METIS left {np.count_nonzero(sizes == 0)} of {what}={parts} parts of {graph.num_nodes} nodes "
+            f"METIS left {empty} of {what}={parts} parts of {graph.num_nodes} nodes "
             "empty; ask for fewer, or use partition=random"
         )
-    return np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes)[:-1])
+    return grouped(np.arange(graph.num_nodes), membership, parts)
+
+
+def metis_split(graph: Graph, nodes: np.ndarray, parts: int, seed: int) -> list[np.ndarray]:
+    """Divide some nodes by METIS on the subgraph that they induce, with a result for any number of them.
+
+    A part that METIS leaves empty takes a node from the part that is the largest then. Of at most `parts`
+    nodes each is a part of its own, in ascending order.
+
+    Args:
+        graph: the global graph.
+        nodes: int64 `[n]`, ascending ids of the nodes to divide.
+        parts: number of parts.
+        seed: METIS' own seed.
+
+    Returns:
+        `parts` ascending int64 arrays of global node ids that cover `nodes` once; the last `parts - n` are
+        empty if `n < parts`, none is otherwise.
+    """
+    if nodes.size <= parts:
+        membership = np.arange(nodes.size)
+    else:
+        membership = _membership(_induced_edges(graph, nodes), nodes.size, parts, seed)
+        for part in np.setdiff1d(np.arange(parts), membership):
+            largest = np.bincount(membership).argmax()
+            membership[np.flatnonzero(membership == largest)[-1]] = part
+    return grouped(nodes, membership, parts)
+
+
+def grouped(nodes: np.ndarray, membership: np.ndarray, groups: int) -> list[np.ndarray]:
+    """The nodes of every group, in the order in which they came.
+
+    Args:
+        nodes: int64 `[n]`, ids.
+        membership: int64 `[n]`, the group of each node, 0 .. `groups - 1`.
+        groups: number of groups.
+    """
+    ends = np.cumsum(np.bincount(membership, minlength=groups))
+    return np.split(nodes[np.argsort(membership, kind="stable")], ends[:-1])
+
+
+def _membership(edge_index: np.ndarray, num_nodes: int, parts: int, seed: int) -> np.ndarray:
+    """METIS' part of every node, int64 `[nodes]`; `edge_index` as `Graph` has it."""
+    degrees = np.bincount(edge_index[0], minlength=num_nodes)
+    starts = np.concatenate([[0], np.cumsum(degrees)])
+    adjacency = pymetis.CSRAdjacency(starts.astype(np.int32), edge_index[1].astype(np.int32))
+    _, membership = pymetis.part_graph(parts, adjacency, options=pymetis.Options(seed=seed))
+    return np.asarray(membership, dtype=np.int64)
+
+
+def _induced_edges(graph: Graph, nodes: np.ndarray) -> np.ndarray:
+    """int64 `[2, edges]`: the edges between `nodes`, whose position is their id; sorted as the graph's are."""
+    position = np.full(graph.num_nodes, -1)
+    position[nodes] = np.arange(nodes.size)
+    edges = position[graph.edge_index]
+    return edges[:, (edges >= 0).all(axis=0)]
 
 
 class MetisPartition(PartitionSettings):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.metis import metis_parts
@@ -16,6 +16,16 @@ from subfl_flower.seeding import client_generator
 CLIENTS_PER_PART = 5
 
 
+def _five_a_part(clients: int) -> int:
+    if clients % CLIENTS_PER_PART:
+        raise ValueError(f"must be a multiple of {CLIENTS_PER_PART} (five clients share a METIS part), not {clients}")
+    return clients
+
+
+ClientsByFive = Annotated[int, Field(ge=1), AfterValidator(_five_a_part)]
+"""A number of clients of which five belong to one METIS part."""
+
+
 class OverlappingPartition(PartitionSettings):
     """FED-PUB's overlapping setting (Baek et al., ICML 2023, Section 5.1 and the released generator).
 
@@ -24,16 +34,7 @@ class OverlappingPartition(PartitionSettings):
     """
 
     name: Literal["overlapping"] = "overlapping"
-    clients: int = Field(default=10, ge=1)
-
-    @field_validator("clients")
-    @classmethod
-    def _five_a_part(cls, clients: int) -> int:
-        if clients % CLIENTS_PER_PART:
-            raise ValueError(
-                f"must be a multiple of {CLIENTS_PER_PART} (five clients share a METIS part), not {clients}"
-            )
-        return clients
+    clients: ClientsByFive = 10
 
     @property
     def overlapping(self) -> bool:
