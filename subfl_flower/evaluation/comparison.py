@@ -1,12 +1,13 @@
 """The figure of several runs: how the methods converge on the same data, with a band over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from subfl_flower.evaluation.plots import COLOURS, STYLE, column, name_axes, new_figure, save
@@ -29,35 +30,60 @@ def plot_comparison(rows: Sequence[Row], path: Path) -> Path | None:
         SubflError: `path` cannot be written.
     """
     curves = {id(row): test_by_round(row) for row in rows}
-    panels: dict[tuple[Any, ...], list[Row]] = {}
+    panels: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
         if len(curves[id(row)][0]):
-            panels.setdefault((*row.data, row.metric), []).append(row)
+            panels.setdefault(row.panel, []).append(row)
     if not panels:
         return None
-    colours = list(dict.fromkeys(_label(row) for of_panel in panels.values() for row in of_panel))
-    across = min(_COLUMNS, len(panels))
-    down = -(-len(panels) // across)
+    look = line_looks(_label(row) for of_panel in panels.values() for row in of_panel)
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(2.6 + 5.4 * across if across == 1 else 2.2 + 4.2 * across, 0.6 + 3.9 * down)
+        figure, grid = panel_figure(list(panels), "communication round")
         lines: dict[str, Any] = {}
-        for place, ((dataset, partition, clients, metric), of_panel) in enumerate(panels.items()):
-            axes = figure.add_subplot(down, across, place + 1)
+        for axes, of_panel in zip(grid, panels.values(), strict=True):
             for row in of_panel:
                 rounds, mean, deviation = curves[id(row)]
-                index = colours.index(_label(row))
-                colour = COLOURS[index % len(COLOURS)]
-                style = _LINES[index // len(COLOURS) % len(_LINES)]
+                colour, style = look[_label(row)]
                 axes.fill_between(rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
                 (line,) = axes.plot(rounds, mean, style, color=colour, linewidth=1.8)
                 lines.setdefault(_label(row), line)
-            first = place % across == 0 or len({row.metric for row in rows}) > 1
-            label = f"test {metric}{unit_suffix(metric)}, mean over clients" if first else ""
-            name_axes(axes, "communication round", label)
-            axes.set_title(f"{dataset}, {partition}, {clients} clients")
-        legend = [fill(label, 30) for label in lines]
-        figure.legend(lines.values(), legend, loc="outside right upper", title=_seeds(rows), alignment="left")
+        panel_legend(figure, lines, rows)
         return save(figure, path)
+
+
+def panel_figure(panels: Sequence[tuple[str, str, str, str]], x: str) -> tuple[Figure, list[Any]]:
+    """A figure of the test metric with axes for each panel, titled and labelled.
+
+    Args:
+        panels: data set, partition, clients and metric of each.
+        x: what the horizontal axes show.
+    """
+    across = min(_COLUMNS, len(panels))
+    down = -(-len(panels) // across)
+    figure = new_figure(2.6 + 5.4 * across if across == 1 else 2.2 + 4.2 * across, 0.6 + 3.9 * down)
+    metrics = {metric for *_, metric in panels}
+    grid = []
+    for place, (dataset, partition, clients, metric) in enumerate(panels):
+        axes = figure.add_subplot(down, across, place + 1)
+        first = place % across == 0 or len(metrics) > 1
+        name_axes(axes, x, f"test {metric}{unit_suffix(metric)}, mean over clients" if first else "")
+        axes.set_title(f"{dataset}, {partition}, {clients} clients")
+        grid.append(axes)
+    return figure, grid
+
+
+def line_looks(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and line style of each label, in order of first appearance."""
+    return {
+        label: (COLOURS[index % len(COLOURS)], _LINES[index // len(COLOURS) % len(_LINES)])
+        for index, label in enumerate(dict.fromkeys(labels))
+    }
+
+
+def panel_legend(figure: Figure, lines: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """One legend for all panels, headed by how many seeds the rows are over."""
+    legend = [fill(label, 30) for label in lines]
+    figure.legend(lines.values(), legend, loc="outside right upper", title=_seeds(rows), alignment="left")
 
 
 def test_by_round(row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:

@@ -4,14 +4,17 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.curve_table import curve_cells
+from subfl_flower.evaluation.curves import Curve
 from subfl_flower.evaluation.plots import title
-from subfl_flower.evaluation.rows import Row
+from subfl_flower.evaluation.rows import Row, Spread
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.evaluation.table import cells
+from subfl_flower.evaluation.table import cells, human_bytes
 
 _CSS = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
@@ -25,7 +28,13 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 13px } .
 
 
 def render_page(
-    rows: Sequence[Row], runs: Sequence[Run], plots: Mapping[Path, Sequence[Path]], comparison: Path | None
+    rows: Sequence[Row],
+    runs: Sequence[Run],
+    plots: Mapping[Path, Sequence[Path]],
+    comparison: Path | None,
+    curves: Sequence[Curve] = (),
+    key: str = "",
+    curve_plot: Path | None = None,
 ) -> str:
     """The page's text.
 
@@ -34,16 +43,26 @@ def render_page(
         runs: one section each.
         plots: PNG files by run directory, embedded as base64.
         comparison: the PNG file of the comparison, if there is one.
+        curves: a second table, with a column a value of `key`.
+        key: the configuration key that the curves are over.
+        curve_plot: the PNG file of the curves, if there is one.
 
     Raises:
         SubflError: a PNG file cannot be read.
     """
-    parts = ["<h1>subfl report</h1>", _table(rows)]
+    parts = ["<h1>subfl report</h1>", _table(*cells(rows, collapse=True), [row.completed for row in rows])]
     if comparison is not None:
         parts.append(_image(comparison, "test metric of the methods by round"))
+    if curves:
+        parts.append(f"<h2>{escape(key)}</h2>")
+        whole = [all(row.completed for row in curve.rows) for curve in curves]
+        parts.append(_table(*curve_cells(curves, key, collapse=True), whole))
+    if curve_plot is not None:
+        parts.append(_image(curve_plot, f"test metric of the methods by {key}"))
     for run in runs:
         parts.append(f"<h2>{escape(title(run))}</h2><p class='path'>{escape(str(run.path))}</p>")
         parts.extend(_image(path, f"{path.stem} of {title(run)}") for path in plots.get(run.path, ()))
+        parts.extend(_exchange(exchange) for exchange in run.figures.get("exchanges") or [])
         settings = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
         parts.append(f"<details><summary>configuration</summary><pre>{escape(settings)}</pre></details>")
     body = "\n".join(parts)
@@ -54,18 +73,23 @@ def render_page(
     )
 
 
-def _table(rows: Sequence[Row]) -> str:
-    caption, heads, lines = cells(rows, collapse=True)
+def _table(caption: str, heads: Sequence[str], lines: Sequence[Sequence[str]], whole: Sequence[bool]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join(
-        f"<tr{'' if row.completed else ' class=partial'}>"
+        f"<tr{'' if completed else ' class=partial'}>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in line)
         + "</tr>\n"
-        for row, line in zip(rows, lines, strict=True)
+        for completed, line in zip(whole, lines, strict=True)
     )
     shared = f"<p>{escape(caption)}</p>" if caption else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
     return f"{shared}<div class='wide'>{table}</div>"
+
+
+def _exchange(exchange: Mapping[str, Any]) -> str:
+    up, down = (human_bytes(Spread(exchange[f"bytes_{way}"], None)) for way in ("up", "down"))
+    words = f"{exchange['action']}, outside of rounds: {up} up, {down} down, {exchange['seconds']:.3g} s"
+    return f"<p>{escape(words)}</p>"
 
 
 def _image(path: Path, description: str) -> str:

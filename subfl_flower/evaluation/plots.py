@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.evaluation.summary import best_record, number
+from subfl_flower.evaluation.summary import clients_heard, last_known, number
 from subfl_flower.evaluation.table import scale, unit_suffix
 
 # Okabe and Ito's palette: told apart by readers with colour-blindness too.
@@ -56,7 +56,10 @@ def plot_run(run: Run) -> list[Path]:
 
 
 def convergence_figure(run: Run) -> Figure:
-    """Validation and test metric by round; as received dashed; the best round marked."""
+    """Validation and test metric by round; as received dashed; the best round marked.
+
+    Rounds before the last client was heard are shaded: their means are over fewer clients.
+    """
     records = [record for record in run.rounds if _evaluated(record)]
     factor = scale(run.metric)
     figure = new_figure(8.2, 4.4)
@@ -73,7 +76,12 @@ def convergence_figure(run: Run) -> Figure:
         values = column(records, key) * factor
         if not np.isnan(values).all():
             axes.plot(numbers, values, line, color=colour, linewidth=width, label=label, marker=marker)
-    best = best_record(records)
+    heard = [clients_heard(record) for record in records]
+    if heard[0] < max(heard):
+        until = numbers[heard.index(max(heard))]
+        label = f"fewer than {max(heard)}\nclients heard so far"
+        axes.axvspan(numbers[0], until, color="#EEEEEE", zorder=0, label=label)
+    best = run.best_record
     if best is not None and number(best.get("test")) is not None:
         value = best["test"] * factor
         axes.axvline(best["round"], color="#777777", linewidth=0.9, linestyle=":")
@@ -232,9 +240,9 @@ def _floats(values: Sequence[Any]) -> NDArray[np.float64]:
 
 def _as_received(run: Run, ids: NDArray[Any]) -> NDArray[np.float64]:
     """The clients' test metric at the best round before their local step, `[len(ids)]`; NaN where unknown."""
-    record = next((r for r in run.rounds if r["round"] == run.figures.get("best_round")), {})
-    clients = record.get("clients") or {}
-    known = dict(zip(clients.get("ids") or [], clients.get("test_as_received") or [], strict=False))
+    best = run.best_record
+    reached = [] if best is None else [record for record in run.rounds if record["round"] <= best["round"]]
+    known = last_known(reached, "test_as_received")
     return _floats([known.get(int(client)) for client in ids])
 
 

@@ -10,11 +10,14 @@ from rich.console import Console
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.comparison import plot_comparison
+from subfl_flower.evaluation.curve_plot import plot_curves
+from subfl_flower.evaluation.curve_table import curve_cells, write_curve_csv
+from subfl_flower.evaluation.curves import Curve, build_curves
 from subfl_flower.evaluation.html import render_page
 from subfl_flower.evaluation.plots import plot_run
-from subfl_flower.evaluation.rows import build_rows
+from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import common_folder, load_runs
-from subfl_flower.evaluation.table import markdown_table, rich_table, write_csv
+from subfl_flower.evaluation.table import markdown_layout, markdown_table, rich_layout, rich_table, write_csv
 from subfl_flower.runtime.run_directory import RunDirectory
 
 
@@ -41,19 +44,17 @@ def main(argv: Sequence[str]) -> int:
 def _report(options: argparse.Namespace) -> None:
     runs = load_runs(options.run)
     rows = build_rows(runs)
-    if options.markdown:
-        print(markdown_table(rows))
-    else:
-        table = rich_table(rows)
-        needed = Console(width=1000).measure(table).maximum
-        # where the table does not fit, let the terminal break its lines: rich would cut numbers away
-        Console(width=max(needed, Console().width)).print(table)
-        sys.stdout.flush()
+    curves = build_curves(runs, options.curve) if options.curve else []
+    _print_tables(rows, curves, options)
     written: list[Path] = []
     folder = options.out or common_folder(options.run, runs)
     if options.csv:
         write_csv(rows, options.csv)
         written.append(options.csv)
+        if curves:
+            beside = options.csv.with_name(f"{options.csv.stem}-{_curve_name(options)}.csv")
+            write_curve_csv(curves, options.curve, beside)
+            written.append(beside)
     plots = {} if options.no_plots else {run.path: plot_run(run) for run in runs}
     if len(runs) == 1:
         written += plots.get(runs[0].path, [])
@@ -63,12 +64,37 @@ def _report(options: argparse.Namespace) -> None:
     if len(runs) > 1 and not options.no_plots:
         comparison = plot_comparison(rows, folder / "convergence.png")
         written += [comparison] if comparison else []
+    curve_plot = None
+    if curves and not options.no_plots:
+        curve_plot = plot_curves(curves, options.curve, folder / f"{_curve_name(options)}.png")
+        written += [curve_plot] if curve_plot else []
     if options.html:
         page = RunDirectory(folder).report_page
-        _write(page, render_page(rows, runs, plots, comparison))
+        _write(page, render_page(rows, runs, plots, comparison, curves, options.curve, curve_plot))
         written.append(page)
     for path in written:
         print(path, file=sys.stderr if options.markdown else sys.stdout)
+
+
+def _print_tables(rows: Sequence[Row], curves: Sequence[Curve], options: argparse.Namespace) -> None:
+    if options.markdown:
+        print(markdown_table(rows))
+        if curves:
+            print("\n" + markdown_layout(*curve_cells(curves, options.curve, collapse=False)[1:]))
+        return
+    tables = [rich_table(rows)]
+    if curves:
+        whole = [all(row.completed for row in curve.rows) for curve in curves]
+        tables.append(rich_layout(*curve_cells(curves, options.curve, collapse=True), whole))
+    for table in tables:
+        needed = Console(width=1000).measure(table).maximum
+        # where the table does not fit, let the terminal break its lines: rich would cut numbers away
+        Console(width=max(needed, Console().width)).print(table)
+    sys.stdout.flush()
+
+
+def _curve_name(options: argparse.Namespace) -> str:
+    return f"curve-{options.curve}"
 
 
 def _write(path: Path, text: str) -> None:
@@ -87,7 +113,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", nargs="+", type=Path, metavar="RUN", help="a run directory, or a folder searched for runs"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers")
+    parser.add_argument(
+        "--curve",
+        metavar="KEY",
+        help="tabulate and plot the test metric against the values of a numeric configuration key, "
+        "such as partition.rate",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers (a curve's beside it)"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown; paths go to stderr")
     parser.add_argument("--html", action="store_true", help="write report.html, one page with table and plots")
     parser.add_argument("--no-plots", action="store_true", help="draw no PNG plots")
@@ -95,6 +129,6 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder of the comparison plot and the page (default: the runs' own)",
+        help="folder of the plots over several runs and of the page (default: the runs' own)",
     )
     return parser

@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from subfl_flower.evaluation.runs import Run
@@ -15,6 +15,7 @@ _DATA_SECTIONS = ("dataset", "partition", "task", "data")
 # What changes no number that the table shows, or is averaged over.
 _NOT_SETTINGS = ("seed", "hydra", "logger", "record", "resume", "data.root")
 _COLUMNS = ("method.name", "dataset.name", "partition.name")
+CLIENTS = "partition.clients"
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -47,13 +48,17 @@ class Row:
     data.
     """
 
-    data: tuple[str, ...]
+    data: tuple[str, str, str]
     method: str
     settings: str
     metric: str
     runs: list[Run]
     counted: list[Run]
     relative_bytes: float | None = None
+
+    def part(self, runs: Sequence[Run]) -> "Row":
+        """The row of some of its runs."""
+        return replace(self, runs=list(runs), counted=_counted(runs), relative_bytes=None)
 
     def spread(self, figure: str) -> Spread | None:
         """Mean and deviation of a figure of the summary, such as `test_at_best_validation`."""
@@ -74,6 +79,11 @@ class Row:
     def completed(self) -> bool:
         """Whether the figures are those of completed runs."""
         return bool(self.counted) and all(run.status == "completed" for run in self.counted)
+
+    @property
+    def panel(self) -> tuple[str, str, str, str]:
+        """Data set, partition, clients and metric: what rows must share to be drawn in one panel."""
+        return (*self.data, self.metric)
 
     @property
     def label(self) -> str:
@@ -97,25 +107,60 @@ class Row:
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Group runs by data, method and differing settings, in the order in which they come."""
-    settings = {id(run): _flatten(run.config) for run in runs}
-    data_groups = _group(runs, lambda run: (run.dataset, run.partition, run.clients, run.metric))
+    settings = {id(run): flatten(run.config) for run in runs}
+    rows = group_runs(runs)
+    for row in rows:
+        row.relative_bytes = _relative_to_fedavg(row, rows, settings)
+    return rows
+
+
+def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
+    """Rows as of `build_rows`, their relative bytes unknown.
+
+    Args:
+        runs: the runs.
+        along: a dotted key that sets no rows apart: a row then holds the runs of all its values.
+    """
+    settings = {id(run): flatten(run.config) for run in runs}
+
+    def data_of(run: Run) -> tuple[str, str, str, str]:
+        return run.dataset, run.partition, "any" if along == CLIENTS else str(run.clients or "?"), run.metric
+
+    data_groups = _group(runs, data_of)
     rows: list[Row] = []
     for (dataset, partition, clients, metric), on_data in data_groups.items():
-        data_keys = _differing([settings[id(run)] for run in on_data], in_data=True)
+        data_keys = _differing([settings[id(run)] for run in on_data], True, along)
         for method, of_method in _group(on_data, lambda run: run.method).items():
-            own_keys = _differing([settings[id(run)] for run in of_method], in_data=False)
+            own_keys = _differing([settings[id(run)] for run in of_method], False, along)
             keyed: dict[tuple[str, ...], list[Run]] = {}
             for run in of_method:
-                values = tuple(_text(settings[id(run)], key) for key in (*data_keys, *own_keys))
+                values = tuple(setting_text(settings[id(run)], key) for key in (*data_keys, *own_keys))
                 keyed.setdefault(values, []).append(run)
             for group in keyed.values():
                 own = settings[id(group[0])]
                 where = _describe(own, data_keys)
-                data = (dataset, partition + (f" ({where})" if where else ""), str(clients or "?"))
+                data = (dataset, partition + (f" ({where})" if where else ""), clients)
                 rows.append(Row(data, method, _describe(own, own_keys), metric, group, _counted(group)))
-    for row in rows:
-        row.relative_bytes = _relative_to_fedavg(row, rows, settings)
-    return [row for group in _group(rows, lambda row: (row.data, row.metric)).values() for row in group]
+    return [row for group in _group(rows, lambda row: row.panel).values() for row in group]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def setting_text(flat: Mapping[str, Any], key: str) -> str:
+    """A value of a flat configuration as it is shown; `unset` where it has no such key."""
+    if key not in flat:
+        return "unset"
+    value = flat[key]
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _counted(runs: Sequence[Run]) -> list[Run]:
@@ -130,9 +175,7 @@ def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: Mapping[int, Ma
     def distance(other: Row) -> int:
         return len(_differing([own, settings[id(other.runs[0])]], in_data=False))
 
-    baselines = [
-        b for b in rows if b.method == "fedavg" and b.data == row.data and b.metric == row.metric and b.traffic
-    ]
+    baselines = [b for b in rows if b.method == "fedavg" and b.panel == row.panel and b.traffic]
     if not baselines or row.traffic is None or not row.completed:
         return None
     baseline = min(baselines, key=distance)
@@ -146,35 +189,19 @@ def _group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[
     return groups
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool) -> list[str]:
-    """The keys, of the data's sections or of the others, whose values differ, and not as the seed does."""
+def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool, along: str | None = None) -> list[str]:
+    """The keys but `along`, of the data's sections or of the others, whose values differ, and not as the seed does."""
     keys = dict.fromkeys(key for flat in settings for key in flat)
     return [
         key
         for key in keys
-        if (key.split(".")[0] in _DATA_SECTIONS) == in_data
+        if key != along
+        and (key.split(".")[0] in _DATA_SECTIONS) == in_data
         and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in (*_NOT_SETTINGS, *_COLUMNS))
-        and len({_text(flat, key) for flat in settings}) > 1
+        and len({setting_text(flat, key) for flat in settings}) > 1
         and not (key.endswith(".seed") and all(flat.get(key) == flat.get("seed") for flat in settings))
     ]
 
 
-def _text(flat: Mapping[str, Any], key: str) -> str:
-    if key not in flat:
-        return "unset"
-    value = flat[key]
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
 def _describe(flat: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}={_text(flat, key).rstrip('/').rsplit('/', 1)[-1]}" for key in keys)
+    return ", ".join(f"{key}={setting_text(flat, key).rstrip('/').rsplit('/', 1)[-1]}" for key in keys)

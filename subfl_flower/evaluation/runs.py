@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.summary import summarise
+from subfl_flower.evaluation.summary import clients_heard, summarise
 from subfl_flower.runtime.run_directory import RunDirectory
 
 
@@ -72,7 +72,7 @@ class Run:
         configured = partition.get("clients") if isinstance(partition, Mapping) else None
         found = self.figures.get("clients", configured)
         if found is None and self.rounds:
-            found = len(self.rounds[-1].get("clients", {}).get("ids", [])) or None
+            found = max(map(clients_heard, self.rounds)) or None
         return found
 
     @property
@@ -84,6 +84,12 @@ class Run:
     def metric(self) -> str:
         """What validation and test measure, for instance `accuracy`."""
         return str(self.figures.get("metric") or "accuracy")
+
+    @property
+    def best_record(self) -> Mapping[str, Any] | None:
+        """The record of the round that the figures are quoted from; None where no round is known."""
+        best = self.figures.get("best_round")
+        return next((record for record in self.rounds if record["round"] == best), None)
 
     @property
     def seconds_per_round(self) -> float | None:

@@ -17,13 +17,39 @@ def best_record(rounds: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None
 
     This is the model selection of FED-PUB (Baek et al., ICML 2023, section 5.1): one round for all clients,
     chosen by the mean over clients, never by the test metric. Rounds without validation (not evaluated, or
-    diverged) do not compete.
+    diverged) do not compete. Where only some clients take part in a round, neither do rounds before the last
+    client was heard: a mean over a few easy clients would beat every mean over all of them.
     """
     judged = [record for record in rounds if number(record.get("validation")) is not None]
     if not judged:
         return None
+    most = max(map(clients_heard, judged))
     sign = 1 if lower_is_better(str(judged[0].get("metric", "accuracy"))) else -1
-    return min(judged, key=lambda record: (sign * record["validation"], record["round"]))
+    return min(
+        (record for record in judged if clients_heard(record) == most),
+        key=lambda record: (sign * record["validation"], record["round"]),
+    )
+
+
+def clients_heard(record: Mapping[str, Any]) -> int:
+    """How many clients were evaluated at least once up to this round: those that the record's means are over."""
+    heard = record.get("clients_heard")
+    return len((record.get("clients") or {}).get("ids") or []) if heard is None else int(heard)
+
+
+def last_known(rounds: Sequence[Mapping[str, Any]], key: str) -> dict[int, Any]:
+    """Every client's latest value in these rounds, by ascending id.
+
+    Args:
+        rounds: round records, by round. A client that a record does not list keeps its earlier value.
+        key: a list of a record's `clients`, such as `test`. None in it (nothing to evaluate on, or diverged)
+            is an evaluation like any other.
+    """
+    found: dict[int, Any] = {}
+    for record in rounds:
+        clients = record.get("clients") or {}
+        found.update(zip(clients.get("ids") or [], clients.get(key) or [], strict=False))
+    return dict(sorted(found.items()))
 
 
 def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -31,18 +57,21 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         rounds: round records as in `metrics.jsonl`, by round. Their `validation`, `test` and
-            `test_as_received` are unweighted means over clients; accuracies are fractions.
+            `test_as_received` are unweighted means over the clients heard so far; accuracies are fractions.
 
     Returns:
         `metric`; `best_round` (see `best_record`); `test_at_best_validation` and
         `test_as_received_at_best_validation`, both at that round; `test_last`, of the last round that was
         evaluated; `rounds`, how many were finished; `bytes_up`, `bytes_down` and (wall-clock) `seconds`,
-        summed over them; and `per_client`: `ids`, `test_at_best_validation`,
-        `validation_at_best_validation`, three lists of equal length. What cannot be known (no round, none
-        evaluated) is None, a sum 0, a list empty.
+        summed over them; and `per_client`: `ids` (ascending), `test_at_best_validation`,
+        `validation_at_best_validation`, three lists of equal length, of a client that was absent from the best
+        round its last known values. What cannot be known (no round, none evaluated) is None, a sum 0, a list
+        empty.
     """
     best = best_record(rounds) or {}
-    clients = best.get("clients") or {}
+    reached = [record for record in rounds if best and record["round"] <= best["round"]]
+    test, validation = last_known(reached, "test"), last_known(reached, "validation")
+    ids = sorted(test | validation)
     tests = [value for record in rounds if (value := number(record.get("test"))) is not None]
     return {
         "metric": next((str(record["metric"]) for record in rounds if "metric" in record), None),
@@ -55,9 +84,9 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "bytes_down": sum(int(record.get("bytes_down") or 0) for record in rounds),
         "seconds": math.fsum((record.get("seconds") or {}).get("round") or 0.0 for record in rounds),
         "per_client": {
-            "ids": list(clients.get("ids") or []),
-            "test_at_best_validation": list(clients.get("test") or []),
-            "validation_at_best_validation": list(clients.get("validation") or []),
+            "ids": ids,
+            "test_at_best_validation": [test.get(client) for client in ids],
+            "validation_at_best_validation": [validation.get(client) for client in ids],
         },
     }
 

@@ -1,7 +1,7 @@
 """The table of a report: for the terminal, Markdown, HTML and CSV."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
             "dataset": row.data[0],
             "partition": row.data[1],
             "clients": row.data[2],
-            "metric": "accuracy (%)" if row.metric == "accuracy" else row.metric + unit_suffix(row.metric),
+            "metric": row.metric + unit_suffix(row.metric),
             "method": row.method,
             "settings": row.settings,
             "seeds": str(len(row.counted)),
-            "test at best validation": _metric(row.spread("test_at_best_validation"), row.metric),
-            "as received": _metric(row.spread("test_as_received_at_best_validation"), row.metric),
+            "test at best validation": metric_text(row.spread("test_at_best_validation"), row.metric),
+            "as received": metric_text(row.spread("test_as_received_at_best_validation"), row.metric),
             "best round": _spread(row.spread("best_round"), 1.0, 0),
             "up": human_bytes(row.spread("bytes_up")),
             "down": human_bytes(row.spread("bytes_down")),
@@ -42,8 +42,22 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
         }
         for row in rows
     ]
-    unused = {"settings", "note", "bytes vs FedAvg"}
-    heads = [head for head in lines[0] if head not in unused or any(line[head] not in ("", MISSING) for line in lines)]
+    return layout(lines, {"settings", "note", "bytes vs FedAvg"}, collapse)
+
+
+def layout(
+    lines: Sequence[Mapping[str, str]], optional: Collection[str], collapse: bool
+) -> tuple[str, list[str], list[list[str]]]:
+    """Cells by column head as title, column heads, rows.
+
+    Args:
+        lines: at least one row, all with the same heads.
+        optional: heads of columns that are left out where no row has anything to say.
+        collapse: put columns in which all rows agree (the data, mostly) into the title.
+    """
+    heads = [
+        head for head in lines[0] if head not in optional or any(line[head] not in ("", MISSING) for line in lines)
+    ]
     shared = [
         head
         for head in ("dataset", "partition", "clients", "metric")
@@ -55,8 +69,19 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
 
 
 def rich_table(rows: Sequence[Row]) -> Table:
-    """The table for a terminal, as narrow as it goes: settings under the method, heads on two lines."""
-    title, heads, lines = cells(rows, collapse=True)
+    """The table for a terminal."""
+    return rich_layout(*cells(rows, collapse=True), [row.completed for row in rows])
+
+
+def rich_layout(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], whole: Sequence[bool]) -> Table:
+    """Laid out cells for a terminal, as narrow as they go: settings under the method, heads on two lines.
+
+    Args:
+        title: what stands above.
+        heads: column heads.
+        lines: rows.
+        whole: for each row, whether its runs were completed; the others are marked by colour.
+    """
     table = Table(
         title=title or None,
         title_justify="left",
@@ -71,17 +96,21 @@ def rich_table(rows: Sequence[Row]) -> Table:
             table.add_column(head)
         elif head != "settings":
             table.add_column("\n".join(head.rsplit(" ", 1)), justify="right", no_wrap=True)
-    for row, line in zip(rows, lines, strict=True):
+    for completed, line in zip(whole, lines, strict=True):
         text = dict(zip(heads, line, strict=True))
         if settings := text.pop("settings", ""):
             text["method"] += "\n  " + settings.replace(", ", "\n  ")
-        table.add_row(*text.values(), style=None if row.completed else "yellow")
+        table.add_row(*text.values(), style=None if completed else "yellow")
     return table
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The table in Markdown, every column spelt out."""
-    _, heads, lines = cells(rows, collapse=False)
+    return markdown_layout(*cells(rows, collapse=False)[1:])
+
+
+def markdown_layout(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Laid out cells in Markdown."""
     escaped = [[cell.replace("|", "\\|") for cell in line] for line in (heads, *lines)]
     rule = ["---"] * len(heads)
     return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))
@@ -94,20 +123,25 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     figures += ["bytes_up", "bytes_down"]
     heads += [f"{name}_{part}" for name in figures for part in ("mean", "std")]
     heads += ["bytes_relative_to_fedavg", "seconds_per_round", "note", "directories"]
+    lines = []
+    for row in rows:
+        line: list[Any] = [*row.data, row.method, row.settings, row.metric, len(row.counted)]
+        line += [" ".join(str(run.seed) for run in row.counted)]
+        line += [" ".join(sorted({run.status for run in row.runs}))]
+        for name in figures:
+            line += row.spread(name) or (None, None)
+        seconds = row.seconds_per_round
+        line += [row.relative_bytes, seconds.mean if seconds else None, row.note]
+        lines.append([*line, " ".join(str(run.path) for run in row.runs)])
+    write_lines(heads, lines, path)
+
+
+def write_lines(heads: Sequence[str], lines: Iterable[Sequence[Any]], path: Path) -> None:
+    """Write a head and lines as CSV; SubflError where that is not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(heads)
-            for row in rows:
-                line: list[Any] = [*row.data, row.method, row.settings, row.metric, len(row.counted)]
-                line += [" ".join(str(run.seed) for run in row.counted)]
-                line += [" ".join(sorted({run.status for run in row.runs}))]
-                for name in figures:
-                    line += row.spread(name) or (None, None)
-                seconds = row.seconds_per_round
-                line += [row.relative_bytes, seconds.mean if seconds else None, row.note]
-                writer.writerow([*line, " ".join(str(run.path) for run in row.runs)])
+            csv.writer(file).writerows((heads, *lines))
     except OSError as error:
         raise SubflError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -134,7 +168,8 @@ def human_bytes(spread: Spread | None) -> str:
     return f"{size:.3g} TB"
 
 
-def _metric(spread: Spread | None, metric: str) -> str:
+def metric_text(spread: Spread | None, metric: str) -> str:
+    """Mean and deviation of a metric in its unit: two decimals of a percentage, four of an error."""
     return _spread(spread, scale(metric), 4 if lower_is_better(metric) else 2)
 
 

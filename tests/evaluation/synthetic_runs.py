@@ -99,7 +99,7 @@ def run_maker(folder: Path) -> MakeRun:
                 weights = np.exp(3 * scores)
                 run.add_mixing(number, weights / weights.sum(axis=1, keepdims=True))
         if status is not None:
-            head = {"status": status, "method": method, "dataset": "cora", "partition": "metis"}
+            head = {"status": status, "method": method, "dataset": "cora", "partition": config["partition"]["name"]}
             run.write_summary({**head, "clients": clients, "seed": seed, **summarise(records)})
         return run
 

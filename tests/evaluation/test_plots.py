@@ -73,6 +73,37 @@ def test_clients_are_bars_by_id_with_their_mean(make_run: MakeRun) -> None:
     assert line(figure, "mean 62.5").get_ydata()[0] == 62.5
 
 
+def write_partial_rounds(make_run: MakeRun) -> Run:
+    """Three clients, of whom one or two take part in a round; the best round after all were heard is 3."""
+    run = make_run("partial", rounds=0, status=None, clients=3)
+    rounds = [(1, 1, 0.75, [2], [0.75], [0.5]), (2, 3, 0.5, [0, 1], [0.5, 0.25], [0.125, 0.25])]
+    rounds.append((3, 3, 0.625, [1], [0.625], [0.375]))
+    for number, heard, mean, ids, test, received in rounds:
+        clients = {"ids": ids, "test": test, "validation": test, "test_as_received": received}
+        record = {"round": number, "metric": "roc_auc", "test": mean, "validation": mean, "clients_heard": heard}
+        run.append_round({**record, "clients": clients})
+    return Run.load(run.path)
+
+
+def test_absent_clients_are_drawn_by_their_last_known_values(make_run: MakeRun) -> None:
+    run = write_partial_rounds(make_run)
+    assert run.clients == 3
+    figure = clients_figure(run)
+    assert figure.axes[0].get_title().endswith("clients at round 3")
+    np.testing.assert_array_equal([bar.get_height() for bar in figure.axes[0].patches], [50.0, 62.5, 75.0])
+    np.testing.assert_array_equal(line(figure, "as received").get_ydata(), [12.5, 37.5, 50.0])
+
+
+def test_rounds_before_the_last_client_was_heard_are_shaded(make_run: MakeRun) -> None:
+    figure = convergence_figure(write_partial_rounds(make_run))
+    (shade,) = figure.axes[0].patches
+    assert (shade.get_x(), shade.get_width()) == (1, 1)  # from round 1 to round 2
+    assert "fewer than 3\nclients heard so far" in legend_of(figure)
+    assert line(figure, "best validation").get_xdata()[0] == 3
+    whole = convergence_figure(Run.load(make_run("whole", rounds=3).path))
+    assert not list(whole.axes[0].patches)
+
+
 def test_many_clients_become_a_histogram_that_counts_each(make_run: MakeRun) -> None:
     run = make_run("run", clients=300, rounds=2)
     figure = clients_figure(Run.load(run.path))

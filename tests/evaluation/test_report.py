@@ -87,6 +87,52 @@ def test_markdown_alone_goes_to_standard_output(
     assert (tmp_path / "table.csv").read_text().count("\n") == 3
 
 
+def test_a_curve_is_tabulated_drawn_and_shown_in_the_page(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for psi in (0.25, 0.5):
+        make_run(f"sweep/{psi}", method="subpfed", rounds=2, settings={"psi": psi}, metric="roc_auc")
+    make_run("sweep/fedavg", method="fedavg", rounds=2, metric="roc_auc")
+    out = tmp_path / "out"
+    arguments = [str(tmp_path / "sweep"), "--curve", "method.psi", "--out", str(out)]
+    assert main([*arguments, "--html", "--csv", str(out / "table.csv")]) == 0
+    output = capsys.readouterr().out
+    assert "test at best validation by method.psi: cora, metis, 10 clients, roc_auc (%)" in " ".join(output.split())
+    written = [out / "table.csv", out / "table-curve-method.psi.csv", out / "curve-method.psi.png"]
+    assert all(path.is_file() and str(path) in output for path in written)
+    page = (out / "report.html").read_text()
+    assert base64.b64encode((out / "curve-method.psi.png").read_bytes()).decode() in page
+    assert "<th>method.psi 0.25</th><th>method.psi 0.5</th>" in page and "roc_auc (%)" in page
+    assert main([*arguments, "--markdown", "--no-plots"]) == 0
+    printed = capsys.readouterr().out
+    table, curve = printed.split("\n\n")
+    assert "| method.psi 0.25 | method.psi 0.5 |" in curve and "| roc_auc (%) |" in table
+    assert all(line.startswith("|") for line in (*table.splitlines(), *curve.splitlines()))
+
+
+def test_a_curve_over_an_unknown_key_is_one_sentence_and_code_2(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run("run", rounds=2)
+    assert main([str(run.path), "--curve", "method.psi", "--no-plots"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("subfl report: --curve method.psi: no run's") and captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_what_travels_outside_of_rounds_is_in_the_totals_and_on_the_page(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run("run", rounds=2, clients=1, bytes_each=1000)
+    exchange = {"action": "structure", "bytes_up": 500_000, "bytes_down": 7_000_000, "seconds": 0.25}
+    totals = {"bytes_up": 502_000, "bytes_down": 7_002_000, "exchanges": [exchange]}
+    run.write_summary({**(run.summary() or {}), **totals})
+    assert main([str(run.path), "--no-plots", "--html"]) == 0
+    output = capsys.readouterr().out
+    assert "502 kB" in output and "7 MB" in output
+    assert "structure, outside of rounds: 500 kB up, 7 MB down, 0.25 s" in run.report_page.read_text()
+
+
 def test_a_reader_that_stops_early_sees_no_stack_trace(make_run: MakeRun) -> None:
     run = make_run("run", rounds=2)
     code = "import sys; from subfl_flower.evaluation.report import main; sys.exit(main(sys.argv[1:]))"

@@ -94,6 +94,13 @@ def test_bytes_are_those_of_a_whole_run_over_the_nearest_fedavg(make_run: MakeRu
     assert found["fedavg (federation.rounds=2)", "10"] == 1.0
 
 
+def test_relative_bytes_include_what_travels_outside_of_rounds(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("runs/0", method="fedavg", rounds=4, clients=5, bytes_each=1000)  # 20 kB up and 20 kB down
+    run = make_run("runs/1", method="subpfed", rounds=4, clients=5, bytes_each=1000)
+    run.write_summary({**(run.summary() or {}), "bytes_up": 25_000, "bytes_down": 35_000})
+    assert [row.relative_bytes for row in rows_of(tmp_path / "runs")] == [1.0, 1.5]
+
+
 def test_a_run_that_was_cut_short_is_left_out_beside_completed_ones(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/0", seed=0, final=0.8)
     make_run("runs/1", seed=1, final=0.8, status="interrupted")

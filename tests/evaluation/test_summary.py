@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from subfl_flower.evaluation.summary import best_record, summarise
+from subfl_flower.evaluation.summary import best_record, clients_heard, summarise
 
 
 def record(number: int, validation: list[float], test: list[float], metric: str = "accuracy") -> dict[str, Any]:
@@ -78,6 +78,65 @@ def test_rounds_that_were_not_evaluated_or_diverged_do_not_compete() -> None:
     figures = summarise([*THREE_ROUNDS, skipped, diverged, nan])
     assert (figures["best_round"], figures["test_last"], figures["rounds"]) == (2, 0.875, 6)
     assert figures["bytes_up"] == 600 + 400 + 100 + 100
+
+
+def partial(number: int, heard: int | None, validation: float, clients: dict[int, tuple[float | None, float]]) -> Any:
+    """A record of a round in which only `clients` took part: their validation and test metric."""
+    found = {
+        "round": number,
+        "metric": "roc_auc",
+        "validation": validation,
+        "test": validation,
+        "clients": {
+            "ids": list(clients),
+            "validation": [value for value, _ in clients.values()],
+            "test": [value for _, value in clients.values()],
+        },
+    }
+    return found if heard is None else {**found, "clients_heard": heard}
+
+
+PARTIAL = [
+    partial(1, 2, 0.9, {3: (0.9, 0.875), 0: (0.9, 1.0)}),  # the easy ones first
+    partial(2, 3, 0.6, {1: (0.25, 0.125), 0: (0.65, 0.5)}),
+    partial(3, 3, 0.7, {1: (0.5, 0.375)}),
+    partial(4, 3, 0.65, {3: (0.7, 0.75), 0: (0.75, 0.25)}),
+]
+
+
+def test_rounds_before_the_last_client_was_heard_do_not_compete() -> None:
+    figures = summarise(PARTIAL)
+    assert (figures["best_round"], figures["test_at_best_validation"]) == (3, 0.7)
+    assert summarise(PARTIAL[:1])["best_round"] == 1
+
+
+def test_an_absent_client_counts_by_its_last_known_values() -> None:
+    assert summarise(PARTIAL)["per_client"] == {  # at round 3: client 0 as of round 2, client 3 as of round 1
+        "ids": [0, 1, 3],
+        "test_at_best_validation": [0.5, 0.375, 0.875],
+        "validation_at_best_validation": [0.65, 0.5, 0.9],
+    }
+
+
+def test_a_client_without_nodes_to_validate_on_keeps_its_place() -> None:
+    rounds = [partial(1, 2, 0.5, {1: (None, 0.25), 0: (0.5, 0.5)}), partial(2, 2, 0.75, {0: (0.75, 1.0)})]
+    assert summarise(rounds)["per_client"] == {
+        "ids": [0, 1],
+        "test_at_best_validation": [1.0, 0.25],
+        "validation_at_best_validation": [0.75, None],
+    }
+
+
+def test_records_that_do_not_say_how_many_were_heard_count_their_clients() -> None:
+    rounds = [partial(1, None, 0.9, {0: (0.9, 0.9)}), partial(2, None, 0.5, {0: (0.5, 0.5), 1: (0.5, 0.5)})]
+    assert [clients_heard(record) for record in rounds] == [1, 2]
+    assert summarise(rounds)["best_round"] == 2
+    assert clients_heard({"round": 1}) == 0
+
+
+def test_a_round_that_was_not_evaluated_does_not_keep_others_from_competing() -> None:
+    rounds = [*PARTIAL, {"round": 5, "metric": "roc_auc", "clients_heard": 4, "clients": {"ids": [2]}}]
+    assert summarise(rounds)["best_round"] == 3
 
 
 def test_a_run_without_a_round_has_no_figures() -> None:

@@ -50,6 +50,17 @@ def test_errors_are_shown_in_their_own_unit(make_run: MakeRun, tmp_path: Path) -
     assert dict(zip(heads, lines[0], strict=True))["test at best validation"] == f"{lowest['test']:.4f}"
 
 
+@pytest.mark.parametrize("metric", ["roc_auc", "hr@10"])
+def test_other_fractions_are_shown_in_percent_under_their_own_name(
+    make_run: MakeRun, tmp_path: Path, metric: str
+) -> None:
+    run = make_run("run", rounds=5, metric=metric)
+    title, heads, (line,) = cells(build_rows(load_runs([run.path])), collapse=True)
+    highest = max(run.rounds(), key=lambda record: record["validation"])
+    assert title.endswith(f"{metric} (%)")
+    assert dict(zip(heads, line, strict=True))["test at best validation"] == f"{100 * highest['test']:.2f}"
+
+
 def test_the_terminal_table_holds_every_cell(rows: list[Row]) -> None:
     output = io.StringIO()
     Console(file=output, width=150).print(rich_table(rows))

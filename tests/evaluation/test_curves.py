@@ -1,0 +1,195 @@
+import csv
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from synthetic_runs import MakeRun, round_record
+
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.curve_plot import curves_figure, plot_curves
+from subfl_flower.evaluation.curve_table import curve_cells, write_curve_csv
+from subfl_flower.evaluation.curves import Curve, build_curves
+from subfl_flower.evaluation.runs import load_runs
+
+
+def write_run(make_run: MakeRun, name: str, test: float, **about: Any) -> None:
+    """A run of one round in which two clients reach `test` on average."""
+    run = make_run(name, rounds=0, status=None, clients=2, **about)
+    run.append_round(round_record(1, [test - 0.125, test + 0.125], [0.5, 0.5], [0.25, 0.25]))
+    run.write_summary({"status": "completed"})
+
+
+def curves_of(folder: Path, key: str) -> list[Curve]:
+    return build_curves(load_runs([folder]), key)
+
+
+@pytest.fixture
+def psi_runs(make_run: MakeRun, tmp_path: Path) -> Path:
+    """SubPFed at psi 0.5 (two seeds) and 0.25 (one), and FedAvg, which has no psi."""
+    for name, test, seed, psi in (("a", 0.5, 0, 0.5), ("b", 0.75, 1, 0.5), ("c", 0.25, 0, 0.25)):
+        write_run(make_run, f"runs/{name}", test, method="subpfed", seed=seed, settings={"psi": psi})
+    write_run(make_run, "runs/d", 0.5, method="fedavg", seed=0)
+    write_run(make_run, "runs/e", 0.625, method="fedavg", seed=1)
+    return tmp_path / "runs"
+
+
+def bars_of(axes: Any) -> list[tuple[list[float], list[float], list[float]]]:
+    """Of each drawn curve its places, its means and half the length of its bars."""
+    found = []
+    for container in axes.containers:
+        line, _, (bars,) = container.lines
+        lengths = [(top - bottom) / 2 for (_, bottom), (_, top) in bars.get_segments()]
+        found.append((list(line.get_xdata()), list(line.get_ydata()), lengths))
+    return found
+
+
+def legend_of(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_points_are_means_over_the_seeds_of_a_value_in_ascending_order(psi_runs: Path) -> None:
+    subpfed, fedavg = curves_of(psi_runs, "method.psi")
+    assert (subpfed.row.label, list(subpfed.points)) == ("subpfed", [0.25, 0.5])
+    assert subpfed.points[0.25].spread("test_at_best_validation") == (0.25, None)
+    deviation = statistics.stdev([0.5, 0.75])
+    assert subpfed.points[0.5].spread("test_at_best_validation") == pytest.approx((0.625, deviation))
+    assert (fedavg.row.label, fedavg.points) == ("fedavg", {})
+    assert fedavg.row.spread("test_at_best_validation") == pytest.approx((0.5625, statistics.stdev([0.5, 0.625])))
+
+
+def test_the_figure_shows_points_with_bars_and_references_with_bands(psi_runs: Path) -> None:
+    figure = curves_figure(curves_of(psi_runs, "method.psi"), "method.psi")
+    assert figure is not None
+    (axes,) = figure.axes
+    ((places, means, lengths),) = bars_of(axes)
+    assert (places, means) == ([0.25, 0.5], [25.0, 62.5])
+    np.testing.assert_allclose(lengths, [0.0, 100 * statistics.stdev([0.5, 0.75])], atol=1e-12)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.25", "0.5"]
+    (reference,) = (line for line in axes.get_lines() if line.get_linestyle() == "--")
+    np.testing.assert_array_equal(reference.get_ydata(), [56.25, 56.25])
+    (band,) = axes.patches
+    deviation = 100 * statistics.stdev([0.5, 0.625])
+    assert (band.get_y(), band.get_height()) == pytest.approx((56.25 - deviation, 2 * deviation))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("method.psi", "test accuracy (%), mean over clients")
+    assert legend_of(figure) == ["subpfed", "fedavg"]
+
+
+def test_other_settings_make_curves_of_their_own(make_run: MakeRun, tmp_path: Path) -> None:
+    for job, (psi, masks) in enumerate([(1, True), (2, True), (1, False), (2, False)]):
+        write_run(make_run, f"runs/{job}", job / 8 + 0.25, settings={"psi": psi, "masks": masks})
+    curves = curves_of(tmp_path / "runs", "method.psi")
+    assert [curve.row.label for curve in curves] == ["fedpub (method.masks=true)", "fedpub (method.masks=false)"]
+    figure = curves_figure(curves, "method.psi")
+    assert figure is not None
+    first, second = bars_of(figure.axes[0])
+    assert (first[1], second[1]) == ([25.0, 37.5], [50.0, 62.5])
+    # bars stand beside each other, each within a hundredth of the axis of its value
+    assert all(a < value < b for a, value, b in zip(first[0], (1, 2), second[0], strict=True))
+    np.testing.assert_allclose([first[0], second[0]], [[1, 2], [1, 2]], atol=0.01 * 1.12)
+
+
+def test_a_key_of_the_data_makes_one_panel_for_each_number_of_clients(make_run: MakeRun, tmp_path: Path) -> None:
+    for clients in (5, 10):
+        for rate in (0.1, 0.3):
+            for method in ("local", "fedpub"):
+                partition = {"name": "overlap_rate", "rate": rate}
+                make_run(f"runs/{clients}-{rate}-{method}", method, clients=clients, rounds=2, partition=partition)
+    curves = curves_of(tmp_path / "runs", "partition.rate")
+    figure = curves_figure(curves, "partition.rate")
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == [f"cora, overlap_rate, {n} clients" for n in (5, 10)]
+    assert [list(curve.points) for curve in curves] == [[0.1, 0.3]] * 4
+    assert legend_of(figure) == ["fedpub", "local"]
+
+
+def test_the_number_of_clients_may_be_the_key_itself(make_run: MakeRun, tmp_path: Path) -> None:
+    for clients in (5, 10):
+        make_run(f"runs/{clients}", clients=clients, rounds=2)
+    (curve,) = curves_of(tmp_path / "runs", "partition.clients")
+    assert list(curve.points) == [5, 10]
+    assert {clients: row.counted[0].clients for clients, row in curve.points.items()} == {5: 5, 10: 10}
+
+
+def test_a_word_in_place_of_a_number_is_a_reference_named_by_it(make_run: MakeRun, tmp_path: Path) -> None:
+    for job, tau in enumerate([1, "auto", 3, None]):
+        write_run(make_run, f"runs/{job}", 0.5, settings={"tau": tau})
+    write_run(make_run, "runs/4", 0.5)  # before the key was there
+    curve, *references = curves_of(tmp_path / "runs", "method.tau")
+    assert (curve.row.label, list(curve.points)) == ("fedpub", [1, 3])
+    labels = ["fedpub (method.tau=auto)", "fedpub (method.tau=null)", "fedpub (method.tau=unset)"]
+    assert [reference.row.label for reference in references] == labels
+
+
+def test_values_far_apart_are_drawn_on_a_logarithmic_axis(make_run: MakeRun, tmp_path: Path) -> None:
+    for job, rate in enumerate([1e-6, 1e-5, 1e-3]):
+        write_run(make_run, f"log/{job}", 0.5, settings={"mask_l1": rate})
+        write_run(make_run, f"linear/{job}", 0.5, settings={"mask_l1": job})
+    for folder, kind in (("log", "log"), ("linear", "linear")):
+        figure = curves_figure(curves_of(tmp_path / folder, "method.mask_l1"), "method.mask_l1")
+        assert figure is not None and figure.axes[0].get_xscale() == kind
+        assert plot_curves(curves_of(tmp_path / folder, "method.mask_l1"), "method.mask_l1", tmp_path / "c.png")
+
+
+def test_runs_that_were_cut_short_are_hollow_points(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("runs/0", settings={"psi": 1}, rounds=3)
+    make_run("runs/1", settings={"psi": 2}, rounds=3, status="interrupted")
+    curves = curves_of(tmp_path / "runs", "method.psi")
+    figure = curves_figure(curves, "method.psi")
+    assert figure is not None
+    points = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert [point.get_markerfacecolor() == "white" for point in points] == [False, True]
+    assert legend_of(figure) == ["fedpub", "not completed"]
+    _, heads, (line,) = curve_cells(curves, "method.psi", collapse=True)
+    assert dict(zip(heads, line, strict=True))["note"] == "2: interrupted"
+
+
+def test_nothing_is_drawn_where_no_run_with_a_value_was_evaluated(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("runs/0", settings={"psi": 1}, rounds=0, status="failed")
+    make_run("runs/1", method="fedavg", rounds=2)
+    assert plot_curves(curves_of(tmp_path / "runs", "method.psi"), "method.psi", tmp_path / "curve.png") is None
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_the_table_has_a_column_a_value_and_one_for_references(psi_runs: Path) -> None:
+    curves = curves_of(psi_runs, "method.psi")
+    title, heads, lines = curve_cells(curves, "method.psi", collapse=True)
+    assert title == "test at best validation by method.psi: cora, metis, 2 clients, accuracy (%)"
+    assert heads == ["method", "seeds", "method.psi 0.25", "method.psi 0.5", "at any value"]
+    assert lines == [
+        ["subpfed", "1–2", "25.00", "62.50 ± 17.68", "–"],
+        ["fedavg", "2", "–", "–", "56.25 ± 8.84"],
+    ]
+
+
+def test_csv_holds_a_line_a_point(psi_runs: Path, tmp_path: Path) -> None:
+    write_curve_csv(curves_of(psi_runs, "method.psi"), "method.psi", tmp_path / "curve.csv")
+    with (tmp_path / "curve.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["method"], line["method.psi"], line["seeds"]) for line in lines] == [
+        ("subpfed", "0.25", "0"), ("subpfed", "0.5", "0 1"), ("fedavg", "", "0 1"),
+    ]  # fmt: skip
+    assert [float(line["test_at_best_validation_mean"]) for line in lines] == [0.25, 0.625, 0.5625]
+    assert lines[0]["test_at_best_validation_std"] == ""
+    assert float(lines[1]["test_at_best_validation_std"]) == pytest.approx(statistics.stdev([0.5, 0.75]))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("method.rate", "--curve method.rate: no run's configuration has this key; those .* are method.psi$"),
+        ("method", "--curve method: no run's configuration has this key"),
+        ("method.name", "a curve needs a key with numbers, and this one's values are subpfed, fedavg; those"),
+    ],
+)
+def test_a_key_that_makes_no_curve_is_refused_and_others_are_named(psi_runs: Path, key: str, message: str) -> None:
+    with pytest.raises(SubflError, match=message):
+        curves_of(psi_runs, key)
+
+
+def test_switches_are_no_numbers(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("runs/0", settings={"masks": True}, rounds=1)
+    with pytest.raises(SubflError, match=r"values are true; those whose numbers differ between these runs are none$"):
+        curves_of(tmp_path / "runs", "method.masks")
