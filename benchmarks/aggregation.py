@@ -82,7 +82,9 @@ def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPub, Updates]:
     """The strategy, and a round in which all clients replied with their rows of `stack`."""
     clients = len(next(iter(stack.values())))
     ones = np.ones(clients)
-    roster = Roster(tuple(range(clients)), (1,) * clients, ones, stack["conv1.weight"].shape[1], CLASSES, False)
+    roster = Roster(
+        tuple(range(clients)), (1,) * clients, ones, ones, ones, stack["conv1.weight"].shape[1], CLASSES, False
+    )
     strategy = FedPub(FedPub.Settings(), roster, {name: values[0] for name, values in stack.items()})
     nothing = np.zeros(clients, dtype=np.int64)
     wanted = np.zeros(stack["conv1.weight"].shape[:2], dtype=np.uint8)

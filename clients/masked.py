@@ -17,7 +17,7 @@ stay as received and are not sent back; rows of features that a client does not 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,10 +29,6 @@ from clients.functional import FunctionalClient
 from clients.subgraph import Shapes
 from subfl_flower.models.chunk import GraphChunk, features_within_reach
 from subfl_flower.models.gcn import Parameters
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
-from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.state import StateStore
 
 _FIRST = "conv1.weight"
 
@@ -48,7 +44,6 @@ class MaskedClient(FunctionalClient):
             mask_l1: weight of the sum of absolute mask entries.
             mask_threshold: entries with no larger absolute value are zero outside training.
             mask_lr: learning rate of the masks, as a multiple of the optimiser's.
-            weight_decay: replaces the optimiser's; null keeps it.
             variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
                 gradient, and masks start at one for features that a client does not have, too.
         """
@@ -61,20 +56,11 @@ class MaskedClient(FunctionalClient):
         variant: Literal["paper", "released"] = "paper"
 
     settings: Settings
-    extra_uploads: ClassVar[tuple[str, ...]] = (*FunctionalClient.extra_uploads, "wanted_features")
 
-    def __init__(
-        self,
-        cohort: Cohort,
-        settings: CohortClient.Settings,
-        model: ModelSettings,
-        optimizer: OptimizerSettings,
-        seed: int,
-        store: StateStore,
-    ) -> None:
-        super().__init__(cohort, settings, model, optimizer, seed, store)
-        if self.settings.weight_decay is not None:
-            self.optimizer = optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
+    @property
+    def extra_uploads(self) -> tuple[str, ...]:
+        """`wanted_features` beside what clients are compared by."""
+        return (*super().extra_uploads, "wanted_features")
 
     @staticmethod
     def _mask(name: str) -> str:
@@ -82,6 +68,10 @@ class MaskedClient(FunctionalClient):
 
     def personal_shapes(self) -> Shapes:
         """A mask for every weight matrix, none for biases."""
+        return {**super().personal_shapes(), **self._mask_shapes}
+
+    @cached_property
+    def _mask_shapes(self) -> Shapes:
         if not self.settings.masks:
             return {}
         return {self._mask(name): self.model.shapes[name] for name in self.model.weight_matrices}
@@ -93,12 +83,11 @@ class MaskedClient(FunctionalClient):
         travel.
         """
         masks = {
-            name: torch.ones(len(chunk), *shape, device=self.cohort.device)
-            for name, shape in self.personal_shapes().items()
+            name: torch.ones(len(chunk), *shape, device=self.cohort.device) for name, shape in self._mask_shapes.items()
         }
         if masks and self._sends_what_it_teaches:
             masks[self._mask(_FIRST)] *= chunk.feature_support.unsqueeze(-1)
-        return masks
+        return {**super().initial_personal(chunk), **masks}
 
     @property
     def _sends_what_it_teaches(self) -> bool:
@@ -108,7 +97,7 @@ class MaskedClient(FunctionalClient):
         """[C, features]: 1 for the features that training reaches, else 0."""
         if chunk.client_ids not in self._taught_by_chunk:
             position = {client_id: p for p, client_id in enumerate(self.cohort.client_ids)}
-            graphs = [self.cohort.graphs[position[client_id]] for client_id in chunk.client_ids]
+            graphs = [self.cohort.visible[position[client_id]] for client_id in chunk.client_ids]
             taught = [features_within_reach(graph, self.model.settings.layers) for graph in graphs]
             self._taught_by_chunk[chunk.client_ids] = torch.from_numpy(np.stack(taught).astype(np.float32)).to(
                 self.cohort.device
@@ -121,14 +110,13 @@ class MaskedClient(FunctionalClient):
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
         """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
-        if not personal:
-            return shared
-        effective = dict(shared)
-        for name in self.model.weight_matrices:
-            mask = personal[self._mask(name)]
-            if pruned:
-                mask = F.hardshrink(mask, self.settings.mask_threshold)
-            effective[name] = shared[name] * mask
+        effective = dict(super().effective(shared, personal, pruned=pruned))
+        if self.settings.masks:
+            for name in self.model.weight_matrices:
+                mask = personal[self._mask(name)]
+                if pruned:
+                    mask = F.hardshrink(mask, self.settings.mask_threshold)
+                effective[name] = effective[name] * mask
         return effective
 
     def add_penalty_gradients(
@@ -144,17 +132,18 @@ class MaskedClient(FunctionalClient):
         if self.settings.variant == "released":
             return
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
-        for name, mask in personal.items():
+        for name in self._mask_shapes:
             if name == self._mask(_FIRST):
-                gradients[name].addcmul_(mask.sign(), self._taught(chunk).unsqueeze(-1), value=self.settings.mask_l1)
+                reached = self._taught(chunk).unsqueeze(-1)
+                gradients[name].addcmul_(personal[name].sign(), reached, value=self.settings.mask_l1)
             else:
-                gradients[name].add_(mask.sign(), alpha=self.settings.mask_l1)
+                gradients[name].add_(personal[name].sign(), alpha=self.settings.mask_l1)
 
     def learning_rates(self) -> dict[str, float]:
         """The masks' own learning rate."""
         if self.settings.mask_lr == 1.0:
             return {}
-        return {name: self.settings.mask_lr * self.optimizer.lr for name in self.personal_shapes()}
+        return {name: self.settings.mask_lr * self.optimizer.lr for name in self._mask_shapes}
 
     def uploads(
         self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
@@ -163,11 +152,12 @@ class MaskedClient(FunctionalClient):
         model; and ``wanted_features`` [C, features], 1 where the client wants rows that it does not send itself.
         """
         uploads = super().uploads(shared, personal, effective, chunk)
-        if personal:
+        if self.settings.masks:
             for name in self.model.weight_matrices:
-                uploads[name] = shared[name] * (effective[name] != 0)
+                if name in shared:
+                    uploads[name] = shared[name] * (effective[name] != 0)
         wanted = torch.zeros_like(chunk.feature_support)
-        if self._sends_what_it_teaches:
+        if self._sends_what_it_teaches and _FIRST in shared:
             taught = self._taught(chunk)
             uploads[_FIRST] *= taught.unsqueeze(-1)
             wanted = chunk.feature_support & (taught == 0)

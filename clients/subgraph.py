@@ -5,7 +5,9 @@ Each client minimises, over its own training nodes,
 .. math:: L(\theta) + \lambda_2 \lVert \theta - \bar\theta_i \rVert^2,
 
 with full-batch Adam whose state stays with the client. :math:`\bar\theta_i` is what the server sent; ``proximal`` = 0
-leaves the plain local step of FedAvg (McMahan et al., 2017), ``proximal`` = µ/2 is FedProx (Li et al., 2020).
+leaves the plain local step of FedAvg (McMahan et al., 2017), ``proximal`` = µ/2 is FedProx (Li et al., 2020). Layers
+named in ``personal_layers`` are trained and never leave the client: with the classifier alone that is FedPer
+(Arivazhagan et al., 2019).
 """
 
 from __future__ import annotations
@@ -17,19 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import Parameters, StackedGCN
+from subfl_flower.models.gcn import Parameters, StackedGCN, layer_parameters
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.seeding import client_generator
+from subfl_flower.tasks import Examples
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -45,9 +46,13 @@ class SubgraphClient(CohortClient):
 
         Attributes:
             proximal: weight of the squared distance to the received parameters, from round 2 on.
+            personal_layers: layers that stay with the client.
+            weight_decay: replaces the optimiser's; null keeps it.
         """
 
         proximal: float = Field(default=0.0, ge=0)
+        personal_layers: tuple[str, ...] = ()
+        weight_decay: float | None = Field(default=None, ge=0)
 
     settings: Settings
 
@@ -61,38 +66,55 @@ class SubgraphClient(CohortClient):
         store: StateStore,
     ) -> None:
         super().__init__(cohort, settings, model, optimizer, seed, store)
-        self.model = StackedGCN(model, cohort.num_features, cohort.num_classes)
-        trainable = {**self.model.shapes, **self.personal_shapes()}
+        if self.settings.weight_decay is not None:
+            self.optimizer = optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
+        self.model = StackedGCN(model, cohort.num_features, cohort.num_outputs)
+        own = self.own_parameters()
+        self.own_shapes = {name: self.model.shapes[name] for name in own}
+        self.shared_shapes = {name: shape for name, shape in self.model.shapes.items() if name not in own}
+        trainable = {**self.shared_shapes, **self.personal_shapes()}
         worked_on: Shapes = {
             **adam_state_shapes(trainable),
             **{f"personal.{name}": shape for name, shape in self.personal_shapes().items()},
         }
+        self.announced: Mapping[str, Any] = {}
+        """What came with the last message beside parameters."""
         self._worked_on = tuple(worked_on)
-        self._state_shapes: Shapes = {
-            **worked_on,
+        self._best_shapes: Shapes = {
             **{f"best.{name}": shape for name, shape in self.model.shapes.items()},
             "best_validation": (),
         }
+        self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
         self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trainable.values()), model.hidden)
 
     @property
     def parameter_names(self) -> Sequence[str]:
-        """Names of the GCN's parameters."""
-        return tuple(self.model.shapes)
+        """Names of the GCN's parameters that are shared."""
+        return tuple(self.shared_shapes)
 
     # What a method changes ------------------------------------------------------------------------------------------
 
+    def own_parameters(self) -> tuple[str, ...]:
+        """Names of the GCN's parameters that stay with the client."""
+        return layer_parameters(self.model.shapes, self.settings.personal_layers)
+
     def personal_shapes(self) -> Shapes:
         """Per-client shapes of the parameters that are trained but never leave the client."""
-        return {}
+        return dict(self.own_shapes)
 
     def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
-        """First values of the personal parameters, each [C, ...]."""
-        return {}
+        """First values of the personal parameters, each [C, ...]: all clients' personal layers start alike."""
+        if not self.own_shapes:
+            return {}
+        initial = self.model.initial_of(self.seed)
+        return {
+            name: torch.from_numpy(initial[name]).to(self.cohort.device).expand(len(chunk), *shape)
+            for name, shape in self.own_shapes.items()
+        }
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
         """The GCN's parameters as made from shared and personal ones; `pruned` as used outside training."""
-        return shared
+        return {**shared, **{name: personal[name] for name in self.own_shapes}}
 
     def add_penalty_gradients(
         self,
@@ -125,7 +147,8 @@ class SubgraphClient(CohortClient):
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
         """One round of local training; see `CohortClient.fit`."""
         positions = {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
-        received = dict(zip(self.model.shapes, parameters, strict=True))
+        self.announced = config
+        received = dict(zip(self.parameter_names, parameters, strict=True))
         row_of = {positions[client_id]: row for row, client_id in enumerate(config["clients"])}
         state = self.store.open(self.cohort.client_ids, self._state_shapes)
         parts: list[tuple[list[int], dict[str, np.ndarray], dict[str, np.ndarray]]] = []
@@ -144,7 +167,7 @@ class SubgraphClient(CohortClient):
             else:
                 parts.append(([self.cohort.client_ids[position] for position in chosen], arrays, metrics))
         self.store.commit(state)
-        names = (*self.model.shapes, *self.extra_uploads)
+        names = (*self.parameter_names, *self.extra_uploads)
         arrays_up = [_joined([arrays[name] for _, arrays, _ in parts]) for name in names] if parts else []
         merged: dict[str, Any] = {
             name: np.concatenate([metrics[name] for _, _, metrics in parts]).tolist()
@@ -159,7 +182,7 @@ class SubgraphClient(CohortClient):
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Evaluate what was received, train, evaluate again: uploads and metrics of a chunk."""
         device = self.cohort.device
-        chunk = self.cohort.graph_chunk(positions)
+        chunk, examples = self.cohort.graph_chunk(positions), self.cohort.examples(positions)
         fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
         with state.rows(positions, device, self._worked_on) as personal_state:
             if fresh:
@@ -167,10 +190,11 @@ class SubgraphClient(CohortClient):
             shared = {name: value.to(device, copy=True) for name, value in received.items()}
             received = {name: value.to(device) for name, value in received.items()}
             personal = {name: personal_state[f"personal.{name}"] for name in self.personal_shapes()}
-            validation_received, test_received = self._evaluate(self.effective(shared, personal, pruned=True), chunk)
-            loss = self._train(shared, personal, received, personal_state, chunk, config)
+            as_received = self.effective(shared, personal, pruned=True)
+            validation_received, test_received = self._evaluate(as_received, chunk, examples)
+            loss = self._train(shared, personal, received, personal_state, chunk, examples, config)
             effective = self.effective(shared, personal, pruned=True)
-            validation, test = self._evaluate(effective, chunk)
+            validation, test = self._evaluate(effective, chunk, examples)
             with torch.no_grad():
                 uploads = self.uploads(shared, personal, effective, chunk)
         self._keep_best(state, positions, effective, validation)
@@ -181,7 +205,7 @@ class SubgraphClient(CohortClient):
             "validation_as_received": validation_received,
             "test_as_received": test_received,
             "train_loss": loss,
-            "num_examples": torch.tensor([self.cohort.graphs[position].num_train for position in positions]),
+            "num_examples": torch.tensor([self.cohort.num_examples[position] for position in positions]),
             **self.extra_metrics(effective),
         }
         return arrays, {name: value.cpu().numpy() for name, value in metrics.items()}
@@ -193,23 +217,26 @@ class SubgraphClient(CohortClient):
         received: Parameters,
         state: dict[str, Tensor],
         chunk: GraphChunk,
+        examples: Examples,
         config: Mapping[str, Any],
     ) -> Tensor:
         """`local_epochs` full-batch steps in place; the last training loss [C]."""
         server_round = int(config["round"])
-        generators = [client_generator(self.seed, client_id, server_round, "dropout") for client_id in chunk.client_ids]
+        dropped, sampled = (
+            [client_generator(self.seed, client_id, server_round, purpose) for client_id in chunk.client_ids]
+            for purpose in ("dropout", "examples")
+        )
         trainable = {**shared, **personal}
         losses = torch.zeros(len(chunk))
         for _ in range(int(config["local_epochs"])):
             dropout = None
             if self.model.settings.dropout:
-                dropout = self.model.dropout_masks(chunk, generators, self.cohort.device)
+                dropout = self.model.dropout_masks(chunk, dropped, self.cohort.device)
             leaves = {name: value.detach().requires_grad_() for name, value in trainable.items()}
             effective = self.effective(
                 {name: leaves[name] for name in shared}, {name: leaves[name] for name in personal}, pruned=False
             )
-            logits = self.model(effective, chunk, dropout)
-            losses = chunk.mean(_node_losses(logits, chunk), TRAIN)
+            losses = examples.losses(self.model(effective, chunk, dropout), sampled)
             if not bool(torch.isfinite(losses).all()):
                 bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                 raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
@@ -225,10 +252,9 @@ class SubgraphClient(CohortClient):
         return {}
 
     @torch.no_grad()
-    def _evaluate(self, effective: Parameters, chunk: GraphChunk) -> tuple[Tensor, Tensor]:
-        """Accuracy on validation and on test nodes, each [C]; not a number where a client has none."""
-        correct = (self.model(effective, chunk).argmax(-1) == chunk.labels).to(torch.float32)
-        return chunk.mean(correct, VALIDATION), chunk.mean(correct, TEST)
+    def _evaluate(self, effective: Parameters, chunk: GraphChunk, examples: Examples) -> tuple[Tensor, Tensor]:
+        """The task's metric on validation and on test examples, each [C]; not a number where a client has none."""
+        return examples.evaluate(self.model(effective, chunk))
 
     def _initialise(self, state: dict[str, Tensor], chunk: GraphChunk, fresh: Sequence[int]) -> None:
         for name, values in self.initial_personal(chunk).items():
@@ -237,9 +263,9 @@ class SubgraphClient(CohortClient):
     def _keep_best(
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
     ) -> None:
-        """Remember the models of clients whose validation accuracy is higher than ever."""
+        """Remember the models of clients whose validation figure is higher than ever."""
         for row, position in enumerate(positions):
-            # Stored plus one, so that the zero of a new state is below any accuracy.
+            # Stored plus one, so that the zero of a new state is below any figure.
             score = 1.0 + float(torch.nan_to_num(validation[row], nan=0.0))
             if score > float(state["best_validation"][position]):
                 with state.replacing(position):
@@ -249,18 +275,14 @@ class SubgraphClient(CohortClient):
 
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """Each client's model at its best validation round, as used outside training, by client id."""
-        state = self.store.open(self.cohort.client_ids, self._state_shapes)
+        return self._models_in(self.store.open(self.cohort.client_ids, self._state_shapes))
+
+    def _models_in(self, state: CohortState) -> dict[int, dict[str, np.ndarray]]:
         return {
             client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.shapes}
-            for position, client_id in enumerate(self.cohort.client_ids)
+            for position, client_id in enumerate(state.client_ids)
             if not state.is_fresh(position)
         }
-
-
-def _node_losses(logits: Tensor, chunk: GraphChunk) -> Tensor:
-    """Cross-entropy of every node [C, width]."""
-    losses = F.cross_entropy(logits.flatten(0, 1), chunk.labels.flatten(), reduction="none")
-    return losses.view(chunk.labels.shape)
 
 
 def _rows(stack: Mapping[str, np.ndarray], rows: list[int]) -> dict[str, Tensor]:

@@ -12,66 +12,28 @@ what a missing weight counts for in the average; see `FedPub.Settings.missing`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
-from strategies.fedavg import average_weights
-from strategies.mixing import MixingStrategy, mix
+from strategies.mixing import mix
+from strategies.similarity import SimilarityStrategy
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
-from subfl_flower.similarity.functional import cosine_similarity
+from subfl_flower.runtime.strategy import Updates
 
 # Entries of a client's weights that are mixed at once.
 _BLOCK = 4096
 
 
-class FedPub(MixingStrategy):
-    """Similarity-weighted averages, one a client."""
+class FedPub(SimilarityStrategy):
+    """Similarity-weighted averages of masked models, one a client."""
 
-    class Settings(MixingStrategy.Settings):
-        """The aggregation.
+    class Settings(SimilarityStrategy.Settings):
+        """`missing`: ``owners`` averages a weight over the clients that sent it, ``zero`` counts it as zero."""
 
-        Attributes:
-            tau: sharpness of the softmax; ``auto`` is the paper's 3 for disjoint and 5 for overlapping subgraphs.
-            similarity: ``none`` replaces the personal averages by FedAvg's: the ablation.
-            missing: ``owners`` averages a weight over the clients that sent it, ``zero`` counts it as zero.
-        """
-
-        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-        similarity: Literal["functional", "none"] = "functional"
         missing: Literal["owners", "zero"] = "owners"
 
     settings: Settings
-
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
-        self._embeddings: np.ndarray | None = None
-        self._has_embedding = np.zeros(len(roster), dtype=bool)
-
-    @property
-    def tau(self) -> float:
-        """The softmax's sharpness in force."""
-        if self.settings.tau == "auto":
-            return 5.0 if self.roster.overlapping else 3.0
-        return self.settings.tau
-
-    def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """softmax(τ S) over the replies; a client that was absent is placed by its last embedding."""
-        average = average_weights(self.roster.num_examples[updates.positions], "examples")
-        matrix = np.tile(average, (len(self.roster), 1))
-        if self.settings.similarity == "none":
-            return matrix
-        embeddings = updates.arrays["functional_embedding"]
-        if self._embeddings is None:
-            self._embeddings = np.zeros((len(self.roster), embeddings.shape[1]), dtype=embeddings.dtype)
-        self._embeddings[updates.positions] = embeddings
-        self._has_embedding[updates.positions] = True
-        similarity = cosine_similarity(self._embeddings)[:, updates.positions]
-        matrix[self._has_embedding] = softmax(self.tau * similarity)[self._has_embedding]
-        return matrix
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """Each client's average; what a client does not use is not sent back to it."""
@@ -115,10 +77,3 @@ class FedPub(MixingStrategy):
                 mixed[:, rows] = block
                 mixed[positions, rows] *= used
         return mixed
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Softmax of every row."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    normalised: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return normalised

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from subfl_flower.models.gcn import layer_parameters
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
@@ -25,8 +26,17 @@ class MixingStrategy(CohortStrategy):
     `parameters` is what each client is sent next. A client whose row of M is zero keeps what it had.
     """
 
+    class Settings(CohortStrategy.Settings):
+        """`personal_layers`: layers that stay with the clients and are not mixed; FedPer's is the classifier."""
+
+        personal_layers: tuple[str, ...] = ()
+
+    settings: Settings
+
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
+        own = layer_parameters(initial, self.settings.personal_layers)
+        initial = self.initial = {name: value for name, value in initial.items() if name not in own}
         self.parameters: Stack = {
             name: np.broadcast_to(value, (len(roster), *value.shape)) for name, value in initial.items()
         }

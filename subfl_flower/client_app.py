@@ -8,11 +8,13 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from subfl_flower.runtime.messages import pack, unpack
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.exchange import answer_record
+from subfl_flower.runtime.messages import Stack, pack, unpack
 from subfl_flower.runtime.node import open_node
 from subfl_flower.runtime.roster import ROSTER
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.strategy import METRICS, OUTCOME, RUN
+from subfl_flower.runtime.strategy import ANNOUNCED, METRICS, OUTCOME, RUN
 
 app = ClientApp()
 
@@ -21,10 +23,12 @@ app = ClientApp()
 def roster(message: Message, context: Context) -> Message:
     """Which clients this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
-    clients = node.partition.metadata["clients"]
+    graphs = node.cohort.graphs
     answer: dict[str, Any] = {
         "clients": node.client_ids,
-        "num_examples": [float(clients[client_id]["train"]) for client_id in node.client_ids],
+        "num_examples": [float(count) for count in node.cohort.num_examples],
+        "num_nodes": [float(graph.num_nodes) for graph in graphs],
+        "num_edges": [float(graph.edge_index.shape[1]) for graph in graphs],
         "num_features": node.partition.num_features,
         "num_classes": node.partition.num_classes,
         "overlapping": node.partition.overlapping,
@@ -44,10 +48,12 @@ def train(message: Message, context: Context) -> Message:
         "clients": run["clients"],
         "round": run["round"],
         "local_epochs": node.config.federation.local_epochs,
+        **{key.removeprefix(ANNOUNCED): value for key, value in run.items() if key.startswith(ANNOUNCED)},
     }
     arrays, _, metrics = client.fit([received[name] for name in client.parameter_names], instructions)
     trained, failures = metrics.pop("clients"), metrics.pop("failures")
-    packed = pack(dict(zip((*client.parameter_names, *client.extra_uploads), arrays, strict=True)) if trained else {})
+    names = (*client.parameter_names, *client.extra_uploads) if trained else ()
+    packed = pack(dict(zip(names, arrays, strict=True)), len(trained))
     content = RecordDict({METRICS: MetricRecord(metrics)})
     packed.into(content)
     content[OUTCOME] = ConfigRecord(
@@ -61,6 +67,26 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
+@app.query("structure")
+def structure(message: Message, context: Context) -> Message:
+    """What clients tell of the nodes that they may share with others, before training."""
+    return _answer("structure", message, context)
+
+
+def _answer(action: str, message: Message, context: Context) -> Message:
+    """One phase outside of rounds; a client that cannot answer does not keep the others from it."""
+    run = message.content.config_records[RUN]
+    client = open_node(run, context).client(context)
+    answers: dict[int, Stack] = {}
+    failures: dict[int, str] = {}
+    for client_id in [int(value) for value in run["clients"]]:  # type: ignore[union-attr]
+        try:
+            answers[client_id] = client.answer(action, client_id)
+        except Exception as error:
+            failures[client_id] = str(error) if isinstance(error, SubflError) else f"{type(error).__name__}: {error}"
+    return Message(answer_record(answers, failures), reply_to=message)
+
+
 @app.query("export")
 def export(message: Message, context: Context) -> Message:
     """Write each client's best model into the run directory."""
@@ -69,6 +95,7 @@ def export(message: Message, context: Context) -> Message:
     directory = RunDirectory(node.directory)
     model = node.config.model
     about = {"model": model.name, "layers": str(model.layers), "hidden": str(model.hidden)}
+    about["task"] = node.config.task.name
     for client_id, tensors in node.client(context).best_models().items():
         directory.write_client_model(client_id, tensors, {**about, "dataset": node.config.dataset.name})
     return Message(RecordDict(), reply_to=message)

@@ -23,6 +23,7 @@ from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.loggers import LoggerSettings
 from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.tasks import Task
 
 
 class Section(BaseModel):
@@ -44,16 +45,14 @@ class Data(Section):
 
 
 class Federation(Section):
-    """How long a federation trains: `rounds` of `local_epochs` full passes over each client's training nodes."""
+    """How long a federation trains: `rounds` of `local_epochs` full passes over each client's training examples.
+
+    `fraction` of the clients, drawn anew, take part in a round.
+    """
 
     rounds: int = Field(ge=1)
     local_epochs: int = Field(ge=1)
-
-
-class Task(Section):
-    """What is learnt."""
-
-    name: Literal["node_classification"]
+    fraction: float = Field(default=1.0, gt=0, le=1)
 
 
 class Method(BaseModel):
@@ -209,6 +208,8 @@ def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], pref
         return f"{prefix}{key}: there is no such setting"
     if first["type"] == "missing":
         return f"{prefix}{key}: a value is required"
+    if first["type"] == "union_tag_invalid":
+        return f"{prefix}{key}.name: must be one of {first['ctx']['expected_tags']} (found {first['ctx']['tag']!r})"
     # A value that fits no alternative of a union has one complaint for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))} (found {first['input']!r})"

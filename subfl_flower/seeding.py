@@ -15,3 +15,8 @@ def client_generator(seed: int, client_id: int, server_round: int, purpose: str)
 def shared_generator(seed: int, purpose: str) -> np.random.Generator:
     """The generator of something that the whole federation shares, such as the initial model."""
     return np.random.default_rng([seed, 0, 0, zlib.crc32(purpose.encode())])
+
+
+def round_generator(seed: int, server_round: int, purpose: str) -> np.random.Generator:
+    """The generator of something that a whole round shares, such as who takes part in it."""
+    return np.random.default_rng([seed, 0, server_round, zlib.crc32(purpose.encode())])

@@ -72,7 +72,7 @@ def test_composing_does_not_depend_on_the_working_directory(tmp_path: Path, monk
     [
         (
             "method=fedpubb",
-            "method=fedpubb: there is no such choice; available: fedavg, fedpub, fedpub_released, local",
+            "method=fedpubb: there is no such choice; available: fedavg, fedper, fedprox, fedpub, ",
         ),
         ("dataset=corra", "dataset=corra: there is no such choice; available: "),
         ("partition.clientz=3", "partition.clientz: there is no such setting"),
@@ -101,7 +101,7 @@ def test_choices_are_listed_and_nothing_else() -> None:
     with pytest.raises(SubflError) as error:
         composed_config(["partition=metiss"])
     listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
-    assert listed == ["given", "imbalanced", "metis", "overlapping", "random"]
+    assert listed == ["dirichlet", "given", "imbalanced", "louvain", "metis", "overlap_rate", "overlapping", "random"]
 
 
 def test_a_method_of_ones_own_comes_by_a_search_path(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.tasks import NodeClassification
 
 FEATURES, CLASSES = 6, 3
 
@@ -42,6 +43,7 @@ def tiny_client(
         labels=rng.integers(0, CLASSES, num_nodes),
         num_classes=CLASSES,
         roles=np.array(roles if roles is not None else np.arange(num_nodes) % 3, dtype=np.int8),
+        shareable=np.zeros(num_nodes, dtype=bool),
     )
 
 
@@ -84,4 +86,5 @@ def chunk_of(*graphs: ClientGraph) -> GraphChunk:
 
 
 def cohort_of(*graphs: ClientGraph, chunk: int | str = "all") -> Cohort:
-    return Cohort(graphs, FEATURES, CLASSES, torch.device("cpu"), chunk)  # type: ignore[arg-type]
+    task = NodeClassification(name="node_classification")
+    return Cohort(graphs, FEATURES, CLASSES, torch.device("cpu"), chunk, task)  # type: ignore[arg-type]

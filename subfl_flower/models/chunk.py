@@ -10,7 +10,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, FeatureMatrix
+from subfl_flower.data.graph import TRAIN, ClientGraph, FeatureMatrix
 from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_adjacency
 
 
@@ -25,8 +25,6 @@ class GraphChunk:
         adjacency: Â, block-diagonal [C·width, C·width].
         inputs: Â X, the first layer's constant half: block-diagonal sparse [C·width, C·features], or dense
             [C, width, features].
-        labels: [C, width], 0 at padding.
-        members: one [C, width] a role (train, validation, test): 1.0 at the role's nodes, else 0.
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
     """
 
@@ -35,18 +33,11 @@ class GraphChunk:
     width: int
     adjacency: SparseMatrix
     inputs: SparseMatrix | Tensor
-    labels: Tensor
-    members: tuple[Tensor, Tensor, Tensor]
     feature_support: Tensor
 
     def __len__(self) -> int:
         """The number of clients."""
         return len(self.client_ids)
-
-    def mean(self, values: Tensor, role: int) -> Tensor:
-        """Each client's mean of `values` [C, width] over its nodes of a role: [C], not a number where it has none."""
-        members = self.members[role]
-        return (values * members).sum(1) / members.sum(1)
 
     @classmethod
     def build(cls, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> GraphChunk:
@@ -58,13 +49,6 @@ class GraphChunk:
         width = max(graph.num_nodes for graph in graphs)
         num_features = graphs[0].num_features
         operators = [normalised_adjacency(graph.edge_index, graph.num_nodes) for graph in graphs]
-        labels = np.zeros((len(graphs), width), dtype=np.int64)
-        roles = np.full((len(graphs), width), -1, dtype=np.int8)
-        for c, graph in enumerate(graphs):
-            if graph.labels is not None:
-                labels[c, : graph.num_nodes] = np.maximum(graph.labels, 0)
-            roles[c, : graph.num_nodes] = graph.roles
-
         inputs: SparseMatrix | Tensor
         if all(scipy.sparse.issparse(graph.features) for graph in graphs):
             aggregated = [
@@ -79,9 +63,6 @@ class GraphChunk:
                 dense[c, : graph.num_nodes] = aggregate.toarray() if scipy.sparse.issparse(aggregate) else aggregate
             inputs = torch.from_numpy(dense).to(device)
 
-        def members(role: int) -> Tensor:
-            return torch.from_numpy((roles == role).astype(np.float32)).to(device)
-
         support = np.stack([_present_features(graph.features) for graph in graphs])
         return cls(
             client_ids=tuple(graph.client_id for graph in graphs),
@@ -89,8 +70,6 @@ class GraphChunk:
             width=width,
             adjacency=SparseMatrix(block_diagonal(operators, (width, width)), device, symmetric=True),
             inputs=inputs,
-            labels=torch.from_numpy(labels).to(device),
-            members=(members(TRAIN), members(VALIDATION), members(TEST)),
             feature_support=torch.from_numpy(support).to(device),
         )
 

@@ -3,26 +3,47 @@ r"""The GCN of the subgraph methods, over stacked parameters.
 Every parameter has a leading client axis; a chunk of one client is the plain case. With Â the normalised adjacency,
 
 .. math:: H^{(l)} = \mathrm{dropout}(\mathrm{relu}(\hat A H^{(l-1)} W^{(l)} + b^{(l)})), \quad
-          \mathrm{logits} = H^{(L)} W + b,
+          \mathrm{output} = H^{(L)} W + b,
 
 the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1): two convolutions of width 128 and a linear classifier.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.models.sparse import SparseMatrix
+from subfl_flower.seeding import shared_generator
 
 Parameters = Mapping[str, Tensor]
 """Stacked parameters by name, each [C, ...]."""
+
+
+def layer_parameters(names: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """The parameters among `names` that belong to some layers.
+
+    Raises:
+        SubflError: there is no such layer, or no parameter would be left.
+    """
+    by_layer: dict[str, list[str]] = {}
+    for name in names:
+        by_layer.setdefault(name.split(".")[0], []).append(name)
+    for layer in layers:
+        if layer not in by_layer:
+            raise SubflError(
+                f"method.personal_layers: there is no layer {layer!r}; the model has {', '.join(by_layer)}"
+            )
+    if set(layers) == set(by_layer):
+        raise SubflError("method.personal_layers: all layers are personal; use method=local")
+    return tuple(name for layer in layers for name in by_layer[layer])
 
 
 class StackedGCN:
@@ -31,10 +52,10 @@ class StackedGCN:
     Args:
         settings: depth, width and dropout.
         num_features: input width.
-        num_classes: output width.
+        num_outputs: output width: classes, or whatever the task makes of a node.
     """
 
-    def __init__(self, settings: ModelSettings, num_features: int, num_classes: int) -> None:
+    def __init__(self, settings: ModelSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
         self.num_features = num_features
         widths = [num_features] + [settings.hidden] * settings.layers
@@ -42,8 +63,8 @@ class StackedGCN:
         for layer, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
             self.shapes[f"conv{layer}.weight"] = (fan_in, fan_out)
             self.shapes[f"conv{layer}.bias"] = (fan_out,)
-        self.shapes["classifier.weight"] = (settings.hidden, num_classes)
-        self.shapes["classifier.bias"] = (num_classes,)
+        self.shapes["classifier.weight"] = (settings.hidden, num_outputs)
+        self.shapes["classifier.bias"] = (num_outputs,)
 
     @property
     def weight_matrices(self) -> tuple[str, ...]:
@@ -67,6 +88,10 @@ class StackedGCN:
             parameters[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
         return parameters
 
+    def initial_of(self, seed: int) -> dict[str, np.ndarray]:
+        """The initial model that a whole federation starts from."""
+        return self.initial(shared_generator(seed, "initial model"))
+
     def dropout_masks(
         self, chunk: GraphChunk, generators: Sequence[np.random.Generator], device: torch.device
     ) -> list[Tensor]:
@@ -86,7 +111,7 @@ class StackedGCN:
         return list(torch.from_numpy(keep).to(device))
 
     def __call__(self, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None = None) -> Tensor:
-        """Logits [C, width, classes] of every node; `dropout` as made by `dropout_masks`, None to evaluate."""
+        """Outputs [C, width, num_outputs] of every node; `dropout` as made by `dropout_masks`, None to evaluate."""
         hidden = self._first_convolution(parameters, chunk)
         for layer in range(1, self.settings.layers + 1):
             if layer > 1:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 
-from subfl_flower.data.graph import ClientGraph
+from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.runtime.shared_key import SharedKey
+from subfl_flower.tasks import Examples, TaskSettings
 
 # A stacked step keeps several copies of its parameters and activations alive; on a GPU a chunk takes at most this share
 # of the free memory, each parameter and activation counted this many times.
@@ -25,10 +29,13 @@ class Cohort:
     """The clients of a node.
 
     Attributes:
-        graphs: by position in the cohort.
+        graphs: what each client holds, by position in the cohort.
         num_features, num_classes: of the whole data set.
         device: where models are trained.
         chunk: clients worked at once; ``auto`` decides by device and size, ``all`` is the whole cohort.
+        task: what they learn.
+        shared_key: the key that all clients share and the server does not have.
+        whole: reads the graph that the clients' subgraphs were cut from, and its nodes' roles; for upper bounds.
     """
 
     graphs: tuple[ClientGraph, ...]
@@ -36,9 +43,10 @@ class Cohort:
     num_classes: int
     device: torch.device
     chunk: int | Literal["auto", "all"]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_chunks", {})
+    task: TaskSettings
+    shared_key: SharedKey | None = None
+    whole: Callable[[], tuple[Graph, np.ndarray]] | None = None
+    _chunks: dict[tuple[int, ...], tuple[GraphChunk, Examples]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def load(
@@ -47,10 +55,33 @@ class Cohort:
         client_ids: Sequence[int],
         device: torch.device,
         chunk: int | Literal["auto", "all"],
+        task: TaskSettings,
+        shared_key: SharedKey | None = None,
     ) -> Cohort:
         """Read the graphs of `client_ids` from a prepared partition."""
         graphs = tuple(partition.client(client_id) for client_id in client_ids)
-        return cls(graphs, partition.num_features, partition.num_classes, device, chunk)
+        return cls(
+            graphs, partition.num_features, partition.num_classes, device, chunk, task, shared_key, partition.graph
+        )
+
+    @cached_property
+    def visible(self) -> tuple[ClientGraph, ...]:
+        """What of `graphs` the task lets a model see."""
+        return tuple(self.task.visible(graph) for graph in self.graphs)
+
+    @cached_property
+    def num_examples(self) -> tuple[int, ...]:
+        """Training examples of each client.
+
+        Raises:
+            SubflError: a client has none.
+        """
+        return tuple(self.task.num_examples(graph) for graph in self.graphs)
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of a model's output."""
+        return self.task.num_outputs(self.num_classes)
 
     @property
     def client_ids(self) -> tuple[int, ...]:
@@ -76,8 +107,16 @@ class Cohort:
 
     def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
         """The stacked graphs of some clients, prepared on first use."""
-        chunks: dict[tuple[int, ...], GraphChunk] = self.__dict__["_chunks"]
+        return self._prepared(positions)[0]
+
+    def examples(self, positions: Sequence[int]) -> Examples:
+        """What some clients learn from and are measured on, prepared on first use."""
+        return self._prepared(positions)[1]
+
+    def _prepared(self, positions: Sequence[int]) -> tuple[GraphChunk, Examples]:
         key = tuple(positions)
-        if key not in chunks:
-            chunks[key] = GraphChunk.build([self.graphs[position] for position in positions], self.device)
-        return chunks[key]
+        if key not in self._chunks:
+            chunk = GraphChunk.build([self.visible[position] for position in positions], self.device)
+            examples = self.task.examples([self.graphs[position] for position in positions], self.device)
+            self._chunks[key] = chunk, examples
+        return self._chunks[key]

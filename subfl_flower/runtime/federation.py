@@ -26,16 +26,17 @@ from subfl_flower.data.prepared import prepare
 from subfl_flower.errors import RunFailure
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.memory import keep_freed_memory
+from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
 from subfl_flower.runtime.roster import Roster, collect_roster, describe_error
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
-from subfl_flower.seeding import shared_generator
 
 _PER_CLIENT = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity")
-_PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis")
+_PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis", "networkx")
 
 
 def run_federation(
@@ -58,19 +59,23 @@ def run_federation(
             ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
     """
     keep_freed_memory()
-    partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
+    partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
     loggers = build_loggers(config.logger)
     records = RunDirectory.create(directory)
     records.write_config(config.plain())
     started = time.time()
     run = ConfigRecord({"config": json.dumps(config.plain()), "directory": str(directory.absolute())})
     rounds: list[dict[str, Any]] = []
+    exchanges: list[dict[str, Any]] = []
     status = "failed"
     try:
         for logger in loggers:
             logger.start(config.plain(), records)
         roster = collect_roster(grid, run, partition.num_clients, config.runtime.node_timeout)
         strategy = _strategy(config, roster)
+        exchange = Exchange(grid, run, roster, config.runtime.on_client_failure == "continue")
+        exchanges = exchange.log
+        strategy.set_up(exchange)
         title = f"{config.method.name} on {config.dataset.name}"
         with RunProgress(title, config.federation.rounds, lines) as progress:
             for record, mixing in _rounds(grid, strategy, config, run):
@@ -92,6 +97,9 @@ def run_federation(
     finally:
         summary = {"status": status, **_about(config, partition.num_clients), **summarise(rounds)}
         summary["seconds"] = time.time() - started
+        summary["exchanges"] = exchanges
+        for direction in ("bytes_up", "bytes_down"):
+            summary[direction] += sum(phase[direction] for phase in exchanges)
         records.write_summary(summary)
         for logger in loggers:
             logger.finish(summary)
@@ -101,9 +109,10 @@ def run_federation(
 
 def _strategy(config: Config, roster: Roster) -> CohortStrategy:
     family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
-    model = StackedGCN(config.model, roster.num_features, roster.num_classes)
-    initial = model.initial(shared_generator(config.seed, "initial model"))
-    return family(settings_of(family, config.method), roster, initial)
+    model = StackedGCN(config.model, roster.num_features, config.task.num_outputs(roster.num_classes))
+    strategy: CohortStrategy = family(settings_of(family, config.method), roster, model.initial_of(config.seed))
+    strategy.participation = Participation(config.federation.fraction, config.seed)
+    return strategy
 
 
 def _rounds(
@@ -111,6 +120,7 @@ def _rounds(
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
     """Train round after round; each round's record, and its mixing matrix where one is to be kept."""
     empty = ArrayRecord()
+    latest = _LatestMetrics(config.task.metric, len(strategy.roster))
     for server_round in range(1, config.federation.rounds + 1):
         start = time.perf_counter()
         messages = strategy.configure_train(server_round, empty, run, grid)
@@ -131,10 +141,35 @@ def _rounds(
             "transport": max(0.0, received - sent - updates.client_seconds),
         }
         wanted = server_round % config.record.mixing_every == 0 or server_round == config.federation.rounds
-        yield _record(updates, strategy.roster, seconds), strategy.mixing if wanted else None
+        yield _record(updates, strategy.roster, seconds, latest), strategy.mixing if wanted else None
 
 
-def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float]) -> dict[str, Any]:
+class _LatestMetrics:
+    """The last known figures of every client, so that the mean over clients also speaks of those that were absent.
+
+    Args:
+        metric: what validation and test measure.
+        num_clients: K.
+    """
+
+    def __init__(self, metric: str, num_clients: int) -> None:
+        self.metric = metric
+        self.heard = np.zeros(num_clients, dtype=bool)
+        self._values: dict[str, np.ndarray] = {}
+
+    def take(self, updates: Updates) -> dict[str, float | None]:
+        """Take in a round; each figure's mean over the clients heard so far, None where nobody has it."""
+        self.heard[updates.positions] = True
+        for name in _PER_CLIENT:
+            if name in updates.metrics:
+                values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
+                values[updates.positions] = updates.metrics[name]
+        return {
+            name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in self._values.items()
+        }
+
+
+def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float], latest: _LatestMetrics) -> dict[str, Any]:
     """A round's line of ``metrics.jsonl``."""
     clients: dict[str, Any] = {
         "ids": [roster.client_ids[position] for position in updates.positions],
@@ -142,16 +177,14 @@ def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float]) -> d
         "bytes_up": updates.bytes_up[updates.positions].tolist(),
         "bytes_down": updates.bytes_down[updates.positions].tolist(),
     }
-    means: dict[str, float | None] = {}
     for name in _PER_CLIENT:
         if name in updates.metrics:
-            values = updates.metrics[name]
-            clients[name] = [None if math.isnan(value) else value for value in values.tolist()]
-            means[name] = None if np.isnan(values).all() else float(np.nanmean(values))
+            clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
     return {
         "round": updates.server_round,
-        "metric": "accuracy",
-        **means,
+        "metric": latest.metric,
+        **latest.take(updates),
+        "clients_heard": int(latest.heard.sum()),
         "clients": clients,
         "bytes_up": int(updates.bytes_up.sum()),
         "bytes_down": int(updates.bytes_down.sum()),
@@ -183,7 +216,8 @@ def _about(config: Config, num_clients: int) -> dict[str, Any]:
         "partition": config.partition.name,
         "clients": num_clients,
         "seed": config.seed,
-        "metric": "accuracy",
+        "task": config.task.name,
+        "metric": config.task.metric,
         "versions": versions,
         "git_commit": _git_commit(),
     }

@@ -40,9 +40,13 @@ class Packed:
         content[LAYOUT] = self.layout
 
 
-def pack(stack: Stack) -> Packed:
-    """Pack a stack; every array must have the same leading length, the number of clients."""
-    num_clients = len(next(iter(stack.values()))) if stack else 0
+def pack(stack: Stack, num_clients: int | None = None) -> Packed:
+    """Pack a stack; every array must have the same leading length, the number of clients.
+
+    `num_clients` need be given only where the stack may be empty.
+    """
+    if num_clients is None:
+        num_clients = len(next(iter(stack.values()))) if stack else 0
     arrays: dict[str, Array] = {}
     layout: dict[str, Any] = {"clients": num_clients}
     bytes_per_client = np.zeros(num_clients, dtype=np.int64)

@@ -7,6 +7,7 @@ object) is kept in this module for as long as the process works for the same run
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.memory import keep_freed_memory
+from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.state import ContextStore, MappedStore, MemoryStore, StateStore
 
 
@@ -39,25 +41,32 @@ class Node:
         self.position = position
         self.num_nodes = num_nodes
         self.partition: PreparedPartition = prepare(
-            config.dataset, config.partition, config.data.root, config.data.cache
+            config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels
         )
         self.client_ids = list(range(position, self.partition.num_clients, num_nodes))
         self._client: CohortClient | None = None
 
+    @cached_property
+    def cohort(self) -> Cohort:
+        """This node's clients, with their data read."""
+        config = self.config
+        key = SharedKey(config.data.cache / "clients.key", create=True)
+        device = compute_device(config.runtime.device)
+        return Cohort.load(self.partition, self.client_ids, device, config.runtime.chunk, config.task, key)
+
     def client(self, context: Context) -> CohortClient:
-        """The object that trains this node's clients, with their data read and their state at hand."""
+        """The object that trains this node's clients, with their state at hand."""
         if self._client is None:
             config = self.config
             family = load_class(config.method.client, CohortClient, "method.client")
-            device = compute_device(config.runtime.device)
             torch.set_num_threads(num_threads(config))
             self._client = family(
-                cohort=Cohort.load(self.partition, self.client_ids, device, config.runtime.chunk),
+                cohort=self.cohort,
                 settings=settings_of(family, config.method),
                 model=config.model,
                 optimizer=config.optimizer,
                 seed=config.seed,
-                store=self._store(device),
+                store=self._store(self.cohort.device),
             )
         if _travels_with_messages(self.config):
             self._client.store = ContextStore(context.state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from subfl_flower.errors import SubflError
 
 ROSTER = "roster"
 
+_OF_CLIENTS = ("num_examples", "num_nodes", "num_edges")
+
 
 @dataclass(frozen=True)
 class Roster:
@@ -22,7 +24,8 @@ class Roster:
     Attributes:
         client_ids: ascending.
         node_ids: the Flower node of each client. Flower's ids change at every start; nothing is keyed by them.
-        num_examples: training nodes of each client [K].
+        num_examples: training examples of each client [K].
+        num_nodes, num_edges: of each client's graph [K]; edges count once for each direction.
         num_features, num_classes: of the data set.
         overlapping: whether clients may share nodes.
     """
@@ -30,6 +33,8 @@ class Roster:
     client_ids: tuple[int, ...]
     node_ids: tuple[int, ...]
     num_examples: np.ndarray
+    num_nodes: np.ndarray
+    num_edges: np.ndarray
     num_features: int
     num_classes: int
     overlapping: bool
@@ -86,20 +91,22 @@ def _checked(reply: Message) -> ConfigRecord:
     if ROSTER not in reply.content.config_records:
         raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
     answer = reply.content.config_records[ROSTER]
-    missing = {"clients", "num_examples", "num_features", "num_classes", "overlapping"} - set(answer)
-    if missing or len(list(_ids(answer))) != len(list(_floats(answer["num_examples"]))):
-        what = f"lacks {', '.join(sorted(missing))}" if missing else "has not one number of examples for each client"
-        raise SubflError(f"the roster of node {node} {what}; does it run this version?")
+    missing = {"clients", *_OF_CLIENTS, "num_features", "num_classes", "overlapping"} - set(answer)
+    if missing:
+        raise SubflError(f"the roster of node {node} lacks {', '.join(sorted(missing))}; does it run this version?")
+    for key in _OF_CLIENTS:
+        if len(_floats(answer[key])) != len(_ids(answer)):
+            raise SubflError(f"the roster of node {node} has not one {key} for each client; does it run this version?")
     return answer
 
 
 def _roster(answers: dict[int, ConfigRecord], num_clients: int) -> Roster:
-    host: dict[int, tuple[int, float]] = {}
+    host: dict[int, tuple[int, dict[str, float]]] = {}
     for node, answer in answers.items():
-        for client, examples in zip(_ids(answer), _floats(answer["num_examples"]), strict=True):
+        for place, client in enumerate(_ids(answer)):
             if client in host:
                 raise SubflError(f"client {client} is hosted by two nodes; every client must have exactly one")
-            host[client] = (node, examples)
+            host[client] = node, {key: _floats(answer[key])[place] for key in _OF_CLIENTS}
     if unknown := sorted(set(host) - set(range(num_clients))):
         raise SubflError(f"a node hosts client {unknown[0]}, but the run has the clients 0 .. {num_clients - 1}")
     schemas = {tuple(answer[key] for key in ("num_features", "num_classes")) for answer in answers.values()}
@@ -110,7 +117,7 @@ def _roster(answers: dict[int, ConfigRecord], num_clients: int) -> Roster:
     return Roster(
         client_ids=tuple(ids),
         node_ids=tuple(host[client][0] for client in ids),
-        num_examples=np.array([host[client][1] for client in ids]),
+        **{key: np.array([host[client][1][key] for client in ids]) for key in _OF_CLIENTS},
         num_features=int(first["num_features"]),  # type: ignore[arg-type]
         num_classes=int(first["num_classes"]),  # type: ignore[arg-type]
         overlapping=any(bool(answer["overlapping"]) for answer in answers.values()),
@@ -129,5 +136,5 @@ def _ids(answer: ConfigRecord) -> list[int]:
     return [int(value) for value in _floats(answer["clients"])]
 
 
-def _floats(values: object) -> Iterable[float]:
+def _floats(values: object) -> list[float]:
     return values if isinstance(values, list) else []

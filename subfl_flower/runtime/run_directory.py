@@ -2,8 +2,9 @@
 
 A run directory holds `config.yaml` (the resolved configuration), `metrics.jsonl` (one JSON object a round),
 `summary.json`, `mixing.npz` (mixing matrices of some rounds) and `clients/<id>.safetensors` (each client's
-best model). The server writes it as the run goes, `subfl report` and `resume=` read it. Whatever moment a run
-is killed at, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
+best model). The server writes it as the run goes, `subfl report` and `resume=` read it, `subfl analyse` adds
+`analysis.json`. Whatever moment a run is killed at, every file is either whole or absent; only the last line of
+`metrics.jsonl` may be torn.
 """
 
 import io
@@ -27,6 +28,7 @@ _CONFIG = "config.yaml"
 _ROUNDS = "metrics.jsonl"
 _SUMMARY = "summary.json"
 _MIXING = "mixing.npz"
+_ANALYSIS = "analysis.json"
 _MIXING_ARRAY = "round_"
 
 
@@ -111,6 +113,13 @@ class RunDirectory:
         """Write `summary.json` in one step; values as in `append_round`."""
         text = json.dumps(_plain(summary, finite=True), allow_nan=False, indent=2)
         _write_whole(self.path / _SUMMARY, text.encode() + b"\n")
+
+    def write_analysis(self, analysis: Mapping[str, Any]) -> Path:
+        """Write what `subfl analyse` found to `analysis.json` in one step; values as in `append_round`; its path."""
+        path = self.path / _ANALYSIS
+        text = json.dumps(_plain(analysis, finite=True), allow_nan=False)  # on one line: it holds matrices
+        _write_whole(path, text.encode() + b"\n")
+        return path
 
     def add_mixing(self, round: int, matrix: NDArray[np.floating]) -> None:
         """Add a round's mixing matrix, `[clients, clients]`, to `mixing.npz`, which is replaced in one step.

@@ -160,21 +160,24 @@ class MappedStore:
 
 
 class ContextStore:
-    """Keeps a state in the records of a Flower context."""
-
-    _RECORD = "cohort"
+    """Keeps states in the records of a Flower context."""
 
     def __init__(self, records: RecordDict) -> None:
         self._records = records
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """The state of a cohort, fresh where there is none yet."""
-        if self._RECORD in self._records.array_records:
-            values = self._records.array_records[self._RECORD]["buffer"].numpy()
+        record = self._record(client_ids)
+        if record in self._records.array_records:
+            values = self._records.array_records[record]["buffer"].numpy()
         else:
             values = np.zeros(buffer_size(len(client_ids), shapes), dtype=np.float32)
         return CohortState(client_ids, shapes, torch.from_numpy(values))
 
     def commit(self, state: CohortState) -> None:
         """Put the state into the context, which returns to the node with the reply."""
-        self._records[self._RECORD] = ArrayRecord({"buffer": Array(state.buffer.numpy())})
+        self._records[self._record(state.client_ids)] = ArrayRecord({"buffer": Array(state.buffer.numpy())})
+
+    @staticmethod
+    def _record(client_ids: Sequence[int]) -> str:
+        return f"cohort-{client_ids[0]:04d}"

@@ -19,10 +19,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from pydantic import BaseModel, ConfigDict
 
+from subfl_flower.runtime.exchange import OUTCOME, RUN, Exchange
 from subfl_flower.runtime.messages import Stack, pack, unpack
+from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.roster import Roster, describe_error
 
-METRICS, OUTCOME, RUN = "metrics", "outcome", "run"
+METRICS, ANNOUNCED = "metrics", "announced."
+
+__all__ = ["ANNOUNCED", "METRICS", "OUTCOME", "RUN", "CohortStrategy", "Updates"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class CohortStrategy(Strategy):
         self.settings = settings
         self.roster = roster
         self.initial = initial
+        self.participation = Participation()
+        """Who takes part in a round, where the method leaves that open."""
         self.updates: Updates | None = None
         """The last round's replies."""
         self._bytes_down = np.zeros(len(roster), dtype=np.int64)
@@ -87,9 +93,18 @@ class CohortStrategy(Strategy):
         """The mixing matrix [K, K] of the last aggregation, where the method has one."""
         return None
 
+    def set_up(self, exchange: Exchange) -> None:
+        """Ask the clients what the method must know before the first round: nothing."""
+        return
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """Numbers that every message to a client carries, by name, in the configuration of its `fit`: none."""
+        return {}
+
     def participants(self, server_round: int) -> Sequence[int]:
-        """Positions of the clients that train in this round: all."""
-        return range(len(self.roster))
+        """Positions of the clients that train in this round, ascending: as many as the configuration says."""
+        return self.participation.draw(server_round, len(self.roster))
 
     # Flower's side --------------------------------------------------------------------------------------------------
 
@@ -101,11 +116,12 @@ class CohortStrategy(Strategy):
         self._asked = self.roster.by_node(self.participants(server_round))
         messages = []
         for node, positions in self._asked.items():
-            packed = pack(self.instructions(server_round, positions))
+            packed = pack(self.instructions(server_round, positions), len(positions))
             self._bytes_down[positions] = packed.bytes_per_client
             run = ConfigRecord(
                 {
                     **config,
+                    **{f"{ANNOUNCED}{name}": value for name, value in self.announcements.items()},
                     "round": server_round,
                     "clients": [self.roster.client_ids[position] for position in positions],
                 }

@@ -15,18 +15,18 @@ from clients.subgraph import SubgraphClient
 
 
 class Raising(SubgraphClient):
-    def _train(self, shared, personal, received, state, chunk, config):
-        losses = super()._train(shared, personal, received, state, chunk, config)
+    def _train(self, shared, personal, received, state, chunk, examples, config):
+        losses = super()._train(shared, personal, received, state, chunk, examples, config)
         if 3 in chunk.client_ids and config["round"] == 2:
             raise OSError("the disk is full")
         return losses
 
 
 class Dying(SubgraphClient):
-    def _train(self, shared, personal, received, state, chunk, config):
+    def _train(self, shared, personal, received, state, chunk, examples, config):
         if 3 in chunk.client_ids and config["round"] == 2:
             os._exit(1)
-        return super()._train(shared, personal, received, state, chunk, config)
+        return super()._train(shared, personal, received, state, chunk, examples, config)
 """
 RAY = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
 INLINE = ("runtime=inline", "runtime.nodes=2")

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from tiny_clients import CLASSES, FEATURES, chunk_of, dense_features, model, random_parameters, tiny_client
 from torch_geometric.nn import GCNConv
 
-from subfl_flower.data.graph import TRAIN, ClientGraph
+from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.tasks import NodeClassification
 
 SIZES = (7, 4, 1, 12)
+TASK = NodeClassification(name="node_classification")
 
 
 def pyg_logits_and_gradients(
@@ -76,8 +78,8 @@ def test_a_client_computes_the_same_alone_and_beside_larger_ones(sparse: bool) -
         leaves = {name: value[positions].clone().requires_grad_() for name, value in parameters.items()}
         logits = gcn(leaves, chunk, dropout)
         # Padded rows have a loss, too; it must not count.
-        losses = F.cross_entropy(logits.flatten(0, 1), chunk.labels.flatten(), reduction="none")
-        chunk.mean(losses.view(len(positions), -1), TRAIN).sum().backward()
+        examples = TASK.examples([graphs[position] for position in positions], torch.device("cpu"))
+        examples.losses(logits, []).sum().backward()
         return logits.detach(), {name: leaf.grad for name, leaf in leaves.items()}
 
     together, gradients = outcome([0, 1, 2, 3])

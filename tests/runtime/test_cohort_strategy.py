@@ -16,7 +16,7 @@ from subfl_flower.runtime.strategy import METRICS, OUTCOME, RUN, CohortStrategy,
 
 NODES = (2, 1, 2, 3, 1)
 """The node of each of the clients 10, 11, ..."""
-ROSTER = Roster((10, 11, 12, 13, 14), NODES, np.array([1.0, 2, 3, 4, 5]), 1, 2, False)
+ROSTER = Roster((10, 11, 12, 13, 14), NODES, np.array([1.0, 2, 3, 4, 5]), np.ones(5), np.ones(5), 1, 2, False)
 
 
 class Doubling(CohortStrategy):

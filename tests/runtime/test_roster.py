@@ -31,7 +31,12 @@ def grid_of(*answers: dict[str, Any] | Exception) -> InlineGrid:
 
 
 def hosting(*clients: int, **schema: Any) -> dict[str, Any]:
-    return {"clients": list(clients), "num_examples": [10.0 + c for c in clients], **SCHEMA, **schema}
+    sizes = {
+        "num_examples": [10.0 + c for c in clients],
+        "num_nodes": [50.0 + c for c in clients],
+        "num_edges": [400.0 - c for c in clients],
+    }
+    return {"clients": list(clients), **sizes, **SCHEMA, **schema}
 
 
 def collected(num_clients: int, *answers: dict[str, Any] | Exception, timeout: float = 0.3) -> Roster:
@@ -44,6 +49,8 @@ def test_clients_are_sorted_whichever_node_hosts_them() -> None:
     assert roster.client_ids == (0, 1, 2, 3) and len(roster) == 4
     assert roster.node_ids == (2, 1, 3, 1)
     np.testing.assert_array_equal(roster.num_examples, [10, 11, 12, 13])
+    np.testing.assert_array_equal(roster.num_nodes, [50, 51, 52, 53])
+    np.testing.assert_array_equal(roster.num_edges, [400, 399, 398, 397])
     assert (roster.num_features, roster.num_classes, roster.overlapping) == (7, 3, False)
     assert roster.by_node([0, 1, 3]) == {2: [0], 1: [1, 3]}
 

@@ -88,8 +88,6 @@ def test_a_first_use_that_fails_leaves_the_rows_fresh(reopen: Reopen, positions:
 
 def test_cohorts_do_not_share_their_state(reopen: Reopen, tmp_path: Path) -> None:
     store = reopen()
-    if isinstance(store, ContextStore):
-        pytest.skip("a context belongs to one node, which hosts one cohort")
     change(store, [0], 1.0)
     other = store.open((0, 1), SHAPES)
     assert other.is_fresh(0) and kept(store)[0] == [1.0] * 3

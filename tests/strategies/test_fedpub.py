@@ -175,7 +175,7 @@ def test_an_absent_client_is_placed_by_its_last_embedding_or_gets_the_plain_aver
 E = math.e / (math.e + 1)
 
 
-@pytest.mark.parametrize("settings", [{"tau": -1}, {"tau": "high"}, {"missing": "some"}, {"similarity": "label"}])
+@pytest.mark.parametrize("settings", [{"tau": -1}, {"tau": "high"}, {"missing": "some"}, {"similarity": "smell"}])
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         FedPub.Settings(**settings)

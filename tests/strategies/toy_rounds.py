@@ -13,7 +13,8 @@ from subfl_flower.runtime.strategy import Updates
 
 def toy_roster(*num_examples: int, overlapping: bool = False) -> Roster:
     clients = tuple(range(len(num_examples)))
-    return Roster(clients, clients, np.array(num_examples, dtype=float), 2, 2, overlapping)
+    sizes = np.array(num_examples, dtype=float)
+    return Roster(clients, clients, sizes, 5 * sizes, 20 * sizes, 2, 2, overlapping)
 
 
 def replies(positions: Sequence[int], clients: int, **arrays: Any) -> Updates:

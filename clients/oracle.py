@@ -1,0 +1,112 @@
+"""The oracle's side of the clients: the whole graph in one place, measured on each client's own nodes.
+
+One model is trained on the graph that the clients' subgraphs were cut from, with the edges that no client has. Its
+outputs at a client's nodes are judged as if the client had made them. Every node of a simulation trains that same
+model, from the same random numbers, and measures the clients that it hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clients.subgraph import SubgraphClient
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.state import CohortState, StateStore
+from subfl_flower.tasks import Examples
+
+_CENTRAL = -1
+"""The id that the central model's random numbers are drawn under; no client has it."""
+
+
+class OracleClient(SubgraphClient):
+    """Trains one central model; its `hosted` clients are only measured."""
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        settings: CohortClient.Settings,
+        model: ModelSettings,
+        optimizer: OptimizerSettings,
+        seed: int,
+        store: StateStore,
+    ) -> None:
+        self.hosted = cohort
+        super().__init__(replace(cohort, graphs=(_whole(cohort),)), settings, model, optimizer, seed, store)
+
+    def own_parameters(self) -> tuple[str, ...]:
+        """All: nothing travels, and the central model is personal to its one-member cohort."""
+        return tuple(self.model.shapes)
+
+    def fit(
+        self, parameters: list[np.ndarray], config: Mapping[str, Any]
+    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
+        """One round of central training; the metrics are the hosted clients' [hosted]."""
+        state = self.store.open(self.cohort.client_ids, self._state_shapes)
+        _, metrics = self._train_chunk([0], {}, state, config)
+        self.store.commit(state)
+        hosted = self.hosted.client_ids
+        metrics["train_loss"] = np.repeat(metrics["train_loss"], len(hosted))
+        metrics["num_examples"] = np.array(self.hosted.num_examples)
+        chosen = [hosted.index(client_id) for client_id in config["clients"]]
+        merged: dict[str, Any] = {name: values[chosen].tolist() for name, values in metrics.items()}
+        return [], sum(merged["num_examples"]), {**merged, "clients": list(config["clients"]), "failures": "{}"}
+
+    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
+        """The central model at each hosted client's best validation round."""
+        return self._models_in(self._best_of_hosted())
+
+    def _best_of_hosted(self) -> CohortState:
+        return self.store.open(self.hosted.client_ids, self._best_shapes)
+
+    def _keep_best(
+        self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
+    ) -> None:
+        hosted = range(len(self.hosted.graphs))
+        best = self._best_of_hosted()
+        everyones = {name: value.expand(len(hosted), *value.shape[1:]) for name, value in effective.items()}
+        super()._keep_best(best, hosted, everyones, validation)
+        self.store.commit(best)
+
+    @torch.no_grad()
+    def _evaluate(self, effective: Parameters, chunk: GraphChunk, examples: Examples) -> tuple[Tensor, Tensor]:
+        """The task's metric on the hosted clients' examples, each [hosted]."""
+        outputs = self.model(effective, chunk)[0]
+        return self.hosted.examples(range(len(self.hosted.graphs))).evaluate(outputs[self._nodes])
+
+    @cached_property
+    def _nodes(self) -> Tensor:
+        """Global ids of the hosted clients' nodes, padded with zeros: [hosted, width]."""
+        graphs = self.hosted.graphs
+        nodes = np.zeros((len(graphs), max(graph.num_nodes for graph in graphs)), dtype=np.int64)
+        for row, graph in enumerate(graphs):
+            nodes[row, : graph.num_nodes] = graph.node_ids
+        return torch.from_numpy(nodes).to(self.cohort.device)
+
+
+def _whole(cohort: Cohort) -> ClientGraph:
+    if cohort.whole is None:
+        raise SubflError("the oracle needs the graph that the clients' subgraphs were cut from; it is not at hand here")
+    graph, roles = cohort.whole()
+    return ClientGraph(
+        client_id=_CENTRAL,
+        node_ids=np.arange(graph.num_nodes),
+        features=graph.features,
+        edge_index=graph.edge_index,
+        labels=graph.labels,
+        num_classes=graph.num_classes,
+        roles=roles,
+        shareable=np.zeros(graph.num_nodes, dtype=bool),
+    )

@@ -1,0 +1,64 @@
+"""The key that all clients of a federation share and its server does not have.
+
+Clients recognise common nodes by keyed hashes of their ids; without the key a hash cannot be matched with a guessed id.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from subfl_flower.errors import SubflError
+
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class SharedKey:
+    """A file of 32 random bytes on the machine of every node.
+
+    Attributes:
+        path: of the file.
+        create: make it where it does not exist. Right where all nodes are simulated with one disk; on real machines
+            the same file must be given to all.
+    """
+
+    path: Path
+    create: bool = False
+
+    def read(self) -> bytes:
+        """The key.
+
+        Raises:
+            SubflError: there is no such file, or it does not hold exactly 32 bytes.
+        """
+        if self.create and not self.path.exists():
+            self._make()
+        try:
+            key = self.path.read_bytes()
+        except OSError as error:
+            raise SubflError(
+                f"the clients' shared key cannot be read from {self.path}: {error.strerror or error}"
+            ) from None
+        if len(key) != KEY_BYTES:
+            raise SubflError(f"{self.path} holds {len(key)} bytes; the clients' shared key has {KEY_BYTES}")
+        return key
+
+    def _make(self) -> None:
+        """Write a new key, whole and readable by its owner alone; of several processes one wins."""
+        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+            try:
+                os.link(unfinished, self.path)
+            except FileExistsError:
+                pass
+            finally:
+                unfinished.unlink()
+        except OSError as error:
+            raise SubflError(f"the clients' shared key cannot be written to {self.path}: {error}") from error

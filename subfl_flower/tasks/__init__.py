@@ -1,0 +1,14 @@
+"""What is learnt: one file a task."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from subfl_flower.tasks.link_prediction import LinkPrediction
+from subfl_flower.tasks.node_classification import NodeClassification
+from subfl_flower.tasks.settings import Examples, TaskSettings
+
+Task = Annotated[NodeClassification | LinkPrediction, Field(discriminator="name")]
+"""The settings of any task, told apart by `name`."""
+
+__all__ = ["Examples", "LinkPrediction", "NodeClassification", "Task", "TaskSettings"]

@@ -1,0 +1,185 @@
+r"""Link prediction: which pairs of a client's nodes are joined by an edge (FED-PUB, Fig. 10).
+
+A client's undirected edges are divided into training, validation and test edges. The model sees the training edges
+alone. The score of a pair is the dot product of the two nodes' outputs; the loss is binary cross-entropy over the
+training edges and as many pairs without an edge, drawn anew at every step; the metric is the area under the ROC curve
+over held-out edges and as many pairs without an edge, the same throughout and for every method.
+
+The role of an edge is a hash of its global ends and the seed, so that an edge that several clients hold has one role
+everywhere: no client trains on what another one is tested on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.seeding import client_generator
+from subfl_flower.tasks.settings import TaskSettings
+
+# A pair that happens to be an edge is drawn again so often; then it is left out.
+_DRAWS = 8
+
+
+class LinkPrediction(TaskSettings):
+    """Every client predicts its own edges.
+
+    Attributes:
+        validation_fraction, test_fraction: shares of the edges that are held out.
+        dimensions: width of the outputs whose dot products are the scores.
+        seed: of the division of edges and of the pairs without an edge that the metric uses.
+    """
+
+    metric: ClassVar[str] = "roc_auc"
+    needs_labels: ClassVar[bool] = False
+    name: Literal["link_prediction"]
+    validation_fraction: float = Field(default=0.1, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    dimensions: int = Field(default=64, ge=1)
+    seed: int = Field(default=1234, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> LinkPrediction:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction must leave edges to train on")
+        return self
+
+    def num_outputs(self, num_classes: int) -> int:
+        """`dimensions`."""
+        return self.dimensions
+
+    def visible(self, graph: ClientGraph) -> ClientGraph:
+        """The training edges, both directions. A loss may speak of any node."""
+        directed = self._roles(graph, graph.edge_index) == TRAIN
+        roles = np.full_like(graph.roles, TRAIN)
+        return replace(graph, edge_index=graph.edge_index[:, directed], roles=roles)
+
+    def num_examples(self, graph: ClientGraph) -> int:
+        """Training edges."""
+        count = len(self.edges(graph, TRAIN)[0])
+        if not count:
+            raise SubflError(
+                f"client {graph.client_id} has no training edge; use fewer clients, another partition, "
+                "or smaller task.validation_fraction and task.test_fraction"
+            )
+        return count
+
+    def examples(self, graphs: Sequence[ClientGraph], device: torch.device) -> LinkExamples:
+        """Edges of every role, and pairs without an edge."""
+        return LinkExamples([_ClientPairs(self, graph, device) for graph in graphs])
+
+    def edges(self, graph: ClientGraph, role: int) -> np.ndarray:
+        """A client's undirected edges of a role, int64 `[2, edges]` of local ids, the smaller first."""
+        undirected = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]]
+        found: np.ndarray = undirected[:, self._roles(graph, undirected) == role]
+        return found
+
+    def _roles(self, graph: ClientGraph, edges: np.ndarray) -> np.ndarray:
+        """The role of every edge, the same in both directions and at every client."""
+        ends = np.sort(graph.node_ids[edges], axis=0).astype(np.uint64)
+        uniform = _hashed(ends[0] << np.uint64(32) | ends[1], self.seed) / 2.0**64
+        held_out = self.validation_fraction + self.test_fraction
+        return np.where(uniform < self.validation_fraction, VALIDATION, np.where(uniform < held_out, TEST, TRAIN))
+
+
+class _ClientPairs:
+    """One client's pairs of nodes, on a device."""
+
+    def __init__(self, task: LinkPrediction, graph: ClientGraph, device: torch.device) -> None:
+        self._num_nodes = graph.num_nodes
+        self._device = device
+        train = task.edges(graph, TRAIN)
+        self._train = torch.from_numpy(train).to(device)
+        self._train_codes = np.sort(train[0] * graph.num_nodes + train[1])
+        every = graph.edge_index
+        codes = np.sort(every[0] * graph.num_nodes + every[1])
+        self.held_out: list[tuple[Tensor, np.ndarray]] = []
+        for role in (VALIDATION, TEST):
+            edges = task.edges(graph, role)
+            rng = client_generator(task.seed, graph.client_id, 0, f"pairs without an edge, role {role}")
+            others = pairs_without_edge(graph.num_nodes, codes, edges.shape[1], rng)
+            truth = np.repeat([1, 0], [edges.shape[1], others.shape[1]])
+            self.held_out.append((torch.from_numpy(np.concatenate([edges, others], axis=1)).to(device), truth))
+
+    def loss(self, outputs: Tensor, rng: np.random.Generator) -> Tensor:
+        """Mean binary cross-entropy over training edges and fresh pairs without one; a client knows its own edges."""
+        others = pairs_without_edge(self._num_nodes, self._train_codes, self._train.shape[1], rng)
+        pairs = torch.cat([self._train, torch.from_numpy(others).to(self._device)], dim=1)
+        truth = torch.zeros(pairs.shape[1], device=self._device)
+        truth[: self._train.shape[1]] = 1
+        return F.binary_cross_entropy_with_logits(_scores(outputs, pairs), truth)
+
+    def auc(self, outputs: Tensor, held_out: int) -> float:
+        """Area under the ROC curve of one of `held_out`; not a number where it has no edge or no other pair."""
+        pairs, truth = self.held_out[held_out]
+        if truth.all() or not truth.any():
+            return float("nan")
+        return float(roc_auc_score(truth, _scores(outputs, pairs).cpu().numpy()))
+
+
+class LinkExamples:
+    """The pairs of C clients."""
+
+    def __init__(self, clients: Sequence[_ClientPairs]) -> None:
+        self._clients = clients
+
+    def losses(self, outputs: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
+        """Each client's mean binary cross-entropy [C]."""
+        of_clients = zip(self._clients, outputs, generators, strict=True)
+        return torch.stack([client.loss(own, rng) for client, own, rng in of_clients])
+
+    def evaluate(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Area under the ROC curve on validation and on test pairs, [C] each."""
+        validation, test = (
+            torch.tensor([client.auc(own, which) for client, own in zip(self._clients, outputs, strict=True)])
+            for which in (0, 1)
+        )
+        return validation, test
+
+
+def pairs_without_edge(num_nodes: int, edge_codes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to `count` uniformly drawn pairs of different nodes that no edge joins, int64 `[2, count]`, the smaller first.
+
+    Args:
+        num_nodes: N; pairs are of 0 .. N-1.
+        edge_codes: the edges (u, v), u < v at least, as ascending u·N + v.
+        count: how many; fewer come back only where nearly all pairs are edges.
+        rng: draws them.
+    """
+    pairs = np.empty((2, 0), dtype=np.int64)
+    for _ in range(_DRAWS if num_nodes > 1 else 0):
+        missing = count - pairs.shape[1]
+        if not missing:
+            break
+        first = rng.integers(0, num_nodes, missing)
+        second = (first + rng.integers(1, num_nodes, missing)) % num_nodes
+        drawn = np.sort(np.stack([first, second]), axis=0)
+        codes = drawn[0] * num_nodes + drawn[1]
+        places = np.minimum(np.searchsorted(edge_codes, codes), max(len(edge_codes) - 1, 0))
+        joined = edge_codes[places] == codes if len(edge_codes) else np.zeros(missing, dtype=bool)
+        pairs = np.concatenate([pairs, drawn[:, ~joined]], axis=1)
+    return pairs
+
+
+def _scores(outputs: Tensor, pairs: Tensor) -> Tensor:
+    """Dot products of pairs' outputs [pairs]."""
+    return (outputs[pairs[0]] * outputs[pairs[1]]).sum(-1)
+
+
+def _hashed(values: np.ndarray, seed: int) -> np.ndarray:
+    """Uniform uint64 from uint64: SplitMix64's output function (Steele, Lea and Flood, OOPSLA 2014)."""
+    mixed = values + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    hashed: np.ndarray = mixed ^ (mixed >> np.uint64(31))
+    return hashed
