@@ -49,6 +49,10 @@ def _dispatch(arguments: list[str]) -> int:
         from subfl_flower.evaluation.report import main as report
 
         return report(arguments[1:])
+    if command == "analyse":
+        from subfl_flower.analysis.analyse import main as analyse
+
+        return analyse(arguments[1:])
     if command == "launch":
         from subfl_flower.launch import main as launch
 

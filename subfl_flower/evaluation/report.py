@@ -55,7 +55,7 @@ def _report(options: argparse.Namespace) -> None:
             beside = options.csv.with_name(f"{options.csv.stem}-{_curve_name(options)}.csv")
             write_curve_csv(curves, options.curve, beside)
             written.append(beside)
-    plots = {} if options.no_plots else {run.path: plot_run(run) for run in runs}
+    plots = {} if options.no_plots else {run.path: [*plot_run(run), *run.directory.analysis_plots()] for run in runs}
     if len(runs) == 1:
         written += plots.get(runs[0].path, [])
     else:  # a line a run: a sweep's many files would push the table off the screen

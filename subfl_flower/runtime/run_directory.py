@@ -73,6 +73,10 @@ class RunDirectory:
         """Where the report puts the run's figures; not made here."""
         return self.path / "plots"
 
+    def analysis_plots(self) -> list[Path]:
+        """The figures that `subfl analyse` left, by name."""
+        return sorted(self.plots_folder.glob("analysis-*.png"))
+
     @property
     def report_page(self) -> Path:
         """Where the report puts the run's HTML page."""

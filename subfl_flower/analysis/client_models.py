@@ -1,0 +1,52 @@
+"""The models that a run left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+
+from subfl_flower.errors import SubflError
+from subfl_flower.models.gcn import Parameters, StackedGCN
+from subfl_flower.runtime.run_directory import RunDirectory
+
+
+class ClientModels(Sequence[Parameters]):
+    """Each client's best model, by id, as stacked parameters of one client; read from disk when it is asked for.
+
+    Args:
+        directory: the run.
+        num_clients: how many clients there are.
+        gcn: what the models are parameters of.
+    """
+
+    def __init__(self, directory: RunDirectory, num_clients: int, gcn: StackedGCN) -> None:
+        self._directory = directory
+        self._num_clients = num_clients
+        self._shapes = gcn.shapes
+
+    def __len__(self) -> int:
+        """The number of clients."""
+        return self._num_clients
+
+    @overload
+    def __getitem__(self, index: int) -> Parameters: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Parameters]: ...
+
+    def __getitem__(self, index: int | slice) -> Parameters | Sequence[Parameters]:
+        """One client's parameters, each [1, ...].
+
+        Raises:
+            SubflError: the run left no model of the client, or one of other shapes than its configuration says.
+        """
+        if isinstance(index, slice):
+            return [self[client_id] for client_id in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        arrays, _ = self._directory.client_model(index)
+        if {name: array.shape for name, array in arrays.items()} != self._shapes:
+            raise SubflError(f"{self._directory.path}: the model of client {index} is not the GCN that was configured")
+        return {name: torch.from_numpy(arrays[name]).unsqueeze(0) for name in self._shapes}

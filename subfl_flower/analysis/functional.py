@@ -1,0 +1,35 @@
+"""How alike clients' models answer on the random graph that all of them can make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from subfl_flower.models.gcn import Parameters
+from subfl_flower.seeding import shared_generator
+from subfl_flower.similarity.functional import FunctionalProbe, cosine_similarity
+from subfl_flower.similarity.random_graph import stochastic_block_model
+
+_BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT = 5, 100, 0.1, 0.01
+
+
+def reference_probe(seed: int, num_features: int) -> FunctionalProbe:
+    """The stochastic block model of FED-PUB (App. B.3) with features N(0, 1), drawn from a run's seed.
+
+    It is the graph on which the clients of `method=fedpub` make their embeddings by default. Here it is the same for
+    every method, also for those that compare models otherwise or not at all, so that runs can be compared.
+    """
+    rng = shared_generator(seed, "random graph")
+    edges = stochastic_block_model(_BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT, rng)
+    return FunctionalProbe(edges, rng.standard_normal((_BLOCKS * _NODES_PER_BLOCK, num_features), dtype="float32"))
+
+
+def functional_similarity(models: Sequence[Parameters], probe: FunctionalProbe) -> np.ndarray:
+    """Cosine [K, K] of the functional embeddings of K clients' models (FED-PUB, Section 3.2).
+
+    Args:
+        models: by client id, each with a leading axis of one.
+        probe: the random graph.
+    """
+    return cosine_similarity(np.concatenate([probe.embed(model).numpy() for model in models]))

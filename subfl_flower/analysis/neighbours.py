@@ -1,0 +1,78 @@
+"""Whether a client's model is any good on the subgraph next to its own (FED-PUB, Fig. 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from subfl_flower.analysis.means import finite_mean
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.gcn import Parameters, StackedGCN
+from subfl_flower.tasks import TaskSettings
+
+
+@dataclass(frozen=True)
+class NeighbourPerformance:
+    """Test metrics of the clients' best models, by client id.
+
+    Attributes:
+        metric: what is measured.
+        neighbour: int [K], the client with the most edges missing to this one; -1 where none is missing.
+        own: [K], on the client's own test examples; not a number where it has none. The model is the one of its own
+            best validation round, so that the mean may differ from the run's figure, which is of one round for all.
+        on_neighbour: [K], on the neighbour's; not a number where there is no neighbour.
+    """
+
+    metric: str
+    neighbour: np.ndarray
+    own: np.ndarray
+    on_neighbour: np.ndarray
+
+    @property
+    def mean_own(self) -> float:
+        """Mean over clients."""
+        return finite_mean(self.own)
+
+    @property
+    def mean_on_neighbour(self) -> float:
+        """Mean over the clients that have a neighbour."""
+        return finite_mean(self.on_neighbour)
+
+
+def neighbours(missing: np.ndarray) -> np.ndarray:
+    """For every client the one with the most edges missing between them, int [K]; -1 where no edge is missing.
+
+    Of equals the one with the lower id. `missing` is [K, K] with zeros on the diagonal.
+    """
+    return np.where(missing.any(axis=1), missing.argmax(axis=1), -1)
+
+
+@torch.no_grad()
+def neighbour_performance(
+    gcn: StackedGCN,
+    models: Sequence[Parameters],
+    graphs: Sequence[ClientGraph],
+    neighbour: np.ndarray,
+    task: TaskSettings,
+) -> NeighbourPerformance:
+    """Measure every client's model on its own subgraph and on its neighbour's.
+
+    Args:
+        gcn: what the models are parameters of.
+        models: by client id, each with a leading axis of one.
+        graphs: by client id.
+        neighbour: of `neighbours`.
+        task: says what of a graph a model sees and what is measured.
+    """
+    own, on_neighbour = np.full((2, len(models)), np.nan)
+    for client_id, graph in enumerate(graphs):
+        chunk = GraphChunk.build([task.visible(graph)])
+        examples = task.examples([graph], torch.device("cpu"))
+        for owner in (client_id, *np.flatnonzero(neighbour == client_id).tolist()):
+            _, test = examples.evaluate(gcn(models[owner], chunk))
+            (own if owner == client_id else on_neighbour)[owner] = float(test[0])
+    return NeighbourPerformance(task.metric, neighbour, own, on_neighbour)

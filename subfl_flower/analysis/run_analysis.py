@@ -1,0 +1,162 @@
+"""All analyses of one run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from subfl_flower.analysis.client_models import ClientModels
+from subfl_flower.analysis.functional import functional_similarity, reference_probe
+from subfl_flower.analysis.missing_edges import missing_edges
+from subfl_flower.analysis.neighbours import NeighbourPerformance, neighbour_performance, neighbours
+from subfl_flower.analysis.pairs import rank_correlation
+from subfl_flower.analysis.partition_statistics import PartitionStatistics, label_divergence, partition_statistics
+from subfl_flower.analysis.sharing import ParameterSharing, kept_weights, parameter_sharing
+from subfl_flower.config import Config
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.runs import Run
+from subfl_flower.models.gcn import StackedGCN
+
+
+@dataclass(frozen=True)
+class PartitionAnalysis:
+    """What is known of a partition without any model.
+
+    Attributes:
+        graphs: what each client holds, by id.
+        statistics: sizes, clustering, heterogeneity.
+        missing: int [K, K], edges missing between clients.
+        label_similarity: [K, K], 1 - Jensen-Shannon divergence in bits; None without labels.
+    """
+
+    graphs: tuple[ClientGraph, ...]
+    statistics: PartitionStatistics
+    missing: np.ndarray
+    label_similarity: np.ndarray | None
+
+    @classmethod
+    def of(cls, prepared: PreparedPartition) -> PartitionAnalysis:
+        """Read and describe a prepared partition."""
+        graph, _ = prepared.graph()
+        graphs = tuple(prepared.client(client_id) for client_id in range(prepared.num_clients))
+        divergence = label_divergence(graphs)
+        return cls(
+            graphs,
+            partition_statistics(graph, graphs, prepared.cross_edges(), divergence),
+            missing_edges([client.node_ids for client in graphs], graph.edge_index, graph.num_nodes),
+            None if divergence is None else 1 - divergence,
+        )
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Three views of every pair of clients, [K, K] each (FED-PUB, Fig. 6).
+
+    Attributes:
+        functional: cosine of the functional embeddings of the clients' best models.
+        missing_edges: number of edges missing between the two.
+        label: 1 - Jensen-Shannon divergence of their label distributions, in bits; None without labels.
+    """
+
+    functional: np.ndarray
+    missing_edges: np.ndarray
+    label: np.ndarray | None
+
+    @cached_property
+    def with_missing(self) -> float:
+        """Rank correlation of functional similarity and missing edges over pairs of clients."""
+        return rank_correlation(self.functional, self.missing_edges)
+
+    @cached_property
+    def with_label(self) -> float | None:
+        """Rank correlation of functional and label similarity over pairs of clients."""
+        return None if self.label is None else rank_correlation(self.functional, self.label)
+
+
+@dataclass(frozen=True)
+class ModelAnalysis:
+    """What is known of the clients' best models; `sharing` is None where the method prunes nothing."""
+
+    similarity: Similarity
+    neighbours: NeighbourPerformance
+    sharing: ParameterSharing | None
+
+
+@dataclass(frozen=True)
+class RunAnalysis:
+    """What was found out about a run.
+
+    Attributes:
+        run: which one.
+        partition: its data.
+        models: its models; None where there is nothing to say of them.
+        left_out: one sentence for each thing that is left out, and why.
+    """
+
+    run: Run
+    partition: PartitionAnalysis
+    models: ModelAnalysis | None
+    left_out: tuple[str, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """All numbers, for `RunDirectory.write_analysis`."""
+        found: dict[str, Any] = {"partition": asdict(self.partition.statistics)}
+        if self.models:
+            similarity, neighbours, sharing = self.models.similarity, self.models.neighbours, self.models.sharing
+            correlation = {"missing_edges": similarity.with_missing, "label": similarity.with_label}
+            means = {"mean_own": neighbours.mean_own, "mean_on_neighbour": neighbours.mean_on_neighbour}
+            found["similarity"] = asdict(similarity) | {"rank_correlation_with_functional": correlation}
+            found["neighbours"] = asdict(neighbours) | means
+            found["parameter_sharing"] = sharing and asdict(sharing)
+        return found | {"left_out": list(self.left_out)}
+
+
+def prepared_partition(config: Config) -> PreparedPartition:
+    """The partition that a configuration names; SubflError where it cannot be had."""
+    return prepare(
+        config.dataset, config.partition, config.data.root, config.data.cache, require_labels=config.task.needs_labels
+    )
+
+
+def analyse_run(run: Run, config: Config, partition: PartitionAnalysis) -> RunAnalysis:
+    """Apply every analysis that the run has the data for.
+
+    Args:
+        run: the run, for its models.
+        config: its validated configuration.
+        partition: its data.
+    """
+    left_out = []
+    if partition.label_similarity is None:
+        left_out.append(f"{config.dataset.name} has no labels: heterogeneity and label similarity are left out.")
+    models = None
+    try:
+        if len(partition.graphs) < 2:
+            raise SubflError("with a single client there is nothing to compare")
+        models = _analyse_models(run, config, partition)
+    except SubflError as error:
+        left_out.append(f"Nothing is said about the models: {error}.")
+    if models and models.sharing is None:
+        left_out.append(
+            f"{run.method} prunes no weight, so that any two clients have all of them in common: "
+            "parameter sharing is left out."
+        )
+    return RunAnalysis(run, partition, models, tuple(left_out))
+
+
+def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> ModelAnalysis:
+    graphs = partition.graphs
+    num_features = graphs[0].num_features
+    gcn = StackedGCN(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
+    models = ClientModels(run.directory, len(graphs), gcn)
+    functional = functional_similarity(models, reference_probe(config.seed, num_features))
+    return ModelAnalysis(
+        Similarity(functional, partition.missing, partition.label_similarity),
+        neighbour_performance(gcn, models, graphs, neighbours(partition.missing), config.task),
+        parameter_sharing(kept_weights(models), functional),
+    )
