@@ -133,6 +133,8 @@ def check_structure(structure: Structure, client: str) -> None:
         raise ValueError(f"{client}: a node token comes twice")
     if (reach < 1).any():
         raise ValueError(f"{client}: reach must be at least 1, because a node reaches itself")
+    if (structure.degrees > reach - 1).any():
+        raise ValueError(f"{client}: degrees must be at most reach - 1, because a node reaches its neighbours")
     if (structure.distances < reach - 1).any():
         raise ValueError(f"{client}: distances must be at least reach - 1, because every other node is a hop away")
 

@@ -219,6 +219,7 @@ def good() -> Structure:
         ("distances", np.array([-1, 3, 3]), "distances must not be negative, and one is -1"),
         ("reach", np.array([1, 0, 1]), "reach must be at least 1"),
         ("distances", np.array([0, 0, 2]), "distances must be at least reach - 1"),
+        ("degrees", np.array([1, 1, 9]), "degrees must be at most reach - 1"),
     ],
 )
 def test_a_structure_that_no_subgraph_has_is_refused(name: str, value: np.ndarray, sentence: str) -> None:
