@@ -49,7 +49,7 @@ def files(folder: Path) -> list[str]:
         ("method.tau=-1", "method.tau: "),
         (
             "method=fedpubb",
-            "method=fedpubb: there is no such choice; available: fedavg, fedpub, fedpub_released, local",
+            "method=fedpubb: there is no such choice; available: fedavg, fedper, fedprox, ",
         ),
         ("partition=given", "partition.file: a value is required"),
         ("partition.clientz=3", "partition.clientz: there is no such setting"),
@@ -192,7 +192,7 @@ def test_a_method_of_ones_own_needs_a_module_and_a_yaml_file(tmp_path: Path) -> 
     wrong = command(*arguments, "method.own=2", directory=tmp_path / "wrong", cwd=tmp_path, env=env)
     assert wrong.code == 2 and "method.own: " in wrong.stderr and files(tmp_path / "wrong") == []
     unknown = command(*arguments, "+method.quiet=2", directory=tmp_path / "wrong", cwd=tmp_path, env=env)
-    assert unknown.code == 2 and "loudness, own, proximal" in unknown.stderr
+    assert unknown.code == 2 and "loudness, own, personal_layers, proximal" in unknown.stderr
 
 
 def test_report_without_a_run_is_bad_input(subfl: Subfl, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
