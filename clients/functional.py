@@ -93,6 +93,10 @@ class FunctionalClient(SubgraphClient):
     def _erdos_renyi_size(self) -> tuple[int, float]:
         """N and p = d/(N-1), d the mean degree: SubPFed's, by the means that the server announces."""
         nodes, probability = self.settings.random_nodes, self.settings.random_probability
+        if "auto" in (nodes, probability) and not {"mean_nodes", "mean_degree"} <= set(self.announced):
+            raise SubflError(
+                "method.random_nodes, method.random_probability: this strategy announces no means; give numbers"
+            )
         num_nodes = max(2, round(float(self.announced["mean_nodes"]))) if nodes == "auto" else nodes
         if probability == "auto":
             return num_nodes, min(1.0, float(self.announced["mean_degree"]) / (num_nodes - 1))

@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import Parameters, StackedGCN, layer_parameters
@@ -148,7 +149,7 @@ class SubgraphClient(CohortClient):
         """One round of local training; see `CohortClient.fit`."""
         positions = {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
         self.announced = config
-        received = dict(zip(self.parameter_names, parameters, strict=True))
+        received = self._received(parameters, len(config["clients"]))
         row_of = {positions[client_id]: row for row, client_id in enumerate(config["clients"])}
         state = self.store.open(self.cohort.client_ids, self._state_shapes)
         parts: list[tuple[list[int], dict[str, np.ndarray], dict[str, np.ndarray]]] = []
@@ -176,6 +177,15 @@ class SubgraphClient(CohortClient):
         merged["clients"] = [client_id for ids, _, _ in parts for client_id in ids]
         merged["failures"] = json.dumps(failures)
         return arrays_up, int(sum(merged.get("num_examples", []))), merged
+
+    def _received(self, parameters: list[np.ndarray], num_clients: int) -> dict[str, np.ndarray]:
+        """The received parameters by name; a fused step on a wrong shape would bring the whole process down."""
+        received = dict(zip(self.parameter_names, parameters, strict=True))
+        for name, values in received.items():
+            expected = (num_clients, *self.shared_shapes[name])
+            if values.shape != expected:
+                raise SubflError(f"the server sent {name} with the shape {values.shape}, where {expected} belongs")
+        return received
 
     def _train_chunk(
         self, positions: Sequence[int], received: dict[str, Tensor], state: CohortState, config: Mapping[str, Any]
@@ -264,12 +274,12 @@ class SubgraphClient(CohortClient):
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
     ) -> None:
         """Remember the models of clients whose validation figure is higher than ever."""
+        # Stored plus one, so that the zero of a new state is below any figure; rounded as stored, so that equals tie.
+        scores = (1.0 + torch.nan_to_num(validation, nan=0.0).float()).tolist()
         for row, position in enumerate(positions):
-            # Stored plus one, so that the zero of a new state is below any figure.
-            score = 1.0 + float(torch.nan_to_num(validation[row], nan=0.0))
-            if score > float(state["best_validation"][position]):
+            if scores[row] > float(state["best_validation"][position]):
                 with state.replacing(position):
-                    state["best_validation"][position] = score
+                    state["best_validation"][position] = scores[row]
                     for name, value in effective.items():
                         state[f"best.{name}"][position].copy_(value[row])
 

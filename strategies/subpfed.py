@@ -76,7 +76,10 @@ class SubPFed(SimilarityStrategy):
         near = total[:, 0] > 0
         matrix = functional
         matrix[near] = self.settings.psi * structural[near] / total[near] + (1 - self.settings.psi) * functional[near]
-        return matrix
+        # With explicit communities a client's functional row may be zero; structure then counts alone.
+        sums = matrix.sum(1, keepdims=True)
+        normalised: np.ndarray = matrix / np.where(sums > 0, sums, 1)
+        return normalised
 
     def _require_one_key(self, structures: list[Structure | None]) -> None:
         """A node is shareable because another client has it, too; whom no other client recognises has another key."""
@@ -85,7 +88,7 @@ class SubPFed(SimilarityStrategy):
             if structure and len(structure.tokens) and all(holders[token.tobytes()] == 1 for token in structure.tokens):
                 problem = (
                     f"no other client knows any of the {len(structure.tokens)} nodes that client {client_id} shares; "
-                    "does its node hold the same shared key as the others?"
+                    "does its node hold the same shared key (clients.key beside the prepared partitions) as the others?"
                 )
                 if all(structures):
                     raise RunFailure(problem)

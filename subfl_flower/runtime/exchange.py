@@ -66,9 +66,10 @@ class Exchange:
         position_of = {client: position for position, client in enumerate(self._roster.client_ids)}
         for reply in self._grid.send_and_receive(messages):
             clients = [self._roster.client_ids[p] for p in asked[reply.metadata.src_node_id]]
+            if reply.has_error():
+                failures.update(dict.fromkeys(clients, describe_error(reply)))
+                continue
             try:
-                if reply.has_error():
-                    raise ValueError(describe_error(reply))
                 stacks, reasons = _read(reply.content)
             except (KeyError, TypeError, ValueError) as error:
                 failures.update(dict.fromkeys(clients, f"its node's reply cannot be read: {error}"))
@@ -111,5 +112,5 @@ def _read(content: RecordDict) -> tuple[dict[int, Stack], dict[int, str]]:
     for name, array in content.array_records[ARRAYS].items():
         client, _, array_name = name.partition("/")
         stacks[int(client)][array_name] = read_array(array)
-    reasons = {int(client): str(reason) for client, reason in json.loads(str(outcome["failures"])).items()}
+    reasons = {int(client): str(reason) for client, reason in dict(json.loads(str(outcome["failures"]))).items()}
     return stacks, reasons

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class SharedKey:
         Raises:
             SubflError: there is no such file, or it does not hold exactly 32 bytes.
         """
-        if self.create and not self.path.exists():
+        if self.create:
             self._make()
         try:
             key = self.path.read_bytes()
@@ -47,18 +48,19 @@ class SharedKey:
         return key
 
     def _make(self) -> None:
-        """Write a new key, whole and readable by its owner alone; of several processes one wins."""
+        """Write a new key where there is none, whole and readable by its owner alone; of several processes one wins."""
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
+            if self.path.exists():
+                return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(KEY_BYTES))
             try:
-                os.link(unfinished, self.path)
-            except FileExistsError:
-                pass
+                descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secrets.token_bytes(KEY_BYTES))
+                with suppress(FileExistsError):
+                    os.link(unfinished, self.path)
             finally:
-                unfinished.unlink()
+                unfinished.unlink(missing_ok=True)
         except OSError as error:
             raise SubflError(f"the clients' shared key cannot be written to {self.path}: {error}") from error

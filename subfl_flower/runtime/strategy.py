@@ -173,7 +173,8 @@ class CohortStrategy(Strategy):
                 outcome = reply.content.config_records[OUTCOME]
                 metrics = dict(reply.content.metric_records[METRICS])
                 clients = [int(client) for client in outcome["clients"]]  # type: ignore[union-attr]
-                failed = {int(client): str(reason) for client, reason in json.loads(str(outcome["failures"])).items()}
+                reasons = dict(json.loads(str(outcome["failures"])))
+                failed = {int(client): str(reason) for client, reason in reasons.items()}
                 if set(clients) | set(failed) != set(asked) or len(clients) + len(failed) != len(asked):
                     raise ValueError(f"it answers for the clients {sorted({*clients, *failed})}")
                 stack = unpack(reply.content) if clients else {}

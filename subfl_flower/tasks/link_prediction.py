@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
@@ -124,7 +124,10 @@ class _ClientPairs:
         pairs, truth = self.held_out[held_out]
         if truth.all() or not truth.any():
             return float("nan")
-        return float(roc_auc_score(truth, _scores(outputs, pairs).cpu().numpy()))
+        # The rank statistic of Mann and Whitney: sklearn's value, at a fraction of its fixed cost per call.
+        positive = int(truth.sum())
+        ranks = rankdata(_scores(outputs, pairs).cpu().numpy())[truth == 1].sum()
+        return float((ranks - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 
 
 class LinkExamples:

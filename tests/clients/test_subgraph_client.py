@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_clients import cohort_of, dense_features, dense_gcn, dense_operator, model, tiny_client
+from tiny_clients import CLASSES, cohort_of, dense_features, dense_gcn, dense_operator, model, tiny_client
 
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
+from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.state import MemoryStore
 
@@ -202,6 +203,7 @@ def test_a_failed_step_leaves_the_failing_clients_state_as_it_was() -> None:
     failing, absent = client(*hosted, chunk=1, family=FailingAfter), client(*hosted, chunk=1)
     failing.fit(sent, config(1, 0, 1, 2, epochs=2))
     absent.fit(sent, config(1, 0, 1, 2, epochs=2))
+    sent = [values[:1] for values in sent]
     failing.fit(sent, config(2, 1, epochs=2))
     after_failure, _, _ = failing.fit(sent, config(3, 1, epochs=2))
     after_absence, _, _ = absent.fit(sent, config(3, 1, epochs=2))
@@ -244,3 +246,12 @@ def test_two_clients_with_the_same_data_draw_different_dropout() -> None:
     _, _, metrics = client(tiny_client(0, 9), twin).fit(sent, config(1, 0, 1))
     assert metrics["test_as_received"][0] == metrics["test_as_received"][1]
     assert metrics["train_loss"][0] != pytest.approx(metrics["train_loss"][1], abs=1e-4)
+
+
+def test_a_parameter_of_a_wrong_shape_is_refused_by_name() -> None:
+    sent = received(3)
+    sent[-1] = np.zeros((3, CLASSES + 1), np.float32)
+    with pytest.raises(
+        SubflError, match=r"the server sent classifier.bias with the shape \(3, 4\), where \(3, 3\) bel"
+    ):
+        client(*graphs()).fit(sent, config(1, 0, 1, 2))

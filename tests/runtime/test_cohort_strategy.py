@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,16 @@ def test_nobody_succeeding_is_no_crash_and_aggregates_nothing() -> None:
     assert not hasattr(strategy, "total")
 
 
-def test_a_reply_that_cannot_be_read_is_the_failure_of_its_clients() -> None:
+def unknown_shape(reply: Message) -> None:
+    reply.content.config_records["layout"]["w.shape"] = [2, 77]
+
+
+def reasons_without_clients(reply: Message) -> None:
+    reply.content.config_records[OUTCOME]["failures"] = json.dumps(["tired"])
+
+
+@pytest.mark.parametrize("spoil", [unknown_shape, reasons_without_clients])
+def test_a_reply_that_cannot_be_read_is_the_failure_of_its_clients(spoil: Callable[[Message], None]) -> None:
     """Nodes are other people's machines: what one sends must not end the run of all."""
     sound = client_app()
     app = ClientApp()
@@ -127,7 +136,7 @@ def test_a_reply_that_cannot_be_read_is_the_failure_of_its_clients() -> None:
     def train(message: Message, context: Context) -> Message:
         reply = sound(message, context)
         if context.node_config["partition-id"] == 0:
-            reply.content.config_records["layout"]["w.shape"] = [2, 77]
+            spoil(reply)
         return reply
 
     updates = one_round(app).updates

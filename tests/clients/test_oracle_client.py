@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_clients import CLASSES, FEATURES, cohort_of, dense_gcn, dense_operator
+
+from clients.oracle import OracleClient
+from clients.subgraph import SubgraphClient
+from subfl_flower.data.graph import TEST, VALIDATION, ClientGraph, Graph
+from subfl_flower.data.subgraphs import SubgraphCutter
+from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.runtime.state import MemoryStore
+from subfl_flower.seeding import client_generator
+
+NODES = 120
+ROLES = np.random.default_rng(5).integers(0, 3, NODES).astype(np.int8)
+ASSIGNMENTS = [np.arange(0, 50), np.arange(40, 65), np.arange(65, 120)]
+"""Three clients; the first two share nodes, and many edges are in no client's graph."""
+SEED = 7
+
+
+def whole_graph() -> Graph:
+    rng = np.random.default_rng(1)
+    upper = np.triu(rng.random((NODES, NODES)) < 0.03, k=1)
+    edge_index = np.stack(np.nonzero(upper | upper.T)).astype(np.int64)
+    features = rng.standard_normal((NODES, FEATURES)).astype(np.float32)
+    labels = (dense_operator(edge_index, NODES) @ features[:, :CLASSES]).argmax(1)  # of what a GCN can see
+    return Graph(features, edge_index, labels, CLASSES)
+
+
+GRAPH = whole_graph()
+
+
+def hosted(ids: Sequence[int] = (0, 1, 2)) -> list[ClientGraph]:
+    cutter = SubgraphCutter(GRAPH, ROLES, ASSIGNMENTS)
+    return [cutter.cut(client_id) for client_id in ids]
+
+
+def oracle(ids: Sequence[int] = (0, 1, 2), whole: Any = lambda: (GRAPH, ROLES), dropout: float = 0.5) -> OracleClient:
+    return OracleClient(
+        cohort=replace(cohort_of(*hosted(ids)), whole=whole),
+        settings=OracleClient.Settings(),
+        model=ModelSettings(name="gcn", hidden=8, dropout=dropout),
+        optimizer=OptimizerSettings(name="adam", lr=0.05, weight_decay=0.01),
+        seed=SEED,
+        store=MemoryStore(),
+    )
+
+
+def config(server_round: int, clients: Sequence[int] = (0, 1, 2), epochs: int = 2) -> dict[str, Any]:
+    return {"clients": list(clients), "round": server_round, "local_epochs": epochs}
+
+
+def central_model(client: OracleClient) -> dict[str, np.ndarray]:
+    state = client.store.open(client.cohort.client_ids, client._state_shapes)
+    return {name: state[f"personal.{name}"][0].numpy().copy() for name in client.model.shapes}
+
+
+def accuracies(parameters: dict[str, np.ndarray], role: int) -> list[float]:
+    """Of a dense GCN on the whole graph, over each client's nodes of a role."""
+    operator = torch.from_numpy(dense_operator(GRAPH.edge_index, NODES)).float()
+    tensors = {name: torch.from_numpy(value) for name, value in parameters.items()}
+    right = dense_gcn(tensors, operator, torch.from_numpy(GRAPH.features))[0].argmax(1).numpy() == GRAPH.labels
+    return [float(right[nodes][ROLES[nodes] == role].mean()) for nodes in ASSIGNMENTS]
+
+
+def test_it_trains_as_a_single_client_that_holds_the_whole_graph() -> None:
+    client = oracle()
+    alone = ClientGraph(
+        client_id=-1,  # whose dropout the central model draws
+        node_ids=np.arange(NODES),
+        features=GRAPH.features,
+        edge_index=GRAPH.edge_index,
+        labels=GRAPH.labels,
+        num_classes=CLASSES,
+        roles=ROLES,
+        shareable=np.zeros(NODES, dtype=bool),
+    )
+    plain = SubgraphClient(
+        cohort=cohort_of(alone),
+        settings=SubgraphClient.Settings(),
+        model=client.model_settings,
+        optimizer=client.optimizer,
+        seed=SEED,
+        store=MemoryStore(),
+    )
+    parameters = [value[None] for value in plain.model.initial_of(SEED).values()]
+    for server_round in (1, 2, 3):
+        _, _, metrics = client.fit([], config(server_round))
+        parameters, _, expected = plain.fit(parameters, config(server_round, [-1]))
+        for name, values in zip(plain.parameter_names, parameters, strict=True):
+            np.testing.assert_allclose(central_model(client)[name], values[0], atol=1e-6, err_msg=name)
+        assert metrics["train_loss"] == pytest.approx(expected["train_loss"] * 3, abs=1e-6)
+
+
+def test_each_client_is_measured_by_the_central_outputs_at_its_own_nodes() -> None:
+    client = oracle()
+    before = client.model.initial_of(SEED)
+    for server_round in (1, 2):
+        _, num_examples, metrics = client.fit([], config(server_round, epochs=5))
+        after = central_model(client)
+        for name, parameters, role in (
+            ("validation_as_received", before, VALIDATION),
+            ("test_as_received", before, TEST),
+            ("validation", after, VALIDATION),
+            ("test", after, TEST),
+        ):
+            assert metrics[name] == pytest.approx(accuracies(parameters, role), abs=1e-6), name
+        assert metrics["num_examples"] == [int((ROLES[nodes] == 0).sum()) for nodes in ASSIGNMENTS]
+        assert num_examples == sum(metrics["num_examples"])
+        before = after
+    assert len(set(metrics["test"])) == 3  # clients that could not be told apart would prove little
+
+
+def test_nothing_is_received_or_sent() -> None:
+    client = oracle()
+    assert client.parameter_names == () and client.extra_uploads == ()
+    arrays, _, metrics = client.fit([], config(1))
+    assert arrays == [] and metrics["clients"] == [0, 1, 2] and metrics["failures"] == "{}"
+
+
+def test_metrics_are_in_the_order_of_the_clients_that_were_asked() -> None:
+    _, _, everyone = oracle().fit([], config(1))
+    _, num_examples, some = oracle().fit([], config(1, [2, 0]))
+    assert some["clients"] == [2, 0]
+    for name in ("test", "validation_as_received", "num_examples"):
+        assert some[name] == [everyone[name][2], everyone[name][0]]
+    assert num_examples == sum(some["num_examples"])
+
+
+def test_every_node_trains_the_same_model_whomever_it_hosts() -> None:
+    together, parts = oracle(), [oracle([0, 2]), oracle([1])]
+    for server_round in (1, 2):
+        _, _, metrics = together.fit([], config(server_round))
+        for part in parts:
+            ids = part.hosted.client_ids
+            _, _, own = part.fit([], config(server_round, ids))
+            assert own["test"] == [metrics["test"][client_id] for client_id in ids]
+            for name, value in central_model(part).items():
+                np.testing.assert_array_equal(value, central_model(together)[name])
+
+
+def test_each_hosted_client_keeps_the_central_model_of_its_own_best_round() -> None:
+    client = oracle(dropout=0.0)
+    assert client.best_models() == {}
+    history = []
+    for server_round in range(1, 13):
+        _, _, metrics = client.fit([], config(server_round))
+        history.append((metrics["validation"], central_model(client)))
+    best = np.argmax([validation for validation, _ in history], axis=0)
+    assert len(set(best.tolist())) > 1  # else one model for all would do
+    models = client.best_models()
+    assert sorted(models) == [0, 1, 2]
+    for c, tensors in models.items():
+        assert list(tensors) == list(client.model.shapes)
+        for name, value in tensors.items():
+            np.testing.assert_array_equal(value, history[best[c]][1][name])
+
+
+def test_its_dropout_is_no_clients() -> None:
+    """The central model draws under an id of its own, so that the oracle is not tied to client 0's draws."""
+    draws = {client_generator(SEED, client_id, 1, "dropout").integers(2**62) for client_id in range(-1, 3)}
+    assert len(draws) == 4
+
+
+def test_without_the_whole_graph_there_is_no_oracle() -> None:
+    with pytest.raises(SubflError, match="the oracle needs the graph that the clients' subgraphs were cut from"):
+        oracle(whole=None)
