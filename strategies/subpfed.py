@@ -47,10 +47,10 @@ class SubPFed(SimilarityStrategy):
             degree_weighted: whether shared nodes count by their degree (ω in eq. 5) or all alike.
         """
 
-        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = 10.0
+        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = 20.0
         psi: float = Field(default=0.5, ge=0, le=1)
         kernel: Literal["exp", "inverse", "literal"] = "exp"
-        gamma: float = Field(default=5.0, ge=0)
+        gamma: float = Field(default=1.0, ge=0)
         degree_weighted: bool = True
 
     settings: Settings
