@@ -67,7 +67,7 @@ class Answers:
 
 
 def subpfed(stacks: Sequence[Stack | None] | None = None, **settings: Any) -> SubPFed:
-    strategy = SubPFed(SubPFed.Settings(**{"tau": 2, **settings}), toy_roster(10, 30, 60), INITIAL)
+    strategy = SubPFed(SubPFed.Settings(**{"tau": 2, "gamma": 5, **settings}), toy_roster(10, 30, 60), INITIAL)
     strategy.set_up(Answers(answers() if stacks is None else stacks))  # type: ignore[arg-type]
     return strategy
 
