@@ -265,7 +265,7 @@ def test_an_answer_that_makes_no_sense_is_that_clients_failure(
 def test_where_failures_are_tolerated_the_others_go_on(exchange_with: Callable[..., Exchange]) -> None:
     stacks = answers()
     stacks[2] = malformed(reach=None)
-    strategy = SubPFed(SubPFed.Settings(tau=2, psi=1), toy_roster(10, 30, 60), INITIAL)
+    strategy = SubPFed(SubPFed.Settings(tau=2, gamma=5, psi=1), toy_roster(10, 30, 60), INITIAL)
     strategy.set_up(exchange_with(stacks, tolerant=True))
     weight = math.exp(-5)  # the only distance is the largest one
     expected = normalised([[1, weight, 0], [weight, 1, 0], [0, 0, 1]])
