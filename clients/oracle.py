@@ -21,10 +21,8 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import Parameters
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.state import CohortState, StateStore
+from subfl_flower.runtime.state import CohortState
 from subfl_flower.tasks import Examples
 
 _CENTRAL = -1
@@ -34,17 +32,9 @@ _CENTRAL = -1
 class OracleClient(SubgraphClient):
     """Trains one central model; its `hosted` clients are only measured."""
 
-    def __init__(
-        self,
-        cohort: Cohort,
-        settings: CohortClient.Settings,
-        model: ModelSettings,
-        optimizer: OptimizerSettings,
-        seed: int,
-        store: StateStore,
-    ) -> None:
+    def __init__(self, cohort: Cohort, **rest: Any) -> None:
         self.hosted = cohort
-        super().__init__(replace(cohort, graphs=(_whole(cohort),)), settings, model, optimizer, seed, store)
+        super().__init__(replace(cohort, graphs=(_whole(cohort),)), **rest)
 
     def own_parameters(self) -> tuple[str, ...]:
         """All: nothing travels, and the central model is personal to its one-member cohort."""

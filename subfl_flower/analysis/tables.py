@@ -12,7 +12,7 @@ from subfl_flower.analysis.comparison import MethodAnalysis
 from subfl_flower.analysis.partition_statistics import GraphStatistics, PartitionStatistics
 from subfl_flower.analysis.run_analysis import ModelAnalysis
 from subfl_flower.evaluation.rows import Spread
-from subfl_flower.evaluation.table import MISSING, layout, metric_text, rich_layout, unit_suffix
+from subfl_flower.evaluation.table import MISSING, identity, layout, metric_text, rich_layout, spread_text, unit_suffix
 
 _MOST, _LEAST = "in common, most", "in common, least"
 _IN_COMMON = "weights that both clients keep, of those that either keeps (%)"
@@ -79,19 +79,14 @@ def methods_table(methods: Sequence[MethodAnalysis]) -> tuple[Table, str]:
         row = method.row
         lines.append(
             {
-                "dataset": row.data[0],
-                "partition": row.data[1],
-                "clients": row.data[2],
-                "metric": row.metric + unit_suffix(row.metric),
-                "method": row.method,
-                "settings": row.settings,
+                **identity(row),
                 "seeds": str(len(method.seeds)),
                 "own test": metric_text(method.spread("own"), row.metric),
                 "neighbour's test": metric_text(method.spread("on_neighbour"), row.metric),
-                "ρ missing edges": _spread(method.spread("rank_correlation_missing_edges"), 1, 2),
-                "ρ labels": _spread(method.spread("rank_correlation_label"), 1, 2),
-                _MOST: _spread(method.spread("jaccard_most_similar"), 100, 1),
-                _LEAST: _spread(method.spread("jaccard_least_similar"), 100, 1),
+                "ρ missing edges": spread_text(method.spread("rank_correlation_missing_edges"), 1, 2),
+                "ρ labels": spread_text(method.spread("rank_correlation_label"), 1, 2),
+                _MOST: spread_text(method.spread("jaccard_most_similar"), 100, 1),
+                _LEAST: spread_text(method.spread("jaccard_least_similar"), 100, 1),
                 "note": row.note,
             }
         )
@@ -127,10 +122,3 @@ def _number(value: float) -> str:
 
 def _percent(share: float) -> str:
     return MISSING if np.isnan(share) else f"{100 * share:.1f}"
-
-
-def _spread(spread: Spread | None, factor: float, digits: int) -> str:
-    if spread is None:
-        return MISSING
-    mean = f"{factor * spread.mean:.{digits}f}"
-    return mean if spread.std is None else f"{mean} ± {factor * spread.std:.{digits}f}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subfl_flower.evaluation.curves import Curve, value_text
-from subfl_flower.evaluation.table import MISSING, layout, metric_text, unit_suffix, write_lines
+from subfl_flower.evaluation.table import MISSING, identity, layout, metric_text, write_lines
 
 _FIGURE = "test_at_best_validation"
 _REFERENCE = "at any value"
@@ -23,12 +23,7 @@ def curve_cells(curves: Sequence[Curve], key: str, collapse: bool) -> tuple[str,
     for curve in curves:
         row = curve.row
         line = {
-            "dataset": row.data[0],
-            "partition": row.data[1],
-            "clients": row.data[2],
-            "metric": row.metric + unit_suffix(row.metric),
-            "method": row.method,
-            "settings": row.settings,
+            **identity(row),
             "seeds": _counts(curve),
         }
         for value in values:

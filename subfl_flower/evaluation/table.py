@@ -24,16 +24,11 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
     """
     lines = [
         {
-            "dataset": row.data[0],
-            "partition": row.data[1],
-            "clients": row.data[2],
-            "metric": row.metric + unit_suffix(row.metric),
-            "method": row.method,
-            "settings": row.settings,
+            **identity(row),
             "seeds": str(len(row.counted)),
             "test at best validation": metric_text(row.spread("test_at_best_validation"), row.metric),
             "as received": metric_text(row.spread("test_as_received_at_best_validation"), row.metric),
-            "best round": _spread(row.spread("best_round"), 1.0, 0),
+            "best round": spread_text(row.spread("best_round"), 1.0, 0),
             "up": human_bytes(row.spread("bytes_up")),
             "down": human_bytes(row.spread("bytes_down")),
             "bytes vs FedAvg": MISSING if row.relative_bytes is None else f"{100 * row.relative_bytes:.1f} %",
@@ -168,12 +163,25 @@ def human_bytes(spread: Spread | None) -> str:
     return f"{size:.3g} TB"
 
 
+def identity(row: Row) -> dict[str, str]:
+    """The columns that say what a row is of: data, metric, method, settings."""
+    return {
+        "dataset": row.data[0],
+        "partition": row.data[1],
+        "clients": row.data[2],
+        "metric": row.metric + unit_suffix(row.metric),
+        "method": row.method,
+        "settings": row.settings,
+    }
+
+
 def metric_text(spread: Spread | None, metric: str) -> str:
     """Mean and deviation of a metric in its unit: two decimals of a percentage, four of an error."""
-    return _spread(spread, scale(metric), 4 if lower_is_better(metric) else 2)
+    return spread_text(spread, scale(metric), 4 if lower_is_better(metric) else 2)
 
 
-def _spread(spread: Spread | None, factor: float, digits: int) -> str:
+def spread_text(spread: Spread | None, factor: float, digits: int) -> str:
+    """`mean ± deviation` of values times `factor`; the mean alone of one value."""
     if spread is None:
         return MISSING
     mean = f"{factor * spread.mean:.{digits}f}"
