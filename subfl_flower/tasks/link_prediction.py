@@ -1,9 +1,10 @@
 r"""Link prediction: which pairs of a client's nodes are joined by an edge (FED-PUB, Fig. 10).
 
 A client's undirected edges are divided into training, validation and test edges. The model sees the training edges
-alone. The score of a pair is the dot product of the two nodes' outputs; the loss is binary cross-entropy over the
-training edges and as many pairs without an edge, drawn anew at every step; the metric is the area under the ROC curve
-over held-out edges and as many pairs without an edge, the same throughout and for every method.
+alone. The score of a pair is the dot product of its nodes' outputs, less the mean output of the client's nodes: what
+all nodes have in common tells no pair from another, and early in training it is nearly all there is. The loss is binary
+cross-entropy over the training edges and as many pairs without an edge, drawn anew at every step; the metric is the
+area under the ROC curve over held-out edges and as many pairs without an edge, the same throughout and for all methods.
 
 The role of an edge is a hash of its global ends and the seed, so that an edge that several clients hold has one role
 everywhere: no client trains on what another one is tested on.
@@ -117,7 +118,7 @@ class _ClientPairs:
         pairs = torch.cat([self._train, torch.from_numpy(others).to(self._device)], dim=1)
         truth = torch.zeros(pairs.shape[1], device=self._device)
         truth[: self._train.shape[1]] = 1
-        return F.binary_cross_entropy_with_logits(_scores(outputs, pairs), truth)
+        return F.binary_cross_entropy_with_logits(self._scores(outputs, pairs), truth)
 
     def auc(self, outputs: Tensor, held_out: int) -> float:
         """Area under the ROC curve of one of `held_out`; not a number where it has no edge or no other pair."""
@@ -126,8 +127,14 @@ class _ClientPairs:
             return float("nan")
         # The rank statistic of Mann and Whitney: sklearn's value, at a fraction of its fixed cost per call.
         positive = int(truth.sum())
-        ranks = rankdata(_scores(outputs, pairs).cpu().numpy())[truth == 1].sum()
+        ranks = rankdata(self._scores(outputs, pairs).cpu().numpy())[truth == 1].sum()
         return float((ranks - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
+
+    def _scores(self, outputs: Tensor, pairs: Tensor) -> Tensor:
+        """Dot products [pairs] of outputs [width, outputs], centred over the client's nodes."""
+        own = outputs[: self._num_nodes]
+        centred = own - own.mean(0)
+        return (centred[pairs[0]] * centred[pairs[1]]).sum(-1)
 
 
 class LinkExamples:
@@ -172,11 +179,6 @@ def pairs_without_edge(num_nodes: int, edge_codes: np.ndarray, count: int, rng: 
         joined = edge_codes[places] == codes if len(edge_codes) else np.zeros(missing, dtype=bool)
         pairs = np.concatenate([pairs, drawn[:, ~joined]], axis=1)
     return pairs
-
-
-def _scores(outputs: Tensor, pairs: Tensor) -> Tensor:
-    """Dot products of pairs' outputs [pairs]."""
-    return (outputs[pairs[0]] * outputs[pairs[1]]).sum(-1)
 
 
 def _hashed(values: np.ndarray, seed: int) -> np.ndarray:
