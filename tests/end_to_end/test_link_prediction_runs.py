@@ -40,11 +40,11 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_method_learns_to_tell_edges(runs: Runs) -> None:
-    """Random parameters reach 0.56 (a convolution alone makes neighbours alike), four rounds 0.7."""
+    """A convolution alone makes neighbours alike: random parameters reach 0.78."""
     _, one, _ = runs
     assert one.summary["metric"] == "roc_auc" and one.summary["task"] == "link_prediction"
     assert {record["metric"] for record in one.rounds} == {"roc_auc"}
-    assert one.rounds[0]["test_as_received"] < 0.6 < 0.65 < one.summary["test_at_best_validation"] <= 1
+    assert 0.7 < one.rounds[0]["test_as_received"] < one.summary["test_at_best_validation"] - 0.01 <= 0.99
     assert one.summary["test_at_best_validation"] == one.rounds[one.summary["best_round"] - 1]["test"]
 
 

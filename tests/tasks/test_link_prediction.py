@@ -151,16 +151,22 @@ def test_examples_are_training_edges_and_a_client_without_any_is_refused_by_its_
         mostly_held_out.num_examples(graph_of(2, [(0, 1)], client_id=8))
 
 
+def centred(outputs: torch.Tensor, graph: ClientGraph) -> torch.Tensor:
+    """A client's outputs less their mean over its nodes, padding left out."""
+    own = outputs[: graph.num_nodes]
+    return own - own.mean(0)
+
+
 # The loss ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_the_cross_entropy_of_training_edges_and_as_many_other_pairs() -> None:
     """A path of three nodes has one pair without an edge; both negatives are that pair."""
     examples = ALL_TRAIN.examples([graph_of(3, [(0, 1), (1, 2)])], CPU)
-    outputs = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [-1.0, 3.0]]])
-    # Scores: 0-1 is 2, 1-2 is 1; 0-2, which no edge joins, is -1.
-    positive = np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))
-    negative = 2 * np.log1p(np.exp(-1))
+    outputs = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [-3.0, 2.0]]])
+    # Less their mean (0, 1) they are (1, -1), (2, 0), (-3, 1). Scores: 0-1 is 2, 1-2 is -6; 0-2, without an edge, is -4.
+    positive = np.log1p(np.exp(-2)) + np.log1p(np.exp(6))
+    negative = 2 * np.log1p(np.exp(-4))
     assert examples.losses(outputs, [np.random.default_rng(0)]).tolist() == pytest.approx([(positive + negative) / 4])
 
 
@@ -185,7 +191,8 @@ def test_losses_are_each_clients_own_and_drawn_from_its_own_generator() -> None:
         codes = np.array(sorted(u * graph.num_nodes + v for u, v in train.T.tolist()))
         others = pairs_without_edge(graph.num_nodes, codes, train.shape[1], np.random.default_rng(seed))
         assert others.shape == train.shape
-        scores = [torch.dot(outputs[c, u], outputs[c, v]) for u, v in [*train.T.tolist(), *others.T.tolist()]]
+        own = centred(outputs[c].detach(), graph)
+        scores = [torch.dot(own[u], own[v]) for u, v in [*train.T.tolist(), *others.T.tolist()]]
         truth = torch.tensor([1.0] * train.shape[1] + [0.0] * train.shape[1])
         expected = F.binary_cross_entropy(torch.sigmoid(torch.stack(scores).double()), truth.double())
         assert losses[c].item() == pytest.approx(expected.item(), rel=1e-5)
@@ -209,7 +216,8 @@ def test_the_metric_is_the_probability_that_an_edge_scores_higher_than_another_p
     assert figures.shape == (2, 2)
     for c in range(2):
         for which, (pairs, truth) in enumerate(held_out(examples, c)):
-            scores = (outputs[c, pairs[0]] * outputs[c, pairs[1]]).sum(-1).numpy()
+            own = centred(outputs[c], graphs[c])
+            scores = (own[pairs[0]] * own[pairs[1]]).sum(-1).numpy()
             above = scores[truth == 1][:, None] - scores[truth == 0]
             assert figures[c, which].item() == pytest.approx(np.mean((above > 0) + 0.5 * (above == 0)))
             assert figures[c, which].item() == pytest.approx(roc_auc_score(truth, scores))
