@@ -164,7 +164,7 @@ def test_the_loss_is_the_cross_entropy_of_training_edges_and_as_many_other_pairs
     """A path of three nodes has one pair without an edge; both negatives are that pair."""
     examples = ALL_TRAIN.examples([graph_of(3, [(0, 1), (1, 2)])], CPU)
     outputs = torch.tensor([[[1.0, 0.0], [2.0, 1.0], [-3.0, 2.0]]])
-    # Less their mean (0, 1) they are (1, -1), (2, 0), (-3, 1). Scores: 0-1 is 2, 1-2 is -6; 0-2, without an edge, is -4.
+    # Less their mean (0, 1) they are (1, -1), (2, 0), (-3, 1). Scores: 0-1 is 2, 1-2 is -6; 0-2, no edge, is -4.
     positive = np.log1p(np.exp(-2)) + np.log1p(np.exp(6))
     negative = 2 * np.log1p(np.exp(-4))
     assert examples.losses(outputs, [np.random.default_rng(0)]).tolist() == pytest.approx([(positive + negative) / 4])
