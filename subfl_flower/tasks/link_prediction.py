@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from scipy.stats import rankdata
 from torch import Tensor
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
@@ -122,6 +121,8 @@ class _ClientPairs:
 
     def auc(self, outputs: Tensor, held_out: int) -> float:
         """Area under the ROC curve of one of `held_out`; not a number where it has no edge or no other pair."""
+        from scipy.stats import rankdata  # a third of a second to import, and other tasks do not need it
+
         pairs, truth = self.held_out[held_out]
         if truth.all() or not truth.any():
             return float("nan")
