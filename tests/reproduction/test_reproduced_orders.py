@@ -1,0 +1,47 @@
+"""The order of methods on Cora that docs/results.md reports, as means over three seeds: ``pytest -m slow``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import BENCHMARKS
+from run_outcomes import Outcome
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def figure(inline_run: Callable[..., Outcome], cora_root: Path) -> Callable[..., float]:
+    """The mean over seeds 0, 1, 2 of a method's test figure at its best validation round, in %."""
+
+    def mean(method: str, *overrides: str) -> float:
+        common = (f"method={method}", "dataset=cora", f"data.root={cora_root}", "record.client_models=false")
+        outcomes = [inline_run(*common, *overrides, f"seed={seed}") for seed in (0, 1, 2)]
+        return float(np.mean([100 * outcome.summary["test_at_best_validation"] for outcome in outcomes]))
+
+    return mean
+
+
+@pytest.mark.parametrize(("name", "local_first"), [("cora_disjoint_10", True), ("cora_overlapping_10", False)])
+def test_fedpub_is_above_local_and_fedavg_on_its_own_partitions(
+    figure: Callable[..., float], name: str, local_first: bool
+) -> None:
+    partition = ("partition=given", f"partition.file={(BENCHMARKS / 'partitions' / name).resolve()}.npz")
+    fedpub, local, fedavg = (figure(method, *partition) for method in ("fedpub", "local", "fedavg"))
+    assert fedpub > max(local, fedavg) + 1
+    assert (local > fedavg) is local_first
+
+
+def test_subpfed_is_four_points_above_fedavg_and_not_below_fedpub(figure: Callable[..., float]) -> None:
+    partition = ("partition=overlap_rate", "partition.clients=15")
+    subpfed, fedpub, fedavg = (figure(method, *partition) for method in ("subpfed", "fedpub", "fedavg"))
+    assert subpfed >= fedpub and subpfed >= fedavg + 4
+
+
+def test_fedpub_predicts_links_better_than_local_and_fedavg(figure: Callable[..., float]) -> None:
+    options = ("task=link_prediction", "partition=metis", "partition.clients=10")
+    fedpub, local, fedavg = (figure(method, *options) for method in ("fedpub", "local", "fedavg"))
+    assert fedpub >= max(local, fedavg)
