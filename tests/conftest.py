@@ -50,6 +50,15 @@ def inline_run(tmp_path: Path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
+def reference_partitions() -> Path:
+    """The folder of FED-PUB's own partitions of Cora."""
+    folder = (BENCHMARKS / "partitions").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"the reference partitions are not among the benchmark files in {BENCHMARKS} (SUBFL_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture
 def cora_root(tmp_path: Path) -> Path:
     """A data root with a copy of Cora's raw files."""
     import shutil

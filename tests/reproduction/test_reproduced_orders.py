@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BENCHMARKS
 from run_outcomes import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -27,9 +26,9 @@ def figure(inline_run: Callable[..., Outcome], cora_root: Path) -> Callable[...,
 
 @pytest.mark.parametrize(("name", "local_first"), [("cora_disjoint_10", True), ("cora_overlapping_10", False)])
 def test_fedpub_is_above_local_and_fedavg_on_its_own_partitions(
-    figure: Callable[..., float], name: str, local_first: bool
+    figure: Callable[..., float], reference_partitions: Path, name: str, local_first: bool
 ) -> None:
-    partition = ("partition=given", f"partition.file={(BENCHMARKS / 'partitions' / name).resolve()}.npz")
+    partition = ("partition=given", f"partition.file={reference_partitions / name}.npz")
     fedpub, local, fedavg = (figure(method, *partition) for method in ("fedpub", "local", "fedavg"))
     assert fedpub > max(local, fedavg) + 1
     assert (local > fedavg) is local_first
