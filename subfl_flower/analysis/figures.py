@@ -15,7 +15,7 @@ from subfl_flower.analysis.means import finite_mean
 from subfl_flower.analysis.neighbours import NeighbourPerformance
 from subfl_flower.analysis.run_analysis import RunAnalysis, Similarity
 from subfl_flower.analysis.sharing import ParameterSharing
-from subfl_flower.evaluation.plots import COLOURS, STYLE, legend_outside, new_figure, save, shown, title
+from subfl_flower.evaluation.plots import COLOURS, STYLE, heat_map, legend_outside, new_figure, save, shown, title
 from subfl_flower.evaluation.table import scale, unit_suffix
 
 _MOST_LABELS = 40
@@ -105,13 +105,7 @@ def _pairs(axes: Any, matrix: np.ndarray) -> Any:
     """A heat map in the range of its entries off the diagonal, which is left grey."""
     known = np.ma.masked_invalid(np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix.astype(float)))
     axes.set_facecolor("#DDDDDD")
-    image = axes.imshow(known, cmap="Blues", interpolation="nearest")
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=12, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    return image
+    return heat_map(axes, known, {})
 
 
 def _by_client(series: Mapping[str, np.ndarray], text: Callable[[float], str], heading: str) -> tuple[Figure, Any]:

@@ -155,7 +155,7 @@ def mixing_figure(matrices: Mapping[int, NDArray[np.floating]], heading: str) ->
     figure = new_figure(9.6 if earlier else 6.0, 5.0)
     grid = figure.add_gridspec(2, 4 if earlier else 2)
     axes = figure.add_subplot(grid[:, :2])
-    image = _heat_map(axes, last, limits)
+    image = heat_map(axes, last, limits)
     axes.set_title(f"round {rounds[-1]}")
     axes.set_xlabel("client j, whose parameters are taken")
     axes.set_ylabel("client i, who receives the mix")
@@ -163,7 +163,7 @@ def mixing_figure(matrices: Mapping[int, NDArray[np.floating]], heading: str) ->
         _write_weights(axes, last, limits)
     for place, number_of_round in enumerate(earlier):
         small = figure.add_subplot(grid[place // 2, 2 + place % 2])
-        _heat_map(small, percent[number_of_round], limits)
+        heat_map(small, percent[number_of_round], limits)
         small.set_title(f"round {number_of_round}", fontsize=9)
         small.set_xticks([])
         small.set_yticks([])
@@ -246,7 +246,8 @@ def _as_received(run: Run, ids: NDArray[Any]) -> NDArray[np.float64]:
     return _floats([known.get(int(client)) for client in ids])
 
 
-def _heat_map(axes: Any, matrix: NDArray[np.floating], limits: Mapping[str, float]) -> Any:
+def heat_map(axes: Any, matrix: NDArray[np.floating], limits: Mapping[str, float]) -> Any:
+    """Draw a clients x clients matrix; `limits` may give ``vmin`` and ``vmax``, else its own range counts."""
     image = axes.imshow(matrix, cmap="Blues", interpolation="nearest", **limits)
     axes.grid(False)
     axes.spines[:].set_visible(False)
