@@ -44,6 +44,14 @@ class Outcome:
     def mixing(self) -> dict[int, np.ndarray]:
         return RunDirectory(self.directory).mixing()
 
+    @property
+    def complaint(self) -> str:
+        """The one sentence that `subfl` printed about what went wrong; Ray may add lines of its own about itself."""
+        assert "Traceback" not in self.stderr, self.stderr
+        said = [line for line in self.stderr.splitlines() if line.startswith("subfl: ")]
+        assert len(said) == 1, self.stderr
+        return said[0]
+
     def models(self) -> dict[int, dict[str, np.ndarray]]:
         from safetensors.numpy import load_file
 

@@ -56,8 +56,7 @@ def test_stop_names_client_and_reason_and_keeps_finished_rounds(
 ) -> None:
     outcome = run(tmp_path, module_folder, "Raising", "stop", *runtime)
     assert outcome.code == 1
-    (line,) = outcome.stderr.strip().splitlines()
-    assert line == "subfl: client 3 failed in round 2: OSError: the disk is full"
+    assert outcome.complaint == "subfl: client 3 failed in round 2: OSError: the disk is full"
     assert [record["round"] for record in outcome.rounds] == [1]
     assert outcome.summary["status"] == "failed" and outcome.summary["rounds"] == 1
     assert not (outcome.directory / "state").exists()
@@ -96,8 +95,7 @@ def test_a_process_that_dies_ends_the_run_under_stop(tmp_path: Path, module_fold
     assert outcome.code == 1
     assert [record["round"] for record in outcome.rounds] == [1]
     assert outcome.summary["status"] == "failed"
-    (line,) = outcome.stderr.strip().splitlines()
-    assert line.startswith("subfl: client 1 failed in round 2: ")  # the first client of the node that died
+    assert outcome.complaint.startswith("subfl: client 1 failed in round 2: ")  # the first client of the node that died
 
 
 def test_a_process_that_dies_costs_its_node_a_round_under_continue(tmp_path: Path, module_folder: Path) -> None:
