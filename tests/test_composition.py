@@ -101,7 +101,8 @@ def test_choices_are_listed_and_nothing_else() -> None:
     with pytest.raises(SubflError) as error:
         composed_config(["partition=metiss"])
     listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
-    assert listed == ["dirichlet", "given", "imbalanced", "louvain", "metis", "overlap_rate", "overlapping", "random"]
+    names = "dirichlet, given, imbalanced, louvain, metis, overlap_rate, overlapping, random, whole"
+    assert listed == names.split(", ")
 
 
 def test_a_method_of_ones_own_comes_by_a_search_path(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ class PreparedPartition:
         return cls(directory, metadata)
 
     @property
+    def key(self) -> str:
+        """What tells this partition from others: 16 hexadecimal digits, the hash of all that shaped it."""
+        return self.directory.name.rpartition("-")[2]
+
+    @property
     def num_clients(self) -> int:
         """Number of clients."""
         return len(self.metadata["clients"])

@@ -132,10 +132,7 @@ class _ClientPairs:
         return float((ranks - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 
     def _scores(self, outputs: Tensor, pairs: Tensor) -> Tensor:
-        """Dot products [pairs] of outputs [width, outputs], centred over the client's nodes."""
-        own = outputs[: self._num_nodes]
-        centred = own - own.mean(0)
-        return (centred[pairs[0]] * centred[pairs[1]]).sum(-1)
+        return pair_scores(outputs[: self._num_nodes], pairs)
 
 
 class LinkExamples:
@@ -156,6 +153,17 @@ class LinkExamples:
             for which in (0, 1)
         )
         return validation, test
+
+
+def pair_scores(outputs: Tensor, pairs: Tensor) -> Tensor:
+    """Scores [pairs] of pairs of nodes, int64 [2, pairs]: dot products of outputs centred over all nodes.
+
+    Args:
+        outputs: of one client's nodes, without padding, [nodes, outputs].
+        pairs: local ids.
+    """
+    centred = outputs - outputs.mean(0)
+    return (centred[pairs[0]] * centred[pairs[1]]).sum(-1)
 
 
 def pairs_without_edge(num_nodes: int, edge_codes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ MANDATORY = {"given": {"file": "partition.npz"}, "custom": {"path": "graph.pt"}}
     ("group", "names", "settings"),
     [
         ("dataset", "citeseer computers cora custom digits ogbn_arxiv photo pubmed sbm", Dataset),
-        ("partition", "dirichlet given imbalanced louvain metis overlap_rate overlapping random", Partition),
+        ("partition", "dirichlet given imbalanced louvain metis overlap_rate overlapping random whole", Partition),
     ],
 )
 def test_every_file_states_every_key_with_the_models_default(group: str, names: str, settings: object) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
@@ -19,21 +20,31 @@ class CustomDataset(DatasetSettings):
     """A graph from the user's own files.
 
     Give either `path` (a file that `torch.save` wrote of a PyG `Data`, or a directory that holds
-    `nodes.csv|parquet` and `edges.csv|parquet`) or both `nodes` and `edges`. Classes are numbered in the
-    order of their sorted values; an empty label, or -1, means unlabelled.
+    `nodes.csv|parquet` and `edges.csv|parquet`) or both `nodes` and `edges`. An empty label, or -1, means
+    unlabelled.
 
     Attributes:
         path: a `.pt` file or a directory of tables.
         nodes: the table of nodes.
         edges: the table of edges.
+        classes: the labels in the order of their class numbers; None sorts the labels that are found. Sites that
+            do not see one another's labels must all state the same.
     """
 
     name: Literal["custom"] = "custom"
     path: Path | None = None
     nodes: Path | None = None
     edges: Path | None = None
+    classes: tuple[str | int, ...] | None = Field(default=None, min_length=1)
     largest_component: bool = False
     protocol: Protocol = Protocol(rounds=100, local_epochs=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _all_different(cls, value: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
+        if value is not None and len({str(name) for name in value}) < len(value):
+            raise ValueError("every class must be named once")
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> CustomDataset:
@@ -57,10 +68,23 @@ class CustomDataset(DatasetSettings):
                 read_pyg_data,
             )  # torch and pandas are slow to import
 
-            return read_pyg_data(files[0])
+            return read_pyg_data(files[0], self.classes)
         from subfl_flower.data.datasets.custom_tables import read_tables
 
-        return read_tables(*files)
+        return read_tables(files[0], files[1], self.classes)
+
+    def node_names(self) -> np.ndarray | None:
+        """The ids of a table's nodes, as text, in the order of its rows; None for a PyG file.
+
+        Raises:
+            SubflError: the file is missing or cannot be read.
+        """
+        files = self._files()
+        if len(files) == 1:
+            return None
+        from subfl_flower.data.datasets.custom_tables import read_node_names
+
+        return read_node_names(files[0])
 
     def raw_fingerprint(self, root: Path) -> str:
         """A digest of the user's files.

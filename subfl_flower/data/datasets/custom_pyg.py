@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,20 @@ import numpy as np
 import scipy.sparse as sp
 
 from subfl_flower.data.cleaning import RawGraph
+from subfl_flower.data.datasets.class_numbers import class_numbers
 from subfl_flower.errors import SubflError
 
 
-def read_pyg_data(path: Path) -> RawGraph:
+def read_pyg_data(path: Path, classes: Sequence[str | int] | None = None) -> RawGraph:
     """The graph of a file that `torch.save(data, path)` wrote of a `torch_geometric.data.Data`.
 
     Needs `x` (`[nodes, features]`, dense or sparse) and `edge_index` (`[2, edges]`); `y` (integers, `[nodes]`
-    or `[nodes, 1]`, -1 for unlabelled) is optional; all else is ignored. The file is loaded with
+    or `[nodes, 1]`, -1 for unlabelled) is optional; all else is ignored. Classes are numbered as in `classes`, or else
+    in the order of their sorted values. The file is loaded with
     `weights_only=True`, so that nothing but tensors and PyG's own containers is ever built.
 
     Raises:
-        SubflError: the file is not such a `Data`, or its tensors have the wrong shape.
+        SubflError: the file is not such a `Data`, its tensors have the wrong shape, or a label is none of `classes`.
     """
     data = _load(path)
     if data.x is None or data.edge_index is None:
@@ -32,7 +35,8 @@ def read_pyg_data(path: Path) -> RawGraph:
             f"{path}: edge_index is {data.edge_index.dtype} of the shape {list(data.edge_index.shape)}; "
             "expected integers [2, edges]"
         )
-    return RawGraph(_features(data.x), data.edge_index.numpy(), _labels(data.y, data.x.shape[0], path))
+    labels = _labels(data.y, data.x.shape[0], classes, path)
+    return RawGraph(_features(data.x), data.edge_index.numpy(), labels, len(classes) if classes else None)
 
 
 def _load(path: Path) -> Any:
@@ -64,7 +68,7 @@ def _features(x: Any) -> np.ndarray | sp.csr_array:
     return sp.csr_array((entries.values().float().numpy(), tuple(entries.indices().numpy())), shape=tuple(x.shape))
 
 
-def _labels(y: Any, num_nodes: int, path: Path) -> np.ndarray | None:
+def _labels(y: Any, num_nodes: int, classes: Sequence[str | int] | None, path: Path) -> np.ndarray | None:
     if y is None:
         return None
     if tuple(y.shape) not in ((num_nodes,), (num_nodes, 1)):
@@ -76,5 +80,8 @@ def _labels(y: Any, num_nodes: int, path: Path) -> np.ndarray | None:
         first = int(np.flatnonzero(~unlabelled)[np.flatnonzero(known != np.floor(known))[0]])
         raise SubflError(f"{path}: y is not a class at node {first} ({values[first]}); expected whole numbers")
     labels = np.full(num_nodes, -1, dtype=np.int64)
-    labels[~unlabelled] = np.unique(known, return_inverse=True)[1]
+    if classes is None:
+        labels[~unlabelled] = np.unique(known, return_inverse=True)[1]
+    else:
+        labels[~unlabelled] = class_numbers(known, classes, str(path))
     return labels

@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from subfl_flower.data.cleaning import RawGraph
+from subfl_flower.data.datasets.class_numbers import class_numbers
 from subfl_flower.errors import SubflError
 
 
-def read_tables(nodes_path: Path, edges_path: Path) -> RawGraph:
+def read_tables(nodes_path: Path, edges_path: Path, classes: Sequence[str | int] | None = None) -> RawGraph:
     """The graph of two tables.
 
     Nodes: a column `id` (unique), optionally `label` (anything; empty or -1 for unlabelled), and at least one
     further column, all of them numeric features. Edges: columns `source` and `target` that hold ids; further
-    columns are ignored. Ids are compared as text.
+    columns are ignored. Ids are compared as text. Classes are numbered as in `classes`, or else in the order of
+    their sorted values.
 
     Raises:
-        SubflError: a column is missing or not numeric, an id is missing, repeated or unknown, a feature is
-            NaN; the sentence names the file, how many, and the first row (data rows count from 1).
+        SubflError: a column is missing or not numeric, an id is missing, repeated or unknown, a label is none of
+            `classes`, a feature is NaN; the sentence names the file, how many, and the first row (data rows count
+            from 1).
     """
-    nodes, edges = _read(nodes_path, ["id"]), _read(edges_path, ["source", "target"])
+    nodes = _read(nodes_path, ["id"])
     ids = pd.Index(_ids(nodes, "id", nodes_path))
     repeated = ids.duplicated()
     if repeated.any():
         raise SubflError(f"{nodes_path}: {_count(repeated, 'repeated id')}; ids must be unique")
+    edge_index = read_pairs(edges_path, ids, f"an id of {nodes_path.name}")
+    labels = _labels(nodes["label"], classes, nodes_path) if "label" in nodes else None
+    features = _features(nodes.drop(columns=["id", "label"], errors="ignore"), nodes_path)
+    return RawGraph(features, edge_index, labels, len(classes) if classes else None)
+
+
+def read_pairs(path: Path, ids: pd.Index, allowed: str) -> np.ndarray:
+    """The pairs of nodes in the columns `source` and `target` of a table, as positions in `ids`: int64 `[2, pairs]`.
+
+    Args:
+        path: of the table, CSV or Parquet.
+        ids: the nodes' ids, as text, all different.
+        allowed: what a source or target must be, for the error.
+
+    Raises:
+        SubflError: the file cannot be read, a column is missing, an id is missing or unknown.
+    """
+    table = _read(path, ["source", "target"])
     ends = []
     for column in ("source", "target"):
-        named = _ids(edges, column, edges_path)
+        named = _ids(table, column, path)
         position = ids.get_indexer(named)
         if (position < 0).any():
             first = named.iloc[int(np.flatnonzero(position < 0)[0])]
             raise SubflError(
-                f"{edges_path}: {_count(position < 0, f'unknown {column}')} ({first}); "
-                f"every {column} must be an id of {nodes_path.name}"
+                f"{path}: {_count(position < 0, f'unknown {column}')} ({first}); every {column} must be {allowed}"
             )
         ends.append(position)
-    labels = _labels(nodes["label"]) if "label" in nodes else None
-    features = _features(nodes.drop(columns=["id", "label"], errors="ignore"), nodes_path)
-    return RawGraph(features, np.stack(ends).astype(np.int64), labels)
+    return np.stack(ends).astype(np.int64)
+
+
+def read_node_names(nodes_path: Path) -> np.ndarray:
+    """The ids of a table of nodes, as text, in the order of its rows.
+
+    Raises:
+        SubflError: the file cannot be read, or a row has no id.
+    """
+    names: np.ndarray = _ids(_read(nodes_path, ["id"]), "id", nodes_path).to_numpy()
+    return names
 
 
 def _read(path: Path, id_columns: list[str]) -> pd.DataFrame:
@@ -68,10 +97,14 @@ def _ids(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
     return table[column].astype(str)
 
 
-def _labels(column: pd.Series) -> np.ndarray:
+def _labels(column: pd.Series, classes: Sequence[str | int] | None, path: Path) -> np.ndarray:
     unlabelled = (column.isna() | (column.astype(str).isin(["-1", "-1.0"]))).to_numpy()
     labels = np.full(unlabelled.size, -1, dtype=np.int64)
-    labels[~unlabelled] = pd.factorize(column[~unlabelled], sort=True)[0]
+    known = column[~unlabelled]
+    if classes is None:
+        labels[~unlabelled] = pd.factorize(known, sort=True)[0]
+    else:
+        labels[~unlabelled] = class_numbers(known.to_numpy(), classes, str(path))
     return labels
 
 

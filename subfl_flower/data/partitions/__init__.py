@@ -13,6 +13,7 @@ from subfl_flower.data.partitions.overlap_rate import OverlapRatePartition
 from subfl_flower.data.partitions.overlapping import OverlappingPartition
 from subfl_flower.data.partitions.random import RandomPartition
 from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.partitions.whole import WholePartition
 
 Partition = Annotated[
     MetisPartition
@@ -22,7 +23,8 @@ Partition = Annotated[
     | RandomPartition
     | ImbalancedPartition
     | DirichletPartition
-    | GivenPartition,
+    | GivenPartition
+    | WholePartition,
     Field(discriminator="name"),
 ]
 """The settings of any partitioner, told apart by `name`."""
@@ -38,4 +40,5 @@ __all__ = [
     "Partition",
     "PartitionSettings",
     "RandomPartition",
+    "WholePartition",
 ]

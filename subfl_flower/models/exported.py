@@ -1,0 +1,144 @@
+"""A trained model as files that stand alone: its parameters, and a card that says what they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from subfl_flower.data.durable_files import write_durably
+from subfl_flower.errors import SubflError
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
+from subfl_flower.tasks import Task
+
+MODEL_SCHEMA: Literal[1] = 1
+"""Raised whenever an older version could not read the files."""
+
+CARD = "card"
+"""The metadata entry of a safetensors file that holds the card as JSON."""
+
+_TENSORS, _CARD_FILE = "model.safetensors", "model.json"
+
+
+class ModelCard(BaseModel):
+    """What a model is and where it comes from.
+
+    Attributes:
+        schema_version: in the file `schema`.
+        model: the architecture.
+        task: what was learnt.
+        num_features, num_classes: of the data set; no classes without labels.
+        dataset: name of the data set.
+        client: id of the client that the model is of.
+        method: name of the method.
+        run: the run's id.
+        round: the last round that the client trained in; None where it is not known.
+        validation: the client's best validation figure; None where it has none.
+        row_normalize: whether the rows of the features were made to sum to one; None where it is not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=MODEL_SCHEMA, alias="schema")
+    model: ModelSettings
+    task: Task
+    num_features: int = Field(ge=1)
+    num_classes: int = Field(ge=0)
+    dataset: str
+    client: int = Field(ge=0)
+    method: str
+    run: str
+    round: int | None = Field(default=None, ge=0)
+    validation: float | None = None
+    row_normalize: bool | None = None
+
+    @property
+    def gcn(self) -> StackedGCN:
+        """The architecture, without parameters."""
+        return StackedGCN(self.model, self.num_features, self.task.num_outputs(self.num_classes))
+
+    def as_json(self) -> str:
+        """The form that is written."""
+        return self.model_dump_json(by_alias=True)
+
+
+def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard) -> None:
+    """Write `model.safetensors`, with the card in its metadata, and `model.json`, the same card to look at.
+
+    Each file is replaced in one step; a failure leaves the earlier ones.
+
+    Args:
+        folder: where to write; made where it does not exist.
+        tensors: the model's parameters, float32, without client axis.
+        card: what they are of.
+
+    Raises:
+        SubflError: the tensors are not those of the card's model, or a file cannot be written.
+    """
+    _require_model(tensors, card, str(folder))
+    # Contiguous, because safetensors writes the memory of an array as it lies.
+    content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {CARD: card.as_json()})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / _TENSORS, content)
+        write_durably(folder / _CARD_FILE, card.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise SubflError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
+
+
+def read_model(path: Path) -> tuple[dict[str, np.ndarray], ModelCard]:
+    """A model's parameters, float32 without client axis, and its card, which is read from the parameters' own file.
+
+    Args:
+        path: a folder that `write_model` wrote to, or a safetensors file with a card in its metadata, as a run leaves
+            of every client.
+
+    Raises:
+        SubflError: there is no such file, it is damaged or has no card, or its tensors are not those of the card's
+            model.
+    """
+    file = path / _TENSORS if path.is_dir() else path
+    if not file.is_file():
+        raise SubflError(f"{file} does not exist; a model is a folder with {_TENSORS}, or a safetensors file")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata = opened.metadata() or {}
+    except Exception as error:  # a damaged file: safetensors and NumPy each raise their own
+        raise SubflError(f"{file} is not a whole safetensors file ({error})") from error
+    if CARD not in metadata:
+        raise SubflError(f"{file} does not say what it is a model of (no {CARD!r} in its metadata); export it again")
+    card = _card(metadata[CARD], file)
+    _require_model(tensors, card, str(file))
+    return tensors, card
+
+
+def _card(text: str, file: Path) -> ModelCard:
+    try:
+        return ModelCard.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join([CARD, *(str(part) for part in first["loc"])])
+        raise SubflError(f"{file}: {key}: {first['msg']} (this version reads the schema {MODEL_SCHEMA})") from None
+
+
+def _require_model(tensors: Mapping[str, np.ndarray], card: ModelCard, source: str) -> None:
+    """Raise SubflError unless the tensors have the names, shapes and type that the card's GCN has, and are finite."""
+    needed = 2 * (card.model.layers + 1)
+    if len(tensors) != needed:  # before a GCN is laid out: a card may claim any depth
+        raise SubflError(f"{source} holds {len(tensors)} tensors; a GCN of {card.model.layers} layers has {needed}")
+    for name, shape in card.gcn.shapes.items():
+        if name not in tensors:
+            raise SubflError(f"{source} holds no {name}; its tensors are {', '.join(sorted(tensors))}")
+        found = tensors[name]
+        if found.shape != shape or found.dtype != np.float32:
+            raise SubflError(f"{source}: {name} is {found.dtype} {list(found.shape)}, not float32 {list(shape)}")
+        if not np.isfinite(found).all():
+            raise SubflError(f"{source}: {name} holds values that are not finite")
