@@ -1,0 +1,203 @@
+"""`subfl partition`: a data set divided into one folder a client, each to be given to its client's machine alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from subfl_flower.composition import composed_config
+from subfl_flower.config import Config
+from subfl_flower.data.client_folder import ClientFolder, write_client_folder
+from subfl_flower.data.datasets import CustomDataset
+from subfl_flower.data.durable_files import force_to_disk
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.shared_key import KEY_BYTES, SharedKey
+
+_OWN_ARGUMENTS = ("out", "client", "key")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs `subfl partition ARGV`; the exit code, 2 for what the user can mend."""
+    try:
+        arguments: list[str] = _parser().parse_args(argv).arguments
+    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
+        return int(exit_.code or 0)
+    try:
+        _partition(_request(arguments))
+    except SubflError as error:
+        print(f"subfl partition: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for.
+
+    Attributes:
+        overrides: Hydra's; what does not concern the data has no effect.
+        out: where the folders go.
+        client: the id of the one folder of `partition=whole`; None cuts a partition's clients.
+        key: the file of the shared key; None makes a new key.
+    """
+
+    overrides: tuple[str, ...]
+    out: Path
+    client: int | None
+    key: Path | None
+
+
+def _request(arguments: Sequence[str]) -> _Request:
+    pairs = [(argument.partition("=")[0], argument.partition("=")[2], argument) for argument in arguments]
+    own = {name: value for name, value, _ in pairs if name in _OWN_ARGUMENTS}
+    if not own.get("out"):
+        raise SubflError("out: a folder is required, for instance out=partitions/digits")
+    client = own.get("client")
+    if client is not None and not (client.isascii() and client.isdigit()):
+        raise SubflError(f"client: must be the client's number, 0 or more (found {client!r})")
+    return _Request(
+        overrides=tuple(argument for name, _, argument in pairs if name not in _OWN_ARGUMENTS),
+        out=Path(own["out"]).expanduser(),
+        client=None if client is None else int(client),
+        key=Path(own["key"]).expanduser() if own.get("key") else None,
+    )
+
+
+def _partition(request: _Request) -> None:
+    config, _ = composed_config(request.overrides)
+    if request.client is not None and config.partition.name != "whole":
+        raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
+    key = SharedKey(request.key).read() if request.key else secrets.token_bytes(KEY_BYTES)
+    prepared = prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
+    if request.client is not None:
+        _require_class_numbers(config, prepared)
+    ids = range(prepared.num_clients) if request.client is None else [request.client]
+    names = [f"client-{client_id:0{max(2, len(str(max(ids))))}d}" for client_id in ids]
+    _require_absent(request.out, names)
+    with _placed_together(request.out, names) as folder:
+        for position, name in enumerate(_with_progress(names)):
+            _write(folder / name, prepared, position, request, config, key)
+    _print_result(request.out, names, config.dataset.name)
+
+
+def _require_class_numbers(config: Config, prepared: PreparedPartition) -> None:
+    """A site sees its own labels alone: which class has which number must be said, or sites would differ."""
+    if isinstance(config.dataset, CustomDataset) and prepared.num_classes and config.dataset.classes is None:
+        raise SubflError(
+            "dataset.classes: a site that makes its own folder must name all classes of the federation in their "
+            "common order, for instance dataset.classes=[benign,malignant]"
+        )
+
+
+def _require_absent(out: Path, names: Sequence[str]) -> None:
+    present = [name for name in names if (out / name).exists()]
+    if present:
+        raise SubflError(f"out: {out} holds {present[0]} already; choose another folder, or remove what is there")
+
+
+def _write(
+    path: Path, prepared: PreparedPartition, position: int, request: _Request, config: Config, key: bytes
+) -> None:
+    graph = prepared.client(position)
+    own = request.client is not None
+    write_client_folder(
+        path,
+        graph if request.client is None else replace(graph, client_id=request.client),
+        dataset=config.dataset.name,
+        partition="" if own else prepared.directory.name.rpartition("-")[2],
+        num_clients=None if own else prepared.num_clients,
+        overlapping=prepared.overlapping,
+        key=key,
+    )
+
+
+@contextmanager
+def _placed_together(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A hidden folder to write `names` in, which are then moved to `out`: all of them, or none if anything fails."""
+    unfinished = out / f".unfinished-{os.getpid()}-{secrets.token_hex(4)}"
+    placed: list[Path] = []
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for name in names:
+            (unfinished / name).rename(out / name)
+            placed.append(out / name)
+        force_to_disk(out)
+    except BaseException as error:
+        for path in placed:
+            shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise SubflError(f"out: {out} cannot be written: {error.strerror or error}") from error
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _with_progress(names: Sequence[str]) -> Iterator[str]:
+    console = Console(stderr=True)
+    yield from track(names, "clients", console=console, disable=not console.is_terminal, transient=True)
+
+
+def _print_result(out: Path, names: Sequence[str], dataset: str) -> None:
+    table = Table("client", "nodes", "directed edges", "train", "validation", "test")
+    for column in table.columns:
+        column.justify = "right"
+    for name in names:
+        said = ClientFolder.open(out / name).description
+        table.add_row(
+            *(
+                str(number)
+                for number in (
+                    said.client_id,
+                    said.num_nodes,
+                    said.num_edges,
+                    said.train,
+                    said.validation,
+                    said.test,
+                )
+            )
+        )
+    Console().print(table)
+    clients = f"{len(names)} clients" if len(names) > 1 else names[0]
+    print(f"{clients} of {dataset} in {out.absolute()}: give each machine the folder of its own client alone")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="subfl partition",
+        usage="subfl partition [KEY=VALUE ...] out=DIR [key=FILE] [client=ID]",
+        description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
+        "it is),\ngraph.safetensors (the client's nodes and edges, and nothing of other clients') and clients.key (a "
+        "secret that\nall clients share and the server must not have). Give each client's machine its own folder.",
+        epilog="""\
+out=DIR      where the folders go; they appear all together or not at all
+key=FILE     32 random bytes to use as clients.key (head -c 32 /dev/urandom > FILE); by default a new key is made
+client=ID    with partition=whole: write the one folder client-ID. So a site makes the folder of its own graph
+             where it lies; nothing is put together anywhere. All sites use the same key, and state the same
+             dataset.classes
+
+examples:
+  subfl partition dataset=cora partition=metis partition.clients=10 out=partitions/cora
+  subfl partition dataset=custom dataset.path=wards/ 'dataset.classes=[home,transferred,died]' partition=whole \\
+        client=3 key=clients.key out=folders""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="overrides as of subfl; dataset, partition, data and task matter, the others are accepted",
+    )
+    return parser

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from subfl_flower.commands import partition
+from subfl_flower.commands.partition import main
+from subfl_flower.composition import composed_config
+from subfl_flower.data.client_folder import ClientFolder
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.shared_key import SharedKey
+
+NODES = "id,label,height,width\na,cat,1,2\nb,dog,3,4\nc,,5,6\nd,cat,7,8\ne,dog,9,9\n"
+EDGES = "source,target\na,b\nb,c\nd,e\n"
+
+
+def prepared(*overrides: str) -> PreparedPartition:
+    config, _ = composed_config(overrides)
+    return prepare(config.dataset, config.partition, config.data.root, config.data.cache)
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str) -> None:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    (line,) = err.strip().splitlines()
+    assert out == "" and line.startswith("subfl partition: ") and all(word in line for word in words), line
+
+
+def site(folder: Path, nodes: str = NODES) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    (folder / "nodes.csv").write_text(nodes)
+    (folder / "edges.csv").write_text(EDGES)
+    return ["dataset=custom", f"dataset.path={folder}", "dataset.train_fraction=0.5", "partition=whole"]
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_each_folder_holds_one_client_and_nothing_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overlapping: bool
+) -> None:
+    overrides = ("dataset=digits", f"partition={'overlapping' if overlapping else 'metis'}", "partition.clients=10")
+    assert main([*overrides, "method=local", f"out={tmp_path / 'out'}"]) == 0
+    shown = capsys.readouterr()
+    expected = prepared(*overrides)
+    whole, roles = expected.graph()
+    folders = [ClientFolder.open(tmp_path / "out" / f"client-{client:02d}") for client in range(10)]
+    assert sorted((tmp_path / "out").iterdir()) == [folder.path for folder in folders]
+    graphs = [folder.graph() for folder in folders]
+    holders = np.bincount(np.concatenate([graph.node_ids for graph in graphs]), minlength=whole.num_nodes)
+    assert (holders > 1).any() == overlapping
+    assert whole.labels is not None
+    for client, (folder, graph) in enumerate(zip(folders, graphs, strict=True)):
+        said, ids = folder.description, graph.node_ids
+        assert (said.client_id, said.num_clients, said.dataset, said.overlapping) == (client, 10, "digits", overlapping)
+        assert expected.directory.name.endswith(said.partition) and len(said.partition) == 16
+        assert sorted(path.name for path in folder.path.iterdir()) == [
+            "client.json",
+            "clients.key",
+            "graph.safetensors",
+        ]
+        np.testing.assert_array_equal(ids, expected.client(client).node_ids)
+        np.testing.assert_array_equal(graph.features, whole.features[ids])
+        np.testing.assert_array_equal(graph.labels, whole.labels[ids])
+        np.testing.assert_array_equal(graph.roles, roles[ids])
+        np.testing.assert_array_equal(graph.shareable, holders[ids] > 1)
+        inside = np.isin(whole.edge_index, ids).all(axis=0)
+        np.testing.assert_array_equal(ids[graph.edge_index], whole.edge_index[:, inside])
+        row = [str(n) for n in (client, said.num_nodes, said.num_edges, said.train, said.validation, said.test)]
+        assert any([cell.strip() for cell in line.split("│")[1:-1]] == row for line in shown.out.splitlines()), row
+    keys = {folder.key_path.read_bytes() for folder in folders}
+    assert len(keys) == 1 and len(keys.pop()) == 32
+    assert str(tmp_path / "out") in shown.out and shown.err == ""
+
+
+def test_every_partition_has_a_key_of_its_own_unless_one_is_given(tmp_path: Path) -> None:
+    overrides = ["dataset=digits", "partition.clients=2"]
+    assert main([*overrides, f"out={tmp_path / 'a'}"]) == main([*overrides, f"out={tmp_path / 'b'}"]) == 0
+    keys = [SharedKey(tmp_path / name / "client-01" / "clients.key").read() for name in ("a", "b")]
+    assert keys[0] != keys[1]
+    assert main([*overrides, f"out={tmp_path / 'c'}", f"key={tmp_path / 'a' / 'client-00' / 'clients.key'}"]) == 0
+    assert SharedKey(tmp_path / "c" / "client-01" / "clients.key").read() == keys[0]
+
+
+def test_folders_of_a_hundred_clients_have_three_digits(tmp_path: Path) -> None:
+    overrides = ["dataset=digits", "dataset.train_fraction=0.8", "partition=random", "partition.clients=101"]
+    assert main([*overrides, f"out={tmp_path}"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"client-{client:03d}" for client in range(101)]
+
+
+def test_a_site_makes_the_folder_of_its_own_graph(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"s" * 32)
+    own = ["dataset.classes=[cat,cow,dog]", "client=3", f"key={tmp_path / 'key'}", f"out={tmp_path / 'out'}"]
+    assert main([*site(tmp_path / "site"), *own]) == 0
+    folder = ClientFolder.open(tmp_path / "out" / "client-03")
+    graph = folder.graph()
+    assert (folder.description.client_id, folder.description.num_clients, folder.description.partition) == (3, None, "")
+    assert folder.key_path.read_bytes() == b"s" * 32
+    np.testing.assert_array_equal(graph.node_ids, range(5))
+    np.testing.assert_array_equal(graph.labels, [0, 2, -1, 0, 2])
+    assert graph.num_classes == 3
+    np.testing.assert_array_equal(graph.edge_index, [[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
+    np.testing.assert_array_equal(graph.features, pd.read_csv(tmp_path / "site" / "nodes.csv")[["height", "width"]])
+    assert not graph.shareable.any()
+
+
+def test_sites_with_other_labels_number_the_classes_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = "dataset.classes=[1,5,9]"
+    for client, labels in ((0, "1 5 9 1 5"), (1, "9 9 5 5 9")):
+        rows = [f"{name},{label},1,{client}" for name, label in zip("abcde", labels.split(), strict=True)]
+        arguments = site(tmp_path / f"site-{client}", "\n".join(["id,label,x,y", *rows, ""]))
+        refused(capsys, [*arguments, f"client={client}", f"out={tmp_path}"], "dataset.classes", "common order")
+        assert main([*arguments, classes, f"client={client}", f"out={tmp_path}"]) == 0
+    found = [ClientFolder.open(tmp_path / f"client-0{client}").graph() for client in (0, 1)]
+    assert [graph.num_classes for graph in found] == [3, 3]
+    np.testing.assert_array_equal(found[0].labels, [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(found[1].labels, [2, 2, 1, 1, 2])
+    refused(
+        capsys,
+        [*site(tmp_path / "site"), classes, "client=2", f"out={tmp_path}"],
+        "4 labels are none of dataset.classes, the first is 'cat'; the classes are 1, 5, 9",
+    )
+
+
+def test_what_is_there_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "client-01").mkdir()
+    (tmp_path / "client-01" / "mine").write_text("precious")
+    refused(capsys, ["dataset=digits", "partition.clients=2", f"out={tmp_path}"], f"{tmp_path} holds client-01 already")
+    assert [path.name for path in tmp_path.iterdir()] == ["client-01"]
+    assert (tmp_path / "client-01" / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("failure", [SubflError("the disk is full"), KeyboardInterrupt()])
+def test_all_folders_appear_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException) -> None:
+    written = []
+    real = partition.write_client_folder
+
+    def second_fails(path: Path, *rest: object, **named: object) -> None:
+        if written:
+            raise failure
+        written.append(path)
+        real(path, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(partition, "write_client_folder", second_fails)
+    arguments = ["dataset=digits", "partition.clients=3", f"out={tmp_path}"]
+    if isinstance(failure, SubflError):
+        assert main(arguments) == 2
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            main(arguments)
+    assert len(written) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_are_in_place_go_when_a_later_one_cannot_be_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if Path(target) == tmp_path / "client-02":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    refused(capsys, ["dataset=digits", "partition.clients=3", f"out={tmp_path}"], "cannot be written: No space left")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["out: a folder is required"]),
+        (["out="], ["out: a folder is required"]),
+        (["dataset=nope", "out={tmp}"], ["dataset=nope", "available"]),
+        (["partition.clients=-1", "out={tmp}"], ["partition.clients"]),
+        (["client=3", "out={tmp}"], ["client: ", "partition=whole"]),
+        (["partition=whole", "client=three", "out={tmp}"], ["client: must be", "'three'"]),
+        (["partition=whole", "client=-1", "out={tmp}"], ["client: must be", "'-1'"]),
+        (["partition=whole", "partition.clients=2", "out={tmp}"], ["partition.clients", "found 2"]),
+        (["key={tmp}/absent", "out={tmp}"], ["absent", "No such file"]),
+        (["dataset=digits", "partition.clients=2", "out=/dev/null/x"], ["out: /dev/null/x cannot be written"]),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    refused(capsys, [argument.format(tmp=tmp_path) for argument in arguments], *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_graph_is_one_clients(tmp_path: Path) -> None:
+    assert main(["dataset=digits", "partition=whole", f"out={tmp_path}"]) == 0
+    said = json.loads((tmp_path / "client-00" / "client.json").read_text())
+    assert (said["clients"], said["num_nodes"], len(said["partition"])) == (1, 1797, 16)
+
+
+def test_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "out=DIR" in capsys.readouterr().out

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from run_outcomes import SMALL_DIGITS, Outcome
+from safetensors.numpy import save
+from sklearn.metrics import roc_auc_score
+from torch_geometric.data import Data
+
+from subfl_flower.commands.partition import main as partition
+from subfl_flower.commands.predict import main
+from subfl_flower.composition import composed_config
+from subfl_flower.config import Config
+from subfl_flower.data.client_folder import ClientFolder
+from subfl_flower.data.graph import TEST, ClientGraph
+from subfl_flower.models.exported import ModelCard, write_model
+from subfl_flower.models.settings import ModelSettings
+from subfl_flower.tasks import LinkPrediction, NodeClassification
+
+Run = Callable[..., Outcome]
+NODES = "id,label,height,width\na,cat,1,2\nb,dog,3,4\nc,,5,6\nd,cat,7,8\n"
+EDGES = "source,target\na,b\nb,c\n"
+ADJACENT = [(0, 1), (1, 2)]
+
+
+def softmax(outputs: np.ndarray) -> np.ndarray:
+    shares = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def by_hand(parameters: dict[str, np.ndarray], features: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The two-layer GCN in dense float64."""
+    adjacency = np.eye(len(features))
+    adjacency[edges[0], edges[1]] = adjacency[edges[1], edges[0]] = 1
+    scale = adjacency.sum(1) ** -0.5
+    operator = scale[:, None] * adjacency * scale
+    hidden = features.astype(np.float64)
+    for layer in ("conv1", "conv2"):
+        hidden = np.maximum(operator @ hidden @ parameters[f"{layer}.weight"] + parameters[f"{layer}.bias"], 0)
+    return hidden @ parameters["classifier.weight"] + parameters["classifier.bias"]
+
+
+def card_of(config: Config, client: int, num_features: int, num_classes: int, **changes: Any) -> ModelCard:
+    return ModelCard(
+        model=config.model,
+        task=config.task,
+        num_features=num_features,
+        num_classes=num_classes,
+        dataset=config.dataset.name,
+        client=client,
+        method=config.method.name,
+        run="run-0",
+        **changes,
+    )
+
+
+def exported(folder: Path, task: str = "node_classification", **changes: Any) -> dict[str, np.ndarray]:
+    """A random model of two features and two classes in `folder`; its parameters."""
+    of_task = {
+        "node_classification": NodeClassification(name="node_classification"),
+        "link_prediction": LinkPrediction(name="link_prediction", dimensions=3),
+    }[task]
+    said: dict[str, Any] = dict(num_features=2, num_classes=2, dataset="custom", client=0, method="local", run="r")
+    card = ModelCard(model=ModelSettings(name="gcn", hidden=4), task=of_task, **(said | changes))
+    rng = np.random.default_rng(1)
+    parameters = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in card.gcn.shapes.items()}
+    write_model(folder, parameters, card)
+    return parameters
+
+
+def tables(folder: Path, nodes: str = NODES) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "nodes.csv").write_text(nodes)
+    (folder / "edges.csv").write_text(EDGES)
+    return folder
+
+
+def best_rounds(outcome: Outcome) -> np.ndarray:
+    """The first round of each client's highest validation figure, as float32 keeps it."""
+    best: np.ndarray = np.argmax((1 + outcome.values("validation").astype(np.float32)), axis=0)
+    return best
+
+
+def figures(out: str, metric: str) -> dict[str, float]:
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{metric}: ")]
+    return {name.strip(): float(value) for name, value in re.findall(r"([a-z ]+?) (\d\.\d{4})", line.partition(":")[2])}
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], *words: str) -> None:
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("subfl predict: ") and all(word in line for word in words), line
+
+
+def test_a_fed_pub_clients_model_predicts_what_its_run_recorded(
+    inline_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*SMALL_DIGITS, "method=fedpub", "partition=metis", "partition.clients=3", "federation.rounds=12")
+    outcome = inline_run(*overrides)
+    config, _ = composed_config(overrides)
+    assert partition([*overrides, f"out={tmp_path / 'folders'}"]) == 0
+    best, validation, test = best_rounds(outcome), outcome.values("validation"), outcome.values("test")
+    assert test.max() > 0.5
+    for client, parameters in outcome.models().items():
+        model = tmp_path / f"model-{client}"
+        write_model(model, parameters, card_of(config, client, 64, 10, row_normalize=False))
+        folder = tmp_path / "folders" / f"client-0{client}"
+        graph = ClientFolder.open(folder).graph()
+        capsys.readouterr()
+        assert main([str(model), str(folder), "--out", str(tmp_path / "p" / "predictions.csv")]) == 0
+        out = capsys.readouterr().out
+        table = pd.read_csv(tmp_path / "p" / "predictions.csv")
+        assert list(table) == ["node", "prediction", "probability", "label"]
+        np.testing.assert_array_equal(table["node"], graph.node_ids)
+        np.testing.assert_array_equal(table["label"], graph.labels)
+        correct = (table["prediction"] == table["label"]).to_numpy()
+        at_best = test[best[client], client]
+        assert correct[graph.roles == TEST].mean() == pytest.approx(at_best, abs=1e-6)
+        shown = figures(out, "accuracy")
+        assert shown["test"] == pytest.approx(at_best, abs=5.1e-5)
+        assert shown["validation"] == pytest.approx(validation[best[client], client], abs=5.1e-5)
+        expected = softmax(by_hand(parameters, np.asarray(graph.features), graph.edge_index))
+        np.testing.assert_array_equal(table["prediction"], expected.argmax(1))
+        np.testing.assert_allclose(table["probability"], expected.max(1), atol=1e-5)
+
+
+def test_a_link_predictors_figures_and_scores_are_its_runs(
+    inline_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (
+        "dataset=digits", "method=fedavg", "task=link_prediction", "model.hidden=16", "partition.clients=3",
+        "federation.rounds=6",
+    )  # fmt: skip
+    outcome = inline_run(*overrides)
+    config, _ = composed_config(overrides)
+    task = config.task
+    assert isinstance(task, LinkPrediction)
+    assert partition([*overrides, f"out={tmp_path / 'folders'}"]) == 0
+    folder = tmp_path / "folders" / "client-01"
+    graph = ClientFolder.open(folder).graph()
+    parameters = outcome.models()[1]
+    write_model(tmp_path / "model", parameters, card_of(config, 1, 64, 10))
+    pairs, truth = held_out_pairs(task, graph)
+    np.savetxt(
+        tmp_path / "pairs.csv", graph.node_ids[pairs].T, fmt="%d", delimiter=",", header="source,target", comments=""
+    )
+    capsys.readouterr()
+    arguments = [tmp_path / "model", folder, "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "scores.csv"]
+    assert main([str(argument) for argument in arguments]) == 0
+    shown = figures(capsys.readouterr().out, "roc_auc")
+    best = best_rounds(outcome)[1]
+    assert shown["test"] == pytest.approx(outcome.values("test")[best, 1], abs=5.1e-5)
+    assert shown["validation"] == pytest.approx(outcome.values("validation")[best, 1], abs=5.1e-5)
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert list(table) == ["source", "target", "score"]
+    np.testing.assert_array_equal(table[["source", "target"]].to_numpy().T, graph.node_ids[pairs])
+    assert roc_auc_score(truth, table["score"]) == pytest.approx(shown["test"], abs=1e-4)
+    outputs = by_hand(parameters, np.asarray(graph.features), task.visible(graph).edge_index)
+    centred = outputs - outputs.mean(0)
+    np.testing.assert_allclose(table["score"], (centred[pairs[0]] * centred[pairs[1]]).sum(1), rtol=1e-3, atol=1e-3)
+
+
+def held_out_pairs(task: LinkPrediction, graph: ClientGraph) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs and truth that the test figure is measured on."""
+    held_out = task.examples([graph], torch.device("cpu"))._clients[0].held_out[1]
+    return held_out[0].numpy(), held_out[1]
+
+
+def test_tables_are_predicted_under_their_own_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = exported(tmp_path / "model")
+    assert main([str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv")]) == 0
+    expected = softmax(by_hand(parameters, np.array([[1, 2], [3, 4], [5, 6], [7, 8]]), np.array(ADJACENT).T))
+    rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
+    assert rows[0] == ["node", "prediction", "probability", "label"]
+    assert [(name, int(best), label) for name, best, _, label in rows[1:]] == list(
+        zip("abcd", expected.argmax(1), ["0", "1", "", "0"], strict=True)
+    )
+    np.testing.assert_allclose([float(row[2]) for row in rows[1:]], expected.max(1), atol=1e-5)
+    right = (expected.argmax(1) == [0, 1, -1, 0]).sum()
+    out = capsys.readouterr().out
+    assert figures(out, "accuracy") == {"labelled nodes": pytest.approx(right / 3, abs=1e-4)}
+    assert "features as they are" in out
+
+
+def test_a_pyg_file_without_labels_is_shown_in_ten_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = exported(tmp_path / "model")
+    features = np.random.default_rng(0).random((12, 2)).astype(np.float32)
+    edges = np.array([[0, 1, 5], [1, 2, 6]])
+    torch.save(Data(x=torch.from_numpy(features), edge_index=torch.from_numpy(edges)), tmp_path / "g.pt")
+    assert main([str(tmp_path / "model"), str(tmp_path / "g.pt")]) == 0
+    out = capsys.readouterr().out
+    shown = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    expected = softmax(by_hand(parameters, features, edges))
+    assert [row[:2] for row in shown] == [[str(node), str(expected[node].argmax())] for node in range(10)]
+    assert all(len(row) == 3 for row in shown) and "and 2 more" in out and "accuracy" not in out
+
+
+@pytest.mark.parametrize("by", ["the card", "the option"])
+def test_rows_are_normalised_where_training_did_so(tmp_path: Path, by: str) -> None:
+    parameters = exported(tmp_path / "model", row_normalize=True if by == "the card" else None)
+    option = [] if by == "the card" else ["--row-normalize"]
+    assert main([str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv"), *option]) == 0
+    shifted = np.array([[0, 1], [2, 3], [4, 5], [6, 7]])  # the least entry is subtracted first
+    expected = softmax(by_hand(parameters, shifted / shifted.sum(1, keepdims=True), np.array(ADJACENT).T))
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "p.csv")["probability"], expected.max(1), atol=1e-5)
+
+
+def test_labels_are_compared_only_under_the_same_class_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported(tmp_path / "model", num_classes=3)
+    arguments = [str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv")]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "label" not in (tmp_path / "p.csv").read_text() and "accuracy" not in out
+    assert "labels are left out: the graph has 2 classes, the model 3" in err
+    assert main([*arguments, "--classes", "dog,cow,cat"]) == 0
+    assert pd.read_csv(tmp_path / "p.csv")["label"].fillna(-1).tolist() == [2, 0, -1, 2]
+    refused(capsys, [*arguments, "--classes", "dog,dog,cat"], "--classes: every class must be named once")
+    refused(capsys, [*arguments, "--classes", "dog,cow,owl"], "2 labels are none of dataset.classes")
+
+
+def test_scores_of_pairs_of_a_table_use_all_its_edges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = exported(tmp_path / "model", "link_prediction")
+    (tmp_path / "pairs.csv").write_text("source,target\nd,a\nb,c\nb,b\n")
+    arguments = [tmp_path / "model", tables(tmp_path / "g"), "--pairs", tmp_path / "pairs.csv"]
+    assert main([str(argument) for argument in [*arguments, "--out", tmp_path / "s.csv"]]) == 0
+    outputs = by_hand(parameters, np.array([[1, 2], [3, 4], [5, 6], [7, 8]]), np.array(ADJACENT).T)
+    centred = outputs - outputs.mean(0)
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert table["source"].tolist() == ["d", "b", "b"] and table["target"].tolist() == ["a", "c", "b"]
+    expected = [centred[3] @ centred[0], centred[1] @ centred[2], centred[1] @ centred[1]]
+    np.testing.assert_allclose(table["score"], expected, rtol=1e-4)
+    (tmp_path / "pairs.csv").write_text("source,target\na,b\nz,c\n")
+    refused(capsys, arguments, "pairs.csv", "unknown source, first in row 2 (z)", "a node of the graph")
+    (tmp_path / "pairs.csv").write_text("from,to\na,b\n")
+    refused(capsys, arguments, "pairs.csv", "source and target is missing")
+    refused(capsys, arguments[:2], "--pairs: the model predicts links")
+
+
+def test_every_edge_of_a_users_own_graph_is_seen(tmp_path: Path) -> None:
+    parameters = exported(tmp_path / "model", "link_prediction")
+    features = np.random.default_rng(0).random((20, 2)).astype(np.float32)
+    edges = np.array([(a, b) for a in range(20) for b in range(a + 1, 20) if (a * b) % 3 == 1]).T
+    graph = Data(x=torch.from_numpy(features), edge_index=torch.from_numpy(edges))
+    torch.save(graph, tmp_path / "g.pt")
+    (tmp_path / "pairs.csv").write_text("source,target\n0,1\n4,7\n19,2\n")
+    arguments = [tmp_path / "model", tmp_path / "g.pt", "--pairs", tmp_path / "pairs.csv", "--out", tmp_path / "s.csv"]
+    assert main([str(argument) for argument in arguments]) == 0
+    outputs = by_hand(parameters, features, edges)
+    centred = outputs - outputs.mean(0)
+    expected = [centred[0] @ centred[1], centred[4] @ centred[7], centred[19] @ centred[2]]
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "s.csv")["score"], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_runs_own_file_with_a_card_in_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "0000.safetensors")
+    assert main([str(tmp_path / "0000.safetensors"), str(tables(tmp_path / "g"))]) == 0
+    assert "local's model of client 0" in capsys.readouterr().out
+    (tmp_path / "0000.safetensors").write_bytes(save({"x": np.zeros(1)}))
+    refused(capsys, [tmp_path / "0000.safetensors", tmp_path / "g"], "0000.safetensors", "what it is a model of")
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(tmp_path / "model")
+    exported(tmp_path / "wide", num_features=3)
+    graph = tables(tmp_path / "g")
+    refused(capsys, [tmp_path / "wide", graph], "wide reads 3 features a node", "g has 2")
+    refused(capsys, [tmp_path / "absent", graph], "absent does not exist")
+    refused(capsys, [tmp_path / "model", tmp_path / "absent"], "absent does not exist")
+    refused(capsys, [tmp_path / "model", tmp_path / "model"], "nodes.csv")
+    refused(capsys, [tmp_path / "model", graph, "--pairs", tmp_path / "p.csv"], "--pairs: the model classifies nodes")
+    refused(capsys, [tmp_path / "model", graph, "--out", "/dev/null/p.csv"], "cannot write /dev/null/p.csv")
+    (graph / "client.json").write_text("{}")
+    refused(capsys, [tmp_path / "model", graph], "client.json", "schema")
+    assert main([]) == 2 and main(["--help"]) == 0
