@@ -8,9 +8,10 @@ from typing import Any
 
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.federation import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, run_federation
+from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
 from subfl_flower.launch.staging import find_app
+from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 
 FAILED_CODE, BAD_INPUT_CODE, INTERRUPTED_CODE = 1, 2, 130
 

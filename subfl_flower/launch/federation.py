@@ -1,48 +1,17 @@
 """One federation from start to end: SuperLink, `flwr run`, its true result, and nothing left behind."""
 
-import contextlib
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from subfl_flower.errors import SubflError
 from subfl_flower.launch.processes import guarded_launch
 from subfl_flower.launch.request import Request, federation_config, overrides_toml
-from subfl_flower.launch.staging import stage_app
-from subfl_flower.launch.superlink import CONNECTION, SuperLink, launch_environment, start_superlink
-
-COMPLETED = "finished:completed"
-INTERRUPTED = "interrupted"
-NOT_STARTED = "not started"
-
-_POLL_SECONDS = 0.05
-_STOP_SECONDS = 20.0
-_RUN_ID = re.compile(r"Successfully started run (\d+)")
-_RUN_DIRECTORY = re.compile(r"\brun directory: (.*\S)")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    `status` is Flower's own word, such as `finished:completed`, or `interrupted` when a signal came, or
-    `not started` when `flwr run` was refused. `reason` is Flower's detail, `run_directory` what the ServerApp
-    named, `log` the SuperLink's log where it was kept.
-    """
-
-    status: str
-    reason: str = ""
-    run_directory: Path | None = None
-    log: Path | None = None
+from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, Outcome, Signals, stage, submit
+from subfl_flower.launch.superlink import launch_environment, start_superlink
 
 
 def run_federation(request: Request) -> Outcome:
@@ -68,90 +37,18 @@ def run_federation(request: Request) -> Outcome:
     environment = launch_environment(folder, ray_folder, launch_id)
     outcome = Outcome(INTERRUPTED)
     log = None
-    with _Signals() as signals:
+    with Signals() as signals:
         try:
             with guarded_launch(launch_id, scratch=str(ray_folder)):
-                stage_app(request.app, folder / "app")
-                (folder / "run-config.toml").write_text(run_config, encoding="utf-8")
+                stage(request.app, run_config, folder)
                 if superlink := start_superlink(request.app, folder, environment, signals.arrived):
-                    outcome = _run(superlink, request.app, folder, config, signals)
+                    options = ("--federation-config", config)
+                    outcome = submit(superlink.flower, folder, signals.arrived, *options)
         finally:
             shutil.rmtree(ray_folder, ignore_errors=True)
             log = _clear(folder, keep_log=outcome.status != COMPLETED)
-    return replace(outcome, log=log)
-
-
-def _run(superlink: SuperLink, app: Path, folder: Path, config: str, signals: "_Signals") -> Outcome:
-    """Submits the staged app, follows its log to the end or to a signal, and asks how it ended."""
-    arguments = ["run", str(folder / "app"), CONNECTION, "--stream"]
-    arguments += ["--run-config", str(folder / "run-config.toml"), "--federation-config", config]
-    stream = _Stream(superlink.flwr_streaming(*arguments))
-    while not stream.ended() and not signals.arrived():
-        time.sleep(_POLL_SECONDS)
-    if signals.arrived():
-        if stream.run_id is not None:
-            print(f"stopping run {stream.run_id}", file=sys.stderr, flush=True)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                superlink.flwr("stop", stream.run_id, CONNECTION, timeout=_STOP_SECONDS)
-        return Outcome(INTERRUPTED)
-    if stream.run_id is None:
-        return Outcome(NOT_STARTED, f"flwr run ended with code {stream.process.returncode}, as said above")
-    status, reason = superlink.run_status(stream.run_id)
-    directory = None if stream.run_directory is None else app / stream.run_directory
-    return Outcome(status, reason, directory)
-
-
-@dataclass
-class _Stream:
-    """Copies the output of `flwr run --stream` to the terminal and keeps what is needed later."""
-
-    process: subprocess.Popen[str]
-    run_id: str | None = None
-    run_directory: str | None = None
-    thread: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.thread = threading.Thread(target=self._copy, daemon=True)
-        self.thread.start()
-
-    def _copy(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            # A closed terminal must not end the reading: a full pipe would stop the run.
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.write(line)
-                sys.stdout.flush()
-            plain = _ANSI.sub("", line)
-            if self.run_id is None and (found := _RUN_ID.search(plain)):
-                self.run_id = found[1]
-            if found := _RUN_DIRECTORY.search(plain):
-                self.run_directory = found[1]
-
-    def ended(self) -> bool:
-        return self.process.poll() is not None and not self.thread.is_alive()
-
-
-@dataclass
-class _Signals:
-    """Notes signals inside a `with` block instead of acting on them: nothing can cut the clean-up short."""
-
-    received: bool = False
-    _previous: dict[int, object] = field(default_factory=dict)
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-
-    def _note(self, _number: int, _frame: object) -> None:
-        self.received = True
-
-    def arrived(self) -> bool:
-        return self.received
+    directory = None if outcome.run_directory is None else request.app / outcome.run_directory
+    return replace(outcome, run_directory=directory, log=log)
 
 
 def _clear(folder: Path, keep_log: bool) -> Path | None:

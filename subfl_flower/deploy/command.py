@@ -1,0 +1,222 @@
+"""The command line of `subfl deploy`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
+from subfl_flower.deploy.connections import connect, require_connection
+from subfl_flower.deploy.keys import make_key
+from subfl_flower.deploy.processes import Credentials, shell_line, start, superlink_command, supernode_command
+from subfl_flower.deploy.registration import register
+from subfl_flower.deploy.submission import submit_run
+from subfl_flower.errors import SubflError
+from subfl_flower.launch.flower import UNKNOWN, Flower, flower_environment
+from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+
+_OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: list[str]) -> int:
+    """Runs `subfl deploy ARGV`.
+
+    `superlink` and `supernode` do not return unless they are refused: Flower's program takes this process's place.
+
+    Returns:
+        0 when done, 1 when a registration or a run failed, 130 when a signal stopped a run, 2 when it cannot be done
+        as asked; what went wrong is one sentence on standard error.
+    """
+    try:
+        name = _overview().parse_args(argv[:1]).subcommand
+        add_options, run = _SUBCOMMANDS[name][1:]
+        parser = argparse.ArgumentParser(prog=f"subfl deploy {name}", description=_SUBCOMMANDS[name][0])
+        add_options(parser)
+        arguments = parser.parse_intermixed_args(argv[1:])
+    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
+        return int(exit_.code or 0)
+    if getattr(arguments, "home", None) is not None:
+        os.environ["FLWR_HOME"] = str(arguments.home.resolve())
+    try:
+        return run(arguments)
+    except SubflError as error:
+        print(f"subfl deploy: {error}", file=sys.stderr)
+        return _BAD_INPUT
+
+
+def _certificates(arguments: argparse.Namespace) -> int:
+    certificate = make_certificates(arguments.out, arguments.host, arguments.days)
+    last = certificate.not_valid_after_utc
+    print(f"{arguments.out}: a certificate for {', '.join(host_names(certificate))}, valid until {last:%Y-%m-%d}")
+    print(f"give every node and every user {arguments.out / CA_CERTIFICATE}; keep the keys")
+    return _OK
+
+
+def _key(arguments: argparse.Namespace) -> int:
+    public = make_key(arguments.out)
+    print(f"{arguments.out}: the node's private key, which stays on its machine; {public} is to be registered")
+    return _OK
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    path = connect(arguments.name, arguments.address, arguments.root_certificates)
+    print(f"{path}: the connection {arguments.name} leads to {arguments.address}")
+    return _OK
+
+
+def _register(arguments: argparse.Namespace) -> int:
+    require_connection(arguments.connection)
+    done = register(arguments.public_key, Flower(flower_environment(), arguments.connection))
+    return _OK if done else _FAILED
+
+
+def _superlink(arguments: argparse.Namespace) -> int:
+    command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
+    return _start(command, arguments.print)
+
+
+def _supernode(arguments: argparse.Namespace) -> int:
+    if (arguments.root_certificates is None) != (arguments.key is None):
+        raise SubflError("--root-certificates and --key belong together: give both, or --insecure and neither")
+    credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
+    command = supernode_command(arguments.superlink, credentials, arguments.client, arguments.state, arguments.port)
+    return _start(command, arguments.print)
+
+
+def _start(command: list[str], only_print: bool) -> int:
+    if not only_print:
+        start(command)
+    print(shell_line(command))
+    return _OK
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    outcome = submit_run(arguments.overrides, arguments.connection, arguments.app)
+    if outcome.status == INTERRUPTED:
+        print("subfl deploy: the run was stopped", file=sys.stderr)
+        return _INTERRUPTED
+    if outcome.status != COMPLETED:
+        print(f"subfl deploy: {_failure(outcome, arguments.connection)}", file=sys.stderr)
+        return _FAILED
+    if outcome.run_directory is not None:
+        print(f"run directory on the SuperLink's machine: {outcome.run_directory}")
+    return _OK
+
+
+def _failure(outcome: Outcome, connection: str) -> str:
+    """One sentence on what went wrong."""
+    reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
+    if outcome.status == NOT_STARTED:
+        return f"the run did not start{reason}"
+    if outcome.status == UNKNOWN:
+        return f"the SuperLink does not answer; the run may go on, flwr ls {connection} tells"
+    return f"the run did not complete, it is {outcome.status}{reason}"
+
+
+def _certificates_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for ca.key, ca.crt, server.key and server.crt")
+    parser.add_argument("--host", action="append", required=True, help="the SuperLink's DNS name or IP address; repeat")
+    parser.add_argument("--days", type=_positive, default=365, help="how long the server certificate is valid (365)")
+
+
+def _key_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT_FILE", help="file of the private key; .pub gets the public one")
+
+
+def _connect_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the connection")
+    parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the SuperLink")
+    _add_trust(parser)
+    _add_home(parser)
+
+
+def _register_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("public_key", type=Path, nargs="+", metavar="PUBLIC_KEY", help="a node's public key")
+    _add_connection(parser)
+
+
+def _superlink_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--certificates", type=Path, metavar="DIR", help="folder with ca.crt, server.crt, server.key")
+    group.add_argument("--insecure", action="store_true", help="no TLS, no authentication; on loopback only")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (0.0.0.0)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on (8000)")
+    parser.add_argument("--database", type=Path, metavar="FILE", help="keeps registered nodes over a restart")
+    _add_print(parser)
+
+
+def _supernode_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="address of the SuperLink")
+    _add_trust(parser)
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the node's private key")
+    parser.add_argument("--client", type=Path, action="append", required=True, metavar="DIR", help="a client; repeat")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
+    parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
+    _add_print(parser)
+
+
+def _submit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    _add_connection(parser)
+    parser.add_argument("--app", type=Path, metavar="DIR", help="folder with the app's pyproject.toml")
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the federation")
+    group.add_argument("--insecure", action="store_true", help="no TLS; on loopback only")
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--connection", required=True, metavar="NAME", help="as subfl deploy connect wrote it")
+    _add_home(parser)
+
+
+def _add_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, metavar="DIR", help="Flower's home ($FLWR_HOME, else ~/.flwr)")
+
+
+def _add_print(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--print", action="store_true", help="print the command line instead of starting it")
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1)
+
+
+def _port(text: str) -> int:
+    return _number(text, 1, 65535)
+
+
+def _port_or_any(text: str) -> int:
+    return _number(text, 0, 65535)
+
+
+def _number(text: str, smallest: int, largest: int | None = None) -> int:
+    allowed = f"{smallest} or more" if largest is None else f"from {smallest} to {largest}"
+    if not (text.isascii() and text.isdigit()) or int(text) < smallest or (largest is not None and int(text) > largest):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number {allowed}")
+    return int(text)
+
+
+_SUBCOMMANDS = {
+    "certificates": ("Make or renew the SuperLink's certificate.", _certificates_options, _certificates),
+    "key": ("Make a SuperNode's key pair.", _key_options, _key),
+    "connect": ("Write a connection into Flower's configuration.", _connect_options, _connect),
+    "register": ("Have the SuperLink admit SuperNodes.", _register_options, _register),
+    "superlink": ("Start the SuperLink in the foreground.", _superlink_options, _superlink),
+    "supernode": ("Start a SuperNode in the foreground.", _supernode_options, _supernode),
+    "submit": ("Run the app and follow it to its end.", _submit_options, _submit),
+}
+
+
+def _overview() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:13}{about}" for name, (about, _, _) in _SUBCOMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="subfl deploy",
+        description=f"A federation on real machines.\n\n{listed}",
+        epilog="Each has its own --help; docs/deploy.md tells the whole story.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("subcommand", choices=_SUBCOMMANDS, metavar="SUBCOMMAND")
+    return parser

@@ -1,0 +1,44 @@
+"""Reading and writing of the files that a command line names, with errors that a user can mend."""
+
+from pathlib import Path
+
+from subfl_flower.data.durable_files import write_durably
+from subfl_flower.errors import SubflError
+
+PRIVATE, PUBLIC = 0o600, 0o644
+
+
+def write_file(path: Path, content: bytes, mode: int) -> None:
+    """Writes a file as a whole or not at all, replacing what is there; nobody can read it before it has `mode`.
+
+    Raises:
+        SubflError: it cannot be written.
+    """
+    try:
+        write_durably(path, content, mode)
+    except OSError as error:
+        raise SubflError(f"{path}: {error.strerror}; it must be in a folder that can be written") from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder where there is none.
+
+    Raises:
+        SubflError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SubflError(f"{folder}: {error.strerror}; it must be a folder to write in") from error
+
+
+def read_file(path: Path, option: str) -> bytes:
+    """The content of the file that an option names.
+
+    Raises:
+        SubflError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SubflError(f"{option} {path}: {error.strerror}; it must be a file that can be read") from error

@@ -1,0 +1,65 @@
+"""A SuperNode's key pair: an elliptic curve key (P-384) in OpenSSH's format, as Flower reads it."""
+
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from subfl_flower.deploy.files import PRIVATE, PUBLIC, make_folder, read_file, write_file
+from subfl_flower.errors import SubflError
+
+
+def make_key(path: Path) -> Path:
+    """Writes a new private key to `path`, readable by its owner alone, and its public key beside it.
+
+    Returns:
+        The public key's path: `path` with `.pub` behind it.
+
+    Raises:
+        SubflError: one of the files is there already, or cannot be written.
+    """
+    public_path = path.with_name(f"{path.name}.pub")
+    for existing in (path, public_path):
+        if existing.exists():
+            raise SubflError(f"{existing} is there already, and a node is known by its key: choose another file")
+    make_folder(path.parent)
+    key = ec.generate_private_key(ec.SECP384R1())
+    openssh = serialization.PrivateFormat.OpenSSH
+    private = key.private_bytes(serialization.Encoding.PEM, openssh, serialization.NoEncryption())
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    write_file(path, private, PRIVATE)
+    write_file(public_path, public + b"\n", PUBLIC)
+    return public_path
+
+
+def check_private_key(path: Path) -> None:
+    """Makes sure that `flower-supernode` can read its private key.
+
+    Raises:
+        SubflError: the file cannot be read or holds no such key.
+    """
+    content = read_file(path, "--key")
+    try:
+        key = serialization.load_ssh_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SubflError(f"--key {path}: it must be a private key that subfl deploy key has written")
+
+
+def check_public_key(path: Path) -> None:
+    """Makes sure that a file to register holds a public key.
+
+    Raises:
+        SubflError: the file cannot be read, or holds a private key or none.
+    """
+    content = read_file(path, "public key")
+    if b"PRIVATE KEY" in content:
+        raise SubflError(f"{path} is a private key, which must not leave its node: register {path.name}.pub")
+    try:
+        key = serialization.load_ssh_public_key(content)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise SubflError(f"{path}: it must be a public key that subfl deploy key has written")

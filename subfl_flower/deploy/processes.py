@@ -1,0 +1,175 @@
+"""Flower's long-running processes of a federation: their command lines, checked before they start."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from subfl_flower.deploy.addresses import require_free_port, require_loopback, split_address
+from subfl_flower.deploy.certificates import (
+    CA_CERTIFICATE,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    check_certificates,
+    load_certificate,
+)
+from subfl_flower.deploy.files import make_folder, read_file
+from subfl_flower.deploy.keys import check_private_key
+from subfl_flower.errors import SubflError
+from subfl_flower.launch.flower import (
+    LOCAL_HOSTS,
+    PROXY_EXCEPTIONS,
+    SETTINGS,
+    flower_environment,
+    program,
+    scripts_folder,
+)
+from subfl_flower.launch.superlink import free_port
+
+_LOCAL = "127.0.0.1"
+_NOT_IN_A_PATH = frozenset(',"\\')
+
+
+def superlink_command(certificates: Path | None, host: str, port: int, database: Path | None) -> list[str]:
+    """The command line of a SuperLink.
+
+    Args:
+        certificates: folder with `ca.crt`, `server.crt` and `server.key`; `None` means neither TLS nor
+            authentication of SuperNodes, which is allowed on loopback addresses only.
+        host: address to listen on.
+        port: one port for SuperNodes, for `flwr` and for the process that runs the ServerApp.
+        database: SQLite file for nodes and runs; `None` keeps them in memory.
+
+    Raises:
+        SubflError: a certificate does not do for `host`, or the port is taken.
+    """
+    command = [program("flower-superlink"), "--host", host, "--port", str(port), "--isolation", "subprocess"]
+    command += ["--disable-runtime-dependency-installation"]
+    if certificates is None:
+        require_loopback(host, "--host")
+        command += ["--insecure"]
+    else:
+        check_certificates(certificates, host)
+        folder = certificates.resolve()
+        command += ["--ssl-ca-certfile", str(folder / CA_CERTIFICATE)]
+        command += ["--ssl-certfile", str(folder / SERVER_CERTIFICATE), "--ssl-keyfile", str(folder / SERVER_KEY)]
+        command += ["--enable-supernode-auth"]
+    if database is not None:
+        if not database.resolve().parent.is_dir():
+            raise SubflError(f"--database {database}: its folder does not exist; make it first")
+        command += ["--database", str(database.resolve())]
+    require_free_port(host, port)
+    return command
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How a SuperNode and its SuperLink know each other.
+
+    `root_certificates` is the certificate of the authority that signed the SuperLink's, `key` the node's private
+    key.
+    """
+
+    root_certificates: Path
+    key: Path
+
+
+def supernode_command(
+    superlink: str, credentials: Credentials | None, clients: Sequence[Path], state: Path | None, port: int
+) -> list[str]:
+    """The command line of a SuperNode that hosts the clients in the given folders.
+
+    Args:
+        superlink: HOST:PORT of the SuperLink.
+        credentials: `None` means neither TLS nor authentication, which is allowed on loopback addresses only.
+        clients: the clients' folders; each is opened and checked.
+        state: folder for what stays on the node between messages, where it is not to be beside the data.
+        port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
+
+    Raises:
+        SubflError: an address, a certificate, a key or a folder is not usable, or the port is taken.
+    """
+    host, _ = split_address(superlink, "--superlink")
+    command = [program("flower-supernode"), "--superlink", superlink, "--isolation", "subprocess"]
+    if credentials is None:
+        require_loopback(host, "--superlink")
+        command += ["--insecure"]
+    else:
+        load_certificate(credentials.root_certificates, "--root-certificates")
+        check_private_key(credentials.key)
+        command += ["--root-certificates", str(credentials.root_certificates.resolve())]
+        command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
+    command += ["--node-config", node_config(clients, state)]
+    _check_clients(clients)
+    _check_state(clients, state)
+    if port:
+        require_free_port(_LOCAL, port)
+    return [*command, "--host", _LOCAL, "--port", str(port or free_port())]
+
+
+def node_config(clients: Sequence[Path], state: Path | None) -> str:
+    """What a SuperNode tells its ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
+
+    Flower reads each value as a TOML string between double quotes, and the app splits the clients' at commas.
+
+    Raises:
+        SubflError: a path holds a double quote, a backslash, a comma or a control character, or is named twice.
+    """
+    folders = [_plain_path(client, "--client") for client in clients]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise SubflError(f"--client {twice[0]}: it is named twice; a client is hosted once")
+    config = f'client="{",".join(folders)}"'
+    return config if state is None else f'{config} state="{_plain_path(state, "--state")}"'
+
+
+def start(command: Sequence[str]) -> NoReturn:
+    """Becomes the process that `command` names, with the environment that Flower's programs need here."""
+    os.execve(command[0], list(command), flower_environment())
+
+
+def shell_line(command: Sequence[str]) -> str:
+    """One line for a shell that does what `start` does."""
+    assignments = [f'PATH={shlex.quote(scripts_folder())}:"$PATH"']
+    assignments += [f'{name}={LOCAL_HOSTS},"${name}"' for name in PROXY_EXCEPTIONS]
+    assignments += [f"{name}={shlex.quote(value)}" for name, value in SETTINGS.items()]
+    return f"{' '.join(assignments)} {shlex.join(command)}"
+
+
+def _plain_path(path: Path, option: str) -> str:
+    text = str(path.resolve())
+    if not text.isprintable() or _NOT_IN_A_PATH & set(text):
+        raise SubflError(
+            f"{option} {path}: Flower cannot pass on a path with a comma, a double quote, a backslash or a control "
+            "character; rename the folder"
+        )
+    return text
+
+
+def _check_clients(paths: Sequence[Path]) -> None:
+    """Opens the clients' folders, and reads their graphs, which compares the checksums, and their keys."""
+    from subfl_flower.data.client_folder import ClientFolder
+
+    hosted: dict[int, Path] = {}
+    for path in paths:
+        folder = ClientFolder.open(path.resolve())
+        folder.graph()
+        read_file(folder.key_path, "--client")
+        client = folder.description.client_id
+        if client in hosted:
+            raise SubflError(f"--client {path} holds client {client}, and so does {hosted[client]}; name one of them")
+        hosted[client] = path
+
+
+def _check_state(clients: Sequence[Path], state: Path | None) -> None:
+    """What stays on the node lies in the clients' folders, or by the folders' names in `state`."""
+    if state is not None:
+        names = [client.resolve().name for client in clients]
+        if len(set(names)) != len(names):
+            raise SubflError(f"--state {state}: two of the clients' folders have one name; rename one of them")
+        make_folder(state)
+    for folder in clients if state is None else (state,):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            option = "--client" if state is None else "--state"
+            raise SubflError(f"{option} {folder}: it must be a folder to write in; --state DIR names another place")

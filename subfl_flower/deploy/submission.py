@@ -1,0 +1,40 @@
+"""A run on a federation's SuperLink, followed from any machine that has a connection to it."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from subfl_flower.composition import composed_config, config_directory
+from subfl_flower.deploy.connections import require_connection
+from subfl_flower.launch.flower import Flower, flower_environment
+from subfl_flower.launch.request import overrides_toml
+from subfl_flower.launch.staging import find_app
+from subfl_flower.launch.submission import Outcome, Signals, stage, submit
+
+_RUNTIME = "runtime=deploy"
+
+
+def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> Outcome:
+    """Submits the app with `overrides`, copies the run's output to standard output and waits for its end.
+
+    Must be called in the main thread, since it listens to signals: SIGINT, SIGTERM and SIGHUP stop the run.
+
+    Args:
+        overrides: Hydra's; `runtime=deploy` stands before them. Or `resume=RUN`, a folder of the SuperLink's machine.
+        connection: a name in Flower's configuration.
+        app: folder with the app's `pyproject.toml`; `None` looks for it.
+
+    Raises:
+        SubflError: there is no such app or connection, or an override is wrong.
+    """
+    folder = find_app(app)
+    # A run to be resumed lies on the SuperLink's machine; what is asked of it is checked there.
+    resumes = any(override.startswith("resume=") for override in overrides)
+    asked = list(overrides) if resumes else [_RUNTIME, *overrides]
+    if not resumes and folder == config_directory().parent:
+        composed_config(asked)
+    run_config = overrides_toml(asked)
+    require_connection(connection)
+    with tempfile.TemporaryDirectory(prefix="subfl-") as staged, Signals() as signals:
+        stage(folder, run_config, Path(staged))
+        return submit(Flower(flower_environment(), connection), Path(staged), signals.arrived)

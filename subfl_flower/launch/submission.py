@@ -1,0 +1,158 @@
+"""One run of a staged app on a SuperLink: submitted, followed to its end or to a signal, and asked how it ended."""
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from subfl_flower.launch.flower import UNKNOWN, Flower
+from subfl_flower.launch.staging import stage_app
+
+COMPLETED = "finished:completed"
+INTERRUPTED = "interrupted"
+NOT_STARTED = "not started"
+
+_POLL_SECONDS = 0.05
+_STATUS_SECONDS = 2.0
+_SUBMIT_SECONDS = 10.0
+_STOP_SECONDS = 20.0
+_RUN_ID = re.compile(r"Successfully started run (\d+)")
+_RUN_DIRECTORY = re.compile(r"\brun directory: (.*\S)")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    `status` is Flower's own word, such as `finished:completed`, or `interrupted` when a signal came, or
+    `not started` when `flwr run` was refused. `reason` is Flower's detail, `run_directory` what the ServerApp
+    named, `log` the SuperLink's log where it was kept.
+    """
+
+    status: str
+    reason: str = ""
+    run_directory: Path | None = None
+    log: Path | None = None
+
+
+def stage(app: Path, run_config: str, folder: Path) -> None:
+    """Writes what `submit` sends into `folder`: a copy of the app, and its run configuration (TOML)."""
+    stage_app(app, folder / "app")
+    (folder / "run-config.toml").write_text(run_config, encoding="utf-8")
+
+
+def submit(flower: Flower, folder: Path, interrupted: Callable[[], bool], *options: str) -> Outcome:
+    """Runs what was staged in `folder` and copies the run's output to standard output.
+
+    Args:
+        flower: commands to the SuperLink.
+        folder: as `stage` left it.
+        interrupted: asked all the time; when true the run is stopped.
+        options: more options of `flwr run`.
+    """
+    arguments = ["run", str(folder / "app"), flower.connection, "--stream"]
+    stream = _Stream(flower.start(*arguments, "--run-config", str(folder / "run-config.toml"), *options))
+    try:
+        _wait(stream.ended, interrupted)
+        if interrupted():
+            _stop(flower, stream)
+            return Outcome(INTERRUPTED)
+        if stream.run_id is None:
+            return Outcome(NOT_STARTED, f"flwr run ended with code {stream.process.returncode}, as said above")
+        return _ended(flower, stream, interrupted)
+    finally:
+        stream.process.terminate()
+        stream.process.wait()
+
+
+def _ended(flower: Flower, stream: "_Stream", interrupted: Callable[[], bool]) -> Outcome:
+    """How the run ended; where the stream of its log broke off early, its end is waited for."""
+    assert stream.run_id is not None
+    status, reason = flower.run_status(stream.run_id)
+    while not (status == UNKNOWN or status.startswith("finished")):
+        time.sleep(_STATUS_SECONDS)
+        if interrupted():
+            _stop(flower, stream)
+            return Outcome(INTERRUPTED)
+        status, reason = flower.run_status(stream.run_id)
+    return Outcome(status, reason, None if stream.run_directory is None else Path(stream.run_directory))
+
+
+def _stop(flower: Flower, stream: "_Stream") -> None:
+    """Stops the run, also one whose number `flwr run` is about to say."""
+    deadline = time.monotonic() + _SUBMIT_SECONDS
+    _wait(stream.ended, lambda: stream.run_id is not None or time.monotonic() > deadline)
+    if (run_id := stream.run_id) is None:
+        return
+    print(f"stopping run {run_id}", file=sys.stderr, flush=True)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        if flower.run("stop", run_id, flower.connection, timeout=_STOP_SECONDS).returncode == 0:
+            return
+    print(f"run {run_id} was not stopped; try: flwr stop {run_id} {flower.connection}", file=sys.stderr, flush=True)
+
+
+def _wait(first: Callable[[], bool], second: Callable[[], bool]) -> None:
+    """Returns when either is true."""
+    while not first() and not second():
+        time.sleep(_POLL_SECONDS)
+
+
+@dataclass
+class _Stream:
+    """Copies the output of `flwr run --stream` to the terminal and keeps what is needed later."""
+
+    process: subprocess.Popen[str]
+    run_id: str | None = None
+    run_directory: str | None = None
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._copy, daemon=True)
+        self.thread.start()
+
+    def _copy(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            # A closed terminal must not end the reading: a full pipe would stop the run.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.write(line)
+                sys.stdout.flush()
+            plain = _ANSI.sub("", line)
+            if self.run_id is None and (found := _RUN_ID.search(plain)):
+                self.run_id = found[1]
+            if found := _RUN_DIRECTORY.search(plain):
+                self.run_directory = found[1]
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None and not self.thread.is_alive()
+
+
+@dataclass
+class Signals:
+    """Notes signals inside a `with` block instead of acting on them: nothing can cut the clean-up short."""
+
+    received: bool = False
+    _previous: dict[int, object] = field(default_factory=dict)
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self.received = True
+
+    def arrived(self) -> bool:
+        """Whether one has come."""
+        return self.received

@@ -1,0 +1,104 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deploy_answers import Answer
+
+from subfl_flower.deploy import command
+from subfl_flower.launch import submission
+from subfl_flower.launch.flower import Flower
+from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
+
+STARTED = "print('Successfully started run 7', flush=True)"
+ENDS = f"{STARTED}; print('run directory: /runs/a b')"
+GOES_ON = f"import time; {STARTED}; time.sleep(600)"
+
+
+class Scripted(Flower):
+    """Flower's command line: `flwr run` is a program of the test's, and what `flwr ls` says is known beforehand."""
+
+    def __init__(self, program: str, *statuses: str) -> None:
+        super().__init__({}, "lab")
+        object.__setattr__(self, "program", program)
+        object.__setattr__(self, "statuses", list(statuses))
+        object.__setattr__(self, "asked", [])
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        self.asked.append(arguments)  # type: ignore[attr-defined]
+        command = [sys.executable, "-c", self.program]  # type: ignore[attr-defined]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        self.asked.append(arguments)  # type: ignore[attr-defined]
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    def run_status(self, run_id: str) -> tuple[str, str]:
+        assert run_id == "7"
+        return self.statuses.pop(0), "why"  # type: ignore[attr-defined]
+
+
+def never() -> bool:
+    return False
+
+
+def test_a_log_that_breaks_off_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "_STATUS_SECONDS", 0.01)
+    flower = Scripted(ENDS, "starting", "running", "running", COMPLETED)
+    assert submit(flower, tmp_path, never) == Outcome(COMPLETED, "why", Path("/runs/a b"))
+    assert flower.statuses == []  # type: ignore[attr-defined]
+    run = ("run", str(tmp_path / "app"), "lab", "--stream", "--run-config", str(tmp_path / "run-config.toml"))
+    assert flower.asked == [run]  # type: ignore[attr-defined]
+
+
+def test_a_superlink_that_no_longer_answers_is_not_waited_for(tmp_path: Path) -> None:
+    assert submit(Scripted(ENDS, "unknown"), tmp_path, never).status == "unknown"
+
+
+def test_an_interrupt_before_the_run_has_a_number_stops_it_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flower = Scripted(GOES_ON)
+    assert submit(flower, tmp_path, lambda: True) == Outcome(INTERRUPTED)
+    assert flower.asked[1:] == [("stop", "7", "lab")]  # type: ignore[attr-defined]
+    assert capsys.readouterr().err == "stopping run 7\n"
+
+
+def test_a_refused_run_is_not_started(tmp_path: Path) -> None:
+    outcome = submit(Scripted("import sys; sys.exit(3)"), tmp_path, never)
+    assert outcome == Outcome(NOT_STARTED, "flwr run ended with code 3, as said above")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "line"),
+    [
+        (Outcome(COMPLETED, "", Path("/runs/a")), 0, "run directory on the SuperLink's machine: /runs/a"),
+        (Outcome(INTERRUPTED), 130, "subfl deploy: the run was stopped"),
+        (Outcome(NOT_STARTED, "code 1"), 1, "subfl deploy: the run did not start: code 1"),
+        (
+            Outcome("finished:failed", "no data"),
+            1,
+            "subfl deploy: the run did not complete, it is finished:failed: no data",
+        ),
+        (
+            Outcome("unknown", "silence"),
+            1,
+            "subfl deploy: the SuperLink does not answer; the run may go on, flwr ls lab tells",
+        ),
+    ],
+)
+def test_the_exit_code_tells_the_runs_true_end(
+    outcome: Outcome, code: int, line: str, deploy: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def submit_run(*arguments: object) -> Outcome:
+        asked.append(arguments)
+        return outcome
+
+    monkeypatch.setattr(command, "submit_run", submit_run)
+    answer = deploy("submit", "method=fedavg", "--connection", "lab", "seed=1", "--app", "here")
+    assert asked == [(["method=fedavg", "seed=1"], "lab", Path("here"))]
+    assert answer.code == code
+    assert answer.out + answer.err == [line]
