@@ -30,7 +30,7 @@ class FedAvg(MixingStrategy):
 
 
 def average_weights(num_examples: np.ndarray, weighting: str) -> np.ndarray:
-    """Weights [A] of an average over A clients that sum to one."""
-    weights = num_examples if weighting == "examples" else np.ones(len(num_examples))
+    """Weights [A] of an average over A clients that sum to one; all alike where nobody has an example."""
+    weights = num_examples if weighting == "examples" and num_examples.any() else np.ones(len(num_examples))
     normalised: np.ndarray = weights / weights.sum()
     return normalised

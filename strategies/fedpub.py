@@ -18,7 +18,7 @@ import numpy as np
 
 from strategies.mixing import mix
 from strategies.similarity import SimilarityStrategy
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.strategy import Updates
 
 # Entries of a client's weights that are mixed at once.
@@ -34,6 +34,12 @@ class FedPub(SimilarityStrategy):
         missing: Literal["owners", "zero"] = "owners"
 
     settings: Settings
+
+    @property
+    def expected(self) -> dict[str, ArraySpec]:
+        """Adds what masked clients want to know of features; others do not send it."""
+        wanted = ArraySpec((self.roster.num_features,), "uint8", needed=False)
+        return {**super().expected, "wanted_features": wanted}
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """Each client's average; what a client does not use is not sent back to it."""
@@ -56,7 +62,7 @@ class FedPub(SimilarityStrategy):
         Args:
             matrix: M [K, A].
             sent: [A, rows, columns], zero where pruned.
-            wanted_rows: [A, rows], 1 where a client also wants what others know of a row that it did not send.
+            wanted_rows: [A, rows], not 0 where a client also wants what others know of a row that it did not send.
             positions: of the A clients among the K.
         """
         everyone = len(positions) == len(matrix)
@@ -70,7 +76,7 @@ class FedPub(SimilarityStrategy):
                 # Where nobody sent a weight its sum is zero, too.
                 block = block / np.maximum(share, np.finfo(np.float32).tiny)
             if wanted_rows is not None:
-                np.maximum(used, wanted_rows[:, rows, None], out=used)
+                np.maximum(used, wanted_rows[:, rows, None] != 0, out=used)
             if everyone:
                 np.multiply(block, used, out=mixed[:, rows])
             else:

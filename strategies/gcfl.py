@@ -71,6 +71,20 @@ class Gcfl(MixingStrategy):
         """The clients' positions by cluster: a partition of 0 .. K - 1, each ascending, by their first members."""
         return [list(cluster) for cluster in self._clusters]
 
+    def state(self) -> Stack:
+        """Adds the clusters, as each client's number, and the last updates."""
+        cluster_of = np.zeros(len(self.roster), dtype=np.int64)
+        for number, cluster in enumerate(self._clusters):
+            cluster_of[cluster] = number
+        return {**super().state(), "cluster_of": cluster_of, "updates": self._updates, "norms": self._norms}
+
+    def load_state(self, state: Stack) -> None:
+        """Adds the clusters and the last updates."""
+        super().load_state(state)
+        self._updates, self._norms = state["updates"], state["norms"]
+        clusters = [np.flatnonzero(state["cluster_of"] == number) for number in np.unique(state["cluster_of"])]
+        self._clusters = sorted(cluster.tolist() for cluster in clusters)
+
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """n_j / n_C over the members that replied, with the clusters as this round's updates leave them."""
         self.remember(updates)
@@ -139,6 +153,20 @@ class GcflPlus(Gcfl):
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
         self._courses: list[deque[float]] = [deque(maxlen=self.settings.window) for _ in range(len(roster))]
+
+    def state(self) -> Stack:
+        """Adds the courses [K, window], the values at the left; not a number where a course is shorter."""
+        courses = np.full((len(self.roster), self.settings.window), np.nan)
+        for position, course in enumerate(self._courses):
+            courses[position, : len(course)] = list(course)
+        return {**super().state(), "courses": courses}
+
+    def load_state(self, state: Stack) -> None:
+        """Adds the courses."""
+        super().load_state(state)
+        for course, values in zip(self._courses, state["courses"], strict=True):
+            course.clear()
+            course.extend(values[~np.isnan(values)].tolist())
 
     def remember(self, updates: Updates) -> None:
         """Append the norms of this round's updates to their clients' courses."""

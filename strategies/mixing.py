@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from subfl_flower.models.gcn import layer_parameters
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 
@@ -51,9 +51,24 @@ class MixingStrategy(CohortStrategy):
         return mix(matrix, {name: updates.arrays[name] for name in self.initial})
 
     @property
+    def expected(self) -> dict[str, ArraySpec]:
+        """The parameters that are not personal."""
+        return {name: ArraySpec(value.shape, str(value.dtype)) for name, value in self.initial.items()}
+
+    @property
     def mixing(self) -> np.ndarray | None:
         """The mixing matrix [K, K] of the last aggregation; zero columns for clients that did not reply."""
         return self._mixing
+
+    def state(self) -> Stack:
+        """Parameters and M."""
+        kept = {f"parameters.{name}": value for name, value in self.parameters.items()}
+        return kept if self._mixing is None else {**kept, "mixing": self._mixing}
+
+    def load_state(self, state: Stack) -> None:
+        """Parameters and M."""
+        self.parameters = {name: state[f"parameters.{name}"] for name in self.initial}
+        self._mixing = state.get("mixing")
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """Each client's own mixture."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 
 
 class Oracle(CohortStrategy):
     """Sends nothing and learns nothing: every node trains the same central model and measures its own clients."""
+
+    @property
+    def expected(self) -> dict[str, ArraySpec]:
+        """Nothing."""
+        return {}
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """Nothing."""

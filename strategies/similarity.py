@@ -13,7 +13,7 @@ from pydantic import Field
 
 from strategies.fedavg import average_weights
 from strategies.mixing import MixingStrategy
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 from subfl_flower.similarity.functional import cosine_similarity
@@ -44,8 +44,19 @@ class SimilarityStrategy(MixingStrategy):
 
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
+        self._model = initial
         self._described: np.ndarray | None = None
         self._is_described = np.zeros(len(roster), dtype=bool)
+
+    @property
+    def expected(self) -> dict[str, ArraySpec]:
+        """Adds what clients are compared by, where they send it beside their parameters."""
+        expected = super().expected
+        if self.settings.similarity == "functional":
+            expected[_UPLOADS["functional"]] = ArraySpec(self._model["conv1.bias"].shape, "float32")
+        elif self.settings.similarity == "label":
+            expected[_UPLOADS["label"]] = ArraySpec((self.roster.num_classes,), "float32")
+        return expected
 
     @property
     def tau(self) -> float:
@@ -59,9 +70,19 @@ class SimilarityStrategy(MixingStrategy):
         """The clients' mean number of nodes and mean degree: the size of an Erdős–Rényi graph that is like them."""
         roster = self.roster
         return {
-            "mean_nodes": float(roster.num_nodes.mean()),
-            "mean_degree": float(roster.num_edges.sum() / roster.num_nodes.sum()),
+            "mean_nodes": float(np.nanmean(roster.num_nodes)),
+            "mean_degree": float(np.nansum(roster.num_edges) / np.nansum(roster.num_nodes)),
         }
+
+    def state(self) -> Stack:
+        """Adds what clients were described by."""
+        kept = {**super().state(), "is_described": self._is_described}
+        return kept if self._described is None else {**kept, "described": self._described}
+
+    def load_state(self, state: Stack) -> None:
+        """Adds what clients were described by."""
+        super().load_state(state)
+        self._is_described, self._described = state["is_described"], state.get("described")
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """softmax(τ S) over the replies; FedAvg's average for a client that has never sent anything."""

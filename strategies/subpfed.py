@@ -13,6 +13,7 @@ as a weight, so that the farthest client counts most: ``kernel: literal``, for c
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from logging import WARNING
 from typing import Annotated, Literal
 
@@ -31,6 +32,9 @@ from subfl_flower.similarity.structural import (
     structural_distances,
     structural_weights,
 )
+
+# A token and three numbers of eight bytes; and room for what describes the four arrays.
+_NODE_BYTES, _SLACK = 40, 4096
 
 
 class SubPFed(SimilarityStrategy):
@@ -63,10 +67,24 @@ class SubPFed(SimilarityStrategy):
         Raises:
             RunFailure: a client's answer cannot be used, or a client hashes with another key than the rest.
         """
-        structures = exchange.ask("structure", _structure)
+        num_nodes = np.nan_to_num(self.roster.num_nodes).astype(np.int64)
+        decode = partial(_structure, most_nodes=int(num_nodes.max()))
+        structures = exchange.ask("structure", decode, (_NODE_BYTES * num_nodes + _SLACK).tolist())
         self._require_one_key(structures)
-        self.distances = structural_distances(structures, self.settings.degree_weighted)
-        self._structural = structural_weights(self.distances, self.settings.kernel, self.settings.gamma)
+        self._measured(structural_distances(structures, self.settings.degree_weighted))
+
+    def _measured(self, distances: np.ndarray) -> None:
+        self.distances = distances
+        self._structural = structural_weights(distances, self.settings.kernel, self.settings.gamma)
+
+    def state(self) -> Stack:
+        """Adds the distances, which are measured only once."""
+        return {**super().state(), "distances": self.distances}
+
+    def load_state(self, state: Stack) -> None:
+        """Adds the distances, which are measured only once."""
+        super().load_state(state)
+        self._measured(state["distances"])
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """Both parts over the replies, the structural one normalised again where clients are absent."""
@@ -95,10 +113,12 @@ class SubPFed(SimilarityStrategy):
                 log(WARNING, problem)
 
 
-def _structure(stack: Stack) -> Structure:
+def _structure(stack: Stack, most_nodes: int) -> Structure:
     """One client's answer; ValueError where it is none."""
     if set(stack) != {"tokens", "distances", "reach", "degrees"}:
         raise ValueError(f"it holds {', '.join(sorted(stack)) or 'nothing'}")
     structure = Structure(**stack)
     check_structure(structure, "it")
+    if (structure.reach > most_nodes).any():
+        raise ValueError(f"a node reaches {structure.reach.max()} nodes, and no client has more than {most_nodes}")
     return structure

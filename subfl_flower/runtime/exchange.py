@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from logging import WARNING
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure
+from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.messages import ARRAYS, Stack, read_array, to_array
+from subfl_flower.runtime.replies import OUTCOME, one_line, read_outcome
 from subfl_flower.runtime.roster import Roster, describe_error
 
 T = TypeVar("T")
 
-OUTCOME, RUN = "outcome", "run"
+RUN = "run"
 
 
 class Exchange:
@@ -32,24 +36,36 @@ class Exchange:
         run: the record that describes the run, sent along.
         roster: the clients.
         tolerant: go on without a client that cannot answer.
+        timeout: seconds to wait for answers; None: for all of them.
+        interval: seconds between two looks for answers.
 
     Attributes:
         log: for every phase so far ``action``, ``bytes_up``, ``bytes_down``, ``seconds``.
     """
 
-    def __init__(self, grid: Grid, run: ConfigRecord, roster: Roster, tolerant: bool) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        run: ConfigRecord,
+        roster: Roster,
+        tolerant: bool,
+        timeout: float | None = None,
+        interval: float = 0.005,
+    ) -> None:
         self._grid = grid
+        self._timeout, self._interval = timeout, interval
         self._run = run
         self._roster = roster
         self._tolerant = tolerant
         self.log: list[dict[str, Any]] = []
 
-    def ask(self, action: str, decode: Callable[[Stack], T]) -> list[T | None]:
+    def ask(self, action: str, decode: Callable[[Stack], T], largest: Sequence[int] | None = None) -> list[T | None]:
         """Every client's answer, by position in the roster; None where a client gave none.
 
         Args:
             action: the phase's name.
             decode: makes sense of one client's arrays; a ValueError that it raises is that client's failure.
+            largest: bytes that each client's answer may have, by position; None: any number.
 
         Raises:
             RunFailure: a client gave no answer, or one that cannot be decoded, and failures are not tolerated.
@@ -64,25 +80,29 @@ class Exchange:
         failures = {client: "no reply" for client in self._roster.client_ids}
         received = 0
         position_of = {client: position for position, client in enumerate(self._roster.client_ids)}
-        for reply in self._grid.send_and_receive(messages):
-            clients = [self._roster.client_ids[p] for p in asked[reply.metadata.src_node_id]]
+        for reply in send_and_wait(self._grid, messages, self._timeout, self._interval):
+            node = reply.metadata.src_node_id
+            clients = [self._roster.client_ids[p] for p in asked.pop(node, [])]
+            if not clients:
+                log(WARNING, "a reply of node %d is ignored: nothing was asked, or it has replied before", node)
+                continue
             if reply.has_error():
-                failures.update(dict.fromkeys(clients, describe_error(reply)))
+                failures.update(dict.fromkeys(clients, one_line(describe_error(reply))))
                 continue
             try:
-                stacks, reasons = _read(reply.content)
-            except (KeyError, TypeError, ValueError) as error:
-                failures.update(dict.fromkeys(clients, f"its node's reply cannot be read: {error}"))
+                answered, reasons = _read(reply.content, clients)
+            except ValueError as error:
+                failures.update(dict.fromkeys(clients, one_line(f"its node's reply cannot be read: {error}")))
                 continue
-            for client in clients:
-                if client not in stacks:
-                    failures[client] = reasons.get(client, "it is missing in its node's reply")
-                    continue
-                received += sum(values.nbytes for values in stacks[client].values())
+            failures.update(reasons)
+            for client, arrays in answered.items():
+                position = position_of[client]
                 try:
-                    answers[position_of[client]] = decode(stacks[client])
+                    stack = _stack(arrays, None if largest is None else largest[position])
+                    received += sum(values.nbytes for values in stack.values())
+                    answers[position] = decode(stack)
                 except (KeyError, ValueError) as error:
-                    failures[client] = f"its answer cannot be used: {error}"
+                    failures[client] = one_line(f"its answer cannot be used: {error}")
                 else:
                     del failures[client]
         self.log.append(
@@ -105,12 +125,24 @@ def answer_record(answers: dict[int, Stack], failures: dict[int, str]) -> Record
     return RecordDict({ARRAYS: ArrayRecord(arrays), OUTCOME: outcome})
 
 
-def _read(content: RecordDict) -> tuple[dict[int, Stack], dict[int, str]]:
-    outcome = content.config_records[OUTCOME]
-    clients: Sequence[Any] = outcome["clients"]  # type: ignore[assignment]
-    stacks: dict[int, Stack] = {int(client): {} for client in clients}
+def _read(content: RecordDict, asked: Sequence[int]) -> tuple[dict[int, dict[str, Array]], dict[int, str]]:
+    """The arrays of every client that answered, and reasons of the others."""
+    _, clients, reasons = read_outcome(content, asked)
+    if ARRAYS not in content.array_records:
+        raise ValueError(f"it has no record {ARRAYS!r}")
+    owners = {str(client): client for client in clients}
+    answers: dict[int, dict[str, Array]] = {client: {} for client in clients}
     for name, array in content.array_records[ARRAYS].items():
-        client, _, array_name = name.partition("/")
-        stacks[int(client)][array_name] = read_array(array)
-    reasons = {int(client): str(reason) for client, reason in dict(json.loads(str(outcome["failures"]))).items()}
-    return stacks, reasons
+        owner, _, array_name = name.partition("/")
+        if owner not in owners:
+            raise ValueError(f"it holds an array {name}, which is of no client that it answers for")
+        answers[owners[owner]][array_name] = array
+    return answers, reasons
+
+
+def _stack(arrays: Mapping[str, Array], largest: int | None) -> Stack:
+    """One client's answer."""
+    size = sum(len(array.data) for array in arrays.values())
+    if largest is not None and size > largest:
+        raise ValueError(f"it has {size} bytes, and may have {largest}")
+    return {name: read_array(array) for name, array in arrays.items()}

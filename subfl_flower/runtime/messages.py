@@ -5,12 +5,16 @@ sent: the plain values, or the non-zero ones with a bitmap that tells where they
 zero (pruned weights, rows of features that a client does not have) is therefore not sent. Rows that are one row in
 memory, as FedAvg makes them by broadcasting, are stored once. Payload bytes are counted per client, as if each had a
 message of its own, so that they do not depend on which node hosts whom.
+
+Whoever unpacks may say what is expected (`ArraySpec`). It is then compared with what a message claims to hold before
+anything is made of it, because a message of some bytes can claim an array of any size.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -24,6 +28,41 @@ ARRAYS, LAYOUT = "arrays", "layout"
 
 # Below this many entries a bitmap is not worth its bookkeeping.
 _SMALLEST_PACKED = 256
+
+# A message that claims more clients is not believed.
+_MOST_CLIENTS = 1 << 20
+
+# What `to_array` writes: NumPy's format of numbers in row-major order. Its other forms can hold Python objects.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|][biuf][1248])', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,18}(?:, \d{1,18}){0,31},?)?)\), \} *\n",
+    re.DOTALL,
+)
+_LONGEST_HEADER = 1024
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What an array of one client must be.
+
+    Attributes:
+        shape: without the client axis.
+        dtype: NumPy's name of it, such as ``float32``.
+        needed: whether it may not be left out.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    needed: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the plain values."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def __str__(self) -> str:
+        """Such as ``float32 [5, 2]``."""
+        return f"{self.dtype} {list(self.shape)}"
 
 
 @dataclass(frozen=True)
@@ -71,37 +110,145 @@ def pack(stack: Stack, num_clients: int | None = None) -> Packed:
     return Packed(ArrayRecord(arrays), ConfigRecord(layout), bytes_per_client)
 
 
-def unpack(content: RecordDict) -> Stack:
+def unpack(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec] | None = None,
+    *,
+    num_clients: int | None = None,
+    largest: int | None = None,
+) -> Stack:
     """The stack that `pack` was given. Arrays may be read-only views.
 
+    Args:
+        content: the message's content.
+        expected: arrays by name; no other is accepted, and none that is needed may be missing. None accepts any.
+        num_clients: how many clients it must hold; None: any number.
+        largest: bytes that the arrays may have in all when unpacked; None: any number.
+
     Raises:
-        ValueError: the records do not fit each other.
+        ValueError: the records do not fit each other, or not what they are held against. Plain values take no memory
+            beyond the message; packed ones take what they claim, once that has passed these checks.
     """
+    return unpack_counted(content, expected, num_clients=num_clients, largest=largest)[0]
+
+
+def unpack_counted(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec] | None = None,
+    *,
+    num_clients: int | None = None,
+    largest: int | None = None,
+) -> tuple[Stack, np.ndarray]:
+    """As `unpack`, with the payload bytes of each client [clients], counted as `pack` counts them."""
     try:
-        return _unpacked(content.array_records[ARRAYS], content.config_records[LAYOUT])
+        arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
+        return _unpacked(arrays, layout, expected, num_clients, largest)
     except KeyError as error:
         raise ValueError(f"the records lack {error}") from error
 
 
-def _unpacked(arrays: ArrayRecord, layout: ConfigRecord) -> Stack:
-    num_clients = _integer(layout["clients"])
+def _unpacked(
+    arrays: ArrayRecord,
+    layout: ConfigRecord,
+    expected: Mapping[str, ArraySpec] | None,
+    num_clients: int | None,
+    largest: int | None,
+) -> tuple[Stack, np.ndarray]:
+    claimed = _integer(layout["clients"])
+    if not 0 <= claimed <= _MOST_CLIENTS or num_clients not in (None, claimed):
+        raise ValueError(f"it holds {claimed} clients, not {'up to a million' if num_clients is None else num_clients}")
+    names = [key.removesuffix(".shape") for key in layout if key.endswith(".shape")]
+    claims = [_Claim.of(name, claimed, arrays, layout) for name in names]
+    if expected is not None:
+        _check_expected(claims, expected)
+        if unused := set(arrays) - {part for claim in claims for part in claim.parts}:
+            raise ValueError(f"it holds {min(unused)}, which its layout does not speak of")
+    total = sum(claim.nbytes for claim in claims)
+    if largest is not None and total > largest:
+        raise ValueError(f"its arrays would take {total} bytes, and may take {largest}")
     stack: Stack = {}
-    for key, shape_values in layout.items():
-        if not key.endswith(".shape"):
-            continue
-        name = key.removesuffix(".shape")
-        shape = tuple(_integers(shape_values))
-        if not shape or shape[0] != num_clients or min(shape) < 0:
-            raise ValueError(f"{name}: shape {shape} is not one of {num_clients} clients")
-        shared = bool(layout[f"{name}.shared"])
-        sent = (1 if shared else num_clients, *shape[1:])
-        marks = layout.get(f"{name}.sparse")
-        if marks is None:
-            clients = _values(arrays, name, sent)
+    bytes_per_client = np.zeros(claimed, dtype=np.int64)
+    for claim in claims:
+        stack[claim.name], sizes = claim.unpacked(arrays)
+        bytes_per_client += sizes
+    return stack, bytes_per_client
+
+
+def _check_expected(claims: Sequence[_Claim], expected: Mapping[str, ArraySpec]) -> None:
+    found = {claim.name: claim.spec for claim in claims}
+    if unknown := found.keys() - expected.keys():
+        allowed = ", ".join(expected) or "nothing"
+        raise ValueError(f"it holds {', '.join(sorted(unknown))}, where only {allowed} belongs")
+    if missing := {name for name, spec in expected.items() if spec.needed} - found.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    for name, spec in found.items():
+        if (spec.shape, spec.dtype) != (expected[name].shape, expected[name].dtype):
+            raise ValueError(f"its {name} is {spec} for a client, where {expected[name]} belongs")
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """What a message says of one array.
+
+    Attributes:
+        name: the array's.
+        shape: with the client axis.
+        shared: whether all clients have one row.
+        sparse: which of the rows that are sent are packed, bool [rows]; None where none is.
+        dtype: of its values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    shared: bool
+    sparse: np.ndarray | None
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, name: str, num_clients: int, arrays: ArrayRecord, layout: ConfigRecord) -> _Claim:
+        shape = tuple(_integers(layout[f"{name}.shape"]))
+        if not 1 <= len(shape) <= 32 or shape[0] != num_clients or min(shape) < 0:
+            raise ValueError(f"{name}: shape {shape[:32]} is not one of {num_clients} clients")
+        shared, marks = layout[f"{name}.shared"], layout.get(f"{name}.sparse")
+        if not isinstance(shared, bool):
+            raise ValueError(f"{name}: {shared!r} does not say whether rows are shared")
+        sparse = None if marks is None else np.array(_flags(marks), dtype=bool)
+        if sparse is not None and len(sparse) != (1 if shared else num_clients):
+            raise ValueError(f"{name}: {len(sparse)} marks for {1 if shared else num_clients} rows")
+        packed = [f"{name}.values"] if sparse is not None else []
+        plain = [name] if sparse is None or not sparse.all() else []
+        (dtype, *others) = {read_array(arrays[part]).dtype for part in packed + plain}
+        if others:
+            raise ValueError(f"{name}: its values are of several types")
+        return cls(name, shape, shared, sparse, dtype)
+
+    @property
+    def spec(self) -> ArraySpec:
+        return ArraySpec(self.shape[1:], str(self.dtype))
+
+    @property
+    def sent(self) -> tuple[int, ...]:
+        """The shape in which it is stored."""
+        return (1 if self.shared else self.shape[0], *self.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when unpacked."""
+        return math.prod(self.sent) * self.dtype.itemsize
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the arrays that may hold it."""
+        return self.name, *(f"{self.name}.{part}" for part in _PARTS if self.sparse is not None)
+
+    def unpacked(self, arrays: ArrayRecord) -> tuple[np.ndarray, np.ndarray]:
+        """The array [clients, ...], and its payload bytes of each client [clients] or of all alike [1]."""
+        if self.sparse is None:
+            clients = _values(arrays, self.name, self.sent)
+            sizes = np.full(self.sent[0], self.spec.nbytes)
         else:
-            clients = _unpack_sparse(arrays, name, np.asarray(marks, dtype=bool), sent)
-        stack[name] = np.broadcast_to(clients, shape) if shared else clients
-    return stack
+            clients, sizes = _unpack_sparse(arrays, self.name, self.sparse, self.sent)
+        return np.broadcast_to(clients, self.shape) if self.shared else clients, sizes
 
 
 _PARTS = ("lines", "bitmap", "values")
@@ -143,9 +290,9 @@ class _SparseClient:
         return cls(np.packbits(present), np.packbits(entries), values)
 
 
-def _unpack_sparse(arrays: ArrayRecord, name: str, sparse: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if len(sparse) != shape[0]:
-        raise ValueError(f"{name}: {len(sparse)} marks for {shape[0]} clients")
+def _unpack_sparse(
+    arrays: ArrayRecord, name: str, sparse: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     width = shape[-1] if len(shape) > 1 else 1
     num_lines = math.prod(shape[1:]) // width if width else 0
     line_bytes = (num_lines + 7) // 8
@@ -154,6 +301,7 @@ def _unpack_sparse(arrays: ArrayRecord, name: str, sparse: np.ndarray, shape: tu
     if bitmaps.dtype != np.uint8 or all_lines.dtype != np.uint8 or bitmaps.ndim != 1 or values.ndim != 1:
         raise ValueError(f"{name}: bitmaps are vectors of bytes")
     clients = np.zeros((shape[0], num_lines * width), dtype=values.dtype)
+    sizes = np.full(shape[0], clients[0].nbytes if len(clients) else 0)
     if not sparse.all():
         clients[~sparse] = _values(arrays, name, (int((~sparse).sum()), num_lines * width))
     at_bit, at_value = 0, 0
@@ -175,9 +323,10 @@ def _unpack_sparse(arrays: ArrayRecord, name: str, sparse: np.ndarray, shape: tu
             line, column = np.divmod(entries, width)
             clients[client][lines[line] * width + column] = part
         at_bit, at_value = at_bit + len(bits), at_value + len(part)
+        sizes[client] = line_bytes + bits.nbytes + part.nbytes
     if at_value != len(values) or at_bit != len(bitmaps):
         raise ValueError(f"{name}: more values than its bitmap marks")
-    return clients.reshape(shape)
+    return clients.reshape(shape), sizes
 
 
 def _values(arrays: ArrayRecord, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -199,27 +348,36 @@ def read_array(array: Array) -> np.ndarray:
     """The values of a Flower array, as a read-only view of its bytes (`Array.numpy` copies them).
 
     Raises:
-        ValueError: the bytes are not those of a plain NumPy array.
+        ValueError: the bytes are not those of an array of numbers in NumPy's format (1, 0), native and row-major.
     """
     if array.stype != "numpy.ndarray":
         raise ValueError(f"arrays are sent as NumPy's format, not as {array.stype!r}")
-    header = BytesIO(array.data[:1024])
-    version = np.lib.format.read_magic(header)
-    if version != (1, 0):
-        raise ValueError(f"NumPy format {version} is not accepted, only (1, 0)")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(header)
-    if dtype.hasobject or fortran_order:
-        raise ValueError("arrays of objects and column-major arrays are not accepted")
-    return np.frombuffer(array.data, dtype, math.prod(shape), header.tell()).reshape(shape)
+    header = _HEADER.match(array.data[:_LONGEST_HEADER])
+    if header is None or int.from_bytes(header[1], "little") != header.end() - 10:
+        raise ValueError("an array is not plain numbers in NumPy's format (1, 0); objects are not accepted")
+    shape = tuple(int(length) for length in header[3].replace(b",", b" ").split())
+    try:
+        dtype = np.dtype(header[2].decode())
+        if math.prod(shape) * dtype.itemsize != len(array.data) - header.end():
+            raise ValueError(f"an array of {dtype} {list(shape)} has {len(array.data) - header.end()} bytes")
+        return np.frombuffer(array.data, dtype, math.prod(shape), header.end()).reshape(shape)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"an array cannot be read: {error}") from error
 
 
 def _integer(value: Any) -> int:
-    if not isinstance(value, int):
+    if type(value) is not int:
         raise ValueError(f"{value!r} is not an integer")
     return value
 
 
 def _integers(values: Any) -> Sequence[int]:
-    if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise ValueError(f"{values!r} is not a list of integers")
+    return values
+
+
+def _flags(values: Any) -> Sequence[bool]:
+    if not isinstance(values, list) or not all(isinstance(value, bool) for value in values):
+        raise ValueError(f"{values!r} is not a list of marks")
     return values

@@ -6,25 +6,28 @@ with a leading client axis. Grouping by node, packing, unpacking, counting bytes
 
 from __future__ import annotations
 
-import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from logging import WARNING
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
 from pydantic import BaseModel, ConfigDict
 
-from subfl_flower.runtime.exchange import OUTCOME, RUN, Exchange
-from subfl_flower.runtime.messages import Stack, pack, unpack
+from subfl_flower.runtime.exchange import RUN, Exchange
+from subfl_flower.runtime.messages import ArraySpec, Stack, pack
 from subfl_flower.runtime.participation import Participation
+from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
 from subfl_flower.runtime.roster import Roster, describe_error
 
-METRICS, ANNOUNCED = "metrics", "announced."
+ANNOUNCED = "announced."
+
+_SLACK = 1 << 20
 
 __all__ = ["ANNOUNCED", "METRICS", "OUTCOME", "RUN", "CohortStrategy", "Updates"]
 
@@ -40,7 +43,8 @@ class Updates:
         metrics: what they measured, each [A].
         failures: reasons by client id, for those that did not succeed.
         bytes_up, bytes_down: payload bytes of every client of the roster [K], 0 where nothing travelled.
-        client_seconds: the longest time that a node spent on its clients.
+        client_seconds: the time that the slowest node spent on its clients.
+        startup_seconds: what that node's process took to come up before.
     """
 
     server_round: int
@@ -51,6 +55,7 @@ class Updates:
     bytes_up: np.ndarray
     bytes_down: np.ndarray
     client_seconds: float
+    startup_seconds: float = 0.0
 
 
 class CohortStrategy(Strategy):
@@ -73,10 +78,13 @@ class CohortStrategy(Strategy):
         self.initial = initial
         self.participation = Participation()
         """Who takes part in a round, where the method leaves that open."""
+        self.timeout: float | None = None
+        """Seconds after which a message is not worth an answer."""
         self.updates: Updates | None = None
         """The last round's replies."""
         self._bytes_down = np.zeros(len(roster), dtype=np.int64)
         self._asked: dict[int, list[int]] = {}
+        self._away: list[int] = []
 
     # What a method says ---------------------------------------------------------------------------------------------
 
@@ -87,6 +95,11 @@ class CohortStrategy(Strategy):
     @abstractmethod
     def aggregate(self, updates: Updates) -> None:
         """Take in a round's replies. There is at least one."""
+
+    @property
+    def expected(self) -> Mapping[str, ArraySpec] | None:
+        """What a client's update must hold, by name; every other array is refused. None: not known beforehand."""
+        return None
 
     @property
     def mixing(self) -> np.ndarray | None:
@@ -102,6 +115,14 @@ class CohortStrategy(Strategy):
         """Numbers that every message to a client carries, by name, in the configuration of its `fit`: none."""
         return {}
 
+    def state(self) -> Stack:
+        """What a method must remember to go on after a crash, as arrays by name: nothing."""
+        return {}
+
+    def load_state(self, state: Stack) -> None:
+        """Go on from what `state` gave; instead of `set_up`."""
+        return
+
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of the clients that train in this round, ascending: as many as the configuration says."""
         return self.participation.draw(server_round, len(self.roster))
@@ -113,7 +134,9 @@ class CohortStrategy(Strategy):
     ) -> Iterable[Message]:
         """One message a node, with what its clients are sent. `arrays` is not used: every client has its own."""
         self._bytes_down[:] = 0
-        self._asked = self.roster.by_node(self.participants(server_round))
+        chosen = self.participants(server_round)
+        self._asked = self.roster.by_node(chosen)
+        self._away = [p for p in chosen if self.roster.node_ids[p] is None]
         messages = []
         for node, positions in self._asked.items():
             packed = pack(self.instructions(server_round, positions), len(positions))
@@ -128,7 +151,7 @@ class CohortStrategy(Strategy):
             )
             content = RecordDict({RUN: run})
             packed.into(content)
-            messages.append(Message(content, node, "train"))
+            messages.append(Message(content, node, "train", ttl=self.timeout))
         return messages
 
     def aggregate_train(
@@ -136,6 +159,8 @@ class CohortStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Stack the replies over clients, let the method aggregate them, and report mean metrics."""
         self.updates = self._collect(server_round, replies)
+        away = (self.roster.client_ids[position] for position in self._away)
+        self.updates.failures.update(dict.fromkeys(away, "no node hosts it at the moment"))
         if len(self.updates.positions):
             self.aggregate(self.updates)
         means = MetricRecord()
@@ -157,61 +182,40 @@ class CohortStrategy(Strategy):
         """Nothing to log: the run directory holds the configuration."""
 
     def _collect(self, server_round: int, replies: Iterable[Message]) -> Updates:
-        position_of = {client: position for position, client in enumerate(self.roster.client_ids)}
+        waiting = {node: [self.roster.client_ids[p] for p in positions] for node, positions in self._asked.items()}
         failures: dict[int, str] = {}
-        parts: list[tuple[list[int], Stack, dict[str, Any]]] = []
-        bytes_up = np.zeros(len(self.roster), dtype=np.int64)
-        seconds = 0.0
-        unheard = {self.roster.client_ids[position] for group in self._asked.values() for position in group}
+        read: list[Reply] = []
         for reply in replies:
-            asked = [self.roster.client_ids[p] for p in self._asked[reply.metadata.src_node_id]]
-            unheard.difference_update(asked)
-            if reply.has_error():
-                failures.update(dict.fromkeys(asked, describe_error(reply)))
-                continue
-            try:
-                outcome = reply.content.config_records[OUTCOME]
-                metrics = dict(reply.content.metric_records[METRICS])
-                clients = [int(client) for client in outcome["clients"]]  # type: ignore[union-attr]
-                reasons = dict(json.loads(str(outcome["failures"])))
-                failed = {int(client): str(reason) for client, reason in reasons.items()}
-                if set(clients) | set(failed) != set(asked) or len(clients) + len(failed) != len(asked):
-                    raise ValueError(f"it answers for the clients {sorted({*clients, *failed})}")
-                stack = unpack(reply.content) if clients else {}
-                sizes = {len(values) for values in (*stack.values(), *metrics.values())}  # type: ignore[arg-type]
-                if clients and sizes != {len(clients)}:
-                    raise ValueError(f"it has stacks of {sorted(sizes)} rows for {len(clients)} clients")
-                took = float(outcome["seconds"])  # type: ignore[arg-type]
-                weights = [int(value) for value in outcome["bytes"]]  # type: ignore[union-attr]
-            except (KeyError, TypeError, ValueError) as error:
-                failures.update(dict.fromkeys(asked, f"its node's reply cannot be read: {error}"))
-                continue
-            failures.update(failed)
-            if not clients:
-                continue
-            positions = [position_of[client] for client in clients]
-            bytes_up[positions] = weights
-            seconds = max(seconds, took)
-            parts.append((positions, stack, metrics))
-        failures.update(dict.fromkeys(unheard, "no reply"))
-
-        order = np.argsort([position for positions, _, _ in parts for position in positions], kind="stable")
-        in_order = bool(np.all(order == np.arange(len(order))))
-
-        def stacked(arrays: list[np.ndarray]) -> np.ndarray:
-            joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-            return joined if in_order else joined[order]
-
+            node = reply.metadata.src_node_id
+            asked = waiting.pop(node, [])
+            if not asked:
+                log(WARNING, "a reply of node %d is ignored: nothing was asked, or it has replied before", node)
+            elif reply.has_error():
+                failures.update(dict.fromkeys(asked, one_line(describe_error(reply))))
+            else:
+                try:
+                    most = self._most_bytes(asked)
+                    read.append(read_reply(reply.content, asked, self.expected, server_round, most))
+                except ValueError as error:
+                    failures.update(dict.fromkeys(asked, one_line(f"its node's reply cannot be read: {error}")))
+        failures.update(dict.fromkeys((client for clients in waiting.values() for client in clients), "no reply"))
+        everyone = combine(read, self.expected)
+        positions = np.searchsorted(self.roster.client_ids, everyone.clients)
+        bytes_up = np.zeros(len(self.roster), dtype=np.int64)
+        bytes_up[positions] = everyone.bytes_per_client
         return Updates(
             server_round=server_round,
-            positions=stacked([np.array(positions) for positions, _, _ in parts]) if parts else np.array([], int),
-            arrays={name: stacked([stack[name] for _, stack, _ in parts]) for name in (parts[0][1] if parts else ())},
-            metrics={
-                name: stacked([np.array(metrics[name], dtype=float) for _, _, metrics in parts])
-                for name in (parts[0][2] if parts else ())
-            },
-            failures=failures,
+            positions=positions,
+            arrays=everyone.stack,
+            metrics=everyone.metrics,
+            failures={**failures, **everyone.failures},
             bytes_up=bytes_up,
             bytes_down=self._bytes_down.copy(),
-            client_seconds=seconds,
+            client_seconds=everyone.seconds,
+            startup_seconds=everyone.startup,
         )
+
+    def _most_bytes(self, clients: Sequence[int]) -> int:
+        """Bytes that clients' updates may have where the method does not say what they hold."""
+        positions = np.searchsorted(self.roster.client_ids, clients)
+        return int((4 * self._bytes_down[positions] + _SLACK).sum())

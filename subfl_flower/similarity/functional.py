@@ -76,8 +76,11 @@ def _layer_names(parameter_names: list[str]) -> list[str]:
 
 def cosine_similarity(embeddings: np.ndarray) -> np.ndarray:
     """Cosines [K, K] between the rows of `embeddings` [K, width]; a zero row is similar to nothing but itself."""
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    unit = embeddings / np.where(norms > 0, norms, 1.0)
-    similarity: np.ndarray = unit @ unit.T
+    # Scaled first, so that no square is too large or too small for its type.
+    largest = np.abs(embeddings).max(axis=1, initial=0, keepdims=True)
+    scaled = embeddings / np.where(largest > 0, largest, 1)
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    unit = scaled / np.where(norms > 0, norms, 1)
+    similarity: np.ndarray = np.clip(unit @ unit.T, -1, 1)
     np.fill_diagonal(similarity, 1.0)
     return similarity

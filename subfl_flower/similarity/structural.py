@@ -137,6 +137,8 @@ def check_structure(structure: Structure, client: str) -> None:
         raise ValueError(f"{client}: degrees must be at most reach - 1, because a node reaches its neighbours")
     if (structure.distances < reach - 1).any():
         raise ValueError(f"{client}: distances must be at least reach - 1, because every other node is a hop away")
+    if (structure.distances > reach.astype(np.float64) * (reach - 1) / 2).any():
+        raise ValueError(f"{client}: distances must be at most those along a path through all nodes that are reached")
 
 
 def structural_distances(structures: Sequence[Structure | None], weighted: bool = True) -> np.ndarray:

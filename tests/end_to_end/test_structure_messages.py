@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,18 +60,16 @@ def record_run(folder: Path) -> Recorded:
     """A run whose cache, and with it the clients' key, is in a folder of its own."""
     asked: list[Message] = []
     replies: list[Message] = []
-    send_and_receive = InlineGrid.send_and_receive
+    handle = InlineGrid._handle
 
-    def recording(self: InlineGrid, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        sent = list(messages)
-        received = list(send_and_receive(self, sent, timeout=timeout))
-        asked.extend(sent)
-        replies.extend(received)
-        return received
+    def recording(self: InlineGrid, message: Message) -> Message:
+        asked.append(message)
+        replies.append(handle(self, message))
+        return replies[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBFL_CACHE", str(folder / "cache"))
-        patch.setattr(InlineGrid, "send_and_receive", recording)
+        patch.setattr(InlineGrid, "_handle", recording)
         outcome = run_inline(folder / "run", *OVERRIDES)
         config, _ = composed_config(list(OVERRIDES))
     partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)

@@ -46,14 +46,16 @@ def client_app(failing: Sequence[int] = (), raising: Sequence[int] = (), silent:
         good = [row for row, client in enumerate(clients) if client not in failing]
         packed = pack({"w": 2 * received["w"][good]} if good else {})
         metrics: dict[str, Any] = {"test": [0.1 * clients[row] for row in good]} if good else {}
+        metrics["num_examples"] = [clients[row] - 9 for row in good]
         content = RecordDict({METRICS: MetricRecord(metrics)})
         packed.into(content)
         content[OUTCOME] = ConfigRecord(
             {
                 "clients": [clients[row] for row in good],
                 "failures": json.dumps({str(c): "it was tired" for c in clients if c in failing}),
-                "bytes": packed.bytes_per_client.tolist(),
+                "round": message.content.config_records[RUN]["round"],
                 "seconds": 0.5 * len(clients),
+                "startup": 0.25,
             }
         )
         return Message(content, reply_to=message)
@@ -84,7 +86,9 @@ def test_a_round_is_stacked_by_client_whatever_the_order_of_replies(reverse: boo
     np.testing.assert_array_equal(updates.arrays["w"], [[2.0 * p, 800.0] for p in range(5)])
     np.testing.assert_allclose(updates.metrics["test"], [1.0, 1.1, 1.2, 1.3, 1.4])
     assert updates.bytes_up.tolist() == updates.bytes_down.tolist() == [8] * 5
+    assert updates.metrics["num_examples"].tolist() == [1, 2, 3, 4, 5]
     assert updates.client_seconds == 1.0  # the longest, not the sum: nodes work at the same time
+    assert updates.startup_seconds == 0.25
     assert strategy.total == 2 * (0 + 1 + 2 + 3 + 4) + 5 * 800
 
 
@@ -156,7 +160,6 @@ def test_bytes_up_are_each_clients_own() -> None:
         mostly_zero = np.array([[1.0] * (c - 10) + [0.0] * (310 - c) for c in clients], dtype=np.float32)  # type: ignore
         packed = pack({"w": unpack(reply.content)["w"], "x": mostly_zero})
         packed.into(reply.content)
-        reply.content.config_records[OUTCOME]["bytes"] = packed.bytes_per_client.tolist()
         return reply
 
     updates = one_round(app, reverse=True).updates

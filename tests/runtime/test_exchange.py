@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 
@@ -64,16 +65,18 @@ def ask(
     tolerant: bool = False,
     decode: Callable[[Stack], list[int]] = numbers_of,
     lose: Sequence[int] = (),
+    change: Callable[[list[Message]], list[Message]] = list,
+    largest: Sequence[int] | None = None,
 ) -> tuple[list[list[int] | None], Exchange]:
-    """One phase; replies of the nodes `lose` do not arrive."""
+    """One phase; replies of the nodes `lose` do not arrive, and `change` has its way with the rest."""
     grid = InlineGrid(app, 3)
-    deliver = grid.send_and_receive
-    grid.send_and_receive = lambda messages: [  # type: ignore[method-assign]
-        reply for reply in deliver(messages) if reply.metadata.src_node_id not in lose
-    ]
-    exchange = Exchange(grid, ConfigRecord({"directory": "x"}), roster(nodes), tolerant)
+    pull = grid.pull_messages
+    grid.pull_messages = lambda ids: change(  # type: ignore[method-assign]
+        [reply for reply in pull(ids) if reply.metadata.src_node_id not in lose]
+    )
+    exchange = Exchange(grid, ConfigRecord({"directory": "x"}), roster(nodes), tolerant, timeout=0)
     with grid.active():
-        return exchange.ask("count", decode), exchange
+        return exchange.ask("count", decode, largest), exchange
 
 
 EVERYONES = [[], [11], [12, 13], [13, 14, 15], [14, 15, 16, 17]]
@@ -189,6 +192,10 @@ def unnamed(reply: Message) -> None:
     reply.content[ARRAYS] = ArrayRecord({name.replace("/", "-"): array for name, array in record.items()})
 
 
+def foreign(reply: Message) -> None:
+    reply.content.update(answer_record({11: answer(11), 14: answer(14), 13: answer(10)}, {}))
+
+
 def torn(reply: Message) -> None:
     array = reply.content.array_records[ARRAYS]["14/numbers"]
     array.data = array.data[:-3]
@@ -219,8 +226,7 @@ def reasons_are_a_list(reply: Message) -> None:
         without_clients,
         of_nobody,
         unnamed,
-        torn,
-        of_objects,
+        foreign,
         clients_are_a_number,
         reasons_are_no_json,
         reasons_are_a_list,
@@ -236,11 +242,37 @@ def test_a_reply_that_cannot_be_read_is_the_failure_of_its_nodes_clients(spoil: 
 
 
 def test_a_node_cannot_answer_for_the_clients_of_another() -> None:
-    def spoil(reply: Message) -> None:
-        reply.content.update(answer_record({11: answer(11), 14: answer(14), 13: answer(10)}, {12: "it is gone"}))
+    with pytest.raises(RunFailure, match=r"client 11 .*: it answers for client 13, which it was not asked for$"):
+        ask(client_app(spoil=foreign, spoilt=1))
 
-    answers, _ = ask(client_app(spoil=spoil, spoilt=1))
-    assert answers == EVERYONES
+
+@pytest.mark.parametrize("spoil", [torn, of_objects], ids=lambda spoil: spoil.__name__)
+def test_an_array_that_cannot_be_read_is_its_clients_failure_alone(spoil: Callable[[Message], None]) -> None:
+    with pytest.raises(RunFailure, match=r"^client 14 failed in query\.count: its answer cannot be used: an array "):
+        ask(client_app(spoil=spoil, spoilt=1))
+    answers, _ = ask(client_app(spoil=spoil, spoilt=1), tolerant=True)
+    assert answers == [*EVERYONES[:4], None]
+
+
+def test_an_answer_that_is_too_large_is_not_read() -> None:
+    # Client 13 sends 3 and 3 x 2 numbers: 12 and 48 bytes, each after a header of 128.
+    answers, _ = ask(client_app(), largest=[2**20, 2**20, 2**20, 12 + 48 + 256, 12 + 48 + 256], tolerant=True)
+    assert answers == [*EVERYONES[:4], None]
+    with pytest.raises(RunFailure, match=r"client 13 .*: it has 316 bytes, and may have 315$"):
+        ask(client_app(), largest=[2**20, 2**20, 2**20, 315, 2**20])
+
+
+def test_second_replies_and_those_of_nodes_that_were_not_asked_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    def again(replies: list[Message]) -> list[Message]:
+        of_node = {reply.metadata.src_node_id: reply for reply in replies}
+        stranger = copy.deepcopy(of_node[1])
+        stranger.metadata.__dict__["_src_node_id"] = 9
+        return [*replies, of_node[2], stranger]
+
+    with caplog.at_level("WARNING", logger="flwr"):
+        answers, exchange = ask(client_app(), change=again)
+    assert answers == EVERYONES and exchange.log[0]["bytes_up"] == 200
+    assert [record.args for record in caplog.records] == [(2,), (9,)]
 
 
 def test_a_client_that_its_node_says_nothing_of_has_failed() -> None:

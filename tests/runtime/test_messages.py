@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
+import struct
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +13,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfl_flower.runtime.messages import ARRAYS, LAYOUT, Stack, pack, read_array, unpack
+from subfl_flower.runtime.messages import (
+    ARRAYS,
+    LAYOUT,
+    ArraySpec,
+    Stack,
+    pack,
+    read_array,
+    to_array,
+    unpack,
+    unpack_counted,
+)
 
 SHAPES = st.lists(st.integers(0, 40), max_size=3).map(tuple)
 KINDS = st.sampled_from(["dense", "sparse", "empty rows", "zero", "mixed", "shared", "integers", "double", "nan"])
@@ -220,3 +234,190 @@ def test_packing_changes_nothing_and_keeps_the_given_arrays_apart() -> None:
     values[:] = -1
     np.testing.assert_array_equal(unpack(record)["w"], [[0, 1, 2, 3], [4, 5, 6, 7]])
     assert dataclasses.is_dataclass(pack({}))
+
+
+# What is expected ----------------------------------------------------------------------------------------------------
+
+
+def specs(stack: Stack) -> dict[str, ArraySpec]:
+    return {name: ArraySpec(values.shape[1:], str(values.dtype)) for name, values in stack.items()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(stacks())
+def test_bytes_are_counted_from_what_arrives_as_they_were_counted_when_packed(stack: Stack) -> None:
+    clients = len(next(iter(stack.values())))
+    found, counted = unpack_counted(content(stack), specs(stack), num_clients=clients)
+    assert counted.tolist() == pack(stack).bytes_per_client.tolist()
+    for name, values in stack.items():
+        np.testing.assert_array_equal(found[name], values, strict=True)
+
+
+def test_nothing_is_counted_as_nothing() -> None:
+    for clients in (0, 3):
+        record = RecordDict()
+        pack({}, clients).into(record)
+        stack, counted = unpack_counted(record, {}, num_clients=clients)
+        assert (stack, counted.tolist()) == ({}, [0] * clients)
+
+
+EXPECTED = {"w": ArraySpec((400,), "float32"), "b": ArraySpec((2,), "float32")}
+
+
+def test_what_is_expected_is_unpacked_and_what_is_not_needed_may_be_missing() -> None:
+    assert list(unpack(sparse_record(), EXPECTED, num_clients=3)) == ["w", "b"]
+    more = {**EXPECTED, "wanted": ArraySpec((7,), "uint8", needed=False)}
+    assert list(unpack(sparse_record(), more)) == ["w", "b"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "reason"),
+    [
+        ({"w": EXPECTED["w"]}, "it holds b, where only w belongs"),
+        ({}, "it holds b, w, where only nothing belongs"),
+        ({**EXPECTED, "c": ArraySpec((), "float32")}, "it lacks c"),
+        (
+            {**EXPECTED, "w": ArraySpec((20, 20), "float32")},
+            "its w is float32 [400] for a client, where float32 [20, 20] belongs",
+        ),
+        ({**EXPECTED, "b": ArraySpec((3,), "float32")}, "its b is float32 [2] for a client, where float32 [3] belongs"),
+        ({**EXPECTED, "b": ArraySpec((2,), "float64")}, "its b is float32 [2] for a client, where float64 [2] belongs"),
+    ],
+)
+def test_what_is_not_expected_is_refused(expected: dict[str, ArraySpec], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        unpack(sparse_record(), expected)
+
+
+def test_another_number_of_clients_is_refused() -> None:
+    with pytest.raises(ValueError, match="it holds 3 clients, not 2"):
+        unpack(sparse_record(), EXPECTED, num_clients=2)
+
+
+def test_arrays_that_the_layout_does_not_speak_of_are_refused() -> None:
+    record = sparse_record()
+    record.array_records[ARRAYS]["ballast"] = Array(np.zeros(10**5))
+    with pytest.raises(ValueError, match="it holds ballast, which its layout does not speak of"):
+        unpack(record, EXPECTED)
+
+
+def bomb(*shape: int, clients: int = 1, shared: bool = False) -> RecordDict:
+    """A message of some hundred bytes that claims an array of zeros of any size."""
+    lines = 1 if len(shape) == 1 else shape[0]
+    rows = 1 if shared else clients
+    arrays = {
+        "w.lines": Array(np.zeros((rows, (lines + 7) // 8), np.uint8)),
+        "w.bitmap": Array(np.zeros(0, np.uint8)),
+        "w.values": Array(np.zeros(0, np.float32)),
+    }
+    layout = {"clients": clients, "w.shape": [clients, *shape], "w.shared": shared, "w.sparse": [True] * rows}
+    return RecordDict({ARRAYS: ArrayRecord(arrays), LAYOUT: ConfigRecord(layout)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [bomb(10**12), bomb(2**18, 10**9), bomb(400, clients=1000), bomb(10**18, shared=True)],
+    ids=["wide", "many lines", "many clients", "shared"],
+)
+def test_a_small_message_that_claims_much_is_refused_before_memory_is_taken(record: RecordDict) -> None:
+    size = sum(len(array.data) for array in record.array_records[ARRAYS].values())
+    tracemalloc.start()
+    try:
+        for limits in ({"expected": {"w": EXPECTED["w"]}, "num_clients": 3}, {"largest": 10**6}):
+            with pytest.raises(ValueError, match=r"belongs|clients, not 3|would take \d+ bytes, and may take 1000000"):
+                unpack(record, **limits)  # type: ignore[arg-type]
+        assert tracemalloc.get_traced_memory()[1] < 4 * size + 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_number_of_clients_that_no_federation_has_is_refused() -> None:
+    record = RecordDict({ARRAYS: ArrayRecord(), LAYOUT: ConfigRecord({"clients": 10**15})})
+    with pytest.raises(ValueError, match="it holds 1000000000000000 clients, not up to a million"):
+        unpack_counted(record)
+
+
+# Bytes of arrays -----------------------------------------------------------------------------------------------------
+
+
+def npy(header: str | bytes, values: bytes = b"", version: bytes = b"\x01\x00") -> Array:
+    text = header if isinstance(header, bytes) else header.encode()
+    return Array(
+        "float32", (1,), "numpy.ndarray", b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text + values
+    )
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8"])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 4), (1, 1, 1, 1)], ids=str)
+def test_numbers_of_every_kind_and_shape_are_read(dtype: str, shape: tuple[int, ...]) -> None:
+    values = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+    for array in (Array(values), to_array(values)):
+        np.testing.assert_array_equal(read_array(array), values, strict=True)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }\n", bytes(4)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }\n", bytes(4)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", bytes(8)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1.0,), }\n", bytes(4)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }\n", bytes(4)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': 1, }\n", bytes(4)),
+        npy("{'descr': '<f4', 'fortran_order': True, 'shape': (1,), }\n", bytes(4)),
+        npy("{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }\n", bytes(4)),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", bytes(8)),
+        npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,), }\n", bytes(16)),
+        npy("{'descr': '|S4', 'fortran_order': False, 'shape': (1,), }\n", bytes(4)),
+        npy("{'descr': '|V4', 'fortran_order': False, 'shape': (1,), }\n", bytes(4)),
+        npy("{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }\n", bytes(8)),
+        npy("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (1,), }\n", bytes(8)),
+        npy("{'descr': '<f1', 'fortran_order': False, 'shape': (1,), }\n", bytes(1)),
+        npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }\n", bytes(4)),
+        npy("{'descr': ('<f4', (1000000000,)), 'fortran_order': False, 'shape': (), }\n", bytes(4)),
+        npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 0), }}\n"),
+        npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**17}, {10**17}, 0), }}\n"),
+        npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'1, ' * 70}), }}\n", bytes(4)),
+        npy("{" * 900),
+        npy("-" * 1000 + "1"),
+        npy("(" * 1000),
+        npy("[" * 60000),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1L,), }\n", bytes(4)),
+        npy("  {\n 1"),
+        npy(b"\xff\xfe\x00"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", bytes(4), version=b"\x03\x00"),
+        npy(""),
+        Array("float32", (1,), "numpy.ndarray", b""),
+        Array("float32", (1,), "numpy.ndarray", b"\x93NUMPY"),
+        Array("float32", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00\xff"),
+    ],
+    ids=lambda array: repr(array.data[10:70]),
+)
+def test_bytes_that_are_no_array_of_numbers_are_refused(array: Array) -> None:
+    with pytest.raises(ValueError):
+        read_array(array)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.builds(
+        npy,
+        st.one_of(
+            st.binary(max_size=80),
+            st.builds(
+                "{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}{}\n".format,
+                st.sampled_from(["'<f4'", "'|O'", "'<i8'", "[('a','<f4')]", "'<f4,<i4'", "None", "'('", "'|b1'"]),
+                st.sampled_from(["False", "True", "0", "{}"]),
+                st.sampled_from(["(1,)", "()", "(-1,)", "(2, -2)", "(99999999999,)", "(0, 9)", "[1]", "(1,,)", "(1"]),
+                st.text(" ", max_size=20),
+            ),
+        ),
+        st.binary(max_size=16),
+    )
+)
+def test_whatever_the_bytes_there_is_an_array_of_their_size_or_a_value_error(array: Array) -> None:
+    try:
+        values = read_array(array)
+    except ValueError:
+        return
+    assert values.dtype.kind in "biuf" and array.data.endswith(values.tobytes())

@@ -48,6 +48,18 @@ def test_cosines_by_hand() -> None:
     np.testing.assert_allclose(cosine_similarity(rows), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-43, 1e-30, 1e-23, 1.0, 1e12, 1e30])
+def test_cosines_of_rows_whose_squares_no_float_holds(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.vstack([rng.standard_normal((2, 2000)), scale * rng.standard_normal((2, 2000))]).astype(np.float32)
+    rows[3] = rows[2] * 2
+    exact = rows.astype(np.float64)  # tiny numbers have been rounded
+    expected = exact @ exact.T / np.outer(np.linalg.norm(exact, axis=1), np.linalg.norm(exact, axis=1))
+    similarity = cosine_similarity(rows)
+    np.testing.assert_allclose(similarity, expected, atol=1e-5)
+    assert (np.abs(similarity) <= 1).all()
+
+
 def test_a_block_model_with_certain_edges_is_known_edge_by_edge() -> None:
     edges = stochastic_block_model(2, 3, 1.0, 0.0, np.random.default_rng(0))
     expected = {(a, b) for block in ([0, 1, 2], [3, 4, 5]) for a in block for b in block if a != b}

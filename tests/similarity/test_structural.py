@@ -220,6 +220,8 @@ def good() -> Structure:
         ("reach", np.array([1, 0, 1]), "reach must be at least 1"),
         ("distances", np.array([0, 0, 2]), "distances must be at least reach - 1"),
         ("degrees", np.array([1, 1, 9]), "degrees must be at most reach - 1"),
+        ("distances", np.array([5, 7, 5]), "distances must be at most those along a path"),  # 1 + 2 + 3
+        ("distances", np.array([5, 2**62, 5]), "distances must be at most those along a path"),
     ],
 )
 def test_a_structure_that_no_subgraph_has_is_refused(name: str, value: np.ndarray, sentence: str) -> None:

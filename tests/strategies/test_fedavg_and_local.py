@@ -25,6 +25,12 @@ def test_fedavg_uniform_counts_every_client_the_same() -> None:
     np.testing.assert_allclose(strategy.instructions(2, [1])["w"], [[[6, 2]]])
 
 
+def test_fedavg_counts_all_the_same_where_nobody_has_an_example() -> None:
+    strategy = FedAvg(FedAvg.Settings(), toy_roster(0, 0, 8), INITIAL)
+    strategy.aggregate(replies([0, 1], 3, w=[[[4, 0]], [[8, 4]]], b=[[-1], [3]]))
+    np.testing.assert_allclose(strategy.instructions(2, [2])["w"], [[[6, 2]]])
+
+
 @pytest.mark.parametrize(("present", "average"), [([0, 2], 5.0), ([1], 3.0)])
 def test_fedavg_averages_those_who_took_part_and_sends_it_to_all(present: list[int], average: float) -> None:
     strategy = FedAvg(FedAvg.Settings(), toy_roster(10, 20, 30), INITIAL)

@@ -143,6 +143,15 @@ def test_a_row_that_a_client_wants_but_does_not_send_goes_to_it() -> None:
     np.testing.assert_allclose(strategy.instructions(2, [0, 1])["conv1.weight"], expected, rtol=1e-6)
 
 
+def test_to_want_a_feature_many_times_is_to_want_it() -> None:
+    arrays = {"conv1__weight": [[[2, 3], [0, 0]], [[0, 0], [4, 6]]], "functional_embedding": [[1, 0], [0, 1]], **ZEROS}
+    for wanted in (1, 255):
+        strategy = fedpub(1, 1, tau=0)
+        strategy.aggregate(sent([0, 1], 2, wanted_features=[[0, wanted], [0, 0]], **arrays))
+        expected = [[[2, 3], [4, 6]], [[0, 0], [4, 6]]]
+        np.testing.assert_allclose(strategy.instructions(2, [0, 1])["conv1.weight"], expected, rtol=1e-6)
+
+
 def test_a_bias_that_is_zero_is_a_value_and_not_pruned() -> None:
     # Masks act on weight matrices alone; the bias of a unit that never fired is exactly zero and counts as zero.
     strategy = fedpub(10, 30, similarity="none", missing="owners")

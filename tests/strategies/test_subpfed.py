@@ -61,7 +61,7 @@ class Answers:
         self.stacks = stacks
         self.asked: list[str] = []
 
-    def ask(self, action: str, decode: Callable[[Stack], Any]) -> list[Any]:
+    def ask(self, action: str, decode: Callable[[Stack], Any], largest: Sequence[int]) -> list[Any]:
         self.asked.append(action)
         return [None if stack is None else decode(stack) for stack in self.stacks]
 
@@ -250,6 +250,12 @@ def malformed(**changes: Any) -> Stack:
         ({"tokens": np.zeros((3, 16), np.uint8)}, "it: a node token comes twice"),
         ({"reach": np.array([4, 0, 4])}, "it: reach must be at least 1"),
         ({"distances": np.array([5, 1, 5])}, "it: distances must be at least reach - 1"),
+        ({"distances": np.array([5, 10**9, 5])}, "it: distances must be at most those along a path"),
+        (
+            {"reach": np.array([4, 301, 4]), "distances": np.array([5, 300, 5])},
+            "a node reaches 301 nodes,",
+        ),
+        ({"tokens": np.zeros((10**5, 16), np.uint8)}, r"it has \d+ bytes, and may have 10096"),
     ],
 )
 def test_an_answer_that_makes_no_sense_is_that_clients_failure(
