@@ -58,6 +58,10 @@ class OracleClient(SubgraphClient):
         """The central model at each hosted client's best validation round."""
         return self._models_in(self._best_of_hosted())
 
+    def best_validation(self) -> dict[int, float]:
+        """The validation figure of each hosted client's best model."""
+        return self._validation_in(self._best_of_hosted())
+
     def _best_of_hosted(self) -> CohortState:
         return self.store.open(self.hosted.client_ids, self._best_shapes)
 

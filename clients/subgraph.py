@@ -287,6 +287,18 @@ class SubgraphClient(CohortClient):
         """Each client's model at its best validation round, as used outside training, by client id."""
         return self._models_in(self.store.open(self.cohort.client_ids, self._state_shapes))
 
+    def best_validation(self) -> dict[int, float]:
+        """The validation figure of each client's best model, by client id."""
+        return self._validation_in(self.store.open(self.cohort.client_ids, self._state_shapes))
+
+    def _validation_in(self, state: CohortState) -> dict[int, float]:
+        # A figure is stored plus one.
+        return {
+            client_id: float(state["best_validation"][position]) - 1.0
+            for position, client_id in enumerate(state.client_ids)
+            if float(state["best_validation"][position]) > 0
+        }
+
     def _models_in(self, state: CohortState) -> dict[int, dict[str, np.ndarray]]:
         return {
             client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.shapes}

@@ -1,25 +1,39 @@
 """The `subfl` command: one run or a Hydra multirun, and the commands around runs.
 
-``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl report RUN...`` reads what was
-left; ``subfl launch ...`` runs the same app through ``flwr run`` on a SuperLink of its own.
+``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` goes on with a run
+that was broken off; ``subfl report RUN...`` reads what was left; ``subfl launch ...`` runs the same app through ``flwr
+run`` on a SuperLink of its own; ``subfl partition``, ``subfl deploy`` and ``subfl predict`` are for real machines.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from subfl_flower.composition import config_directory, readable_errors, validated
+from subfl_flower.composition import composed_job, config_directory, readable_errors, validated
+from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError
+
+_COMMANDS = {
+    "report": "subfl_flower.evaluation.report",
+    "analyse": "subfl_flower.analysis.analyse",
+    "launch": "subfl_flower.launch",
+    "partition": "subfl_flower.commands.partition",
+    "predict": "subfl_flower.commands.predict",
+    "deploy": "subfl_flower.deploy",
+}
+"""Modules whose `main` takes a command's arguments and gives its exit code; imported when asked for."""
 
 _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 
@@ -45,19 +59,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
-    if command == "report":
-        from subfl_flower.evaluation.report import main as report
-
-        return report(arguments[1:])
-    if command == "analyse":
-        from subfl_flower.analysis.analyse import main as analyse
-
-        return analyse(arguments[1:])
-    if command == "launch":
-        from subfl_flower.launch import main as launch
-
-        return launch(arguments[1:])
+    if command in _COMMANDS:
+        run: Callable[[list[str]], int] = importlib.import_module(_COMMANDS[command]).main
+        return run(arguments[1:])
+    if any(argument.startswith("resume=") for argument in arguments):
+        return _resume(arguments)
     return _train(arguments)
+
+
+def _resume(overrides: list[str]) -> int:
+    """Go on with a run that was broken off."""
+    from subfl_flower.simulation import simulate
+
+    _calm()
+    try:
+        job = composed_job(overrides)
+        summary = simulate(job.config, job.directory.absolute(), resume=True)
+    except SubflError as error:
+        print(f"subfl: {error}", file=sys.stderr)
+        return _FAILED if isinstance(error, RunFailure) else _BAD_INPUT
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    _print_result(job.config, summary, job.directory)
+    return _INTERRUPTED if summary["status"] == "interrupted" else _OK
 
 
 def _train(arguments: list[str]) -> int:
@@ -84,12 +108,10 @@ def _train(arguments: list[str]) -> int:
                 if sweeping:
                     raise KeyboardInterrupt
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # Flower's database library announces its plugins
-    warnings.filterwarnings("ignore", category=DeprecationWarning)  # of libraries among themselves
+    _calm()
     # Hydra prints its own stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["subfl", *arguments]
-    sys.path.append(str(Path.cwd()))  # a method's YAML or override may name classes of the user's own
     try:
         with readable_errors():
             hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
@@ -112,6 +134,20 @@ def _train(arguments: list[str]) -> int:
     return _INTERRUPTED if jobs.interrupted else _OK
 
 
+def _calm() -> None:
+    """Keep libraries from talking, and let a method's YAML or override name classes of the user's own."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Flower's database library announces its plugins
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # of libraries among themselves
+    sys.path.append(str(Path.cwd()))
+
+
+def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -> None:
+    test = summary.get("test_at_best_validation")
+    result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
+    print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
+    print(f"run directory: {directory}", flush=True)
+
+
 def _run_job(composed: DictConfig) -> str:
     """Train one configuration in the runtime that it names; the run's status."""
     config = validated(composed)
@@ -120,11 +156,8 @@ def _run_job(composed: DictConfig) -> str:
     from subfl_flower.simulation import simulate
 
     summary = simulate(config, directory)
-    test = summary.get("test_at_best_validation")
-    if HydraConfig.get().mode == RunMode.RUN or test is not None:
-        result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
-        print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
-        print(f"run directory: {directory}", flush=True)
+    if HydraConfig.get().mode == RunMode.RUN or summary.get("test_at_best_validation") is not None:
+        _print_result(config, summary, directory)
     return str(summary["status"])
 
 

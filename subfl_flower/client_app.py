@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -13,7 +14,6 @@ from subfl_flower.runtime.exchange import answer_record
 from subfl_flower.runtime.messages import Stack, pack, unpack
 from subfl_flower.runtime.node import open_node
 from subfl_flower.runtime.roster import ROSTER
-from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.strategy import ANNOUNCED, METRICS, OUTCOME, RUN
 
 app = ClientApp()
@@ -24,14 +24,13 @@ def roster(message: Message, context: Context) -> Message:
     """Which clients this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
     graphs = node.cohort.graphs
+    _came_up()
     answer: dict[str, Any] = {
         "clients": node.client_ids,
         "num_examples": [float(count) for count in node.cohort.num_examples],
         "num_nodes": [float(graph.num_nodes) for graph in graphs],
         "num_edges": [float(graph.edge_index.shape[1]) for graph in graphs],
-        "num_features": node.partition.num_features,
-        "num_classes": node.partition.num_classes,
-        "overlapping": node.partition.overlapping,
+        **node.about,
     }
     return Message(RecordDict({ROSTER: ConfigRecord(answer)}), reply_to=message)
 
@@ -39,10 +38,10 @@ def roster(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One round of local training of the clients that the message names."""
-    start = time.perf_counter()
+    startup, start = _came_up(), time.perf_counter()
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_node(run, context)
-    client = node.client(context)
+    client = node.client(run, context)
     received = unpack(message.content)
     instructions: dict[str, Any] = {
         "clients": run["clients"],
@@ -60,8 +59,9 @@ def train(message: Message, context: Context) -> Message:
         {
             "clients": trained,
             "failures": failures,
-            "bytes": packed.bytes_per_client.tolist(),
+            "round": run["round"],
             "seconds": time.perf_counter() - start,
+            "startup": startup,
         }
     )
     return Message(content, reply_to=message)
@@ -76,7 +76,7 @@ def structure(message: Message, context: Context) -> Message:
 def _answer(action: str, message: Message, context: Context) -> Message:
     """One phase outside of rounds; a client that cannot answer does not keep the others from it."""
     run = message.content.config_records[RUN]
-    client = open_node(run, context).client(context)
+    client = open_node(run, context).client(run, context)
     answers: dict[int, Stack] = {}
     failures: dict[int, str] = {}
     for client_id in [int(value) for value in run["clients"]]:  # type: ignore[union-attr]
@@ -89,13 +89,19 @@ def _answer(action: str, message: Message, context: Context) -> Message:
 
 @app.query("export")
 def export(message: Message, context: Context) -> Message:
-    """Write each client's best model into the run directory."""
+    """Write each client's best model where it belongs."""
     run = message.content.config_records[RUN]
-    node = open_node(run, context)
-    directory = RunDirectory(node.directory)
-    model = node.config.model
-    about = {"model": model.name, "layers": str(model.layers), "hidden": str(model.hidden)}
-    about["task"] = node.config.task.name
-    for client_id, tensors in node.client(context).best_models().items():
-        directory.write_client_model(client_id, tensors, {**about, "dataset": node.config.dataset.name})
+    open_node(run, context).export(run, context)
     return Message(RecordDict(), reply_to=message)
+
+
+_is_up = False
+
+
+def _came_up() -> float:
+    """Seconds from the start of this process to its first message; 0 for later ones."""
+    global _is_up
+    if _is_up:
+        return 0.0
+    _is_up = True
+    return max(0.0, time.time() - psutil.Process().create_time())

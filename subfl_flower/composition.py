@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from subfl_flower.config import Config, validate
 from subfl_flower.errors import SubflError
+from subfl_flower.runtime.run_directory import RunDirectory
 
 
 def config_directory() -> Path:
@@ -40,6 +42,62 @@ def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)
         run_directory = Path(composed.hydra.run.dir)
     return validated(composed), run_directory
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command line asks for.
+
+    Attributes:
+        config: of the run.
+        directory: the run directory.
+        resume: whether to go on with the run in `directory` instead of starting one.
+    """
+
+    config: Config
+    directory: Path
+    resume: bool = False
+
+
+def composed_job(overrides: Sequence[str], default_runtime: str | None = None) -> Job:
+    """The run that overrides ask for: a new one, or with ``resume=RUN`` one that is to go on.
+
+    Args:
+        overrides: Hydra's; beside ``resume=RUN`` only those of `_MAY_CHANGE`.
+        default_runtime: the runtime where the overrides name none.
+
+    Raises:
+        SubflError: see `composed_config`; or there is no such run, or a setting is given that would change it.
+    """
+    resumed = [override.partition("=")[2] for override in overrides if override.startswith("resume=")]
+    if not resumed:
+        runtime = [] if default_runtime is None else [f"runtime={default_runtime}"]
+        return Job(*composed_config([*runtime, *overrides]))
+    directory = Path(resumed[-1]).expanduser()
+    changes = [override for override in overrides if not override.startswith("resume=")]
+    return Job(_resumed_config(directory, changes), directory, resume=True)
+
+
+_MAY_CHANGE = (
+    *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger.", "record."),
+    *("data.root", "data.cache"),
+)
+
+
+def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
+    """A run's own configuration, with changes that leave its numbers alone."""
+    if not RunDirectory.is_run(directory):
+        raise SubflError(f"resume={directory}: there is no run in this folder")
+    for change in changes:
+        if not change.startswith(_MAY_CHANGE):
+            raise SubflError(
+                f"{change}: a resumed run keeps its settings; only {', '.join(_MAY_CHANGE)} may be given anew"
+            )
+    with readable_errors():
+        stored = OmegaConf.create(RunDirectory(directory).config())
+        OmegaConf.set_struct(stored, True)
+        stored.merge_with_dotlist(list(changes))
+        return validated(stored)
 
 
 def validated(composed: DictConfig) -> Config:

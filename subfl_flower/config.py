@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,12 +47,16 @@ class Data(Section):
 class Federation(Section):
     """How long a federation trains: `rounds` of `local_epochs` full passes over each client's training examples.
 
-    `fraction` of the clients, drawn anew, take part in a round.
+    `fraction` of the clients, drawn anew, take part in a round. A round waits `round_timeout` seconds for replies, null
+    without end; who is late is left out of it. Fewer than `min_clients` replies end the run; with null the run starts
+    with all clients only, and goes on as long as one of them replies.
     """
 
     rounds: int = Field(ge=1)
     local_epochs: int = Field(ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
+    round_timeout: float | None = Field(default=None, gt=0)
+    min_clients: int | None = Field(default=None, ge=1)
 
 
 class Method(BaseModel):
@@ -73,18 +77,20 @@ class Method(BaseModel):
 class Runtime(Section):
     """Where clients run and how a cohort is worked.
 
-    `chunk` is the number of clients worked at once inside a cohort and `nodes` the number of nodes that the clients are
-    spread over; neither changes results. `threads` is PyTorch's intra-operator thread count per process.
+    `chunk` is the number of clients worked at once inside a cohort; it does not change results. `threads` is PyTorch's
+    intra-operator thread count per process.
     """
 
-    nodes: int | Literal["auto"] = "auto"
+    poll_seconds: ClassVar[float] = 0.005
+    """Seconds between two looks for nodes' replies."""
+
     chunk: int | Literal["auto", "all"] = "auto"
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
     on_client_failure: Literal["stop", "continue"] = "stop"
     node_timeout: float = Field(default=60.0, gt=0)
 
-    @pydantic.field_validator("nodes", "chunk", "threads")
+    @pydantic.field_validator("chunk", "threads", "nodes", check_fields=False)
     @classmethod
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
@@ -92,13 +98,19 @@ class Runtime(Section):
         return value
 
 
-class Inline(Runtime):
+class Simulation(Runtime):
+    """Clients whose data are all at hand. They are spread over `nodes` nodes, which does not change results."""
+
+    nodes: int | Literal["auto"] = "auto"
+
+
+class Inline(Simulation):
     """All in one process, without Ray and without ports."""
 
     name: Literal["inline"]
 
 
-class Ray(Runtime):
+class Ray(Simulation):
     """Flower's simulation engine: one actor for every `num_cpus` cores and `num_gpus` GPUs that Ray finds.
 
     `address` joins an existing Ray cluster (``auto`` or ``ray://host:port``); null starts one on this machine.
@@ -111,11 +123,26 @@ class Ray(Runtime):
     address: str | None = None
 
 
+class Deploy(Runtime):
+    """SuperNodes on machines of their own, each with its clients' data; the server has none."""
+
+    poll_seconds: ClassVar[float] = 0.25
+
+    name: Literal["deploy"]
+    on_client_failure: Literal["stop", "continue"] = "continue"
+    node_timeout: float = Field(default=300.0, gt=0)
+
+
 class Record(Section):
-    """What a run writes beside its metrics: the mixing matrix every `mixing_every` rounds, the clients' models."""
+    """What a run writes beside its metrics.
+
+    The mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds all that is
+    needed to resume; 0 for never, ``auto`` for every round of a deployment and never else.
+    """
 
     mixing_every: int = Field(ge=1)
     client_models: bool
+    checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
 class Config(Section):
@@ -130,9 +157,16 @@ class Config(Section):
     optimizer: OptimizerSettings
     federation: Federation
     method: Method
-    runtime: Annotated[Inline | Ray, Field(discriminator="name")]
+    runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: LoggerSettings
     record: Record
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Rounds between two checkpoints; 0 for never."""
+        if self.record.checkpoint_every == "auto":
+            return 1 if isinstance(self.runtime, Deploy) else 0
+        return self.record.checkpoint_every
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values, the form that is written, hashed and sent."""

@@ -6,9 +6,10 @@ import shlex
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.http_grid import HttpGrid
 
-from subfl_flower.composition import composed_config
-from subfl_flower.config import Inline
+from subfl_flower.composition import composed_job
+from subfl_flower.config import Deploy, Inline
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
 
@@ -17,13 +18,21 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run under ``flwr run . --run-config 'overrides="method=fedpub dataset=cora"'``."""
+    """Run under ``flwr run . --run-config 'overrides="method=fedpub dataset=cora"'``.
+
+    Over the network the runtime is ``deploy``, in Flower's simulation engine it is ``ray``.
+    """
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
-    config, directory = composed_config(["runtime=ray", *overrides])
-    if isinstance(config.runtime, Inline):
-        raise SubflError("runtime=inline: under `flwr run` Flower chooses the runtime; leave it out")
-    if hasattr(grid, "pull_interval"):
-        grid.pull_interval = 0.01
+    networked = isinstance(grid, HttpGrid)
+    job = composed_job(overrides, "deploy" if networked else "ray")
+    if isinstance(job.config.runtime, Deploy) != networked or isinstance(job.config.runtime, Inline):
+        raise SubflError(
+            f"runtime={job.config.runtime.name}: this SuperLink's runtime is "
+            f"{'deploy' if networked else 'ray'}; leave it out"
+        )
+    directory = job.directory.absolute()
+    # Said first, too: who wants to resume a run that was killed must know where it is.
+    print(f"run directory: {directory}", flush=True)
     with stop_on_interrupt() as stop:
-        run_federation(grid, config, directory.absolute(), stop, lines=True)
-    print(f"run directory: {directory.absolute()}", flush=True)
+        run_federation(grid, job.config, directory, stop, lines=True, resume=job.resume)
+    print(f"run directory: {directory}", flush=True)

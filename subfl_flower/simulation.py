@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from threadpoolctl import threadpool_limits
 
-from subfl_flower.config import Config, Inline, Ray
+from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
 from subfl_flower.runtime.inline_grid import InlineGrid
@@ -23,29 +23,35 @@ from subfl_flower.runtime.node import compute_device, forget_nodes
 from subfl_flower.runtime.prompt_delivery import deliver_promptly
 
 
-def simulate(config: Config, directory: Path) -> dict[str, Any]:
-    """Train in the runtime that the configuration names; returns the run's summary."""
+def simulate(config: Config, directory: Path, resume: bool = False) -> dict[str, Any]:
+    """Train in the runtime that the configuration names, or go on with the run in `directory`; the run's summary."""
+    if isinstance(config.runtime, Deploy):
+        raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
     with stop_on_interrupt() as stop:
+
+        def run(grid: Grid) -> dict[str, Any]:
+            return run_federation(grid, config, directory, stop, resume=resume)
+
         if isinstance(config.runtime, Inline):
-            return _simulate_inline(config, config.runtime, directory, stop)
-        return _simulate_with_ray(config, config.runtime, directory, stop)
+            return _simulate_inline(config.runtime, run)
+        return _simulate_with_ray(config.runtime, run)
 
 
-def _simulate_inline(config: Config, runtime: Inline, directory: Path, stop: threading.Event) -> dict[str, Any]:
+def _simulate_inline(runtime: Inline, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
     from subfl_flower.client_app import app
 
-    compute_device(config.runtime.device)
+    compute_device(runtime.device)
     threads = torch.get_num_threads()
     num_nodes = 1 if runtime.nodes == "auto" else runtime.nodes
     try:
         with InlineGrid(app, num_nodes).active() as grid:
-            return run_federation(grid, config, directory, stop)
+            return run(grid)
     finally:
         forget_nodes()
         torch.set_num_threads(threads)
 
 
-def _simulate_with_ray(config: Config, runtime: Ray, directory: Path, stop: threading.Event) -> dict[str, Any]:
+def _simulate_with_ray(runtime: Ray, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
     from subfl_flower.client_app import app as client_app
 
     summaries: list[dict[str, Any]] = []
@@ -53,9 +59,8 @@ def _simulate_with_ray(config: Config, runtime: Ray, directory: Path, stop: thre
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        grid.pull_interval = 0.005  # type: ignore[attr-defined]
         deliver_promptly(grid)
-        summaries.append(run_federation(grid, config, directory, stop))
+        summaries.append(run(grid))
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's native threads print to this terminal, for instance that their metrics have no receiver.

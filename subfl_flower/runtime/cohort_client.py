@@ -88,3 +88,7 @@ class CohortClient(NumPyClient, ABC):
     @abstractmethod
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """Each client's model at its best validation round, by client id."""
+
+    def best_validation(self) -> dict[int, float]:
+        """The validation figures that `best_models` were chosen by, by client id; none where none is known."""
+        return {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from logging import WARNING
@@ -21,17 +22,20 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from subfl_flower.config import Config, load_class, settings_of
-from subfl_flower.data.prepared import prepare
-from subfl_flower.errors import RunFailure
+from subfl_flower.config import Config, Deploy, load_class, settings_of
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.runtime.checkpoint import Checkpoint
+from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.loggers import build_loggers
+from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
-from subfl_flower.runtime.roster import Roster, collect_roster, describe_error
+from subfl_flower.runtime.roster import Roster, describe_error
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
 
@@ -40,7 +44,7 @@ _PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis", "networ
 
 
 def run_federation(
-    grid: Grid, config: Config, directory: Path, stop: threading.Event, lines: bool = False
+    grid: Grid, config: Config, directory: Path, stop: threading.Event, *, lines: bool = False, resume: bool = False
 ) -> dict[str, Any]:
     """Train, and leave a run directory.
 
@@ -50,6 +54,7 @@ def run_federation(
         directory: where to write; made if need be.
         stop: set it to end the run after the current round; what is finished is kept.
         lines: print progress lines where there is no terminal.
+        resume: go on with the run in `directory` after its checkpoint.
 
     Returns:
         The summary.
@@ -59,47 +64,41 @@ def run_federation(
             ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
     """
     keep_freed_memory()
-    partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
+    num_clients = None if isinstance(config.runtime, Deploy) else prepare_data(config).num_clients
     loggers = build_loggers(config.logger)
-    records = RunDirectory.create(directory)
+    if resume:
+        checkpoint = Checkpoint.read(RunDirectory(directory).checkpoint_folder)
+        if checkpoint.server_round >= config.federation.rounds:
+            raise SubflError(
+                f"{directory} has finished its {checkpoint.server_round} rounds; federation.rounds=... lets it go on"
+            )
+        records = RunDirectory.reopen(directory, checkpoint.server_round)
+        shutil.rmtree(directory / "state", ignore_errors=True)  # of a process that was killed
+    else:
+        checkpoint = None
+        records = RunDirectory.create(directory)
     records.write_config(config.plain())
-    started = time.time()
-    run = ConfigRecord({"config": json.dumps(config.plain()), "directory": str(directory.absolute())})
-    rounds: list[dict[str, Any]] = []
-    exchanges: list[dict[str, Any]] = []
+    run = _Run(grid, config, records, checkpoint, num_clients)
     status = "failed"
     try:
         for logger in loggers:
             logger.start(config.plain(), records)
-        roster = collect_roster(grid, run, partition.num_clients, config.runtime.node_timeout)
-        strategy = _strategy(config, roster)
-        exchange = Exchange(grid, run, roster, config.runtime.on_client_failure == "continue")
-        exchanges = exchange.log
-        strategy.set_up(exchange)
-        title = f"{config.method.name} on {config.dataset.name}"
-        with RunProgress(title, config.federation.rounds, lines) as progress:
-            for record, mixing in _rounds(grid, strategy, config, run):
-                records.append_round(record)
-                if mixing is not None:
-                    records.add_mixing(record["round"], mixing)
-                rounds.append(record)
+        strategy = run.begin()
+        with RunProgress(f"{config.method.name} on {config.dataset.name}", config.federation.rounds, lines) as progress:
+            for record in run.rounds(strategy):
                 for logger in loggers:
                     logger.log_round(record)
                 progress.advance(record)
                 if stop.is_set():
                     break
         if config.record.client_models:
-            _export(grid, roster, run)
-        status = "interrupted" if len(rounds) < config.federation.rounds else "completed"
+            run.export()
+        status = "interrupted" if len(run.finished) < config.federation.rounds else "completed"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        summary = {"status": status, **_about(config, partition.num_clients), **summarise(rounds)}
-        summary["seconds"] = time.time() - started
-        summary["exchanges"] = exchanges
-        for direction in ("bytes_up", "bytes_down"):
-            summary[direction] += sum(phase[direction] for phase in exchanges)
+        summary = {"status": status, **run.summary()}
         records.write_summary(summary)
         for logger in loggers:
             logger.finish(summary)
@@ -107,41 +106,182 @@ def run_federation(
     return summary
 
 
-def _strategy(config: Config, roster: Roster) -> CohortStrategy:
-    family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
-    model = StackedGCN(config.model, roster.num_features, config.task.num_outputs(roster.num_classes))
-    strategy: CohortStrategy = family(settings_of(family, config.method), roster, model.initial_of(config.seed))
-    strategy.participation = Participation(config.federation.fraction, config.seed)
-    return strategy
+class _Run:
+    """One run: its nodes, its rounds, what it has recorded so far.
 
+    Args:
+        grid: the connection to the nodes.
+        config: of the run.
+        records: where it is recorded.
+        checkpoint: where it goes on; None at its start.
+        num_clients: where the server knows it.
 
-def _rounds(
-    grid: Grid, strategy: CohortStrategy, config: Config, run: ConfigRecord
-) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-    """Train round after round; each round's record, and its mixing matrix where one is to be kept."""
-    empty = ArrayRecord()
-    latest = _LatestMetrics(config.task.metric, len(strategy.roster))
-    for server_round in range(1, config.federation.rounds + 1):
+    Attributes:
+        finished: the records of the finished rounds.
+    """
+
+    def __init__(
+        self, grid: Grid, config: Config, records: RunDirectory, checkpoint: Checkpoint | None, num_clients: int | None
+    ) -> None:
+        self._grid, self._config, self._records, self._checkpoint = grid, config, records, checkpoint
+        self.finished: list[dict[str, Any]] = records.rounds() if checkpoint else []
+        self._exchanges: list[dict[str, Any]] = []
+        self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
+        self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
+        deployed = isinstance(config.runtime, Deploy)
+        # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
+        folder = "" if deployed else str(records.path.absolute())
+        self._record = ConfigRecord({"config": json.dumps(config.plain()), "id": self.run_id, "directory": folder})
+        self._membership = Membership(
+            grid,
+            self._record,
+            config.dataset.name,
+            tolerant=config.runtime.on_client_failure == "continue" and deployed,
+            patience=config.runtime.node_timeout,
+            num_clients=num_clients,
+            min_clients=config.federation.min_clients,
+            known=checkpoint.roster if checkpoint else None,
+        )
+        self._roster: Roster | None = None
+
+    def begin(self) -> CohortStrategy:
+        """Wait for the nodes, and bring the strategy to where the rounds begin."""
+        config = self._config
+        self._roster = roster = self._membership.gather()
+        family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
+        model = StackedGCN(config.model, roster.num_features, config.task.num_outputs(roster.num_classes))
+        strategy: CohortStrategy = family(settings_of(family, config.method), roster, model.initial_of(config.seed))
+        strategy.participation = Participation(config.federation.fraction, config.seed)
+        strategy.timeout = config.federation.round_timeout
+        if self._checkpoint is None:
+            exchange = Exchange(
+                self._grid,
+                self._record,
+                roster,
+                config.runtime.on_client_failure == "continue",
+                config.federation.round_timeout,
+                config.runtime.poll_seconds,
+            )
+            self._exchanges = exchange.log
+            strategy.set_up(exchange)
+            if config.checkpoint_every:
+                self._write_checkpoint(strategy, 0)
+        else:
+            self._exchanges = self._checkpoint.exchanges
+            strategy.load_state(self._checkpoint.strategy)
+        return strategy
+
+    def rounds(self, strategy: CohortStrategy) -> Iterator[dict[str, Any]]:
+        """Train round after round; each round's record, once all that it leaves is written."""
+        config, every = self._config, self._config.checkpoint_every
+        latest = _LatestMetrics(config.task.metric, strategy.roster)
+        for record in self.finished:
+            latest.recall(record)
+        last_checkpoint = len(self.finished)
+        for server_round in range(len(self.finished) + 1, config.federation.rounds + 1):
+            strategy.roster = self._roster = self._membership.refresh()
+            due = bool(every) and (server_round % every == 0 or server_round == config.federation.rounds)
+            # Who is absent from the round of a checkpoint must have kept the state of an earlier one.
+            keep = due or (bool(every) and config.federation.fraction < 1)
+            about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
+            updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
+            record = _record(updates, strategy.roster, seconds, latest)
+            self._records.append_round(record)
+            self.finished.append(record)
+            if strategy.mixing is not None and (
+                server_round % config.record.mixing_every == 0 or server_round == config.federation.rounds
+            ):
+                self._records.add_mixing(server_round, strategy.mixing)
+            if due:
+                self._write_checkpoint(strategy, server_round)
+                last_checkpoint = server_round
+            yield record
+
+    def _train(
+        self, strategy: CohortStrategy, server_round: int, about: ConfigRecord
+    ) -> tuple[Updates, dict[str, float]]:
+        """One round, and where its seconds went."""
+        config = self._config
         start = time.perf_counter()
-        messages = strategy.configure_train(server_round, empty, run, grid)
+        messages = list(strategy.configure_train(server_round, ArrayRecord(), about, self._grid))
         sent = time.perf_counter()
-        replies = grid.send_and_receive(messages)
+        replies = send_and_wait(self._grid, messages, config.federation.round_timeout, config.runtime.poll_seconds)
         received = time.perf_counter()
         strategy.aggregate_train(server_round, replies)
         end = time.perf_counter()
         updates = strategy.updates
         assert updates is not None
-        if updates.failures and (config.runtime.on_client_failure == "stop" or not len(updates.positions)):
-            client, reason = min(updates.failures.items())
-            raise RunFailure(f"client {client} failed in round {server_round}: {reason}")
-        seconds = {
+        self._require_enough(updates)
+        at_work = updates.client_seconds + updates.startup_seconds
+        return updates, {
             "round": end - start,
             "client": updates.client_seconds,
+            "startup": updates.startup_seconds,
             "server": (sent - start) + (end - received),
-            "transport": max(0.0, received - sent - updates.client_seconds),
+            "transport": max(0.0, received - sent - at_work),
         }
-        wanted = server_round % config.record.mixing_every == 0 or server_round == config.federation.rounds
-        yield _record(updates, strategy.roster, seconds, latest), strategy.mixing if wanted else None
+
+    def _require_enough(self, updates: Updates) -> None:
+        replied, needed = len(updates.positions), self._config.federation.min_clients or 1
+        if updates.failures and (self._config.runtime.on_client_failure == "stop" or not replied):
+            client, reason = min(updates.failures.items())
+            raise RunFailure(f"client {client} failed in round {updates.server_round}: {reason}")
+        if replied < needed:
+            missing = "; ".join(f"client {client}: {reason}" for client, reason in sorted(updates.failures.items()))
+            raise RunFailure(
+                f"{replied} clients replied in round {updates.server_round}, where federation.min_clients is {needed}"
+                + (f" ({missing})" if missing else "")
+            )
+
+    def _write_checkpoint(self, strategy: CohortStrategy, server_round: int) -> None:
+        self._records.force_rounds_to_disk()
+        Checkpoint(
+            run_id=self.run_id,
+            server_round=server_round,
+            roster=strategy.roster,
+            strategy=strategy.state(),
+            exchanges=self._exchanges,
+            seconds=time.time() - self._started,
+        ).write(self._records.checkpoint_folder)
+
+    def export(self) -> None:
+        """Have every node write its clients' best models."""
+        assert self._roster is not None
+        about = ConfigRecord({**self._record, "round": len(self.finished) + 1})
+        nodes = sorted({node for node in self._roster.node_ids if node is not None})
+        messages = [Message(RecordDict({RUN: about}), node, "query.export") for node in nodes]
+        timeout = self._config.federation.round_timeout
+        replies = send_and_wait(self._grid, messages, timeout, self._config.runtime.poll_seconds)
+        # The training is finished and recorded; a model that cannot be written does not undo it.
+        for reply in replies:
+            if reply.has_error():
+                log(WARNING, "the models of a node's clients were not written: %s", describe_error(reply))
+        if len(replies) < len(nodes):
+            log(WARNING, "%d nodes did not say whether they wrote their clients' models", len(nodes) - len(replies))
+
+    def summary(self) -> dict[str, Any]:
+        """The run so far, but for its status."""
+        found = {**_about(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
+        found["run_id"] = self.run_id
+        found["seconds"] = time.time() - self._started
+        found["seconds_per_round"] = _mean_seconds(self.finished)
+        found["exchanges"] = self._exchanges
+        for direction in ("bytes_up", "bytes_down"):
+            found[direction] += sum(phase[direction] for phase in self._exchanges)
+        if self._membership.refusals:
+            found["refused"] = self._membership.refusals
+        return found
+
+
+def prepare_data(config: Config) -> PreparedPartition:
+    """The prepared partition of a simulation."""
+    return prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
+
+
+def _mean_seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean seconds of a round by where they went."""
+    parts = {name for record in rounds for name in record["seconds"]}
+    return {name: float(np.mean([record["seconds"].get(name, 0.0) for record in rounds])) for name in sorted(parts)}
 
 
 class _LatestMetrics:
@@ -149,24 +289,31 @@ class _LatestMetrics:
 
     Args:
         metric: what validation and test measure.
-        num_clients: K.
+        roster: the clients.
     """
 
-    def __init__(self, metric: str, num_clients: int) -> None:
+    def __init__(self, metric: str, roster: Roster) -> None:
         self.metric = metric
-        self.heard = np.zeros(num_clients, dtype=bool)
+        self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
+        self.heard = np.zeros(len(roster), dtype=bool)
         self._values: dict[str, np.ndarray] = {}
 
-    def take(self, updates: Updates) -> dict[str, float | None]:
+    def take(self, positions: np.ndarray, metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
         """Take in a round; each figure's mean over the clients heard so far, None where nobody has it."""
-        self.heard[updates.positions] = True
+        self.heard[positions] = True
         for name in _PER_CLIENT:
-            if name in updates.metrics:
+            if name in metrics:
                 values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
-                values[updates.positions] = updates.metrics[name]
+                values[positions] = metrics[name]
         return {
             name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in self._values.items()
         }
+
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """Take in a round again from its record."""
+        clients = record["clients"]
+        found = {name: np.array(clients[name], dtype=float) for name in _PER_CLIENT if name in clients}
+        self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
 
 
 def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float], latest: _LatestMetrics) -> dict[str, Any]:
@@ -183,7 +330,7 @@ def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float], late
     return {
         "round": updates.server_round,
         "metric": latest.metric,
-        **latest.take(updates),
+        **latest.take(updates.positions, updates.metrics),
         "clients_heard": int(latest.heard.sum()),
         "clients": clients,
         "bytes_up": int(updates.bytes_up.sum()),
@@ -193,17 +340,7 @@ def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float], late
     }
 
 
-def _export(grid: Grid, roster: Roster, run: ConfigRecord) -> None:
-    """Have every node write its clients' best models."""
-    nodes = sorted(set(roster.node_ids))
-    replies = grid.send_and_receive([Message(RecordDict({RUN: run}), node, "query.export") for node in nodes])
-    for reply in replies:
-        if reply.has_error():
-            # The training is finished and recorded; a model that cannot be written does not undo it.
-            log(WARNING, "the models of a node's clients were not written: %s", describe_error(reply))
-
-
-def _about(config: Config, num_clients: int) -> dict[str, Any]:
+def _about(config: Config, num_clients: int | None) -> dict[str, Any]:
     versions = {}
     for package in _PACKAGES:
         try:

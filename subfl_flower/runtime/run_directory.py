@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as encode_safetensors
 
+from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.errors import SubflError
 
 _CONFIG = "config.yaml"
@@ -61,6 +62,28 @@ class RunDirectory:
                 (run.path / _ROUNDS).open("xb").close()
             except FileExistsError:
                 raise occupied from None
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path, server_round: int) -> "RunDirectory":
+        """Go on with the run in `path` after one of its rounds; what it left of later rounds is removed.
+
+        Raises:
+            SubflError: `path` lacks a record of a round up to `server_round`, or cannot be written.
+        """
+        run = cls(path)
+        kept = [record for record in run.rounds() if record["round"] <= server_round]
+        if [record["round"] for record in kept] != list(range(1, server_round + 1)):
+            raise SubflError(f"{run.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
+        mixing = {number: matrix for number, matrix in run.mixing().items() if number <= server_round}
+        lines = [json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in kept]
+        _write_whole(run.path / _ROUNDS, "".join(lines).encode())
+        if mixing:
+            run._mixing = mixing
+            run._write_mixing()
+        else:
+            (run.path / _MIXING).unlink(missing_ok=True)
+        (run.path / _SUMMARY).unlink(missing_ok=True)
         return run
 
     @staticmethod
@@ -113,6 +136,12 @@ class RunDirectory:
                     self._last_line_is_whole = True
                 file.write(line)
 
+    def force_rounds_to_disk(self) -> None:
+        """Wait until the rounds appended so far would survive a power cut."""
+        path = self.path / _ROUNDS
+        with _writing(path):
+            force_to_disk(path)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json` in one step; values as in `append_round`."""
         text = json.dumps(_plain(summary, finite=True), allow_nan=False, indent=2)
@@ -137,8 +166,12 @@ class RunDirectory:
         if self._mixing is None:
             self._mixing = self.mixing()
         self._mixing[round] = matrix
+        self._write_mixing()
+
+    def _write_mixing(self) -> None:
         buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f"{_MIXING_ARRAY}{number:04d}": m for number, m in sorted(self._mixing.items())}
+        kept = sorted((self._mixing or {}).items())
+        arrays: dict[str, Any] = {f"{_MIXING_ARRAY}{number:04d}": matrix for number, matrix in kept}
         np.savez(buffer, **arrays)
         _write_whole(self.path / _MIXING, buffer.getvalue())
 

@@ -7,6 +7,7 @@ only difference between the stores:
 - `MappedStore`: a file mapped into memory. Whichever of a machine's processes gets a node's next message goes on in the
   same pages; nothing is sent.
 - `ContextStore`: in Flower's ``Context.state``, which travels with every message: for actors on several machines.
+- `DurableStore`: in one of these, and in a file for each client and round, for processes and machines that may die.
 
 A client is worked on in a copy of its rows, which replaces them when the work has succeeded: a client that fails
 keeps the state that it had. A row is marked while it is replaced; a process killed in that moment leaves the mark,
@@ -16,7 +17,8 @@ and the state is then refused instead of used half-written.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +26,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from torch import Tensor
+
+from subfl_flower.data.durable_files import write_durably
+from subfl_flower.errors import SubflError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -48,6 +55,8 @@ class CohortState:
     def __init__(self, client_ids: Sequence[int], shapes: Shapes, buffer: Tensor) -> None:
         self.client_ids = tuple(client_ids)
         self.buffer = buffer
+        self.changed: set[int] = set()
+        """Rows that were replaced since they were last kept elsewhere."""
         self._tensors: dict[str, Tensor] = {}
         start = 0
         for name, shape in {_CONDITION: (), **shapes}.items():
@@ -65,6 +74,25 @@ class CohortState:
     def is_fresh(self, position: int) -> bool:
         """Whether the client in this row has never been worked on."""
         return float(self._tensors[_CONDITION][position]) == _FRESH
+
+    def export_row(self, position: int) -> dict[str, np.ndarray]:
+        """A client's state by name, without client axis."""
+        return {name: self._tensors[name][position].cpu().numpy() for name in self._names(None)}
+
+    def import_row(self, position: int, values: Mapping[str, np.ndarray]) -> None:
+        """Replace a client's state by what `export_row` gave.
+
+        Raises:
+            ValueError: it is the state of another model or client family.
+        """
+        expected = {name: tuple(self._tensors[name].shape[1:]) for name in self._names(None)}
+        found = {name: tuple(value.shape) for name, value in values.items()}
+        if found != expected:
+            different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+            raise ValueError(f"{different[0]} is {found.get(different[0])}, not {expected.get(different[0])}")
+        with self.replacing(position):
+            for name, value in values.items():
+                self._tensors[name][position] = torch.from_numpy(value).to(self.buffer)
 
     @contextmanager
     def rows(
@@ -102,6 +130,7 @@ class CohortState:
         self._tensors[_CONDITION][chosen] = _BUSY
         yield
         self._tensors[_CONDITION][chosen] = _READY
+        self.changed.update(torch.arange(len(self.client_ids))[chosen].reshape(-1).tolist())
 
 
 def buffer_size(num_clients: int, shapes: Shapes) -> int:
@@ -181,3 +210,88 @@ class ContextStore:
     @staticmethod
     def _record(client_ids: Sequence[int]) -> str:
         return f"cohort-{client_ids[0]:04d}"
+
+
+class DurableStore:
+    """Keeps states in another store, and what they are after a round in files that survive it.
+
+    A file is written in one step and belongs to one client and round. Before round r a client that has no state here
+    goes on with its last one of a round before r: after a crash, and also where a federation went back to a checkpoint
+    and repeats rounds that this client has trained already.
+
+    Args:
+        store: where states are worked on.
+        folder_of: the folder of a client's files, by its id.
+        server_round: the round that is trained, 1-based.
+        checkpoint: the last round that the server can go back to; states that it no longer needs are removed.
+        keep: whether to write this round's states.
+    """
+
+    def __init__(
+        self, store: StateStore, folder_of: Callable[[int], Path], server_round: int, checkpoint: int, keep: bool
+    ) -> None:
+        self._store = store
+        self._folder_of = folder_of
+        self._round = server_round
+        self._checkpoint = checkpoint
+        self._keep = keep
+
+    def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
+        """The state of a cohort, as it was before the round; fresh where there is none.
+
+        Raises:
+            SubflError: a client's file is damaged or holds the state of another model.
+        """
+        state = self._store.open(client_ids, shapes)
+        for position, client_id in enumerate(client_ids):
+            if state.is_fresh(position):
+                earlier = [(number, path) for number, path in self._files(client_id) if number < self._round]
+                if earlier:
+                    _restore(state, position, max(earlier)[1])
+        return state
+
+    def commit(self, state: CohortState) -> None:
+        """Keep what has changed since `open`.
+
+        Raises:
+            SubflError: a file cannot be written; the earlier ones are still there.
+        """
+        self._store.commit(state)
+        if not self._keep:
+            return
+        for position in sorted(state.changed):
+            client_id = state.client_ids[position]
+            path = self._folder_of(client_id) / f"round-{self._round:06d}.safetensors"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(path, save(state.export_row(position)))
+                self._remove_unneeded(client_id)
+            except OSError as error:
+                raise SubflError(f"the state of client {client_id} cannot be written to {path}: {error}") from error
+        state.changed.clear()
+
+    def _files(self, client_id: int) -> list[tuple[int, Path]]:
+        found = []
+        for path in self._folder_of(client_id).glob("round-*.safetensors"):
+            if match := re.fullmatch(r"round-(\d+)", path.stem):
+                found.append((int(match[1]), path))
+        return found
+
+    def _remove_unneeded(self, client_id: int) -> None:
+        """Keep this round's file, and the newest that the server can go back to."""
+        files = self._files(client_id)
+        restart = max((number for number, _ in files if number <= self._checkpoint), default=-1)
+        for number, path in files:
+            if number < restart or number > self._round or restart < number < self._round:
+                path.unlink(missing_ok=True)
+        for unfinished in self._folder_of(client_id).glob(".round-*"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
+
+
+def _restore(state: CohortState, position: int, path: Path) -> None:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state.import_row(position, values)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise SubflError(f"{path} does not hold the state of client {state.client_ids[position]}: {error}") from None

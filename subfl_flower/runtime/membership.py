@@ -1,0 +1,335 @@
+"""Who takes part in a federation: nodes that come, answer the roster's question, leave and come back.
+
+In a simulation all nodes are there from the start and any disagreement ends the run. On real machines a node whose
+clients do not fit is refused, by name, and the others go on; a client that comes late, or comes back, is taken in
+between two rounds without anyone waiting for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.runtime.roster import ROSTER, Roster, describe_error
+
+_SIZES = ("num_examples", "num_nodes", "num_edges")
+_LOOK_SECONDS = 0.2
+_ASK_AGAIN_SECONDS = 60.0
+# Fields of a roster's answer that must be the same for all: what the model and the partition look like.
+Schema = tuple[int, int, str]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a node said of its clients, checked for form.
+
+    Attributes:
+        sizes: by client, in the order of `_SIZES`.
+        schema: features, classes, and which partition its files are of.
+        dataset: what its data are of.
+        num_clients: clients of the whole partition; 0 where the node does not know.
+        overlapping: whether its clients may share nodes with others.
+    """
+
+    sizes: dict[int, tuple[float, ...]]
+    schema: Schema
+    dataset: str
+    num_clients: int
+    overlapping: bool
+
+    @classmethod
+    def of(cls, record: ConfigRecord) -> _Answer:
+        """ValueError: the record is not an answer of this app, in this version."""
+        needed = {"clients", *_SIZES, "num_features", "num_classes", "dataset", "partition", "num_clients"}
+        if missing := {*needed, "overlapping"} - set(record):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        clients = _list(record, "clients", int)
+        if any(client < 0 for client in clients) or len(set(clients)) != len(clients):
+            raise ValueError("clients must be different ids from 0 on")
+        columns = [_list(record, key, float) for key in _SIZES]
+        if any(len(column) != len(clients) for column in columns):
+            raise ValueError(f"it has not one {' and one '.join(_SIZES)} for each client")
+        if not all(0 <= value < 2**53 for column in columns for value in column):
+            raise ValueError(f"{', '.join(_SIZES)} must be counts")
+        features, classes, known = (_one(record, key, int) for key in ("num_features", "num_classes", "num_clients"))
+        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known < 2**31):
+            raise ValueError("num_features, num_classes, num_clients must be counts")
+        return cls(
+            sizes={client: tuple(column[row] for column in columns) for row, client in enumerate(clients)},
+            schema=(features, classes, _one(record, "partition", str)),
+            dataset=_one(record, "dataset", str),
+            num_clients=known,
+            overlapping=_one(record, "overlapping", bool),
+        )
+
+
+class Membership:
+    """The roster of a run, kept up to date.
+
+    Args:
+        grid: the connection to the nodes.
+        run: the record that describes the run, sent along.
+        dataset: what the clients' data must be of.
+        tolerant: refuse a node whose clients do not fit and go on, instead of ending the run.
+        patience: seconds to wait for clients.
+        num_clients: clients of the run, 0 .. num_clients - 1; None where only the nodes know.
+        min_clients: as many suffice when `patience` is over; None: all.
+        known: the roster of the run that is resumed; nobody else is taken in.
+
+    Attributes:
+        refusals: for every node that was refused its clients (where it named any) and the reason.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        run: ConfigRecord,
+        dataset: str,
+        *,
+        tolerant: bool,
+        patience: float,
+        num_clients: int | None = None,
+        min_clients: int | None = None,
+        known: Roster | None = None,
+    ) -> None:
+        self._grid, self._run, self._dataset = grid, run, dataset
+        self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
+        self._num_clients = len(known) if known is not None else num_clients
+        self._answers: dict[int, _Answer] = {}
+        self._asked: dict[str, int] = {}
+        self._failed_at: dict[int, float] = {}
+        self._schema: Schema | None = None
+        self._hosts: dict[int, int] = {}
+        self._roster = known
+        self.refusals: list[dict[str, Any]] = []
+
+    # At the start ---------------------------------------------------------------------------------------------------
+
+    def gather(self) -> Roster:
+        """Wait until every client is hosted, or until enough are when patience is over.
+
+        Raises:
+            SubflError: too few came in time; or, where that is not tolerated, a node's clients do not fit.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            self._look()
+            hosts, refused = self._assigned()
+            if refused and not self._tolerant:
+                raise SubflError(next(iter(refused.values())))
+            wanted = self._wanted()
+            if wanted is not None and len(hosts) >= wanted:
+                break
+            if time.monotonic() > deadline:
+                if len(hosts) >= (self._min_clients or 1) and (self._min_clients or wanted is None):
+                    break
+                raise SubflError(self._too_few(hosts, wanted, refused))
+            time.sleep(_LOOK_SECONDS)
+        self._settle(hosts, refused)
+        if self._roster is None:
+            self._roster = self._first_roster()
+        return self._updated()
+
+    def _wanted(self) -> int | None:
+        """How many clients to wait for; None where nobody knows."""
+        if self._num_clients is not None:
+            return self._num_clients
+        fitting = [answer for answer in self._answers.values() if answer.dataset == self._dataset]
+        known = Counter(answer.num_clients for answer in fitting if answer.num_clients)
+        return known.most_common(1)[0][0] if known else self._min_clients
+
+    def _too_few(self, hosts: dict[int, int], wanted: int | None, refused: dict[int, str]) -> str:
+        if wanted is None and not self._answers and not refused:
+            return f"no node answered within {self._patience:.0f} s (runtime.node_timeout)"
+        missing = sorted(set(range(wanted or 0)) - set(hosts))
+        text = (
+            f"{len(missing)} of {wanted} clients are hosted by no node, the first is client {missing[0]}; "
+            f"{len(self._answers)} nodes answered within {self._patience:.0f} s (runtime.node_timeout)"
+            if missing
+            else f"{len(hosts)} clients are there, and federation.min_clients is {self._min_clients}"
+        )
+        if refused:
+            text += f"; refused: {'; '.join(dict.fromkeys(refused.values()))}"
+        return text if not self._tolerant else f"{text}; federation.min_clients lets a run start with fewer"
+
+    # Between rounds -------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> Roster:
+        """Take note of nodes that went, came and came back; wait only where too few clients are left.
+
+        Raises:
+            RunFailure: too few clients are there, and no more came in time.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            self._look()
+            self._settle(*self._assigned())
+            roster = self._updated()
+            needed = self._min_clients or 1
+            if len(roster.reachable) >= needed:
+                return roster
+            if time.monotonic() > deadline:
+                raise RunFailure(
+                    f"{len(roster.reachable)} of {len(roster)} clients are connected, {needed} are needed "
+                    f"(federation.min_clients), and no more came within {self._patience:.0f} s (runtime.node_timeout)"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+    # Looking --------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Forget nodes that went, ask new ones who they host, and take in what was answered so far."""
+        present = set(self._grid.get_node_ids())
+        for node in set(self._answers) - present:
+            del self._answers[node]
+        self._asked = {message: node for message, node in self._asked.items() if node in present}
+        hopeless = {node for node, when in self._failed_at.items() if time.monotonic() - when < _ASK_AGAIN_SECONDS}
+        new = sorted(present - set(self._answers) - set(self._asked.values()) - hopeless)
+        messages = [Message(RecordDict({"run": self._run}), node, f"query.{ROSTER}") for node in new]
+        if messages:
+            self._asked.update(
+                (message, node)
+                for message, node in zip(self._grid.push_messages(messages), new, strict=False)
+                if message is not None
+            )
+        if not self._asked:
+            return
+        for reply in self._grid.pull_messages(list(self._asked)):
+            asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if asked is not None:
+                self._take(asked, reply)
+
+    def _take(self, node: int, reply: Message) -> None:
+        """Take in a node's answer; a node that has none is refused, and asked again some time later."""
+        try:
+            if reply.has_error():
+                raise SubflError(f"a node could not open its clients: {describe_error(reply)}")
+            if ROSTER not in reply.content.config_records:
+                raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
+            try:
+                self._answers[node] = _Answer.of(reply.content.config_records[ROSTER])
+            except ValueError as error:
+                raise SubflError(f"the roster of node {node}: {error}; does it run this version?") from None
+        except SubflError as error:
+            self._failed_at[node] = time.monotonic()
+            if not self._tolerant:
+                raise
+            self._refuse([], str(error))
+
+    # Sorting out ----------------------------------------------------------------------------------------------------
+
+    def _assigned(self) -> tuple[dict[int, int], dict[int, str]]:
+        """The node of each client, and for every node that does not fit the reason."""
+        refused: dict[int, str] = {}
+        schema = self._schema or self._common_schema()
+        hosts: dict[int, int] = {}
+        # Whoever hosts a client already keeps it; else the node that answered first.
+        incumbents = [node for node in self._answers if node in set(self._hosts.values())]
+        for node in dict.fromkeys([*incumbents, *self._answers]):
+            answer = self._answers[node]
+            if reason := self._misfit(answer, schema):
+                refused[node] = reason
+                continue
+            for client in answer.sizes:
+                if client in hosts:
+                    refused[node] = f"client {client} is hosted by two nodes; every client must have exactly one"
+                else:
+                    hosts[client] = node
+        return hosts, refused
+
+    def _common_schema(self) -> Schema | None:
+        """The schema that most clients have; of equals the one with the smallest client id."""
+        votes: dict[Schema, list[int]] = {}
+        for answer in self._answers.values():
+            if answer.dataset == self._dataset:
+                votes.setdefault(answer.schema, []).extend(answer.sizes)
+        return max(votes, key=lambda schema: (len(votes[schema]), -min(votes[schema], default=0)), default=None)
+
+    def _misfit(self, answer: _Answer, schema: Schema | None) -> str | None:
+        """Why a node's clients cannot take part, if they cannot."""
+        who = _named(list(answer.sizes))
+        if answer.dataset != self._dataset:
+            return f"{who}: data of {answer.dataset!r}, and this run is on dataset={self._dataset}"
+        assert schema is not None
+        if answer.schema[:2] != schema[:2]:
+            theirs, ours = (f"{found[0]} features and {found[1]} classes" for found in (answer.schema, schema))
+            return f"{who}: {theirs}, where the others have {ours}"
+        if answer.schema[2] != schema[2]:
+            return f"{who}: a file of another partition of {answer.dataset!r} than the others have"
+        if self._roster is not None:
+            known = set(self._roster.client_ids)
+        else:
+            wanted = self._wanted() if self._num_clients is not None or answer.num_clients else None
+            known = set(answer.sizes) if wanted is None else set(range(wanted))
+        if unknown := sorted(set(answer.sizes) - known):
+            return f"a node hosts client {unknown[0]}, but the run has the clients {_range(sorted(known))}"
+        return None
+
+    def _settle(self, hosts: dict[int, int], refused: dict[int, str]) -> None:
+        """Fix who hosts whom, and say who was refused."""
+        self._schema = self._schema or self._common_schema()
+        self._hosts = hosts
+        for node, reason in refused.items():
+            self._refuse(sorted(self._answers[node].sizes), reason)
+
+    def _refuse(self, clients: Sequence[int], reason: str) -> None:
+        refusal = {"clients": list(clients), "reason": reason}
+        if refusal not in self.refusals:
+            self.refusals.append(refusal)
+            log(WARNING, "a node is refused: %s", reason)
+
+    # The roster -----------------------------------------------------------------------------------------------------
+
+    def _first_roster(self) -> Roster:
+        assert self._schema is not None
+        knowing = self._num_clients is not None or any(answer.num_clients for answer in self._answers.values())
+        ids = tuple(range(self._wanted() or 0)) if knowing else tuple(sorted(self._hosts))
+        nothing = np.full(len(ids), np.nan)
+        overlapping = any(self._answers[node].overlapping for node in self._hosts.values())
+        return Roster(ids, (None,) * len(ids), nothing, nothing, nothing, *self._schema[:2], overlapping)
+
+    def _updated(self) -> Roster:
+        """The roster with the hosts of the moment, and the sizes of clients that were not known before."""
+        assert self._roster is not None
+        sizes = {key: np.array(getattr(self._roster, key)) for key in _SIZES}
+        for position, client in enumerate(self._roster.client_ids):
+            if client in self._hosts:
+                for key, value in zip(_SIZES, self._answers[self._hosts[client]].sizes[client], strict=True):
+                    sizes[key][position] = value
+        nodes = tuple(self._hosts.get(client) for client in self._roster.client_ids)
+        self._roster = replace(self._roster, node_ids=nodes, **sizes)  # type: ignore[arg-type]
+        return self._roster
+
+
+def _named(clients: list[int]) -> str:
+    return f"client {clients[0]}" if len(clients) == 1 else f"clients {', '.join(map(str, sorted(clients)))}"
+
+
+def _range(ids: list[int]) -> str:
+    return f"0 .. {len(ids) - 1}" if ids == list(range(len(ids))) else ", ".join(map(str, ids))
+
+
+def _one(record: ConfigRecord, key: str, kind: type) -> Any:
+    value = record[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{key} must be of type {kind.__name__}")
+    return value
+
+
+def _list(record: ConfigRecord, key: str, kind: Callable[[Any], Any]) -> list[Any]:
+    values = record[key]
+    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+        raise ValueError(f"{key} must be a list of numbers")
+    if any(value != value or abs(float(value)) > 2**53 for value in values):
+        raise ValueError(f"{key} must be a list of finite numbers")
+    return [kind(value) for value in values]

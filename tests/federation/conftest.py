@@ -1,0 +1,61 @@
+"""One federation for all tests of this folder: its processes take longer to start than most tests take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_federation import LocalFederation, command
+
+CLIENTS = 3
+
+
+@pytest.fixture(scope="session")
+def partition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of three clients of digits."""
+    folder = tmp_path_factory.mktemp("partition") / "digits"
+    command("partition", "dataset=digits", "partition=metis", f"partition.clients={CLIENTS}", f"out={folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def federation(partition: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
+    """A SuperLink and three SuperNodes, each with a client of digits."""
+    before = os.environ.get("FLWR_HOME")
+    with LocalFederation.opened(tmp_path_factory.mktemp("federation")) as federation:
+        (federation.folder / "modules" / "held_clients.py").write_text(HELD_CLIENTS)
+        federation.start_superlink()
+        for client in range(CLIENTS):
+            name = f"node-{client}"
+            federation.start_node(name, partition / f"client-{client:02d}", key=federation.key(name))
+        for name in list(federation.nodes):
+            federation.wait_for_node(name)
+        yield federation
+    if before is None:
+        os.environ.pop("FLWR_HOME", None)
+    else:
+        os.environ["FLWR_HOME"] = before
+
+
+HELD_CLIENTS = '''
+import time
+from pathlib import Path
+
+from clients.masked import MaskedClient
+
+FOLDER = Path(__file__).parent
+
+
+class Held(MaskedClient):
+    """Says where it is by a file, and waits there for as long as another file tells it to."""
+
+    def _train(self, shared, personal, received, state, chunk, examples, config):
+        place = f"{chunk.client_ids[0]}-{config['round']}"
+        losses = super()._train(shared, personal, received, state, chunk, examples, config)
+        (FOLDER / f"at-{place}").touch()
+        while (FOLDER / f"hold-{place}").exists():
+            time.sleep(0.05)
+        return losses
+'''

@@ -1,0 +1,194 @@
+"""The same app on a SuperLink and SuperNodes, secured; killed on purpose, and resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from local_federation import LocalFederation, command, copied_client, kill, shared_arguments, wait_for
+from run_outcomes import Outcome, run_inline
+from safetensors.numpy import load_file
+
+from subfl_flower.models.exported import read_model
+from subfl_flower.runtime.run_directory import RunDirectory
+
+pytestmark = pytest.mark.timeout(600)
+HELD = ("method.client=held_clients.Held",)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The same federation in one process; a run of fewer rounds is its beginning."""
+    directory = tmp_path_factory.mktemp("inline") / "run"
+    return run_inline(directory, *shared_arguments("partition.clients=3", "federation.rounds=4"))
+
+
+def same_rounds(found: Outcome, expected: Outcome, rounds: int) -> None:
+    assert [record["round"] for record in found.rounds] == list(range(1, rounds + 1))
+    for name in ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity"):
+        np.testing.assert_allclose(found.values(name), expected.values(name)[:rounds], atol=1e-4, err_msg=name)
+    for name in ("bytes_up", "bytes_down"):
+        assert [r[name] for r in found.rounds] == [r[name] for r in expected.rounds[:rounds]]
+
+
+def state_folder(client: Path, outcome: Outcome) -> Path:
+    return client / "runs" / outcome.summary["run_id"] / "state"
+
+
+def test_it_trains_as_inline_and_models_stay_on_their_nodes(
+    federation: LocalFederation, partition: Path, unbroken: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = federation.outcome(federation.submit(*shared_arguments("federation.rounds=2")))
+    assert outcome.code == 0, outcome.stdout
+    same_rounds(outcome, unbroken, 2)
+    assert outcome.summary["status"] == "completed" and "refused" not in outcome.summary
+    # Where the seconds of a round go: Flower's waits, a process's start, our work.
+    for record in outcome.rounds:
+        seconds = record["seconds"]
+        assert seconds["transport"] > 0 and seconds["startup"] > 0 and seconds["client"] > 0
+        parts = sum(seconds[part] for part in ("client", "startup", "server", "transport"))
+        assert parts == pytest.approx(seconds["round"], abs=1e-3)
+    # Each client's best model is on its node and nowhere else, and predicts what the run reported.
+    assert not (outcome.directory / "clients").exists()
+    best = outcome.values("validation").argmax(axis=0)
+    for client in range(3):
+        folder = partition / f"client-{client:02d}"
+        model = folder / "runs" / outcome.summary["run_id"]
+        _, card = read_model(model)
+        assert (card.client, card.method, card.round) == (client, "fedpub", 2)
+        assert card.validation == pytest.approx(outcome.values("validation")[best[client], client], abs=1e-6)
+        capsys.readouterr()
+        command("predict", model, folder, "--out", tmp_path / f"{client}.csv")
+        accuracy = capsys.readouterr().out
+        assert f"test {outcome.values('test')[best[client], client]:.4f}" in accuracy
+
+
+def test_each_wrong_node_is_refused_by_name_and_the_others_go_on(
+    federation: LocalFederation, partition: Path, unbroken: Outcome, tmp_path: Path
+) -> None:
+    folder = federation.folder
+    command("deploy", "certificates", tmp_path / "other-ca", "--host", "127.0.0.1")
+    command("partition", "dataset=sbm", "partition.clients=3", f"out={tmp_path / 'sbm'}")
+    corrupted = copied_client(partition / "client-01", tmp_path / "corrupted")
+    with (corrupted / "graph.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    again = copied_client(partition / "client-02", tmp_path / "again")
+    missing = tmp_path / "nowhere"
+
+    # On the node's own machine, before it connects:
+    federation.start_node("stranger", partition / "client-00", key=federation.key("stranger", register=False))
+    key = federation.key("spare")
+    federation.start_node("deceived", partition / "client-00", key=key, ca=tmp_path / "other-ca" / "ca.crt")
+    federation.start_node("mislaid", missing, key=key)
+    federation.start_node("broken", corrupted, key=key)
+    # By the run: nobody looked before.
+    wrong = {"twice": again, "other": tmp_path / "sbm" / "client-01", "absent": missing, "damaged": corrupted}
+    for name, client in wrong.items():
+        federation.start_node_unchecked(name, client, federation.key(name))
+    for name in wrong:
+        federation.wait_for_node(name)
+
+    outcome = federation.outcome(
+        federation.submit(*shared_arguments("federation.rounds=3", "record.client_models=false"))
+    )
+    assert outcome.code == 0, outcome.stdout
+    same_rounds(outcome, unbroken, 3)
+    reasons = "\n".join(str(refusal["reason"]) for refusal in outcome.summary["refused"])
+    assert "client 2 is hosted by two nodes" in reasons
+    assert "client 1: data of 'sbm', and this run is on dataset=digits" in reasons
+    assert f"{missing} is not a client's folder" in reasons
+    assert f"{corrupted / 'graph.safetensors'} is damaged (its checksum differs)" in reasons
+    assert len(outcome.summary["refused"]) == 4
+
+    assert federation.nodes["mislaid"].wait(30) == 2
+    assert f"subfl deploy: {missing} is not a client's folder" in federation.log("mislaid")
+    assert federation.nodes["broken"].wait(30) == 2
+    assert "checksum differs" in federation.log("broken")
+    assert federation.nodes["stranger"].wait(60) not in (None, 0)
+    assert "SuperNode ID" not in federation.log("stranger")
+    assert "SuperNode ID" not in federation.log("deceived")
+    assert "certificate" in federation.log("deceived").lower()
+    for name in ("stranger", "deceived", "mislaid", "broken", *wrong):
+        if federation.nodes[name].poll() is None:
+            kill(federation.nodes[name])
+        del federation.nodes[name]
+    assert folder.is_dir()
+
+
+def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, partition: Path) -> None:
+    modules, client = federation.folder / "modules", partition / "client-01"
+    hold_killed, hold_rest = modules / "hold-1-2", modules / "hold-0-3"
+    hold_killed.touch()
+    hold_rest.touch()
+    submitted = federation.submit(
+        *shared_arguments(*HELD, "federation.rounds=6", "federation.round_timeout=150"),
+        *("federation.min_clients=2", "record.client_models=false"),
+    )
+    wait_for((modules / "at-1-2").exists, "client 1 trains in round 2", 200)
+    directory = wait_for(federation.run_directory, "the run names its folder")
+    assert [record["round"] for record in RunDirectory(directory).rounds()] == [1]
+    started = hold_killed.stat().st_mtime
+    (saved,) = (path for path in (client / "runs").glob("*/state/*") if path.stat().st_mtime > started)
+    before = load_file(saved)
+    kill(federation.nodes["node-1"])
+    hold_killed.unlink()
+    hosted = federation.log("node-1").count("SuperNode ID")
+
+    def is_back() -> bool:
+        """The node is started again, as by a service manager, until the SuperLink believes that the old one is dead."""
+        if federation.nodes["node-1"].poll() is not None:
+            federation.start_node("node-1", client, key=federation.folder / "node-1.key")
+        return federation.log("node-1").count("SuperNode ID") > hosted
+
+    wait_for((modules / "at-0-3").exists, "round 3 begins without client 1", 200)
+    wait_for(is_back, "the killed node is back")
+    hold_rest.unlink()
+    outcome = federation.outcome(submitted)
+    assert outcome.code == 0, outcome.stdout
+    assert outcome.summary["status"] == "completed" and len(outcome.rounds) == 6
+    took_part = [1 in record["clients"]["ids"] for record in outcome.rounds]
+    assert took_part[0] and not took_part[1] and took_part[-1], [record["failures"] for record in outcome.rounds]
+    assert all({0, 2} <= set(record["clients"]["ids"]) for record in outcome.rounds)
+    assert [list(record["failures"]) for record in outcome.rounds] == [[] if there else ["1"] for there in took_part]
+
+    # One step a round that it finished, counted on from the first; and its masks moved from where they had been.
+    assert float(before["steps"]) == 1.0
+    after = load_file(max(state_folder(client, outcome).glob("round-*")))
+    assert float(after["steps"]) == sum(took_part)
+    masks = [name for name in before if name.startswith("personal.") and name.endswith(".mask")]
+    assert masks
+    for name in masks:
+        moved = np.abs(after[name] - before[name]).max()
+        assert 0 < moved < 0.011 * (sum(took_part) - 1)  # Adam's steps are no longer than its learning rate
+
+
+def test_a_killed_server_is_resumed_to_the_numbers_of_an_unbroken_run(
+    federation: LocalFederation, unbroken: Outcome
+) -> None:
+    modules = federation.folder / "modules"
+    hold = modules / "hold-0-3"
+    hold.touch()
+    (modules / "at-0-3").unlink(missing_ok=True)
+    submitted = federation.submit(*shared_arguments(*HELD, "federation.rounds=4", "record.checkpoint_every=2"))
+    wait_for((modules / "at-0-3").exists, "client 0 trains in round 3", 200)
+    directory = wait_for(federation.run_directory, "the run names its folder")
+    assert federation.superlink is not None
+    kill(federation.superlink)  # and with it the ServerApp
+    hold.unlink()
+    submitted.wait(60)
+    records = RunDirectory(directory)
+    assert [record["round"] for record in records.rounds()] == [1, 2] and records.summary() is None
+
+    federation.start_superlink()
+    resumed = federation.outcome(federation.submit(f"resume={directory}"))
+    assert resumed.code == 0, resumed.stdout
+    assert resumed.directory == directory
+    same_rounds(resumed, unbroken, 4)
+    assert resumed.summary["test_at_best_validation"] == pytest.approx(
+        unbroken.summary["test_at_best_validation"], abs=1e-4
+    )
+    assert resumed.summary["bytes_up"] == unbroken.summary["bytes_up"]
