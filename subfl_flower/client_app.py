@@ -9,10 +9,11 @@ import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from subfl_flower.config import Deploy
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.exchange import answer_record
 from subfl_flower.runtime.messages import Stack, pack, unpack
-from subfl_flower.runtime.node import open_node
+from subfl_flower.runtime.node import Node, open_node
 from subfl_flower.runtime.roster import ROSTER
 from subfl_flower.runtime.strategy import ANNOUNCED, METRICS, OUTCOME, RUN
 
@@ -24,7 +25,6 @@ def roster(message: Message, context: Context) -> Message:
     """Which clients this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
     graphs = node.cohort.graphs
-    _came_up()
     answer: dict[str, Any] = {
         "clients": node.client_ids,
         "num_examples": [float(count) for count in node.cohort.num_examples],
@@ -38,7 +38,7 @@ def roster(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One round of local training of the clients that the message names."""
-    startup, start = _came_up(), time.perf_counter()
+    start, started_at = time.perf_counter(), time.time()
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_node(run, context)
     client = node.client(run, context)
@@ -61,7 +61,7 @@ def train(message: Message, context: Context) -> Message:
             "failures": failures,
             "round": run["round"],
             "seconds": time.perf_counter() - start,
-            "startup": startup,
+            "startup": _startup(node, started_at),
         }
     )
     return Message(content, reply_to=message)
@@ -95,13 +95,13 @@ def export(message: Message, context: Context) -> Message:
     return Message(RecordDict(), reply_to=message)
 
 
-_is_up = False
+def _startup(node: Node, handled_at: float) -> float:
+    """Seconds that this process took to come up for a message; 0 where processes are there before it.
 
-
-def _came_up() -> float:
-    """Seconds from the start of this process to its first message; 0 for later ones."""
-    global _is_up
-    if _is_up:
+    Args:
+        node: whom the message is for.
+        handled_at: the time of day when the message was handed to the app.
+    """
+    if not isinstance(node.config.runtime, Deploy):
         return 0.0
-    _is_up = True
-    return max(0.0, time.time() - psutil.Process().create_time())
+    return max(0.0, handled_at - psutil.Process().create_time())

@@ -97,7 +97,10 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
         stored = OmegaConf.create(RunDirectory(directory).config())
         OmegaConf.set_struct(stored, True)
         stored.merge_with_dotlist(list(changes))
-        return validated(stored)
+        config = validated(stored)
+    if config.checkpoint_every == 0 and any(change.startswith("record.checkpoint_every=") for change in changes):
+        raise SubflError("record.checkpoint_every: a resumed run needs checkpoints for its clients; give 1 or more")
+    return config
 
 
 def validated(composed: DictConfig) -> Config:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pydantic
@@ -76,6 +78,11 @@ class ClientDescription(BaseModel):
             raise ValueError(f"client {self.client_id} is none of the clients 0..{self.num_clients - 1}")
         return self
 
+    @property
+    def of_partition(self) -> tuple[object, ...]:
+        """What all clients of a partition have in common."""
+        return (self.dataset, self.partition, self.num_clients, self.num_features, self.num_classes)
+
 
 @dataclass(frozen=True)
 class ClientFolder:
@@ -138,6 +145,21 @@ class ClientFolder:
                     f"{file}: {name} is {found}, where {_DESCRIPTION} says {getattr(said, name)}; {_AGAIN}"
                 )
         return graph
+
+
+def open_client_folders(paths: Sequence[Path]) -> list[ClientFolder]:
+    """The folders of clients that one node hosts, by ascending client id.
+
+    Raises:
+        SubflError: one cannot be opened, two hold the same client, or they are not of one partition.
+    """
+    folders = sorted((ClientFolder.open(path) for path in paths), key=lambda folder: folder.description.client_id)
+    for one, other in pairwise(folders):
+        if one.description.client_id == other.description.client_id:
+            raise SubflError(f"{other.path} holds client {one.description.client_id}, and so does {one.path}")
+        if one.description.of_partition != other.description.of_partition:
+            raise SubflError(f"{one.path} and {other.path} are not of one partition; a node needs folders of one")
+    return folders
 
 
 def write_client_folder(

@@ -149,25 +149,16 @@ def _plain_path(path: Path, option: str) -> str:
 
 def _check_clients(paths: Sequence[Path]) -> None:
     """Opens the clients' folders, and reads their graphs, which compares the checksums, and their keys."""
-    from subfl_flower.data.client_folder import ClientFolder
+    from subfl_flower.data.client_folder import open_client_folders
 
-    hosted: dict[int, Path] = {}
-    for path in paths:
-        folder = ClientFolder.open(path.resolve())
+    for folder in open_client_folders([path.resolve() for path in paths]):
         folder.graph()
         read_file(folder.key_path, "--client")
-        client = folder.description.client_id
-        if client in hosted:
-            raise SubflError(f"--client {path} holds client {client}, and so does {hosted[client]}; name one of them")
-        hosted[client] = path
 
 
 def _check_state(clients: Sequence[Path], state: Path | None) -> None:
-    """What stays on the node lies in the clients' folders, or by the folders' names in `state`."""
+    """What stays on the node lies in the clients' folders, or in `state`."""
     if state is not None:
-        names = [client.resolve().name for client in clients]
-        if len(set(names)) != len(names):
-            raise SubflError(f"--state {state}: two of the clients' folders have one name; rename one of them")
         make_folder(state)
     for folder in clients if state is None else (state,):
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -12,6 +12,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.curve_table import curve_cells
 from subfl_flower.evaluation.curves import Curve
 from subfl_flower.evaluation.plots import title
+from subfl_flower.evaluation.round_time import round_time
 from subfl_flower.evaluation.rows import Row, Spread
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.table import cells, human_bytes
@@ -63,6 +64,8 @@ def render_page(
         parts.append(f"<h2>{escape(title(run))}</h2><p class='path'>{escape(str(run.path))}</p>")
         parts.extend(_image(path, f"{path.stem} of {title(run)}") for path in plots.get(run.path, ()))
         parts.extend(_exchange(exchange) for exchange in run.figures.get("exchanges") or [])
+        if sentence := round_time(run):
+            parts.append(f"<p>{escape(sentence)}</p>")
         settings = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
         parts.append(f"<details><summary>configuration</summary><pre>{escape(settings)}</pre></details>")
     body = "\n".join(parts)

@@ -15,8 +15,9 @@ from subfl_flower.evaluation.curve_table import curve_cells, write_curve_csv
 from subfl_flower.evaluation.curves import Curve, build_curves
 from subfl_flower.evaluation.html import render_page
 from subfl_flower.evaluation.plots import plot_run
+from subfl_flower.evaluation.round_time import round_time
 from subfl_flower.evaluation.rows import Row, build_rows
-from subfl_flower.evaluation.runs import common_folder, load_runs
+from subfl_flower.evaluation.runs import Run, common_folder, load_runs
 from subfl_flower.evaluation.table import markdown_layout, markdown_table, rich_layout, rich_table, write_csv
 from subfl_flower.runtime.run_directory import RunDirectory
 
@@ -45,7 +46,7 @@ def _report(options: argparse.Namespace) -> None:
     runs = load_runs(options.run)
     rows = build_rows(runs)
     curves = build_curves(runs, options.curve) if options.curve else []
-    _print_tables(rows, curves, options)
+    _print_tables(rows, runs, curves, options)
     written: list[Path] = []
     folder = options.out or common_folder(options.run, runs)
     if options.csv:
@@ -76,7 +77,9 @@ def _report(options: argparse.Namespace) -> None:
         print(path, file=sys.stderr if options.markdown else sys.stdout)
 
 
-def _print_tables(rows: Sequence[Row], curves: Sequence[Curve], options: argparse.Namespace) -> None:
+def _print_tables(
+    rows: Sequence[Row], runs: Sequence[Run], curves: Sequence[Curve], options: argparse.Namespace
+) -> None:
     if options.markdown:
         print(markdown_table(rows))
         if curves:
@@ -90,6 +93,9 @@ def _print_tables(rows: Sequence[Row], curves: Sequence[Curve], options: argpars
         needed = Console(width=1000).measure(table).maximum
         # where the table does not fit, let the terminal break its lines: rich would cut numbers away
         Console(width=max(needed, Console().width)).print(table)
+    for run in runs:
+        if sentence := round_time(run):
+            print(sentence if len(runs) == 1 else f"{run.path}: {sentence}")
     sys.stdout.flush()
 
 

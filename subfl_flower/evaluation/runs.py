@@ -98,6 +98,13 @@ class Run:
         return sum(spent) / len(spent) if spent else None
 
     @property
+    def seconds_by_part(self) -> dict[str, float]:
+        """Mean seconds of a finished round by where they went, such as ``client`` and ``transport``."""
+        parts = [record.get("seconds") or {} for record in self.rounds]
+        names = dict.fromkeys(name for part in parts for name in part if name != "round")
+        return {name: sum(part.get(name, 0.0) for part in parts) / len(parts) for name in names}
+
+    @property
     def client_failures(self) -> int:
         """How often a client failed in a round, summed over rounds."""
         return sum(len(record.get("failures") or {}) for record in self.rounds)

@@ -71,6 +71,8 @@ class Checkpoint:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_durably(path, save(arrays, {"checkpoint": json.dumps(about)}))
+            for unfinished in folder.glob(f".{_FILE}.*"):  # of a process that was killed
+                unfinished.unlink(missing_ok=True)
         except OSError as error:
             raise SubflError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -96,14 +98,14 @@ class Checkpoint:
             for name, count in about["repeated"].items():
                 strategy[name] = np.broadcast_to(strategy[name], (count, *strategy[name].shape[1:]))
             return cls(
-                run_id=about["run_id"],
-                server_round=about["round"],
+                run_id=str(about["run_id"]),
+                server_round=int(about["round"]),
                 roster=_roster(about["roster"]),
                 strategy=strategy,
-                exchanges=about["exchanges"],
-                seconds=about["seconds"],
+                exchanges=list(about["exchanges"]),
+                seconds=float(about["seconds"]),
             )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SubflError(f"{path} is not a checkpoint ({type(error).__name__}: {error})") from None
 
 
@@ -125,6 +127,8 @@ def _plain_roster(roster: Roster) -> dict[str, Any]:
 def _roster(plain: Mapping[str, Any]) -> Roster:
     ids = tuple(int(client) for client in plain["client_ids"])
     sizes = {key: np.array([np.nan if value is None else value for value in plain[key]], dtype=float) for key in _SIZES}
+    if any(len(values) != len(ids) for values in sizes.values()):
+        raise ValueError("its roster has not one size for each client")
     return Roster(
         client_ids=ids,
         node_ids=(None,) * len(ids),

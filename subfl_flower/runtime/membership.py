@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from logging import WARNING
 from typing import Any
@@ -20,13 +20,17 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.runtime.replies import one_line
 from subfl_flower.runtime.roster import ROSTER, Roster, describe_error
 
 _SIZES = ("num_examples", "num_nodes", "num_edges")
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
+_MOST_CLIENTS = 1 << 20
 # Fields of a roster's answer that must be the same for all: what the model and the partition look like.
 Schema = tuple[int, int, str]
+# Clients that are not taken, and why.
+Refusals = list[tuple[list[int], str]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class _Answer:
         if not all(0 <= value < 2**53 for column in columns for value in column):
             raise ValueError(f"{', '.join(_SIZES)} must be counts")
         features, classes, known = (_one(record, key, int) for key in ("num_features", "num_classes", "num_clients"))
-        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known < 2**31):
+        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known <= _MOST_CLIENTS):
             raise ValueError("num_features, num_classes, num_clients must be counts")
         return cls(
             sizes={client: tuple(column[row] for column in columns) for row, client in enumerate(clients)},
@@ -104,7 +108,7 @@ class Membership:
     ) -> None:
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
-        self._num_clients = len(known) if known is not None else num_clients
+        self._num_clients = num_clients
         self._answers: dict[int, _Answer] = {}
         self._asked: dict[str, int] = {}
         self._failed_at: dict[int, float] = {}
@@ -126,14 +130,14 @@ class Membership:
             self._look()
             hosts, refused = self._assigned()
             if refused and not self._tolerant:
-                raise SubflError(next(iter(refused.values())))
+                raise SubflError(refused[0][1])
             wanted = self._wanted()
             if wanted is not None and len(hosts) >= wanted:
                 break
             if time.monotonic() > deadline:
                 if len(hosts) >= (self._min_clients or 1) and (self._min_clients or wanted is None):
                     break
-                raise SubflError(self._too_few(hosts, wanted, refused))
+                raise SubflError(self._too_few(hosts, refused))
             time.sleep(_LOOK_SECONDS)
         self._settle(hosts, refused)
         if self._roster is None:
@@ -142,24 +146,37 @@ class Membership:
 
     def _wanted(self) -> int | None:
         """How many clients to wait for; None where nobody knows."""
-        if self._num_clients is not None:
-            return self._num_clients
-        fitting = [answer for answer in self._answers.values() if answer.dataset == self._dataset]
-        known = Counter(answer.num_clients for answer in fitting if answer.num_clients)
-        return known.most_common(1)[0][0] if known else self._min_clients
+        ids = self._known_ids()
+        return self._min_clients if ids is None else len(ids)
 
-    def _too_few(self, hosts: dict[int, int], wanted: int | None, refused: dict[int, str]) -> str:
-        if wanted is None and not self._answers and not refused:
-            return f"no node answered within {self._patience:.0f} s (runtime.node_timeout)"
-        missing = sorted(set(range(wanted or 0)) - set(hosts))
-        text = (
-            f"{len(missing)} of {wanted} clients are hosted by no node, the first is client {missing[0]}; "
-            f"{len(self._answers)} nodes answered within {self._patience:.0f} s (runtime.node_timeout)"
-            if missing
-            else f"{len(hosts)} clients are there, and federation.min_clients is {self._min_clients}"
-        )
-        if refused:
-            text += f"; refused: {'; '.join(dict.fromkeys(refused.values()))}"
+    def _known_ids(self) -> Sequence[int] | None:
+        """The ids of the run's clients, ascending; None where nobody knows."""
+        if self._roster is not None:
+            return self._roster.client_ids
+        if self._num_clients is not None:
+            return range(self._num_clients)
+        ours, said = (self._dataset, self._common_schema()), Counter[int]()
+        for answer in self._answers.values():
+            if answer.num_clients and (answer.dataset, answer.schema) == ours:
+                said[answer.num_clients] += len(answer.sizes)
+        return range(said.most_common(1)[0][0]) if said else None
+
+    def _too_few(self, hosts: dict[int, int], refused: Refusals) -> str:
+        ids, waited = self._known_ids(), f"within {self._patience:.0f} s (runtime.node_timeout)"
+        if ids is not None:
+            missing = [client for client in ids if client not in hosts]
+            text = (
+                f"{len(missing)} of {len(ids)} clients are hosted by no node, the first is client {missing[0]}; "
+                f"{len(self._answers)} nodes answered {waited}"
+            )
+        elif self._answers:
+            text = f"{len(hosts)} clients that fit came {waited}"
+            text += f", and federation.min_clients is {self._min_clients}" if self._min_clients else ""
+        else:
+            text = f"no node answered {waited}"
+        reasons = dict.fromkeys([*(reason for _, reason in refused), *(told["reason"] for told in self.refusals)])
+        if reasons:
+            text += f"; refused: {'; '.join(reasons)}"
         return text if not self._tolerant else f"{text}; federation.min_clients lets a run start with fewer"
 
     # Between rounds -------------------------------------------------------------------------------------------------
@@ -169,6 +186,7 @@ class Membership:
 
         Raises:
             RunFailure: too few clients are there, and no more came in time.
+            SubflError: a node that came has no clients to offer, and that is not tolerated.
         """
         deadline = time.monotonic() + self._patience
         while True:
@@ -213,7 +231,7 @@ class Membership:
         """Take in a node's answer; a node that has none is refused, and asked again some time later."""
         try:
             if reply.has_error():
-                raise SubflError(f"a node could not open its clients: {describe_error(reply)}")
+                raise SubflError(f"a node could not open its clients: {one_line(describe_error(reply))}")
             if ROSTER not in reply.content.config_records:
                 raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
             try:
@@ -228,59 +246,65 @@ class Membership:
 
     # Sorting out ----------------------------------------------------------------------------------------------------
 
-    def _assigned(self) -> tuple[dict[int, int], dict[int, str]]:
-        """The node of each client, and for every node that does not fit the reason."""
-        refused: dict[int, str] = {}
-        schema = self._schema or self._common_schema()
+    def _assigned(self) -> tuple[dict[int, int], Refusals]:
+        """The node of each client, and for every node of which clients do not fit these clients and the reason."""
+        schema, ids = self._schema or self._common_schema(), self._known_ids()
+        known = frozenset(ids) if isinstance(ids, tuple) else ids
+        refused: Refusals = []
         hosts: dict[int, int] = {}
-        # Whoever hosts a client already keeps it; else the node that answered first.
-        incumbents = [node for node in self._answers if node in set(self._hosts.values())]
-        for node in dict.fromkeys([*incumbents, *self._answers]):
-            answer = self._answers[node]
-            if reason := self._misfit(answer, schema):
-                refused[node] = reason
+        # In the order in which nodes answered: whoever hosts a client keeps it for as long as the node is there.
+        for node, answer in self._answers.items():
+            if reason := self._misfit(answer, schema, known):
+                refused.append((sorted(answer.sizes), reason))
                 continue
-            for client in answer.sizes:
-                if client in hosts:
-                    refused[node] = f"client {client} is hosted by two nodes; every client must have exactly one"
-                else:
-                    hosts[client] = node
+            if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
+                reason = f"client {taken[0]} is hosted by two nodes; every client must have exactly one"
+                refused.append((taken, reason))
         return hosts, refused
 
     def _common_schema(self) -> Schema | None:
-        """The schema that most clients have; of equals the one with the smallest client id."""
+        """The schema that most clients have; of equals the one with the smallest client id.
+
+        A run that is resumed has its own, but for the partition.
+        """
         votes: dict[Schema, list[int]] = {}
+        known = None if self._roster is None else (self._roster.num_features, self._roster.num_classes)
         for answer in self._answers.values():
-            if answer.dataset == self._dataset:
+            if answer.dataset == self._dataset and known in (None, answer.schema[:2]):
                 votes.setdefault(answer.schema, []).extend(answer.sizes)
+        if known and not votes:
+            return (*known, "")
         return max(votes, key=lambda schema: (len(votes[schema]), -min(votes[schema], default=0)), default=None)
 
-    def _misfit(self, answer: _Answer, schema: Schema | None) -> str | None:
-        """Why a node's clients cannot take part, if they cannot."""
-        who = _named(list(answer.sizes))
+    def _misfit(self, answer: _Answer, schema: Schema | None, known: Container[int] | None) -> str | None:
+        """Why a node's clients cannot take part, if they cannot.
+
+        Args:
+            answer: what the node said.
+            schema: what its clients' data must look like.
+            known: the ids that the run's clients have; None where nobody knows.
+        """
+        who = _named(sorted(answer.sizes))
         if answer.dataset != self._dataset:
-            return f"{who}: data of {answer.dataset!r}, and this run is on dataset={self._dataset}"
+            return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
         assert schema is not None
         if answer.schema[:2] != schema[:2]:
             theirs, ours = (f"{found[0]} features and {found[1]} classes" for found in (answer.schema, schema))
             return f"{who}: {theirs}, where the others have {ours}"
         if answer.schema[2] != schema[2]:
             return f"{who}: a file of another partition of {answer.dataset!r} than the others have"
-        if self._roster is not None:
-            known = set(self._roster.client_ids)
-        else:
-            wanted = self._wanted() if self._num_clients is not None or answer.num_clients else None
-            known = set(answer.sizes) if wanted is None else set(range(wanted))
-        if unknown := sorted(set(answer.sizes) - known):
-            return f"a node hosts client {unknown[0]}, but the run has the clients {_range(sorted(known))}"
+        if known is not None and (unknown := [client for client in sorted(answer.sizes) if client not in known]):
+            ids = self._known_ids()
+            assert ids is not None
+            return f"a node hosts client {unknown[0]}, but the run has the clients {_range(ids)}"
         return None
 
-    def _settle(self, hosts: dict[int, int], refused: dict[int, str]) -> None:
+    def _settle(self, hosts: dict[int, int], refused: Refusals) -> None:
         """Fix who hosts whom, and say who was refused."""
         self._schema = self._schema or self._common_schema()
         self._hosts = hosts
-        for node, reason in refused.items():
-            self._refuse(sorted(self._answers[node].sizes), reason)
+        for clients, reason in refused:
+            self._refuse(clients, reason)
 
     def _refuse(self, clients: Sequence[int], reason: str) -> None:
         refusal = {"clients": list(clients), "reason": reason}
@@ -292,8 +316,8 @@ class Membership:
 
     def _first_roster(self) -> Roster:
         assert self._schema is not None
-        knowing = self._num_clients is not None or any(answer.num_clients for answer in self._answers.values())
-        ids = tuple(range(self._wanted() or 0)) if knowing else tuple(sorted(self._hosts))
+        known = self._known_ids()
+        ids = tuple(sorted(self._hosts) if known is None else known)
         nothing = np.full(len(ids), np.nan)
         overlapping = any(self._answers[node].overlapping for node in self._hosts.values())
         return Roster(ids, (None,) * len(ids), nothing, nothing, nothing, *self._schema[:2], overlapping)
@@ -311,12 +335,16 @@ class Membership:
         return self._roster
 
 
-def _named(clients: list[int]) -> str:
-    return f"client {clients[0]}" if len(clients) == 1 else f"clients {', '.join(map(str, sorted(clients)))}"
+def _named(clients: Sequence[int]) -> str:
+    if not clients:
+        return "a node without clients"
+    return f"client {clients[0]}" if len(clients) == 1 else f"clients {_range(clients)}"
 
 
-def _range(ids: list[int]) -> str:
-    return f"0 .. {len(ids) - 1}" if ids == list(range(len(ids))) else ", ".join(map(str, ids))
+def _range(ids: Sequence[int]) -> str:
+    if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1:
+        return f"{ids[0]} .. {ids[-1]}"
+    return one_line(", ".join(map(str, ids)))
 
 
 def _one(record: ConfigRecord, key: str, kind: type) -> Any:
@@ -326,10 +354,10 @@ def _one(record: ConfigRecord, key: str, kind: type) -> Any:
     return value
 
 
-def _list(record: ConfigRecord, key: str, kind: Callable[[Any], Any]) -> list[Any]:
-    values = record[key]
-    if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
-        raise ValueError(f"{key} must be a list of numbers")
-    if any(value != value or abs(float(value)) > 2**53 for value in values):
+def _list(record: ConfigRecord, key: str, kind: type) -> list[Any]:
+    values: Any = record[key]
+    if not isinstance(values, list) or any(type(value) not in (int, kind) for value in values):
+        raise ValueError(f"{key} must be a list of type {kind.__name__}")
+    if any(value != value or abs(value) > 2**53 for value in values):
         raise ValueError(f"{key} must be a list of finite numbers")
     return [kind(value) for value in values]

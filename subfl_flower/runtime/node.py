@@ -19,7 +19,7 @@ import torch
 from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config, Deploy, Inline, Ray, load_class, settings_of, validate
-from subfl_flower.data.client_folder import ClientFolder
+from subfl_flower.data.client_folder import open_client_folders
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import CARD, ModelCard, write_model
@@ -179,16 +179,8 @@ class DeployedNode(Node):
 
     def __init__(self, config: Config, run_id: str, folders: Sequence[Path], state: Path | None) -> None:
         super().__init__(config, run_id)
-        opened = sorted((ClientFolder.open(path) for path in folders), key=lambda f: f.description.client_id)
+        opened = open_client_folders(folders)
         ids = [folder.description.client_id for folder in opened]
-        if len(set(ids)) != len(ids):
-            raise SubflError(f"client {_first_repeated(ids)} is in two of this node's folders; each needs one")
-        agreed = {
-            (d.dataset, d.partition, d.num_clients, d.num_features, d.num_classes)
-            for d in (folder.description for folder in opened)
-        }
-        if len(agreed) != 1:
-            raise SubflError("the folders of this node are not of one partition; start a SuperNode for each partition")
         self._folders = dict(zip(ids, opened, strict=True))
         self._runs = {
             client_id: (folder.path if state is None else state / f"client-{client_id:02d}") / "runs"
@@ -243,10 +235,6 @@ def _durable(store: StateStore, folder_of: Callable[[int], Path], run: ConfigRec
     """States in `store` and in files, for the round that a message is about."""
     server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
     return DurableStore(store, folder_of, server_round, checkpoint, keep)
-
-
-def _first_repeated(values: Sequence[int]) -> int:
-    return next(value for place, value in enumerate(values) if value in values[:place])
 
 
 _open_nodes: dict[tuple[str, str, str], Node] = {}

@@ -84,6 +84,8 @@ class RunDirectory:
         else:
             (run.path / _MIXING).unlink(missing_ok=True)
         (run.path / _SUMMARY).unlink(missing_ok=True)
+        for unfinished in run.path.glob(".*.tmp"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
         return run
 
     @staticmethod

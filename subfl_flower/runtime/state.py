@@ -85,8 +85,8 @@ class CohortState:
         Raises:
             ValueError: it is the state of another model or client family.
         """
-        expected = {name: tuple(self._tensors[name].shape[1:]) for name in self._names(None)}
-        found = {name: tuple(value.shape) for name, value in values.items()}
+        expected = {name: ("float32", *self._tensors[name].shape[1:]) for name in self._names(None)}
+        found = {name: (str(value.dtype), *value.shape) for name, value in values.items()}
         if found != expected:
             different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             raise ValueError(f"{different[0]} is {found.get(different[0])}, not {expected.get(different[0])}")
@@ -248,6 +248,7 @@ class DurableStore:
                 earlier = [(number, path) for number, path in self._files(client_id) if number < self._round]
                 if earlier:
                     _restore(state, position, max(earlier)[1])
+                    state.changed.discard(position)
         return state
 
     def commit(self, state: CohortState) -> None:
@@ -261,7 +262,7 @@ class DurableStore:
             return
         for position in sorted(state.changed):
             client_id = state.client_ids[position]
-            path = self._folder_of(client_id) / f"round-{self._round:06d}.safetensors"
+            path = self._folder_of(client_id) / _file_name(self._round)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(path, save(state.export_row(position)))
@@ -284,8 +285,14 @@ class DurableStore:
         for number, path in files:
             if number < restart or number > self._round or restart < number < self._round:
                 path.unlink(missing_ok=True)
-        for unfinished in self._folder_of(client_id).glob(".round-*"):  # of a process that was killed
-            unfinished.unlink(missing_ok=True)
+        # What a killed process left; this round's may be another node's that is being written, as the oracle's are.
+        for unfinished in self._folder_of(client_id).glob(".round-*"):
+            if not unfinished.name.startswith(f".{_file_name(self._round)}"):
+                unfinished.unlink(missing_ok=True)
+
+
+def _file_name(server_round: int) -> str:
+    return f"round-{server_round:06d}.safetensors"
 
 
 def _restore(state: CohortState, position: int, path: Path) -> None:
@@ -293,5 +300,5 @@ def _restore(state: CohortState, position: int, path: Path) -> None:
         with safe_open(path, framework="numpy") as file:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state.import_row(position, values)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise SubflError(f"{path} does not hold the state of client {state.client_ids[position]}: {error}") from None

@@ -9,27 +9,28 @@ from pathlib import Path
 import pytest
 from local_federation import LocalFederation, command
 
-CLIENTS = 3
+NODES = ([0], [1], [2, 3])
+"""Clients of each SuperNode."""
 
 
 @pytest.fixture(scope="session")
 def partition(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of three clients of digits."""
+    """Folders of four clients of digits."""
     folder = tmp_path_factory.mktemp("partition") / "digits"
-    command("partition", "dataset=digits", "partition=metis", f"partition.clients={CLIENTS}", f"out={folder}")
+    command("partition", "dataset=digits", "partition=metis", "partition.clients=4", f"out={folder}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def federation(partition: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
-    """A SuperLink and three SuperNodes, each with a client of digits."""
+    """A SuperLink and three SuperNodes with the clients of digits."""
     before = os.environ.get("FLWR_HOME")
     with LocalFederation.opened(tmp_path_factory.mktemp("federation")) as federation:
         (federation.folder / "modules" / "held_clients.py").write_text(HELD_CLIENTS)
         federation.start_superlink()
-        for client in range(CLIENTS):
-            name = f"node-{client}"
-            federation.start_node(name, partition / f"client-{client:02d}", key=federation.key(name))
+        for number, clients in enumerate(NODES):
+            folders = [partition / f"client-{client:02d}" for client in clients]
+            federation.start_node(f"node-{number}", *folders, key=federation.key(f"node-{number}"))
         for name in list(federation.nodes):
             federation.wait_for_node(name)
         yield federation

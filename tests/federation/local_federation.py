@@ -48,7 +48,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes] | psutil.Process) -> None:
     """SIGKILL for a process and all that it started, as when the machine dies."""
     tree = [psutil.Process(process.pid)]
     tree += tree[0].children(recursive=True)
@@ -57,7 +57,8 @@ def kill(process: subprocess.Popen[bytes]) -> None:
             member.kill()
         except psutil.NoSuchProcess:
             continue
-    process.wait(timeout=10)
+    if isinstance(process, subprocess.Popen):
+        process.wait(timeout=10)
 
 
 @dataclass
@@ -130,6 +131,13 @@ class LocalFederation:
         (self.folder / "home-user").mkdir(exist_ok=True)
         ca = self.folder / "certificates" / "ca.crt"
         command("deploy", "connect", _CONNECTION, "--address", f"127.0.0.1:{self.port}", "--root-certificates", ca)
+
+    def server_app(self) -> psutil.Process:
+        """The process that runs the ServerApp."""
+        assert self.superlink is not None
+        started = psutil.Process(self.superlink.pid).children(recursive=True)
+        (found,) = [process for process in started if "flwr-serverapp" in " ".join(process.cmdline())]
+        return found
 
     def key(self, name: str, register: bool = True) -> Path:
         key = self.folder / f"{name}.key"
