@@ -1,0 +1,157 @@
+"""Nodes with folders of their own and a server without data, all in this process: what the network does not change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from run_outcomes import Outcome, run_inline
+from safetensors.numpy import load_file
+
+from subfl_flower.client_app import app
+from subfl_flower.commands.partition import main as partition
+from subfl_flower.composition import composed_config
+from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.models.exported import read_model
+from subfl_flower.runtime.federation import run_federation
+from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.runtime.node import forget_nodes, open_node
+
+SMALL = ("dataset=digits", "model.hidden=8", "runtime.node_timeout=1")
+FEW = ("partition=overlap_rate", "partition.clients=5")
+
+
+class FolderGrid(InlineGrid):
+    """A node for every list of clients' folders."""
+
+    def __init__(self, *nodes: Sequence[Path]) -> None:
+        super().__init__(app, len(nodes))
+        for context, folders in zip(self._contexts.values(), nodes, strict=True):
+            context.node_config = {"client": ",".join(map(str, folders))}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Callable[..., list[Path]]:
+    def made(*overrides: str, name: str = "partition") -> list[Path]:
+        assert partition(["dataset=digits", *overrides, f"out={tmp_path / name}"]) == 0
+        return sorted((tmp_path / name).iterdir())
+
+    return made
+
+
+def deployed(grid: InlineGrid, directory: Path, *overrides: str) -> Outcome:
+    config, _ = composed_config(["runtime=deploy", *SMALL, *overrides])
+    try:
+        with grid.active():
+            run_federation(grid, config, directory, threading.Event())
+    finally:
+        forget_nodes()
+    return Outcome(directory)
+
+
+@pytest.mark.parametrize("method", ["fedpub", "subpfed", "gcfl_plus", "fedper", "fedavg", "local"])
+def test_a_server_without_data_gives_the_numbers_of_a_simulation(
+    method: str, folders: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    zero, one, two, three, four = folders(*FEW)
+    run = (f"method={method}", "federation.rounds=3", "federation.fraction=0.8")
+    found = deployed(FolderGrid([four, one], [zero], [two, three]), tmp_path / "deployed", *run)
+    expected = run_inline(tmp_path / "inline", *SMALL, *FEW, *run)
+    assert [r["clients"]["ids"] for r in found.rounds] == [r["clients"]["ids"] for r in expected.rounds]
+    for name in ("validation", "test", "test_as_received", "train_loss"):
+        np.testing.assert_allclose(found.values(name), expected.values(name), atol=1e-4)
+    assert [r["bytes_up"] for r in found.rounds] == [r["bytes_up"] for r in expected.rounds]
+    assert found.summary["clients"] == 5 and found.summary["bytes_up"] == expected.summary["bytes_up"]
+    for client, folder in enumerate((zero, one, two, three, four)):
+        tensors, card = read_model(folder / "runs" / found.summary["run_id"])
+        assert card.client == client
+        for name, value in expected.models()[client].items():
+            np.testing.assert_allclose(tensors[name], value, atol=1e-4)
+
+
+def test_the_oracle_has_no_whole_graph_to_train_on(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    with pytest.raises(RunFailure, match="the oracle needs the graph that the clients' subgraphs were cut from"):
+        deployed(FolderGrid(folders(*FEW)), tmp_path / "run", "method=oracle", "federation.rounds=1")
+
+
+class LateGrid(FolderGrid):
+    """The second node's reply of one round comes only after that round is over, as if it answered the next message."""
+
+    late_round = 2
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        ids = list(super().push_messages(messages))
+        for message_id in ids:
+            reply = self._replies[message_id]
+            outcome = reply.content.config_records.get("outcome") if reply.has_content() else None
+            if outcome is None or reply.metadata.src_node_id != 2:
+                continue
+            if outcome["round"] == self.late_round:
+                self.withheld = self._replies.pop(message_id)
+            elif outcome["round"] == self.late_round + 1:
+                self.withheld.metadata.__dict__["_reply_to_message_id"] = message_id
+                self._replies[message_id] = self.withheld
+        return ids
+
+
+def test_a_late_client_is_left_out_and_what_it_sent_for_an_older_round_is_refused(
+    folders: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    zero, one, *others = folders(*FEW)
+    limits = ("federation.round_timeout=0.5", "federation.min_clients=3", "federation.rounds=4")
+    outcome = deployed(LateGrid([zero, *others], [one]), tmp_path / "run", "method=fedpub", *limits)
+    everyone, others = [0, 1, 2, 3, 4], [0, 2, 3, 4]
+    assert [record["clients"]["ids"] for record in outcome.rounds] == [everyone, others, others, everyone]
+    assert [record["failures"] for record in outcome.rounds[:2]] == [{}, {"1": "no reply"}]
+    assert "its update is of round 2, not 3" in outcome.rounds[2]["failures"]["1"]
+    assert outcome.rounds[3]["failures"] == {}
+    # It trained all the while, and rejoins with the state that it has.
+    state = max((one / "runs" / outcome.summary["run_id"] / "state").iterdir())
+    assert float(load_file(state)["steps"]) == 4.0
+
+
+def test_too_few_replies_end_the_run_with_a_checkpoint(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    zero, one, *others = folders(*FEW)
+    grid = LateGrid([zero, *others], [one])
+    limits = ("federation.round_timeout=0.5", "federation.min_clients=5", "federation.rounds=4")
+    with pytest.raises(
+        RunFailure, match=r"^4 clients replied in round 2, where federation.min_clients is 5 \(client 1: no reply\)$"
+    ):
+        deployed(grid, tmp_path / "run", "method=fedpub", *limits)
+    assert Outcome(tmp_path / "run").summary["status"] == "failed"
+    assert (tmp_path / "run" / "checkpoint" / "server.safetensors").is_file()
+
+
+def test_states_of_finished_runs_go_when_another_begins(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    clients = folders(*FEW)
+    unfinished = deployed(
+        FolderGrid(clients), tmp_path / "a", "federation.rounds=1", "method=fedavg", "record.client_models=false"
+    )
+    finished = deployed(FolderGrid(clients), tmp_path / "b", "federation.rounds=1", "method=fedavg")
+    kept, gone = (clients[0] / "runs" / run.summary["run_id"] for run in (unfinished, finished))
+    assert (gone / "state").is_dir()
+    deployed(FolderGrid(clients), tmp_path / "c", "federation.rounds=1", "method=fedavg")
+    assert (kept / "state").is_dir() and not (gone / "state").exists() and (gone / "model.safetensors").is_file()
+
+
+def test_nodes_that_cannot_be_are_named(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    clients, others = folders(*FEW), folders(*FEW, "partition.seed=1", name="others")
+    with pytest.raises(SubflError, match="are not of one partition; a node needs folders of one"):
+        deployed(FolderGrid([clients[0], others[1]]), tmp_path / "mixed", "federation.rounds=1")
+    with pytest.raises(SubflError, match="another partition of 'digits' than the others have"):
+        deployed(FolderGrid(clients[:4], [others[4]]), tmp_path / "two", "federation.rounds=1")
+    grid = FolderGrid(clients)
+    grid._contexts[1].node_config = {}
+    with pytest.raises(SubflError, match="this SuperNode names no client; start it with --node-config"):
+        deployed(grid, tmp_path / "none", "federation.rounds=1")
+
+
+@pytest.mark.parametrize("run_id", ["../../elsewhere", "", "a/b"])
+def test_a_run_id_cannot_lead_out_of_a_clients_folder(run_id: str) -> None:
+    context = Context(run_id=1, node_id=1, node_config={"client": "x"}, state=RecordDict(), run_config={})
+    with pytest.raises(SubflError, match="which is none"):
+        open_node(ConfigRecord({"config": "{}", "id": run_id, "directory": ""}), context)
