@@ -13,7 +13,8 @@ from subfl_flower.config import Deploy
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.exchange import answer_record
 from subfl_flower.runtime.messages import Stack, pack, unpack
-from subfl_flower.runtime.node import Node, open_node
+from subfl_flower.runtime.node import Node
+from subfl_flower.runtime.open_nodes import open_node
 from subfl_flower.runtime.roster import ROSTER
 from subfl_flower.runtime.strategy import ANNOUNCED, METRICS, OUTCOME, RUN
 

@@ -19,7 +19,8 @@ from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.node import compute_device, forget_nodes
+from subfl_flower.runtime.node import compute_device
+from subfl_flower.runtime.open_nodes import forget_nodes
 from subfl_flower.runtime.prompt_delivery import deliver_promptly
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import shutil
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
@@ -35,12 +31,11 @@ from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
+from subfl_flower.runtime.provenance import provenance
 from subfl_flower.runtime.roster import Roster, describe_error
+from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
-
-_PER_CLIENT = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity")
-_PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis", "networkx")
 
 
 def run_federation(
@@ -174,7 +169,7 @@ class _Run:
     def rounds(self, strategy: CohortStrategy) -> Iterator[dict[str, Any]]:
         """Train round after round; each round's record, once all that it leaves is written."""
         config, every = self._config, self._config.checkpoint_every
-        latest = _LatestMetrics(config.task.metric, strategy.roster)
+        latest = LatestMetrics(config.task.metric, strategy.roster)
         for record in self.finished:
             latest.recall(record)
         last_checkpoint = len(self.finished)
@@ -185,7 +180,7 @@ class _Run:
             keep = due or (bool(every) and config.federation.fraction < 1)
             about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
             updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
-            record = _record(updates, strategy.roster, seconds, latest)
+            record = round_record(updates, strategy.roster, seconds, latest)
             self._records.append_round(record)
             self.finished.append(record)
             if strategy.mixing is not None and (
@@ -261,10 +256,10 @@ class _Run:
 
     def summary(self) -> dict[str, Any]:
         """The run so far, but for its status."""
-        found = {**_about(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
+        found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
         found["run_id"] = self.run_id
         found["seconds"] = time.time() - self._started
-        found["seconds_per_round"] = _mean_seconds(self.finished)
+        found["seconds_per_round"] = mean_seconds(self.finished)
         found["exchanges"] = self._exchanges
         for direction in ("bytes_up", "bytes_down"):
             found[direction] += sum(phase[direction] for phase in self._exchanges)
@@ -276,102 +271,6 @@ class _Run:
 def prepare_data(config: Config) -> PreparedPartition:
     """The prepared partition of a simulation."""
     return prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
-
-
-def _mean_seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean seconds of a round by where they went."""
-    parts = {name for record in rounds for name in record["seconds"]}
-    return {name: float(np.mean([record["seconds"].get(name, 0.0) for record in rounds])) for name in sorted(parts)}
-
-
-class _LatestMetrics:
-    """The last known figures of every client, so that the mean over clients also speaks of those that were absent.
-
-    Args:
-        metric: what validation and test measure.
-        roster: the clients.
-    """
-
-    def __init__(self, metric: str, roster: Roster) -> None:
-        self.metric = metric
-        self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
-        self.heard = np.zeros(len(roster), dtype=bool)
-        self._values: dict[str, np.ndarray] = {}
-
-    def take(self, positions: np.ndarray, metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-        """Take in a round; each figure's mean over the clients heard so far, None where nobody has it."""
-        self.heard[positions] = True
-        for name in _PER_CLIENT:
-            if name in metrics:
-                values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
-                values[positions] = metrics[name]
-        return {
-            name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in self._values.items()
-        }
-
-    def recall(self, record: Mapping[str, Any]) -> None:
-        """Take in a round again from its record."""
-        clients = record["clients"]
-        found = {name: np.array(clients[name], dtype=float) for name in _PER_CLIENT if name in clients}
-        self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
-
-
-def _record(updates: Updates, roster: Roster, seconds: Mapping[str, float], latest: _LatestMetrics) -> dict[str, Any]:
-    """A round's line of ``metrics.jsonl``."""
-    clients: dict[str, Any] = {
-        "ids": [roster.client_ids[position] for position in updates.positions],
-        "num_examples": updates.metrics["num_examples"].astype(int).tolist(),
-        "bytes_up": updates.bytes_up[updates.positions].tolist(),
-        "bytes_down": updates.bytes_down[updates.positions].tolist(),
-    }
-    for name in _PER_CLIENT:
-        if name in updates.metrics:
-            clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
-    return {
-        "round": updates.server_round,
-        "metric": latest.metric,
-        **latest.take(updates.positions, updates.metrics),
-        "clients_heard": int(latest.heard.sum()),
-        "clients": clients,
-        "bytes_up": int(updates.bytes_up.sum()),
-        "bytes_down": int(updates.bytes_down.sum()),
-        "seconds": dict(seconds),
-        "failures": {str(client): reason for client, reason in updates.failures.items()},
-    }
-
-
-def _about(config: Config, num_clients: int | None) -> dict[str, Any]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "method": config.method.name,
-        "dataset": config.dataset.name,
-        "partition": config.partition.name,
-        "clients": num_clients,
-        "seed": config.seed,
-        "task": config.task.name,
-        "metric": config.task.metric,
-        "versions": versions,
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit that this code was checked out at, where it is a checkout."""
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()
 
 
 @contextmanager

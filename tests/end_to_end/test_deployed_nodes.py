@@ -19,7 +19,7 @@ from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.models.exported import read_model
 from subfl_flower.runtime.federation import run_federation
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.node import forget_nodes, open_node
+from subfl_flower.runtime.open_nodes import forget_nodes, open_node
 
 SMALL = ("dataset=digits", "model.hidden=8", "runtime.node_timeout=1")
 FEW = ("partition=overlap_rate", "partition.clients=5")

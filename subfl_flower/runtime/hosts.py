@@ -1,0 +1,158 @@
+"""Where a node's clients are: in a prepared partition of a simulation, or in folders on a machine of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, Context
+
+from subfl_flower.config import Config, Inline, Ray
+from subfl_flower.data.client_folder import open_client_folders
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.models.exported import CARD, ModelCard, write_model
+from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.node import Node, compute_device
+from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runtime.shared_key import SharedKey
+from subfl_flower.runtime.state import ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
+
+
+class SimulatedNode(Node):
+    """A node of a simulation: of P nodes, node p hosts the clients c with c mod P = p.
+
+    Args:
+        config: of the run.
+        run_id: of the run.
+        directory: the run directory.
+        position: p.
+        num_nodes: P.
+    """
+
+    def __init__(self, config: Config, run_id: str, directory: Path, position: int, num_nodes: int) -> None:
+        super().__init__(config, run_id)
+        self._directory = directory
+        self._place = f"{position:04d}-of-{num_nodes:04d}"
+        self._partition: PreparedPartition = prepare(
+            config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels
+        )
+        self.client_ids = list(range(position, self._partition.num_clients, num_nodes))
+        self.about = {
+            "dataset": config.dataset.name,
+            "partition": self._partition.key,
+            "num_clients": self._partition.num_clients,
+            "num_features": self._partition.num_features,
+            "num_classes": self._partition.num_classes,
+            "overlapping": self._partition.overlapping,
+        }
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """This node's clients, with their data read from the prepared partition."""
+        config = self.config
+        key = SharedKey(config.data.cache / "clients.key", create=True)
+        device = compute_device(config.runtime.device)
+        return Cohort.load(self._partition, self.client_ids, device, config.runtime.chunk, config.task, key)
+
+    @cached_property
+    def _working_store(self) -> StateStore:
+        if isinstance(self.config.runtime, Inline):
+            return MemoryStore(self.cohort.device)
+        return MappedStore(self._directory / "state" / self._place)
+
+    def store(self, run: ConfigRecord, context: Context) -> StateStore:
+        """States live where the runtime wants them, and as files beside the server's checkpoint where there is one."""
+        store = ContextStore(context.state) if _travels_with_messages(self.config) else self._working_store
+        if not self.config.checkpoint_every:
+            return store
+        folder = RunDirectory(self._directory).checkpoint_folder / "clients"
+
+        def folder_of(client_id: int) -> Path:
+            return folder / (f"{client_id:04d}" if client_id >= 0 else "central")
+
+        return _durable(store, folder_of, run, keep=bool(run.get("keep", False)))
+
+    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+        """Into the run directory."""
+        RunDirectory(self._directory).write_client_model(client_id, tensors, {CARD: card.as_json()})
+
+
+class DeployedNode(Node):
+    """A SuperNode on a machine of its own, which holds the folders of its clients.
+
+    A folder gets a folder ``runs/<run>`` for each run: the client's state while the run goes on, and its best model at
+    the end.
+
+    Args:
+        config: of the run.
+        run_id: of the run.
+        folders: of the clients.
+        state: where a folder ``client-<id>/runs`` is made for each; None for in the clients' own folders.
+    """
+
+    def __init__(self, config: Config, run_id: str, folders: Sequence[Path], state: Path | None) -> None:
+        super().__init__(config, run_id)
+        opened = open_client_folders(folders)
+        ids = [folder.description.client_id for folder in opened]
+        self._folders = dict(zip(ids, opened, strict=True))
+        self._runs = {
+            client_id: (folder.path if state is None else state / f"client-{client_id:02d}") / "runs"
+            for client_id, folder in self._folders.items()
+        }
+        self.client_ids = ids
+        first = opened[0].description
+        self.about = {
+            "dataset": first.dataset,
+            "partition": first.partition,
+            "num_clients": first.num_clients or 0,
+            "num_features": first.num_features,
+            "num_classes": first.num_classes,
+            "overlapping": any(folder.description.overlapping for folder in opened),
+        }
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """This node's clients, with their data read from their folders."""
+        config, folders = self.config, list(self._folders.values())
+        return Cohort(
+            graphs=tuple(folder.graph() for folder in folders),
+            num_features=self.about["num_features"],
+            num_classes=self.about["num_classes"],
+            device=compute_device(config.runtime.device),
+            chunk=config.runtime.chunk,
+            task=config.task,
+            shared_key=SharedKey(folders[0].key_path),
+        )
+
+    def store(self, run: ConfigRecord, context: Context) -> StateStore:
+        """States are read from their files for every message: this process may be the first of many, or resumed."""
+
+        def folder_of(client_id: int) -> Path:
+            return self._runs[client_id] / self.run_id / "state"
+
+        return _durable(MemoryStore(self.cohort.device), folder_of, run, keep=True)
+
+    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+        """Into the client's folder of the run."""
+        write_model(self._runs[client_id] / self.run_id, tensors, card)
+
+    def forget_finished_runs(self) -> None:
+        """Remove the states of other runs that have left their models; the models stay."""
+        for runs in self._runs.values():
+            for run in runs.glob("*"):
+                if run.name != self.run_id and (run / "model.json").is_file():
+                    shutil.rmtree(run / "state", ignore_errors=True)
+
+
+def _durable(store: StateStore, folder_of: Callable[[int], Path], run: ConfigRecord, keep: bool) -> DurableStore:
+    """States in `store` and in files, for the round that a message is about."""
+    server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
+    return DurableStore(store, folder_of, server_round, checkpoint, keep)
+
+
+def _travels_with_messages(config: Config) -> bool:
+    """Whether actors may sit on machines that share no disk, so that state must travel with messages."""
+    return isinstance(config.runtime, Ray) and config.runtime.address is not None

@@ -1,0 +1,65 @@
+"""The nodes that this process works for.
+
+Flower calls a ClientApp anew for every message. What does not change between messages (data, operators, the client
+object) is kept in this module for as long as the process works for the same run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context
+
+from subfl_flower.config import Config, Deploy, validate
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.hosts import DeployedNode, SimulatedNode
+from subfl_flower.runtime.node import Node
+
+_open_nodes: dict[tuple[str, str, str], Node] = {}
+
+
+def open_node(run: ConfigRecord, context: Context) -> Node:
+    """The node that a message is for; what an earlier run left in this process is dropped.
+
+    Raises:
+        SubflError: the node was not started for such a run, or its clients' data cannot be read.
+    """
+    text, run_id, directory = str(run["config"]), str(run["id"]), str(run["directory"])
+    if not run_id.isalnum():
+        raise SubflError(f"the server sent the run id {run_id!r}, which is none")  # it names a folder
+    if any(other_id != run_id for _, other_id, _ in _open_nodes):
+        forget_nodes()
+    key = (text, run_id, json.dumps(dict(context.node_config), sort_keys=True))
+    if key not in _open_nodes:
+        _open_nodes[key] = _new_node(validate(_plain(text)), run_id, directory, context)
+    return _open_nodes[key]
+
+
+def _new_node(config: Config, run_id: str, directory: str, context: Context) -> Node:
+    here = context.node_config
+    if isinstance(config.runtime, Deploy):
+        if "client" not in here:
+            raise SubflError("this SuperNode names no client; start it with --node-config 'client=\"FOLDER\"'")
+        folders = [Path(part) for part in str(here["client"]).split(",")]
+        state = Path(str(here["state"])) if "state" in here else None
+        node = DeployedNode(config, run_id, folders, state)
+        node.forget_finished_runs()
+        return node
+    if "partition-id" not in here:
+        raise SubflError(f"runtime={config.runtime.name} is a simulation, and this node is none; use runtime=deploy")
+    position, num_nodes = int(here["partition-id"]), int(here["num-partitions"])
+    return SimulatedNode(config, run_id, Path(directory), position, num_nodes)
+
+
+def forget_nodes() -> None:
+    """Drop the data and states that this process holds."""
+    _open_nodes.clear()
+
+
+def _plain(text: str) -> dict[str, Any]:
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise SubflError("the server sent a configuration that is not a mapping")
+    return values
