@@ -1,0 +1,60 @@
+"""The versions that the images install are all of them, and go together."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tomllib
+
+from docker_files import DOCKER, ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+
+def constraints() -> dict[str, Version]:
+    found: dict[str, Version] = {}
+    for line in (DOCKER / "constraints.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        requirement = Requirement(line)
+        (specifier,) = requirement.specifier
+        name, version = canonicalize_name(requirement.name), Version(specifier.version)
+        assert specifier.operator == "==" and version.local is None and not requirement.marker, line
+        assert name not in found, line
+        found[name] = version
+    return found
+
+
+def dependencies() -> list[Requirement]:
+    return [
+        Requirement(text) for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    ]
+
+
+def test_they_cover_the_project_and_keep_to_what_it_asks_for() -> None:
+    pinned = constraints()
+    for requirement in dependencies():
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
+
+
+def test_pytorchs_builds_are_one_version() -> None:
+    """pip leaves the installed 2.13.0+cpu alone where 2.13.0 is asked for."""
+    (torch,) = [requirement for requirement in dependencies() if requirement.name == "torch"]
+    assert torch.specifier.contains(f"{constraints()['torch']}+cpu")
+
+
+def test_what_the_dependencies_need_in_their_turn_is_pinned_as_well() -> None:
+    """Followed through every installed package that has the pinned version."""
+    pinned, seen, waiting = constraints(), set(), dependencies()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(pinned[name], prereleases=True), requirement
+        distribution = importlib.metadata.distribution(name)
+        if Version(distribution.version).public != str(pinned[name]):
+            continue
+        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
+            seen.add((name, extra))
+            needed = map(Requirement, distribution.requires or [])
+            waiting += [need for need in needed if need.marker is None or need.marker.evaluate({"extra": extra})]
+    assert {name for name, _ in seen} <= set(pinned)
