@@ -127,6 +127,8 @@ def _sentence(error: Exception) -> str:
     text = str(error) or str(error.__cause__ or type(error).__name__)
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"{match[1]}: there is no such setting"
+    if match := re.search(r"is not in struct\s+full_key: (\S+)", text):
+        return f"{match[1]}: there is no such setting"
     if match := re.search(
         r"Could not find '([^']+)'\s+Available options in '[^']+':\s+(.*?)(?:\n\s*\n|Config search path|$)",
         text,
