@@ -45,6 +45,10 @@ class SimilarityStrategy(MixingStrategy):
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
         self._model = initial
+        # Of the clients that are there at the start: a random graph of this size must not change on the way.
+        self._means = np.array(
+            [np.nanmean(roster.num_nodes), np.nansum(roster.num_edges) / np.nansum(roster.num_nodes)]
+        )
         self._described: np.ndarray | None = None
         self._is_described = np.zeros(len(roster), dtype=bool)
 
@@ -68,21 +72,19 @@ class SimilarityStrategy(MixingStrategy):
     @property
     def announcements(self) -> dict[str, float]:
         """The clients' mean number of nodes and mean degree: the size of an Erdős–Rényi graph that is like them."""
-        roster = self.roster
-        return {
-            "mean_nodes": float(np.nanmean(roster.num_nodes)),
-            "mean_degree": float(np.nansum(roster.num_edges) / np.nansum(roster.num_nodes)),
-        }
+        mean_nodes, mean_degree = self._means.tolist()
+        return {"mean_nodes": mean_nodes, "mean_degree": mean_degree}
 
     def state(self) -> Stack:
-        """Adds what clients were described by."""
-        kept = {**super().state(), "is_described": self._is_described}
+        """Adds what clients were described by, and the size of their random graph."""
+        kept = {**super().state(), "is_described": self._is_described, "means": self._means}
         return kept if self._described is None else {**kept, "described": self._described}
 
     def load_state(self, state: Stack) -> None:
         """Adds what clients were described by."""
         super().load_state(state)
         self._is_described, self._described = state["is_described"], state.get("described")
+        self._means = state["means"]
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """softmax(τ S) over the replies; FedAvg's average for a client that has never sent anything."""

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
+from subfl_flower.runtime.federation import resumable, run_federation, stop_on_interrupt
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.node import compute_device
 from subfl_flower.runtime.open_nodes import forget_nodes
@@ -28,6 +28,8 @@ def simulate(config: Config, directory: Path, resume: bool = False) -> dict[str,
     """Train in the runtime that the configuration names, or go on with the run in `directory`; the run's summary."""
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
+    if resume:
+        resumable(config, directory)  # before Ray is started for nothing
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:

@@ -62,11 +62,7 @@ def run_federation(
     num_clients = None if isinstance(config.runtime, Deploy) else prepare_data(config).num_clients
     loggers = build_loggers(config.logger)
     if resume:
-        checkpoint = Checkpoint.read(RunDirectory(directory).checkpoint_folder)
-        if checkpoint.server_round >= config.federation.rounds:
-            raise SubflError(
-                f"{directory} has finished its {checkpoint.server_round} rounds; federation.rounds=... lets it go on"
-            )
+        checkpoint = resumable(config, directory)
         records = RunDirectory.reopen(directory, checkpoint.server_round)
         shutil.rmtree(directory / "state", ignore_errors=True)  # of a process that was killed
     else:
@@ -99,6 +95,20 @@ def run_federation(
             logger.finish(summary)
         shutil.rmtree(directory / "state", ignore_errors=True)
     return summary
+
+
+def resumable(config: Config, directory: Path) -> Checkpoint:
+    """The checkpoint that the run in `directory` can go on from.
+
+    Raises:
+        SubflError: it left none, or has finished its rounds.
+    """
+    checkpoint = Checkpoint.read(RunDirectory(directory).checkpoint_folder)
+    if checkpoint.server_round >= config.federation.rounds:
+        raise SubflError(
+            f"{directory} has finished its {checkpoint.server_round} rounds; federation.rounds=... lets it go on"
+        )
+    return checkpoint
 
 
 class _Run:
@@ -176,8 +186,9 @@ class _Run:
         for server_round in range(len(self.finished) + 1, config.federation.rounds + 1):
             strategy.roster = self._roster = self._membership.refresh()
             due = bool(every) and (server_round % every == 0 or server_round == config.federation.rounds)
-            # Who is absent from the round of a checkpoint must have kept the state of an earlier one.
-            keep = due or (bool(every) and config.federation.fraction < 1)
+            # Who is absent from the round of a checkpoint, or fails in it, must have kept the state of an earlier one.
+            some_may_lack = config.federation.fraction < 1 or config.runtime.on_client_failure == "continue"
+            keep = due or (bool(every) and some_may_lack)
             about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
             updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
             record = round_record(updates, strategy.roster, seconds, latest)

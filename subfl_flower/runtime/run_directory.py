@@ -10,7 +10,6 @@ best model). The server writes it as the run goes, `subfl report` and `resume=` 
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as encode_safetensors
 
-from subfl_flower.data.durable_files import force_to_disk
+from subfl_flower.data.durable_files import force_to_disk, write_durably
 from subfl_flower.errors import SubflError
 
 _CONFIG = "config.yaml"
@@ -283,13 +282,7 @@ def _write_whole(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one."""
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_durably(path, content)
 
 
 def _mend_last_line(file: Any) -> None:
