@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from subfl_flower.composition import composed_job, config_directory, readable_errors, validated
+from subfl_flower.composition import composed_job, config_directory, readable_errors, resumes, validated
 from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError
 
@@ -62,7 +62,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _COMMANDS:
         run: Callable[[list[str]], int] = importlib.import_module(_COMMANDS[command]).main
         return run(arguments[1:])
-    if any(argument.startswith("resume=") for argument in arguments):
+    if resumes(arguments):
         return _resume(arguments)
     return _train(arguments)
 

@@ -19,6 +19,8 @@ from subfl_flower.config import Config, validate
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.run_directory import RunDirectory
 
+_RESUME = "resume="
+
 
 def config_directory() -> Path:
     """The folder of the YAML files: beside the package in a checkout, inside it in a wheel."""
@@ -59,6 +61,11 @@ class Job:
     resume: bool = False
 
 
+def resumes(overrides: Sequence[str]) -> bool:
+    """Whether a command line asks for a run to go on, by ``resume=RUN``."""
+    return any(override.startswith(_RESUME) for override in overrides)
+
+
 def composed_job(overrides: Sequence[str], default_runtime: str | None = None) -> Job:
     """The run that overrides ask for: a new one, or with ``resume=RUN`` one that is to go on.
 
@@ -69,12 +76,12 @@ def composed_job(overrides: Sequence[str], default_runtime: str | None = None) -
     Raises:
         SubflError: see `composed_config`; or there is no such run, or a setting is given that would change it.
     """
-    resumed = [override.partition("=")[2] for override in overrides if override.startswith("resume=")]
-    if not resumed:
+    if not resumes(overrides):
         runtime = [] if default_runtime is None else [f"runtime={default_runtime}"]
         return Job(*composed_config([*runtime, *overrides]))
-    directory = Path(resumed[-1]).expanduser()
-    changes = [override for override in overrides if not override.startswith("resume=")]
+    *_, last = (override for override in overrides if override.startswith(_RESUME))
+    directory = Path(last.removeprefix(_RESUME)).expanduser()
+    changes = [override for override in overrides if not override.startswith(_RESUME)]
     return Job(_resumed_config(directory, changes), directory, resume=True)
 
 

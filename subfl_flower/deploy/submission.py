@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from subfl_flower.composition import composed_config, config_directory
+from subfl_flower.composition import composed_config, config_directory, resumes
 from subfl_flower.deploy.connections import require_connection
 from subfl_flower.launch.flower import Flower, flower_environment
 from subfl_flower.launch.request import overrides_toml
@@ -29,9 +29,8 @@ def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> O
     """
     folder = find_app(app)
     # A run to be resumed lies on the SuperLink's machine; what is asked of it is checked there.
-    resumes = any(override.startswith("resume=") for override in overrides)
-    asked = list(overrides) if resumes else [_RUNTIME, *overrides]
-    if not resumes and folder == config_directory().parent:
+    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *overrides]
+    if not resumes(overrides) and folder == config_directory().parent:
         composed_config(asked)
     run_config = overrides_toml(asked)
     require_connection(connection)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from subfl_flower.composition import composed_config, config_directory
+from subfl_flower.composition import composed_job, config_directory
 from subfl_flower.errors import SubflError
 from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
@@ -48,7 +48,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     """The request that the arguments make; overrides of this very app are checked before anything starts."""
     app = find_app(arguments.app)
     if app == config_directory().parent:
-        composed_config(["runtime=ray", *arguments.overrides])
+        composed_job(arguments.overrides, "ray")
     home = (arguments.home or app / ".flwr").resolve()
     return Request(
         app=app,
