@@ -106,7 +106,8 @@ class SubPFed(SimilarityStrategy):
             if structure and len(structure.tokens) and all(holders[token.tobytes()] == 1 for token in structure.tokens):
                 problem = (
                     f"no other client knows any of the {len(structure.tokens)} nodes that client {client_id} shares; "
-                    "does its node hold the same shared key (clients.key beside the prepared partitions) as the others?"
+                    "does its node hold the same shared key (clients.key in its folder, or beside a simulation's "
+                    "prepared partitions) as the others?"
                 )
                 if all(structures):
                     raise RunFailure(problem)
