@@ -310,7 +310,7 @@ def test_a_run_that_lacks_rounds_or_clients_states_says_which(finished: Path, tm
 
 @pytest.mark.parametrize(
     ("runtime", "tolerance"),
-    [((), 1e-6), (("runtime=ray", "runtime.total_cpus=2"), 1e-4)],
+    [((), 1e-6), pytest.param(("runtime=ray", "runtime.total_cpus=2"), 1e-4, marks=pytest.mark.slow)],
     ids=["inline", "ray"],
 )
 def test_a_killed_process_is_resumed_by_the_command(tmp_path: Path, runtime: tuple[str, ...], tolerance: float) -> None:
