@@ -20,11 +20,10 @@ from safetensors.numpy import save
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.roster import SIZES, Roster
 
 _SCHEMA = 1
 _FILE = "server.safetensors"
-_SIZES = ("num_examples", "num_nodes", "num_edges")
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _is_repeated(value: np.ndarray) -> bool:
 
 
 def _plain_roster(roster: Roster) -> dict[str, Any]:
-    sizes = {key: [None if np.isnan(value) else value for value in getattr(roster, key).tolist()] for key in _SIZES}
+    sizes = {key: [None if np.isnan(value) else value for value in getattr(roster, key).tolist()] for key in SIZES}
     return {
         "client_ids": list(roster.client_ids),
         **sizes,
@@ -126,7 +125,7 @@ def _plain_roster(roster: Roster) -> dict[str, Any]:
 
 def _roster(plain: Mapping[str, Any]) -> Roster:
     ids = tuple(int(client) for client in plain["client_ids"])
-    sizes = {key: np.array([np.nan if value is None else value for value in plain[key]], dtype=float) for key in _SIZES}
+    sizes = {key: np.array([np.nan if value is None else value for value in plain[key]], dtype=float) for key in SIZES}
     if any(len(values) != len(ids) for values in sizes.values()):
         raise ValueError("its roster has not one size for each client")
     return Roster(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from logging import WARNING
 from typing import Any
 
@@ -21,60 +21,12 @@ from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.runtime.replies import one_line
-from subfl_flower.runtime.roster import ROSTER, Roster, describe_error
+from subfl_flower.runtime.roster import ROSTER, SIZES, Roster, RosterAnswer, Schema, describe_error
 
-_SIZES = ("num_examples", "num_nodes", "num_edges")
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
-_MOST_CLIENTS = 1 << 20
-# Fields of a roster's answer that must be the same for all: what the model and the partition look like.
-Schema = tuple[int, int, str]
 # Clients that are not taken, and why.
 Refusals = list[tuple[list[int], str]]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What a node said of its clients, checked for form.
-
-    Attributes:
-        sizes: by client, in the order of `_SIZES`.
-        schema: features, classes, and which partition its files are of.
-        dataset: what its data are of.
-        num_clients: clients of the whole partition; 0 where the node does not know.
-        overlapping: whether its clients may share nodes with others.
-    """
-
-    sizes: dict[int, tuple[float, ...]]
-    schema: Schema
-    dataset: str
-    num_clients: int
-    overlapping: bool
-
-    @classmethod
-    def of(cls, record: ConfigRecord) -> _Answer:
-        """ValueError: the record is not an answer of this app, in this version."""
-        needed = {"clients", *_SIZES, "num_features", "num_classes", "dataset", "partition", "num_clients"}
-        if missing := {*needed, "overlapping"} - set(record):
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-        clients = _list(record, "clients", int)
-        if any(client < 0 for client in clients) or len(set(clients)) != len(clients):
-            raise ValueError("clients must be different ids from 0 on")
-        columns = [_list(record, key, float) for key in _SIZES]
-        if any(len(column) != len(clients) for column in columns):
-            raise ValueError(f"it has not one {' and one '.join(_SIZES)} for each client")
-        if not all(0 <= value < 2**53 for column in columns for value in column):
-            raise ValueError(f"{', '.join(_SIZES)} must be counts")
-        features, classes, known = (_one(record, key, int) for key in ("num_features", "num_classes", "num_clients"))
-        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known <= _MOST_CLIENTS):
-            raise ValueError("num_features, num_classes, num_clients must be counts")
-        return cls(
-            sizes={client: tuple(column[row] for column in columns) for row, client in enumerate(clients)},
-            schema=(features, classes, _one(record, "partition", str)),
-            dataset=_one(record, "dataset", str),
-            num_clients=known,
-            overlapping=_one(record, "overlapping", bool),
-        )
 
 
 class Membership:
@@ -109,7 +61,7 @@ class Membership:
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
         self._num_clients = num_clients
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, RosterAnswer] = {}
         self._asked: dict[str, int] = {}
         self._failed_at: dict[int, float] = {}
         self._schema: Schema | None = None
@@ -235,7 +187,7 @@ class Membership:
             if ROSTER not in reply.content.config_records:
                 raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
             try:
-                self._answers[node] = _Answer.of(reply.content.config_records[ROSTER])
+                self._answers[node] = RosterAnswer.of(reply.content.config_records[ROSTER])
             except ValueError as error:
                 raise SubflError(f"the roster of node {node}: {error}; does it run this version?") from None
         except SubflError as error:
@@ -276,7 +228,7 @@ class Membership:
             return (*known, "")
         return max(votes, key=lambda schema: (len(votes[schema]), -min(votes[schema], default=0)), default=None)
 
-    def _misfit(self, answer: _Answer, schema: Schema | None, known: Container[int] | None) -> str | None:
+    def _misfit(self, answer: RosterAnswer, schema: Schema | None, known: Container[int] | None) -> str | None:
         """Why a node's clients cannot take part, if they cannot.
 
         Args:
@@ -325,10 +277,10 @@ class Membership:
     def _updated(self) -> Roster:
         """The roster with the hosts of the moment, and the sizes of clients that were not known before."""
         assert self._roster is not None
-        sizes = {key: np.array(getattr(self._roster, key)) for key in _SIZES}
+        sizes = {key: np.array(getattr(self._roster, key)) for key in SIZES}
         for position, client in enumerate(self._roster.client_ids):
             if client in self._hosts:
-                for key, value in zip(_SIZES, self._answers[self._hosts[client]].sizes[client], strict=True):
+                for key, value in zip(SIZES, self._answers[self._hosts[client]].sizes[client], strict=True):
                     sizes[key][position] = value
         nodes = tuple(self._hosts.get(client) for client in self._roster.client_ids)
         self._roster = replace(self._roster, node_ids=nodes, **sizes)  # type: ignore[arg-type]
@@ -345,19 +297,3 @@ def _range(ids: Sequence[int]) -> str:
     if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1:
         return f"{ids[0]} .. {ids[-1]}"
     return one_line(", ".join(map(str, ids)))
-
-
-def _one(record: ConfigRecord, key: str, kind: type) -> Any:
-    value = record[key]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{key} must be of type {kind.__name__}")
-    return value
-
-
-def _list(record: ConfigRecord, key: str, kind: type) -> list[Any]:
-    values: Any = record[key]
-    if not isinstance(values, list) or any(type(value) not in (int, kind) for value in values):
-        raise ValueError(f"{key} must be a list of type {kind.__name__}")
-    if any(value != value or abs(value) > 2**53 for value in values):
-        raise ValueError(f"{key} must be a list of finite numbers")
-    return [kind(value) for value in values]

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 
 ROSTER = "roster"
+
+SIZES = ("num_examples", "num_nodes", "num_edges")
+"""What is told of each client's data."""
+
+Schema = tuple[int, int, str]
+"""Features, classes, and the partition: what must be the same for all clients."""
+
+_MOST_CLIENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,9 +62,69 @@ class Roster:
         return groups
 
 
+@dataclass(frozen=True)
+class RosterAnswer:
+    """What a node says of its clients, checked for form.
+
+    Attributes:
+        sizes: by client, in the order of `SIZES`.
+        schema: features, classes, and which partition its files are of.
+        dataset: what its data are of.
+        num_clients: clients of the whole partition; 0 where the node does not know.
+        overlapping: whether its clients may share nodes with others.
+    """
+
+    sizes: dict[int, tuple[float, ...]]
+    schema: Schema
+    dataset: str
+    num_clients: int
+    overlapping: bool
+
+    @classmethod
+    def of(cls, record: ConfigRecord) -> RosterAnswer:
+        """ValueError: the record is not an answer of this app, in this version."""
+        needed = {"clients", *SIZES, "num_features", "num_classes", "dataset", "partition", "num_clients"}
+        if missing := {*needed, "overlapping"} - set(record):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        clients = _list(record, "clients", int)
+        if any(client < 0 for client in clients) or len(set(clients)) != len(clients):
+            raise ValueError("clients must be different ids from 0 on")
+        columns = [_list(record, key, float) for key in SIZES]
+        if any(len(column) != len(clients) for column in columns):
+            raise ValueError(f"it has not one {' and one '.join(SIZES)} for each client")
+        if not all(0 <= value < 2**53 for column in columns for value in column):
+            raise ValueError(f"{', '.join(SIZES)} must be counts")
+        features, classes, known = (_one(record, key, int) for key in ("num_features", "num_classes", "num_clients"))
+        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known <= _MOST_CLIENTS):
+            raise ValueError("num_features, num_classes, num_clients must be counts")
+        return cls(
+            sizes={client: tuple(column[row] for column in columns) for row, client in enumerate(clients)},
+            schema=(features, classes, _one(record, "partition", str)),
+            dataset=_one(record, "dataset", str),
+            num_clients=known,
+            overlapping=_one(record, "overlapping", bool),
+        )
+
+
 def describe_error(reply: Message) -> str:
     """The reason of an error reply in one line, without the class name that Flower wraps it in."""
     reason = reply.error.reason or f"error code {reply.error.code}"
     _, separator, inner = reason.partition(":<'")
     lines = (inner.removesuffix("'>") if separator else reason).strip().splitlines()
     return lines[0] if lines else reason
+
+
+def _one(record: ConfigRecord, key: str, kind: type) -> Any:
+    value = record[key]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{key} must be of type {kind.__name__}")
+    return value
+
+
+def _list(record: ConfigRecord, key: str, kind: type) -> list[Any]:
+    values: Any = record[key]
+    if not isinstance(values, list) or any(type(value) not in (int, kind) for value in values):
+        raise ValueError(f"{key} must be a list of type {kind.__name__}")
+    if any(value != value or abs(value) > 2**53 for value in values):
+        raise ValueError(f"{key} must be a list of finite numbers")
+    return [kind(value) for value in values]
