@@ -23,7 +23,7 @@ from subfl_flower.cli import main as subfl
 from subfl_flower.launch.processes import MARKER, LaunchProcesses
 
 _CONNECTION = "lab"
-_PATIENCE = 120.0
+_PATIENCE = 240.0
 
 
 def command(*arguments: object) -> None:
@@ -190,7 +190,7 @@ class LocalFederation:
         found = re.search(r"run directory: (\S+)", self.log("user"))
         return Path(found[1]) if found else None
 
-    def outcome(self, process: subprocess.Popen[bytes], timeout: float = 240.0) -> Outcome:
+    def outcome(self, process: subprocess.Popen[bytes], timeout: float = 420.0) -> Outcome:
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from subfl_flower.models.exported import read_model
 from subfl_flower.runtime.run_directory import RunDirectory
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 HELD = ("method.client=held_clients.Held",)
 
 
@@ -130,7 +130,7 @@ def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, parti
         *shared_arguments(*HELD, "federation.rounds=5", "federation.round_timeout=150"),
         *("federation.min_clients=2", "record.client_models=false"),
     )
-    wait_for((modules / "at-1-2").exists, "client 1 trains in round 2", 200)
+    wait_for((modules / "at-1-2").exists, "client 1 trains in round 2")
     directory = wait_for(federation.run_directory, "the run names its folder")
     assert [record["round"] for record in RunDirectory(directory).rounds()] == [1]
     started = hold_killed.stat().st_mtime
@@ -146,7 +146,7 @@ def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, parti
             federation.start_node("node-1", client, key=federation.folder / "node-1.key")
         return federation.log("node-1").count("SuperNode ID") > hosted
 
-    wait_for((modules / "at-0-3").exists, "round 3 begins without client 1", 200)
+    wait_for((modules / "at-0-3").exists, "round 3 begins without client 1")
     wait_for(is_back, "the killed node is back")
     hold_rest.unlink()
     outcome = federation.outcome(submitted)
@@ -181,7 +181,7 @@ def test_a_killed_server_is_resumed_to_the_numbers_of_an_unbroken_run(
         there.unlink(missing_ok=True)
         hold.touch()
         submitted = federation.submit(*asked)
-        wait_for(there.exists, f"client 0 trains in round {server_round}", 200)
+        wait_for(there.exists, f"client 0 trains in round {server_round}")
         directory = wait_for(federation.run_directory, "the run names its folder")
         assert federation.superlink is not None
         # With the SuperLink dies the ServerApp that it has started.
