@@ -50,7 +50,7 @@ def run(folder: Path, module_folder: Path, family: str, action: str, *runtime: s
     )
 
 
-@pytest.mark.parametrize("runtime", [INLINE, RAY], ids=["inline", "ray"])
+@pytest.mark.parametrize("runtime", [INLINE, pytest.param(RAY, marks=pytest.mark.slow)], ids=["inline", "ray"])
 def test_stop_names_client_and_reason_and_keeps_finished_rounds(
     tmp_path: Path, module_folder: Path, runtime: tuple[str, ...]
 ) -> None:

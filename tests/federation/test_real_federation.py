@@ -38,35 +38,7 @@ def state_folder(client: Path, outcome: Outcome) -> Path:
     return client / "runs" / outcome.summary["run_id"] / "state"
 
 
-def test_it_trains_as_inline_and_models_stay_on_their_nodes(
-    federation: LocalFederation, partition: Path, unbroken: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    outcome = federation.outcome(federation.submit(*shared_arguments("federation.rounds=2")))
-    assert outcome.code == 0, outcome.stdout
-    same_rounds(outcome, unbroken, 2)
-    assert outcome.summary["status"] == "completed" and "refused" not in outcome.summary
-    # Where the seconds of a round go: Flower's waits, a process's start, our work.
-    for record in outcome.rounds:
-        seconds = record["seconds"]
-        assert seconds["transport"] > 0 and seconds["startup"] > 0 and seconds["client"] > 0
-        parts = sum(seconds[part] for part in ("client", "startup", "server", "transport"))
-        assert parts == pytest.approx(seconds["round"], abs=1e-3)
-    # Each client's best model is on its node and nowhere else, and predicts what the run reported.
-    assert not (outcome.directory / "clients").exists()
-    best = outcome.values("validation").argmax(axis=0)
-    for client in range(4):
-        folder = partition / f"client-{client:02d}"
-        model = folder / "runs" / outcome.summary["run_id"]
-        _, card = read_model(model)
-        assert (card.client, card.method, card.round) == (client, "fedpub", 2)
-        assert card.validation == pytest.approx(outcome.values("validation")[best[client], client], abs=1e-6)
-        capsys.readouterr()
-        command("predict", model, folder, "--out", tmp_path / f"{client}.csv")
-        accuracy = capsys.readouterr().out
-        assert f"test {outcome.values('test')[best[client], client]:.4f}" in accuracy
-
-
-def test_each_wrong_node_is_refused_by_name_and_the_others_go_on(
+def test_it_trains_as_inline_and_each_wrong_node_is_refused_by_name(
     federation: LocalFederation, partition: Path, unbroken: Outcome, tmp_path: Path
 ) -> None:
     folder = federation.folder
@@ -172,10 +144,15 @@ def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, parti
     "kills", [(2,), pytest.param((2, 3), marks=pytest.mark.slow)], ids=["superlink", "serverapp-then-superlink"]
 )
 def test_a_killed_server_is_resumed_to_the_numbers_of_an_unbroken_run(
-    kills: tuple[int, ...], federation: LocalFederation, unbroken: Outcome
+    kills: tuple[int, ...],
+    federation: LocalFederation,
+    partition: Path,
+    unbroken: Outcome,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     modules = federation.folder / "modules"
-    asked = shared_arguments(*HELD, "federation.rounds=3", "record.mixing_every=1", "record.client_models=false")
+    asked = shared_arguments(*HELD, "federation.rounds=3", "record.mixing_every=1")
     for server_round in kills:
         hold, there = modules / f"hold-0-{server_round}", modules / f"at-0-{server_round}"
         there.unlink(missing_ok=True)
@@ -203,3 +180,30 @@ def test_a_killed_server_is_resumed_to_the_numbers_of_an_unbroken_run(
     assert resumed.summary["bytes_up"] == unbroken.summary["bytes_up"]
     assert sorted(resumed.mixing) == [1, 2, 3]
     np.testing.assert_allclose(resumed.mixing[3], unbroken.mixing[3], atol=1e-4)
+    assert resumed.summary["status"] == "completed"
+    for record in resumed.rounds:
+        check_where_the_seconds_went(record["seconds"])
+    check_models(partition, resumed, tmp_path, capsys)
+
+
+def check_where_the_seconds_went(seconds: dict[str, float]) -> None:
+    """Flower's waits, a process's start, our work."""
+    assert seconds["transport"] > 0 and seconds["startup"] > 0 and seconds["client"] > 0
+    parts = sum(seconds[part] for part in ("client", "startup", "server", "transport"))
+    assert parts == pytest.approx(seconds["round"], abs=1e-3)
+
+
+def check_models(partition: Path, outcome: Outcome, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each client's best model is on its node and nowhere else, and predicts what the run reported."""
+    assert not (outcome.directory / "clients").exists()
+    best = outcome.values("validation").argmax(axis=0)
+    for client in range(4):
+        data = partition / f"client-{client:02d}"
+        model = data / "runs" / outcome.summary["run_id"]
+        _, card = read_model(model)
+        assert (card.client, card.method, card.round) == (client, "fedpub", 3)
+        assert card.validation == pytest.approx(outcome.values("validation")[best[client], client], abs=1e-6)
+        capsys.readouterr()
+        command("predict", model, data, "--out", folder / f"{client}.csv")
+        accuracy = capsys.readouterr().out
+        assert f"test {outcome.values('test')[best[client], client]:.4f}" in accuracy
