@@ -66,8 +66,6 @@ def _simulate_with_ray(runtime: Ray, run: Callable[[Grid], dict[str, Any]]) -> d
         summaries.append(run(grid))
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's native threads print to this terminal, for instance that their metrics have no receiver.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     flower_log = logging.getLogger("flwr")
     level = flower_log.level
