@@ -137,7 +137,7 @@ def mutated(draw: st.DrawFn, content: RecordDict) -> RecordDict:
         elif isinstance(record, ArrayRecord):
             array = record[key]
             data = bytearray(array.data)
-            for _ in range(draw(st.integers(1, 4))):
+            for _ in range(draw(st.integers(1, 4)) if data else 0):  # an earlier change may have emptied it
                 data[draw(st.integers(0, len(data) - 1))] ^= draw(st.integers(1, 255))
             record[key] = Array(array.dtype, array.shape, array.stype, bytes(data))
     return content
