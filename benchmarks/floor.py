@@ -31,8 +31,11 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 from torch_geometric.utils import stochastic_blockmodel_graph
 
+from subfl_flower.composition import composed_config
+from subfl_flower.config import Config
+from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
-from subfl_flower.data.prepared import PreparedPartition
+from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 
 METHODS = ("local", "fedavg", "fedpub")
@@ -282,25 +285,35 @@ def _take_initial(model: GCN, initial: Mapping[str, np.ndarray]) -> None:
         owner.bias.copy_(torch.from_numpy(initial[f"{name}.bias"]))
 
 
-def main(overrides: list[str]) -> None:
-    """Run with the overrides of `subfl`; one JSON line a round in the run directory's ``metrics.jsonl``."""
-    from subfl_flower.composition import composed_config
-    from subfl_flower.data.prepared import prepare
+def run_configured(config: Config, on_round: Callable[[FloorRound], None]) -> None:
+    """Run what a configuration asks for.
 
-    config, directory = composed_config(overrides)
+    Raises:
+        SubflError: its method is not one of the floor's, or its data cannot be prepared.
+    """
+    assert isinstance(config.dataset, DatasetSettings)
     partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
     chosen = {name: value for name, value in config.method.knobs.items() if value is not None}
     knobs = {**config.model.model_dump(), **config.optimizer.model_dump(), **config.federation.model_dump(), **chosen}
     if knobs.get("tau") == "auto":
         knobs["tau"] = 5.0 if partition.overlapping else 3.0
     settings = FloorSettings(**{name: knobs[name] for name in FloorSettings.__dataclass_fields__ if name in knobs})
+    run_floor(partition, config.method.name, config.federation.rounds, config.seed, settings, on_round=on_round)
+
+
+def main(overrides: list[str]) -> None:
+    """Run with the overrides of `subfl`; one JSON line a round in the run directory's ``metrics.jsonl``."""
+    import rating_floor
+
+    config, directory = composed_config(overrides)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "metrics.jsonl").open("w", buffering=1) as file:
 
-        def write(record: FloorRound) -> None:
+        def write(record: FloorRound | rating_floor.RatingFloorRound) -> None:
             file.write(json.dumps(asdict(record)) + "\n")
 
-        run_floor(partition, config.method.name, config.federation.rounds, config.seed, settings, on_round=write)
+        run = run_configured if config.dataset.kind == "graph" else rating_floor.run_configured
+        run(config, write)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class OracleClient(SubgraphClient):
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
         """One round of central training; the metrics are the hosted clients' [hosted]."""
         state = self.store.open(self.cohort.client_ids, self._state_shapes)
-        _, metrics = self._train_chunk([0], {}, state, config)
+        metrics = dict(self._train_chunk([0], {}, state, config).metrics)
         self.store.commit(state)
         hosted = self.hosted.client_ids
         metrics["train_loss"] = np.repeat(metrics["train_loss"], len(hosted))

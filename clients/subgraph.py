@@ -12,7 +12,6 @@ named in ``personal_layers`` are trained and never leave the client: with the cl
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +27,7 @@ from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import Parameters, StackedGCN, layer_parameters
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
 from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.seeding import client_generator
 from subfl_flower.tasks import Examples
@@ -152,31 +151,16 @@ class SubgraphClient(CohortClient):
         received = self._received(parameters, len(config["clients"]))
         row_of = {positions[client_id]: row for row, client_id in enumerate(config["clients"])}
         state = self.store.open(self.cohort.client_ids, self._state_shapes)
-        parts: list[tuple[list[int], dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-        failures: dict[int, str] = {}
-        pending = list(self.cohort.split(sorted(row_of), self._chunk_size))
-        while pending:
-            chosen = pending.pop(0)
-            rows = [row_of[position] for position in chosen]
-            try:
-                arrays, metrics = self._train_chunk(chosen, _rows(received, rows), state, config)
-            except Exception as error:
-                if len(chosen) > 1:  # find out whose failure it was
-                    pending = [[position] for position in chosen] + pending
-                else:
-                    failures[self.cohort.client_ids[chosen[0]]] = f"{type(error).__name__}: {error}"
-            else:
-                parts.append(([self.cohort.client_ids[position] for position in chosen], arrays, metrics))
+        parts, failures = work_in_chunks(
+            list(self.cohort.split(sorted(row_of), self._chunk_size)),
+            lambda chosen: self._train_chunk(chosen, _rows(received, [row_of[p] for p in chosen]), state, config),
+            self.cohort.client_ids,
+        )
         self.store.commit(state)
         names = (*self.parameter_names, *self.extra_uploads)
-        arrays_up = [_joined([arrays[name] for _, arrays, _ in parts]) for name in names] if parts else []
-        merged: dict[str, Any] = {
-            name: np.concatenate([metrics[name] for _, _, metrics in parts]).tolist()
-            for name in (parts[0][2] if parts else ())
-        }
-        merged["clients"] = [client_id for ids, _, _ in parts for client_id in ids]
-        merged["failures"] = json.dumps(failures)
-        return arrays_up, int(sum(merged.get("num_examples", []))), merged
+        arrays = [_joined([part.uploads[name] for part in parts]) for name in names] if parts else []
+        merged = merged_metrics(parts, failures, self.cohort.client_ids)
+        return arrays, int(sum(merged.get("num_examples", []))), merged
 
     def _received(self, parameters: list[np.ndarray], num_clients: int) -> dict[str, np.ndarray]:
         """The received parameters by name; a fused step on a wrong shape would bring the whole process down."""
@@ -189,7 +173,7 @@ class SubgraphClient(CohortClient):
 
     def _train_chunk(
         self, positions: Sequence[int], received: dict[str, Tensor], state: CohortState, config: Mapping[str, Any]
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    ) -> Worked:
         """Evaluate what was received, train, evaluate again: uploads and metrics of a chunk."""
         device = self.cohort.device
         chunk, examples = self.cohort.graph_chunk(positions), self.cohort.examples(positions)
@@ -218,7 +202,8 @@ class SubgraphClient(CohortClient):
             "num_examples": torch.tensor([self.cohort.num_examples[position] for position in positions]),
             **self.extra_metrics(effective),
         }
-        return arrays, {name: value.cpu().numpy() for name, value in metrics.items()}
+        measured = {name: value.cpu().numpy() for name, value in metrics.items()}
+        return Worked(list(positions), arrays, {}, measured)
 
     def _train(
         self,

@@ -31,6 +31,7 @@ _COMMANDS = {
     "launch": "subfl_flower.launch",
     "partition": "subfl_flower.commands.partition",
     "predict": "subfl_flower.commands.predict",
+    "recommend": "subfl_flower.commands.recommend",
     "deploy": "subfl_flower.deploy",
 }
 """Modules whose `main` takes a command's arguments and gives its exit code; imported when asked for."""

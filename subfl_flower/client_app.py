@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from subfl_flower.config import Deploy
-from subfl_flower.errors import SubflError
-from subfl_flower.runtime.exchange import answer_record
-from subfl_flower.runtime.messages import Stack, pack, unpack
+from subfl_flower.runtime.cohort_client import CohortClient, Question
+from subfl_flower.runtime.exchange import answer_record, read_client_arrays
+from subfl_flower.runtime.matcher_node import MatcherNode
+from subfl_flower.runtime.messages import pack, unpack
 from subfl_flower.runtime.node import Node
-from subfl_flower.runtime.open_nodes import open_node
+from subfl_flower.runtime.open_nodes import open_clients, open_node
+from subfl_flower.runtime.ragged import Ragged, pack_ragged, unpack_ragged
 from subfl_flower.runtime.roster import ROSTER
 from subfl_flower.runtime.strategy import ANNOUNCED, METRICS, OUTCOME, RUN
 
@@ -25,37 +29,46 @@ app = ClientApp()
 def roster(message: Message, context: Context) -> Message:
     """Which clients this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
-    graphs = node.cohort.graphs
-    answer: dict[str, Any] = {
-        "clients": node.client_ids,
-        "num_examples": [float(count) for count in node.cohort.num_examples],
-        "num_nodes": [float(graph.num_nodes) for graph in graphs],
-        "num_edges": [float(graph.edge_index.shape[1]) for graph in graphs],
-        **node.about,
-    }
+    if isinstance(node, MatcherNode):
+        return Message(RecordDict({ROSTER: node.roster()}), reply_to=message)
+    answer: dict[str, Any] = {"clients": node.client_ids, **node.cohort.sizes, **node.about}
     return Message(RecordDict({ROSTER: ConfigRecord(answer)}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """One round of local training of the clients that the message names."""
+    return _work("train", message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Figures of the clients that the message names, at what they are sent."""
+    return _work("evaluate", message, context)
+
+
+def _work(kind: str, message: Message, context: Context) -> Message:
     start, started_at = time.perf_counter(), time.time()
     run: ConfigRecord = message.content.config_records[RUN]
-    node = open_node(run, context)
+    node = open_clients(run, context)
     client = node.client(run, context)
-    received = unpack(message.content)
+    received, rows = unpack(message.content), unpack_ragged(message.content, None, len(run["clients"]))  # type: ignore[arg-type]
     instructions: dict[str, Any] = {
         "clients": run["clients"],
         "round": run["round"],
         "local_epochs": node.config.federation.local_epochs,
+        "rows": rows,
         **{key.removeprefix(ANNOUNCED): value for key, value in run.items() if key.startswith(ANNOUNCED)},
     }
-    arrays, _, metrics = client.fit([received[name] for name in client.parameter_names], instructions)
+    parameters = [received[name] for name in client.parameter_names if name in received]
+    arrays: list[np.ndarray] = []
+    if kind == "train":
+        arrays, _, metrics = client.fit(parameters, instructions)
+    else:
+        _, _, metrics = client.evaluate(parameters, instructions)
     trained, failures = metrics.pop("clients"), metrics.pop("failures")
-    names = (*client.parameter_names, *client.extra_uploads) if trained else ()
-    packed = pack(dict(zip(names, arrays, strict=True)), len(trained))
     content = RecordDict({METRICS: MetricRecord(metrics)})
-    packed.into(content)
+    _pack_uploads(client, arrays, len(trained), content)
     content[OUTCOME] = ConfigRecord(
         {
             "clients": trained,
@@ -68,31 +81,63 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
+def _pack_uploads(client: CohortClient, arrays: Sequence[np.ndarray], num_trained: int, content: RecordDict) -> None:
+    """Name what `fit` returned, and put it into a reply."""
+    ragged = client.ragged_uploads if arrays else ()
+    stacked = arrays[: len(arrays) - 2 * len(ragged)]
+    names = (*client.uploaded_parameters, *client.extra_uploads) if arrays else ()
+    pack(dict(zip(names, stacked, strict=True)), num_trained).into(content)
+    rest = arrays[len(stacked) :]
+    pack_ragged({name: Ragged(*rest[2 * i : 2 * i + 2]) for i, name in enumerate(ragged)}, content)
+
+
 @app.query("structure")
 def structure(message: Message, context: Context) -> Message:
     """What clients tell of the nodes that they may share with others, before training."""
     return _answer("structure", message, context)
 
 
+@app.query("rows")
+def rows(message: Message, context: Context) -> Message:
+    """Which rows of the item table users will send and want to be sent."""
+    return _answer("rows", message, context)
+
+
+@app.query("expand")
+def expand(message: Message, context: Context) -> Message:
+    """What users seal for the matcher."""
+    return _answer("expand", message, context)
+
+
+@app.query("neighbours")
+def neighbours(message: Message, context: Context) -> Message:
+    """What the matcher sealed for users."""
+    return _answer("neighbours", message, context)
+
+
+@app.query("match")
+def match(message: Message, context: Context) -> Message:
+    """The matcher's work."""
+    return _answer("match", message, context)
+
+
 def _answer(action: str, message: Message, context: Context) -> Message:
     """One phase outside of rounds; a client that cannot answer does not keep the others from it."""
     run = message.content.config_records[RUN]
-    client = open_node(run, context).client(run, context)
-    answers: dict[int, Stack] = {}
-    failures: dict[int, str] = {}
-    for client_id in [int(value) for value in run["clients"]]:  # type: ignore[union-attr]
-        try:
-            answers[client_id] = client.answer(action, client_id)
-        except Exception as error:
-            failures[client_id] = str(error) if isinstance(error, SubflError) else f"{type(error).__name__}: {error}"
-    return Message(answer_record(answers, failures), reply_to=message)
+    node = open_node(run, context)
+    asked = [int(value) for value in run["clients"]]  # type: ignore[union-attr]
+    question = Question(action, read_client_arrays(message.content, asked), dict(run))
+    answerer = node if isinstance(node, MatcherNode) else node.client(run, context)
+    return Message(answer_record(*answerer.answers(question)), reply_to=message)
 
 
 @app.query("export")
 def export(message: Message, context: Context) -> Message:
     """Write each client's best model where it belongs."""
     run = message.content.config_records[RUN]
-    open_node(run, context).export(run, context)
+    node = open_node(run, context)
+    if not isinstance(node, MatcherNode):
+        node.export(run, context, {name: values[0] for name, values in unpack(message.content).items()})
     return Message(RecordDict(), reply_to=message)
 
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from subfl_flower.data.datasets import Dataset
 from subfl_flower.data.partitions import Partition
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings, RecommenderSettings
+from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.loggers import LoggerSettings
 from subfl_flower.runtime.strategy import CohortStrategy
@@ -153,10 +154,11 @@ class Config(Section):
     dataset: Dataset
     partition: Partition
     task: Task
-    model: ModelSettings
+    model: Annotated[ModelSettings | RecommenderSettings, Field(discriminator="name")]
     optimizer: OptimizerSettings
     federation: Federation
     method: Method
+    privacy: LdpSettings = LdpSettings()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: LoggerSettings
     record: Record
@@ -167,6 +169,12 @@ class Config(Section):
         if self.record.checkpoint_every == "auto":
             return 1 if isinstance(self.runtime, Deploy) else 0
         return self.record.checkpoint_every
+
+    @property
+    def needs_matcher(self) -> bool:
+        """Whether the method asks a third party, which is a node of its own."""
+        strategy = load_class(self.method.strategy, CohortStrategy, "method.strategy")
+        return bool(strategy.needs_matcher(settings_of(strategy, self.method)))
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values, the form that is written, hashed and sent."""
@@ -204,6 +212,11 @@ def validate(composed: Mapping[str, Any]) -> Config:
         raise SubflError(_sentence(error, composed)) from None
     strategy = load_class(config.method.strategy, CohortStrategy, "method.strategy")
     client = load_class(config.method.client, CohortClient, "method.client")
+    _require_one_kind(config, client)
+    if config.privacy.mechanism != "none" and not client.protects_uploads:
+        raise SubflError(
+            f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; only none is allowed"
+        )
     known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
     for key in config.method.knobs:
         if key not in known:
@@ -212,6 +225,22 @@ def validate(composed: Mapping[str, Any]) -> Config:
     settings_of(strategy, config.method)
     settings_of(client, config.method)
     return config
+
+
+_HOLDS = {"graph": "a graph", "ratings": "ratings of users"}
+
+
+def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
+    """Raise SubflError where a method, partition, task or model is not for what the data set holds."""
+    kind = config.dataset.kind
+    others = {"method": (config.method.name, client.kind)}
+    for group in ("partition", "task", "model"):
+        chosen = getattr(config, group)
+        others[group] = (chosen.name, chosen.kind)
+    for group, (name, other) in others.items():
+        if other != kind:
+            holds, meant = _HOLDS[kind], _HOLDS[other]
+            raise SubflError(f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}")
 
 
 def settings_model(owner: type) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 
 import numpy as np
@@ -20,3 +21,9 @@ def shared_generator(seed: int, purpose: str) -> np.random.Generator:
 def round_generator(seed: int, server_round: int, purpose: str) -> np.random.Generator:
     """The generator of something that a whole round shares, such as who takes part in it."""
     return np.random.default_rng([seed, 0, server_round, zlib.crc32(purpose.encode())])
+
+
+def secret_generator(secret: bytes, client_id: int, purpose: str) -> np.random.Generator:
+    """The generator of something that only who has the `secret` (32 bytes) can draw again."""
+    digest = hashlib.blake2b(f"{client_id}/{purpose}".encode(), key=secret, digest_size=32).digest()
+    return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))

@@ -36,25 +36,25 @@ def simulate(config: Config, directory: Path, resume: bool = False) -> dict[str,
             return run_federation(grid, config, directory, stop, resume=resume)
 
         if isinstance(config.runtime, Inline):
-            return _simulate_inline(config.runtime, run)
-        return _simulate_with_ray(config.runtime, run)
+            return _simulate_inline(config.runtime, config.needs_matcher, run)
+        return _simulate_with_ray(config.runtime, config.needs_matcher, run)
 
 
-def _simulate_inline(runtime: Inline, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
+def _simulate_inline(runtime: Inline, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
     from subfl_flower.client_app import app
 
     compute_device(runtime.device)
     threads = torch.get_num_threads()
     num_nodes = 1 if runtime.nodes == "auto" else runtime.nodes
     try:
-        with InlineGrid(app, num_nodes).active() as grid:
+        with InlineGrid(app, num_nodes + matcher).active() as grid:
             return run(grid)
     finally:
         forget_nodes()
         torch.set_num_threads(threads)
 
 
-def _simulate_with_ray(runtime: Ray, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
+def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
     from subfl_flower.client_app import app as client_app
 
     summaries: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def _simulate_with_ray(runtime: Ray, run: Callable[[Grid], dict[str, Any]]) -> d
             flwr.simulation.run_simulation(
                 server_app=server_app,
                 client_app=client_app,
-                num_supernodes=number_of_nodes(runtime),
+                num_supernodes=number_of_nodes(runtime) + matcher,
                 backend_config=_backend(runtime),
             )
     except SubflError:

@@ -12,7 +12,7 @@ from subfl_flower.analysis.means import finite_mean
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import Parameters, StackedGCN
-from subfl_flower.tasks import TaskSettings
+from subfl_flower.tasks import GraphTask
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def neighbour_performance(
     models: Sequence[Parameters],
     graphs: Sequence[ClientGraph],
     neighbour: np.ndarray,
-    task: TaskSettings,
+    task: GraphTask,
 ) -> NeighbourPerformance:
     """Measure every client's model on its own subgraph and on its neighbour's.
 

@@ -16,11 +16,14 @@ from subfl_flower.analysis.pairs import rank_correlation
 from subfl_flower.analysis.partition_statistics import PartitionStatistics, label_divergence, partition_statistics
 from subfl_flower.analysis.sharing import ParameterSharing, kept_weights, parameter_sharing
 from subfl_flower.config import Config
+from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
+from subfl_flower.tasks import GraphTask
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class RunAnalysis:
 
 def prepared_partition(config: Config) -> PreparedPartition:
     """The partition that a configuration names; SubflError where it cannot be had."""
+    if not isinstance(config.dataset, DatasetSettings):
+        raise SubflError(f"dataset={config.dataset.name} holds ratings; subfl analyse compares clients' graphs")
     return prepare(
         config.dataset, config.partition, config.data.root, config.data.cache, require_labels=config.task.needs_labels
     )
@@ -152,6 +157,7 @@ def analyse_run(run: Run, config: Config, partition: PartitionAnalysis) -> RunAn
 def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> ModelAnalysis:
     graphs = partition.graphs
     num_features = graphs[0].num_features
+    assert isinstance(config.model, ModelSettings) and isinstance(config.task, GraphTask)
     gcn = StackedGCN(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
     models = ClientModels(run.directory, len(graphs), gcn)
     functional = functional_similarity(models, reference_probe(config.seed, num_features))

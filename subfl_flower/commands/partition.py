@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,14 +18,14 @@ from rich.table import Table
 
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
-from subfl_flower.data.client_folder import ClientFolder, write_client_folder
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.durable_files import force_to_disk
-from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
+from subfl_flower.runtime.kinds import Prepared, kind_of
 from subfl_flower.runtime.shared_key import KEY_BYTES, SharedKey
 
 _OWN_ARGUMENTS = ("out", "client", "key")
+_MOST_ROWS = 50
 
 
 def main(argv: Sequence[str]) -> int:
@@ -80,7 +80,7 @@ def _partition(request: _Request) -> None:
     if request.client is not None and config.partition.name != "whole":
         raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
     key = SharedKey(request.key).read() if request.key else secrets.token_bytes(KEY_BYTES)
-    prepared = prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
+    prepared = kind_of(config).prepare(config)
     if request.client is not None:
         _require_class_numbers(config, prepared)
     ids = range(prepared.num_clients) if request.client is None else [request.client]
@@ -89,12 +89,14 @@ def _partition(request: _Request) -> None:
     with _placed_together(request.out, names) as folder:
         for position, name in enumerate(_with_progress(names)):
             _write(folder / name, prepared, position, request, config, key)
-    _print_result(request.out, names, config.dataset.name)
+    _print_result(request.out, names, config)
 
 
-def _require_class_numbers(config: Config, prepared: PreparedPartition) -> None:
+def _require_class_numbers(config: Config, prepared: Prepared) -> None:
     """A site sees its own labels alone: which class has which number must be said, or sites would differ."""
-    if isinstance(config.dataset, CustomDataset) and prepared.num_classes and config.dataset.classes is None:
+    if not isinstance(config.dataset, CustomDataset) or config.dataset.classes is not None:
+        return
+    if kind_of(config).about(prepared)["num_classes"]:
         raise SubflError(
             "dataset.classes: a site that makes its own folder must name all classes of the federation in their "
             "common order, for instance dataset.classes=[benign,malignant]"
@@ -107,20 +109,8 @@ def _require_absent(out: Path, names: Sequence[str]) -> None:
         raise SubflError(f"out: {out} holds {present[0]} already; choose another folder, or remove what is there")
 
 
-def _write(
-    path: Path, prepared: PreparedPartition, position: int, request: _Request, config: Config, key: bytes
-) -> None:
-    graph = prepared.client(position)
-    own = request.client is not None
-    write_client_folder(
-        path,
-        graph if request.client is None else replace(graph, client_id=request.client),
-        dataset=config.dataset.name,
-        partition="" if own else prepared.directory.name.rpartition("-")[2],
-        num_clients=None if own else prepared.num_clients,
-        overlapping=prepared.overlapping,
-        key=key,
-    )
+def _write(path: Path, prepared: Prepared, position: int, request: _Request, config: Config, key: bytes) -> None:
+    kind_of(config).write_folder(path, config, prepared, position, key, own_id=request.client)
 
 
 @contextmanager
@@ -150,28 +140,18 @@ def _with_progress(names: Sequence[str]) -> Iterator[str]:
     yield from track(names, "clients", console=console, disable=not console.is_terminal, transient=True)
 
 
-def _print_result(out: Path, names: Sequence[str], dataset: str) -> None:
-    table = Table("client", "nodes", "directed edges", "train", "validation", "test")
+def _print_result(out: Path, names: Sequence[str], config: Config) -> None:
+    rows = [kind_of(config).described(out / name) for name in names]
+    table = Table(*rows[0])
     for column in table.columns:
         column.justify = "right"
-    for name in names:
-        said = ClientFolder.open(out / name).description
-        table.add_row(
-            *(
-                str(number)
-                for number in (
-                    said.client_id,
-                    said.num_nodes,
-                    said.num_edges,
-                    said.train,
-                    said.validation,
-                    said.test,
-                )
-            )
-        )
+    for row in rows[:_MOST_ROWS]:
+        table.add_row(*map(str, row.values()))
+    if len(rows) > _MOST_ROWS:
+        table.add_row(*("..." for _ in rows[0]))
     Console().print(table)
     clients = f"{len(names)} clients" if len(names) > 1 else names[0]
-    print(f"{clients} of {dataset} in {out.absolute()}: give each machine the folder of its own client alone")
+    print(f"{clients} of {config.dataset.name} in {out.absolute()}: give each machine the folder of its own client alone")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -179,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="subfl partition",
         usage="subfl partition [KEY=VALUE ...] out=DIR [key=FILE] [client=ID]",
         description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
-        "it is),\ngraph.safetensors (the client's nodes and edges, and nothing of other clients') and clients.key (a "
+        "it is),\ngraph.safetensors or ratings.safetensors (what the client holds, and nothing of other clients') and clients.key (a "
         "secret that\nall clients share and the server must not have). Give each client's machine its own folder.",
         epilog="""\
 out=DIR      where the folders go; they appear all together or not at all

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from subfl_flower.commands.csv_file import write_csv
 from subfl_flower.commands.graph_to_predict import GraphToPredict, open_graph
 from subfl_flower.data.datasets.custom_tables import read_pairs
-from subfl_flower.data.durable_files import write_durably
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
@@ -108,14 +106,7 @@ def _show(header: Sequence[str], rows: Rows, out: Path | None) -> None:
         if len(rows) > _HEAD:
             print(f"and {len(rows) - _HEAD} more; --out FILE writes them all")
         return
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([tuple(header), *rows])
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(out, text.getvalue().encode())
-    except OSError as error:
-        raise SubflError(f"cannot write {out}: {error.strerror or error}; --out names another file") from None
+    write_csv(out, header, rows)
     print(f"{len(rows)} predictions in {out}")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
-from subfl_flower.data.raw_files import sha256_of
+from subfl_flower.data.prepared_entry import PreparedEntry, write_metadata
 from subfl_flower.data.storage import (
     read_client_graph,
     read_graph,
@@ -24,10 +23,10 @@ from subfl_flower.errors import SubflError
 SCHEMA_VERSION = 3
 """Raised whenever the same settings would give other files."""
 
-_METADATA, _GRAPH, _CROSS_EDGES = "metadata.json", "global.safetensors", "cross_edges.safetensors"
+_GRAPH, _CROSS_EDGES = "global.safetensors", "cross_edges.safetensors"
 
 
-class PreparedPartition:
+class PreparedPartition(PreparedEntry):
     """A directory that holds the global graph, every client's subgraph and the edges between clients.
 
     `metadata.json`; `client-0000.safetensors`, ...; `global.safetensors`, the whole graph with its
@@ -39,37 +38,7 @@ class PreparedPartition:
         metadata: what `metadata.json` holds: the settings, sizes for every client, checksums.
     """
 
-    def __init__(self, directory: Path, metadata: dict[str, Any]) -> None:
-        self.directory = directory
-        self.metadata = metadata
-        self._verified_files: set[str] = set()
-
-    @classmethod
-    def open(cls, directory: Path) -> PreparedPartition:
-        """Open a directory that `prepare` wrote.
-
-        Raises:
-            SubflError: its metadata is missing or damaged, or a file of it is missing or has another size.
-        """
-        path = directory / _METADATA
-        try:
-            metadata = json.loads(path.read_bytes())
-            schema = metadata["schema"]
-            sizes = {name: entry["bytes"] for name, entry in metadata["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SubflError(f"{path} is missing or damaged; prepare the partition again") from error
-        if schema != SCHEMA_VERSION:
-            raise SubflError(f"{path} has the schema {schema}, this version reads {SCHEMA_VERSION}; prepare it again")
-        for name, size in sizes.items():
-            file = directory / name
-            if not file.is_file() or file.stat().st_size != size:
-                raise SubflError(f"{file} is missing or not whole; prepare the partition again")
-        return cls(directory, metadata)
-
-    @property
-    def key(self) -> str:
-        """What tells this partition from others: 16 hexadecimal digits, the hash of all that shaped it."""
-        return self.directory.name.rpartition("-")[2]
+    schema = SCHEMA_VERSION
 
     @property
     def num_clients(self) -> int:
@@ -99,7 +68,7 @@ class PreparedPartition:
         """
         if not 0 <= client_id < self.num_clients:
             raise SubflError(f"{self.directory} has the clients 0..{self.num_clients - 1}, not {client_id}")
-        return read_client_graph(self._verified(client_file(client_id)))
+        return read_client_graph(self.verified(client_file(client_id)))
 
     def graph(self) -> tuple[Graph, np.ndarray]:
         """The global graph and the role of every node (int8 `[nodes]`).
@@ -107,7 +76,7 @@ class PreparedPartition:
         Raises:
             SubflError: the file is damaged.
         """
-        return read_graph(self._verified(_GRAPH))
+        return read_graph(self.verified(_GRAPH))
 
     def cross_edges(self) -> np.ndarray:
         """int64 `[2, edges]`, global ids, both directions: the edges whose two ends share no client.
@@ -115,24 +84,7 @@ class PreparedPartition:
         Raises:
             SubflError: the file is damaged.
         """
-        return read_tensors(self._verified(_CROSS_EDGES))[0]["edge_index"]
-
-    def verify(self) -> None:
-        """Check the content of every file.
-
-        Raises:
-            SubflError: a file is damaged.
-        """
-        for name in self.metadata["files"]:
-            self._verified(name)
-
-    def _verified(self, name: str) -> Path:
-        path = self.directory / name
-        if name not in self._verified_files:
-            if sha256_of(path) != self.metadata["files"][name]["sha256"]:
-                raise SubflError(f"{path} is damaged (its checksum differs); prepare the partition again")
-            self._verified_files.add(name)
-        return path
+        return read_tensors(self.verified(_CROSS_EDGES))[0]["edge_index"]
 
 
 def client_file(client_id: int) -> str:
@@ -172,8 +124,5 @@ def write_partition(
         "num_classes": graph.num_classes,
         "num_cross_edges": int(cross_edges.shape[1]),
         "clients": clients,
-        "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(directory.iterdir())
-        },
     }
-    (directory / _METADATA).write_text(json.dumps(metadata, indent=1))
+    write_metadata(directory, metadata)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from subfl_flower.data.datasets.settings import DatasetSettings
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.partition_files import SCHEMA_VERSION, PreparedPartition, client_file, write_partition
 from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.prepared_entry import opened_or_made
 from subfl_flower.errors import SubflError
 
 __all__ = ["PreparedPartition", "client_file", "prepare"]
@@ -29,9 +25,7 @@ def prepare(
 ) -> PreparedPartition:
     """Load, clean, split and divide a data set; or open what an earlier call made of the same settings.
 
-    The result is kept under `cache/<dataset>-<partition>-<key>`, the key a hash of everything that shapes
-    it. It is written beside its place and renamed, under a lock, so concurrent processes are safe and an
-    interrupted one leaves nothing that counts. A damaged entry is made anew.
+    The result is kept under `cache/<dataset>-<partition>-<key>` (`prepared_entry.opened_or_made`).
 
     Args:
         dataset: which data set.
@@ -45,19 +39,11 @@ def prepare(
             the cache cannot be written.
     """
     described = _described(dataset, partition, root)
-    key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-    directory = cache / f"{dataset.name}-{partition.name}-{key}"
-    prepared = _opened(directory)
-    if prepared is None:
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f".{directory.name}.lock"):
-                prepared = _opened(directory)
-                if prepared is None:
-                    _build(directory, dataset, partition, root, described, require_labels)
-                    prepared = PreparedPartition.open(directory)
-        except OSError as error:
-            raise SubflError(f"the prepared partition cannot be written to {directory}: {error}") from error
+
+    def write(directory: Path) -> None:
+        _write(directory, dataset, partition, root, described, require_labels)
+
+    prepared = opened_or_made(PreparedPartition, cache, f"{dataset.name}-{partition.name}", described, write)
     if require_labels:
         _require_labels(dataset, prepared.num_classes, [client["train"] for client in prepared.metadata["clients"]])
     return prepared
@@ -74,17 +60,7 @@ def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Pat
     }
 
 
-def _opened(directory: Path) -> PreparedPartition | None:
-    """The entry, its content checked; None where it is absent or damaged."""
-    try:
-        prepared = PreparedPartition.open(directory)
-        prepared.verify()
-        return prepared
-    except SubflError:
-        return None
-
-
-def _build(
+def _write(
     directory: Path,
     dataset: DatasetSettings,
     partition: PartitionSettings,
@@ -103,16 +79,7 @@ def _build(
     if require_labels:
         _require_labels(dataset, graph.num_classes, [int((roles[nodes] == TRAIN).sum()) for nodes in assignments])
 
-    unfinished = directory.with_name(f".{directory.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process: the lock is ours
-    try:
-        unfinished.mkdir()
-        write_partition(unfinished, graph, roles, assignments, described | {"overlapping": partition.overlapping})
-        if directory.exists():
-            shutil.rmtree(directory)
-        unfinished.replace(directory)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    write_partition(directory, graph, roles, assignments, described | {"overlapping": partition.overlapping})
 
 
 def _require_labels(dataset: DatasetSettings, num_classes: int, train_counts: list[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pydantic
@@ -16,7 +16,7 @@ from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.tasks import Task
+from subfl_flower.tasks import AnyGraphTask
 
 MODEL_SCHEMA: Literal[1] = 1
 """Raised whenever an older version could not read the files."""
@@ -24,14 +24,32 @@ MODEL_SCHEMA: Literal[1] = 1
 CARD = "card"
 """The metadata entry of a safetensors file that holds the card as JSON."""
 
-_TENSORS, _CARD_FILE = "model.safetensors", "model.json"
+TENSORS, _CARD_FILE = "model.safetensors", "model.json"
 
 
-class ModelCard(BaseModel):
-    """What a model is and where it comes from.
+class Card(BaseModel):
+    """What the tensors of a file are of.
 
     Attributes:
         schema_version: in the file `schema`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=MODEL_SCHEMA, alias="schema")
+
+    def as_json(self) -> str:
+        """The form that is written."""
+        return self.model_dump_json(by_alias=True)
+
+
+AnyCard = TypeVar("AnyCard", bound=Card)
+
+
+class ModelCard(Card):
+    """What a model is and where it comes from.
+
+    Attributes:
         model: the architecture.
         task: what was learnt.
         num_features, num_classes: of the data set; no classes without labels.
@@ -44,11 +62,8 @@ class ModelCard(BaseModel):
         row_normalize: whether the rows of the features were made to sum to one; None where it is not known.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
-
-    schema_version: Literal[1] = Field(default=MODEL_SCHEMA, alias="schema")
     model: ModelSettings
-    task: Task
+    task: AnyGraphTask
     num_features: int = Field(ge=1)
     num_classes: int = Field(ge=0)
     dataset: str
@@ -63,10 +78,6 @@ class ModelCard(BaseModel):
     def gcn(self) -> StackedGCN:
         """The architecture, without parameters."""
         return StackedGCN(self.model, self.num_features, self.task.num_outputs(self.num_classes))
-
-    def as_json(self) -> str:
-        """The form that is written."""
-        return self.model_dump_json(by_alias=True)
 
 
 def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard) -> None:
@@ -83,11 +94,9 @@ def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard
         SubflError: the tensors are not those of the card's model, or a file cannot be written.
     """
     _require_model(tensors, card, str(folder))
-    # Contiguous, because safetensors writes the memory of an array as it lies.
-    content = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {CARD: card.as_json()})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / _TENSORS, content)
+        write_durably(folder / TENSORS, with_card(tensors, card))
         write_durably(folder / _CARD_FILE, card.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
     except OSError as error:
         raise SubflError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
@@ -104,9 +113,30 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], ModelCard]:
         SubflError: there is no such file, it is damaged or has no card, or its tensors are not those of the card's
             model.
     """
-    file = path / _TENSORS if path.is_dir() else path
+    file = path / TENSORS if path.is_dir() else path
     if not file.is_file():
-        raise SubflError(f"{file} does not exist; a model is a folder with {_TENSORS}, or a safetensors file")
+        raise SubflError(f"{file} does not exist; a model is a folder with {TENSORS}, or a safetensors file")
+    tensors, card = read_with_card(file, ModelCard)
+    _require_model(tensors, card, str(file))
+    return tensors, card
+
+
+def with_card(tensors: Mapping[str, np.ndarray], card: Card) -> bytes:
+    """The content of a safetensors file with a card in its metadata."""
+    # In C order, because safetensors writes the memory of an array as it lies.
+    return save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, {CARD: card.as_json()})
+
+
+def read_with_card(file: Path, kind: type[AnyCard]) -> tuple[dict[str, np.ndarray], AnyCard]:
+    """The tensors of a safetensors file, unchecked, and the card in its metadata.
+
+    Args:
+        file: exists.
+        kind: the card's class.
+
+    Raises:
+        SubflError: the file is damaged, or has no card of this class.
+    """
     try:
         with safe_open(file, framework="numpy") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -115,14 +145,8 @@ def read_model(path: Path) -> tuple[dict[str, np.ndarray], ModelCard]:
         raise SubflError(f"{file} is not a whole safetensors file ({error})") from error
     if CARD not in metadata:
         raise SubflError(f"{file} does not say what it is a model of (no {CARD!r} in its metadata); export it again")
-    card = _card(metadata[CARD], file)
-    _require_model(tensors, card, str(file))
-    return tensors, card
-
-
-def _card(text: str, file: Path) -> ModelCard:
     try:
-        return ModelCard.model_validate_json(text)
+        return tensors, kind.model_validate_json(metadata[CARD])
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join([CARD, *(str(part) for part in first["loc"])])
@@ -134,7 +158,18 @@ def _require_model(tensors: Mapping[str, np.ndarray], card: ModelCard, source: s
     needed = 2 * (card.model.layers + 1)
     if len(tensors) != needed:  # before a GCN is laid out: a card may claim any depth
         raise SubflError(f"{source} holds {len(tensors)} tensors; a GCN of {card.model.layers} layers has {needed}")
-    for name, shape in card.gcn.shapes.items():
+    require_tensors(tensors, card.gcn.shapes, source)
+
+
+def require_tensors(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raise SubflError unless there is a finite float32 tensor of each name and shape; further ones are not looked at.
+
+    Args:
+        tensors: by name.
+        shapes: what they must have, by name.
+        source: where they are from, for the error.
+    """
+    for name, shape in shapes.items():
         if name not in tensors:
             raise SubflError(f"{source} holds no {name}; its tensors are {', '.join(sorted(tensors))}")
         found = tensors[name]

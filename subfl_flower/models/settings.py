@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,10 +12,34 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    kind: ClassVar[Literal["graph", "ratings"]] = "graph"
     name: Literal["gcn"]
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class RecommenderSettings(BaseModel):
+    """A recommender on each user's local graph: embeddings of width `dim`, one layer of a graph network, dot product.
+
+    `gnn` says what the user node makes of its neighbours: attention (``gat``), their mean (``gcn``), a gated unit
+    (``ggnn``), or nothing (``none``: matrix factorisation with biases). `neighbours` is the largest number of anonymous
+    neighbour users that a local graph is expanded by; 0: it holds the user and its items alone.
+
+    Squared norms are added to the loss of every rating: of both embeddings times `embedding_penalty`, of the user's
+    hidden state times `hidden_penalty`, of both biases times `bias_penalty`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    name: Literal["recommender"]
+    gnn: Literal["gat", "gcn", "ggnn", "none"] = "gat"
+    dim: int = Field(default=32, ge=1)
+    neighbours: int = Field(default=0, ge=0)
+    embedding_penalty: float = Field(default=0.0, ge=0)
+    hidden_penalty: float = Field(default=0.0, ge=0)
+    bias_penalty: float = Field(default=0.0, ge=0)
 
 
 class OptimizerSettings(BaseModel):

@@ -131,7 +131,7 @@ def _roster(plain: Mapping[str, Any]) -> Roster:
     return Roster(
         client_ids=ids,
         node_ids=(None,) * len(ids),
-        **sizes,
+        **sizes,  # type: ignore[arg-type]
         num_features=int(plain["num_features"]),
         num_classes=int(plain["num_classes"]),
         overlapping=bool(plain["overlapping"]),

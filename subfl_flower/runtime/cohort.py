@@ -14,7 +14,7 @@ from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.tasks import Examples, TaskSettings
+from subfl_flower.tasks import Examples, GraphTask
 
 # A stacked step keeps several copies of its parameters and activations alive; on a GPU a chunk takes at most this share
 # of the free memory, each parameter and activation counted this many times.
@@ -43,7 +43,7 @@ class Cohort:
     num_classes: int
     device: torch.device
     chunk: int | Literal["auto", "all"]
-    task: TaskSettings
+    task: GraphTask
     shared_key: SharedKey | None = None
     whole: Callable[[], tuple[Graph, np.ndarray]] | None = None
     _chunks: dict[tuple[int, ...], tuple[GraphChunk, Examples]] = field(default_factory=dict, init=False, repr=False)
@@ -55,7 +55,7 @@ class Cohort:
         client_ids: Sequence[int],
         device: torch.device,
         chunk: int | Literal["auto", "all"],
-        task: TaskSettings,
+        task: GraphTask,
         shared_key: SharedKey | None = None,
     ) -> Cohort:
         """Read the graphs of `client_ids` from a prepared partition."""
@@ -77,6 +77,15 @@ class Cohort:
             SubflError: a client has none.
         """
         return tuple(self.task.num_examples(graph) for graph in self.graphs)
+
+    @property
+    def sizes(self) -> dict[str, list[float]]:
+        """What the roster tells of each client's graph."""
+        return {
+            "num_examples": [float(count) for count in self.num_examples],
+            "num_nodes": [float(graph.num_nodes) for graph in self.graphs],
+            "num_edges": [float(graph.edge_index.shape[1]) for graph in self.graphs],
+        }
 
     @property
     def num_outputs(self) -> int:

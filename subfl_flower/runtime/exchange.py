@@ -1,7 +1,8 @@
 """What clients are asked outside of training rounds: a phase of its own, one message a node.
 
-A phase is named by its action (``query.structure``). Each client answers with arrays of its own sizes; there is no
-client axis. The node's client object answers by `CohortClient.answer`.
+A phase is named by its action (``query.structure``). Each client may be sent arrays, and answers with arrays of its own
+sizes; there is no client axis. The node's client object answers by `CohortClient.answer`. The matcher, a node without
+clients, is asked by `Exchange.ask_matcher`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Exchange:
         interval: seconds between two looks for answers.
 
     Attributes:
+        roster: the clients, and where they are at the moment.
         log: for every phase so far ``action``, ``bytes_up``, ``bytes_down``, ``seconds``.
     """
 
@@ -55,34 +57,53 @@ class Exchange:
         self._grid = grid
         self._timeout, self._interval = timeout, interval
         self._run = run
-        self._roster = roster
+        self.roster = roster
         self._tolerant = tolerant
+        self.about: Mapping[str, Any] = {}
+        """What the messages of the round say beside the run's record."""
         self.log: list[dict[str, Any]] = []
 
-    def ask(self, action: str, decode: Callable[[Stack], T], largest: Sequence[int] | None = None) -> list[T | None]:
+    def ask(
+        self,
+        action: str,
+        decode: Callable[[Stack], T],
+        largest: Sequence[int] | None = None,
+        sent: Mapping[int, Stack] | None = None,
+        about: Mapping[str, int | bytes] | None = None,
+        tolerant: bool | None = None,
+    ) -> list[T | None]:
         """Every client's answer, by position in the roster; None where a client gave none.
 
         Args:
             action: the phase's name.
             decode: makes sense of one client's arrays; a ValueError that it raises is that client's failure.
             largest: bytes that each client's answer may have, by position; None: any number.
+            sent: arrays for the client at a position; only these clients are asked. None: all, and nothing is sent.
+            about: what else goes with the question, such as the round.
+            tolerant: instead of the exchange's own.
 
         Raises:
             RunFailure: a client gave no answer, or one that cannot be decoded, and failures are not tolerated.
         """
         start = time.perf_counter()
-        asked = self._roster.by_node(range(len(self._roster)))
-        messages = []
+        chosen = range(len(self.roster)) if sent is None else sorted(sent)
+        asked = self.roster.by_node(chosen)
+        messages, bytes_down = [], 0
         for node, positions in asked.items():
-            run = ConfigRecord({**self._run, "clients": [self._roster.client_ids[p] for p in positions]})
-            messages.append(Message(RecordDict({RUN: run}), node, f"query.{action}"))
-        answers: list[T | None] = [None] * len(self._roster)
-        failures = {client: "no reply" for client in self._roster.client_ids}
+            ids = [self.roster.client_ids[p] for p in positions]
+            content = RecordDict({RUN: ConfigRecord({**self._run, **self.about, **(about or {}), "clients": ids})})
+            if sent is not None:
+                stacks = {client: sent[position] for client, position in zip(ids, positions, strict=True)}
+                bytes_down += sum(values.nbytes for stack in stacks.values() for values in stack.values())
+                content[ARRAYS] = client_arrays(stacks)
+            messages.append(Message(content, node, f"query.{action}"))
+        answers: list[T | None] = [None] * len(self.roster)
+        failures = {self.roster.client_ids[position]: "no reply" for position in chosen}
         received = 0
-        position_of = {client: position for position, client in enumerate(self._roster.client_ids)}
+        position_of = {self.roster.client_ids[position]: position for position in chosen}
         for reply in send_and_wait(self._grid, messages, self._timeout, self._interval):
             node = reply.metadata.src_node_id
-            clients = [self._roster.client_ids[p] for p in asked.pop(node, [])]
+            clients = [self.roster.client_ids[p] for p in asked.pop(node, [])]
             if not clients:
                 log(WARNING, "a reply of node %d is ignored: nothing was asked, or it has replied before", node)
                 continue
@@ -105,24 +126,78 @@ class Exchange:
                     failures[client] = one_line(f"its answer cannot be used: {error}")
                 else:
                     del failures[client]
-        self.log.append(
-            {"action": action, "bytes_up": received, "bytes_down": 0, "seconds": time.perf_counter() - start}
-        )
-        if failures and not self._tolerant:
+        self._log(action, received, bytes_down, start)
+        if failures and not (self._tolerant if tolerant is None else tolerant):
             client, reason = min(failures.items())
             raise RunFailure(f"client {client} failed in query.{action}: {reason}")
         return answers
 
+    def ask_matcher(self, action: str, sent: Mapping[int, Stack], about: Mapping[str, int]) -> dict[int, Stack]:
+        """What the matcher answers, for those of the keys of `sent` that it has an answer for.
+
+        Args:
+            action: the phase's name.
+            sent: arrays by a number that stands for whom they concern.
+            about: numbers that go with the question, such as the round.
+
+        Raises:
+            RunFailure: there is no matcher, or it gave no answer.
+        """
+        start = time.perf_counter()
+        if self.roster.matcher is None:
+            raise RunFailure("there is no matcher")
+        content = RecordDict({RUN: ConfigRecord({**self._run, **self.about, **about, "clients": sorted(sent)})})
+        content[ARRAYS] = client_arrays(sent)
+        message = Message(content, self.roster.matcher.node_id, f"query.{action}")
+        replies = send_and_wait(self._grid, [message], self._timeout, self._interval)
+        if not replies:
+            raise RunFailure("the matcher did not reply")
+        if replies[0].has_error():
+            raise RunFailure(f"the matcher failed: {one_line(describe_error(replies[0]))}")
+        try:
+            answered, reasons = _read(replies[0].content, sorted(sent))
+            answers = {key: _stack(arrays, None) for key, arrays in answered.items()}
+        except ValueError as error:
+            raise RunFailure(one_line(f"the matcher's reply cannot be read: {error}")) from None
+        for reason in dict.fromkeys(reasons.values()):
+            log(WARNING, "the matcher refused %d boxes: %s", list(reasons.values()).count(reason), reason)
+        up, down = (
+            sum(values.nbytes for stack in stacks.values() for values in stack.values()) for stacks in (answers, sent)
+        )
+        self._log(action, up, down, start)
+        return answers
+
+    def _log(self, action: str, bytes_up: int, bytes_down: int, start: float) -> None:
+        seconds = time.perf_counter() - start
+        self.log.append({"action": action, "bytes_up": bytes_up, "bytes_down": bytes_down, "seconds": seconds})
+
+
+def client_arrays(stacks: Mapping[int, Stack]) -> ArrayRecord:
+    """Arrays of several clients, each named ``<client>/<array>``."""
+    return ArrayRecord(
+        {
+            f"{client}/{name}": to_array(np.ascontiguousarray(values))
+            for client, stack in stacks.items()
+            for name, values in stack.items()
+        }
+    )
+
+
+def read_client_arrays(content: RecordDict, clients: Sequence[int]) -> dict[int, Stack]:
+    """Every client's arrays of a question; none where nothing was sent.
+
+    Raises:
+        ValueError: it holds arrays of nobody that is asked, or such that cannot be read.
+    """
+    if ARRAYS not in content.array_records:
+        return {client: {} for client in clients}
+    return {client: _stack(arrays, None) for client, arrays in _by_client(content, clients).items()}
+
 
 def answer_record(answers: dict[int, Stack], failures: dict[int, str]) -> RecordDict:
     """A node's reply: its clients' arrays, each named ``<client>/<array>``, and the reasons of those that failed."""
-    arrays = {
-        f"{client}/{name}": to_array(np.ascontiguousarray(values))
-        for client, stack in answers.items()
-        for name, values in stack.items()
-    }
     outcome = ConfigRecord({"clients": list(answers), "failures": json.dumps(failures)})
-    return RecordDict({ARRAYS: ArrayRecord(arrays), OUTCOME: outcome})
+    return RecordDict({ARRAYS: client_arrays(answers), OUTCOME: outcome})
 
 
 def _read(content: RecordDict, asked: Sequence[int]) -> tuple[dict[int, dict[str, Array]], dict[int, str]]:
@@ -130,14 +205,18 @@ def _read(content: RecordDict, asked: Sequence[int]) -> tuple[dict[int, dict[str
     _, clients, reasons = read_outcome(content, asked)
     if ARRAYS not in content.array_records:
         raise ValueError(f"it has no record {ARRAYS!r}")
+    return _by_client(content, clients), reasons
+
+
+def _by_client(content: RecordDict, clients: Sequence[int]) -> dict[int, dict[str, Array]]:
     owners = {str(client): client for client in clients}
-    answers: dict[int, dict[str, Array]] = {client: {} for client in clients}
+    found: dict[int, dict[str, Array]] = {client: {} for client in clients}
     for name, array in content.array_records[ARRAYS].items():
         owner, _, array_name = name.partition("/")
         if owner not in owners:
             raise ValueError(f"it holds an array {name}, which is of no client that it answers for")
-        answers[owners[owner]][array_name] = array
-    return answers, reasons
+        found[owners[owner]][array_name] = array
+    return found
 
 
 def _stack(arrays: Mapping[str, Array], largest: int | None) -> Stack:

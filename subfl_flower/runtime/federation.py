@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
@@ -19,23 +19,23 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from subfl_flower.config import Config, Deploy, load_class, settings_of
-from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import summarise
-from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.exchange import Exchange
+from subfl_flower.runtime.kinds import Prepared, kind_of
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
+from subfl_flower.runtime.messages import pack
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
 from subfl_flower.runtime.provenance import provenance
 from subfl_flower.runtime.roster import Roster, describe_error
 from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
+from subfl_flower.runtime.strategy import ANNOUNCED, RUN, CohortStrategy, Updates
 
 
 def run_federation(
@@ -59,7 +59,7 @@ def run_federation(
             ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
     """
     keep_freed_memory()
-    num_clients = None if isinstance(config.runtime, Deploy) else prepare_data(config).num_clients
+    prepared = None if isinstance(config.runtime, Deploy) else kind_of(config).prepare(config)
     loggers = build_loggers(config.logger)
     if resume:
         checkpoint = resumable(config, directory)
@@ -69,7 +69,7 @@ def run_federation(
         checkpoint = None
         records = RunDirectory.create(directory)
     records.write_config(config.plain())
-    run = _Run(grid, config, records, checkpoint, num_clients)
+    run = _Run(grid, config, records, checkpoint, prepared)
     status = "failed"
     try:
         for logger in loggers:
@@ -119,18 +119,20 @@ class _Run:
         config: of the run.
         records: where it is recorded.
         checkpoint: where it goes on; None at its start.
-        num_clients: where the server knows it.
+        prepared: all clients' data, where the server is the simulation of one.
 
     Attributes:
         finished: the records of the finished rounds.
     """
 
     def __init__(
-        self, grid: Grid, config: Config, records: RunDirectory, checkpoint: Checkpoint | None, num_clients: int | None
+        self, grid: Grid, config: Config, records: RunDirectory, checkpoint: Checkpoint | None, prepared: Prepared | None
     ) -> None:
+        self._prepared = prepared
         self._grid, self._config, self._records, self._checkpoint = grid, config, records, checkpoint
         self.finished: list[dict[str, Any]] = records.rounds() if checkpoint else []
-        self._exchanges: list[dict[str, Any]] = []
+        self._exchange: Exchange | None = None
+        self._strategy: CohortStrategy | None = None
         self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
         self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
         deployed = isinstance(config.runtime, Deploy)
@@ -143,9 +145,10 @@ class _Run:
             config.dataset.name,
             tolerant=config.runtime.on_client_failure == "continue" and deployed,
             patience=config.runtime.node_timeout,
-            num_clients=num_clients,
+            num_clients=None if prepared is None else prepared.num_clients,
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
+            needs_matcher=config.needs_matcher,
         )
         self._roster: Roster | None = None
 
@@ -154,32 +157,35 @@ class _Run:
         config = self._config
         self._roster = roster = self._membership.gather()
         family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
-        model = StackedGCN(config.model, roster.num_features, config.task.num_outputs(roster.num_classes))
-        strategy: CohortStrategy = family(settings_of(family, config.method), roster, model.initial_of(config.seed))
+        initial = kind_of(config).initial_parameters(config, roster.num_features, roster.num_classes)
+        strategy: CohortStrategy = family(settings_of(family, config.method), roster, dict(initial))
         strategy.participation = Participation(config.federation.fraction, config.seed)
         strategy.timeout = config.federation.round_timeout
+        strategy.privacy = config.privacy
+        strategy.num_rounds = config.federation.rounds
+        self._exchange = Exchange(
+            self._grid,
+            self._record,
+            roster,
+            config.runtime.on_client_failure == "continue",
+            config.federation.round_timeout,
+            config.runtime.poll_seconds,
+        )
         if self._checkpoint is None:
-            exchange = Exchange(
-                self._grid,
-                self._record,
-                roster,
-                config.runtime.on_client_failure == "continue",
-                config.federation.round_timeout,
-                config.runtime.poll_seconds,
-            )
-            self._exchanges = exchange.log
-            strategy.set_up(exchange)
+            strategy.set_up(self._exchange)
             if config.checkpoint_every:
                 self._write_checkpoint(strategy, 0)
         else:
-            self._exchanges = self._checkpoint.exchanges
+            self._exchange.log.extend(self._checkpoint.exchanges)
             strategy.load_state(self._checkpoint.strategy)
+        self._strategy = strategy
         return strategy
 
     def rounds(self, strategy: CohortStrategy) -> Iterator[dict[str, Any]]:
         """Train round after round; each round's record, once all that it leaves is written."""
         config, every = self._config, self._config.checkpoint_every
-        latest = LatestMetrics(config.task.metric, strategy.roster)
+        assert self._exchange is not None
+        latest = LatestMetrics(config.task, strategy.roster)
         for record in self.finished:
             latest.recall(record)
         last_checkpoint = len(self.finished)
@@ -190,7 +196,11 @@ class _Run:
             some_may_lack = config.federation.fraction < 1 or config.runtime.on_client_failure == "continue"
             keep = due or (bool(every) and some_may_lack)
             about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
+            self._exchange.roster = strategy.roster
+            self._exchange.about = about
+            strategy.before_round(server_round, self._exchange)
             updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
+            updates, seconds = self._evaluate(strategy, server_round, ConfigRecord(about), updates, seconds)
             record = round_record(updates, strategy.roster, seconds, latest)
             self._records.append_round(record)
             self.finished.append(record)
@@ -207,25 +217,43 @@ class _Run:
         self, strategy: CohortStrategy, server_round: int, about: ConfigRecord
     ) -> tuple[Updates, dict[str, float]]:
         """One round, and where its seconds went."""
-        config = self._config
         start = time.perf_counter()
         messages = list(strategy.configure_train(server_round, ArrayRecord(), about, self._grid))
         sent = time.perf_counter()
-        replies = send_and_wait(self._grid, messages, config.federation.round_timeout, config.runtime.poll_seconds)
+        replies = self._deliver(messages)
         received = time.perf_counter()
         strategy.aggregate_train(server_round, replies)
         end = time.perf_counter()
         updates = strategy.updates
         assert updates is not None
         self._require_enough(updates)
-        at_work = updates.client_seconds + updates.startup_seconds
-        return updates, {
-            "round": end - start,
-            "client": updates.client_seconds,
-            "startup": updates.startup_seconds,
-            "server": (sent - start) + (end - received),
-            "transport": max(0.0, received - sent - at_work),
-        }
+        return updates, _where_time_went(updates, start, sent, received, end)
+
+    def _evaluate(
+        self,
+        strategy: CohortStrategy,
+        server_round: int,
+        about: ConfigRecord,
+        updates: Updates,
+        seconds: Mapping[str, float],
+    ) -> tuple[Updates, dict[str, float]]:
+        """The round with the figures of all clients after it, where the method asks for them in a phase of their own."""
+        start = time.perf_counter()
+        messages = list(strategy.configure_evaluate(server_round, ArrayRecord(), about, self._grid))
+        if not messages:
+            return updates, dict(seconds)
+        sent = time.perf_counter()
+        replies = self._deliver(messages)
+        received = time.perf_counter()
+        strategy.aggregate_evaluate(server_round, replies)
+        evaluation = strategy.evaluation
+        assert evaluation is not None
+        more = _where_time_went(evaluation, start, sent, received, time.perf_counter())
+        return updates.and_evaluated(evaluation), {part: seconds[part] + more[part] for part in more}
+
+    def _deliver(self, messages: Sequence[Message]) -> list[Message]:
+        config = self._config
+        return send_and_wait(self._grid, messages, config.federation.round_timeout, config.runtime.poll_seconds)
 
     def _require_enough(self, updates: Updates) -> None:
         replied, needed = len(updates.positions), self._config.federation.min_clients or 1
@@ -246,16 +274,23 @@ class _Run:
             server_round=server_round,
             roster=strategy.roster,
             strategy=strategy.state(),
-            exchanges=self._exchanges,
+            exchanges=self._exchange.log if self._exchange else [],
             seconds=time.time() - self._started,
         ).write(self._records.checkpoint_folder)
 
     def export(self) -> None:
         """Have every node write its clients' best models."""
         assert self._roster is not None
-        about = ConfigRecord({**self._record, "round": len(self.finished) + 1})
+        assert self._strategy is not None
+        announced = {f"{ANNOUNCED}{name}": value for name, value in self._strategy.announcements.items()}
+        about = ConfigRecord({**self._record, **announced, "round": len(self.finished) + 1})
         nodes = sorted({node for node in self._roster.node_ids if node is not None})
-        messages = [Message(RecordDict({RUN: about}), node, "query.export") for node in nodes]
+        model = {name: values[None] for name, values in self._strategy.model().items()}
+        messages = []
+        for node in nodes:
+            content = RecordDict({RUN: about})
+            pack(model, 1).into(content)
+            messages.append(Message(content, node, "query.export"))
         timeout = self._config.federation.round_timeout
         replies = send_and_wait(self._grid, messages, timeout, self._config.runtime.poll_seconds)
         # The training is finished and recorded; a model that cannot be written does not undo it.
@@ -271,17 +306,27 @@ class _Run:
         found["run_id"] = self.run_id
         found["seconds"] = time.time() - self._started
         found["seconds_per_round"] = mean_seconds(self.finished)
-        found["exchanges"] = self._exchanges
+        exchanges = found["exchanges"] = self._exchange.log if self._exchange else []
         for direction in ("bytes_up", "bytes_down"):
-            found[direction] += sum(phase[direction] for phase in self._exchanges)
+            found[direction] += sum(phase[direction] for phase in exchanges)
+        if self._strategy is not None:
+            found.update(self._strategy.report(self._prepared))
         if self._membership.refusals:
             found["refused"] = self._membership.refusals
         return found
 
 
-def prepare_data(config: Config) -> PreparedPartition:
-    """The prepared partition of a simulation."""
-    return prepare(config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels)
+def _where_time_went(
+    updates: Updates, start: float, sent: float, received: float, end: float
+) -> dict[str, float]:
+    at_work = updates.client_seconds + updates.startup_seconds
+    return {
+        "round": end - start,
+        "client": updates.client_seconds,
+        "startup": updates.startup_seconds,
+        "server": (sent - start) + (end - received),
+        "transport": max(0.0, received - sent - at_work),
+    }
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import numpy as np
 from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config, Inline, Ray
-from subfl_flower.data.client_folder import open_client_folders
-from subfl_flower.data.prepared import PreparedPartition, prepare
-from subfl_flower.models.exported import CARD, ModelCard, write_model
-from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.models.exported import CARD, TENSORS, ModelCard, write_model
+from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.runtime.cohort_client import Hosted
+from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.node import Node, compute_device
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.shared_key import SharedKey
@@ -36,26 +36,18 @@ class SimulatedNode(Node):
         super().__init__(config, run_id)
         self._directory = directory
         self._place = f"{position:04d}-of-{num_nodes:04d}"
-        self._partition: PreparedPartition = prepare(
-            config.dataset, config.partition, config.data.root, config.data.cache, config.task.needs_labels
-        )
-        self.client_ids = list(range(position, self._partition.num_clients, num_nodes))
-        self.about = {
-            "dataset": config.dataset.name,
-            "partition": self._partition.key,
-            "num_clients": self._partition.num_clients,
-            "num_features": self._partition.num_features,
-            "num_classes": self._partition.num_classes,
-            "overlapping": self._partition.overlapping,
-        }
+        kind = kind_of(config)
+        self._prepared = kind.prepare(config)
+        self.client_ids = list(range(position, self._prepared.num_clients, num_nodes))
+        self.about = {"dataset": config.dataset.name, **kind.about(self._prepared)}
 
     @cached_property
-    def cohort(self) -> Cohort:
-        """This node's clients, with their data read from the prepared partition."""
+    def cohort(self) -> Hosted:
+        """This node's clients, with their prepared data read."""
         config = self.config
         key = SharedKey(config.data.cache / "clients.key", create=True)
         device = compute_device(config.runtime.device)
-        return Cohort.load(self._partition, self.client_ids, device, config.runtime.chunk, config.task, key)
+        return kind_of(config).cohort(config, self._prepared, self.client_ids, device, key)
 
     @cached_property
     def _working_store(self) -> StateStore:
@@ -79,6 +71,10 @@ class SimulatedNode(Node):
         """Into the run directory."""
         RunDirectory(self._directory).write_client_model(client_id, tensors, {CARD: card.as_json()})
 
+    def write_recommender(self, trained: Recommender) -> None:
+        """Into the run directory, a file a node."""
+        trained.write(RunDirectory(self._directory).recommender_folder / f"node-{self._place}.safetensors")
+
 
 class DeployedNode(Node):
     """A SuperNode on a machine of its own, which holds the folders of its clients.
@@ -95,7 +91,8 @@ class DeployedNode(Node):
 
     def __init__(self, config: Config, run_id: str, folders: Sequence[Path], state: Path | None) -> None:
         super().__init__(config, run_id)
-        opened = open_client_folders(folders)
+        kind = kind_of(config)
+        opened = kind.open_folders(folders)
         ids = [folder.description.client_id for folder in opened]
         self._folders = dict(zip(ids, opened, strict=True))
         self._runs = {
@@ -103,29 +100,13 @@ class DeployedNode(Node):
             for client_id, folder in self._folders.items()
         }
         self.client_ids = ids
-        first = opened[0].description
-        self.about = {
-            "dataset": first.dataset,
-            "partition": first.partition,
-            "num_clients": first.num_clients or 0,
-            "num_features": first.num_features,
-            "num_classes": first.num_classes,
-            "overlapping": any(folder.description.overlapping for folder in opened),
-        }
+        self.about = {"dataset": opened[0].description.dataset, **kind.about_folders(opened)}
 
     @cached_property
-    def cohort(self) -> Cohort:
+    def cohort(self) -> Hosted:
         """This node's clients, with their data read from their folders."""
-        config, folders = self.config, list(self._folders.values())
-        return Cohort(
-            graphs=tuple(folder.graph() for folder in folders),
-            num_features=self.about["num_features"],
-            num_classes=self.about["num_classes"],
-            device=compute_device(config.runtime.device),
-            chunk=config.runtime.chunk,
-            task=config.task,
-            shared_key=SharedKey(folders[0].key_path),
-        )
+        device = compute_device(self.config.runtime.device)
+        return kind_of(self.config).cohort_of_folders(self.config, list(self._folders.values()), device, self.run_id)
 
     def store(self, run: ConfigRecord, context: Context) -> StateStore:
         """States are read from their files for every message: this process may be the first of many, or resumed."""
@@ -139,11 +120,16 @@ class DeployedNode(Node):
         """Into the client's folder of the run."""
         write_model(self._runs[client_id] / self.run_id, tensors, card)
 
+    def write_recommender(self, trained: Recommender) -> None:
+        """Into the folder of the run of each client, with nothing of other clients."""
+        for client_id in trained.client_ids.tolist():
+            trained.of_users([client_id]).write(self._runs[client_id] / self.run_id / TENSORS)
+
     def forget_finished_runs(self) -> None:
         """Remove the states of other runs that have left their models; the models stay."""
         for runs in self._runs.values():
             for run in runs.glob("*"):
-                if run.name != self.run_id and (run / "model.json").is_file():
+                if run.name != self.run_id and (run / TENSORS).is_file():
                     shutil.rmtree(run / "state", ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.runtime.replies import one_line
-from subfl_flower.runtime.roster import ROSTER, SIZES, Roster, RosterAnswer, Schema, describe_error
+from subfl_flower.runtime.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, describe_error
 
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
@@ -41,6 +41,7 @@ class Membership:
         num_clients: clients of the run, 0 .. num_clients - 1; None where only the nodes know.
         min_clients: as many suffice when `patience` is over; None: all.
         known: the roster of the run that is resumed; nobody else is taken in.
+        needs_matcher: wait at the start for a node that is the matcher, too.
 
     Attributes:
         refusals: for every node that was refused its clients (where it named any) and the reason.
@@ -57,6 +58,7 @@ class Membership:
         num_clients: int | None = None,
         min_clients: int | None = None,
         known: Roster | None = None,
+        needs_matcher: bool = False,
     ) -> None:
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
@@ -67,6 +69,9 @@ class Membership:
         self._schema: Schema | None = None
         self._hosts: dict[int, int] = {}
         self._roster = known
+        self._needs_matcher = needs_matcher
+        self._matchers: dict[int, Matcher] = {}
+        self._changed = True
         self.refusals: list[dict[str, Any]] = []
 
     # At the start ---------------------------------------------------------------------------------------------------
@@ -84,9 +89,13 @@ class Membership:
             if refused and not self._tolerant:
                 raise SubflError(refused[0][1])
             wanted = self._wanted()
-            if wanted is not None and len(hosts) >= wanted:
+            complete = wanted is not None and len(hosts) >= wanted
+            if complete and (self._matchers or not self._needs_matcher):
                 break
             if time.monotonic() > deadline:
+                if complete:
+                    self._do_without_matcher()
+                    break
                 if len(hosts) >= (self._min_clients or 1) and (self._min_clients or wanted is None):
                     break
                 raise SubflError(self._too_few(hosts, refused))
@@ -95,6 +104,12 @@ class Membership:
         if self._roster is None:
             self._roster = self._first_roster()
         return self._updated()
+
+    def _do_without_matcher(self) -> None:
+        text = f"no node is the matcher, and none came within {self._patience:.0f} s (runtime.node_timeout)"
+        if not self._tolerant:
+            raise SubflError(text)
+        log(WARNING, "%s; training starts without it", text)
 
     def _wanted(self) -> int | None:
         """How many clients to wait for; None where nobody knows."""
@@ -143,10 +158,14 @@ class Membership:
         deadline = time.monotonic() + self._patience
         while True:
             self._look()
-            self._settle(*self._assigned())
-            roster = self._updated()
+            if self._changed:
+                self._settle(*self._assigned())
+                self._updated()
+            roster = self._roster
+            assert roster is not None
             needed = self._min_clients or 1
-            if len(roster.reachable) >= needed:
+            if not self._changed or len(roster.reachable) >= needed:
+                self._changed = False
                 return roster
             if time.monotonic() > deadline:
                 raise RunFailure(
@@ -160,11 +179,13 @@ class Membership:
     def _look(self) -> None:
         """Forget nodes that went, ask new ones who they host, and take in what was answered so far."""
         present = set(self._grid.get_node_ids())
-        for node in set(self._answers) - present:
-            del self._answers[node]
+        for node in (set(self._answers) | set(self._matchers)) - present:
+            self._answers.pop(node, None)
+            self._matchers.pop(node, None)
+            self._changed = True
         self._asked = {message: node for message, node in self._asked.items() if node in present}
         hopeless = {node for node, when in self._failed_at.items() if time.monotonic() - when < _ASK_AGAIN_SECONDS}
-        new = sorted(present - set(self._answers) - set(self._asked.values()) - hopeless)
+        new = sorted(present - set(self._answers) - set(self._matchers) - set(self._asked.values()) - hopeless)
         messages = [Message(RecordDict({"run": self._run}), node, f"query.{ROSTER}") for node in new]
         if messages:
             self._asked.update(
@@ -181,13 +202,18 @@ class Membership:
 
     def _take(self, node: int, reply: Message) -> None:
         """Take in a node's answer; a node that has none is refused, and asked again some time later."""
+        self._changed = True
         try:
             if reply.has_error():
                 raise SubflError(f"a node could not open its clients: {one_line(describe_error(reply))}")
             if ROSTER not in reply.content.config_records:
                 raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
+            record = reply.content.config_records[ROSTER]
             try:
-                self._answers[node] = RosterAnswer.of(reply.content.config_records[ROSTER])
+                if matcher := Matcher.of(node, record):
+                    self._seat(matcher)
+                else:
+                    self._answers[node] = RosterAnswer.of(record)
             except ValueError as error:
                 raise SubflError(f"the roster of node {node}: {error}; does it run this version?") from None
         except SubflError as error:
@@ -195,6 +221,12 @@ class Membership:
             if not self._tolerant:
                 raise
             self._refuse([], str(error))
+
+    def _seat(self, matcher: Matcher) -> None:
+        """Take a matcher; there is one, and whoever came first keeps the seat for as long as it is there."""
+        if self._matchers:
+            raise SubflError(f"node {matcher.node_id} is a second matcher; a federation has one")
+        self._matchers[matcher.node_id] = matcher
 
     # Sorting out ----------------------------------------------------------------------------------------------------
 
@@ -283,7 +315,8 @@ class Membership:
                 for key, value in zip(SIZES, self._answers[self._hosts[client]].sizes[client], strict=True):
                     sizes[key][position] = value
         nodes = tuple(self._hosts.get(client) for client in self._roster.client_ids)
-        self._roster = replace(self._roster, node_ids=nodes, **sizes)  # type: ignore[arg-type]
+        matcher = next(iter(self._matchers.values()), None)
+        self._roster = replace(self._roster, node_ids=nodes, matcher=matcher, **sizes)  # type: ignore[arg-type]
         return self._roster
 
 

@@ -13,9 +13,11 @@ from flwr.app import ConfigRecord, Context
 from subfl_flower.config import Config, Ray, load_class, settings_of
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
-from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.runtime.cohort_client import CohortClient, Hosted
+from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.memory import keep_freed_memory
+from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.state import StateStore
 
 
@@ -42,7 +44,7 @@ class Node(ABC):
 
     @cached_property
     @abstractmethod
-    def cohort(self) -> Cohort:
+    def cohort(self) -> Hosted:
         """This node's clients, with their data read."""
 
     @abstractmethod
@@ -52,6 +54,10 @@ class Node(ABC):
     @abstractmethod
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Write a client's best model where it belongs."""
+
+    @abstractmethod
+    def write_recommender(self, trained: Recommender) -> None:
+        """Write what the users whom this node hosts need for recommendations where it belongs."""
 
     def client(self, run: ConfigRecord, context: Context) -> CohortClient:
         """The object that trains this node's clients, with their state at hand."""
@@ -68,29 +74,13 @@ class Node(ABC):
                 seed=config.seed,
                 store=store,
             )
+            self._client.privacy = config.privacy
         self._client.store = store
         return self._client
 
-    def export(self, run: ConfigRecord, context: Context) -> None:
-        """Write every client's best model."""
-        config, cohort = self.config, self.cohort
-        client = self.client(run, context)
-        validation = client.best_validation()
-        for client_id, tensors in client.best_models().items():
-            card = ModelCard(
-                model=config.model,
-                task=config.task,
-                num_features=cohort.num_features,
-                num_classes=cohort.num_classes,
-                dataset=config.dataset.name,
-                client=client_id,
-                method=config.method.name,
-                run=self.run_id,
-                round=int(run.get("round", 1)) - 1,  # type: ignore[arg-type]
-                validation=validation.get(client_id),
-                row_normalize=config.dataset.row_normalize,
-            )
-            self.write_model(client_id, tensors, card)
+    def export(self, run: ConfigRecord, context: Context, received: Stack) -> None:
+        """Write every client's best model; `received` is what of it the server has."""
+        kind_of(self.config).export(self, self.client(run, context), int(run.get("round", 1)) - 1, received)  # type: ignore[arg-type]
 
 
 def compute_device(name: str) -> torch.device:

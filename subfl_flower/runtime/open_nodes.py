@@ -7,6 +7,7 @@ object) is kept in this module for as long as the process works for the same run
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,28 @@ from flwr.app import ConfigRecord, Context
 from subfl_flower.config import Config, Deploy, validate
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.hosts import DeployedNode, SimulatedNode
+from subfl_flower.runtime.matcher_node import ContextMemory, FolderMemory, MatcherNode
 from subfl_flower.runtime.node import Node
+from subfl_flower.runtime.roster import MATCHER
 
-_open_nodes: dict[tuple[str, str, str], Node] = {}
+AnyNode = Node | MatcherNode
+
+_open_nodes: dict[tuple[str, str, str], AnyNode] = {}
 
 
-def open_node(run: ConfigRecord, context: Context) -> Node:
+def open_clients(run: ConfigRecord, context: Context) -> Node:
+    """The node that a message to clients is for.
+
+    Raises:
+        SubflError: see `open_node`; or the node hosts no clients.
+    """
+    node = open_node(run, context)
+    if isinstance(node, MatcherNode):
+        raise SubflError("this node is the matcher; it hosts no clients")
+    return node
+
+
+def open_node(run: ConfigRecord, context: Context) -> AnyNode:
     """The node that a message is for; what an earlier run left in this process is dropped.
 
     Raises:
@@ -37,20 +54,36 @@ def open_node(run: ConfigRecord, context: Context) -> Node:
     return _open_nodes[key]
 
 
-def _new_node(config: Config, run_id: str, directory: str, context: Context) -> Node:
+def _new_node(config: Config, run_id: str, directory: str, context: Context) -> AnyNode:
     here = context.node_config
     if isinstance(config.runtime, Deploy):
-        if "client" not in here:
-            raise SubflError("this SuperNode names no client; start it with --node-config 'client=\"FOLDER\"'")
-        folders = [Path(part) for part in str(here["client"]).split(",")]
-        state = Path(str(here["state"])) if "state" in here else None
-        node = DeployedNode(config, run_id, folders, state)
-        node.forget_finished_runs()
-        return node
+        return _deployed(config, run_id, here)
     if "partition-id" not in here:
         raise SubflError(f"runtime={config.runtime.name} is a simulation, and this node is none; use runtime=deploy")
     position, num_nodes = int(here["partition-id"]), int(here["num-partitions"])
+    if config.needs_matcher:
+        num_nodes -= 1  # the last one is the matcher
+        if position == num_nodes:
+            return MatcherNode(config, run_id, ContextMemory(context.state))
     return SimulatedNode(config, run_id, Path(directory), position, num_nodes)
+
+
+def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
+    """A SuperNode on a machine of its own: of clients, or the matcher."""
+    state = Path(str(here["state"])) if "state" in here else None
+    role = str(here.get("role", "client"))
+    if role == MATCHER:
+        if state is None:
+            raise SubflError("the matcher keeps its key in a folder; start it with --node-config 'role=\"matcher\" state=\"FOLDER\"'")
+        return MatcherNode(config, run_id, FolderMemory(state, run_id))
+    if role != "client":
+        raise SubflError(f"this SuperNode's role is {role!r}; --node-config 'role' must be client or {MATCHER}")
+    if "client" not in here:
+        raise SubflError("this SuperNode names no client; start it with --node-config 'client=\"FOLDER\"'")
+    folders = [Path(part) for part in str(here["client"]).split(",")]
+    node = DeployedNode(config, run_id, folders, state)
+    node.forget_finished_runs()
+    return node
 
 
 def forget_nodes() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from subfl_flower.runtime.messages import ARRAYS, ArraySpec, Stack, unpack_counted
+from subfl_flower.runtime.ragged import Ragged, RaggedSpec, unpack_ragged
 
 OUTCOME, METRICS = "outcome", "metrics"
 
@@ -38,6 +39,7 @@ class Reply:
     Attributes:
         clients: ids of those whose update is accepted, in the order of the rows [A].
         stack: what they sent, each [A, ...], finite.
+        ragged: what they sent in rows of their own number, each of A clients, finite.
         metrics: what they measured, each [A], without infinities; not a number where a client has no such figure.
         failures: reasons by client id, reported by the node or found here.
         bytes_per_client: payload bytes [A], counted from what arrived.
@@ -47,6 +49,7 @@ class Reply:
 
     clients: list[int]
     stack: Stack
+    ragged: dict[str, Ragged]
     metrics: dict[str, np.ndarray]
     failures: dict[int, str]
     bytes_per_client: np.ndarray
@@ -71,8 +74,9 @@ def read_reply(
     expected: Mapping[str, ArraySpec] | None,
     server_round: int,
     largest: int | None = None,
+    expected_rows: Mapping[str, RaggedSpec] | None = None,
 ) -> Reply:
-    """Decode a reply to ``train``.
+    """Decode a reply to ``train`` or ``evaluate``.
 
     Args:
         content: of the reply.
@@ -80,6 +84,7 @@ def read_reply(
         expected: what a client's update must hold; None: unknown.
         server_round: the round that the node was asked for.
         largest: bytes that all updates may have together where `expected` is None; None: any number.
+        expected_rows: what an update must hold in rows of a client's own number; None: no such thing.
 
     Raises:
         ValueError: the whole reply is unusable.
@@ -89,20 +94,23 @@ def read_reply(
         raise ValueError(f"its update is of round {answered!r}, not {server_round}")
     seconds, startup = _duration(outcome, "seconds"), _duration(outcome, "startup", 0.0)
     if not clients:
-        return Reply([], {}, {}, failures, np.zeros(0, dtype=np.int64), seconds, startup)
+        return Reply([], {}, {}, {}, failures, np.zeros(0, dtype=np.int64), seconds, startup)
     metrics = _metrics(content, len(clients))
     if expected is not None:
         largest = math.ceil(1.1 * len(asked) * sum(spec.nbytes for spec in expected.values())) + _SLACK
     _check_size(content, largest, len(asked))
     stack, sizes = unpack_counted(content, expected, num_clients=len(clients), largest=largest)
-    faults = {**_faults_of_metrics(metrics), **_faults_of_updates(stack)}
+    ragged = unpack_ragged(content, expected_rows or {}, len(clients))
+    sizes = sum((rows.bytes_per_client for rows in ragged.values()), start=sizes)
+    faults = {**_faults_of_metrics(metrics), **_faults_of_updates(stack, expected or {}), **_faults_of_rows(ragged)}
     if faults:
         failures.update({clients[row]: fault for row, fault in faults.items()})
         good = [row for row in range(len(clients)) if row not in faults]
         clients, sizes = [clients[row] for row in good], sizes[good]
         stack = {name: values[good] for name, values in stack.items()}
+        ragged = {name: rows.take(good) for name, rows in ragged.items()}
         metrics = {name: values[good] for name, values in metrics.items()}
-    return Reply(clients, stack, metrics, failures, sizes, seconds, startup)
+    return Reply(clients, stack, ragged, metrics, failures, sizes, seconds, startup)
 
 
 def combine(replies: Sequence[Reply], expected: Mapping[str, ArraySpec] | None) -> Reply:
@@ -117,13 +125,14 @@ def combine(replies: Sequence[Reply], expected: Mapping[str, ArraySpec] | None) 
         parts, unlike = _alike(parts)
         failures.update(unlike)
     if not parts:
-        return Reply([], {}, {}, failures, np.zeros(0, dtype=np.int64), 0.0, 0.0)
+        return Reply([], {}, {}, {}, failures, np.zeros(0, dtype=np.int64), 0.0, 0.0)
     clients = [client for part in parts for client in part.clients]
     order = np.argsort(clients)
+    ascending = bool((order[:-1] < order[1:]).all())
 
     def joined(values: Sequence[np.ndarray]) -> np.ndarray:
         together = values[0] if len(values) == 1 else np.concatenate(values)
-        return together if (order[:-1] < order[1:]).all() else together[order]
+        return together if ascending else together[order]
 
     specs = expected if expected is not None else parts[0].specs
     slowest = max(parts, key=lambda part: part.startup + part.seconds)
@@ -133,6 +142,11 @@ def combine(replies: Sequence[Reply], expected: Mapping[str, ArraySpec] | None) 
             name: joined([part.array(name, spec) for part in parts])
             for name, spec in specs.items()
             if any(name in part.stack for part in parts)
+        },
+        ragged={
+            name: rows if ascending else rows.take(order)
+            for name in parts[0].ragged
+            for rows in [Ragged.joined([part.ragged[name] for part in parts])]
         },
         metrics={
             name: joined([part.metrics.get(name, np.full(len(part.clients), np.nan)) for part in parts])
@@ -238,16 +252,23 @@ def _faults_of_metrics(metrics: Mapping[str, np.ndarray]) -> dict[int, str]:
     for name, values in metrics.items():
         if name == "num_examples":
             sound = (values >= 0) & (values <= LARGEST_VALUE)
+        elif name.endswith("_examples"):
+            sound = np.isnan(values) | ((values >= 0) & (values <= LARGEST_VALUE))
         else:
             sound = np.isnan(values) | (np.abs(values) <= _LARGEST_METRIC)
         faults.update({int(row): f"its {name} is {values[row]:g}" for row in np.flatnonzero(~sound)})
     return faults
 
 
-def _faults_of_updates(stack: Stack) -> dict[int, str]:
-    """Reasons by row, for clients whose update holds what no training gives."""
+def _faults_of_updates(stack: Stack, expected: Mapping[str, ArraySpec]) -> dict[int, str]:
+    """Reasons by row, for clients whose update holds what no training gives.
+
+    Unsigned integers that a method expects are no magnitudes: masked numbers are anything, and bits are bits.
+    """
     faults = {}
     for name, values in stack.items():
+        if name in expected and values.dtype.kind == "u":
+            continue
         shared = values.strides[0] == 0
         low, high = _range(values[:1] if shared else values)
         sound = np.broadcast_to((low >= -LARGEST_VALUE) & (high <= LARGEST_VALUE), len(values))  # NaN compares as false
@@ -256,6 +277,18 @@ def _faults_of_updates(stack: Stack) -> dict[int, str]:
             finite = np.isfinite(extremes).all()
             problem = f"larger than {LARGEST_VALUE:g}" if finite else "not finite"
             faults[row] = f"its update of {name} is {problem}"
+    return faults
+
+
+def _faults_of_rows(ragged: Mapping[str, Ragged]) -> dict[int, str]:
+    """Reasons by client, for clients whose rows hold what no training gives."""
+    faults: dict[int, str] = {}
+    for name, rows in ragged.items():
+        flat = rows.values.reshape(len(rows.values), -1)
+        sound = (flat >= -LARGEST_VALUE) & (flat <= LARGEST_VALUE)  # NaN compares as false
+        for client in np.unique(rows.owners[~sound.all(1)]).tolist():
+            problem = f"larger than {LARGEST_VALUE:g}" if np.isfinite(rows.of(client)).all() else "not finite"
+            faults[client] = f"its update of {name} is {problem}"
     return faults
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message
 
 ROSTER = "roster"
+ROLE, MATCHER = "role", "matcher"
 
 SIZES = ("num_examples", "num_nodes", "num_edges")
 """What is told of each client's data."""
@@ -18,6 +19,35 @@ Schema = tuple[int, int, str]
 """Features, classes, and the partition: what must be the same for all clients."""
 
 _MOST_CLIENTS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """The node that joins what users seal for it, where a method needs one; it hosts no client.
+
+    Attributes:
+        node_id: Flower's id of it.
+        public_key: X25519, 32 bytes; what users seal to.
+    """
+
+    node_id: int
+    public_key: bytes
+
+    @classmethod
+    def of(cls, node_id: int, record: ConfigRecord) -> Matcher | None:
+        """The matcher that a node says it is; None where it hosts clients.
+
+        Raises:
+            ValueError: it has another role, or gives no key.
+        """
+        if ROLE not in record:
+            return None
+        role, key = record[ROLE], record.get("public_key")
+        if role != MATCHER:
+            raise ValueError(f"there is no role {role!r}")
+        if not isinstance(key, bytes) or len(key) != 32:
+            raise ValueError("a matcher's public_key has 32 bytes")
+        return cls(node_id, key)
 
 
 @dataclass(frozen=True)
@@ -32,6 +62,7 @@ class Roster:
         num_nodes, num_edges: of each client's graph [K]; edges count once for each direction.
         num_features, num_classes: of the data set.
         overlapping: whether clients may share nodes.
+        matcher: where it is at the moment, if anywhere.
     """
 
     client_ids: tuple[int, ...]
@@ -42,6 +73,7 @@ class Roster:
     num_features: int
     num_classes: int
     overlapping: bool
+    matcher: Matcher | None = None
 
     def __len__(self) -> int:
         """The number of clients, K."""

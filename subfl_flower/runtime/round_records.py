@@ -10,40 +10,63 @@ import numpy as np
 
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import Updates
+from subfl_flower.tasks import TaskSettings
 
 _PER_CLIENT = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity")
+
+
+_EXAMPLES = {"validation": "validation_examples", "test": "test_examples"}
+"""How many examples an error is of, where a task pools them."""
 
 
 class LatestMetrics:
     """The last known figures of every client, so that the mean over clients also speaks of those that were absent.
 
     Args:
-        metric: what validation and test measure.
+        task: what validation and test measure.
         roster: the clients.
     """
 
-    def __init__(self, metric: str, roster: Roster) -> None:
-        self.metric = metric
+    def __init__(self, task: TaskSettings, roster: Roster) -> None:
+        self.metric = task.metric
+        self._pooled = task.pooled
         self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
         self.heard = np.zeros(len(roster), dtype=bool)
         self._values: dict[str, np.ndarray] = {}
 
     def take(self, positions: np.ndarray, metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-        """Take in a round; each figure's mean over the clients heard so far, None where nobody has it."""
+        """Take in a round; each figure's mean over the clients heard so far, None where nobody has it.
+
+        A pooled error is that of all their examples together, and known only where this round has it.
+        """
         self.heard[positions] = True
         for name in _PER_CLIENT:
             if name in metrics:
                 values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
                 values[positions] = metrics[name]
-        return {
-            name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in self._values.items()
-        }
+        means: dict[str, float | None] = {}
+        for name, values in self._values.items():
+            if self._pooled and name in _EXAMPLES:
+                means[name] = pooled_error(metrics, name)
+            else:
+                means[name] = None if np.isnan(values).all() else float(np.nanmean(values))
+        return means
 
     def recall(self, record: Mapping[str, Any]) -> None:
         """Take in a round again from its record."""
         clients = record["clients"]
-        found = {name: np.array(clients[name], dtype=float) for name in _PER_CLIENT if name in clients}
+        names = (*_PER_CLIENT, *_EXAMPLES.values())
+        found = {name: np.array(clients[name], dtype=float) for name in names if name in clients}
         self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
+
+
+def pooled_error(metrics: Mapping[str, np.ndarray], name: str) -> float | None:
+    """The root mean squared error of all clients' examples together, from each client's; None without any example."""
+    if name not in metrics or _EXAMPLES[name] not in metrics:
+        return None
+    counts = np.where(np.isnan(metrics[name]), 0, np.nan_to_num(metrics[_EXAMPLES[name]]))
+    total = counts.sum()
+    return float(np.sqrt((np.nan_to_num(metrics[name]) ** 2 * counts).sum() / total)) if total else None
 
 
 def round_record(
@@ -52,11 +75,11 @@ def round_record(
     """A round's line of ``metrics.jsonl``."""
     clients: dict[str, Any] = {
         "ids": [roster.client_ids[position] for position in updates.positions],
-        "num_examples": updates.metrics["num_examples"].astype(int).tolist(),
+        "num_examples": np.nan_to_num(roster.num_examples[updates.positions]).astype(int).tolist(),
         "bytes_up": updates.bytes_up[updates.positions].tolist(),
         "bytes_down": updates.bytes_down[updates.positions].tolist(),
     }
-    for name in _PER_CLIENT:
+    for name in (*_PER_CLIENT, *_EXAMPLES.values()):
         if name in updates.metrics:
             clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
     return {

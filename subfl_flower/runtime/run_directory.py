@@ -2,7 +2,8 @@
 
 A run directory holds `config.yaml` (the resolved configuration), `metrics.jsonl` (one JSON object a round),
 `summary.json`, `mixing.npz` (mixing matrices of some rounds) and `clients/<id>.safetensors` (each client's
-best model). The server writes it as the run goes, `subfl report` and `resume=` read it, `subfl analyse` adds
+best model) or `users/<node>.safetensors` (a recommender and its users). The server writes it as the run goes,
+`subfl report` and `resume=` read it, `subfl analyse` adds
 `analysis.json`. Whatever moment a run is killed at, every file is either whole or absent; only the last line of
 `metrics.jsonl` may be torn.
 """
@@ -115,6 +116,11 @@ class RunDirectory:
     def checkpoint_folder(self) -> Path:
         """Where the server's resumable state lies; not made here."""
         return self.path / "checkpoint"
+
+    @property
+    def recommender_folder(self) -> Path:
+        """Where the nodes of a simulation leave recommenders and their users, a file a node; not made here."""
+        return self.path / "users"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration as YAML, keys in the order given."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from logging import WARNING
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -19,9 +20,11 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from pydantic import BaseModel, ConfigDict
 
+from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.exchange import RUN, Exchange
 from subfl_flower.runtime.messages import ArraySpec, Stack, pack
 from subfl_flower.runtime.participation import Participation
+from subfl_flower.runtime.ragged import Ragged, RaggedSpec, pack_ragged
 from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
 from subfl_flower.runtime.roster import Roster, describe_error
 
@@ -45,6 +48,7 @@ class Updates:
         bytes_up, bytes_down: payload bytes of every client of the roster [K], 0 where nothing travelled.
         client_seconds: the time that the slowest node spent on its clients.
         startup_seconds: what that node's process took to come up before.
+        ragged: what they sent in rows of their own number, each of A clients.
     """
 
     server_round: int
@@ -56,6 +60,33 @@ class Updates:
     bytes_down: np.ndarray
     client_seconds: float
     startup_seconds: float = 0.0
+    ragged: dict[str, Ragged] = field(default_factory=dict)
+
+    def and_evaluated(self, other: Updates) -> Updates:
+        """This round with the figures of an evaluation after it: of all clients that either speaks of.
+
+        Metrics that both have are the evaluation's. Who was only evaluated has nothing but these, and arrays are left
+        out.
+        """
+        positions = np.union1d(self.positions, other.positions)
+        metrics = {}
+        for name in {**self.metrics, **other.metrics}:
+            metrics[name] = np.full(len(positions), np.nan)
+            for part in (self, other):
+                if name in part.metrics:
+                    metrics[name][np.searchsorted(positions, part.positions)] = part.metrics[name]
+        return replace(
+            self,
+            positions=positions,
+            arrays={},
+            ragged={},
+            metrics=metrics,
+            failures={**other.failures, **self.failures},
+            bytes_up=self.bytes_up + other.bytes_up,
+            bytes_down=self.bytes_down + other.bytes_down,
+            client_seconds=self.client_seconds + other.client_seconds,
+            startup_seconds=self.startup_seconds + other.startup_seconds,
+        )
 
 
 class CohortStrategy(Strategy):
@@ -80,11 +111,22 @@ class CohortStrategy(Strategy):
         """Who takes part in a round, where the method leaves that open."""
         self.timeout: float | None = None
         """Seconds after which a message is not worth an answer."""
+        self.privacy = LdpSettings()
+        """What clients do to an upload before they send it."""
+        self.num_rounds: int | None = None
+        """How many rounds the run has, where that is known."""
         self.updates: Updates | None = None
         """The last round's replies."""
+        self.evaluation: Updates | None = None
+        """The figures of the last evaluation."""
         self._bytes_down = np.zeros(len(roster), dtype=np.int64)
         self._asked: dict[int, list[int]] = {}
         self._away: list[int] = []
+
+    @classmethod
+    def needs_matcher(cls, settings: Any) -> bool:
+        """Whether the method asks a matcher with these settings: a node that hosts no client."""
+        return False
 
     # What a method says ---------------------------------------------------------------------------------------------
 
@@ -105,6 +147,42 @@ class CohortStrategy(Strategy):
     def mixing(self) -> np.ndarray | None:
         """The mixing matrix [K, K] of the last aggregation, where the method has one."""
         return None
+
+    @property
+    def expected_rows(self) -> Mapping[str, RaggedSpec]:
+        """What a client's update must hold in rows of its own number, by name: nothing."""
+        return {}
+
+    def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
+        """What the clients at `positions` are sent in rows of their own number: nothing."""
+        return {}
+
+    def evaluates(self, server_round: int) -> bool:
+        """Whether all clients are asked for figures of what they would be sent next: never.
+
+        For methods in which a round trains a few of many clients; else figures come with the updates.
+        """
+        return False
+
+    def evaluation_instructions(self, positions: Sequence[int]) -> Stack:
+        """What the clients at `positions` are sent to evaluate, each [len(positions), ...]."""
+        return {}
+
+    def before_round(self, server_round: int, exchange: Exchange) -> None:
+        """Ask the clients something between two rounds: nothing."""
+        return
+
+    def model(self) -> Stack:
+        """What of the model of the best round every client needs to use its own, without a client axis: nothing."""
+        return {}
+
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """What the run's summary should say of the method: nothing more.
+
+        Args:
+            prepared: all clients' data, where the run is a simulation.
+        """
+        return {}
 
     def set_up(self, exchange: Exchange) -> None:
         """Ask the clients what the method must know before the first round: nothing."""
@@ -133,14 +211,24 @@ class CohortStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a node, with what its clients are sent. `arrays` is not used: every client has its own."""
+        return self._messages("train", server_round, self.participants(server_round), config)
+
+    def _messages(
+        self, kind: str, server_round: int, chosen: Sequence[int], config: ConfigRecord
+    ) -> Iterable[Message]:
+        """One message a node for the clients at the chosen positions."""
         self._bytes_down[:] = 0
-        chosen = self.participants(server_round)
         self._asked = self.roster.by_node(chosen)
         self._away = [p for p in chosen if self.roster.node_ids[p] is None]
         messages = []
         for node, positions in self._asked.items():
-            packed = pack(self.instructions(server_round, positions), len(positions))
-            self._bytes_down[positions] = packed.bytes_per_client
+            if kind == "train":
+                sent = self.instructions(server_round, positions)
+                rows = self.row_instructions(server_round, positions)
+            else:
+                sent, rows = self.evaluation_instructions(positions), {}
+            packed = pack(sent, len(positions))
+            self._bytes_down[positions] = sum((part.bytes_per_client for part in rows.values()), packed.bytes_per_client)
             run = ConfigRecord(
                 {
                     **config,
@@ -151,16 +239,15 @@ class CohortStrategy(Strategy):
             )
             content = RecordDict({RUN: run})
             packed.into(content)
-            messages.append(Message(content, node, "train", ttl=self.timeout))
+            pack_ragged(rows, content)
+            messages.append(Message(content, node, kind, ttl=self.timeout))
         return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Stack the replies over clients, let the method aggregate them, and report mean metrics."""
-        self.updates = self._collect(server_round, replies)
-        away = (self.roster.client_ids[position] for position in self._away)
-        self.updates.failures.update(dict.fromkeys(away, "no node hosts it at the moment"))
+        self.updates = self._collect(server_round, replies, self.expected, self.expected_rows)
         if len(self.updates.positions):
             self.aggregate(self.updates)
         means = MetricRecord()
@@ -171,17 +258,26 @@ class CohortStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Nothing: evaluation rides on the reply to training, so that a round is one phase."""
-        return []
+        """Where the method `evaluates`, one message a node with what all clients would be sent next."""
+        if not self.evaluates(server_round):
+            return []
+        return self._messages("evaluate", server_round, range(len(self.roster)), config)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing to aggregate."""
+        """Take note of the figures in `evaluation`."""
+        self.evaluation = self._collect(server_round, replies, {}, {})
         return None
 
     def summary(self) -> None:
         """Nothing to log: the run directory holds the configuration."""
 
-    def _collect(self, server_round: int, replies: Iterable[Message]) -> Updates:
+    def _collect(
+        self,
+        server_round: int,
+        replies: Iterable[Message],
+        expected: Mapping[str, ArraySpec] | None,
+        expected_rows: Mapping[str, RaggedSpec],
+    ) -> Updates:
         waiting = {node: [self.roster.client_ids[p] for p in positions] for node, positions in self._asked.items()}
         failures: dict[int, str] = {}
         read: list[Reply] = []
@@ -195,11 +291,13 @@ class CohortStrategy(Strategy):
             else:
                 try:
                     most = self._most_bytes(asked)
-                    read.append(read_reply(reply.content, asked, self.expected, server_round, most))
+                    read.append(read_reply(reply.content, asked, expected, server_round, most, expected_rows))
                 except ValueError as error:
                     failures.update(dict.fromkeys(asked, one_line(f"its node's reply cannot be read: {error}")))
         failures.update(dict.fromkeys((client for clients in waiting.values() for client in clients), "no reply"))
-        everyone = combine(read, self.expected)
+        away = (self.roster.client_ids[position] for position in self._away)
+        failures.update(dict.fromkeys(away, "no node hosts it at the moment"))
+        everyone = combine(read, expected)
         positions = np.searchsorted(self.roster.client_ids, everyone.clients)
         bytes_up = np.zeros(len(self.roster), dtype=np.int64)
         bytes_up[positions] = everyone.bytes_per_client
@@ -207,6 +305,7 @@ class CohortStrategy(Strategy):
             server_round=server_round,
             positions=positions,
             arrays=everyone.stack,
+            ragged=everyone.ragged,
             metrics=everyone.metrics,
             failures={**failures, **everyone.failures},
             bytes_up=bytes_up,

@@ -6,9 +6,22 @@ from pydantic import Field
 
 from subfl_flower.tasks.link_prediction import LinkPrediction
 from subfl_flower.tasks.node_classification import NodeClassification
-from subfl_flower.tasks.settings import Examples, TaskSettings
+from subfl_flower.tasks.rating_prediction import RatingPrediction
+from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
 
-Task = Annotated[NodeClassification | LinkPrediction, Field(discriminator="name")]
+AnyGraphTask = Annotated[NodeClassification | LinkPrediction, Field(discriminator="name")]
+"""The settings of any task on graphs, told apart by `name`."""
+
+Task = Annotated[NodeClassification | LinkPrediction | RatingPrediction, Field(discriminator="name")]
 """The settings of any task, told apart by `name`."""
 
-__all__ = ["Examples", "LinkPrediction", "NodeClassification", "Task", "TaskSettings"]
+__all__ = [
+    "AnyGraphTask",
+    "Examples",
+    "GraphTask",
+    "LinkPrediction",
+    "NodeClassification",
+    "RatingPrediction",
+    "Task",
+    "TaskSettings",
+]

@@ -25,13 +25,13 @@ from torch import Tensor
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.seeding import client_generator
-from subfl_flower.tasks.settings import TaskSettings
+from subfl_flower.tasks.settings import GraphTask
 
 # A pair that happens to be an edge is drawn again so often; then it is left out.
 _DRAWS = 8
 
 
-class LinkPrediction(TaskSettings):
+class LinkPrediction(GraphTask):
     """Every client predicts its own edges.
 
     Attributes:

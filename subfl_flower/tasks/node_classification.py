@@ -12,10 +12,10 @@ from torch import Tensor
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.tasks.settings import TaskSettings
+from subfl_flower.tasks.settings import GraphTask
 
 
-class NodeClassification(TaskSettings):
+class NodeClassification(GraphTask):
     """Every node has one class; its role (train, validation, test) is part of the prepared partition."""
 
     metric: ClassVar[str] = "accuracy"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,19 +29,27 @@ class Examples(Protocol):
         """The metric on validation and on test examples, [C] each; not a number where a client has none."""
 
 
-class TaskSettings(BaseModel, ABC):
+class TaskSettings(BaseModel):
     """A task.
 
     Attributes:
-        metric: what its validation and test figures measure; a fraction.
-        needs_labels: whether the data set must have labels.
+        kind: of which data it can be asked.
+        metric: what its validation and test figures measure: a fraction, or an error in units of the data.
+        pooled: whether a figure over clients is that of all their examples together; else it is the mean over clients.
+        needs_labels: whether a graph must have labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    kind: ClassVar[Literal["graph", "ratings"]] = "graph"
     metric: ClassVar[str]
-    needs_labels: ClassVar[bool]
+    pooled: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
     name: str
+
+
+class GraphTask(TaskSettings, ABC):
+    """A task on clients' subgraphs."""
 
     @abstractmethod
     def num_outputs(self, num_classes: int) -> int:

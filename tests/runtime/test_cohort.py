@@ -17,7 +17,7 @@ from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.tasks import LinkPrediction, NodeClassification, TaskSettings
+from subfl_flower.tasks import LinkPrediction, NodeClassification, GraphTask
 
 CPU = torch.device("cpu")
 NODES = NodeClassification(name="node_classification")
@@ -26,7 +26,7 @@ LINKS = LinkPrediction(name="link_prediction", validation_fraction=0.3, test_fra
 
 def cohort(
     *sizes: int,
-    task: TaskSettings = NODES,
+    task: GraphTask = NODES,
     chunk: int | str = "all",
     device: torch.device = CPU,
     **options: Sequence[int],

@@ -11,6 +11,11 @@ from subfl_flower.data.datasets.ogbn_arxiv import OgbnArxivDataset
 from subfl_flower.data.datasets.planetoid import CiteSeerDataset, CoraDataset, PubMedDataset
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
+from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.monti import DoubanDataset, FlixsterDataset, YahooMusicDataset
+from subfl_flower.data.ratings.movielens import MovieLens1MDataset, MovieLens10MDataset, MovieLens100KDataset
+from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
 
 Dataset = Annotated[
     DigitsDataset
@@ -21,7 +26,15 @@ Dataset = Annotated[
     | ComputersDataset
     | PhotoDataset
     | OgbnArxivDataset
-    | CustomDataset,
+    | CustomDataset
+    | MovieLens100KDataset
+    | MovieLens1MDataset
+    | MovieLens10MDataset
+    | DoubanDataset
+    | FlixsterDataset
+    | YahooMusicDataset
+    | CustomRatingsDataset
+    | SyntheticRatingsDataset,
     Field(discriminator="name"),
 ]
 """The settings of any data set, told apart by `name`."""
@@ -31,12 +44,21 @@ __all__ = [
     "ComputersDataset",
     "CoraDataset",
     "CustomDataset",
+    "CustomRatingsDataset",
     "Dataset",
     "DatasetSettings",
     "DigitsDataset",
+    "DoubanDataset",
+    "FlixsterDataset",
+    "MovieLens1MDataset",
+    "MovieLens10MDataset",
+    "MovieLens100KDataset",
     "OgbnArxivDataset",
     "PhotoDataset",
     "Protocol",
     "PubMedDataset",
+    "RatingDatasetSettings",
     "StochasticBlockModelDataset",
+    "SyntheticRatingsDataset",
+    "YahooMusicDataset",
 ]

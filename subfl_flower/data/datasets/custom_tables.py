@@ -10,6 +10,7 @@ import pandas as pd
 
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.class_numbers import class_numbers
+from subfl_flower.data.tables import count_rows, read_ids, read_table
 from subfl_flower.errors import SubflError
 
 
@@ -26,11 +27,11 @@ def read_tables(nodes_path: Path, edges_path: Path, classes: Sequence[str | int]
             `classes`, a feature is NaN; the sentence names the file, how many, and the first row (data rows count
             from 1).
     """
-    nodes = _read(nodes_path, ["id"])
-    ids = pd.Index(_ids(nodes, "id", nodes_path))
+    nodes = read_table(nodes_path, ["id"])
+    ids = pd.Index(read_ids(nodes, "id", nodes_path))
     repeated = ids.duplicated()
     if repeated.any():
-        raise SubflError(f"{nodes_path}: {_count(repeated, 'repeated id')}; ids must be unique")
+        raise SubflError(f"{nodes_path}: {count_rows(repeated, 'repeated id')}; ids must be unique")
     edge_index = read_pairs(edges_path, ids, f"an id of {nodes_path.name}")
     labels = _labels(nodes["label"], classes, nodes_path) if "label" in nodes else None
     features = _features(nodes.drop(columns=["id", "label"], errors="ignore"), nodes_path)
@@ -48,15 +49,15 @@ def read_pairs(path: Path, ids: pd.Index, allowed: str) -> np.ndarray:
     Raises:
         SubflError: the file cannot be read, a column is missing, an id is missing or unknown.
     """
-    table = _read(path, ["source", "target"])
+    table = read_table(path, ["source", "target"])
     ends = []
     for column in ("source", "target"):
-        named = _ids(table, column, path)
+        named = read_ids(table, column, path)
         position = ids.get_indexer(named)
         if (position < 0).any():
             first = named.iloc[int(np.flatnonzero(position < 0)[0])]
             raise SubflError(
-                f"{path}: {_count(position < 0, f'unknown {column}')} ({first}); every {column} must be {allowed}"
+                f"{path}: {count_rows(position < 0, f'unknown {column}')} ({first}); every {column} must be {allowed}"
             )
         ends.append(position)
     return np.stack(ends).astype(np.int64)
@@ -68,33 +69,8 @@ def read_node_names(nodes_path: Path) -> np.ndarray:
     Raises:
         SubflError: the file cannot be read, or a row has no id.
     """
-    names: np.ndarray = _ids(_read(nodes_path, ["id"]), "id", nodes_path).to_numpy()
+    names: np.ndarray = read_ids(read_table(nodes_path, ["id"]), "id", nodes_path).to_numpy()
     return names
-
-
-def _read(path: Path, id_columns: list[str]) -> pd.DataFrame:
-    try:
-        if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=dict.fromkeys(id_columns, str))
-        else:
-            table = pd.read_parquet(path)
-    except ImportError as error:
-        raise SubflError(f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'") from error
-    except (OSError, ValueError) as error:
-        raise SubflError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
-    missing = [column for column in id_columns if column not in table]
-    if missing:
-        raise SubflError(
-            f"{path}: the column {' and '.join(missing)} is missing; its columns are {', '.join(map(str, table))}"
-        )
-    return table
-
-
-def _ids(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
-    empty = table[column].isna().to_numpy()
-    if empty.any():
-        raise SubflError(f"{path}: {_count(empty, f'empty {column}')}; every row needs one")
-    return table[column].astype(str)
 
 
 def _labels(column: pd.Series, classes: Sequence[str | int] | None, path: Path) -> np.ndarray:
@@ -119,19 +95,13 @@ def _features(columns: pd.DataFrame, path: Path) -> np.ndarray:
         if not_numeric.any():
             first = column.iloc[int(np.flatnonzero(not_numeric)[0])]
             raise SubflError(
-                f"{path}: the feature column {name} has {_count(not_numeric, 'value that is no number')} "
+                f"{path}: the feature column {name} has {count_rows(not_numeric, 'value that is no number')} "
                 f"({first}); encode or drop the column"
             )
         matrix[:, position] = numbers
     bad = np.any(~np.isfinite(matrix), axis=1)
     if bad.any():
         name = columns.columns[int(np.flatnonzero(~np.isfinite(matrix[int(np.flatnonzero(bad)[0])]))[0])]
-        raise SubflError(
-            f"{path}: {_count(bad, 'row with a missing or infinite feature')} (column {name}); fill or drop the rows"
-        )
+        counted = count_rows(bad, "row with a missing or infinite feature")
+        raise SubflError(f"{path}: {counted} (column {name}); fill or drop the rows")
     return matrix
-
-
-def _count(mask: np.ndarray, what: str) -> str:
-    """For example `3 x unknown target, first in row 17`."""
-    return f"{np.count_nonzero(mask)} x {what}, first in row {int(np.flatnonzero(mask)[0]) + 1}"

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from subfl_flower.data.cleaning import RawGraph, clean
 from subfl_flower.data.graph import Graph
+from subfl_flower.data.protocol import Protocol
 
-
-class Protocol(BaseModel):
-    """How long the paper trains on a data set; it does not shape the data.
-
-    Attributes:
-        rounds: communication rounds.
-        local_epochs: epochs that each client trains in a round.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rounds: int = Field(ge=1)
-    local_epochs: int = Field(ge=1)
+__all__ = ["DatasetSettings", "Protocol"]
 
 
 class DatasetSettings(BaseModel, ABC):
     """Which data set, and how it is cleaned and split.
 
     Attributes:
+        kind: what the data are, of every data set of the class.
         name: the data set's name in `conf/dataset`.
         train_fraction: share of the labelled nodes that train; the rest validates and tests in halves.
         largest_component: keep only the largest connected component.
@@ -37,6 +28,8 @@ class DatasetSettings(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "graph"
 
     name: str
     train_fraction: float = Field(default=0.2, gt=0, lt=1)

@@ -13,6 +13,7 @@ from subfl_flower.data.partitions.overlap_rate import OverlapRatePartition
 from subfl_flower.data.partitions.overlapping import OverlappingPartition
 from subfl_flower.data.partitions.random import RandomPartition
 from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.partitions.whole import WholePartition
 
 Partition = Annotated[
@@ -24,7 +25,8 @@ Partition = Annotated[
     | ImbalancedPartition
     | DirichletPartition
     | GivenPartition
-    | WholePartition,
+    | WholePartition
+    | UsersPartition,
     Field(discriminator="name"),
 ]
 """The settings of any partitioner, told apart by `name`."""
@@ -40,5 +42,6 @@ __all__ = [
     "Partition",
     "PartitionSettings",
     "RandomPartition",
+    "UsersPartition",
     "WholePartition",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,12 +17,15 @@ class PartitionSettings(BaseModel, ABC):
     """How the global graph is divided among clients.
 
     Attributes:
+        kind: what it divides, of every partitioner of the class.
         name: the partitioner's name in `conf/partition`.
         clients: number of clients; None where a file says it.
         seed: drives the partition and the split; training has a seed of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "graph"
 
     name: str
     clients: int | None = Field(default=10, ge=1)

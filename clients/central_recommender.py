@@ -1,0 +1,187 @@
+"""Recommenders that have all users' ratings in one place: what a federation could at best know.
+
+Every node of a simulation trains the same central model, from the same random numbers, and measures the users that it
+hosts. Nothing travels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from clients.recommender import ITEMS, errors_by_user, in_rating_units
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
+from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.recommender import StackedRecommender, UserGradients
+from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
+from subfl_flower.runtime.user_cohort import UserCohort
+from subfl_flower.seeding import client_generator
+
+_CENTRAL = -1
+"""The id that the central model's state is kept and its random numbers are drawn under; no client has it."""
+
+
+class CentralRatingsClient(CohortClient):
+    """Learns from all users' ratings; the users whom a node hosts are only measured."""
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+
+    cohort: UserCohort
+
+    @abstractmethod
+    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """One round of central training; figures of all users by name, each [users]."""
+
+    @abstractmethod
+    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
+        """What the model gives for the `chosen` (bool [ratings]) of some users' ratings, in rating units [chosen]."""
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """Nothing travels."""
+        return ()
+
+    def fit(
+        self, parameters: list[np.ndarray], config: Mapping[str, Any]
+    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
+        """One round of central training, and the errors of the users that are asked for; see `CohortClient.fit`."""
+        figures = self.train(config)
+        positions = np.searchsorted(self.cohort.ratings.user_ids, sorted(config["clients"]))
+        parts, failures = work_in_chunks(
+            self.cohort.chunks(positions), lambda chosen: self._measured(chosen, figures), self.cohort.client_ids
+        )
+        merged = merged_metrics(parts, failures, self.cohort.client_ids)
+        return [], int(sum(merged.get("num_examples", []))), merged
+
+    def _measured(self, positions: Sequence[int], figures: Mapping[str, np.ndarray]) -> Worked:
+        ratings = self.cohort.ratings.of_users(positions)
+        held_out = ratings.roles != TRAIN
+        metrics = {
+            "num_examples": ratings.counts(TRAIN).astype(float),
+            **{name: values[ratings.user_ids] for name, values in figures.items()},
+            **errors_by_user(ratings, held_out, self.predict(ratings, held_out)),
+        }
+        return Worked(list(positions), {}, {}, metrics)
+
+    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
+        """None: no user has a model of its own."""
+        return {}
+
+    @cached_property
+    def whole(self) -> Ratings:
+        """The ratings of all users.
+
+        Raises:
+            SubflError: they are not at hand, because this node is no simulation's.
+        """
+        if self.cohort.whole is None:
+            raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
+        return self.cohort.whole()
+
+
+class CentralRecommenderClient(CentralRatingsClient):
+    """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
+
+    class Settings(CohortClient.Settings):
+        """Knobs of central training.
+
+        Attributes:
+            batch_users: users in a mini-batch.
+        """
+
+        batch_users: int = Field(default=128, ge=1)
+
+    settings: Settings
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.model = StackedRecommender(self.model_settings, self.cohort.ratings.num_items)
+        everyone = self.whole.num_users
+        personal = {name: (everyone, *shape) for name, shape in self.model.personal_shapes.items()}
+        trained = {**self.model.shapes, **personal}
+        self._state_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
+
+    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """`local_epochs` passes over all users; the loss of each in the last one, before its batch's step."""
+        losses = np.zeros(self.whole.num_users)
+        generator = client_generator(self.seed, _CENTRAL, int(config["round"]), "batches")
+        state = self.store.open((_CENTRAL,), self._state_shapes)
+        with state.rows([0], self.cohort.device) as rows:
+            self._begin(rows)
+            for _ in range(config["local_epochs"]):
+                order = generator.permutation(self.whole.num_users)
+                for start in range(0, len(order), self.settings.batch_users):
+                    users = np.sort(order[start : start + self.settings.batch_users])
+                    losses[users] = self._step(rows, users)
+        self.store.commit(state)
+        return {"train_loss": losses}
+
+    def _begin(self, rows: Mapping[str, Tensor]) -> None:
+        """The initial model, which is that of a federation."""
+        if rows["started"][0]:
+            return
+        for name, value in self.model.initial_of(self.seed).items():
+            rows[name][0] = torch.from_numpy(value)
+        for user in self.whole.user_ids.tolist():
+            for name, value in self.model.initial_user(self.seed, user).items():
+                rows[name][0, user] = torch.from_numpy(np.asarray(value))
+        rows["started"].fill_(1)
+
+    def _step(self, rows: Mapping[str, Tensor], users: np.ndarray) -> np.ndarray:
+        """One step by the mean gradient over a batch's ratings; each of its users' loss."""
+        chosen = torch.from_numpy(users).to(self.cohort.device)
+        shared, personal = self._parameters(rows, chosen)
+        graphs = self._graphs(self.whole.of_users(users))
+        found = self.model.gradients(shared, shared[ITEMS], personal, graphs)
+        with torch.no_grad():
+            gradients = {name: torch.zeros_like(rows[name]) for name in (*shared, *personal)}
+            _add_means(found, graphs, chosen, {name: value[0] for name, value in gradients.items()})
+            adam_step({name: rows[name] for name in gradients}, gradients, rows, self.optimizer)
+        return found.loss.cpu().numpy()
+
+    @torch.no_grad()
+    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
+        """The central model's predictions for users, from their training ratings."""
+        cohort = self.cohort
+        state = self.store.open((_CENTRAL,), self._state_shapes)
+        rows = {name: state[name].to(cohort.device) for name in (*self.model.shapes, *self.model.personal_shapes)}
+        shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
+        predicted = self.model.predict(
+            shared,
+            shared[ITEMS],
+            personal,
+            self._graphs(ratings),
+            torch.from_numpy(ratings.items[chosen]).to(cohort.device),
+            torch.from_numpy(ratings.users()[chosen]).to(cohort.device),
+        )
+        return in_rating_units(predicted, cohort)
+
+    def _parameters(self, rows: Mapping[str, Tensor], users: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What all users share, and what is personal of some, without the axis of the one central client."""
+        return (
+            {name: rows[name][0] for name in self.model.shapes},
+            {name: rows[name][0].index_select(0, users) for name in self.model.personal_shapes},
+        )
+
+    def _graphs(self, ratings: Ratings) -> UserGraphs:
+        return UserGraphs.build(ratings, self.cohort.center, self.cohort.spread, device=self.cohort.device)
+
+
+def _add_means(found: UserGradients, graphs: UserGraphs, users: Tensor, gradients: Mapping[str, Tensor]) -> None:
+    """Add the gradients of the mean loss over all ratings, from those of each user's mean loss."""
+    share = graphs.counts / graphs.counts.sum().clamp(min=1)
+    gradients[ITEMS].index_add_(0, graphs.rows, found.items * share.index_select(0, graphs.segment)[:, None])
+    for name, value in found.shared.items():
+        gradients[name] += torch.tensordot(share, value, dims=1)
+    for name, value in found.personal.items():
+        gradients[name][users] = value * share.view(-1, *(1,) * (value.ndim - 1))

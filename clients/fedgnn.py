@@ -1,0 +1,213 @@
+"""FedGNN's users (Wu et al., Nature Communications 2022): pseudo-interacted items, local differential privacy, graph expansion.
+
+A user hides which items it rated among pseudo items with gradients like those of the real ones, clips the whole upload
+and adds noise to it, and, where the method expands graphs, tells the matcher through the server in a sealed box which
+items it has, and is told the embeddings of users with common ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
+from subfl_flower.models.recommender import UserGradients
+from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.privacy.expansion import opened_neighbours, sealed_request
+from subfl_flower.privacy.mechanism import Uploads, protect_uploads
+from subfl_flower.privacy.pseudo_items import draw_pseudo_items, stacked_pseudo_gradients
+from subfl_flower.privacy.sealed_box import KEY_BYTES
+from subfl_flower.privacy.tokens import token_table
+from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.matcher_node import BOX, expansion_context
+from subfl_flower.runtime.ragged import Ragged
+
+EXPAND, NEIGHBOURS, WANTED = "expand", "neighbours", "rows"
+
+
+class FedGNNClient(RecommenderClient):
+    """Protects what it uploads, and knows neighbours that it does not know."""
+
+    protects_uploads: ClassVar[bool] = True
+
+    class Settings(RecommenderClient.Settings):
+        """What hides a user.
+
+        Attributes:
+            pseudo_items: items that a user uploads gradients of beside those that it rated; ``all``: all others.
+            pseudo_refresh: draw them anew each round. The server then finds the real ones, which come back: this is
+                here to show that.
+            train_neighbours: train neighbours' embeddings as the user's own (an ablation of the paper).
+            embedding_noise: deviation of the normal noise on an embedding before it is sealed for the matcher.
+        """
+
+        pseudo_items: int | Literal["all"] = 1000
+        pseudo_refresh: bool = False
+        train_neighbours: bool = False
+        embedding_noise: float = Field(default=0.0, ge=0)
+
+    settings: Settings
+
+    def more_state(self) -> dict[str, tuple[int, ...]]:
+        """The neighbours, and the key that the next ones are sealed with."""
+        most, width = self.model_settings.neighbours, self.model_settings.dim
+        if not most:
+            return {}
+        return {"neighbours": (most, width), "num_neighbours": (), "reply_key": (KEY_BYTES,)}
+
+    # Uploads ----------------------------------------------------------------------------------------------------------
+
+    def uploads(
+        self, gradients: UserGradients, ratings: Ratings, positions: Sequence[int], server_round: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
+        """Protected gradients of real and pseudo items together, ascending by item."""
+        shared, ragged = super().uploads(gradients, ratings, positions, server_round)
+        real_ids, real_rows = ragged[IDS], ragged[ROWS]
+        generators = self._pseudo_generators(ratings, server_round)
+        pseudo = self._pseudo_items(real_ids, generators)
+        counts = np.array([len(items) for items in pseudo], dtype=np.int64)
+        drawn = stacked_pseudo_gradients(real_rows.values, real_rows.offsets, counts, generators)
+        lengths = real_ids.lengths + counts
+        owners = np.concatenate([real_ids.owners, np.repeat(np.arange(len(counts)), counts)])
+        ids = np.concatenate([real_ids.values, *pseudo]).astype(np.int32)
+        order = np.lexsort((ids, owners))
+        rows = np.concatenate([real_rows.values, drawn])[order]
+        if self.privacy.mechanism != "none":
+            offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+            noise = [
+                self.cohort.noise_generator(self.seed, client_id, server_round, "noise")
+                for client_id in ratings.user_ids.tolist()
+            ]
+            protected = protect_uploads(Uploads(rows, offsets, shared), self.privacy, noise)
+            rows, shared = protected.rows, dict(protected.shared)
+        return shared, {IDS: Ragged(ids[order], lengths), ROWS: Ragged(rows, lengths)}
+
+    def _pseudo_items(self, rated: Ragged, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
+        """Each user's pseudo items."""
+        num_items, count = self.cohort.ratings.num_items, self.settings.pseudo_items
+        most = num_items if count == "all" else count
+        return [draw_pseudo_items(rated.of(user), num_items, most, rng) for user, rng in enumerate(generators)]
+
+    def _pseudo_generators(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
+        """What pseudo items and then their gradients are drawn from: the same every round, unless they are refreshed.
+
+        Neither items that are new each round nor gradients whose noise is would hide anything over many rounds.
+        """
+        users = ratings.user_ids.tolist()
+        if self.settings.pseudo_refresh:
+            return [self.cohort.noise_generator(self.seed, user, server_round, "pseudo items") for user in users]
+        return [self.cohort.lasting_generator(self.seed, user, "pseudo items") for user in users]
+
+    def _wanted(self, ratings: Ratings) -> Ragged:
+        """The items whose rows users send and need, ascending: real and pseudo ones."""
+        training = ratings.roles == TRAIN
+        rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
+        pseudo = self._pseudo_items(rated, self._pseudo_generators(ratings, 0))
+        wanted = [np.union1d(rated.of(user), items) for user, items in enumerate(pseudo)]
+        return Ragged(np.concatenate(wanted), np.array([len(items) for items in wanted], dtype=np.int64))
+
+    def _graphs(self, ratings: Ratings, table: Tensor | None, rows: Ragged | None) -> tuple[UserGraphs, Tensor]:
+        graphs, items = super()._graphs(ratings, table, rows)
+        if table is not None:
+            return graphs, items
+        assert rows is not None
+        wanted = self._wanted(ratings)
+        if (wanted.lengths != rows.lengths).any():
+            raise SubflError("the server sent other rows of the item table than were asked for")
+        num_items = ratings.num_items
+        training = ratings.roles == TRAIN
+        keys = ratings.users()[training] * num_items + ratings.items[training]
+        places = np.searchsorted(wanted.owners * num_items + wanted.values, keys)
+        return replace(graphs, rows=torch.from_numpy(places).to(graphs.rows.device)), items
+
+    # Expansion --------------------------------------------------------------------------------------------------------
+
+    def expanded(self, graphs: UserGraphs, own: Mapping[str, Tensor]) -> UserGraphs:
+        """The local graphs with the neighbours that users were told of."""
+        if not self.model_settings.neighbours:
+            return graphs
+        counts = own["num_neighbours"].long().tolist()
+        embeddings = own["neighbours"].cpu().numpy()
+        return graphs.with_neighbours([embeddings[row, :count] for row, count in enumerate(counts)])
+
+    def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
+        """Users' answers to ``query.rows``, ``query.expand`` and ``query.neighbours``."""
+        clients = list(question.received)
+        positions = [self._position_of[client_id] for client_id in clients]
+        if question.action == WANTED:
+            wanted = self._wanted(self.cohort.ratings.of_users(positions))
+            return {client: {IDS: wanted.of(row).astype(np.int32)} for row, client in enumerate(clients)}, {}
+        if question.action not in (EXPAND, NEIGHBOURS) or not self.model_settings.neighbours:
+            return super().answers(question)
+        state = self._state()
+        with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
+            self._begin(own, positions, int(question.about.get("best_round", 0)))
+            work = self._sealed if question.action == EXPAND else self._unsealed
+            answered = work(question, clients, positions, own)
+        self.store.commit(state)
+        return answered
+
+    def _sealed(
+        self, question: Question, clients: Sequence[int], positions: Sequence[int], own: Mapping[str, Tensor]
+    ) -> tuple[dict[int, Stack], dict[int, str]]:
+        """A box for the matcher from each user: the tokens of its items, its embedding, and a key for the answer."""
+        if self.cohort.shared_key is None:
+            raise SubflError("this node has no shared key, which items' tokens are made with")
+        run, server_round = str(question.about["id"]), int(question.about["round"])
+        context = expansion_context(run, server_round)
+        ratings = self.cohort.ratings.of_users(positions)
+        tokens = token_table(ratings.num_items, self.cohort.shared_key.read(), run.encode())
+        training = ratings.roles == TRAIN
+        rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
+        boxes: dict[int, Stack] = {}
+        for row, client_id in enumerate(clients):
+            box, reply_key = sealed_request(
+                tokens[rated.of(row)],
+                own["user"][row].cpu().numpy(),
+                self.cohort.trusted_matcher or question.about["matcher_key"],
+                context,
+                self.settings.embedding_noise,
+                self.cohort.noise_generator(self.seed, client_id, server_round, "embedding noise"),
+            )
+            own["reply_key"][row] = torch.from_numpy(np.frombuffer(reply_key, dtype=np.uint8).astype(np.float32))
+            boxes[client_id] = {BOX: np.frombuffer(box, dtype=np.uint8)}
+        return boxes, {}
+
+    def _unsealed(
+        self, question: Question, clients: Sequence[int], positions: Sequence[int], own: Mapping[str, Tensor]
+    ) -> tuple[dict[int, Stack], dict[int, str]]:
+        """Take in what the matcher sealed; a user whose box does not open keeps the neighbours that it had."""
+        context = expansion_context(str(question.about["id"]), int(question.about["round"]))
+        most, width = self.more_state()["neighbours"]
+        taken: dict[int, Stack] = {}
+        failures: dict[int, str] = {}
+        for row, client_id in enumerate(clients):
+            key = own["reply_key"][row].cpu().numpy().astype(np.uint8).tobytes()
+            try:
+                box = question.received[client_id][BOX].tobytes()
+                found = opened_neighbours(box, key, context, width)[:most]
+            except (SubflError, KeyError) as error:
+                failures[client_id] = str(error)
+                continue
+            own["neighbours"][row].zero_()
+            own["neighbours"][row, : len(found)] = torch.from_numpy(found.copy())
+            own["num_neighbours"][row] = len(found)
+            taken[client_id] = {}
+        return taken, failures
+
+    def personal_extras(self, own: Mapping[str, Tensor], position: int) -> dict[str, np.ndarray]:
+        """The neighbours."""
+        return {
+            name: own[name][position].cpu().numpy() for name in ("neighbours", "num_neighbours") if name in own
+        }
+

@@ -1,0 +1,323 @@
+r"""A cohort of users who train a recommender on their own ratings.
+
+Every user is a client. What all share (item rows, GNN weights, biases) is the server's: a user takes the gradient of
+its own loss by it and uploads that. What is personal (its embedding and bias) it steps itself, with an Adam whose state
+stays with it, and never sends. Users are worked many at once; each upload is one user's own (`StackedRecommender`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
+from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.recommender import StackedRecommender, UserGradients
+from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
+from subfl_flower.runtime.ragged import Ragged
+from subfl_flower.runtime.state import CohortState
+from subfl_flower.runtime.user_cohort import UserCohort
+
+ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
+
+# What was received is a read-only view of the message's bytes, and nothing writes to it.
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
+
+class RecommenderClient(CohortClient):
+    """Uploads gradients of a recommender; the base of the families that differ in how."""
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+
+    class Settings(CohortClient.Settings):
+        """Knobs of a user's own step.
+
+        Attributes:
+            loss: ``mean`` over a user's ratings, or their ``sum``, by which users count as much as they rated.
+            user_steps: steps of the personal parameters in a round; the last one's gradient is uploaded.
+        """
+
+        loss: Literal["mean", "sum"] = "mean"
+        user_steps: int = Field(default=1, ge=1)
+
+    settings: Settings
+    cohort: UserCohort
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.model = StackedRecommender(self.model_settings, self.cohort.ratings.num_items)
+        personal = self.model.personal_shapes
+        self._worked_on: dict[str, tuple[int, ...]] = {
+            **personal,
+            **adam_state_shapes(personal),
+            "started": (),
+            **{f"best.{name}": shape for name, shape in personal.items()},
+            "best_round": (),
+            **self.more_state(),
+        }
+
+    def more_state(self) -> dict[str, tuple[int, ...]]:
+        """Further state of a user, by name."""
+        return {}
+
+    # What travels -----------------------------------------------------------------------------------------------------
+
+    @property
+    def parameter_names(self) -> Sequence[str]:
+        """The shared parameters; the item table comes last, because where a user is sent its rows alone it is missing."""
+        return (*self._network_names, ITEMS)
+
+    @property
+    def _network_names(self) -> tuple[str, ...]:
+        return tuple(name for name in self.model.shapes if name != ITEMS)
+
+    @property
+    def uploaded_parameters(self) -> Sequence[str]:
+        """Gradients of everything but the item table."""
+        return self._network_names
+
+    @property
+    def ragged_uploads(self) -> tuple[str, ...]:
+        """Which rows of the item table a user's gradient is of, and the gradient."""
+        return (IDS, ROWS)
+
+    # A round ----------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self, parameters: list[np.ndarray], config: Mapping[str, Any]
+    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
+        """One gradient of each user; see `CohortClient.fit`."""
+        state = self._state()
+        shared = self._received(parameters)
+        row_of = {self._position_of[client_id]: row for row, client_id in enumerate(config["clients"])}
+        parts, failures = work_in_chunks(
+            self.cohort.chunks(sorted(row_of)),
+            lambda chosen: self._train_chunk(chosen, [row_of[position] for position in chosen], shared, state, config),
+            self.cohort.client_ids,
+        )
+        self.store.commit(state)
+        merged = merged_metrics(parts, failures, self.cohort.client_ids)
+        if not parts:
+            return [], 0, merged
+        arrays = [np.concatenate([part.uploads[name] for part in parts]) for name in self.uploaded_parameters]
+        for name in self.ragged_uploads:
+            joined = Ragged.joined([part.ragged[name] for part in parts])
+            arrays += [joined.values, joined.lengths]
+        return arrays, int(sum(merged["num_examples"])), merged
+
+    def _train_chunk(
+        self,
+        positions: Sequence[int],
+        rows: Sequence[int],
+        shared: Mapping[str, Tensor],
+        state: CohortState,
+        config: Mapping[str, Any],
+    ) -> Worked:
+        ratings = self.cohort.ratings.of_users(positions)
+        own_rows = config["rows"].get(ROWS)
+        graphs, items = self._graphs(ratings, shared.get(ITEMS), None if own_rows is None else own_rows.take(rows))
+        with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
+            self._begin(own, positions, int(config.get("best_round", 0)))
+            graphs = self.expanded(graphs, own)
+            gradients = self.own_steps(shared, items, graphs, own)
+            uploads, ragged = self.uploads(gradients, ratings, positions, int(config["round"]))
+        counts = ratings.counts(TRAIN)
+        metrics = {"num_examples": counts.astype(float), "train_loss": gradients.loss.cpu().numpy().astype(float)}
+        return Worked(list(positions), uploads, ragged, metrics)
+
+    def own_steps(
+        self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, own: dict[str, Tensor]
+    ) -> UserGradients:
+        """Let users step what is their own, in place; the gradients of the objective to upload.
+
+        Args:
+            shared: as received, without a user axis.
+            items: the item rows that the graphs point into.
+            graphs: the users' local graphs.
+            own: the users' state.
+        """
+        personal = {name: own[name] for name in self.model.personal_shapes}
+        for _ in range(self.settings.user_steps):
+            gradients = self._weighted(self.model.gradients(shared, items, personal, graphs), graphs)
+            with torch.no_grad():
+                adam_step(personal, gradients.personal, own, self.optimizer)
+        return gradients
+
+    def _weighted(self, found: UserGradients, graphs: UserGraphs) -> UserGradients:
+        """The gradients of the mean over ratings, or of the sum."""
+        counts = graphs.counts
+        if self.settings.loss == "mean":
+            return found
+        return replace(
+            found,
+            items=found.items * counts.index_select(0, graphs.segment)[:, None],
+            shared={name: _times(value, counts) for name, value in found.shared.items()},
+            personal={name: _times(value, counts) for name, value in found.personal.items()},
+        )
+
+    def uploads(
+        self, gradients: UserGradients, ratings: Ratings, positions: Sequence[int], server_round: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
+        """What users send: gradients of what they have one of, each [U, ...], and of item rows."""
+        training = ratings.roles == TRAIN
+        lengths = ratings.counts(TRAIN)
+        return (
+            {name: value.cpu().numpy() for name, value in gradients.shared.items()},
+            {
+                IDS: Ragged(ratings.items[training].astype(np.int32), lengths),
+                ROWS: Ragged(gradients.items.cpu().numpy(), lengths),
+            },
+        )
+
+    def expanded(self, graphs: UserGraphs, own: Mapping[str, Tensor]) -> UserGraphs:
+        """The users' local graphs with what they know of neighbours: nothing."""
+        return graphs
+
+    # Evaluation -------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, parameters: list[np.ndarray], config: Mapping[str, Any]) -> tuple[float, int, dict[str, Any]]:
+        """Each user's errors on validation and test ratings, in rating units; see `CohortClient.evaluate`."""
+        state = self._state()
+        shared = self._received(parameters)
+        positions = sorted(self._position_of[client_id] for client_id in config["clients"])
+        parts, failures = work_in_chunks(
+            self.cohort.chunks(positions),
+            lambda chosen: self._evaluate_chunk(chosen, shared, state, int(config.get("best_round", 0))),
+            self.cohort.client_ids,
+        )
+        merged = merged_metrics(parts, failures, self.cohort.client_ids)
+        counts = int(np.nansum(merged.get("validation_examples", [])))
+        return 0.0, counts, merged
+
+    @torch.no_grad()
+    def _evaluate_chunk(
+        self, positions: Sequence[int], shared: Mapping[str, Tensor], state: CohortState, best_round: int
+    ) -> Worked:
+        ratings = self.cohort.ratings.of_users(positions)
+        own = {name: state[name][list(positions)].to(self.cohort.device) for name in self._worked_on}
+        self._begin(own, positions, best_round)
+        graphs, items = self._graphs(ratings, shared[ITEMS], None)
+        held_out = ratings.roles != TRAIN
+        predicted = self.model.predict(
+            shared,
+            items,
+            {name: own[name] for name in self.model.personal_shapes},
+            self.expanded(graphs, own),
+            torch.from_numpy(ratings.items[held_out]).to(self.cohort.device),
+            torch.from_numpy(ratings.users()[held_out]).to(self.cohort.device),
+        )
+        figures = errors_by_user(ratings, held_out, in_rating_units(predicted, self.cohort))
+        return Worked(list(positions), {}, {}, {"num_examples": ratings.counts(TRAIN).astype(float), **figures})
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
+        """What is personal of each user as it was at the best round, by client id."""
+        state = self._state()
+        names = tuple(self.model.personal_shapes)
+        own = {name: state[name].clone() for name in self._worked_on}
+        self._begin(own, range(len(self.cohort.client_ids)), self._best_round)
+        return {
+            client_id: {
+                **{name: own[f"best.{name}"][position].cpu().numpy() for name in names},
+                **self.personal_extras(own, position),
+            }
+            for position, client_id in enumerate(self.cohort.client_ids)
+        }
+
+    def personal_extras(self, own: Mapping[str, Tensor], position: int) -> dict[str, np.ndarray]:
+        """What else of a user its model needs: nothing."""
+        return {}
+
+    def _state(self) -> CohortState:
+        return self.store.open(self.cohort.client_ids, self._worked_on)
+
+    def _begin(self, own: Mapping[str, Tensor], positions: Sequence[int], best_round: int) -> None:
+        """Give new users their first embeddings, and keep everyone's as it was at the best round so far.
+
+        The server says with each message which round that was. A user who has not trained since is still as she was.
+        """
+        self._best_round = best_round
+        for row in torch.nonzero(own["started"] == 0)[:, 0].tolist():
+            client_id = self.cohort.client_ids[positions[row]]
+            for name, value in self.model.initial_user(self.seed, client_id).items():
+                own[name][row] = torch.from_numpy(np.asarray(value)).to(own[name])
+        own["started"].fill_(1)
+        outdated = (own["best_round"] != best_round) | (own["best_round"] == 0)
+        for name in self.model.personal_shapes:
+            own[f"best.{name}"][outdated] = own[name][outdated]
+        own["best_round"].fill_(best_round)
+
+    @cached_property
+    def _position_of(self) -> dict[int, int]:
+        return {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
+
+    def _received(self, parameters: list[np.ndarray]) -> dict[str, Tensor]:
+        """The shared parameters by name, without a client axis: all users are sent the same."""
+        found = {}
+        for name, values in zip(self.parameter_names, parameters, strict=False):
+            expected = self.model.shapes[name]
+            if values.shape[1:] != expected:
+                raise ValueError(f"the server sent {name} with the shape {values.shape[1:]}, not {expected}")
+            found[name] = torch.from_numpy(values[0]).to(self.cohort.device)
+        return found
+
+    def _graphs(self, ratings: Ratings, table: Tensor | None, rows: Ragged | None) -> tuple[UserGraphs, Tensor]:
+        """Users' local graphs, and the item rows that they point into: of the table, or those that each was sent."""
+        cohort = self.cohort
+        graphs = UserGraphs.build(ratings, cohort.center, cohort.spread, device=cohort.device)
+        if table is not None:
+            return graphs, table
+        assert rows is not None
+        return graphs, torch.from_numpy(rows.values).to(cohort.device)
+
+
+def require_factorisation(model: RecommenderSettings, method: str) -> None:
+    """Raise SubflError where a method that is plain matrix factorisation was given a graph network."""
+    if model.gnn != "none":
+        raise SubflError(f"model.gnn must be none, not {model.gnn!r}: method={method} is matrix factorisation")
+
+
+def in_rating_units(predicted: Tensor, cohort: UserCohort) -> np.ndarray:
+    """Predictions in rating units, float64, clipped to the scale, from those in normalised units."""
+    return np.clip(predicted.double().cpu().numpy() * cohort.spread + cohort.center, *cohort.ratings.scale)
+
+
+def errors_by_user(ratings: Ratings, chosen: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Each user's root mean squared errors by role, and how many ratings they are of.
+
+    Args:
+        ratings: of U users.
+        chosen: bool [ratings], those that were predicted.
+        predicted: rating units [chosen].
+
+    Returns:
+        ``validation``, ``test`` [U], not a number where a user has no such rating; ``validation_examples``,
+        ``test_examples`` [U].
+    """
+    users, roles = ratings.users()[chosen], ratings.roles[chosen]
+    squares = (predicted - ratings.values[chosen].astype(float)) ** 2
+    figures = {}
+    for name, role in (("validation", VALIDATION), ("test", TEST)):
+        counts = np.bincount(users[roles == role], minlength=ratings.num_users)
+        sums = np.bincount(users[roles == role], weights=squares[roles == role], minlength=ratings.num_users)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            figures[name] = np.sqrt(sums / counts)
+        figures[f"{name}_examples"] = counts.astype(float)
+    return figures
+
+
+def _times(values: Tensor, counts: Tensor) -> Tensor:
+    return values * counts.view(-1, *(1,) * (values.ndim - 1))

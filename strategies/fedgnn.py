@@ -1,0 +1,178 @@
+"""FedGNN (Wu et al., Nature Communications 2022): averaged gradients of users who hide, and expanded graphs.
+
+The server never sees which items a user rated (pseudo items), a gradient as it was (local differential privacy), or
+what users tell the matcher: it carries sealed boxes between them and a node of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from logging import WARNING
+from typing import Any, Literal
+
+import numpy as np
+from flwr.supercore import log
+from pydantic import Field
+
+from strategies.recommender import IDS, ITEMS, ROWS, GradientAveraging
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.prepared import PreparedRatings
+from subfl_flower.errors import RunFailure
+from subfl_flower.privacy.accountant import privacy_report
+from subfl_flower.privacy.leakage import LeakageAudit
+from subfl_flower.runtime.exchange import Exchange
+from subfl_flower.runtime.matcher_node import BOX, MATCH
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.ragged import Ragged
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.strategy import CohortStrategy, Updates
+
+
+class FedGNN(GradientAveraging):
+    """Averages protected gradients, and has graphs expanded every few rounds."""
+
+    class Settings(GradientAveraging.Settings):
+        """The method's knobs on the server.
+
+        Attributes:
+            pseudo_items, pseudo_refresh: see the client; the server must know how large uploads are.
+            download: what users are sent of the item table: the `rows` that they send, for which they ask once, or the
+                whole `table`, which tells nothing of what they want; ``auto`` takes the table where rows are more than
+                half of it, and with `pseudo_refresh`.
+            max_neighbours: neighbours that a user is told of at most; 0: no expansion, and no matcher.
+            expansion_start: the first round with an expansion.
+            expansion_every: rounds between two of them.
+            audit_users: users whose uploads are watched for what they give away (simulation only); 0: none.
+        """
+
+        pseudo_items: int | Literal["all"] = 1000
+        pseudo_refresh: bool = False
+        download: Literal["auto", "rows", "table"] = "auto"
+        max_neighbours: int = Field(default=0, ge=0)
+        expansion_start: int = Field(default=1, ge=1)
+        expansion_every: int = Field(default=50, ge=1)
+        audit_users: int = Field(default=0, ge=0)
+
+    settings: Settings
+
+    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
+        super().__init__(settings, roster, initial)
+        self._rows_of: dict[int, np.ndarray] = {}
+        """Which rows of the item table the client at a position asked for, int32 ascending."""
+        self._values_per_upload = 0
+        self._audit = LeakageAudit(self.num_items, self.settings.audit_users) if self.settings.audit_users else None
+
+    @classmethod
+    def needs_matcher(cls, settings: Settings) -> bool:
+        """Where graphs are expanded."""
+        return settings.max_neighbours > 0
+
+    # Rows of the item table -------------------------------------------------------------------------------------------
+
+    @property
+    def sends_rows(self) -> bool:
+        """Whether users are sent the rows that they asked for, instead of the table."""
+        settings = self.settings
+        if settings.download == "rows" and settings.pseudo_refresh:
+            raise RunFailure("method.download=rows: with method.pseudo_refresh the server cannot know which rows; use table")
+        if settings.download != "auto":
+            return settings.download == "rows"
+        if settings.pseudo_items == "all" or settings.pseudo_refresh:
+            return False
+        return settings.pseudo_items + float(np.nanmean(self.roster.num_examples)) <= self.num_items / 2
+
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+        """All parameters; where users are sent rows, all but the item table."""
+        sent = super().instructions(server_round, positions)
+        return {name: value for name, value in sent.items() if name != ITEMS or not self.sends_rows}
+
+    def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
+        """The rows of the item table that each user asked for."""
+        if not self.sends_rows:
+            return {}
+        nothing = np.zeros(0, dtype=np.int32)
+        wanted = [self._rows_of.get(position, nothing) for position in positions]
+        lengths = np.array([len(ids) for ids in wanted], dtype=np.int64)
+        return {ROWS: Ragged(self.parameters[ITEMS].numpy()[np.concatenate(wanted)], lengths)}
+
+    def before_round(self, server_round: int, exchange: Exchange) -> None:
+        """Have graphs expanded where it is time, and ask this round's users which rows they need if that is new."""
+        settings = self.settings
+        if settings.max_neighbours and server_round >= settings.expansion_start:
+            if (server_round - settings.expansion_start) % settings.expansion_every == 0:
+                self._expand(server_round, exchange)
+        if self.sends_rows:
+            unknown = [p for p in self.participants(server_round) if p not in self._rows_of]
+            answers = exchange.ask("rows", self._decode_rows, sent={position: {} for position in unknown}) if unknown else []
+            self._rows_of.update((p, ids) for p, ids in enumerate(answers) if ids is not None)
+
+    def _decode_rows(self, answer: Stack) -> np.ndarray:
+        ids = answer[IDS]
+        if ids.dtype != np.int32 or ids.ndim != 1 or len(ids) > self.num_items:
+            raise ValueError(f"{IDS} must be at most {self.num_items} numbers of rows")
+        if len(ids) and (ids.min() < 0 or ids.max() >= self.num_items or (np.diff(ids) <= 0).any()):
+            raise ValueError(f"{IDS} must be ascending numbers of rows, below {self.num_items}")
+        return ids
+
+    # Expansion --------------------------------------------------------------------------------------------------------
+
+    def _expand(self, server_round: int, exchange: Exchange) -> None:
+        """Carry users' boxes to the matcher, and its answers back. Training goes on without, if that fails."""
+        matcher = self.roster.matcher
+        try:
+            if matcher is None:
+                raise RunFailure("no node is the matcher at the moment")
+            about: dict[str, int | bytes] = {"round": server_round, "matcher_key": matcher.public_key}
+            sealed = exchange.ask("expand", _box, about=about, tolerant=True)
+            # The matcher is told a number that stands for the user in this expansion alone.
+            numbers = np.random.default_rng().permutation(len(sealed)).tolist()
+            boxes = {number: {BOX: box} for number, box in zip(numbers, sealed, strict=True) if box is not None}
+            answers = exchange.ask_matcher(MATCH, boxes, {"round": server_round})
+            told = {p: answers[number] for p, number in enumerate(numbers) if number in answers}
+            exchange.ask("neighbours", _nothing, sent=told, about={"round": server_round}, tolerant=True)
+        except RunFailure as error:
+            log(WARNING, "round %d goes on without an expansion of graphs: %s", server_round, error)
+
+    # What it amounts to -----------------------------------------------------------------------------------------------
+
+    def aggregate(self, updates: Updates) -> None:
+        """Step by the mean gradient; watch what uploads give away, where that is asked for."""
+        ids, rows = updates.ragged[IDS], updates.ragged[ROWS]
+        single = sum(value.size for name, value in self.initial.items() if name != ITEMS)
+        self._values_per_upload = max(
+            self._values_per_upload, single + int(ids.lengths.max(initial=0)) * rows.values.shape[1]
+        )
+        if self._audit is not None:
+            for row, position in enumerate(updates.positions.tolist()):
+                self._audit.add(self.roster.client_ids[position], ids.of(row), rows.of(row))
+        super().aggregate(updates)
+
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """The guarantees of the uploads so far, and what was found out in spite of them."""
+        uploads = int(self.uploads.max(initial=0))
+        found: dict[str, Any] = {"uploads_per_user": uploads}
+        if self.privacy.mechanism != "none" and uploads:
+            found["privacy"] = {
+                **asdict(privacy_report(self.privacy, uploads, self._values_per_upload)),
+                "covers": "values" if self.settings.pseudo_items != "all" else "values and which rows are sent",
+            }
+        if self._audit is not None and isinstance(prepared, PreparedRatings):
+            ratings = prepared.whole()
+            training = ratings.roles == TRAIN
+            rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
+            audit = self._audit.report({user: rated.of(user) for user in range(len(rated.lengths))})
+            found["leakage"] = None if audit is None else asdict(audit)
+        return found
+
+
+def _box(answer: Stack) -> np.ndarray:
+    box = answer[BOX]
+    if box.dtype != np.uint8 or box.ndim != 1:
+        raise ValueError("a sealed box is a vector of bytes")
+    return box
+
+
+def _nothing(answer: Stack) -> None:
+    if answer:
+        raise ValueError("there is nothing to answer")

@@ -1,0 +1,95 @@
+"""FedMF (Chai et al., IEEE Intelligent Systems 2020): the server steps by sums of gradients, and sees no single one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from logging import WARNING
+from typing import Literal
+
+import numpy as np
+import torch
+from flwr.supercore import log
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor
+
+from strategies.recommender import ITEMS, GradientAveraging
+from subfl_flower.privacy.secure_sum import VALUE_BITS, unmask_sum
+from subfl_flower.runtime.messages import ArraySpec, Stack
+from subfl_flower.runtime.ragged import RaggedSpec
+from subfl_flower.runtime.strategy import Updates
+
+PARTICIPANTS, MASKED = "participants", "masked"
+
+
+class FedMF(GradientAveraging):
+    """Tells users who takes part in a round, adds up what they masked, and averages over participants."""
+
+    class Settings(GradientAveraging.Settings):
+        """The method's knobs on the server.
+
+        Attributes:
+            masks, fraction_bits: see the client; the server takes the sum apart again.
+        """
+
+        row_average: Literal["uploads", "participants"] = "participants"
+        masks: bool = Field(default=True, validate_default=True)
+        fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
+
+        @field_validator("masks")
+        @classmethod
+        def _nobody_counts_rows(cls, value: bool, info: ValidationInfo) -> bool:
+            if value and info.data.get("row_average") == "uploads":
+                raise ValueError("must be false with row_average=uploads: a masked upload does not show its rows")
+            return value
+
+    settings: Settings
+
+    @property
+    def expected(self) -> dict[str, ArraySpec]:
+        """Under masks one array of all gradients."""
+        if not self.settings.masks:
+            return super().expected
+        return {MASKED: ArraySpec((sum(value.size for value in self.initial.values()),), "uint64")}
+
+    @property
+    def expected_rows(self) -> dict[str, RaggedSpec]:
+        """Under masks none."""
+        return {} if self.settings.masks else super().expected_rows
+
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+        """All parameters; under masks also the ids of all who take part, the same for everyone."""
+        sent = super().instructions(server_round, positions)
+        if not self.settings.masks:
+            return sent
+        ids = np.array([self.roster.client_ids[p] for p in self._summed(server_round)], dtype=np.int32)
+        return {**sent, PARTICIPANTS: np.broadcast_to(ids, (len(positions), len(ids)))}
+
+    def _summed(self, server_round: int) -> list[int]:
+        """Positions of a round's participants whom a node hosts at the moment."""
+        return [p for p in self.participants(server_round) if self.roster.node_ids[p] is not None]
+
+    def aggregate(self, updates: Updates) -> None:
+        """Step by the mean gradient, unless a participant is missing: its masks then stay in the sum."""
+        missing = len(self._summed(updates.server_round)) - len(updates.positions)
+        if self.settings.masks and missing:
+            log(
+                WARNING,
+                "round %d makes no step: the masked sum cannot be read without the %d participants who did not reply",
+                updates.server_round,
+                missing,
+            )
+            return
+        super().aggregate(updates)
+
+    def mean_gradients(self, updates: Updates) -> Mapping[str, Tensor]:
+        """The mean gradient by each parameter."""
+        if not self.settings.masks:
+            return super().mean_gradients(updates)
+        total = unmask_sum(updates.arrays[MASKED].sum(0, dtype=np.uint64), self.settings.fraction_bits)
+        mean = torch.from_numpy(total / len(updates.positions)).float()
+        # As users lay their gradients out: the item table last.
+        shapes = {name: value.shape for name, value in self.parameters.items() if name != ITEMS}
+        shapes[ITEMS] = self.parameters[ITEMS].shape
+        parts = mean.split([math.prod(shape) for shape in shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

@@ -1,0 +1,215 @@
+"""Methods that average users' gradients: the server holds what all share, and steps it with an optimiser of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from flwr.app import Message, MetricRecord
+from pydantic import Field
+from torch import Tensor
+
+from subfl_flower.runtime.messages import ArraySpec, Stack
+from subfl_flower.runtime.ragged import RaggedSpec
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.round_records import pooled_error
+from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.seeding import round_generator
+
+ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
+
+
+class GradientAveraging(CohortStrategy):
+    """Averages gradients over users, and steps item rows, network weights and biases.
+
+    `parameters` is what users are sent next.
+    """
+
+    class Settings(CohortStrategy.Settings):
+        """The server's side.
+
+        Attributes:
+            users_per_round: users that are drawn for a round; null: as many as federation.fraction says.
+            server_optimizer: what steps the averaged gradient.
+            server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
+            row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
+                row, or by the number of all `participants` of the round.
+            iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what is
+                evaluated and kept; 0: the parameters themselves.
+            evaluate_every: rounds between two evaluations of all users; the last round is always evaluated.
+        """
+
+        users_per_round: int | None = Field(default=128, ge=1)
+        server_optimizer: Literal["adam", "sgd"] = "adam"
+        server_lr: float = Field(default=0.01, gt=0)
+        server_lr_final: float = Field(default=1.0, gt=0, le=1)
+        row_average: Literal["uploads", "participants"] = "uploads"
+        iterate_average: float = Field(default=0.0, ge=0, lt=1)
+        evaluate_every: int = Field(default=10, ge=1)
+
+    settings: Settings
+
+    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
+        super().__init__(settings, roster, initial)
+        self.parameters = {name: torch.from_numpy(np.array(value)) for name, value in initial.items()}
+        for value in self.parameters.values():
+            value.grad = torch.zeros_like(value)
+        kind = torch.optim.SGD if self.settings.server_optimizer == "sgd" else torch.optim.Adam
+        self._optimizer = kind(list(self.parameters.values()), lr=self.settings.server_lr)
+        self._average = {name: value.clone() for name, value in self.parameters.items()}
+        self._best = {name: value.clone() for name, value in self.parameters.items()}
+        self._best_round, self._best_error = 0, math.inf
+        self._steps = 0
+        self.uploads = np.zeros(len(roster), dtype=np.int64)
+        """How often each client's upload was taken in [K]."""
+
+    # What travels -----------------------------------------------------------------------------------------------------
+
+    @property
+    def num_items(self) -> int:
+        """Rows of the item table."""
+        return len(self.initial[ITEMS])
+
+    @property
+    def expected(self) -> dict[str, ArraySpec]:
+        """A gradient of everything but the item table."""
+        return {name: ArraySpec(value.shape, str(value.dtype)) for name, value in self.initial.items() if name != ITEMS}
+
+    @property
+    def expected_rows(self) -> dict[str, RaggedSpec]:
+        """Which rows of the item table a user's gradient is of, and the gradient."""
+        width = self.initial[ITEMS].shape[1]
+        return {
+            IDS: RaggedSpec((), "int32", self.num_items, below=self.num_items),
+            ROWS: RaggedSpec((width,), "float32", self.num_items, like=IDS),
+        }
+
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+        """All parameters, the same for everyone."""
+        return _for_all(self.parameters, positions)
+
+    def evaluation_instructions(self, positions: Sequence[int]) -> Stack:
+        """All parameters, averaged over rounds where the method does that."""
+        return _for_all(self._evaluated, positions)
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """The best round so far, at which users keep a copy of what is theirs."""
+        return {"best_round": float(self._best_round)}
+
+    def participants(self, server_round: int) -> Sequence[int]:
+        """Positions of a round's users, drawn without replacement."""
+        count = self.settings.users_per_round
+        if count is None:
+            return super().participants(server_round)
+        return drawn(self.participation.seed, server_round, len(self.roster), count)
+
+    # A round ----------------------------------------------------------------------------------------------------------
+
+    def aggregate(self, updates: Updates) -> None:
+        """Step every parameter by the users' mean gradient."""
+        self.uploads[updates.positions] += 1
+        self.step(self.mean_gradients(updates))
+
+    def mean_gradients(self, updates: Updates) -> Mapping[str, Tensor]:
+        """The mean gradient by each parameter."""
+        found = {name: torch.from_numpy(updates.arrays[name]).mean(0) for name in self.expected}
+        ids = torch.from_numpy(updates.ragged[IDS].values).long()
+        total = torch.zeros_like(self.parameters[ITEMS])
+        total.index_add_(0, ids, torch.from_numpy(updates.ragged[ROWS].values))
+        if self.settings.row_average == "uploads":
+            total /= torch.bincount(ids, minlength=self.num_items).clamp(min=1)[:, None]
+        else:
+            total /= len(updates.positions)
+        return {**found, ITEMS: total}
+
+    def step(self, gradients: Mapping[str, Tensor]) -> None:
+        """One step of the server's optimiser."""
+        for name, value in self.parameters.items():
+            assert value.grad is not None
+            value.grad.copy_(gradients[name])
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.server_lr * self._share_of_rate()
+        self._optimizer.step()
+        self._steps += 1
+        past = self.settings.iterate_average
+        if past:
+            for name, value in self.parameters.items():
+                # Without the bias towards the first values that an average from the start would have.
+                weight = (1 - past) / (1 - past**self._steps)
+                self._average[name].lerp_(value, weight)
+
+    def _share_of_rate(self) -> float:
+        """The learning rate's share, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
+        last = self.settings.server_lr_final
+        if last == 1 or not self.num_rounds:
+            return 1.0
+        progress = min(1.0, self._steps / max(1, self.num_rounds - 1))
+        return last + (1 - last) * (1 + math.cos(math.pi * progress)) / 2
+
+    # Evaluation -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _evaluated(self) -> dict[str, Tensor]:
+        return self._average if self.settings.iterate_average else self.parameters
+
+    def evaluates(self, server_round: int) -> bool:
+        """Every so many rounds, and after the last."""
+        return server_round % self.settings.evaluate_every == 0 or server_round == self.num_rounds
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Keep the parameters of the round with the smallest error on all users' validation ratings together."""
+        super().aggregate_evaluate(server_round, replies)
+        assert self.evaluation is not None
+        error = pooled_error(self.evaluation.metrics, "validation")
+        if error is not None and error < self._best_error:
+            self._best_error, self._best_round = error, server_round
+            self._best = {name: value.clone() for name, value in self._evaluated.items()}
+        return None
+
+    def model(self) -> Stack:
+        """The parameters of the best round."""
+        return {name: value.numpy() for name, value in self._best.items()}
+
+    # After a crash ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> Stack:
+        """Parameters, their average and best, the optimiser's moments, and what was counted."""
+        kept: Stack = {"uploads": self.uploads, "best": np.array([self._best_round, self._best_error, self._steps])}
+        for prefix, values in (("parameters", self.parameters), ("average", self._average), ("best", self._best)):
+            kept |= {f"{prefix}.{name}": value.numpy() for name, value in values.items()}
+        for name, value in self.parameters.items():
+            for key, moment in self._optimizer.state[value].items():
+                kept[f"optimizer.{key}.{name}"] = torch.as_tensor(moment).numpy()
+        return kept
+
+    def load_state(self, state: Stack) -> None:
+        """What `state` gave."""
+        self.uploads = np.array(state["uploads"])
+        best_round, self._best_error, steps = state["best"].tolist()
+        self._best_round, self._steps = int(best_round), int(steps)
+        for prefix, values in (("parameters", self.parameters), ("average", self._average), ("best", self._best)):
+            for name, value in values.items():
+                value.copy_(torch.from_numpy(np.array(state[f"{prefix}.{name}"])))
+        for key, moment in state.items():
+            if key.startswith("optimizer."):
+                _, entry, name = key.split(".", 2)
+                self._optimizer.state[self.parameters[name]][entry] = torch.from_numpy(np.array(moment))
+
+
+def drawn(seed: int, server_round: int, num_clients: int, count: int) -> Sequence[int]:
+    """Positions of a round's clients, ascending; all where there are no more than `count`."""
+    if count >= num_clients:
+        return range(num_clients)
+    generator = round_generator(seed, server_round, "participation")
+    chosen: list[int] = np.sort(generator.choice(num_clients, count, replace=False, shuffle=False)).tolist()
+    return chosen
+
+
+def _for_all(parameters: Mapping[str, Tensor], positions: Sequence[int]) -> Stack:
+    return {
+        name: np.broadcast_to(value.numpy(), (len(positions), *value.shape)) for name, value in parameters.items()
+    }

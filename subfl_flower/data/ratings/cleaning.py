@@ -1,0 +1,137 @@
+"""From ratings as a source gives them to numbered users and items, sorted, each pair once."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.errors import SubflError
+
+
+@dataclass(frozen=True, eq=False)
+class CleanRatings:
+    """Sound ratings, sorted by user, then by item; each pair of a user and an item at most once.
+
+    Attributes:
+        offsets: int64 `[users + 1]`; user u gave the ratings `offsets[u]` to `offsets[u + 1]`.
+        items: int64 `[ratings]`.
+        values: float32 `[ratings]`, in rating units.
+        timestamps: int64 `[ratings]`, or None.
+        test: bool `[ratings]`, the source's own split, or None.
+        user_names: the source's id of each user, as text.
+        item_names: the source's id of each item, as text.
+        titles: of each item, its id where the source has none for it; None where it has no titles at all.
+        scale: lowest and highest possible rating.
+    """
+
+    offsets: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
+    timestamps: np.ndarray | None
+    test: np.ndarray | None
+    user_names: list[str]
+    item_names: list[str]
+    titles: list[str] | None
+    scale: tuple[float, float]
+
+    def users(self) -> np.ndarray:
+        """Each rating's user, int64 `[ratings]`."""
+        return np.repeat(np.arange(len(self.user_names)), np.diff(self.offsets))
+
+
+def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
+    """Number users and items, check the ratings and sort them.
+
+    Users and items are numbered in the order of their ids, whole numbers first and by their size, then text. Of
+    several ratings of one user for one item the newest counts, without timestamps the last; a warning says how many
+    are dropped.
+
+    Args:
+        raw: as the source gives them.
+        scale: lowest and highest possible rating; None for what the source says.
+
+    Raises:
+        SubflError: there is no rating, an id is empty, a rating is not finite or is off the scale, or all are equal;
+            names the source, how many and the first.
+    """
+    if raw.values.size == 0:
+        raise SubflError(f"{raw.source} holds no ratings; at least two different ones are needed")
+    users, user_names = _numbered(raw.users, raw.all_users, "user", raw.source)
+    items, item_names = _numbered(raw.items, raw.all_items, "item", raw.source)
+    values, scale = _checked(raw, scale)
+    kept = _newest_of_each_pair(users * len(item_names) + items, raw.timestamps)
+    if kept.size < users.size:
+        warnings.warn(
+            f"{raw.source}: {users.size - kept.size} of {users.size} ratings repeat a user and item and are dropped; "
+            f"the {'last' if raw.timestamps is None else 'newest'} of each pair counts",
+            stacklevel=2,
+        )
+    titles = raw.item_titles
+    return CleanRatings(
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=len(user_names)))]),
+        items=items[kept],
+        values=values[kept],
+        timestamps=None if raw.timestamps is None else raw.timestamps[kept],
+        test=None if raw.test is None else raw.test[kept],
+        user_names=user_names,
+        item_names=item_names,
+        titles=None if titles is None else [titles.get(name, name) for name in item_names],
+        scale=scale,
+    )
+
+
+def _numbered(ids: np.ndarray, known: np.ndarray | None, what: str, source: str) -> tuple[np.ndarray, list[str]]:
+    """Each id's number, int64 `[ratings]`, and the ids by number; `known` are further ids."""
+    import pandas as pd  # slow to import, and most runs open a cache
+
+    codes, found = pd.factorize(ids)
+    names = [str(number) for number in found.tolist()]
+    empty = np.array([not name.strip() for name in names] + [True])[codes]  # an id that is missing has the code -1
+    if empty.any():
+        first = int(np.flatnonzero(empty)[0]) + 1
+        raise SubflError(
+            f"{source}: {np.count_nonzero(empty)} x empty {what}, first in row {first}; every rating needs one"
+        )
+    others = [] if known is None else [str(number) for number in known.tolist()]
+    ordered = sorted({*names, *others}, key=_numbers_first)
+    number_of = {name: number for number, name in enumerate(ordered)}
+    return np.array([number_of[name] for name in names], dtype=np.int64)[codes], ordered
+
+
+def _numbers_first(name: str) -> tuple[bool, int, str]:
+    number = re.fullmatch("-?[0-9]{1,18}", name)
+    return number is None, int(name) if number else 0, name
+
+
+def _checked(raw: RawRatings, scale: tuple[float, float] | None) -> tuple[np.ndarray, tuple[float, float]]:
+    """The values as float32 and their scale."""
+    with np.errstate(over="ignore"):
+        values = raw.values.astype(np.float32)
+    _refuse(raw, ~np.isfinite(values), "rating that is no finite number", "every rating must be one")
+    lowest, highest = float(raw.values.min()), float(raw.values.max())
+    if lowest == highest:
+        raise SubflError(f"{raw.source}: all ratings are {lowest:g}; there is nothing to predict")
+    low, high = scale or raw.scale or (lowest, highest)
+    off = (raw.values < low) | (raw.values > high)
+    _refuse(raw, off, f"rating off the scale {low:g}..{high:g}", "mend them, or state another dataset.scale")
+    return values, (low, high)
+
+
+def _refuse(raw: RawRatings, wrong: np.ndarray, what: str, allowed: str) -> None:
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        whose = f"user {raw.users[first]}, item {raw.items[first]}: {raw.values[first]:g}"
+        raise SubflError(
+            f"{raw.source}: {np.count_nonzero(wrong)} x {what}, first in row {first + 1} ({whose}); {allowed}"
+        )
+
+
+def _newest_of_each_pair(pairs: np.ndarray, timestamps: np.ndarray | None) -> np.ndarray:
+    """The rows to keep, in the order of `pairs`; a row that comes later counts as newer where timestamps are equal."""
+    order = np.argsort(pairs, kind="stable") if timestamps is None else np.lexsort((timestamps, pairs))
+    ordered = pairs[order]
+    return order[np.append(ordered[1:] != ordered[:-1], True)]

@@ -1,0 +1,136 @@
+"""What the settings of every rating data set have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.ratings.cleaning import clean
+from subfl_flower.data.ratings.splits import SplitName, split_roles
+from subfl_flower.data.ratings.table import Ratings, RawRatings
+from subfl_flower.errors import SubflError
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that is neither infinite nor NaN."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRatings:
+    """A data set, cleaned and split.
+
+    Attributes:
+        ratings: of all users.
+        user_names: the source's id of each user, as text.
+        item_names: the source's id of each item, as text.
+        titles: of each item, its id where the source has no title for it; None where it has no titles at all.
+    """
+
+    ratings: Ratings
+    user_names: list[str]
+    item_names: list[str]
+    titles: list[str] | None
+
+
+class RatingDatasetSettings(BaseModel, ABC):
+    """Which ratings, and how they are split and scaled.
+
+    Attributes:
+        kind: what the data are, of every data set of the class.
+        name: the data set's name in `conf/dataset`.
+        split: which ratings test. `given`: those that the source says; `random`: a share, drawn from all; `time`: the
+            newest share of all; `leave_one_out`: each user's newest, or one drawn where there are no timestamps.
+        test_fraction: the share of the ratings that test; no effect with `given` and `leave_one_out`.
+        validation_fraction: the share of the other ratings that validate, drawn from all of them.
+        center: subtracted from ratings before training, in rating units; `auto`: the training ratings' mean.
+        spread: what ratings are then divided by, in rating units; `auto`: the training ratings' standard deviation.
+        scale: lowest and highest possible rating; None for what the source says.
+        protocol: the training length; no part of a cache key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+
+    name: str
+    split: SplitName = "random"
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.05, ge=0, lt=1)
+    center: Finite | Literal["auto"] = "auto"
+    spread: Annotated[Finite, Field(gt=0)] | Literal["auto"] = "auto"
+    scale: tuple[Finite, Finite] | None = None
+    protocol: Protocol
+
+    @field_validator("scale")
+    @classmethod
+    def _lowest_first(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("scale must be the lowest and the highest possible rating, the lowest first")
+        return value
+
+    @abstractmethod
+    def read(self, root: Path) -> RawRatings:
+        """The ratings as the source gives them.
+
+        Args:
+            root: the data root; public benchmarks are looked for below it and downloaded into it.
+
+        Raises:
+            SubflError: a file is missing or damaged; the sentence names it.
+        """
+
+    @abstractmethod
+    def raw_fingerprint(self, root: Path) -> str:
+        """A digest of the files on disk that shape the ratings; empty where there are none.
+
+        Raises:
+            SubflError: a file is missing.
+        """
+
+    def load(self, root: Path, seed: int) -> LoadedRatings:
+        """The ratings, cleaned and split.
+
+        Args:
+            root: the data root.
+            seed: drives what of the split is drawn.
+
+        Raises:
+            SubflError: a file is missing or damaged, or its content cannot be used or split so.
+        """
+        where = f"dataset={self.name}"
+        cleaned = clean(self.read(root), self.scale)
+        roles = split_roles(cleaned, self.split, self.test_fraction, self.validation_fraction, seed, where)
+        ratings = Ratings(
+            user_ids=np.arange(len(cleaned.user_names)),
+            offsets=cleaned.offsets,
+            items=cleaned.items,
+            values=cleaned.values,
+            roles=roles,
+            num_items=len(cleaned.item_names),
+            scale=cleaned.scale,
+        )
+        return LoadedRatings(ratings, cleaned.user_names, cleaned.item_names, cleaned.titles)
+
+    def scaling(self, ratings: Ratings) -> tuple[float, float]:
+        """What to subtract from ratings and then to divide them by, in rating units.
+
+        Args:
+            ratings: of the whole data set.
+
+        Raises:
+            SubflError: the training ratings, which are to say it, are all equal.
+        """
+        train = ratings.values[ratings.roles == TRAIN].astype(np.float64)  # at least one: the split saw to it
+        center = float(train.mean()) if self.center == "auto" else self.center
+        if self.spread != "auto":
+            return center, self.spread
+        spread = float(train.std())
+        if spread == 0:
+            raise SubflError(f"dataset={self.name}: the training ratings are all {train[0]:g}; state dataset.spread")
+        return center, spread

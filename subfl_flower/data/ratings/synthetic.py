@@ -1,0 +1,111 @@
+"""Ratings drawn from a low-rank model, with popular items and active users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.table import RawRatings
+
+_LOWEST, _HIGHEST, _MEAN = 1.0, 5.0, 3.0
+_BLOCK_ENTRIES = 2**21
+"""How many pairs of a user and an item are looked at at once."""
+
+
+class SyntheticRatingsDataset(RatingDatasetSettings):
+    """Ratings `3 + b_u + b_i + p_u . q_i + noise`, rounded to 1..5; a model of this project's own.
+
+    Biases are normal. `p_u . q_i` is a sum over `rank` tastes, of which taste k has a weight proportional to 1 / k, and
+    has the standard deviation `signal` over all pairs. Whoever rates chooses different items, one after the other, each
+    with a probability proportional to its popularity among those that are left; the k-th most popular item has the
+    popularity `k ** -popularity_skew` (Zipf). How many items users rate is log-normal.
+
+    Attributes:
+        num_users: number of users.
+        num_items: number of items; those that nobody rated count as well.
+        ratings_per_user: mean number of ratings a user, before it is held within 1 and `num_items`.
+        rank: number of tastes.
+        signal: standard deviation of what tastes add, in rating units.
+        user_bias: standard deviation of users' biases, in rating units.
+        item_bias: standard deviation of items' biases, in rating units.
+        noise: standard deviation of the noise before rounding, in rating units.
+        popularity_skew: exponent of Zipf's law; 0 for equal popularity.
+        activity_skew: standard deviation of the logarithm of a user's number of ratings; 0 for equal numbers.
+        seed: of the ratings themselves (`partition.seed` drives the split).
+    """
+
+    name: Literal["synthetic_ratings"] = "synthetic_ratings"
+    num_users: int = Field(default=300, ge=1)
+    num_items: int = Field(default=400, ge=2)
+    ratings_per_user: float = Field(default=40.0, ge=1)
+    rank: int = Field(default=8, ge=1)
+    signal: float = Field(default=1.0, ge=0)
+    user_bias: float = Field(default=0.3, ge=0)
+    item_bias: float = Field(default=0.3, ge=0)
+    noise: float = Field(default=0.3, ge=0)
+    popularity_skew: float = Field(default=0.6, ge=0)
+    activity_skew: float = Field(default=0.5, ge=0)
+    seed: int = Field(default=0, ge=0)
+    protocol: Protocol = Protocol(rounds=50, local_epochs=1)
+
+    def read(self, root: Path) -> RawRatings:
+        """Draw the ratings; nothing is read from `root`."""
+        generator = np.random.default_rng(self.seed)
+        weights = 1 / np.arange(1, self.rank + 1)
+        weights = np.sqrt(self.signal / np.sqrt(np.sum(weights**2)) * weights)  # its square is the weight of p_u . q_i
+        tastes = weights * generator.standard_normal((self.num_users, self.rank))
+        qualities = weights * generator.standard_normal((self.num_items, self.rank))
+        user_bias = self.user_bias * generator.standard_normal(self.num_users)
+        item_bias = self.item_bias * generator.standard_normal(self.num_items)
+        users, items = self._pairs(generator)
+        values = np.empty(users.size)
+        for start in range(0, users.size, _BLOCK_ENTRIES):
+            block = slice(start, start + _BLOCK_ENTRIES)
+            u, i = users[block], items[block]
+            values[block] = _MEAN + user_bias[u] + item_bias[i] + np.einsum("rk,rk->r", tastes[u], qualities[i])
+            values[block] += self.noise * generator.standard_normal(u.size)
+        return RawRatings(
+            source="dataset=synthetic_ratings",
+            users=users,
+            items=items,
+            values=np.clip(np.rint(values), _LOWEST, _HIGHEST),
+            scale=(_LOWEST, _HIGHEST),
+            all_users=np.arange(self.num_users),
+            all_items=np.arange(self.num_items),
+        )
+
+    def raw_fingerprint(self, root: Path) -> str:
+        """Empty: no file shapes the ratings."""
+        return ""
+
+    def _pairs(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Who rates what: two int64 arrays `[ratings]`, sorted by user, then by item.
+
+        The smallest of exponential variables with rates w_i is item i with a probability proportional to w_i, and the
+        next smallest likewise among the rest (Efraimidis and Spirakis, Weighted random sampling with a reservoir,
+        2006): the n smallest of a row are a draw without replacement.
+        """
+        popularity = (1 + generator.permutation(self.num_items)) ** -self.popularity_skew
+        counts = self._counts(generator)
+        users_a_block = max(1, _BLOCK_ENTRIES // self.num_items)
+        users, items = [], []
+        for start in range(0, self.num_users, users_a_block):
+            wanted = counts[start : start + users_a_block]
+            arrivals = generator.standard_exponential((wanted.size, self.num_items), dtype=np.float32)
+            arrivals /= popularity.astype(np.float32)
+            last = np.take_along_axis(np.sort(arrivals, axis=1), wanted[:, None] - 1, axis=1)
+            rows, columns = np.nonzero(arrivals <= last)
+            users.append(start + rows)
+            items.append(columns)
+        return np.concatenate(users), np.concatenate(items)
+
+    def _counts(self, generator: np.random.Generator) -> np.ndarray:
+        """How many items each user rates, int64 `[users]`."""
+        log_mean = np.log(self.ratings_per_user) - self.activity_skew**2 / 2
+        drawn = np.rint(generator.lognormal(log_mean, self.activity_skew, self.num_users))
+        return np.clip(drawn, 1, self.num_items).astype(np.int64)

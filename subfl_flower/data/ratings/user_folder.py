@@ -1,0 +1,197 @@
+"""One user's ratings as a folder of its own: all that a user's machine needs, and nothing of other users'."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from subfl_flower.data.durable_files import write_durably
+from subfl_flower.data.graph import TEST, TRAIN
+from subfl_flower.data.ratings.settings import Finite
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.data.sealed_folder import (
+    AGAIN,
+    DESCRIPTION,
+    KEY,
+    Description,
+    SealedFolder,
+    new_folder,
+    open_folders,
+    sealed_files,
+)
+from subfl_flower.data.storage import read_tensors, write_tensors
+from subfl_flower.errors import SubflError
+
+_RATINGS, _TITLES = "ratings.safetensors", "titles.json"
+_TYPES = {"items": np.int64, "values": np.float32, "roles": np.int8}
+
+
+class UserDescription(Description):
+    """What `client.json` says of a client who is a user with ratings.
+
+    Attributes:
+        kind: what the client holds.
+        num_items: of the whole data set.
+        scale: lowest and highest possible rating.
+        center, spread: what is subtracted from ratings before training, and what they are then divided by.
+    """
+
+    holds: ClassVar[str] = "ratings"
+    needed: ClassVar[tuple[str, ...]] = (_RATINGS,)
+    optional: ClassVar[tuple[str, ...]] = (_TITLES,)
+
+    kind: Literal["ratings"]
+    num_items: int = Field(ge=1)
+    scale: tuple[Finite, Finite] = Field(strict=False)  # JSON has no tuples
+    center: Finite
+    spread: Finite = Field(gt=0)
+
+    @property
+    def of_partition(self) -> tuple[object, ...]:
+        """What all users of a data set have in common."""
+        return (*super().of_partition, self.num_items, self.scale, self.center, self.spread)
+
+
+@dataclass(frozen=True)
+class UserFolder(SealedFolder[UserDescription]):
+    """A user's folder: `client.json`, `ratings.safetensors`, perhaps `titles.json`, and the key that all clients share.
+
+    Attributes:
+        path: of the folder.
+        description: what `client.json` says.
+    """
+
+    described_by: ClassVar[type[UserDescription]] = UserDescription
+
+    def ratings(self) -> Ratings:
+        """The user's ratings, checked against their checksum and their description.
+
+        Raises:
+            SubflError: the file is damaged, holds no ratings, or not those that `client.json` describes.
+        """
+        file, said = self.verified(_RATINGS), self.description
+        try:
+            arrays, _ = read_tensors(file)
+        except SubflError:
+            raise
+        except Exception as error:  # the JSON and the types of tensors in a file made by hand each raise their own
+            raise SubflError(f"{file} does not hold a user's ratings ({error}); {AGAIN}") from error
+        if {name: array.dtype for name, array in arrays.items()} != _TYPES:
+            wanted = ", ".join(f"{name} ({np.dtype(dtype)})" for name, dtype in _TYPES.items())
+            raise SubflError(f"{file} does not hold a user's ratings: it must hold {wanted}; {AGAIN}")
+        ratings = Ratings(
+            user_ids=np.array([said.client_id]),
+            offsets=np.array([0, arrays["items"].size]),
+            num_items=said.num_items,
+            scale=said.scale,
+            **arrays,
+        )
+        _require_sound(ratings, str(file))
+        said.require_facts(ratings.role_counts(), file)
+        return ratings
+
+    def titles(self) -> list[str] | None:
+        """The title of each item; None where the data set has no titles.
+
+        Raises:
+            SubflError: the file is damaged, or does not hold a title for each item.
+        """
+        if _TITLES not in self.description.files:
+            return None
+        file = self.verified(_TITLES)
+        try:
+            titles = TypeAdapter(list[str]).validate_json(file.read_bytes(), strict=True)
+        except ValidationError as error:
+            raise SubflError(f"{file} is no list of titles; {AGAIN}") from error
+        if len(titles) != self.description.num_items:
+            raise SubflError(f"{file} has {len(titles)} titles for {self.description.num_items} items; {AGAIN}")
+        return titles
+
+
+def open_user_folders(paths: Sequence[Path]) -> list[UserFolder]:
+    """The folders of users that one node hosts, by ascending client id.
+
+    Raises:
+        SubflError: one cannot be opened, two hold the same user, or they are not of one data set, split and scaled
+            alike.
+    """
+    return open_folders(UserFolder, paths)
+
+
+def write_user_folder(
+    path: Path,
+    ratings: Ratings,
+    *,
+    dataset: str,
+    partition: str,
+    num_clients: int | None,
+    center: float,
+    spread: float,
+    titles: Sequence[str] | None,
+    key: bytes,
+) -> None:
+    """Write a user's folder. It appears whole or not at all: it is written beside its place and renamed.
+
+    Args:
+        path: of the folder; must not exist.
+        ratings: of one user.
+        dataset: name of the data set.
+        partition: key of the prepared data, 16 hexadecimal digits; empty where a site makes its own folder.
+        num_clients: how many users there are; None where a site does not know.
+        center: what is subtracted from ratings before training, in rating units.
+        spread: what they are then divided by, in rating units.
+        titles: of each item; None where the data set has none.
+        key: the clients' shared key; the file is readable by its owner alone.
+
+    Raises:
+        SubflError: `path` exists, the ratings are not sound or not of one user, titles are missing, or the folder
+            cannot be written.
+    """
+    with new_folder(path) as unfinished:
+        _require_one_user(ratings, titles)
+        write_tensors(unfinished / _RATINGS, {name: getattr(ratings, name) for name in _TYPES}, {})
+        if titles is not None:
+            (unfinished / _TITLES).write_text(json.dumps(list(titles)))
+        description = UserDescription(
+            **ratings.role_counts(),
+            kind="ratings",
+            client=int(ratings.user_ids[0]),
+            dataset=dataset,
+            partition=partition,
+            clients=num_clients,
+            num_items=ratings.num_items,
+            scale=ratings.scale,
+            center=center,
+            spread=spread,
+            files=sealed_files(unfinished),
+        )
+        write_durably(unfinished / KEY, key, mode=0o600)
+        write_durably(unfinished / DESCRIPTION, description.as_bytes())
+
+
+def _require_one_user(ratings: Ratings, titles: Sequence[str] | None) -> None:
+    if ratings.num_users != 1:
+        raise SubflError(f"a user's folder holds the ratings of one user, not of {ratings.num_users}")
+    _require_sound(ratings, f"the ratings of client {ratings.user_ids[0]}")
+    if titles is not None and len(titles) != ratings.num_items:
+        raise SubflError(f"there are {len(titles)} titles for {ratings.num_items} items; every item needs one")
+
+
+def _require_sound(ratings: Ratings, where: str) -> None:
+    """Refuse one user's ratings that nothing could be trained on."""
+    items, values, roles = ratings.items, ratings.values, ratings.roles
+    if items.ndim != 1 or not items.shape == values.shape == roles.shape:
+        raise SubflError(f"{where}: items, values and roles must have one entry a rating; {AGAIN}")
+    if items.size and (items[0] < 0 or items[-1] >= ratings.num_items or np.any(np.diff(items) <= 0)):
+        raise SubflError(f"{where}: items must be different numbers in 0..{ratings.num_items - 1}, ascending; {AGAIN}")
+    low, high = np.float32(ratings.scale[0]), np.float32(ratings.scale[1])
+    if not np.all((values >= low) & (values <= high)):
+        raise SubflError(f"{where}: every rating must be within {low:g}..{high:g}; {AGAIN}")
+    if not np.all((roles >= TRAIN) & (roles <= TEST)):
+        raise SubflError(f"{where}: roles must be 0 train, 1 validation or 2 test; {AGAIN}")

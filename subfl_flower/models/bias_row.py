@@ -1,0 +1,77 @@
+"""Mean plus biases: what a recommender has to beat before it may claim to know anybody's taste."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
+
+_TOLERANCE = 1e-6
+_MOST_SWEEPS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class BiasRow:
+    """Predicts mean + bias of the user + bias of the item.
+
+    Attributes:
+        mean: of the training ratings, rating units.
+        user: float64 [users], biases by the users' positions; 0 where a user has no training rating.
+        item: float64 [items]; 0 where an item has no training rating.
+        scale: lowest and highest possible rating.
+    """
+
+    mean: float
+    user: np.ndarray
+    item: np.ndarray
+    scale: tuple[float, float]
+
+    def predict(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Predictions in rating units, float64 [Q], clipped to the scale.
+
+        Args:
+            users: positions of users [Q].
+            items: [Q].
+        """
+        return np.clip(self.mean + self.user[users] + self.item[items], *self.scale)
+
+
+def bias_row(ratings: Ratings, shrinkage: float = 5.0) -> BiasRow:
+    r"""The biases that minimise the squared errors of the training ratings plus shrinkage times the biases' squares.
+
+    This is the baseline of Koren (KDD 2008, section 2.1) with λ₁ = s. A user's bias is :math:`\sum_i (r_{ui} - \mu -
+    b_i) / (n_u + s)`, an item's likewise. The two are taken in turns until they stay: after a single turn, users who
+    rated what everybody likes would still count as kind.
+
+    Args:
+        ratings: of all users; those that train are used.
+        shrinkage: s: the bias of who has s ratings is half their mean deviation.
+
+    Raises:
+        SubflError: no rating trains, or the shrinkage is not positive.
+    """
+    training = ratings.roles == TRAIN
+    if not training.any():
+        raise SubflError("a mean and biases need at least one training rating")
+    if not shrinkage > 0:
+        raise SubflError(f"the shrinkage of biases must be positive, not {shrinkage:g}")
+    users, items = ratings.users()[training], ratings.items[training]
+    values = ratings.values[training].astype(np.float64)
+    mean = float(values.mean())
+    user, item = np.zeros(ratings.num_users), np.zeros(ratings.num_items)
+    for _ in range(_MOST_SWEEPS):
+        item = _shrunk_means(values - mean - user[users], items, ratings.num_items, shrinkage)
+        before, user = user, _shrunk_means(values - mean - item[items], users, ratings.num_users, shrinkage)
+        if np.abs(user - before).max() < _TOLERANCE * (ratings.scale[1] - ratings.scale[0]):
+            break
+    return BiasRow(mean, user, item, ratings.scale)
+
+
+def _shrunk_means(values: np.ndarray, groups: np.ndarray, num_groups: int, shrinkage: float) -> np.ndarray:
+    """The sum of each group's values over its size plus the shrinkage."""
+    sums = np.bincount(groups, weights=values, minlength=num_groups)
+    return sums / (np.bincount(groups, minlength=num_groups) + shrinkage)

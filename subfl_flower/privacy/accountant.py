@@ -1,0 +1,169 @@
+"""What the noise on uploads guarantees, from one value to all that a user ever sends.
+
+Neighbouring inputs are any two data sets of a user, so two uploads differ by up to twice the clipping radius. Epsilons
+are in nats. Composition over a user's uploads is dp-accounting's: privacy loss distributions for Laplace noise
+(`dp_accounting.pld`), or Rényi differential privacy where there are too many events for their grid; for normal noise
+N uploads are one with 1/sqrt(N) of the noise, whose epsilon has a closed equation (Balle and Wang, ICML 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dp_accounting import LaplaceDpEvent
+from dp_accounting.gaussian_mechanism import get_epsilon_gaussian, get_sigma_gaussian
+from dp_accounting.pld import PLDAccountant
+from dp_accounting.rdp import RdpAccountant
+
+from subfl_flower.errors import SubflError
+from subfl_flower.privacy.mechanism import LdpSettings
+
+GRID_STEPS = 100  # of a privacy loss distribution, in an event's epsilon: five digits of the composed epsilon
+MOST_GRID_EVENTS = 20_000
+CALIBRATION_STEPS = 24
+
+
+@dataclass(frozen=True)
+class PrivacyReport:
+    """The guarantees of a run for a user who uploaded `num_uploads` times. None is "there is no finite bound".
+
+    Attributes:
+        mechanism: its name.
+        clip: radius of the ball that uploads were clipped to.
+        noise_scale: Laplace's lambda, or the deviation of a normal.
+        num_uploads: most uploads of one user.
+        num_coordinates: most values in one upload.
+        per_coordinate_epsilon: of one value of one upload, FedGNN's figure (``laplace_linf`` only).
+        whole_upload_epsilon: pure (delta 0), of one upload.
+        user_level_epsilon: of all uploads together, at `delta`.
+        delta: see there.
+    """
+
+    mechanism: str
+    clip: float
+    noise_scale: float
+    num_uploads: int
+    num_coordinates: int
+    per_coordinate_epsilon: float | None
+    whole_upload_epsilon: float | None
+    user_level_epsilon: float | None
+    delta: float
+
+
+def per_coordinate_epsilon(settings: LdpSettings) -> float | None:
+    """2 clip / lambda: pure epsilon of one value of one upload under ``laplace_linf``; None for other mechanisms.
+
+    It says nothing of an upload, whose values all tell of the same data.
+    """
+    return _event_epsilon(settings) if settings.mechanism == "laplace_linf" else None
+
+
+def whole_upload_epsilon(settings: LdpSettings, num_coordinates: int) -> float:
+    """Pure epsilon of one upload of `num_coordinates` values; infinite without noise, and for normal noise."""
+    if settings.mechanism == "laplace_linf":
+        return _event_epsilon(settings) * num_coordinates
+    return _event_epsilon(settings)
+
+
+def _event_epsilon(settings: LdpSettings) -> float:
+    """Pure epsilon of one Laplace event: of a value under ``laplace_linf``, of an upload under ``laplace_l1``."""
+    if settings.mechanism in ("none", "gaussian_l2") or settings.noise_scale == 0:
+        return math.inf
+    return 2 * settings.clip / settings.noise_scale
+
+
+def user_level_epsilon(
+    settings: LdpSettings, num_uploads: int, delta: float, num_coordinates: int | None = None
+) -> float:
+    """Epsilon, at `delta`, of all that a user uploads.
+
+    Args:
+        settings: the mechanism.
+        num_uploads: of the user.
+        delta: 0 for pure differential privacy.
+        num_coordinates: values in an upload; ``laplace_linf`` needs it, as its noise does not depend on them.
+
+    Returns:
+        An upper bound; infinite where there is none.
+
+    Raises:
+        ValueError: ``laplace_linf`` without `num_coordinates`.
+    """
+    if num_uploads == 0:
+        return 0.0
+    if settings.mechanism == "gaussian_l2":
+        assert settings.noise_multiplier is not None
+        return float(get_epsilon_gaussian(settings.noise_multiplier / math.sqrt(num_uploads), delta))
+    events = num_uploads
+    if settings.mechanism == "laplace_linf":
+        if num_coordinates is None:
+            raise ValueError("laplace_linf: the user-level epsilon depends on how many values an upload has")
+        events *= num_coordinates
+    return _composed_laplace(_event_epsilon(settings), events, delta)
+
+
+def _composed_laplace(epsilon: float, events: int, delta: float) -> float:
+    pure = epsilon * events
+    if delta == 0 or math.isinf(pure) or pure == 0:
+        return pure
+    if events <= MOST_GRID_EVENTS:
+        accountant = PLDAccountant(value_discretization_interval=epsilon / GRID_STEPS)
+    else:
+        accountant = RdpAccountant()
+    accountant.compose(LaplaceDpEvent(1 / epsilon), events)
+    return min(pure, float(accountant.get_epsilon(delta)))
+
+
+def noise_for(settings: LdpSettings, target_epsilon: float, num_uploads: int, delta: float) -> float:
+    """How little noise keeps all uploads of a user within a user-level epsilon.
+
+    Args:
+        settings: its mechanism is used.
+        target_epsilon: user-level, above 0.
+        num_uploads: of the user, at least 1.
+        delta: above 0.
+
+    Returns:
+        For ``laplace_l1`` the epsilon of one upload, for ``gaussian_l2`` the noise multiplier.
+
+    Raises:
+        SubflError: another mechanism.
+    """
+    if settings.mechanism == "gaussian_l2":
+        return float(get_sigma_gaussian(target_epsilon, delta)) * math.sqrt(num_uploads)
+    if settings.mechanism != "laplace_l1":
+        raise SubflError(
+            f"noise for a user-level epsilon is found for the mechanisms laplace_l1 and gaussian_l2, "
+            f"not {settings.mechanism}"
+        )
+    enough = target_epsilon / num_uploads  # by pure composition
+    too_much = 2 * enough
+    while _composed_laplace(too_much, num_uploads, delta) <= target_epsilon:
+        enough, too_much = too_much, 2 * too_much
+    for _ in range(CALIBRATION_STEPS):
+        middle = (enough + too_much) / 2
+        if _composed_laplace(middle, num_uploads, delta) <= target_epsilon:
+            enough = middle
+        else:
+            too_much = middle
+    return enough
+
+
+def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int) -> PrivacyReport:
+    """All figures for a user with so many uploads of so many values at most."""
+    return PrivacyReport(
+        mechanism=settings.mechanism,
+        clip=settings.clip,
+        noise_scale=settings.noise_scale,
+        num_uploads=num_uploads,
+        num_coordinates=num_coordinates,
+        per_coordinate_epsilon=_finite(per_coordinate_epsilon(settings)),
+        whole_upload_epsilon=_finite(whole_upload_epsilon(settings, num_coordinates)),
+        user_level_epsilon=_finite(user_level_epsilon(settings, num_uploads, settings.delta, num_coordinates)),
+        delta=settings.delta,
+    )
+
+
+def _finite(epsilon: float | None) -> float | None:
+    return None if epsilon is None or math.isinf(epsilon) else epsilon

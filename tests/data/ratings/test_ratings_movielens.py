@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.linear_model import Ridge
+
+from subfl_flower.data.graph import TEST
+from subfl_flower.data.ratings import movielens
+from subfl_flower.data.ratings.movielens import (
+    MovieLens1MDataset,
+    MovieLens10MDataset,
+    MovieLens100KDataset,
+    MovieLensDataset,
+)
+from subfl_flower.data.ratings.splits import SplitName
+from subfl_flower.errors import SubflError
+
+ML100K = pytest.mark.parametrize("benchmark_root", ["ml-100k"], indirect=True)
+
+
+def bias_row_rmse(root: Path) -> float:
+    """Of the global mean and user and item biases, shrunk by 5 ratings each: a ridge regression on one-hot ids."""
+    ratings = MovieLens100KDataset().load(root, 1234).ratings
+    rows, columns = np.arange(len(ratings)), ratings.num_users + ratings.items
+    shape = (len(ratings), ratings.num_users + ratings.num_items)
+    ones = np.ones(len(ratings))
+    hot = sp.csr_array((ones, (rows, ratings.users())), shape) + sp.csr_array((ones, (rows, columns)), shape)
+    seen = ratings.roles != TEST
+    fitted = Ridge(alpha=5.0, solver="lsqr", tol=1e-8).fit(hot[seen], ratings.values[seen])
+    errors = np.clip(fitted.predict(hot[~seen]), *ratings.scale) - ratings.values[~seen]
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+@ML100K
+def test_the_numbers_of_ml_100k(benchmark_root: Path) -> None:
+    loaded = MovieLens100KDataset().load(benchmark_root, 1234)
+    ratings = loaded.ratings
+    assert (ratings.num_users, ratings.num_items, len(ratings), ratings.scale) == (943, 1682, 100_000, (1.0, 5.0))
+    assert [int(ratings.counts(role).sum()) for role in (0, 1, 2)] == [76_000, 4_000, 20_000]
+    assert loaded.user_names == [str(number + 1) for number in range(943)]
+    assert loaded.item_names == [str(number + 1) for number in range(1682)]
+    assert loaded.titles is not None and loaded.titles[0] == "Toy Story (1995)" and len(loaded.titles) == 1682
+    # u1.base begins with 1 1 5 and 1 2 3, u1.test with 1 6 5.
+    assert ratings.values[[0, 1, 5]].tolist() == [5, 3, 5] and ratings.roles[5] == TEST != ratings.roles[0]
+    assert bias_row_rmse(benchmark_root) == pytest.approx(0.955, abs=0.001)
+
+
+@ML100K
+def test_every_split_is_of_the_same_ratings(benchmark_root: Path) -> None:
+    given = MovieLens100KDataset().load(benchmark_root, 1).ratings
+    tested = {}
+    for split in ("random", "time", "leave_one_out"):
+        ratings = MovieLens100KDataset(split=split).load(benchmark_root, 1).ratings
+        np.testing.assert_array_equal(ratings.items, given.items)
+        np.testing.assert_array_equal(ratings.values, given.values)
+        np.testing.assert_array_equal(ratings.offsets, given.offsets)
+        assert ratings.counts(0).min() >= 1
+        tested[split] = int(ratings.counts(TEST).sum())
+    assert tested["random"] == 20_000 and 19_000 < tested["time"] <= 20_000 and tested["leave_one_out"] == 943
+
+
+def write_dat(root: Path, folder: str, ratings: str, titles: bytes) -> None:
+    (root / folder).mkdir(parents=True)
+    (root / folder / "ratings.dat").write_text(ratings)
+    (root / folder / "movies.dat").write_bytes(titles)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "encoding", "values", "scale"),
+    [
+        (MovieLens1MDataset(), "latin-1", ["5", "3", "1"], (1.0, 5.0)),
+        (MovieLens10MDataset(), "utf-8", ["4.5", "3", "0.5"], (0.5, 5.0)),
+    ],
+)
+def test_double_colons_separate(
+    tmp_path: Path, dataset: MovieLensDataset, encoding: str, values: list[str], scale: tuple[float, float]
+) -> None:
+    lines = [f"10::1193::{values[0]}::978300760", f"2::661::{values[1]}::978302109", f"2::1193::{values[2]}::978301968"]
+    titles = "661::Élisa: a film (1995)::Drama\r\n914::Unrated (1964)::Musical\n1193::Two\x85words (1975)::Drama\n"
+    write_dat(tmp_path, dataset.folder, "\n".join(lines) + "\n", titles.encode(encoding))
+    read = dataset.read(tmp_path)
+    assert read.users.tolist() == [10, 2, 2] and read.items.tolist() == [1193, 661, 1193]
+    assert read.values.tolist() == [float(value) for value in values]
+    assert read.timestamps is not None and read.timestamps.tolist() == [978300760, 978302109, 978301968]
+    loaded = dataset.model_copy(update={"split": "leave_one_out", "validation_fraction": 0.0}).load(tmp_path, 0)
+    assert loaded.user_names == ["2", "10"] and loaded.item_names == ["661", "1193"]
+    assert loaded.titles == ["Élisa: a film (1995)", "Two\x85words (1975)"]
+    assert loaded.ratings.roles.tolist() == [2, 0, 0] and loaded.ratings.scale == scale
+
+
+def test_a_split_that_a_data_set_does_not_have_is_refused(tmp_path: Path) -> None:
+    write_dat(tmp_path, "ml-1m", "1::1::5::9\n1::2::4::9\n", b"1::A::B\n2::B::C\n")
+    with pytest.raises(SubflError, match=r"^dataset=ml1m: split=given needs a split of the source's own"):
+        MovieLens1MDataset(split="given").load(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("ratings", "titles", "message"),
+    [
+        ("1::1::5::9\n1::2::four::9\n", b"1::A\n", r"ratings\.dat is damaged \(.*four.*replace it, or delete it"),
+        ("1::1::5::9\n1::2\n", b"1::A\n", r"ratings\.dat is damaged"),
+        ("", b"1::A\n", r"ratings\.dat is damaged"),
+        ("1::1::5::9\n1::2::7::9\n", b"1::A\n", r"ratings\.dat: 1 x rating off the scale 1\.\.5, first in row 2"),
+        ("1::1::5::9\n", b"1::A\n\n2\n", r"movies\.dat is damaged \(1 x line without a title, first in line 2\)"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path: Path, ratings: str, titles: bytes, message: str) -> None:
+    write_dat(tmp_path, "ml-1m", ratings, titles)
+    with pytest.raises(SubflError, match=message):
+        MovieLens1MDataset().load(tmp_path, 0)
+
+
+def served(site: Path, archive: str, members: dict[str, str]) -> None:
+    site.mkdir()
+    with zipfile.ZipFile(site / archive, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+
+
+@pytest.mark.parametrize("split", ["given", "random"])
+def test_what_is_absent_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: SplitName) -> None:
+    one, two = "1\t5\t3\t880\n1\t7\t4\t881\n", "2\t5\t5\t882\n"
+    members = {"u1.base": one, "u1.test": two, "u.data": one + two, "u.item": "5|Five\n7|Seven\n", "README": "words"}
+    served(tmp_path / "site", "ml-100k.zip", {f"ml-100k/{name}": content for name, content in members.items()})
+    monkeypatch.setattr(movielens, "_SITE", (tmp_path / "site").as_uri())
+    dataset = MovieLens100KDataset(split=split)
+    first = dataset.raw_fingerprint(tmp_path / "root")
+    kept = sorted(path.name for path in (tmp_path / "root" / "ml-100k").iterdir() if not path.name.startswith("."))
+    assert kept == sorted(["u.item", *(["u1.base", "u1.test"] if split == "given" else ["u.data"])])
+    (tmp_path / "site" / "ml-100k.zip").unlink()
+    assert dataset.raw_fingerprint(tmp_path / "root") == first
+    read = dataset.read(tmp_path / "root")
+    assert read.items.tolist() == [5, 7, 5] and read.item_titles == {"5": "Five", "7": "Seven"}
+    assert (None if read.test is None else read.test.tolist()) == ([False, False, True] if split == "given" else None)
+
+
+def test_a_download_that_fails_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(movielens, "_SITE", (tmp_path / "nowhere").as_uri())
+    with pytest.raises(SubflError, match=r"^dataset=ml10m: ratings\.dat, movies\.dat not found and not downloaded"):
+        MovieLens10MDataset().load(tmp_path / "root", 0)
+    served(tmp_path / "site", "ml-10m.zip", {"ml-10M100K/ratings.dat": "1::1::5::9\n"})
+    monkeypatch.setattr(movielens, "_SITE", (tmp_path / "site").as_uri())
+    with pytest.raises(SubflError, match=r"movies\.dat.* not downloaded .*put the missing files into .*ml-10M100K"):
+        MovieLens10MDataset().load(tmp_path / "root", 0)
+    assert not (tmp_path / "root" / "ml-10M100K" / "ratings.dat").exists()

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from rating_tables import check_equal
+
+from subfl_flower.data.datasets import DatasetSettings, StochasticBlockModelDataset
+from subfl_flower.data.partitions import MetisPartition, UsersPartition
+from subfl_flower.data.prepared import prepare
+from subfl_flower.data.ratings import prepared as module
+from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
+from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
+from subfl_flower.errors import SubflError
+
+SMALL = SyntheticRatingsDataset(num_users=40, num_items=30, ratings_per_user=8, rank=2)
+USERS = UsersPartition()
+SCRIPT = """
+import sys
+from pathlib import Path
+from subfl_flower.data.partitions import UsersPartition
+from subfl_flower.data.ratings.prepared import prepare_ratings
+from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
+prepared = prepare_ratings(
+    SyntheticRatingsDataset(num_users=40, num_items=30, ratings_per_user=8, rank=2), UsersPartition(),
+    Path("nowhere"), Path(sys.argv[1]),
+)
+print(prepared.directory, (prepared.directory / "metadata.json").stat().st_ino)
+"""
+
+
+def made(tmp_path: Path, dataset: RatingDatasetSettings = SMALL, partition: UsersPartition = USERS) -> PreparedRatings:
+    return prepare_ratings(dataset, partition, tmp_path / "root", tmp_path / "cache")
+
+
+def entries(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache").iterdir() if path.is_dir())
+
+
+def contents(prepared: PreparedRatings) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in prepared.directory.iterdir()}
+
+
+def test_what_is_read_is_what_was_loaded(tmp_path: Path) -> None:
+    prepared, loaded = made(tmp_path), SMALL.load(tmp_path, USERS.seed)
+    check_equal(prepared.whole(), loaded.ratings)
+    train = loaded.ratings.values[loaded.ratings.roles == 0].astype(float)
+    assert (prepared.center, prepared.spread) == pytest.approx((train.mean(), train.std()), rel=1e-9)
+    assert (prepared.num_clients, prepared.num_items, prepared.scale) == (40, 30, (1.0, 5.0))
+    assert len(prepared.key) == 16 and int(prepared.key, 16) >= 0 and prepared.overlapping is False
+    assert prepared.item_names() == [str(item) for item in range(30)] and prepared.titles() is None
+    assert prepared.user_names() == [str(user) for user in range(40)]
+    counts = np.bincount(loaded.ratings.roles, minlength=3).tolist()
+    assert [prepared.metadata[role] for role in ("train", "validation", "test")] == counts
+    assert prepared.metadata["num_ratings"] == sum(counts) == len(loaded.ratings)
+
+
+@pytest.mark.parametrize("block", [1, 3, 1024])
+@pytest.mark.parametrize("ids", [[0], [39], range(40), range(1, 40, 7), [7, 38, 2, 2, 5], []])
+def test_some_clients_are_the_part_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list[int], block: int
+) -> None:
+    monkeypatch.setattr(module, "_USERS_A_BLOCK", block)
+    prepared = made(tmp_path)
+    check_equal(prepared.ratings(ids), prepared.whole().of_users(ids))
+
+
+@pytest.mark.parametrize("client_id", [-1, 40])
+def test_a_client_that_is_not_there_is_named(tmp_path: Path, client_id: int) -> None:
+    with pytest.raises(SubflError, match=rf"has the clients 0\.\.39, not {client_id}"):
+        made(tmp_path).ratings([3, client_id])
+
+
+def test_a_second_call_writes_nothing_and_no_file_needs_pickle(tmp_path: Path) -> None:
+    first = made(tmp_path)
+    stamps = {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()}
+    assert sorted(stamps) == ["metadata.json", "names.json", "ratings.safetensors"]
+    assert made(tmp_path).directory == first.directory
+    assert {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()} == stamps
+
+
+def test_the_key_follows_every_setting_that_shapes_the_data(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "split": "leave_one_out", "test_fraction": 0.3, "validation_fraction": 0.1, "center": 3.0, "spread": 1.5,
+        "scale": (0.0, 5.0), "num_users": 41, "num_items": 31, "ratings_per_user": 9.0, "rank": 3, "signal": 0.9,
+        "user_bias": 0.2, "item_bias": 0.2, "noise": 0.2, "popularity_skew": 0.3, "activity_skew": 0.3, "seed": 1,
+    }  # fmt: skip
+    assert set(changes) | {"name", "protocol"} == set(SyntheticRatingsDataset.model_fields)
+    datasets = [SMALL, *(SMALL.model_copy(update={field: value}) for field, value in changes.items())]
+    directories = {made(tmp_path, dataset).directory for dataset in datasets}
+    directories.add(made(tmp_path, partition=UsersPartition(seed=1)).directory)
+    assert len(directories) == len(datasets) + 1 == len(entries(tmp_path))
+    longer = SMALL.model_copy(update={"protocol": SMALL.protocol.model_copy(update={"rounds": 7})})
+    assert made(tmp_path, longer).directory in directories
+
+
+def test_the_key_follows_the_content_of_a_users_file(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("user,item,rating,title\na,x,1,X\na,y,2,\nb,x,3,X\nb,y,3,\n")
+    dataset = CustomRatingsDataset(path=tmp_path / "ratings.csv", split="leave_one_out", validation_fraction=0)
+    first = made(tmp_path, dataset)
+    assert first.titles() == ["X", "y"] and first.user_names() == ["a", "b"] and first.item_names() == ["x", "y"]
+    (tmp_path / "ratings.csv").write_text("user,item,rating\na,x,1\na,y,2\nb,x,3\nb,y,5\n")
+    second = made(tmp_path, dataset)
+    assert second.directory != first.directory and second.scale == (1.0, 5.0) and second.titles() is None
+
+
+def test_stated_center_and_spread_are_kept(tmp_path: Path) -> None:
+    prepared = made(tmp_path, SMALL.model_copy(update={"center": 2.5, "spread": 2.0}))
+    assert (prepared.center, prepared.spread) == (2.5, 2.0)
+
+
+def test_training_ratings_that_are_all_equal_need_a_stated_spread(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("user,item,rating,timestamp\na,x,4,1\na,y,2,9\nb,x,4,1\n")
+    dataset = CustomRatingsDataset(path=tmp_path / "ratings.csv", split="leave_one_out", validation_fraction=0)
+    with pytest.raises(SubflError, match=r"dataset=custom_ratings: the training ratings are all 4; state dataset\.sp"):
+        made(tmp_path, dataset)
+    assert entries(tmp_path) == []
+    assert made(tmp_path, dataset.model_copy(update={"spread": 2.0})).center == 4.0
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["ratings.safetensors", "names.json", "metadata.json"])
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
+def test_a_damaged_entry_is_made_anew(tmp_path: Path, name: str, damage: Any) -> None:
+    first = made(tmp_path)
+    whole = contents(first)
+    damage(first.directory / name)
+    if name == "metadata.json" and damage is flip_a_bit:
+        (first.directory / name).write_text(json.dumps(first.metadata | {"schema": 0}))
+    assert contents(made(tmp_path)) == whole and len(entries(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("read", [PreparedRatings.whole, PreparedRatings.titles])
+def test_a_damaged_file_is_refused_when_it_is_read(tmp_path: Path, read: Any) -> None:
+    directory = made(tmp_path).directory
+    for name in ("ratings.safetensors", "names.json"):
+        flip_a_bit(directory / name)
+    with pytest.raises(SubflError, match=r"(ratings|names)\.\w+ is damaged \(its checksum differs\)"):
+        read(PreparedRatings.open(directory))
+
+
+def test_concurrent_processes_make_one_entry(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    printed = {process.communicate(timeout=120)[0] for process in processes}
+    assert [process.returncode for process in processes] == [0] * 3
+    assert len(printed) == 1 and len(entries(tmp_path)) == 1  # the same file: it was written once
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(SubflError, match=r"cannot be written to .*cache"):
+        made(tmp_path)
+
+
+def test_kinds_are_told_apart() -> None:
+    assert (RatingDatasetSettings.kind, UsersPartition.kind) == ("ratings", "ratings")
+    assert (DatasetSettings.kind, MetisPartition.kind) == ("graph", "graph")
+    with pytest.raises(ValidationError):
+        UsersPartition.model_validate({"kind": "graph"})
+    with pytest.raises(ValidationError):
+        UsersPartition.model_validate({"clients": 5})
+
+
+def test_graphs_have_no_users(tmp_path: Path) -> None:
+    dataset = StochasticBlockModelDataset(nodes_per_community=10, features=4)
+    with pytest.raises(SubflError, match=r"^partition=users is for ratings, where every user is a client; choose"):
+        prepare(dataset, USERS, tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": (5.0, 1.0)}, {"scale": (1.0, float("inf"))}, {"scale": (1.0,)}, {"spread": 0.0}, {"spread": "mean"},
+        {"center": float("nan")}, {"test_fraction": 1.0}, {"validation_fraction": -0.1}, {"split": "temporal"},
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        SyntheticRatingsDataset(**change)

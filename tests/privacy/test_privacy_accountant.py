@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+
+import dp_accounting
+import numpy as np
+import pytest
+from dp_accounting import pld
+from scipy import stats
+
+from subfl_flower.errors import SubflError
+from subfl_flower.privacy.accountant import (
+    noise_for,
+    per_coordinate_epsilon,
+    privacy_report,
+    user_level_epsilon,
+    whole_upload_epsilon,
+)
+from subfl_flower.privacy.mechanism import LdpSettings
+
+DELTA = 1e-5
+LINF = LdpSettings(mechanism="laplace_linf", clip=0.1, noise=0.2)
+
+
+def laplace(epsilon: float) -> LdpSettings:
+    return LdpSettings(mechanism="laplace_l1", clip=2.0, epsilon=epsilon)
+
+
+def gaussian(multiplier: float) -> LdpSettings:
+    return LdpSettings(mechanism="gaussian_l2", clip=2.0, noise_multiplier=multiplier)
+
+
+def library_epsilon(event: dp_accounting.DpEvent, uploads: int) -> float:
+    accountant = pld.PLDAccountant()
+    accountant.compose(dp_accounting.SelfComposedDpEvent(event, uploads))
+    return float(accountant.get_epsilon(DELTA))
+
+
+@pytest.mark.parametrize("uploads", [1, 10, 100])
+@pytest.mark.parametrize("epsilon", [0.1, 1.0])
+def test_laplace_composes_as_in_the_library(uploads: int, epsilon: float) -> None:
+    expected = library_epsilon(dp_accounting.LaplaceDpEvent(1 / epsilon), uploads)
+    assert user_level_epsilon(laplace(epsilon), uploads, DELTA) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("uploads", [1, 10, 100])
+def test_normal_noise_composes_as_in_the_library(uploads: int) -> None:
+    expected = library_epsilon(dp_accounting.GaussianDpEvent(5.0), uploads)
+    assert user_level_epsilon(gaussian(5.0), uploads, DELTA) == pytest.approx(expected, rel=1e-3)
+
+
+def test_epsilon_of_normal_noise_solves_its_equation() -> None:
+    """Balle and Wang, Theorem 8, with sensitivity 1: delta = Phi(1/2s - es) - exp(e) Phi(-1/2s - es)."""
+    epsilon, deviation = user_level_epsilon(gaussian(3.0), 4, DELTA), 3.0 / 2
+    half, shift = 1 / (2 * deviation), epsilon * deviation
+    delta = stats.norm.cdf(half - shift) - math.exp(epsilon) * stats.norm.cdf(-half - shift)
+    assert delta == pytest.approx(DELTA, rel=1e-6)
+
+
+def test_pure_epsilons_add_up() -> None:
+    assert user_level_epsilon(laplace(0.7), 1, 0.0) == pytest.approx(0.7)
+    assert user_level_epsilon(laplace(0.7), 30, 0.0) == pytest.approx(21.0)
+    assert user_level_epsilon(LINF, 30, 0.0, num_coordinates=11) == pytest.approx(330.0)
+
+
+def test_one_laplace_upload_has_the_delta_that_is_known_in_closed_form() -> None:
+    """delta(e) = 1 - exp((e - e0) / 2), so e = e0 + 2 ln(1 - delta)."""
+    assert user_level_epsilon(laplace(1.0), 1, 0.01) == pytest.approx(1.0 + 2 * math.log(0.99), rel=1e-4)
+
+
+def test_no_shift_inside_the_ball_shows_more_than_the_accountant_says() -> None:
+    """The shift that the accountant counts, all in one value, is the worst: spread over values it tells less."""
+    epsilon, target = 1.0, 0.5
+    rng = np.random.default_rng(0)
+    for shift in ([1.0], [0.5, 0.5], [0.1] * 10):
+        noise = rng.laplace(scale=1 / epsilon, size=(400_000, len(shift)))
+        loss = epsilon * (np.abs(noise - shift) - np.abs(noise)).sum(1)
+        delta = np.maximum(0, 1 - np.exp(target - loss)).mean()
+        worst = 1 - math.exp((target - epsilon) / 2)
+        assert delta <= worst + 0.003
+        assert len(shift) > 1 or delta == pytest.approx(worst, abs=0.003)
+
+
+def test_every_value_of_an_upload_counts_where_values_are_clamped_alone() -> None:
+    assert user_level_epsilon(LINF, 2, DELTA, num_coordinates=40) == pytest.approx(
+        library_epsilon(dp_accounting.LaplaceDpEvent(1.0), 80), rel=1e-4
+    )
+    with pytest.raises(ValueError, match="how many values"):
+        user_level_epsilon(LINF, 2, DELTA)
+
+
+def test_very_many_events_have_a_bound_between_mean_and_worst_privacy_loss() -> None:
+    """A Laplace event of epsilon 1 loses 1/e on average and 1 at most."""
+    events = 300 * 344_064
+    bound = user_level_epsilon(LINF, 300, DELTA, num_coordinates=344_064)
+    assert events / math.e < bound < events / 2
+
+
+def test_figures_of_the_paper() -> None:
+    """delta 0.1 and lambda 0.2: epsilon 1 a value, and 344,064 for an upload of as many values."""
+    assert per_coordinate_epsilon(LINF) == pytest.approx(1.0)
+    assert whole_upload_epsilon(LINF, 344_064) == pytest.approx(344_064.0)
+
+
+@pytest.mark.parametrize("settings", [LdpSettings(), laplace(1.0), gaussian(1.0)])
+def test_a_per_coordinate_epsilon_is_told_of_clamping_alone(settings: LdpSettings) -> None:
+    assert per_coordinate_epsilon(settings) is None
+
+
+def test_whole_uploads() -> None:
+    assert whole_upload_epsilon(laplace(0.7), 1000) == pytest.approx(0.7)
+    assert whole_upload_epsilon(gaussian(1.0), 1000) == math.inf
+    assert whole_upload_epsilon(LdpSettings(), 1000) == math.inf
+    assert whole_upload_epsilon(LINF.model_copy(update={"noise": 0.0}), 1000) == math.inf
+
+
+def test_no_upload_tells_nothing_and_no_noise_everything() -> None:
+    assert user_level_epsilon(laplace(1.0), 0, DELTA) == 0.0
+    assert user_level_epsilon(LdpSettings(), 1, DELTA) == math.inf
+
+
+@pytest.mark.parametrize("uploads", [1, 10, 300])
+def test_noise_for_a_target_spends_it_and_no_more(uploads: int) -> None:
+    for target in (0.5, 8.0):
+        spent = user_level_epsilon(laplace(noise_for(laplace(1.0), target, uploads, DELTA)), uploads, DELTA)
+        assert spent <= target
+        assert spent == pytest.approx(target, rel=1e-4)
+        spent = user_level_epsilon(gaussian(noise_for(gaussian(1.0), target, uploads, DELTA)), uploads, DELTA)
+        assert spent == pytest.approx(target, rel=1e-4)
+
+
+def test_noise_is_not_found_for_values_clamped_alone() -> None:
+    with pytest.raises(SubflError, match="laplace_l1 and gaussian_l2"):
+        noise_for(LINF, 8.0, 10, DELTA)
+
+
+def test_a_report_holds_all_figures() -> None:
+    report = privacy_report(LINF, 1, 1)
+    assert (report.mechanism, report.clip, report.noise_scale) == ("laplace_linf", 0.1, 0.2)
+    assert (report.num_uploads, report.num_coordinates, report.delta) == (1, 1, 1e-5)
+    assert report.per_coordinate_epsilon == pytest.approx(1.0)
+    assert report.whole_upload_epsilon == pytest.approx(1.0)
+    assert report.user_level_epsilon == pytest.approx(1.0 + 2 * math.log(1 - 1e-5), rel=1e-6)
+
+
+def test_a_report_of_unbounded_figures_has_none() -> None:
+    report = privacy_report(LdpSettings(), 5, 100)
+    assert report.per_coordinate_epsilon is report.whole_upload_epsilon is report.user_level_epsilon is None
