@@ -23,8 +23,9 @@ help:
 run: $(VENV)/.installed
 	@exec $(BIN)/subfl launch method=fedpub dataset=digits partition=metis partition.clients=10 --supernodes 10 $(ARGS)
 
+# Two at a time: the tests of the real federation mostly wait.
 test: $(VENV)/.installed-dev
-	@exec $(BIN)/pytest $(ARGS)
+	@exec $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,11 +31,24 @@ _CENTRAL = -1
 
 
 class CentralRatingsClient(CohortClient):
-    """Learns from all users' ratings; the users whom a node hosts are only measured."""
+    """Learns from all users' ratings; the users whom a node hosts are only measured.
+
+    Raises:
+        SubflError: the ratings of all users are not at hand, because this node is no simulation's.
+
+    Attributes:
+        whole: the ratings of all users.
+    """
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
 
     cohort: UserCohort
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        if self.cohort.whole is None:
+            raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
+        self.whole = self.cohort.whole()
 
     @abstractmethod
     def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -56,7 +68,7 @@ class CentralRatingsClient(CohortClient):
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
         """One round of central training, and the errors of the users that are asked for; see `CohortClient.fit`."""
         figures = self.train(config)
-        positions = np.searchsorted(self.cohort.ratings.user_ids, sorted(config["clients"]))
+        positions = np.searchsorted(self.cohort.ratings.user_ids, sorted(config["clients"])).tolist()
         parts, failures = work_in_chunks(
             self.cohort.chunks(positions), lambda chosen: self._measured(chosen, figures), self.cohort.client_ids
         )
@@ -77,17 +89,6 @@ class CentralRatingsClient(CohortClient):
         """None: no user has a model of its own."""
         return {}
 
-    @cached_property
-    def whole(self) -> Ratings:
-        """The ratings of all users.
-
-        Raises:
-            SubflError: they are not at hand, because this node is no simulation's.
-        """
-        if self.cohort.whole is None:
-            raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
-        return self.cohort.whole()
-
 
 class CentralRecommenderClient(CentralRatingsClient):
     """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
@@ -97,9 +98,11 @@ class CentralRecommenderClient(CentralRatingsClient):
 
         Attributes:
             batch_users: users in a mini-batch.
+            network_weight_decay: weight decay of the graph network's weights, inside the gradient of the mean loss.
         """
 
         batch_users: int = Field(default=128, ge=1)
+        network_weight_decay: float = Field(default=0.0, ge=0)
 
     settings: Settings
 
@@ -121,7 +124,7 @@ class CentralRecommenderClient(CentralRatingsClient):
             for _ in range(config["local_epochs"]):
                 order = generator.permutation(self.whole.num_users)
                 for start in range(0, len(order), self.settings.batch_users):
-                    users = np.sort(order[start : start + self.settings.batch_users])
+                    users = order[start : start + self.settings.batch_users]
                     losses[users] = self._step(rows, users)
         self.store.commit(state)
         return {"train_loss": losses}
@@ -146,6 +149,9 @@ class CentralRecommenderClient(CentralRatingsClient):
         with torch.no_grad():
             gradients = {name: torch.zeros_like(rows[name]) for name in (*shared, *personal)}
             _add_means(found, graphs, chosen, {name: value[0] for name, value in gradients.items()})
+            for name in shared:
+                if name.startswith("gnn."):
+                    gradients[name] += self.settings.network_weight_decay * rows[name]
             adam_step({name: rows[name] for name in gradients}, gradients, rows, self.optimizer)
         return found.loss.cpu().numpy()
 

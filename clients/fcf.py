@@ -58,7 +58,7 @@ class FCFClient(RecommenderClient):
         for positions in self.cohort.chunks(sorted(self._position_of[client_id] for client_id in config["clients"])):
             graphs, items = self._graphs(self.cohort.ratings.of_users(positions), shared[ITEMS], None)
             with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
-                self._begin(own, positions, int(config.get("best_round", 0)))
+                self._begin(own, positions)
                 own.update(self._solved(shared, items, graphs))
         self.store.commit(state)
         return super().evaluate(parameters, config)
@@ -71,7 +71,7 @@ class FCFClient(RecommenderClient):
         targets = graphs.targets - biases - shared["bias"]
         # A Gram matrix takes no copy of rows for every pair of columns.
         products = torch.stack([own.T @ own for own in known.split(graphs.lengths)])
-        penalties = torch.full_like(known[0], self._penalty)
+        penalties = known.new_full((known.shape[1],), self._penalty)
         penalties[-1] = self.model_settings.bias_penalty
         ridge = torch.diag_embed(graphs.counts.clamp(min=1)[:, None] * penalties)
         right = segment_sum(known * targets[:, None], graphs.segment, len(graphs))

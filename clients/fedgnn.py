@@ -1,4 +1,4 @@
-"""FedGNN's users (Wu et al., Nature Communications 2022): pseudo-interacted items, local differential privacy, graph expansion.
+"""FedGNN's users (Wu et al., Nature Communications 2022): pseudo items, local differential privacy, graph expansion.
 
 A user hides which items it rated among pseudo items with gradients like those of the real ones, clips the whole upload
 and adds noise to it, and, where the method expands graphs, tells the matcher through the server in a sealed box which
@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
+from clients.recommender import IDS, ROWS, RecommenderClient
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
@@ -28,8 +28,8 @@ from subfl_flower.privacy.pseudo_items import draw_pseudo_items, stacked_pseudo_
 from subfl_flower.privacy.sealed_box import KEY_BYTES
 from subfl_flower.privacy.tokens import token_table
 from subfl_flower.runtime.cohort_client import Question
-from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.matcher_node import BOX, expansion_context
+from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.ragged import Ragged
 
 EXPAND, NEIGHBOURS, WANTED = "expand", "neighbours", "rows"
@@ -47,23 +47,32 @@ class FedGNNClient(RecommenderClient):
             pseudo_items: items that a user uploads gradients of beside those that it rated; ``all``: all others.
             pseudo_refresh: draw them anew each round. The server then finds the real ones, which come back: this is
                 here to show that.
+            pseudo_gradients: the normal variates of their gradients are drawn ``fresh`` each round, as in the paper, or
+                ``kept`` for the run. Fresh ones average out over rounds, for the model and for a server that averages
+                one user's uploads to see which items keep a gradient of their own.
+            pseudo_norms: pseudo gradients are ``normal`` as drawn, or scaled to norms ``like_real`` ones, whose tails
+                are heavier than a normal's.
             train_neighbours: train neighbours' embeddings as the user's own (an ablation of the paper).
             embedding_noise: deviation of the normal noise on an embedding before it is sealed for the matcher.
         """
 
         pseudo_items: int | Literal["all"] = 1000
         pseudo_refresh: bool = False
+        pseudo_gradients: Literal["fresh", "kept"] = "fresh"
+        pseudo_norms: Literal["normal", "like_real"] = "like_real"
         train_neighbours: bool = False
         embedding_noise: float = Field(default=0.0, ge=0)
 
     settings: Settings
 
-    def more_state(self) -> dict[str, tuple[int, ...]]:
-        """The neighbours, and the key that the next ones are sealed with."""
+    def more_model(self) -> dict[str, tuple[int, ...]]:
+        """The neighbours."""
         most, width = self.model_settings.neighbours, self.model_settings.dim
-        if not most:
-            return {}
-        return {"neighbours": (most, width), "num_neighbours": (), "reply_key": (KEY_BYTES,)}
+        return {"neighbours": (most, width), "num_neighbours": ()} if most else {}
+
+    def more_state(self) -> dict[str, tuple[int, ...]]:
+        """The key that the next neighbours are sealed with."""
+        return {"reply_key": (KEY_BYTES,)} if self.model_settings.neighbours else {}
 
     # Uploads ----------------------------------------------------------------------------------------------------------
 
@@ -73,10 +82,15 @@ class FedGNNClient(RecommenderClient):
         """Protected gradients of real and pseudo items together, ascending by item."""
         shared, ragged = super().uploads(gradients, ratings, positions, server_round)
         real_ids, real_rows = ragged[IDS], ragged[ROWS]
-        generators = self._pseudo_generators(ratings, server_round)
+        generators = self._item_generators(ratings, server_round)
         pseudo = self._pseudo_items(real_ids, generators)
+        ranks = None
+        if self.settings.pseudo_norms == "like_real":
+            ranks = np.concatenate([rng.random(len(items)) for rng, items in zip(generators, pseudo, strict=True)])
+        if self.settings.pseudo_gradients == "fresh":
+            generators = self._noise_generators(ratings, server_round, "pseudo gradients")
         counts = np.array([len(items) for items in pseudo], dtype=np.int64)
-        drawn = stacked_pseudo_gradients(real_rows.values, real_rows.offsets, counts, generators)
+        drawn = stacked_pseudo_gradients(real_rows.values, real_rows.offsets, counts, generators, ranks)
         lengths = real_ids.lengths + counts
         owners = np.concatenate([real_ids.owners, np.repeat(np.arange(len(counts)), counts)])
         ids = np.concatenate([real_ids.values, *pseudo]).astype(np.int32)
@@ -84,10 +98,7 @@ class FedGNNClient(RecommenderClient):
         rows = np.concatenate([real_rows.values, drawn])[order]
         if self.privacy.mechanism != "none":
             offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-            noise = [
-                self.cohort.noise_generator(self.seed, client_id, server_round, "noise")
-                for client_id in ratings.user_ids.tolist()
-            ]
+            noise = self._noise_generators(ratings, server_round, "noise")
             protected = protect_uploads(Uploads(rows, offsets, shared), self.privacy, noise)
             rows, shared = protected.rows, dict(protected.shared)
         return shared, {IDS: Ragged(ids[order], lengths), ROWS: Ragged(rows, lengths)}
@@ -98,21 +109,21 @@ class FedGNNClient(RecommenderClient):
         most = num_items if count == "all" else count
         return [draw_pseudo_items(rated.of(user), num_items, most, rng) for user, rng in enumerate(generators)]
 
-    def _pseudo_generators(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
-        """What pseudo items and then their gradients are drawn from: the same every round, unless they are refreshed.
-
-        Neither items that are new each round nor gradients whose noise is would hide anything over many rounds.
-        """
-        users = ratings.user_ids.tolist()
+    def _item_generators(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
+        """What pseudo items are drawn from: the same every round, unless they are refreshed."""
         if self.settings.pseudo_refresh:
-            return [self.cohort.noise_generator(self.seed, user, server_round, "pseudo items") for user in users]
-        return [self.cohort.lasting_generator(self.seed, user, "pseudo items") for user in users]
+            return self._noise_generators(ratings, server_round, "pseudo items")
+        return [self.cohort.lasting_generator(self.seed, user, "pseudo items") for user in ratings.user_ids.tolist()]
+
+    def _noise_generators(self, ratings: Ratings, server_round: int, purpose: str) -> list[np.random.Generator]:
+        users = ratings.user_ids.tolist()
+        return [self.cohort.noise_generator(self.seed, user, server_round, purpose) for user in users]
 
     def _wanted(self, ratings: Ratings) -> Ragged:
         """The items whose rows users send and need, ascending: real and pseudo ones."""
         training = ratings.roles == TRAIN
         rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
-        pseudo = self._pseudo_items(rated, self._pseudo_generators(ratings, 0))
+        pseudo = self._pseudo_items(rated, self._item_generators(ratings, 0))
         wanted = [np.union1d(rated.of(user), items) for user, items in enumerate(pseudo)]
         return Ragged(np.concatenate(wanted), np.array([len(items) for items in wanted], dtype=np.int64))
 
@@ -140,6 +151,20 @@ class FedGNNClient(RecommenderClient):
         embeddings = own["neighbours"].cpu().numpy()
         return graphs.with_neighbours([embeddings[row, :count] for row, count in enumerate(counts)])
 
+    @property
+    def trains_neighbours(self) -> bool:  # type: ignore[override]
+        """An ablation: in the method neighbours stay as they were told."""
+        return self.settings.train_neighbours and self.model_settings.neighbours > 0
+
+    def step_neighbours(self, graphs: UserGraphs, gradients: UserGradients, own: Mapping[str, Tensor]) -> UserGraphs:
+        """Take a plain gradient step of the neighbours' embeddings, and keep them."""
+        if gradients.neighbours is None or not len(graphs.neighbours):
+            return graphs
+        stepped = graphs.neighbours - self.optimizer.lr * gradients.neighbours
+        places = torch.cat([torch.arange(count) for count in graphs.neighbour_lengths])
+        own["neighbours"][graphs.neighbour_segment, places.to(stepped.device)] = stepped
+        return replace(graphs, neighbours=stepped)
+
     def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
         """Users' answers to ``query.rows``, ``query.expand`` and ``query.neighbours``."""
         clients = list(question.received)
@@ -151,7 +176,7 @@ class FedGNNClient(RecommenderClient):
             return super().answers(question)
         state = self._state()
         with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
-            self._begin(own, positions, int(question.about.get("best_round", 0)))
+            self._begin(own, positions)
             work = self._sealed if question.action == EXPAND else self._unsealed
             answered = work(question, clients, positions, own)
         self.store.commit(state)
@@ -188,7 +213,7 @@ class FedGNNClient(RecommenderClient):
     ) -> tuple[dict[int, Stack], dict[int, str]]:
         """Take in what the matcher sealed; a user whose box does not open keeps the neighbours that it had."""
         context = expansion_context(str(question.about["id"]), int(question.about["round"]))
-        most, width = self.more_state()["neighbours"]
+        most, width = self.more_model()["neighbours"]
         taken: dict[int, Stack] = {}
         failures: dict[int, str] = {}
         for row, client_id in enumerate(clients):
@@ -204,10 +229,3 @@ class FedGNNClient(RecommenderClient):
             own["num_neighbours"][row] = len(found)
             taken[client_id] = {}
         return taken, failures
-
-    def personal_extras(self, own: Mapping[str, Tensor], position: int) -> dict[str, np.ndarray]:
-        """The neighbours."""
-        return {
-            name: own[name][position].cpu().numpy() for name in ("neighbours", "num_neighbours") if name in own
-        }
-

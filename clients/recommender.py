@@ -46,10 +46,12 @@ class RecommenderClient(CohortClient):
 
         Attributes:
             loss: ``mean`` over a user's ratings, or their ``sum``, by which users count as much as they rated.
+            user_lr: learning rate of the personal parameters; null takes the optimiser's.
             user_steps: steps of the personal parameters in a round; the last one's gradient is uploaded.
         """
 
         loss: Literal["mean", "sum"] = "mean"
+        user_lr: float | None = Field(default=None, gt=0)
         user_steps: int = Field(default=1, ge=1)
 
     settings: Settings
@@ -58,15 +60,24 @@ class RecommenderClient(CohortClient):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self.model = StackedRecommender(self.model_settings, self.cohort.ratings.num_items)
+        if self.settings.user_lr is not None:
+            self.optimizer = self.optimizer.model_copy(update={"lr": self.settings.user_lr})
         personal = self.model.personal_shapes
+        kept = {**personal, **self.more_model()}
         self._worked_on: dict[str, tuple[int, ...]] = {
             **personal,
             **adam_state_shapes(personal),
             "started": (),
-            **{f"best.{name}": shape for name, shape in personal.items()},
-            "best_round": (),
+            **self.more_model(),
             **self.more_state(),
+            **{f"best.{name}": shape for name, shape in kept.items()},
+            "best_round": (),
         }
+        self._kept = tuple(kept)
+
+    def more_model(self) -> dict[str, tuple[int, ...]]:
+        """What else of a user its predictions are made with, by name."""
+        return {}
 
     def more_state(self) -> dict[str, tuple[int, ...]]:
         """Further state of a user, by name."""
@@ -76,7 +87,7 @@ class RecommenderClient(CohortClient):
 
     @property
     def parameter_names(self) -> Sequence[str]:
-        """The shared parameters; the item table comes last, because where a user is sent its rows alone it is missing."""
+        """The shared parameters; the item table comes last, because it is missing where a user is sent its rows alone."""
         return (*self._network_names, ITEMS)
 
     @property
@@ -129,7 +140,7 @@ class RecommenderClient(CohortClient):
         own_rows = config["rows"].get(ROWS)
         graphs, items = self._graphs(ratings, shared.get(ITEMS), None if own_rows is None else own_rows.take(rows))
         with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
-            self._begin(own, positions, int(config.get("best_round", 0)))
+            self._begin(own, positions)
             graphs = self.expanded(graphs, own)
             gradients = self.own_steps(shared, items, graphs, own)
             uploads, ragged = self.uploads(gradients, ratings, positions, int(config["round"]))
@@ -150,10 +161,19 @@ class RecommenderClient(CohortClient):
         """
         personal = {name: own[name] for name in self.model.personal_shapes}
         for _ in range(self.settings.user_steps):
-            gradients = self._weighted(self.model.gradients(shared, items, personal, graphs), graphs)
+            found = self.model.gradients(shared, items, personal, graphs, train_neighbours=self.trains_neighbours)
+            gradients = self._weighted(found, graphs)
             with torch.no_grad():
                 adam_step(personal, gradients.personal, own, self.optimizer)
+                graphs = self.step_neighbours(graphs, gradients, own)
         return gradients
+
+    trains_neighbours: bool = False
+    """Whether users step the embeddings of their neighbours, too."""
+
+    def step_neighbours(self, graphs: UserGraphs, gradients: UserGradients, own: Mapping[str, Tensor]) -> UserGraphs:
+        """The local graphs after a step of what users know of neighbours: as they were."""
+        return graphs
 
     def _weighted(self, found: UserGradients, graphs: UserGraphs) -> UserGradients:
         """The gradients of the mean over ratings, or of the sum."""
@@ -194,7 +214,7 @@ class RecommenderClient(CohortClient):
         positions = sorted(self._position_of[client_id] for client_id in config["clients"])
         parts, failures = work_in_chunks(
             self.cohort.chunks(positions),
-            lambda chosen: self._evaluate_chunk(chosen, shared, state, int(config.get("best_round", 0))),
+            lambda chosen: self._evaluate_chunk(chosen, shared, state),
             self.cohort.client_ids,
         )
         merged = merged_metrics(parts, failures, self.cohort.client_ids)
@@ -202,12 +222,10 @@ class RecommenderClient(CohortClient):
         return 0.0, counts, merged
 
     @torch.no_grad()
-    def _evaluate_chunk(
-        self, positions: Sequence[int], shared: Mapping[str, Tensor], state: CohortState, best_round: int
-    ) -> Worked:
+    def _evaluate_chunk(self, positions: Sequence[int], shared: Mapping[str, Tensor], state: CohortState) -> Worked:
         ratings = self.cohort.ratings.of_users(positions)
         own = {name: state[name][list(positions)].to(self.cohort.device) for name in self._worked_on}
-        self._begin(own, positions, best_round)
+        self._begin(own, positions)
         graphs, items = self._graphs(ratings, shared[ITEMS], None)
         held_out = ratings.roles != TRAIN
         predicted = self.model.predict(
@@ -226,37 +244,30 @@ class RecommenderClient(CohortClient):
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """What is personal of each user as it was at the best round, by client id."""
         state = self._state()
-        names = tuple(self.model.personal_shapes)
         own = {name: state[name].clone() for name in self._worked_on}
-        self._begin(own, range(len(self.cohort.client_ids)), self._best_round)
+        self._begin(own, range(len(self.cohort.client_ids)))
+        best = {name: own[f"best.{name}"].cpu().numpy() for name in self._kept}
         return {
-            client_id: {
-                **{name: own[f"best.{name}"][position].cpu().numpy() for name in names},
-                **self.personal_extras(own, position),
-            }
+            client_id: {name: values[position] for name, values in best.items()}
             for position, client_id in enumerate(self.cohort.client_ids)
         }
-
-    def personal_extras(self, own: Mapping[str, Tensor], position: int) -> dict[str, np.ndarray]:
-        """What else of a user its model needs: nothing."""
-        return {}
 
     def _state(self) -> CohortState:
         return self.store.open(self.cohort.client_ids, self._worked_on)
 
-    def _begin(self, own: Mapping[str, Tensor], positions: Sequence[int], best_round: int) -> None:
+    def _begin(self, own: Mapping[str, Tensor], positions: Sequence[int]) -> None:
         """Give new users their first embeddings, and keep everyone's as it was at the best round so far.
 
-        The server says with each message which round that was. A user who has not trained since is still as she was.
+        The server announces with each message which round that was. Who has not trained since is still as it was then.
         """
-        self._best_round = best_round
         for row in torch.nonzero(own["started"] == 0)[:, 0].tolist():
             client_id = self.cohort.client_ids[positions[row]]
             for name, value in self.model.initial_user(self.seed, client_id).items():
                 own[name][row] = torch.from_numpy(np.asarray(value)).to(own[name])
         own["started"].fill_(1)
+        best_round = float(self.announced.get("best_round", 0))
         outdated = (own["best_round"] != best_round) | (own["best_round"] == 0)
-        for name in self.model.personal_shapes:
+        for name in self._kept:
             own[f"best.{name}"][outdated] = own[name][outdated]
         own["best_round"].fill_(best_round)
 

@@ -77,8 +77,6 @@ class SubgraphClient(CohortClient):
             **adam_state_shapes(trainable),
             **{f"personal.{name}": shape for name, shape in self.personal_shapes().items()},
         }
-        self.announced: Mapping[str, Any] = {}
-        """What came with the last message beside parameters."""
         self._worked_on = tuple(worked_on)
         self._best_shapes: Shapes = {
             **{f"best.{name}": shape for name, shape in self.model.shapes.items()},

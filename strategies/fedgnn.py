@@ -75,7 +75,9 @@ class FedGNN(GradientAveraging):
         """Whether users are sent the rows that they asked for, instead of the table."""
         settings = self.settings
         if settings.download == "rows" and settings.pseudo_refresh:
-            raise RunFailure("method.download=rows: with method.pseudo_refresh the server cannot know which rows; use table")
+            raise RunFailure(
+                "method.download=rows: with method.pseudo_refresh the server cannot know which rows; use table"
+            )
         if settings.download != "auto":
             return settings.download == "rows"
         if settings.pseudo_items == "all" or settings.pseudo_refresh:
@@ -99,12 +101,14 @@ class FedGNN(GradientAveraging):
     def before_round(self, server_round: int, exchange: Exchange) -> None:
         """Have graphs expanded where it is time, and ask this round's users which rows they need if that is new."""
         settings = self.settings
-        if settings.max_neighbours and server_round >= settings.expansion_start:
-            if (server_round - settings.expansion_start) % settings.expansion_every == 0:
-                self._expand(server_round, exchange)
+        since_start = server_round - settings.expansion_start
+        if settings.max_neighbours and since_start >= 0 and since_start % settings.expansion_every == 0:
+            self._expand(server_round, exchange)
         if self.sends_rows:
             unknown = [p for p in self.participants(server_round) if p not in self._rows_of]
-            answers = exchange.ask("rows", self._decode_rows, sent={position: {} for position in unknown}) if unknown else []
+            answers = (
+                exchange.ask("rows", self._decode_rows, sent={position: {} for position in unknown}) if unknown else []
+            )
             self._rows_of.update((p, ids) for p, ids in enumerate(answers) if ids is not None)
 
     def _decode_rows(self, answer: Stack) -> np.ndarray:

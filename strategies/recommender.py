@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,10 +35,13 @@ class GradientAveraging(CohortStrategy):
             users_per_round: users that are drawn for a round; null: as many as federation.fraction says.
             server_optimizer: what steps the averaged gradient.
             server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
+            network_lr: learning rate of the graph network's weights and of the global bias, to which every upload speaks;
+                null: `server_lr`.
+            network_weight_decay: weight decay of the graph network's weights, inside the gradient.
             row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
                 row, or by the number of all `participants` of the round.
-            iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what is
-                evaluated and kept; 0: the parameters themselves.
+            iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what
+                is evaluated and kept; 0: the parameters themselves.
             evaluate_every: rounds between two evaluations of all users; the last round is always evaluated.
         """
 
@@ -46,6 +49,8 @@ class GradientAveraging(CohortStrategy):
         server_optimizer: Literal["adam", "sgd"] = "adam"
         server_lr: float = Field(default=0.01, gt=0)
         server_lr_final: float = Field(default=1.0, gt=0, le=1)
+        network_lr: float | None = Field(default=None, gt=0)
+        network_weight_decay: float = Field(default=0.0, ge=0)
         row_average: Literal["uploads", "participants"] = "uploads"
         iterate_average: float = Field(default=0.0, ge=0, lt=1)
         evaluate_every: int = Field(default=10, ge=1)
@@ -58,7 +63,13 @@ class GradientAveraging(CohortStrategy):
         for value in self.parameters.values():
             value.grad = torch.zeros_like(value)
         kind = torch.optim.SGD if self.settings.server_optimizer == "sgd" else torch.optim.Adam
-        self._optimizer = kind(list(self.parameters.values()), lr=self.settings.server_lr)
+        network_lr = self.settings.network_lr or self.settings.server_lr
+        groups: list[dict[str, Any]] = [
+            {"params": [value], "weight_decay": self.settings.network_weight_decay if name.startswith("gnn.") else 0.0}
+            for name, value in self.parameters.items()
+        ]
+        self._optimizer = kind(groups, lr=self.settings.server_lr)
+        self._rates = [self.settings.server_lr if name == ITEMS else network_lr for name in self.parameters]
         self._average = {name: value.clone() for name, value in self.parameters.items()}
         self._best = {name: value.clone() for name, value in self.parameters.items()}
         self._best_round, self._best_error = 0, math.inf
@@ -131,8 +142,8 @@ class GradientAveraging(CohortStrategy):
         for name, value in self.parameters.items():
             assert value.grad is not None
             value.grad.copy_(gradients[name])
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.server_lr * self._share_of_rate()
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self._share_of_rate()
         self._optimizer.step()
         self._steps += 1
         past = self.settings.iterate_average
@@ -210,6 +221,4 @@ def drawn(seed: int, server_round: int, num_clients: int, count: int) -> Sequenc
 
 
 def _for_all(parameters: Mapping[str, Tensor], positions: Sequence[int]) -> Stack:
-    return {
-        name: np.broadcast_to(value.numpy(), (len(positions), *value.shape)) for name, value in parameters.items()
-    }
+    return {name: np.broadcast_to(value.numpy(), (len(positions), *value.shape)) for name, value in parameters.items()}

@@ -20,7 +20,7 @@ from subfl_flower.runtime.node import Node
 from subfl_flower.runtime.open_nodes import open_clients, open_node
 from subfl_flower.runtime.ragged import Ragged, pack_ragged, unpack_ragged
 from subfl_flower.runtime.roster import ROSTER
-from subfl_flower.runtime.strategy import ANNOUNCED, METRICS, OUTCOME, RUN
+from subfl_flower.runtime.strategy import METRICS, OUTCOME, RUN
 
 app = ClientApp()
 
@@ -58,7 +58,7 @@ def _work(kind: str, message: Message, context: Context) -> Message:
         "round": run["round"],
         "local_epochs": node.config.federation.local_epochs,
         "rows": rows,
-        **{key.removeprefix(ANNOUNCED): value for key, value in run.items() if key.startswith(ANNOUNCED)},
+        **client.announced,
     }
     parameters = [received[name] for name in client.parameter_names if name in received]
     arrays: list[np.ndarray] = []

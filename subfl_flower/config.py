@@ -215,7 +215,8 @@ def validate(composed: Mapping[str, Any]) -> Config:
     _require_one_kind(config, client)
     if config.privacy.mechanism != "none" and not client.protects_uploads:
         raise SubflError(
-            f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; only none is allowed"
+            f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
+            "only none is allowed"
         )
     known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
     for key in config.method.knobs:

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import RecommenderSettings
 
 CONF = Path(__file__).parents[1] / "conf"
+RATINGS = ("ml100k", "ml1m", "ml10m", "douban", "flixster", "yahoo_music", "synthetic_ratings")
 CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
-NEEDED = {"dataset/custom": ["dataset.path=graph.pt"], "partition/given": ["partition.file=parts.npz"]}
+NEEDED = {
+    "dataset/custom": ["dataset.path=graph.pt"],
+    "dataset/custom_ratings": ["dataset.path=ratings.csv", "method=fedgnn"],
+    "partition/given": ["partition.file=parts.npz"],
+    "partition/users": ["method=fedgnn"],
+    "task/rating_prediction": ["method=fedgnn"],
+    "model/recommender": ["method=fedgnn"],
+    "model/factorisation": ["method=fcf"],
+    **{f"dataset/{name}": ["method=fedgnn"] for name in RATINGS},
+}
 
 
 def test_the_folder_is_the_one_beside_the_package() -> None:
@@ -20,18 +32,59 @@ def test_the_folder_is_the_one_beside_the_package() -> None:
 def test_every_file_composes_and_is_valid(choice: str) -> None:
     group, name = choice.split("/")
     overrides = [f"+{choice.replace('/', '=')}" if group == "experiment" else f"{group}={name}"]
-    config, _ = composed_config([*overrides, *NEEDED.get(choice, [])])
-    if group != "experiment":
+    needed = ["method=fedgnn"] if group == "privacy" else NEEDED.get(choice, [])
+    config, _ = composed_config([*needed, *overrides])
+    if group == "privacy":
+        assert config.privacy.mechanism == name
+    elif choice == "model/factorisation":
+        assert isinstance(config.model, RecommenderSettings) and config.model.gnn == "none"
+    elif group != "experiment":
         assert getattr(config, group).name == name
 
 
 def test_every_group_of_the_interface_is_there() -> None:
     assert {choice.split("/")[0] for choice in CHOICES} >= {
-        *("method", "dataset", "partition", "model", "optimizer", "task", "runtime", "logger")
+        *("method", "dataset", "partition", "model", "optimizer", "task", "runtime", "logger", "privacy")
     }
 
 
-@pytest.mark.parametrize("method", [choice.split("/")[1] for choice in CHOICES if choice.startswith("method/")])
+def method_names(kind: str) -> list[str]:
+    """Methods whose default data set is of a kind."""
+    names = [choice.split("/")[1] for choice in CHOICES if choice.startswith("method/")]
+    return [name for name in names if composed_config([f"method={name}"])[0].dataset.kind == kind]
+
+
+def test_a_method_for_ratings_chooses_ratings_and_their_partition_task_and_model() -> None:
+    assert {"fedgnn", "fcf", "fedmf", "central_gnn", "central_mf", "bias_row"} <= set(method_names("ratings"))
+    for overrides, dataset in (([], "synthetic_ratings"), (["dataset=ml100k"], "ml100k")):
+        config, _ = composed_config(["method=fedgnn", *overrides])
+        chosen = (config.dataset.name, config.partition.name, config.task.name, config.model.name)
+        assert chosen == (dataset, "users", "rating_prediction", "recommender")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["dataset=ml100k"], "dataset=ml100k holds ratings of users, and method=fedpub is for a graph"),
+        (
+            ["method=fedgnn", "dataset=digits"],
+            "dataset=digits holds a graph, and method=fedgnn is for ratings of users",
+        ),
+        (["method=fedgnn", "partition=metis"], "holds ratings of users, and partition=metis is for a graph"),
+        (["method=fedgnn", "task=node_classification"], "and task=node_classification is for a graph"),
+        (
+            ["method=fedgnn", "model=gcn"],
+            "holds ratings of users, and model=gcn is for a graph",
+        ),
+        (["privacy=laplace_linf"], "privacy.mechanism: clients of method=fedpub do not protect what they upload"),
+    ],
+)
+def test_what_does_not_go_together_is_said(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(SubflError, match=re.escape(sentence)):
+        composed_config(overrides)
+
+
+@pytest.mark.parametrize("method", method_names("graph"))
 @pytest.mark.parametrize("partition", ["metis", "overlapping"])
 @pytest.mark.parametrize("runtime", ["inline", "ray"])
 def test_methods_partitions_and_runtimes_combine(method: str, partition: str, runtime: str) -> None:
@@ -72,7 +125,7 @@ def test_composing_does_not_depend_on_the_working_directory(tmp_path: Path, monk
     [
         (
             "method=fedpubb",
-            "method=fedpubb: there is no such choice; available: fedavg, fedper, fedprox, fedpub, ",
+            "method=fedpubb: there is no such choice; available: bias_row, central_gnn, central_mf, fcf, fedavg, ",
         ),
         ("dataset=corra", "dataset=corra: there is no such choice; available: "),
         ("partition.clientz=3", "partition.clientz: there is no such setting"),
@@ -101,7 +154,7 @@ def test_choices_are_listed_and_nothing_else() -> None:
     with pytest.raises(SubflError) as error:
         composed_config(["partition=metiss"])
     listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
-    names = "dirichlet, given, imbalanced, louvain, metis, overlap_rate, overlapping, random, whole"
+    names = "dirichlet, given, imbalanced, louvain, metis, overlap_rate, overlapping, random, users, whole"
     assert listed == names.split(", ")
 
 

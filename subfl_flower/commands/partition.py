@@ -151,7 +151,9 @@ def _print_result(out: Path, names: Sequence[str], config: Config) -> None:
         table.add_row(*("..." for _ in rows[0]))
     Console().print(table)
     clients = f"{len(names)} clients" if len(names) > 1 else names[0]
-    print(f"{clients} of {config.dataset.name} in {out.absolute()}: give each machine the folder of its own client alone")
+    print(
+        f"{clients} of {config.dataset.name} in {out.absolute()}: give each machine the folder of its own client alone"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,8 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="subfl partition",
         usage="subfl partition [KEY=VALUE ...] out=DIR [key=FILE] [client=ID]",
         description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
-        "it is),\ngraph.safetensors or ratings.safetensors (what the client holds, and nothing of other clients') and clients.key (a "
-        "secret that\nall clients share and the server must not have). Give each client's machine its own folder.",
+        "it is),\ngraph.safetensors or ratings.safetensors (what the client holds, and nothing of other clients') and "
+        "clients.key\n(a secret that all clients share and the server must not have). Give each client's machine its own folder.",
         epilog="""\
 out=DIR      where the folders go; they appear all together or not at all
 key=FILE     32 random bytes to use as clients.key (head -c 32 /dev/urandom > FILE); by default a new key is made

@@ -161,6 +161,16 @@ class SealedFolder(Generic[SomeDescription]):
 Folder = TypeVar("Folder", bound=SealedFolder[Any])
 
 
+def held_in(path: Path) -> str:
+    """The kind of client whose folder this is, by `client.json`: ``graph`` where it does not say."""
+    try:
+        content = pydantic_core.from_json((path / DESCRIPTION).read_bytes())
+    except (OSError, ValueError):
+        return "graph"  # opening it as such says what is wrong
+    held = content.get("kind", "graph") if isinstance(content, dict) else "graph"
+    return held if isinstance(held, str) else "graph"
+
+
 def open_folders(kind: type[Folder], paths: Sequence[Path]) -> list[Folder]:
     """The folders of clients that one node hosts, by ascending client id.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
 from subfl_flower.deploy.connections import connect, require_connection
+from subfl_flower.deploy.files import make_folder
 from subfl_flower.deploy.keys import make_key
 from subfl_flower.deploy.processes import Credentials, shell_line, start, superlink_command, supernode_command
 from subfl_flower.deploy.registration import register
@@ -58,6 +59,14 @@ def _key(arguments: argparse.Namespace) -> int:
     return _OK
 
 
+def _matcher_key(arguments: argparse.Namespace) -> int:
+    from subfl_flower.runtime.matcher_node import FolderMemory
+
+    make_folder(arguments.state)
+    print(FolderMemory(arguments.state, "").key().public.hex())
+    return _OK
+
+
 def _connect(arguments: argparse.Namespace) -> int:
     path = connect(arguments.name, arguments.address, arguments.root_certificates)
     print(f"{path}: the connection {arguments.name} leads to {arguments.address}")
@@ -79,7 +88,10 @@ def _supernode(arguments: argparse.Namespace) -> int:
     if (arguments.root_certificates is None) != (arguments.key is None):
         raise SubflError("--root-certificates and --key belong together: give both, or --insecure and neither")
     credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
-    command = supernode_command(arguments.superlink, credentials, arguments.client, arguments.state, arguments.port)
+    clients = arguments.client or []
+    command = supernode_command(
+        arguments.superlink, credentials, clients, arguments.state, arguments.port, arguments.matcher_key
+    )
     return _start(command, arguments.print)
 
 
@@ -145,11 +157,18 @@ def _superlink_options(parser: argparse.ArgumentParser) -> None:
     _add_print(parser)
 
 
+def _matcher_key_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the matcher's folder; made if absent")
+
+
 def _supernode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="address of the SuperLink")
     _add_trust(parser)
     parser.add_argument("--key", type=Path, metavar="FILE", help="the node's private key")
-    parser.add_argument("--client", type=Path, action="append", required=True, metavar="DIR", help="a client; repeat")
+    hosted = parser.add_mutually_exclusive_group(required=True)
+    hosted.add_argument("--client", type=Path, action="append", metavar="DIR", help="a client; repeat")
+    hosted.add_argument("--matcher", action="store_true", help="host no client: be the matcher of a graph expansion")
+    parser.add_argument("--matcher-key", metavar="HEX", help="the only matcher that the clients seal to")
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
     _add_print(parser)
@@ -202,6 +221,7 @@ def _number(text: str, smallest: int, largest: int | None = None) -> int:
 _SUBCOMMANDS = {
     "certificates": ("Make or renew the SuperLink's certificate.", _certificates_options, _certificates),
     "key": ("Make a SuperNode's key pair.", _key_options, _key),
+    "matcher-key": ("Print a matcher's public key, which its users seal to.", _matcher_key_options, _matcher_key),
     "connect": ("Write a connection into Flower's configuration.", _connect_options, _connect),
     "register": ("Have the SuperLink admit SuperNodes.", _register_options, _register),
     "superlink": ("Start the SuperLink in the foreground.", _superlink_options, _superlink),

@@ -1,6 +1,7 @@
 """Flower's long-running processes of a federation: their command lines, checked before they start."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from subfl_flower.launch.flower import (
     scripts_folder,
 )
 from subfl_flower.launch.superlink import free_port
+from subfl_flower.runtime.roster import MATCHER
 
 _LOCAL = "127.0.0.1"
 _NOT_IN_A_PATH = frozenset(',"\\')
@@ -77,15 +79,22 @@ class Credentials:
 
 
 def supernode_command(
-    superlink: str, credentials: Credentials | None, clients: Sequence[Path], state: Path | None, port: int
+    superlink: str,
+    credentials: Credentials | None,
+    clients: Sequence[Path],
+    state: Path | None,
+    port: int,
+    matcher_key: str | None = None,
 ) -> list[str]:
-    """The command line of a SuperNode that hosts the clients in the given folders.
+    """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
     Args:
         superlink: HOST:PORT of the SuperLink.
         credentials: `None` means neither TLS nor authentication, which is allowed on loopback addresses only.
-        clients: the clients' folders; each is opened and checked.
-        state: folder for what stays on the node between messages, where it is not to be beside the data.
+        clients: the clients' folders; each is opened and checked. None makes the node the matcher of a graph expansion.
+        state: folder for what stays on the node between messages, where it is not to be beside the data; the matcher
+            needs one.
+        matcher_key: the only public key that the clients seal to, 64 hexadecimal digits; None: what the server says.
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
 
     Raises:
@@ -101,7 +110,7 @@ def supernode_command(
         check_private_key(credentials.key)
         command += ["--root-certificates", str(credentials.root_certificates.resolve())]
         command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
-    command += ["--node-config", node_config(clients, state)]
+    command += ["--node-config", node_config(clients, state, matcher_key)]
     _check_clients(clients)
     _check_state(clients, state)
     if port:
@@ -109,19 +118,33 @@ def supernode_command(
     return [*command, "--host", _LOCAL, "--port", str(port or free_port())]
 
 
-def node_config(clients: Sequence[Path], state: Path | None) -> str:
+def node_config(clients: Sequence[Path], state: Path | None, matcher_key: str | None = None) -> str:
     """What a SuperNode tells its ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
+
+    Without clients it is `role="matcher"`.
 
     Flower reads each value as a TOML string between double quotes, and the app splits the clients' at commas.
 
     Raises:
-        SubflError: a path holds a double quote, a backslash, a comma or a control character, or is named twice.
+        SubflError: a path holds a double quote, a backslash, a comma or a control character, or is named twice; the
+            matcher has no state, or the key is none.
     """
+    if not clients and state is None:
+        raise SubflError("--matcher: it keeps its key in a folder; name one with --state DIR")
+    if matcher_key is not None and not re.fullmatch("[0-9a-f]{64}", matcher_key):
+        raise SubflError(
+            "--matcher-key: must be 64 hexadecimal digits, as subfl deploy matcher-key prints them "
+            f"(found {matcher_key!r})"
+        )
     folders = [_plain_path(client, "--client") for client in clients]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise SubflError(f"--client {twice[0]}: it is named twice; a client is hosted once")
-    config = f'client="{",".join(folders)}"'
-    return config if state is None else f'{config} state="{_plain_path(state, "--state")}"'
+    parts = [f'client="{",".join(folders)}"' if folders else f'role="{MATCHER}"']
+    if state is not None:
+        parts.append(f'state="{_plain_path(state, "--state")}"')
+    if matcher_key is not None:
+        parts.append(f'matcher-key="{matcher_key}"')
+    return " ".join(parts)
 
 
 def start(command: Sequence[str]) -> NoReturn:
@@ -148,11 +171,16 @@ def _plain_path(path: Path, option: str) -> str:
 
 
 def _check_clients(paths: Sequence[Path]) -> None:
-    """Opens the clients' folders, and reads their graphs, which compares the checksums, and their keys."""
-    from subfl_flower.data.client_folder import open_client_folders
+    """Opens the clients' folders, and reads what they hold, which compares the checksums, and their keys."""
+    from subfl_flower.data.sealed_folder import held_in
+    from subfl_flower.runtime.kinds import KINDS
 
-    for folder in open_client_folders([path.resolve() for path in paths]):
-        folder.graph()
+    if not paths:
+        return
+    resolved = [path.resolve() for path in paths]
+    kind = KINDS.get(held_in(resolved[0]), KINDS["graph"])
+    for folder in kind.open_folders(resolved):
+        kind.read_folder(folder)
         read_file(folder.key_path, "--client")
 
 

@@ -10,7 +10,7 @@ from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-8
 _MOST_SWEEPS = 1000
 
 

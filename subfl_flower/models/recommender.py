@@ -117,7 +117,7 @@ class StackedRecommender:
         return {name: self._initial(name, rng).astype(np.float32) for name in self.shapes}
 
     def _initial(self, name: str, rng: np.random.Generator) -> np.ndarray:
-        """Small embeddings and scores, no biases, gain and shrinkage e^0; a rating passes its item on nearly as it is."""
+        """Small embeddings and scores, no biases, gain and shrinkage e^0; a rating passes its item on almost as is."""
         shape = self.shapes[name]
         if name == "items":
             return np.pad(_DEVIATION * rng.standard_normal((shape[0], shape[1] - 1)), ((0, 0), (0, 1)))

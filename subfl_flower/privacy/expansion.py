@@ -242,6 +242,8 @@ class Matcher:
                 requests[position] = self._opened(box, context)
             except (SubflError, ValueError) as error:
                 refused[position] = str(error)
+        # Boxes come in an order that is drawn anew each time, and equals are told apart by their places.
+        requests = dict(sorted(requests.items(), key=lambda item: item[1].embedding.tolist()))
         answers: list[bytes | None] = [None] * len(boxes)
         embeddings = np.stack([request.embedding for request in requests.values()]) if requests else np.zeros((0, 0))
         neighbours = match(list(requests.values()), self._max_neighbours)

@@ -65,8 +65,34 @@ def pseudo_gradients(real: np.ndarray, count: int, rng: np.random.Generator) -> 
     return drawn
 
 
+def with_norms_of(drawn: np.ndarray, real: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Rows scaled so that their Euclidean norms are distributed as those of the real rows are.
+
+    Real gradients have heavier tails than normal rows of the same covariance, whose norms would give them away; and a
+    real item whose gradient is small today has a small one tomorrow. So a pseudo item keeps its rank among the norms.
+
+    Args:
+        drawn: float32 `[count, width]`.
+        real: float32 `[n, width]`.
+        ranks: of each drawn row among the norms, from 0 to 1 `[count]`; the same every round.
+
+    Returns:
+        float32 `[count, width]`; as drawn where there is no real row.
+    """
+    if not len(real) or not len(drawn):
+        return drawn
+    norms = np.maximum(np.linalg.norm(drawn, axis=1), np.finfo(np.float32).tiny)
+    wanted = np.quantile(np.linalg.norm(real, axis=1), ranks)
+    scaled: np.ndarray = drawn * (wanted / norms).astype(np.float32)[:, None]
+    return scaled
+
+
 def stacked_pseudo_gradients(
-    real: np.ndarray, offsets: np.ndarray, counts: np.ndarray, rngs: Sequence[np.random.Generator]
+    real: np.ndarray,
+    offsets: np.ndarray,
+    counts: np.ndarray,
+    rngs: Sequence[np.random.Generator],
+    ranks: np.ndarray | None = None,
 ) -> np.ndarray:
     """The pseudo gradients of U users, each as by `pseudo_gradients` with its own generator: the same in any grouping.
 
@@ -75,6 +101,8 @@ def stacked_pseudo_gradients(
         offsets: int64 `[U + 1]`; user u has the rows `offsets[u]` to `offsets[u + 1]`.
         counts: int64 `[U]`, how many rows to draw for each.
         rngs: one a user.
+        ranks: of all rows among the norms of their user's real ones (`with_norms_of`), `[sum of counts]`; None: leave
+            norms as they are drawn.
 
     Returns:
         float32 `[sum of counts, width]`, one user's after the other's.
@@ -83,5 +111,7 @@ def stacked_pseudo_gradients(
     drawn = np.empty((int(counts.sum()), real.shape[1]), dtype=np.float32)
     for user, rng in enumerate(rngs):
         own = real[offsets[user] : offsets[user + 1]]
-        drawn[ends[user] - counts[user] : ends[user]] = pseudo_gradients(own, int(counts[user]), rng)
+        place = slice(ends[user] - counts[user], ends[user])
+        rows = pseudo_gradients(own, int(counts[user]), rng)
+        drawn[place] = rows if ranks is None else with_norms_of(rows, own, ranks[place])
     return drawn

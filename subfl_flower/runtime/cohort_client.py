@@ -96,6 +96,8 @@ class CohortClient(NumPyClient, ABC):
         self.optimizer = optimizer
         self.seed = seed
         self.store = store
+        self.announced: Mapping[str, Any] = {}
+        """What came with the message that is being handled beside arrays."""
         self.privacy = LdpSettings()
         """What is done to an upload before it leaves a client."""
 
@@ -133,7 +135,7 @@ class CohortClient(NumPyClient, ABC):
 
     @property
     def ragged_uploads(self) -> tuple[str, ...]:
-        """Names of what `fit` returns in rows of each client's own number, last: for each the rows, then lengths [A]."""
+        """Names of what `fit` returns last, in rows of each client's own number: for each rows, then lengths [A]."""
         return ()
 
     def evaluate(self, parameters: list[np.ndarray], config: Mapping[str, Any]) -> tuple[float, int, dict[str, Any]]:
@@ -167,7 +169,9 @@ class CohortClient(NumPyClient, ABC):
             try:
                 found[client_id] = self.answer(question.action, client_id)
             except Exception as error:
-                failures[client_id] = str(error) if isinstance(error, SubflError) else f"{type(error).__name__}: {error}"
+                failures[client_id] = (
+                    str(error) if isinstance(error, SubflError) else f"{type(error).__name__}: {error}"
+                )
         return found, failures
 
     @abstractmethod
@@ -222,7 +226,8 @@ def work_in_chunks(
 def merged_metrics(parts: Sequence[Worked], failures: Mapping[int, str], client_ids: Sequence[int]) -> dict[str, Any]:
     """The metrics of a reply: lists over the clients that succeeded, their ids, and the other ids' reasons as JSON."""
     merged: dict[str, Any] = {
-        name: np.concatenate([part.metrics[name] for part in parts]).tolist() for name in (parts[0].metrics if parts else ())
+        name: np.concatenate([part.metrics[name] for part in parts]).tolist()
+        for name in (parts[0].metrics if parts else ())
     }
     merged["clients"] = [client_ids[position] for part in parts for position in part.positions]
     merged["failures"] = json.dumps(failures)

@@ -28,6 +28,18 @@ T = TypeVar("T")
 
 RUN = "run"
 
+ANNOUNCED = "announced."
+
+
+def announced(numbers: Mapping[str, float]) -> dict[str, float]:
+    """What a method announces, as entries of the record that describes the run."""
+    return {f"{ANNOUNCED}{name}": value for name, value in numbers.items()}
+
+
+def announced_in(run: ConfigRecord) -> dict[str, Any]:
+    """What `announced` made entries of."""
+    return {key.removeprefix(ANNOUNCED): value for key, value in run.items() if key.startswith(ANNOUNCED)}
+
 
 class Exchange:
     """Asks all clients of a roster.
@@ -147,7 +159,9 @@ class Exchange:
         if self.roster.matcher is None:
             raise RunFailure("there is no matcher")
         content = RecordDict({RUN: ConfigRecord({**self._run, **self.about, **about, "clients": sorted(sent)})})
-        content[ARRAYS] = client_arrays(sent)
+        content[ARRAYS] = client_arrays(
+            dict(sorted(sent.items()))
+        )  # in the caller's order they would say whose they are
         message = Message(content, self.roster.matcher.node_id, f"query.{action}")
         replies = send_and_wait(self._grid, [message], self._timeout, self._interval)
         if not replies:

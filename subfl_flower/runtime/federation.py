@@ -23,7 +23,7 @@ from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
-from subfl_flower.runtime.exchange import Exchange
+from subfl_flower.runtime.exchange import Exchange, announced
 from subfl_flower.runtime.kinds import Prepared, kind_of
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
@@ -35,7 +35,7 @@ from subfl_flower.runtime.provenance import provenance
 from subfl_flower.runtime.roster import Roster, describe_error
 from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.strategy import ANNOUNCED, RUN, CohortStrategy, Updates
+from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
 
 
 def run_federation(
@@ -126,7 +126,12 @@ class _Run:
     """
 
     def __init__(
-        self, grid: Grid, config: Config, records: RunDirectory, checkpoint: Checkpoint | None, prepared: Prepared | None
+        self,
+        grid: Grid,
+        config: Config,
+        records: RunDirectory,
+        checkpoint: Checkpoint | None,
+        prepared: Prepared | None,
     ) -> None:
         self._prepared = prepared
         self._grid, self._config, self._records, self._checkpoint = grid, config, records, checkpoint
@@ -197,7 +202,7 @@ class _Run:
             keep = due or (bool(every) and some_may_lack)
             about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
             self._exchange.roster = strategy.roster
-            self._exchange.about = about
+            self._exchange.about = {**about, **announced(strategy.announcements)}
             strategy.before_round(server_round, self._exchange)
             updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
             updates, seconds = self._evaluate(strategy, server_round, ConfigRecord(about), updates, seconds)
@@ -237,7 +242,7 @@ class _Run:
         updates: Updates,
         seconds: Mapping[str, float],
     ) -> tuple[Updates, dict[str, float]]:
-        """The round with the figures of all clients after it, where the method asks for them in a phase of their own."""
+        """The round with the figures of all clients after it, where the method asks for them by themselves."""
         start = time.perf_counter()
         messages = list(strategy.configure_evaluate(server_round, ArrayRecord(), about, self._grid))
         if not messages:
@@ -282,8 +287,9 @@ class _Run:
         """Have every node write its clients' best models."""
         assert self._roster is not None
         assert self._strategy is not None
-        announced = {f"{ANNOUNCED}{name}": value for name, value in self._strategy.announcements.items()}
-        about = ConfigRecord({**self._record, **announced, "round": len(self.finished) + 1})
+        about = ConfigRecord(
+            {**self._record, **announced(self._strategy.announcements), "round": len(self.finished) + 1}
+        )
         nodes = sorted({node for node in self._roster.node_ids if node is not None})
         model = {name: values[None] for name, values in self._strategy.model().items()}
         messages = []
@@ -316,9 +322,7 @@ class _Run:
         return found
 
 
-def _where_time_went(
-    updates: Updates, start: float, sent: float, received: float, end: float
-) -> dict[str, float]:
+def _where_time_went(updates: Updates, start: float, sent: float, received: float, end: float) -> dict[str, float]:
     at_work = updates.client_seconds + updates.startup_seconds
     return {
         "round": end - start,

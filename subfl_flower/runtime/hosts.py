@@ -14,7 +14,7 @@ from subfl_flower.config import Config, Inline, Ray
 from subfl_flower.models.exported import CARD, TENSORS, ModelCard, write_model
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.runtime.cohort_client import Hosted
-from subfl_flower.runtime.kinds import kind_of
+from subfl_flower.runtime.kinds import Trusted, kind_of
 from subfl_flower.runtime.node import Node, compute_device
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.shared_key import SharedKey
@@ -87,10 +87,19 @@ class DeployedNode(Node):
         run_id: of the run.
         folders: of the clients.
         state: where a folder ``client-<id>/runs`` is made for each; None for in the clients' own folders.
+        matcher_key: the only public key that clients seal to; None: what the server says is the matcher's.
     """
 
-    def __init__(self, config: Config, run_id: str, folders: Sequence[Path], state: Path | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run_id: str,
+        folders: Sequence[Path],
+        state: Path | None,
+        matcher_key: bytes | None = None,
+    ) -> None:
         super().__init__(config, run_id)
+        self._trusted = Trusted(run_id, matcher_key)
         kind = kind_of(config)
         opened = kind.open_folders(folders)
         ids = [folder.description.client_id for folder in opened]
@@ -106,7 +115,7 @@ class DeployedNode(Node):
     def cohort(self) -> Hosted:
         """This node's clients, with their data read from their folders."""
         device = compute_device(self.config.runtime.device)
-        return kind_of(self.config).cohort_of_folders(self.config, list(self._folders.values()), device, self.run_id)
+        return kind_of(self.config).cohort_of_folders(self.config, list(self._folders.values()), device, self._trusted)
 
     def store(self, run: ConfigRecord, context: Context) -> StateStore:
         """States are read from their files for every message: this process may be the first of many, or resumed."""

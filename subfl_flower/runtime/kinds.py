@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +21,8 @@ from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
-from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders, write_user_folder
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.gcn import StackedGCN
@@ -49,6 +49,19 @@ class Prepared(Protocol):
     @property
     def num_clients(self) -> int:
         """How many clients it is for."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What a machine of its own knows beside its clients' folders.
+
+    Attributes:
+        run_id: of the run.
+        matcher_key: the matcher's public key; None: what the server says.
+    """
+
+    run_id: str
+    matcher_key: bytes | None = None
 
 
 class ModelWriter(Protocol):
@@ -86,11 +99,17 @@ class Kind(ABC):
         """The folders of clients that one node hosts, by ascending client id."""
 
     @abstractmethod
+    def read_folder(self, folder: Any) -> None:
+        """Read what a folder holds; SubflError where it is damaged."""
+
+    @abstractmethod
     def about_folders(self, folders: Sequence[Any]) -> dict[str, Any]:
         """What the roster says of the data in folders, but for the data set's name."""
 
     @abstractmethod
-    def cohort_of_folders(self, config: Config, folders: Sequence[Any], device: torch.device, run_id: str) -> Hosted:
+    def cohort_of_folders(
+        self, config: Config, folders: Sequence[Any], device: torch.device, trusted: Trusted
+    ) -> Hosted:
         """The clients whose folders these are, with their data read."""
 
     @abstractmethod
@@ -148,7 +167,12 @@ class Graphs(Kind):
         }
 
     def cohort(
-        self, config: Config, prepared: PreparedPartition, client_ids: Sequence[int], device: torch.device, key: SharedKey
+        self,
+        config: Config,
+        prepared: PreparedPartition,
+        client_ids: Sequence[int],
+        device: torch.device,
+        key: SharedKey,
     ) -> Cohort:
         """Their subgraphs."""
         return Cohort.load(prepared, client_ids, device, config.runtime.chunk, _graph_task(config), key)
@@ -156,6 +180,10 @@ class Graphs(Kind):
     def open_folders(self, paths: Sequence[Path]) -> Sequence[ClientFolder]:
         """Folders with a graph."""
         return open_client_folders(paths)
+
+    def read_folder(self, folder: ClientFolder) -> None:
+        """Its graph."""
+        folder.graph()
 
     def about_folders(self, folders: Sequence[ClientFolder]) -> dict[str, Any]:
         """Width, classes, and whether subgraphs may share nodes."""
@@ -169,7 +197,7 @@ class Graphs(Kind):
         }
 
     def cohort_of_folders(
-        self, config: Config, folders: Sequence[ClientFolder], device: torch.device, run_id: str
+        self, config: Config, folders: Sequence[ClientFolder], device: torch.device, trusted: Trusted
     ) -> Cohort:
         """Their subgraphs."""
         return Cohort(
@@ -206,7 +234,9 @@ class Graphs(Kind):
     def initial_parameters(self, config: Config, num_features: int, num_classes: int) -> Mapping[str, np.ndarray]:
         """A GCN's."""
         assert isinstance(config.model, ModelSettings)
-        return StackedGCN(config.model, num_features, _graph_task(config).num_outputs(num_classes)).initial_of(config.seed)
+        return StackedGCN(config.model, num_features, _graph_task(config).num_outputs(num_classes)).initial_of(
+            config.seed
+        )
 
     def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
         """A file a client: its GCN and a card."""
@@ -267,6 +297,10 @@ class RatingsOfUsers(Kind):
         """Folders with a user's ratings."""
         return open_user_folders(paths)
 
+    def read_folder(self, folder: UserFolder) -> None:
+        """Its ratings."""
+        folder.ratings()
+
     def about_folders(self, folders: Sequence[UserFolder]) -> dict[str, Any]:
         """How many items there are."""
         first = folders[0].description
@@ -279,7 +313,7 @@ class RatingsOfUsers(Kind):
         }
 
     def cohort_of_folders(
-        self, config: Config, folders: Sequence[UserFolder], device: torch.device, run_id: str
+        self, config: Config, folders: Sequence[UserFolder], device: torch.device, trusted: Trusted
     ) -> UserCohort:
         """Their ratings; what a user draws to hide them comes from a secret of the machine's own."""
         first = folders[0]
@@ -291,7 +325,8 @@ class RatingsOfUsers(Kind):
             chunk=config.runtime.chunk,
             shared_key=SharedKey(first.key_path),
             secret=SharedKey(first.path / "own.key", create=True),
-            run=run_id,
+            run=trusted.run_id,
+            trusted_matcher=trusted.matcher_key,
         )
 
     def write_folder(

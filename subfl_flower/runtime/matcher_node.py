@@ -1,8 +1,8 @@
 """The matcher's node: the third party of a graph expansion (FedGNN). It hosts no client.
 
-Its private key never leaves it, and it remembers which boxes it has opened, so that none is opened twice. In a simulation
-both are in the node's Flower context; a machine of its own keeps them in files, because it starts a new process for
-every message.
+Its private key never leaves it, and it remembers which boxes it has opened, so that none is opened twice. In a
+simulation both are in the node's Flower context; a machine of its own keeps them in files, because it starts a new
+process for every message.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
+from subfl_flower.runtime.exchange import announced_in
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.messages import Stack
@@ -76,6 +77,7 @@ class Node(ABC):
             )
             self._client.privacy = config.privacy
         self._client.store = store
+        self._client.announced = announced_in(run)
         return self._client
 
     def export(self, run: ConfigRecord, context: Context, received: Stack) -> None:

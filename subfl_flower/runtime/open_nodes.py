@@ -74,14 +74,17 @@ def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
     role = str(here.get("role", "client"))
     if role == MATCHER:
         if state is None:
-            raise SubflError("the matcher keeps its key in a folder; start it with --node-config 'role=\"matcher\" state=\"FOLDER\"'")
+            raise SubflError(
+                'the matcher keeps its key in a folder; start it with --node-config \'role="matcher" state="FOLDER"\''
+            )
         return MatcherNode(config, run_id, FolderMemory(state, run_id))
     if role != "client":
         raise SubflError(f"this SuperNode's role is {role!r}; --node-config 'role' must be client or {MATCHER}")
     if "client" not in here:
         raise SubflError("this SuperNode names no client; start it with --node-config 'client=\"FOLDER\"'")
     folders = [Path(part) for part in str(here["client"]).split(",")]
-    node = DeployedNode(config, run_id, folders, state)
+    key = bytes.fromhex(str(here["matcher-key"])) if "matcher-key" in here else None
+    node = DeployedNode(config, run_id, folders, state, key)
     node.forget_finished_runs()
     return node
 

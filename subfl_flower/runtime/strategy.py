@@ -21,18 +21,16 @@ from flwr.supercore import log
 from pydantic import BaseModel, ConfigDict
 
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.exchange import RUN, Exchange
+from subfl_flower.runtime.exchange import RUN, Exchange, announced
 from subfl_flower.runtime.messages import ArraySpec, Stack, pack
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.ragged import Ragged, RaggedSpec, pack_ragged
 from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
 from subfl_flower.runtime.roster import Roster, describe_error
 
-ANNOUNCED = "announced."
-
 _SLACK = 1 << 20
 
-__all__ = ["ANNOUNCED", "METRICS", "OUTCOME", "RUN", "CohortStrategy", "Updates"]
+__all__ = ["METRICS", "OUTCOME", "RUN", "CohortStrategy", "Updates"]
 
 
 @dataclass(frozen=True)
@@ -213,9 +211,7 @@ class CohortStrategy(Strategy):
         """One message a node, with what its clients are sent. `arrays` is not used: every client has its own."""
         return self._messages("train", server_round, self.participants(server_round), config)
 
-    def _messages(
-        self, kind: str, server_round: int, chosen: Sequence[int], config: ConfigRecord
-    ) -> Iterable[Message]:
+    def _messages(self, kind: str, server_round: int, chosen: Sequence[int], config: ConfigRecord) -> Iterable[Message]:
         """One message a node for the clients at the chosen positions."""
         self._bytes_down[:] = 0
         self._asked = self.roster.by_node(chosen)
@@ -228,11 +224,13 @@ class CohortStrategy(Strategy):
             else:
                 sent, rows = self.evaluation_instructions(positions), {}
             packed = pack(sent, len(positions))
-            self._bytes_down[positions] = sum((part.bytes_per_client for part in rows.values()), packed.bytes_per_client)
+            self._bytes_down[positions] = sum(
+                (part.bytes_per_client for part in rows.values()), packed.bytes_per_client
+            )
             run = ConfigRecord(
                 {
                     **config,
-                    **{f"{ANNOUNCED}{name}": value for name, value in self.announcements.items()},
+                    **announced(self.announcements),
                     "round": server_round,
                     "clients": [self.roster.client_ids[position] for position in positions],
                 }

@@ -147,7 +147,10 @@ def test_a_client_that_is_not_whole_is_refused(client: Callable[..., Path], depl
             "--root-certificates and --key belong together",
         ),
         (["supernode", "--superlink", "localhost", "--insecure", "--client", "c"], "localhost: it must be HOST:PORT"),
-        (["supernode", "--superlink", "localhost:1", "--insecure"], "required: --client"),
+        (
+            ["supernode", "--superlink", "localhost:1", "--insecure"],
+            "one of the arguments --client --matcher is required",
+        ),
         (["federate"], "invalid choice: 'federate'"),
         ([], "required: SUBCOMMAND"),
     ],
@@ -182,3 +185,30 @@ def test_programs_are_found_and_no_proxy_stands_between_processes(monkeypatch: p
     assert environment["NO_PROXY"] == "127.0.0.1,localhost,intranet"
     assert environment["no_proxy"] == "127.0.0.1,localhost"
     assert environment.items() >= SETTINGS.items()
+
+
+def test_a_matcher_hosts_no_client_and_keeps_its_key(tmp_path: Path, deploy: Callable[..., Answer]) -> None:
+    state = tmp_path / "matcher"
+    key = deploy("matcher-key", "--state", state).out[0]
+    assert len(bytes.fromhex(key)) == 32
+    assert deploy("matcher-key", "--state", state).out[0] == key != deploy("matcher-key", "--state", tmp_path).out[0]
+    common = ["supernode", "--insecure", "--superlink", "localhost:9", "--print"]
+    line = parsed(deploy(*common, "--matcher", "--state", state), "flower-supernode", _parse_args_run_supernode())
+    assert parse_config_args([line.node_config]) == {"role": "matcher", "state": str(state.resolve())}
+    for extra, complaint in (
+        (["--matcher"], "it keeps its key in a folder; name one with --state DIR"),
+        (["--matcher", "--client", state], "not allowed with argument"),
+    ):
+        answer = deploy(*common, *extra)
+        assert answer.code == 2 and complaint in answer.err[-1]
+
+
+def test_clients_may_be_told_the_only_matcher_that_they_seal_to(
+    client: Callable[..., Path], deploy: Callable[..., Answer]
+) -> None:
+    common = ["supernode", "--insecure", "--superlink", "localhost:9", "--print", "--client", client("one")]
+    key = "0f" * 32
+    line = parsed(deploy(*common, "--matcher-key", key), "flower-supernode", _parse_args_run_supernode())
+    assert parse_config_args([line.node_config])["matcher-key"] == key
+    answer = deploy(*common, "--matcher-key", key[:-1])
+    assert answer.code == 2 and "must be 64 hexadecimal digits" in answer.err[-1]

@@ -17,7 +17,7 @@ from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.tasks import LinkPrediction, NodeClassification, GraphTask
+from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
 
 CPU = torch.device("cpu")
 NODES = NodeClassification(name="node_classification")

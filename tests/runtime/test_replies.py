@@ -291,6 +291,16 @@ def test_every_kind_of_number_is_looked_at(dtype: str) -> None:
     assert found.clients == (ASKED if dtype == "bool" else [7, 5])
 
 
+def test_unsigned_integers_that_are_expected_are_no_magnitudes() -> None:
+    """Numbers under masks are uniform over all that 64 bits can hold."""
+    values = np.full((3, 2), 2**64 - 1, np.uint64)
+    found = read_reply(reply(stack={"masked": values}), ASKED, {"masked": ArraySpec((2,), "uint64")}, 4)
+    assert found.failures == {} and found.clients == ASKED
+    np.testing.assert_array_equal(found.stack["masked"], values, strict=True)
+    signed = reply(stack={"masked": np.full((3, 2), 2**62, np.int64)})
+    assert sorted(read_reply(signed, ASKED, {"masked": ArraySpec((2,), "int64")}, 4).failures) == sorted(ASKED)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
