@@ -99,10 +99,13 @@ class CentralRecommenderClient(CentralRatingsClient):
         Attributes:
             batch_users: users in a mini-batch.
             network_weight_decay: weight decay of the graph network's weights, inside the gradient of the mean loss.
+            iterate_average: weight of the past in an exponential average of the parameters over steps, which is what is
+                measured; 0: the parameters themselves.
         """
 
         batch_users: int = Field(default=128, ge=1)
         network_weight_decay: float = Field(default=0.0, ge=0)
+        iterate_average: float = Field(default=0.0, ge=0, lt=1)
 
     settings: Settings
 
@@ -112,7 +115,9 @@ class CentralRecommenderClient(CentralRatingsClient):
         everyone = self.whole.num_users
         personal = {name: (everyone, *shape) for name, shape in self.model.personal_shapes.items()}
         trained = {**self.model.shapes, **personal}
-        self._state_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
+        self._measured_as = {name: f"average.{name}" if self.settings.iterate_average else name for name in trained}
+        averages = {self._measured_as[name]: shape for name, shape in trained.items()}
+        self._state_shapes = {**trained, **averages, **adam_state_shapes(trained), "started": ()}
 
     def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`local_epochs` passes over all users; the loss of each in the last one, before its batch's step."""
@@ -153,6 +158,11 @@ class CentralRecommenderClient(CentralRatingsClient):
                 if name.startswith("gnn."):
                     gradients[name] += self.settings.network_weight_decay * rows[name]
             adam_step({name: rows[name] for name in gradients}, gradients, rows, self.optimizer)
+            if past := self.settings.iterate_average:
+                # Without the bias towards the first values that an average from the start would have.
+                weight = (1 - past) / (1 - past ** float(rows["steps"][0]))
+                for name in gradients:
+                    rows[self._measured_as[name]].lerp_(rows[name], weight)
         return found.loss.cpu().numpy()
 
     @torch.no_grad()
@@ -160,7 +170,7 @@ class CentralRecommenderClient(CentralRatingsClient):
         """The central model's predictions for users, from their training ratings."""
         cohort = self.cohort
         state = self.store.open((_CENTRAL,), self._state_shapes)
-        rows = {name: state[name].to(cohort.device) for name in (*self.model.shapes, *self.model.personal_shapes)}
+        rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
         shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
         predicted = self.model.predict(
             shared,

@@ -87,7 +87,7 @@ class RecommenderClient(CohortClient):
 
     @property
     def parameter_names(self) -> Sequence[str]:
-        """The shared parameters; the item table comes last, because it is missing where a user is sent its rows alone."""
+        """The shared parameters; the item table is last, because it is missing where a user is sent its rows alone."""
         return (*self._network_names, ITEMS)
 
     @property

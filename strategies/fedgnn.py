@@ -152,10 +152,19 @@ class FedGNN(GradientAveraging):
                 self._audit.add(self.roster.client_ids[position], ids.of(row), rows.of(row))
         super().aggregate(updates)
 
+    def state(self) -> Stack:
+        """And how large uploads were."""
+        return {**super().state(), "values_per_upload": np.array(self._values_per_upload)}
+
+    def load_state(self, state: Stack) -> None:
+        """What `state` gave."""
+        super().load_state(state)
+        self._values_per_upload = int(state["values_per_upload"])
+
     def report(self, prepared: Any | None) -> dict[str, Any]:
         """The guarantees of the uploads so far, and what was found out in spite of them."""
         uploads = int(self.uploads.max(initial=0))
-        found: dict[str, Any] = {"uploads_per_user": uploads}
+        found: dict[str, Any] = {**super().report(prepared), "uploads_per_user": uploads}
         if self.privacy.mechanism != "none" and uploads:
             found["privacy"] = {
                 **asdict(privacy_report(self.privacy, uploads, self._values_per_upload)),

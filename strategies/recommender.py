@@ -12,12 +12,18 @@ from flwr.app import Message, MetricRecord
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.data.ratings.prepared import PreparedRatings
+from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.bias_row import bias_row_errors
+from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.ragged import RaggedSpec
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.round_records import pooled_error
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 from subfl_flower.seeding import round_generator
+
+_ADAM = OptimizerSettings(name="adam", weight_decay=0)
 
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
 
@@ -35,8 +41,8 @@ class GradientAveraging(CohortStrategy):
             users_per_round: users that are drawn for a round; null: as many as federation.fraction says.
             server_optimizer: what steps the averaged gradient.
             server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
-            network_lr: learning rate of the graph network's weights and of the global bias, to which every upload speaks;
-                null: `server_lr`.
+            network_lr: learning rate of the graph network's weights and of the global bias, of which every upload
+                speaks; null: `server_lr`.
             network_weight_decay: weight decay of the graph network's weights, inside the gradient.
             row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
                 row, or by the number of all `participants` of the round.
@@ -60,22 +66,20 @@ class GradientAveraging(CohortStrategy):
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
         self.parameters = {name: torch.from_numpy(np.array(value)) for name, value in initial.items()}
-        for value in self.parameters.values():
-            value.grad = torch.zeros_like(value)
-        kind = torch.optim.SGD if self.settings.server_optimizer == "sgd" else torch.optim.Adam
-        network_lr = self.settings.network_lr or self.settings.server_lr
-        groups: list[dict[str, Any]] = [
-            {"params": [value], "weight_decay": self.settings.network_weight_decay if name.startswith("gnn.") else 0.0}
-            for name, value in self.parameters.items()
-        ]
-        self._optimizer = kind(groups, lr=self.settings.server_lr)
-        self._rates = [self.settings.server_lr if name == ITEMS else network_lr for name in self.parameters]
+        shapes = adam_state_shapes({name: tuple(value.shape) for name, value in self.parameters.items()})
+        self._moments = {name: torch.zeros(1, *shape) for name, shape in shapes.items()}
+        """Of Adam, with the server as the only client."""
         self._average = {name: value.clone() for name, value in self.parameters.items()}
         self._best = {name: value.clone() for name, value in self.parameters.items()}
         self._best_round, self._best_error = 0, math.inf
         self._steps = 0
         self.uploads = np.zeros(len(roster), dtype=np.int64)
         """How often each client's upload was taken in [K]."""
+
+    @property
+    def _network(self) -> list[str]:
+        """Names of the graph network's weights."""
+        return [name for name in self.parameters if name.startswith("gnn.")]
 
     # What travels -----------------------------------------------------------------------------------------------------
 
@@ -139,12 +143,19 @@ class GradientAveraging(CohortStrategy):
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """One step of the server's optimiser."""
-        for name, value in self.parameters.items():
-            assert value.grad is not None
-            value.grad.copy_(gradients[name])
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self._share_of_rate()
-        self._optimizer.step()
+        settings, share = self.settings, self._share_of_rate()
+        rates = {name: share * (settings.network_lr or settings.server_lr) for name in self.parameters}
+        rates[ITEMS] = share * settings.server_lr
+        found = dict(gradients)
+        for name in self._network:
+            found[name] = found[name] + settings.network_weight_decay * self.parameters[name]
+        if settings.server_optimizer == "sgd":
+            for name, value in self.parameters.items():
+                value.sub_(found[name], alpha=rates[name])
+        else:
+            # The server is a cohort of one client.
+            stacks, steps = ({name: value[None] for name, value in part.items()} for part in (self.parameters, found))
+            adam_step(stacks, steps, self._moments, _ADAM, rates)
         self._steps += 1
         past = self.settings.iterate_average
         if past:
@@ -185,6 +196,10 @@ class GradientAveraging(CohortStrategy):
         """The parameters of the best round."""
         return {name: value.numpy() for name, value in self._best.items()}
 
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """What the bias row reaches on the same ratings, in a simulation: what does not beat it has learnt little."""
+        return {"bias_row": bias_row_errors(prepared.whole())} if isinstance(prepared, PreparedRatings) else {}
+
     # After a crash ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Stack:
@@ -192,10 +207,7 @@ class GradientAveraging(CohortStrategy):
         kept: Stack = {"uploads": self.uploads, "best": np.array([self._best_round, self._best_error, self._steps])}
         for prefix, values in (("parameters", self.parameters), ("average", self._average), ("best", self._best)):
             kept |= {f"{prefix}.{name}": value.numpy() for name, value in values.items()}
-        for name, value in self.parameters.items():
-            for key, moment in self._optimizer.state[value].items():
-                kept[f"optimizer.{key}.{name}"] = torch.as_tensor(moment).numpy()
-        return kept
+        return kept | {f"adam.{name}": value.numpy() for name, value in self._moments.items()}
 
     def load_state(self, state: Stack) -> None:
         """What `state` gave."""
@@ -205,10 +217,8 @@ class GradientAveraging(CohortStrategy):
         for prefix, values in (("parameters", self.parameters), ("average", self._average), ("best", self._best)):
             for name, value in values.items():
                 value.copy_(torch.from_numpy(np.array(state[f"{prefix}.{name}"])))
-        for key, moment in state.items():
-            if key.startswith("optimizer."):
-                _, entry, name = key.split(".", 2)
-                self._optimizer.state[self.parameters[name]][entry] = torch.from_numpy(np.array(moment))
+        for name, value in self._moments.items():
+            value.copy_(torch.from_numpy(np.array(state[f"adam.{name}"])))
 
 
 def drawn(seed: int, server_round: int, num_clients: int, count: int) -> Sequence[int]:

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,22 @@ def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -
     test = summary.get("test_at_best_validation")
     result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
     print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
+    for line in _remarks(summary):
+        print(line)
     print(f"run directory: {directory}", flush=True)
+
+
+def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What should be known of a result: what it is to be held against, and what it cost in privacy."""
+    if (bias_row := summary.get("bias_row")) and bias_row["test"] is not None:
+        yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
+    if privacy := summary.get("privacy"):
+        epsilon = privacy["user_level_epsilon"]
+        level = "no finite epsilon" if epsilon is None else f"epsilon {epsilon:.4g} at delta {privacy['delta']:g}"
+        covered = f"of the {privacy['covers']}"
+        yield f"user-level differential privacy over {privacy['num_uploads']} uploads: {level}, {covered}"
+        if privacy["per_coordinate_epsilon"] is not None:
+            yield f"per-coordinate epsilon, of one value of one upload: {privacy['per_coordinate_epsilon']:.4g}"
 
 
 def _run_job(composed: DictConfig) -> str:

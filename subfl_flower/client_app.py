@@ -51,7 +51,7 @@ def _work(kind: str, message: Message, context: Context) -> Message:
     start, started_at = time.perf_counter(), time.time()
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_clients(run, context)
-    client = node.client(run, context)
+    client = node.client(run, context, kind)
     received, rows = unpack(message.content), unpack_ragged(message.content, None, len(run["clients"]))  # type: ignore[arg-type]
     instructions: dict[str, Any] = {
         "clients": run["clients"],
@@ -127,7 +127,7 @@ def _answer(action: str, message: Message, context: Context) -> Message:
     node = open_node(run, context)
     asked = [int(value) for value in run["clients"]]  # type: ignore[union-attr]
     question = Question(action, read_client_arrays(message.content, asked), dict(run))
-    answerer = node if isinstance(node, MatcherNode) else node.client(run, context)
+    answerer = node if isinstance(node, MatcherNode) else node.client(run, context, action)
     return Message(answer_record(*answerer.answers(question)), reply_to=message)
 
 

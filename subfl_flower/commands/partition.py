@@ -162,7 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="subfl partition [KEY=VALUE ...] out=DIR [key=FILE] [client=ID]",
         description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
         "it is),\ngraph.safetensors or ratings.safetensors (what the client holds, and nothing of other clients') and "
-        "clients.key\n(a secret that all clients share and the server must not have). Give each client's machine its own folder.",
+        "clients.key\n(a secret that all clients share and the server must not have). Give each client's machine its "
+        "own folder.",
         epilog="""\
 out=DIR      where the folders go; they appear all together or not at all
 key=FILE     32 random bytes to use as clients.key (head -c 32 /dev/urandom > FILE); by default a new key is made

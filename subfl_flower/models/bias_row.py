@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 
@@ -75,3 +75,15 @@ def _shrunk_means(values: np.ndarray, groups: np.ndarray, num_groups: int, shrin
     """The sum of each group's values over its size plus the shrinkage."""
     sums = np.bincount(groups, weights=values, minlength=num_groups)
     return sums / (np.bincount(groups, minlength=num_groups) + shrinkage)
+
+
+def bias_row_errors(ratings: Ratings) -> dict[str, float | None]:
+    """Its root mean squared error on the ``validation`` and ``test`` ratings, in rating units; None without any."""
+    fitted = bias_row(ratings)
+    errors: dict[str, float | None] = {}
+    for name, role in (("validation", VALIDATION), ("test", TEST)):
+        chosen = ratings.roles == role
+        predicted = fitted.predict(ratings.users()[chosen], ratings.items[chosen])
+        squares = (predicted - ratings.values[chosen]) ** 2
+        errors[name] = float(np.sqrt(squares.mean())) if len(squares) else None
+    return errors

@@ -139,9 +139,11 @@ class Exchange:
                 else:
                     del failures[client]
         self._log(action, received, bytes_down, start)
-        if failures and not (self._tolerant if tolerant is None else tolerant):
+        if failures:
             client, reason = min(failures.items())
-            raise RunFailure(f"client {client} failed in query.{action}: {reason}")
+            if not (self._tolerant if tolerant is None else tolerant):
+                raise RunFailure(f"client {client} failed in query.{action}: {reason}")
+            log(WARNING, "%d clients failed in query.%s, the first is client %d: %s", len(failures), action, client, reason)
         return answers
 
     def ask_matcher(self, action: str, sent: Mapping[int, Stack], about: Mapping[str, int]) -> dict[int, Stack]:

@@ -198,7 +198,8 @@ class _Run:
             strategy.roster = self._roster = self._membership.refresh()
             due = bool(every) and (server_round % every == 0 or server_round == config.federation.rounds)
             # Who is absent from the round of a checkpoint, or fails in it, must have kept the state of an earlier one.
-            some_may_lack = config.federation.fraction < 1 or config.runtime.on_client_failure == "continue"
+            some_are_absent = len(strategy.participants(server_round)) < len(strategy.roster)
+            some_may_lack = some_are_absent or config.runtime.on_client_failure == "continue"
             keep = due or (bool(every) and some_may_lack)
             about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
             self._exchange.roster = strategy.roster

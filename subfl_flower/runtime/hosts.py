@@ -55,7 +55,7 @@ class SimulatedNode(Node):
             return MemoryStore(self.cohort.device)
         return MappedStore(self._directory / "state" / self._place)
 
-    def store(self, run: ConfigRecord, context: Context) -> StateStore:
+    def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
         """States live where the runtime wants them, and as files beside the server's checkpoint where there is one."""
         store = ContextStore(context.state) if _travels_with_messages(self.config) else self._working_store
         if not self.config.checkpoint_every:
@@ -65,7 +65,7 @@ class SimulatedNode(Node):
         def folder_of(client_id: int) -> Path:
             return folder / (f"{client_id:04d}" if client_id >= 0 else "central")
 
-        return _durable(store, folder_of, run, keep=bool(run.get("keep", False)))
+        return _durable(store, folder_of, run, phase, keep=bool(run.get("keep", False)))
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Into the run directory."""
@@ -117,13 +117,13 @@ class DeployedNode(Node):
         device = compute_device(self.config.runtime.device)
         return kind_of(self.config).cohort_of_folders(self.config, list(self._folders.values()), device, self._trusted)
 
-    def store(self, run: ConfigRecord, context: Context) -> StateStore:
+    def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
         """States are read from their files for every message: this process may be the first of many, or resumed."""
 
         def folder_of(client_id: int) -> Path:
             return self._runs[client_id] / self.run_id / "state"
 
-        return _durable(MemoryStore(self.cohort.device), folder_of, run, keep=True)
+        return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, keep=True)
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Into the client's folder of the run."""
@@ -142,10 +142,12 @@ class DeployedNode(Node):
                     shutil.rmtree(run / "state", ignore_errors=True)
 
 
-def _durable(store: StateStore, folder_of: Callable[[int], Path], run: ConfigRecord, keep: bool) -> DurableStore:
-    """States in `store` and in files, for the round that a message is about."""
+def _durable(
+    store: StateStore, folder_of: Callable[[int], Path], run: ConfigRecord, phase: str, keep: bool
+) -> DurableStore:
+    """States in `store` and in files, for the round and phase that a message is about."""
     server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
-    return DurableStore(store, folder_of, server_round, checkpoint, keep)
+    return DurableStore(store, folder_of, server_round, checkpoint, keep, phase)
 
 
 def _travels_with_messages(config: Config) -> bool:

@@ -19,7 +19,7 @@ from subfl_flower.runtime.exchange import announced_in
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.state import StateStore
+from subfl_flower.runtime.state import TRAIN, StateStore
 
 
 class Node(ABC):
@@ -49,8 +49,8 @@ class Node(ABC):
         """This node's clients, with their data read."""
 
     @abstractmethod
-    def store(self, run: ConfigRecord, context: Context) -> StateStore:
-        """Where clients' states are, as they were before the round that a message is about."""
+    def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
+        """Where clients' states are, as they were before the round and phase that a message is about."""
 
     @abstractmethod
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
@@ -60,9 +60,9 @@ class Node(ABC):
     def write_recommender(self, trained: Recommender) -> None:
         """Write what the users whom this node hosts need for recommendations where it belongs."""
 
-    def client(self, run: ConfigRecord, context: Context) -> CohortClient:
-        """The object that trains this node's clients, with their state at hand."""
-        store = self.store(run, context)
+    def client(self, run: ConfigRecord, context: Context, phase: str = TRAIN) -> CohortClient:
+        """The object that trains this node's clients, with their state at hand as it was before a phase of a round."""
+        store = self.store(run, context, phase)
         if self._client is None:
             config = self.config
             family = load_class(config.method.client, CohortClient, "method.client")

@@ -22,7 +22,7 @@ from subfl_flower.runtime.roster import MATCHER
 
 AnyNode = Node | MatcherNode
 
-_open_nodes: dict[tuple[str, str, str], AnyNode] = {}
+_open_nodes: dict[tuple[str, str, str], Node] = {}
 
 
 def open_clients(run: ConfigRecord, context: Context) -> Node:
@@ -50,7 +50,10 @@ def open_node(run: ConfigRecord, context: Context) -> AnyNode:
         forget_nodes()
     key = (text, run_id, json.dumps(dict(context.node_config), sort_keys=True))
     if key not in _open_nodes:
-        _open_nodes[key] = _new_node(validate(_plain(text)), run_id, directory, context)
+        node = _new_node(validate(_plain(text)), run_id, directory, context)
+        if isinstance(node, MatcherNode):
+            return node  # what it knows comes with each message anew
+        _open_nodes[key] = node
     return _open_nodes[key]
 
 

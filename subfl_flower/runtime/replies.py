@@ -194,8 +194,9 @@ def read_outcome(content: RecordDict, asked: Sequence[int]) -> tuple[ConfigRecor
         raise ValueError(f"it answers for client {Counter(clients).most_common(1)[0][0]} twice")
     if both := failures.keys() & set(clients):
         raise ValueError(f"it says of client {min(both)} both that it failed and that it did not")
+    answered = set(clients)
     for client in asked:
-        if client not in clients:
+        if client not in answered:
             failures.setdefault(client, "it is missing in its node's reply")
     return outcome, clients, failures
 

@@ -212,32 +212,48 @@ class ContextStore:
         return f"cohort-{client_ids[0]:04d}"
 
 
+TRAIN = "train"
+PHASES = ("expand", "neighbours", TRAIN, "evaluate")
+"""Of a round, in their order: what changes or reads clients' states."""
+
+Moment = tuple[int, int]
+"""A round, and the place of one of its phases."""
+
+
 class DurableStore:
     """Keeps states in another store, and what they are after a round in files that survive it.
 
-    A file is written in one step and belongs to one client and round. Before round r a client that has no state here
-    goes on with its last one of a round before r: after a crash, and also where a federation went back to a checkpoint
-    and repeats rounds that this client has trained already.
+    A file is written in one step and belongs to one client, round and phase. Before a phase of a round a client that
+    has no state here goes on with its last one of before that: after a crash, and also where a federation went back to
+    a checkpoint and repeats rounds that this client has trained already.
 
     Args:
         store: where states are worked on.
         folder_of: the folder of a client's files, by its id.
-        server_round: the round that is trained, 1-based.
+        server_round: the round that a message is of, 1-based.
         checkpoint: the last round that the server can go back to; states that it no longer needs are removed.
         keep: whether to write this round's states.
+        phase: of the round that the message is of, one of `PHASES`; any other question is none of a round, and sees
+            what training would begin with.
     """
 
     def __init__(
-        self, store: StateStore, folder_of: Callable[[int], Path], server_round: int, checkpoint: int, keep: bool
+        self,
+        store: StateStore,
+        folder_of: Callable[[int], Path],
+        server_round: int,
+        checkpoint: int,
+        keep: bool,
+        phase: str = TRAIN,
     ) -> None:
         self._store = store
         self._folder_of = folder_of
-        self._round = server_round
+        self._now: Moment = (server_round, PHASES.index(phase if phase in PHASES else TRAIN))
         self._checkpoint = checkpoint
         self._keep = keep
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, as it was before the round; fresh where there is none.
+        """The state of a cohort, as it was before the round's phase; fresh where there is none.
 
         Raises:
             SubflError: a client's file is damaged or holds the state of another model.
@@ -245,7 +261,7 @@ class DurableStore:
         state = self._store.open(client_ids, shapes)
         for position, client_id in enumerate(client_ids):
             if state.is_fresh(position):
-                earlier = [(number, path) for number, path in self._files(client_id) if number < self._round]
+                earlier = [(moment, path) for moment, path in self._files(client_id) if moment < self._now]
                 if earlier:
                     _restore(state, position, max(earlier)[1])
                     state.changed.discard(position)
@@ -262,7 +278,7 @@ class DurableStore:
             return
         for position in sorted(state.changed):
             client_id = state.client_ids[position]
-            path = self._folder_of(client_id) / _file_name(self._round)
+            path = self._folder_of(client_id) / _file_name(self._now)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(path, save(state.export_row(position)))
@@ -271,28 +287,30 @@ class DurableStore:
                 raise SubflError(f"the state of client {client_id} cannot be written to {path}: {error}") from error
         state.changed.clear()
 
-    def _files(self, client_id: int) -> list[tuple[int, Path]]:
+    def _files(self, client_id: int) -> list[tuple[Moment, Path]]:
         found = []
         for path in self._folder_of(client_id).glob("round-*.safetensors"):
-            if match := re.fullmatch(r"round-(\d+)", path.stem):
-                found.append((int(match[1]), path))
+            match = re.fullmatch(r"round-(\d+)(?:-(\w+))?", path.stem)
+            if match and (match[2] or TRAIN) in PHASES:
+                found.append(((int(match[1]), PHASES.index(match[2] or TRAIN)), path))
         return found
 
     def _remove_unneeded(self, client_id: int) -> None:
-        """Keep this round's file, and the newest that the server can go back to."""
+        """Keep this phase's file, and the newest that the server can go back to."""
         files = self._files(client_id)
-        restart = max((number for number, _ in files if number <= self._checkpoint), default=-1)
-        for number, path in files:
-            if number < restart or number > self._round or restart < number < self._round:
+        restart = max((moment for moment, _ in files if moment[0] <= self._checkpoint), default=(-1, 0))
+        for moment, path in files:
+            if moment < restart or moment > self._now or restart < moment < self._now:
                 path.unlink(missing_ok=True)
         # What a killed process left; this round's may be another node's that is being written, as the oracle's are.
         for unfinished in self._folder_of(client_id).glob(".round-*"):
-            if not unfinished.name.startswith(f".{_file_name(self._round)}"):
+            if not unfinished.name.startswith(f".{_file_name(self._now)}"):
                 unfinished.unlink(missing_ok=True)
 
 
-def _file_name(server_round: int) -> str:
-    return f"round-{server_round:06d}.safetensors"
+def _file_name(moment: Moment) -> str:
+    server_round, phase = moment[0], PHASES[moment[1]]
+    return f"round-{server_round:06d}{'' if phase == TRAIN else f'-{phase}'}.safetensors"
 
 
 def _restore(state: CohortState, position: int, path: Path) -> None:

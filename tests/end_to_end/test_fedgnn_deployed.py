@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Array, Message
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.client_app import app
@@ -163,26 +163,51 @@ def test_what_hides_a_user_comes_from_a_secret_of_its_machine_and_run(
     assert all((folder / "own.key").stat().st_mode & 0o077 == 0 for folder in users)
 
 
-def test_the_matcher_keeps_its_key_and_what_it_has_opened(folders: Callable[[], list[Path]], tmp_path: Path) -> None:
+class Replaying(MachinesGrid):
+    """Keeps the boxes for the matcher, and puts an earlier one in the place of the first of them."""
+
+    earlier: Array | None = None
+
+    def __init__(self, *given: Any, **rest: Any) -> None:
+        super().__init__(*given, **rest)
+        self.boxes: list[Array] = []
+        self.refused: list[dict[str, str]] = []
+
+    def _handle(self, message: Message) -> Message:
+        if message.metadata.message_type != "query.match":
+            return super()._handle(message)
+        record = message.content.array_records["arrays"]
+        self.boxes += record.values()
+        if self.earlier is not None:
+            record["0/box"] = self.earlier
+        reply = super()._handle(message)
+        self.refused.append(json.loads(str(reply.content.config_records["outcome"]["failures"])))
+        return reply
+
+
+def test_the_matcher_keeps_its_key_and_which_boxes_of_a_run_it_has_opened(
+    folders: Callable[[], list[Path]], tmp_path: Path
+) -> None:
     users, matcher = folders(), tmp_path / "matcher"
     public = FolderMemory(matcher, "").key().public
-    told = []
-    for number in range(2):
+
+    def run(name: str, earlier: Array | None) -> tuple[Replaying, set[bytes]]:
         # Users who were told the matcher's key beforehand seal to no other.
-        grid = MachinesGrid(users, matcher, trusted=public.hex())
-        run = deployed(grid, tmp_path / f"run-{number}", *PLAIN, "federation.rounds=3")
-        (roster,) = (reply for ask, reply in grid.to(7) if ask.metadata.message_type == "query.roster")
-        told.append(roster.content.config_records["roster"]["public_key"])
-        opened = (matcher / "runs" / run.summary["run_id"] / "opened.keys").read_bytes()
-        boxes = [
-            read_array(array).tobytes()
-            for ask, _ in grid.to(7)
-            if ask.metadata.message_type == "query.match"
-            for array in ask.content.array_records["arrays"].values()
-        ]
-        assert len(boxes) == 2 * USERS  # rounds 1 and 3
-        assert {opened[start : start + 32] for start in range(0, len(opened), 32)} == {box[:32] for box in boxes}
-    assert told == [public, public]
+        grid = Replaying(users, matcher, trusted=public.hex())
+        grid.earlier = earlier
+        found = deployed(grid, tmp_path / name, *PLAIN, "federation.rounds=3")
+        (roster,) = (reply for ask, reply in grid.to(USERS + 1) if ask.metadata.message_type == "query.roster")
+        assert roster.content.config_records["roster"]["public_key"] == public
+        opened = (matcher / "runs" / found.summary["run_id"] / "opened.keys").read_bytes()
+        assert len(grid.boxes) == 2 * USERS  # rounds 1 and 3
+        return grid, {opened[start : start + 32] for start in range(0, len(opened), 32)}
+
+    first, opened = run("first", None)
+    assert opened == {read_array(box).tobytes()[:32] for box in first.boxes} and first.refused == [{}, {}]
+    # The same users, key and round, and another run: it does not open.
+    second, opened = run("second", first.boxes[0])
+    assert len(opened) == 2 * (USERS - 1)
+    assert second.refused == [{"0": "a sealed box was changed on its way, or is not of this key, round or run"}] * 2
     assert (matcher / "matcher.key").stat().st_mode & 0o077 == 0
 
 

@@ -108,14 +108,18 @@ def test_bytes_of_both_directions_are_counted_where_they_differ() -> None:
     assert (exchange.log[0]["bytes_up"], exchange.log[0]["bytes_down"]) == (34, 34)
 
 
-def test_who_is_away_is_a_failure_of_its_own_and_who_was_not_asked_is_none() -> None:
+def test_who_is_away_is_a_failure_of_its_own_and_who_was_not_asked_is_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     away = roster((2, None, 2, None, 1))
     with Asked().active() as grid:
         with pytest.raises(RunFailure, match=r"^client 11 failed in query\.double: no reply$"):
             grid.exchange(away).ask("double", twice, sent={1: numbers(1), 0: numbers(5)})
         assert grid.exchange(away).ask("double", twice, sent=SENT) == [[], None, [14], None, [2, 4, 6]]
-        answers = grid.exchange(away).ask("double", twice, sent={1: numbers(1), 0: numbers(5)}, tolerant=True)
+        with caplog.at_level("WARNING", logger="flwr"):
+            answers = grid.exchange(away).ask("double", twice, sent={1: numbers(1), 0: numbers(5)}, tolerant=True)
     assert answers == [[10], None, None, None, None]
+    assert caplog.messages == ["1 clients failed in query.double, the first is client 11: no reply"]
 
 
 # The matcher ----------------------------------------------------------------------------------------------------------
