@@ -23,18 +23,20 @@ from clients.recommender import ITEMS, RecommenderClient, require_factorisation
 from subfl_flower.errors import SubflError
 from subfl_flower.models.recommender import UserGradients
 from subfl_flower.models.segments import segment_sum
+from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
 
 
 class FCFClient(RecommenderClient):
     """Solves for what is personal, instead of stepping it."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        require_factorisation(self.model_settings, "fcf")
-        if not self._penalty:
+    @classmethod
+    def check_model(cls, model: RecommenderSettings, method: str) -> None:
+        """It must be plain matrix factorisation, with a penalty."""
+        require_factorisation(model, method)
+        if not model.embedding_penalty + model.hidden_penalty:
             raise SubflError(
-                "model.embedding_penalty or model.hidden_penalty must be above 0 with method=fcf: "
+                f"model.embedding_penalty or model.hidden_penalty must be above 0 with method={method}: "
                 "the embedding of who has few ratings is not unique otherwise"
             )
 

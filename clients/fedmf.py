@@ -17,6 +17,7 @@ from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient, require_fac
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.recommender import UserGradients
+from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.privacy.secure_sum import VALUE_BITS, masked, quantise
 from subfl_flower.runtime.ragged import Ragged
 
@@ -42,9 +43,13 @@ class FedMFClient(RecommenderClient):
 
     settings: Settings
 
+    @classmethod
+    def check_model(cls, model: RecommenderSettings, method: str) -> None:
+        """It must be plain matrix factorisation."""
+        require_factorisation(model, method)
+
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        require_factorisation(self.model_settings, "fedmf")
         self._participants: tuple[int, ...] = ()
 
     @property

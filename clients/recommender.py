@@ -144,8 +144,9 @@ class RecommenderClient(CohortClient):
             graphs = self.expanded(graphs, own)
             gradients = self.own_steps(shared, items, graphs, own)
             uploads, ragged = self.uploads(gradients, ratings, positions, int(config["round"]))
-        counts = ratings.counts(TRAIN)
-        metrics = {"num_examples": counts.astype(float), "train_loss": gradients.loss.cpu().numpy().astype(float)}
+        metrics = {"num_examples": ratings.counts(TRAIN).astype(float)}
+        if self.privacy.mechanism == "none":  # a loss tells of a user's ratings, and nothing hides it
+            metrics["train_loss"] = gradients.loss.cpu().numpy().astype(float)
         return Worked(list(positions), uploads, ragged, metrics)
 
     def own_steps(

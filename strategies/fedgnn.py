@@ -20,7 +20,7 @@ from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.errors import RunFailure
 from subfl_flower.privacy.accountant import privacy_report
-from subfl_flower.privacy.leakage import LeakageAudit
+from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.matcher_node import BOX, MATCH
 from subfl_flower.runtime.messages import Stack
@@ -176,6 +176,12 @@ class FedGNN(GradientAveraging):
             rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
             audit = self._audit.report({user: rated.of(user) for user in range(len(rated.lengths))})
             found["leakage"] = None if audit is None else asdict(audit)
+            if audit is not None and self.settings.max_neighbours:
+                # What the matcher counts, against what held-out ratings tell anybody of how popular items are.
+                counts, public = (
+                    np.bincount(ratings.items[which], minlength=self.num_items) for which in (training, ~training)
+                )
+                found["leakage"]["popularity_matching"] = popularity_matching(counts, public)
         return found
 
 

@@ -193,8 +193,8 @@ class GradientAveraging(CohortStrategy):
         return None
 
     def model(self) -> Stack:
-        """The parameters of the best round."""
-        return {name: value.numpy() for name, value in self._best.items()}
+        """The parameters of the best round; the last ones where there is nothing to validate on."""
+        return {name: value.numpy() for name, value in (self._best if self._best_round else self._evaluated).items()}
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
         """What the bias row reaches on the same ratings, in a simulation: what does not beat it has learnt little."""

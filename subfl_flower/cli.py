@@ -145,6 +145,8 @@ def _calm() -> None:
 def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -> None:
     test = summary.get("test_at_best_validation")
     result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
+    if test is None and summary.get("test_last") is not None:
+        result = f"test {summary['test_last']:.4f} after the last round; there was nothing to validate on"
     print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
     for line in _remarks(summary):
         print(line)

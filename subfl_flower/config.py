@@ -218,6 +218,7 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
             "only none is allowed"
         )
+    client.check_model(config.model, config.method.name)
     known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
     for key in config.method.knobs:
         if key not in known:
@@ -241,7 +242,10 @@ def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
     for group, (name, other) in others.items():
         if other != kind:
             holds, meant = _HOLDS[kind], _HOLDS[other]
-            raise SubflError(f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}")
+            sentence = f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}"
+            if (kind, group) == ("ratings", "method"):
+                sentence += "; choose a method for ratings, such as method=fedgnn"
+            raise SubflError(sentence)
 
 
 def settings_model(owner: type) -> type[BaseModel]:

@@ -101,6 +101,19 @@ class CohortClient(NumPyClient, ABC):
         self.privacy = LdpSettings()
         """What is done to an upload before it leaves a client."""
 
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """Refuse a model that the family cannot train.
+
+        Args:
+            model: its settings, of the family's kind.
+            method: its name, for the error.
+
+        Raises:
+            SubflError: it is none.
+        """
+        return
+
     @property
     @abstractmethod
     def parameter_names(self) -> Sequence[str]:

@@ -143,7 +143,8 @@ class Exchange:
             client, reason = min(failures.items())
             if not (self._tolerant if tolerant is None else tolerant):
                 raise RunFailure(f"client {client} failed in query.{action}: {reason}")
-            log(WARNING, "%d clients failed in query.%s, the first is client %d: %s", len(failures), action, client, reason)
+            said = "%d clients failed in query.%s, the first is client %d: %s"
+            log(WARNING, said, len(failures), action, client, reason)
         return answers
 
     def ask_matcher(self, action: str, sent: Mapping[int, Stack], about: Mapping[str, int]) -> dict[int, Stack]:

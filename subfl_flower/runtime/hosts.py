@@ -99,7 +99,6 @@ class DeployedNode(Node):
         matcher_key: bytes | None = None,
     ) -> None:
         super().__init__(config, run_id)
-        self._trusted = Trusted(run_id, matcher_key)
         kind = kind_of(config)
         opened = kind.open_folders(folders)
         ids = [folder.description.client_id for folder in opened]
@@ -108,6 +107,7 @@ class DeployedNode(Node):
             client_id: (folder.path if state is None else state / f"client-{client_id:02d}") / "runs"
             for client_id, folder in self._folders.items()
         }
+        self._trusted = Trusted(run_id, {client: runs.parent for client, runs in self._runs.items()}, matcher_key)
         self.client_ids = ids
         self.about = {"dataset": opened[0].description.dataset, **kind.about_folders(opened)}
 

@@ -57,10 +57,12 @@ class Trusted:
 
     Attributes:
         run_id: of the run.
+        places: a folder of each client's own that can be written to, by client id.
         matcher_key: the matcher's public key; None: what the server says.
     """
 
     run_id: str
+    places: Mapping[int, Path]
     matcher_key: bytes | None = None
 
 
@@ -324,7 +326,7 @@ class RatingsOfUsers(Kind):
             device=device,
             chunk=config.runtime.chunk,
             shared_key=SharedKey(first.key_path),
-            secret=SharedKey(first.path / "own.key", create=True),
+            secrets={client: SharedKey(path / "own.key", create=True) for client, path in trusted.places.items()},
             run=trusted.run_id,
             trusted_matcher=trusted.matcher_key,
         )

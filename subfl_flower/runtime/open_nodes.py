@@ -66,6 +66,8 @@ def _new_node(config: Config, run_id: str, directory: str, context: Context) -> 
     position, num_nodes = int(here["partition-id"]), int(here["num-partitions"])
     if config.needs_matcher:
         num_nodes -= 1  # the last one is the matcher
+        if not num_nodes:
+            raise SubflError("with a matcher a simulation needs two nodes or more: one of them hosts no clients")
         if position == num_nodes:
             return MatcherNode(config, run_id, ContextMemory(context.state))
     return SimulatedNode(config, run_id, Path(directory), position, num_nodes)

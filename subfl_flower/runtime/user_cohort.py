@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -30,8 +30,8 @@ class UserCohort:
         device: where models are trained.
         chunk: users worked at once; ``auto`` decides by the number of their ratings, ``all`` is the whole cohort.
         shared_key: the key that all users share and the server does not have.
-        secret: what this machine's private draws come from; None in a simulation, where they come from the run's seed,
-            so that the same seed gives the same numbers. Whoever knows it can see through what was hidden.
+        secrets: what each user's private draws come from, by client id; None in a simulation, where they come from the
+            run's seed, so that the same seed gives the same numbers. Whoever knows one can see through what was hidden.
         run: the run's id.
         trusted_matcher: the matcher's public key, where this machine was told it; None: what the server says.
         whole: reads the ratings of all users; for upper bounds.
@@ -43,7 +43,7 @@ class UserCohort:
     device: torch.device
     chunk: int | Literal["auto", "all"]
     shared_key: SharedKey | None = None
-    secret: SharedKey | None = None
+    secrets: Mapping[int, SharedKey] | None = None
     run: str = ""
     trusted_matcher: bytes | None = None
     whole: Callable[[], Ratings] | None = None
@@ -83,19 +83,19 @@ class UserCohort:
 
     def lasting_generator(self, seed: int, client_id: int, purpose: str) -> np.random.Generator:
         """What a user draws from to hide something once for the whole run, the same at every call."""
-        if self._secret is None:
+        if self.secrets is None:
             return client_generator(seed, client_id, 0, purpose)
-        return secret_generator(self._secret, client_id, f"{self.run}/{purpose}")
+        return secret_generator(self._own_secrets[client_id], client_id, f"{self.run}/{purpose}")
 
     def noise_generator(self, seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
         """What a user draws noise from. On a machine of its own it is never the same twice.
 
         A server that could have the same noise added to two different updates would see their difference.
         """
-        if self._secret is None:
+        if self.secrets is None:
             return client_generator(seed, client_id, server_round, purpose)
         return np.random.default_rng()
 
     @cached_property
-    def _secret(self) -> bytes | None:
-        return None if self.secret is None else self.secret.read()
+    def _own_secrets(self) -> dict[int, bytes]:
+        return {client_id: key.read() for client_id, key in (self.secrets or {}).items()}

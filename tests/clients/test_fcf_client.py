@@ -12,6 +12,7 @@ from run_outcomes import Outcome
 from sklearn.linear_model import Ridge
 
 from clients.fcf import FCFClient
+from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.errors import SubflError
 
@@ -137,9 +138,9 @@ def test_the_best_model_is_what_was_solved_for_at_the_best_round() -> None:
 
 def test_what_has_no_unique_solution_is_refused() -> None:
     with pytest.raises(SubflError, match="must be above 0 with method=fcf"):
-        fcf(embedding_penalty=0.0, hidden_penalty=0.0)
+        composed_config(["method=fcf", "model.embedding_penalty=0"])
     with pytest.raises(SubflError, match=r"model\.gnn must be none, not 'gat': method=fcf"):
-        fcf(gnn="gat")
+        composed_config(["method=fcf", "model.gnn=gat"])
 
 
 def test_runs_are_the_same_on_one_node_and_on_three(inline_run: Callable[..., Outcome]) -> None:

@@ -13,6 +13,7 @@ from rated_users import DIM, ITEMS, LENGTHS, asked, hosting, normalised, sent, t
 from scipy import stats
 
 from clients.fedmf import FedMFClient
+from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.secure_sum import unmask_sum
 
@@ -137,4 +138,4 @@ def test_what_is_too_large_to_be_added_up_is_refused(key: Path) -> None:
 
 def test_a_graph_network_is_refused() -> None:
     with pytest.raises(SubflError, match=r"model\.gnn must be none, not 'gcn': method=fedmf"):
-        fedmf(gnn="gcn")
+        composed_config(["method=fedmf", "model.gnn=gcn"])

@@ -255,11 +255,10 @@ def test_the_summary_says_what_is_guaranteed_and_what_was_found_out(recorded: Re
 # After a crash --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", [("runtime.nodes=24",), ("runtime.nodes=3", "runtime.chunk=1")], ids=str)
-def test_a_run_goes_on_where_it_was_broken_off(reference: Outcome, tmp_path: Path, place: tuple[str, ...]) -> None:
-    """Also where each user has a node of its own, of which most are not asked in the round of a checkpoint."""
+def test_a_run_goes_on_where_it_was_broken_off(reference: Outcome, tmp_path: Path) -> None:
+    """Where each user has a node of its own, most are not asked in the round of a checkpoint."""
     folder = tmp_path / "run"
-    break_off(folder, "round 5", *RUN, *place)
+    break_off(folder, "round 5", *RUN, "runtime.nodes=24", "runtime.chunk=1")
     checkpoint = Checkpoint.read(folder / "checkpoint")
     assert checkpoint.server_round == 4 and checkpoint.strategy["uploads"].sum() == 4 * A_ROUND
     found = resumed(folder)
