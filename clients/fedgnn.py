@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class FedGNNClient(RecommenderClient):
             embedding_noise: deviation of the normal noise on an embedding before it is sealed for the matcher.
         """
 
-        pseudo_items: int | Literal["all"] = 1000
+        pseudo_items: Annotated[int, Field(ge=0)] | Literal["all"] = 1000
         pseudo_refresh: bool = False
         pseudo_gradients: Literal["fresh", "kept"] = "fresh"
         pseudo_norms: Literal["normal", "like_real"] = "like_real"

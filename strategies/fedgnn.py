@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from logging import WARNING
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from flwr.supercore import log
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from strategies.recommender import IDS, ITEMS, ROWS, GradientAveraging
 from subfl_flower.data.graph import TRAIN
@@ -46,13 +47,22 @@ class FedGNN(GradientAveraging):
             audit_users: users whose uploads are watched for what they give away (simulation only); 0: none.
         """
 
-        pseudo_items: int | Literal["all"] = 1000
+        pseudo_items: Annotated[int, Field(ge=0)] | Literal["all"] = 1000
         pseudo_refresh: bool = False
         download: Literal["auto", "rows", "table"] = "auto"
         max_neighbours: int = Field(default=0, ge=0)
         expansion_start: int = Field(default=1, ge=1)
         expansion_every: int = Field(default=50, ge=1)
         audit_users: int = Field(default=0, ge=0)
+
+        @field_validator("download")
+        @classmethod
+        def _rows_are_known(cls, value: str, info: ValidationInfo) -> str:
+            if value == "rows" and info.data.get("pseudo_refresh"):
+                raise ValueError(
+                    "with method.pseudo_refresh the server cannot know which rows are needed; must be table"
+                )
+            return value
 
     settings: Settings
 
@@ -70,14 +80,10 @@ class FedGNN(GradientAveraging):
 
     # Rows of the item table -------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def sends_rows(self) -> bool:
         """Whether users are sent the rows that they asked for, instead of the table."""
         settings = self.settings
-        if settings.download == "rows" and settings.pseudo_refresh:
-            raise RunFailure(
-                "method.download=rows: with method.pseudo_refresh the server cannot know which rows; use table"
-            )
         if settings.download != "auto":
             return settings.download == "rows"
         if settings.pseudo_items == "all" or settings.pseudo_refresh:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.rows import CLIENTS, Row, flatten, group_runs, setting_text
+from subfl_flower.evaluation.rows import CLIENTS, Row, flatten, group_runs, measured, setting_text
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import number
 
@@ -42,7 +42,7 @@ def build_curves(runs: Sequence[Run], key: str) -> list[Curve]:
     Raises:
         SubflError: no run has the key, or none has a number there.
     """
-    settings = {id(run): {**flatten(run.config), CLIENTS: run.clients} for run in runs}
+    settings = {id(run): {**flatten(run.config), CLIENTS: run.clients, **measured(run)} for run in runs}
     _check(list(settings.values()), key)
     curves = []
     for row in group_runs(runs, along=key):

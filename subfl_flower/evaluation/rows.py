@@ -39,6 +39,10 @@ class Spread(NamedTuple):
         return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in present) / (len(present) - 1)))
 
 
+MEASURED = ("privacy.user_level_epsilon", "privacy.per_coordinate_epsilon", "privacy.whole_upload_epsilon")
+"""Keys that a curve may be over though no configuration has them; runs on it may differ in all of their section."""
+
+
 @dataclass
 class Row:
     """Runs that differ in their seed only.
@@ -144,6 +148,12 @@ def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
     return [row for group in _group(rows, lambda row: row.panel).values() for row in group]
 
 
+def measured(run: Run) -> dict[str, Any]:
+    """What a run was not told and found out of its own settings, by `MEASURED` keys."""
+    found = run.figures.get("privacy") or {}
+    return {key: found.get(key.partition(".")[2]) for key in MEASURED}
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration by dotted key."""
     flat: dict[str, Any] = {}
@@ -196,6 +206,7 @@ def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool, along: str 
         key
         for key in keys
         if key != along
+        and not (along in MEASURED and key.split(".")[0] == along.split(".")[0])
         and (key.split(".")[0] in _DATA_SECTIONS) == in_data
         and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in (*_NOT_SETTINGS, *_COLUMNS))
         and len({setting_text(flat, key) for flat in settings}) > 1

@@ -39,11 +39,22 @@ PLAIN = (
 
 
 class MachinesGrid(InlineGrid):
-    """A machine for each user and one for the matcher, each of which starts a new process for every message."""
+    """A machine for each user and one for the matcher, each of which starts a new process for every message.
 
-    def __init__(self, folders: list[Path], matcher: Path | None, *, trusted: str | None = None) -> None:
-        super().__init__(app, len(folders) + (matcher is not None))
-        configs: list[dict[str, Any]] = [{"client": str(folder)} for folder in folders]
+    Args:
+        folders: of the users.
+        matcher: the matcher's folder; None: there is no matcher.
+        trusted: the key that users were told is the matcher's.
+        together: of so many users, the last ones, one machine has the folders.
+    """
+
+    def __init__(
+        self, folders: list[Path], matcher: Path | None, *, trusted: str | None = None, together: int = 1
+    ) -> None:
+        alone = len(folders) - together
+        super().__init__(app, alone + 1 + (matcher is not None))
+        hosted = [[folder] for folder in folders[:alone]] + [folders[alone:]]
+        configs: list[dict[str, Any]] = [{"client": ",".join(map(str, own))} for own in hosted]
         if trusted is not None:
             configs = [{**config, "matcher-key": trusted} for config in configs]
         if matcher is not None:
@@ -105,7 +116,7 @@ def test_machines_of_their_own_give_the_numbers_of_a_simulation(
     folders: Callable[[], list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     users = folders()
-    grid = MachinesGrid(users, tmp_path / "matcher")
+    grid = MachinesGrid(users, tmp_path / "matcher", together=2)
     found = deployed(grid, tmp_path / "deployed", *PLAIN)
     expected = run_inline(tmp_path / "simulation", *PLAIN)
     (file,) = (tmp_path / "simulation" / "users").iterdir()
@@ -158,6 +169,13 @@ def test_what_hides_a_user_comes_from_a_secret_of_its_machine_and_run(
     assert any(set(first[1, n]["item_ids"].tolist()) != set(second[1, n]["item_ids"].tolist()) for n in range(1, 7))
     rows = [uploads[key]["item_rows"] for uploads in (first, second) for key in sorted(uploads)]
     assert len({values.tobytes() for values in rows}) == len(rows) == 24
+    bare = (MachinesGrid(users, None), MachinesGrid(users, None))
+    for number, grid in enumerate(bare):
+        deployed(grid, tmp_path / f"bare-{number}", *noisy, "method.pseudo_items=0", "federation.rounds=1")
+    first, second = (grid.uploads() for grid in bare)
+    for key, upload in first.items():  # the same users, round, items and first parameters, and other noise
+        np.testing.assert_array_equal(upload["item_ids"], second[key]["item_ids"])
+        assert (upload["item_rows"] != second[key]["item_rows"]).all()
     keys = [(folder / "own.key").read_bytes() for folder in users]
     assert len({*keys}) == 6 and all(len(key) == 32 for key in keys)
     assert all((folder / "own.key").stat().st_mode & 0o077 == 0 for folder in users)

@@ -193,3 +193,15 @@ def test_switches_are_no_numbers(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/0", settings={"masks": True}, rounds=1)
     with pytest.raises(SubflError, match=r"values are true; those whose numbers differ between these runs are none$"):
         curves_of(tmp_path / "runs", "method.masks")
+
+
+def test_what_runs_found_out_of_their_settings_may_be_the_key(make_run: MakeRun, tmp_path: Path) -> None:
+    for job, (noise, epsilon) in enumerate([(0.5, 80.0), (2.0, 20.0)]):
+        run = make_run(f"runs/{job}", rounds=2)
+        config, summary = run.config(), run.summary()
+        assert summary is not None
+        run.write_config({**config, "privacy": {"mechanism": "gaussian_l2", "noise_multiplier": noise}})
+        run.write_summary({**summary, "privacy": {"user_level_epsilon": epsilon}})
+    (curve,) = build_curves(load_runs([tmp_path / "runs"]), "privacy.user_level_epsilon")
+    assert [(epsilon, len(row.runs)) for epsilon, row in curve.points.items()] == [(20.0, 1), (80.0, 1)]
+    assert len(build_curves(load_runs([tmp_path / "runs"]), "privacy.noise_multiplier")) == 1
