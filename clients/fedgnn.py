@@ -222,7 +222,7 @@ class FedGNNClient(RecommenderClient):
                 box = question.received[client_id][BOX].tobytes()
                 found = opened_neighbours(box, key, context, width)[:most]
             except (SubflError, KeyError) as error:
-                failures[client_id] = str(error)
+                failures[client_id] = str(error) if isinstance(error, SubflError) else "the server sent it no box"
                 continue
             own["neighbours"][row].zero_()
             own["neighbours"][row, : len(found)] = torch.from_numpy(found.copy())

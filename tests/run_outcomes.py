@@ -12,9 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from subfl_flower.composition import composed_config
+from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.simulation import simulate
+
+
+def method_names(kind: str) -> list[str]:
+    """The methods whose default data are of a kind, ``graph`` or ``ratings``."""
+    names = sorted(path.stem for path in (config_directory() / "method").glob("*.yaml"))
+    return [name for name in names if composed_config([f"method={name}"])[0].dataset.kind == kind]
+
 
 SUBFL = Path(sys.executable).with_name("subfl")
 SMALL_DIGITS = ("dataset=digits", "model.hidden=16", "method.random_blocks=2", "method.random_block_nodes=20")

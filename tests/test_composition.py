@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from run_outcomes import method_names
 
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.errors import SubflError
@@ -46,12 +47,6 @@ def test_every_group_of_the_interface_is_there() -> None:
     assert {choice.split("/")[0] for choice in CHOICES} >= {
         *("method", "dataset", "partition", "model", "optimizer", "task", "runtime", "logger", "privacy")
     }
-
-
-def method_names(kind: str) -> list[str]:
-    """Methods whose default data set is of a kind."""
-    names = [choice.split("/")[1] for choice in CHOICES if choice.startswith("method/")]
-    return [name for name in names if composed_config([f"method={name}"])[0].dataset.kind == kind]
 
 
 def test_a_method_for_ratings_chooses_ratings_and_their_partition_task_and_model() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from run_outcomes import run_inline
+from run_outcomes import method_names, run_inline
 
 from subfl_flower.errors import RunFailure
 from subfl_flower.runtime.strategy import CohortStrategy
 
-METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
+METHODS = method_names("graph")
 SIMILARITIES = ("functional", "parameter", "gradient", "label", "none")
 VARIANTS = [
     *((method,) for method in METHODS),

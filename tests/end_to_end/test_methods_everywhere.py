@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from run_outcomes import Outcome, command, run_inline
+from run_outcomes import Outcome, command, method_names, run_inline
 
 from subfl_flower.composition import config_directory
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
 
-METHODS = sorted(path.stem for path in (config_directory() / "method").glob("*.yaml"))
+METHODS = method_names("graph")
 FEDERATION = (
     *("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16"),
     *("federation.rounds=3", "federation.local_epochs=2", "record.mixing_every=1"),

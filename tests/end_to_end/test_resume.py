@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_outcomes import SUBFL, Outcome, run_inline, start
+from run_outcomes import SUBFL, Outcome, method_names, run_inline, start
 
 from subfl_flower.cli import main
-from subfl_flower.composition import composed_job, config_directory
+from subfl_flower.composition import composed_job
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.simulation import simulate
 
-METHODS = sorted(path.stem for path in (config_directory() / "method").glob("*.yaml"))
+METHODS = method_names("graph")
 ROUNDS = 6
 SMALL = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")
 RECORDED = (f"federation.rounds={ROUNDS}", "record.mixing_every=1", "record.checkpoint_every=2", "runtime.nodes=2")
