@@ -47,11 +47,14 @@ class RecommenderClient(CohortClient):
         Attributes:
             loss: ``mean`` over a user's ratings, or their ``sum``, by which users count as much as they rated.
             user_lr: learning rate of the personal parameters; null takes the optimiser's.
+            user_weight_decay: weight decay of the personal parameters, inside the gradient of the sum over ratings: it
+                shrinks those of users with few ratings most.
             user_steps: steps of the personal parameters in a round; the last one's gradient is uploaded.
         """
 
         loss: Literal["mean", "sum"] = "mean"
         user_lr: float | None = Field(default=None, gt=0)
+        user_weight_decay: float = Field(default=0.0, ge=0)
         user_steps: int = Field(default=1, ge=1)
 
     settings: Settings
@@ -165,6 +168,8 @@ class RecommenderClient(CohortClient):
             found = self.model.gradients(shared, items, personal, graphs, train_neighbours=self.trains_neighbours)
             gradients = self._weighted(found, graphs)
             with torch.no_grad():
+                for name, value in personal.items():
+                    gradients.personal[name].add_(value, alpha=self.settings.user_weight_decay)
                 adam_step(personal, gradients.personal, own, self.optimizer)
                 graphs = self.step_neighbours(graphs, gradients, own)
         return gradients

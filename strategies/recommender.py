@@ -44,6 +44,8 @@ class GradientAveraging(CohortStrategy):
             network_lr: learning rate of the graph network's weights and of the global bias, of which every upload
                 speaks; null: `server_lr`.
             network_weight_decay: weight decay of the graph network's weights, inside the gradient.
+            table_weight_decay: weight decay of the item table, inside the gradient: unlike the model's penalties, which
+                grow with an item's ratings, it shrinks the rows of items with few ratings most.
             row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
                 row, or by the number of all `participants` of the round.
             iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what
@@ -57,6 +59,7 @@ class GradientAveraging(CohortStrategy):
         server_lr_final: float = Field(default=1.0, gt=0, le=1)
         network_lr: float | None = Field(default=None, gt=0)
         network_weight_decay: float = Field(default=0.0, ge=0)
+        table_weight_decay: float = Field(default=0.0, ge=0)
         row_average: Literal["uploads", "participants"] = "uploads"
         iterate_average: float = Field(default=0.0, ge=0, lt=1)
         evaluate_every: int = Field(default=10, ge=1)
@@ -146,9 +149,10 @@ class GradientAveraging(CohortStrategy):
         settings, share = self.settings, self._share_of_rate()
         rates = {name: share * (settings.network_lr or settings.server_lr) for name in self.parameters}
         rates[ITEMS] = share * settings.server_lr
-        found = dict(gradients)
-        for name in self._network:
-            found[name] = found[name] + settings.network_weight_decay * self.parameters[name]
+        decays = dict.fromkeys(self._network, settings.network_weight_decay) | {ITEMS: settings.table_weight_decay}
+        found = {
+            name: gradient.add(self.parameters[name], alpha=decays.get(name, 0.0)) for name, gradient in gradients.items()
+        }
         if settings.server_optimizer == "sgd":
             for name, value in self.parameters.items():
                 value.sub_(found[name], alpha=rates[name])
