@@ -151,7 +151,8 @@ class GradientAveraging(CohortStrategy):
         rates[ITEMS] = share * settings.server_lr
         decays = dict.fromkeys(self._network, settings.network_weight_decay) | {ITEMS: settings.table_weight_decay}
         found = {
-            name: gradient.add(self.parameters[name], alpha=decays.get(name, 0.0)) for name, gradient in gradients.items()
+            name: gradient.add(self.parameters[name], alpha=decays.get(name, 0.0))
+            for name, gradient in gradients.items()
         }
         if settings.server_optimizer == "sgd":
             for name, value in self.parameters.items():

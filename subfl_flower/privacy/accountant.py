@@ -9,8 +9,10 @@ N uploads are one with 1/sqrt(N) of the noise, whose epsilon has a closed equati
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
+import absl.logging
 from dp_accounting import LaplaceDpEvent
 from dp_accounting.gaussian_mechanism import get_epsilon_gaussian, get_sigma_gaussian
 from dp_accounting.pld import PLDAccountant
@@ -18,6 +20,11 @@ from dp_accounting.rdp import RdpAccountant
 
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.mechanism import LdpSettings
+
+# absl, which dp-accounting logs by, keeps the stream that is standard error at its import, and closes it when logging is
+# set up anew, as Hydra does: in a notebook, or wherever standard error was replaced meanwhile, that is somebody else's.
+if sys.__stderr__ is not None:
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 GRID_STEPS = 100  # of a privacy loss distribution, in an event's epsilon: five digits of the composed epsilon
 MOST_GRID_EVENTS = 20_000

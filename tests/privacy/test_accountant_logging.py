@@ -1,0 +1,20 @@
+"""What dp-accounting's logging library does to a standard error that is not its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+REPLACED = """
+import io, logging.config, sys
+sys.stderr = ours = io.StringIO()
+import subfl_flower.privacy.accountant
+sys.stderr = io.StringIO()
+logging.config.dictConfig({"version": 1})
+assert not ours.closed
+"""
+
+
+def test_a_replaced_standard_error_is_not_closed_when_logging_is_set_up_anew() -> None:
+    done = subprocess.run([sys.executable, "-c", REPLACED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
