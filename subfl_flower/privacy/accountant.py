@@ -21,8 +21,8 @@ from dp_accounting.rdp import RdpAccountant
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.mechanism import LdpSettings
 
-# absl, which dp-accounting logs by, keeps the stream that is standard error at its import, and closes it when logging is
-# set up anew, as Hydra does: in a notebook, or wherever standard error was replaced meanwhile, that is somebody else's.
+# absl, which dp-accounting logs by, keeps the stream that is standard error at its import, and closes it when logging
+# is set up anew, as Hydra does: in a notebook, or wherever standard error was replaced since, that is somebody else's.
 if sys.__stderr__ is not None:
     absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
