@@ -35,7 +35,7 @@ class MovieLensDataset(RatingDatasetSettings):
     encoding: ClassVar[str]
     rating_range: ClassVar[tuple[float, float]]
 
-    protocol: Protocol = Protocol(rounds=300, local_epochs=1)
+    protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
     @abstractmethod
     def rating_files(self) -> list[str]:
@@ -126,6 +126,7 @@ class MovieLens100KDataset(MovieLensDataset):
     rating_range: ClassVar[tuple[float, float]] = (1.0, 5.0)
 
     name: Literal["ml100k"] = "ml100k"
+    protocol: Protocol = Protocol(rounds=300, local_epochs=1)
     split: SplitName = "given"
 
     def rating_files(self) -> list[str]:
