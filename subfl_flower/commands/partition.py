@@ -21,7 +21,8 @@ from subfl_flower.config import Config
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.kinds import Prepared, kind_of
+from subfl_flower.runtime.kind import Prepared
+from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.shared_key import KEY_BYTES, SharedKey
 
 _OWN_ARGUMENTS = ("out", "client", "key")

@@ -24,7 +24,8 @@ from subfl_flower.evaluation.summary import summarise
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.exchange import Exchange, announced
-from subfl_flower.runtime.kinds import Prepared, kind_of
+from subfl_flower.runtime.kind import Prepared
+from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory

@@ -14,7 +14,8 @@ from subfl_flower.config import Config, Inline, Ray
 from subfl_flower.models.exported import CARD, TENSORS, ModelCard, write_model
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.runtime.cohort_client import Hosted
-from subfl_flower.runtime.kinds import Trusted, kind_of
+from subfl_flower.runtime.kind import Trusted
+from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.node import Node, compute_device
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.shared_key import SharedKey

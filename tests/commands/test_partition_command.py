@@ -12,7 +12,7 @@ from subfl_flower.composition import composed_config
 from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime import kinds
+from subfl_flower.runtime import graph_kind
 from subfl_flower.runtime.shared_key import SharedKey
 
 NODES = "id,label,height,width\na,cat,1,2\nb,dog,3,4\nc,,5,6\nd,cat,7,8\ne,dog,9,9\n"
@@ -137,7 +137,7 @@ def test_what_is_there_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("failure", [SubflError("the disk is full"), KeyboardInterrupt()])
 def test_all_folders_appear_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException) -> None:
     written = []
-    real = kinds.write_client_folder
+    real = graph_kind.write_client_folder
 
     def second_fails(path: Path, *rest: object, **named: object) -> None:
         if written:
@@ -145,7 +145,7 @@ def test_all_folders_appear_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         written.append(path)
         real(path, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(kinds, "write_client_folder", second_fails)
+    monkeypatch.setattr(graph_kind, "write_client_folder", second_fails)
     arguments = ["dataset=digits", "partition.clients=3", f"out={tmp_path}"]
     if isinstance(failure, SubflError):
         assert main(arguments) == 2

@@ -1,0 +1,144 @@
+"""Clients that hold subgraphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from subfl_flower.config import Config
+from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
+from subfl_flower.data.datasets import DatasetSettings
+from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.models.exported import ModelCard
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
+from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.shared_key import SharedKey
+from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
+
+
+class Graphs(Kind):
+    """Subgraphs."""
+
+    def prepare(self, config: Config) -> PreparedPartition:
+        """A partition of the graph."""
+        dataset, task = config.dataset, _graph_task(config)
+        assert isinstance(dataset, DatasetSettings)
+        return prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
+
+    def about(self, prepared: PreparedPartition) -> dict[str, Any]:
+        """Width, classes, and whether subgraphs may share nodes."""
+        return {
+            "partition": prepared.key,
+            "num_clients": prepared.num_clients,
+            "num_features": prepared.num_features,
+            "num_classes": prepared.num_classes,
+            "overlapping": prepared.overlapping,
+        }
+
+    def cohort(
+        self,
+        config: Config,
+        prepared: PreparedPartition,
+        client_ids: Sequence[int],
+        device: torch.device,
+        key: SharedKey,
+    ) -> Cohort:
+        """Their subgraphs."""
+        return Cohort.load(prepared, client_ids, device, config.runtime.chunk, _graph_task(config), key)
+
+    def open_folders(self, paths: Sequence[Path]) -> Sequence[ClientFolder]:
+        """Folders with a graph."""
+        return open_client_folders(paths)
+
+    def read_folder(self, folder: ClientFolder) -> None:
+        """Its graph."""
+        folder.graph()
+
+    def about_folders(self, folders: Sequence[ClientFolder]) -> dict[str, Any]:
+        """Width, classes, and whether subgraphs may share nodes."""
+        first = folders[0].description
+        return {
+            "partition": first.partition,
+            "num_clients": first.num_clients or 0,
+            "num_features": first.num_features,
+            "num_classes": first.num_classes,
+            "overlapping": any(folder.description.overlapping for folder in folders),
+        }
+
+    def cohort_of_folders(
+        self, config: Config, folders: Sequence[ClientFolder], device: torch.device, trusted: Trusted
+    ) -> Cohort:
+        """Their subgraphs."""
+        return Cohort(
+            graphs=tuple(folder.graph() for folder in folders),
+            num_features=folders[0].description.num_features,
+            num_classes=folders[0].description.num_classes,
+            device=device,
+            chunk=config.runtime.chunk,
+            task=_graph_task(config),
+            shared_key=SharedKey(folders[0].key_path),
+        )
+
+    def write_folder(
+        self, path: Path, config: Config, prepared: PreparedPartition, position: int, key: bytes, own_id: int | None
+    ) -> None:
+        """Its graph."""
+        graph = prepared.client(position)
+        write_client_folder(
+            path,
+            graph if own_id is None else replace(graph, client_id=own_id),
+            dataset=config.dataset.name,
+            partition=prepared.key if own_id is None else "",
+            num_clients=prepared.num_clients if own_id is None else None,
+            overlapping=prepared.overlapping,
+            key=key,
+        )
+
+    def described(self, path: Path) -> dict[str, int]:
+        """Nodes, edges and roles."""
+        said = ClientFolder.open(path).description
+        sizes = {"client": said.client_id, "nodes": said.num_nodes, "directed edges": said.num_edges}
+        return {**sizes, "train": said.train, "validation": said.validation, "test": said.test}
+
+    def initial_parameters(self, config: Config, num_features: int, num_classes: int) -> Mapping[str, np.ndarray]:
+        """A GCN's."""
+        assert isinstance(config.model, ModelSettings)
+        return StackedGCN(config.model, num_features, _graph_task(config).num_outputs(num_classes)).initial_of(
+            config.seed
+        )
+
+    def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
+        """A file a client: its GCN and a card."""
+        config, cohort, task = node.config, client.cohort, _graph_task(node.config)
+        assert isinstance(config.dataset, DatasetSettings) and isinstance(config.model, ModelSettings)
+        assert isinstance(task, NodeClassification | LinkPrediction)
+        validation = client.best_validation()
+        for client_id, tensors in client.best_models().items():
+            card = ModelCard(
+                model=config.model,
+                task=task,
+                num_features=cohort.num_features,
+                num_classes=cohort.num_classes,
+                dataset=config.dataset.name,
+                client=client_id,
+                method=config.method.name,
+                run=node.run_id,
+                round=last_round,
+                validation=validation.get(client_id),
+                row_normalize=config.dataset.row_normalize,
+            )
+            node.write_model(client_id, tensors, card)
+
+
+def _graph_task(config: Config) -> GraphTask:
+    assert isinstance(config.task, GraphTask)
+    return config.task

@@ -1,0 +1,136 @@
+"""What a kind of data has of its own: preparation, folders, cohort and model.
+
+Everything else of a federation is the same for all kinds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from subfl_flower.config import Config
+from subfl_flower.data.client_folder import ClientFolder
+from subfl_flower.data.ratings.user_folder import UserFolder
+from subfl_flower.models.exported import ModelCard
+from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.runtime.cohort_client import CohortClient, Hosted
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.shared_key import SharedKey
+
+Folder = ClientFolder | UserFolder
+
+
+class Prepared(Protocol):
+    """All clients' data, prepared for a simulation."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients it is for."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What a machine of its own knows beside its clients' folders.
+
+    Attributes:
+        run_id: of the run.
+        places: a folder of each client's own that can be written to, by client id.
+        matcher_key: the matcher's public key; None: what the server says.
+    """
+
+    run_id: str
+    places: Mapping[int, Path]
+    matcher_key: bytes | None = None
+
+
+class ModelWriter(Protocol):
+    """A node, as far as its clients' models are concerned."""
+
+    config: Config
+    run_id: str
+
+    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+        """Write a client's model where it belongs."""
+
+    def write_recommender(self, trained: Recommender) -> None:
+        """Write a recommender and its users where they belong."""
+
+
+class Kind(ABC):
+    """One kind of data."""
+
+    @abstractmethod
+    def prepare(self, config: Config) -> Prepared:
+        """All clients' data, as a simulation needs them."""
+
+    @abstractmethod
+    def about(self, prepared: Any) -> dict[str, Any]:
+        """What the roster says of prepared data, but for the data set's name."""
+
+    @abstractmethod
+    def cohort(
+        self, config: Config, prepared: Any, client_ids: Sequence[int], device: torch.device, key: SharedKey
+    ) -> Hosted:
+        """Some clients of a simulation, with their data read."""
+
+    @abstractmethod
+    def open_folders(self, paths: Sequence[Path]) -> Sequence[Folder]:
+        """The folders of clients that one node hosts, by ascending client id."""
+
+    @abstractmethod
+    def read_folder(self, folder: Any) -> None:
+        """Read what a folder holds; SubflError where it is damaged."""
+
+    @abstractmethod
+    def about_folders(self, folders: Sequence[Any]) -> dict[str, Any]:
+        """What the roster says of the data in folders, but for the data set's name."""
+
+    @abstractmethod
+    def cohort_of_folders(
+        self, config: Config, folders: Sequence[Any], device: torch.device, trusted: Trusted
+    ) -> Hosted:
+        """The clients whose folders these are, with their data read."""
+
+    @abstractmethod
+    def write_folder(
+        self, path: Path, config: Config, prepared: Any, position: int, key: bytes, own_id: int | None
+    ) -> None:
+        """Write one client's folder.
+
+        Args:
+            path: of the folder; must not exist.
+            config: names the data set.
+            prepared: all clients' data.
+            position: of the client.
+            key: the clients' shared key.
+            own_id: the client's id where a site makes the folder of its own data; None: its position.
+        """
+
+    @abstractmethod
+    def described(self, path: Path) -> dict[str, int]:
+        """The sizes of what a folder holds, by the heading of a table's column."""
+
+    @abstractmethod
+    def initial_parameters(self, config: Config, num_features: int, num_classes: int) -> Mapping[str, np.ndarray]:
+        """What a federation starts from, each without a client axis."""
+
+    @abstractmethod
+    def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
+        """Have a node write its clients' best models.
+
+        Args:
+            node: where they are to be written.
+            client: who trained them.
+            last_round: the last that was trained.
+            received: what of them the server has, without a client axis.
+        """
