@@ -22,12 +22,15 @@ from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.errors import RunFailure
 from subfl_flower.privacy.accountant import privacy_report
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
+from subfl_flower.privacy.tokens import TOKEN_BYTES
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.matcher_node import BOX, MATCH
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
+
+_SLACK = 4096  # bytes beside what an answer is about: headers, keys, padding
 
 
 class FedGNN(GradientAveraging):
@@ -112,10 +115,10 @@ class FedGNN(GradientAveraging):
             self._expand(server_round, exchange)
         if self.sends_rows:
             unknown = [p for p in self.participants(server_round) if p not in self._rows_of]
-            answers = (
-                exchange.ask("rows", self._decode_rows, sent={position: {} for position in unknown}) if unknown else []
-            )
-            self._rows_of.update((p, ids) for p, ids in enumerate(answers) if ids is not None)
+            if unknown:
+                most = [np.dtype(np.int32).itemsize * self.num_items + _SLACK] * len(self.roster)
+                answers = exchange.ask("rows", self._decode_rows, most, sent={position: {} for position in unknown})
+                self._rows_of.update((p, ids) for p, ids in enumerate(answers) if ids is not None)
 
     def _decode_rows(self, answer: Stack) -> np.ndarray:
         ids = answer[IDS]
@@ -127,6 +130,12 @@ class FedGNN(GradientAveraging):
 
     # Expansion --------------------------------------------------------------------------------------------------------
 
+    @property
+    def _most_bytes_of_box(self) -> list[int]:
+        """Tokens of all items and an embedding, padded to a power of two, for each client."""
+        plain = TOKEN_BYTES * self.num_items + self.initial[ITEMS].nbytes // self.num_items
+        return [2 * plain + _SLACK] * len(self.roster)
+
     def _expand(self, server_round: int, exchange: Exchange) -> None:
         """Carry users' boxes to the matcher, and its answers back. Training goes on without, if that fails."""
         matcher = self.roster.matcher
@@ -134,7 +143,7 @@ class FedGNN(GradientAveraging):
             if matcher is None:
                 raise RunFailure("no node is the matcher at the moment")
             about: dict[str, int | bytes] = {"round": server_round, "matcher_key": matcher.public_key}
-            sealed = exchange.ask("expand", _box, about=about, tolerant=True)
+            sealed = exchange.ask("expand", _box, self._most_bytes_of_box, about=about, tolerant=True)
             # The matcher is told a number that stands for the user in this expansion alone.
             numbers = np.random.default_rng().permutation(len(sealed)).tolist()
             boxes = {number: {BOX: box} for number, box in zip(numbers, sealed, strict=True) if box is not None}
