@@ -68,6 +68,10 @@ class Row:
         """Mean and deviation of a figure of the summary, such as `test_at_best_validation`."""
         return Spread.of(number(run.figures.get(figure)) for run in self.counted)
 
+    def further(self, figure: str) -> Spread | None:
+        """Mean and deviation of what the best rounds measured besides the metric, such as `test.ndcg@10`."""
+        return Spread.of(number((run.figures.get("figures") or {}).get(figure)) for run in self.counted)
+
     @property
     def seconds_per_round(self) -> Spread | None:
         """Wall-clock seconds of a round."""

@@ -61,12 +61,12 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `metric`; `best_round` (see `best_record`); `test_at_best_validation` and
-        `test_as_received_at_best_validation`, both at that round; `test_last`, of the last round that was
-        evaluated; `rounds`, how many were finished; `bytes_up`, `bytes_down` and (wall-clock) `seconds`,
-        summed over them; and `per_client`: `ids` (ascending), `test_at_best_validation`,
-        `validation_at_best_validation`, three lists of equal length, of a client that was absent from the best
-        round its last known values. What cannot be known (no round, none evaluated) is None, a sum 0, a list
-        empty.
+        `test_as_received_at_best_validation`, both at that round; `figures`, what else that round measured, by
+        names such as `test.ndcg@10`; `test_last`, of the last round that was evaluated; `rounds`, how many were
+        finished; `bytes_up`, `bytes_down` and (wall-clock) `seconds`, summed over them; and `per_client`: `ids`
+        (ascending), `test_at_best_validation`, `validation_at_best_validation`, three lists of equal length, of a
+        client that was absent from the best round its last known values. What cannot be known (no round, none
+        evaluated, nothing else measured) is None, a sum 0, a list empty.
     """
     best = best_record(rounds) or {}
     reached = [record for record in rounds if best and record["round"] <= best["round"]]
@@ -78,6 +78,7 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "test_at_best_validation": number(best.get("test")),
         "test_as_received_at_best_validation": number(best.get("test_as_received")),
         "best_round": best.get("round"),
+        "figures": best.get("figures"),
         "test_last": tests[-1] if tests else None,
         "rounds": len(rounds),
         "bytes_up": sum(int(record.get("bytes_up") or 0) for record in rounds),

@@ -13,6 +13,7 @@ from subfl_flower.evaluation.rows import Row, Spread
 from subfl_flower.evaluation.summary import lower_is_better
 
 MISSING = "–"
+_MEASURES = {"hr": "HR", "ndcg": "NDCG", "full_hr": "full HR"}
 
 
 def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[list[str]]]:
@@ -22,12 +23,14 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
         rows: of `build_rows`.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
+    further = _further(rows)
     lines = [
         {
             **identity(row),
             "seeds": str(len(row.counted)),
             "test at best validation": metric_text(row.spread("test_at_best_validation"), row.metric),
             "as received": metric_text(row.spread("test_as_received_at_best_validation"), row.metric),
+            **{head: metric_text(row.further(figure), figure) for figure, head in further.items()},
             "best round": spread_text(row.spread("best_round"), 1.0, 0),
             "up": human_bytes(row.spread("bytes_up")),
             "down": human_bytes(row.spread("bytes_down")),
@@ -38,6 +41,19 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
         for row in rows
     ]
     return layout(lines, {"settings", "note", "bytes vs FedAvg"}, collapse)
+
+
+def _further(rows: Sequence[Row]) -> dict[str, str]:
+    """What rankings measured besides the metric and rows have: figures at the metrics' own cutoffs, and their heads."""
+    metrics = {row.metric for row in rows}
+    found: dict[str, str] = {}
+    for cutoff in dict.fromkeys(row.metric.partition("@")[2] for row in rows if "@" in row.metric):
+        found |= {f"test.{name}@{cutoff}": f"{head}@{cutoff}" for name, head in _MEASURES.items()}
+    return {
+        figure: head
+        for figure, head in found.items()
+        if metrics != {figure.removeprefix("test.")} and any(row.further(figure) for row in rows)
+    }
 
 
 def layout(
@@ -116,7 +132,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     heads = ["dataset", "partition", "clients", "method", "settings", "metric", "runs", "seeds", "status"]
     figures = ["test_at_best_validation", "test_as_received_at_best_validation", "test_last", "best_round"]
     figures += ["bytes_up", "bytes_down"]
-    heads += [f"{name}_{part}" for name in figures for part in ("mean", "std")]
+    further = _further(rows)
+    heads += [f"{name}_{part}" for name in (*figures, *further) for part in ("mean", "std")]
     heads += ["bytes_relative_to_fedavg", "seconds_per_round", "note", "directories"]
     lines = []
     for row in rows:
@@ -125,6 +142,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
         line += [" ".join(sorted({run.status for run in row.runs}))]
         for name in figures:
             line += row.spread(name) or (None, None)
+        for name in further:
+            line += row.further(name) or (None, None)
         seconds = row.seconds_per_round
         line += [row.relative_bytes, seconds.mean if seconds else None, row.note]
         lines.append([*line, " ".join(str(run.path) for run in row.runs)])

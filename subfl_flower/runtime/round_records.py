@@ -11,12 +11,12 @@ import numpy as np
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import Updates
 from subfl_flower.tasks import TaskSettings
+from subfl_flower.tasks.rating_prediction import EXAMPLES, pooled_error
+
+__all__ = ["LatestMetrics", "further_figures", "mean_seconds", "pooled_error", "round_record"]
 
 _PER_CLIENT = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity")
-
-
-_EXAMPLES = {"validation": "validation_examples", "test": "test_examples"}
-"""How many examples an error is of, where a task pools them."""
+_FURTHER = ("validation.", "test.")
 
 
 class LatestMetrics:
@@ -29,44 +29,41 @@ class LatestMetrics:
 
     def __init__(self, task: TaskSettings, roster: Roster) -> None:
         self.metric = task.metric
-        self._pooled = task.pooled
+        self._task = task
         self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
         self.heard = np.zeros(len(roster), dtype=bool)
         self._values: dict[str, np.ndarray] = {}
 
     def take(self, positions: np.ndarray, metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-        """Take in a round; each figure's mean over the clients heard so far, None where nobody has it.
+        """Take in a round; each of its figures' mean over the clients heard so far, None where nobody has it.
 
-        A pooled error is that of all their examples together, and known only where this round has it.
+        A pooled error is that of all examples of the round's clients together.
         """
         self.heard[positions] = True
+        means: dict[str, float | None] = {}
         for name in _PER_CLIENT:
             if name in metrics:
                 values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
                 values[positions] = metrics[name]
-        means: dict[str, float | None] = {}
-        for name, values in self._values.items():
-            if self._pooled and name in _EXAMPLES:
-                means[name] = pooled_error(metrics, name)
-            else:
-                means[name] = None if np.isnan(values).all() else float(np.nanmean(values))
+                pooled = self._task.pooled and name in EXAMPLES
+                means[name] = self._task.over_clients(metrics if pooled else self._values, name)
         return means
 
     def recall(self, record: Mapping[str, Any]) -> None:
         """Take in a round again from its record."""
         clients = record["clients"]
-        names = (*_PER_CLIENT, *_EXAMPLES.values())
+        names = (*_PER_CLIENT, *EXAMPLES.values())
         found = {name: np.array(clients[name], dtype=float) for name in names if name in clients}
         self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
 
 
-def pooled_error(metrics: Mapping[str, np.ndarray], name: str) -> float | None:
-    """The root mean squared error of all clients' examples together, from each client's; None without any example."""
-    if name not in metrics or _EXAMPLES[name] not in metrics:
-        return None
-    counts = np.where(np.isnan(metrics[name]), 0, np.nan_to_num(metrics[_EXAMPLES[name]]))
-    total = counts.sum()
-    return float(np.sqrt((np.nan_to_num(metrics[name]) ** 2 * counts).sum() / total)) if total else None
+def further_figures(metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """What is measured besides the task's metric, such as ``test.ndcg@10``: means over the clients that have it.
+
+    None where a name was sent and no client has a value.
+    """
+    further = {name: values for name, values in metrics.items() if name.startswith(_FURTHER)}
+    return {name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in further.items()}
 
 
 def round_record(
@@ -79,13 +76,15 @@ def round_record(
         "bytes_up": updates.bytes_up[updates.positions].tolist(),
         "bytes_down": updates.bytes_down[updates.positions].tolist(),
     }
-    for name in (*_PER_CLIENT, *_EXAMPLES.values()):
+    for name in (*_PER_CLIENT, *EXAMPLES.values()):
         if name in updates.metrics:
             clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
+    figures = further_figures(updates.metrics)
     return {
         "round": updates.server_round,
         "metric": latest.metric,
         **latest.take(updates.positions, updates.metrics),
+        **({"figures": figures} if figures else {}),
         "clients_heard": int(latest.heard.sum()),
         "clients": clients,
         "bytes_up": int(updates.bytes_up.sum()),

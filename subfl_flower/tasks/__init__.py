@@ -6,13 +6,14 @@ from pydantic import Field
 
 from subfl_flower.tasks.link_prediction import LinkPrediction
 from subfl_flower.tasks.node_classification import NodeClassification
+from subfl_flower.tasks.ranking import Ranking
 from subfl_flower.tasks.rating_prediction import RatingPrediction
 from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
 
 AnyGraphTask = Annotated[NodeClassification | LinkPrediction, Field(discriminator="name")]
 """The settings of any task on graphs, told apart by `name`."""
 
-Task = Annotated[NodeClassification | LinkPrediction | RatingPrediction, Field(discriminator="name")]
+Task = Annotated[NodeClassification | LinkPrediction | RatingPrediction | Ranking, Field(discriminator="name")]
 """The settings of any task, told apart by `name`."""
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "GraphTask",
     "LinkPrediction",
     "NodeClassification",
+    "Ranking",
     "RatingPrediction",
     "Task",
     "TaskSettings",

@@ -40,13 +40,17 @@ class LinkPrediction(GraphTask):
         seed: of the division of edges and of the pairs without an edge that the metric uses.
     """
 
-    metric: ClassVar[str] = "roc_auc"
     needs_labels: ClassVar[bool] = False
     name: Literal["link_prediction"]
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     dimensions: int = Field(default=64, ge=1)
     seed: int = Field(default=1234, ge=0, lt=2**31)
+
+    @property
+    def metric(self) -> str:
+        """``roc_auc``."""
+        return "roc_auc"
 
     @model_validator(mode="after")
     def _something_is_left(self) -> LinkPrediction:

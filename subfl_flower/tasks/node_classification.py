@@ -18,9 +18,13 @@ from subfl_flower.tasks.settings import GraphTask
 class NodeClassification(GraphTask):
     """Every node has one class; its role (train, validation, test) is part of the prepared partition."""
 
-    metric: ClassVar[str] = "accuracy"
     needs_labels: ClassVar[bool] = True
     name: Literal["node_classification"]
+
+    @property
+    def metric(self) -> str:
+        """``accuracy``."""
+        return "accuracy"
 
     def num_outputs(self, num_classes: int) -> int:
         """One logit a class."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -29,26 +29,41 @@ class Examples(Protocol):
         """The metric on validation and on test examples, [C] each; not a number where a client has none."""
 
 
-class TaskSettings(BaseModel):
+class TaskSettings(BaseModel, ABC):
     """A task.
 
     Attributes:
         kind: of which data it can be asked.
-        metric: what its validation and test figures measure: a fraction, or an error in units of the data.
         pooled: whether a figure over clients is that of all their examples together; else it is the mean over clients.
+        higher_is_better: whether of two values of the metric the larger one is the better.
         needs_labels: whether a graph must have labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
-    metric: ClassVar[str]
     pooled: ClassVar[bool] = False
+    higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     name: str
 
+    @property
+    @abstractmethod
+    def metric(self) -> str:
+        """What its validation and test figures measure: a fraction, or an error in units of the data."""
 
-class GraphTask(TaskSettings, ABC):
+    def over_clients(self, metrics: Mapping[str, np.ndarray], name: str) -> float | None:
+        """One figure of some clients from each one's: the mean of those that have it; None where none has.
+
+        Args:
+            metrics: of the same clients, in the same order, each [clients], not a number where a client has none.
+            name: of the figure; None is returned where there is none of this name.
+        """
+        values = metrics.get(name)
+        return None if values is None or np.isnan(values).all() else float(np.nanmean(values))
+
+
+class GraphTask(TaskSettings):
     """A task on clients' subgraphs."""
 
     @abstractmethod

@@ -32,6 +32,7 @@ def test_figures_of_three_rounds_worked_out_by_hand() -> None:
         "test_at_best_validation": 0.5,  # not 0.875 of round 3: the earliest of equals, and never by test
         "test_as_received_at_best_validation": 0.25,
         "best_round": 2,
+        "figures": None,
         "test_last": 0.875,
         "rounds": 3,
         "bytes_up": 600,
@@ -43,6 +44,13 @@ def test_figures_of_three_rounds_worked_out_by_hand() -> None:
             "validation_at_best_validation": [0.75, 0.5],
         },
     }
+
+
+def test_what_else_was_measured_is_that_of_the_best_round() -> None:
+    measured = [{"test.ndcg@10": level, "test.local.hr@10": level / 2} for level in (0.1, 0.2, 0.3)]
+    rounds = [{**one, "figures": figures} for one, figures in zip(THREE_ROUNDS, measured, strict=True)]
+    assert summarise(rounds)["figures"] == {"test.ndcg@10": 0.2, "test.local.hr@10": 0.1}
+    assert summarise(rounds[:1])["figures"] == {"test.ndcg@10": 0.1, "test.local.hr@10": 0.05}
 
 
 def test_a_partial_run_is_judged_by_the_rounds_it_reached() -> None:
@@ -143,5 +151,5 @@ def test_a_run_without_a_round_has_no_figures() -> None:
     figures = summarise([])
     assert figures["rounds"] == figures["bytes_up"] == figures["seconds"] == 0
     assert figures["per_client"]["ids"] == []
-    for name in ("metric", "best_round", "test_at_best_validation", "test_last"):
+    for name in ("metric", "best_round", "figures", "test_at_best_validation", "test_last"):
         assert figures[name] is None

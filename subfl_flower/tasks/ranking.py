@@ -1,0 +1,52 @@
+"""Ranking: which items a user turns to next, among those that the user has not rated."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from subfl_flower.tasks.settings import TaskSettings
+
+
+class Ranking(TaskSettings):
+    """Each user's held-out item among items that the user never rated (He et al., WWW 2017, section 4.1).
+
+    The measures are those of `ranking_metrics`: hit rate and NDCG at each cutoff, among drawn items (``hr@10``) and
+    among all that the user has not seen (``full_hr@10``). Drawn items are the practice of most papers; because they
+    may order models differently than all items do (Krichene and Rendle, KDD 2020), both are measured.
+
+    Attributes:
+        split: the split of the data set that goes with it, which a data set's YAML takes over as its own `split`: each
+            user's newest rating tests, the next newest validates.
+        choose_by: the measure, at the first cutoff and among drawn items, by which the best round is chosen.
+        negatives: how many items a held-out one is ranked among.
+        cutoffs: lengths k of the list of recommended items, all different and at most `negatives`: in a list of all
+            candidates every item is a hit.
+        seed: of these items, which are the same for every model, round and placement.
+    """
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    name: Literal["ranking"]
+    split: Literal["leave_one_out"] = "leave_one_out"
+    choose_by: Literal["hr", "ndcg"] = "hr"
+    negatives: int = Field(default=100, ge=1)
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(10, 20), min_length=1, max_length=4, validate_default=True
+    )
+    seed: int = Field(default=1234, ge=0, lt=2**31)
+
+    @property
+    def metric(self) -> str:
+        """``hr@10``, with the measure that chooses and the first cutoff."""
+        return f"{self.choose_by}@{self.cutoffs[0]}"
+
+    @field_validator("cutoffs")
+    @classmethod
+    def _short_and_different(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("must all be different")
+        negatives = info.data.get("negatives")  # nothing where that is wrong itself
+        if negatives is not None and max(value) > negatives:
+            raise ValueError(f"must be at most task.negatives, which is {negatives}")
+        return value
