@@ -19,8 +19,9 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure
+from subfl_flower.runtime.array_format import read_array, to_array
 from subfl_flower.runtime.delivery import send_and_wait
-from subfl_flower.runtime.messages import ARRAYS, Stack, read_array, to_array
+from subfl_flower.runtime.messages import ARRAYS, Stack
 from subfl_flower.runtime.replies import OUTCOME, one_line, read_outcome
 from subfl_flower.runtime.roster import Roster, describe_error
 

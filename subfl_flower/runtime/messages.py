@@ -1,10 +1,11 @@
 """What travels: stacks of arrays with a leading client axis, packed without their zeros.
 
 A *stack* maps a name to an array [clients, ...]. Packing is lossless. Per client and array the smaller of two forms is
-sent: the plain values, or the non-zero ones with a bitmap that tells where they belong. Whatever a method sets to
-zero (pruned weights, rows of features that a client does not have) is therefore not sent. Rows that are one row in
-memory, as FedAvg makes them by broadcasting, are stored once. Payload bytes are counted per client, as if each had a
-message of its own, so that they do not depend on which node hosts whom.
+sent (`array_format`). Whatever a method sets to zero (pruned weights, rows of features that a client does not have) is
+therefore not sent. Rows that are one row in memory, as FedAvg makes them by broadcasting, are stored once. Where a few
+rows are for many clients, such as one model for each cluster, a `Choice` says who is sent which, and each of them is
+stored once, too. Payload bytes are counted per client, as if each had a message of its own, so that they do not depend
+on which node hosts whom.
 
 Whoever unpacks may say what is expected (`ArraySpec`). It is then compared with what a message claims to hold before
 anything is made of it, because a message of some bytes can claim an array of any size.
@@ -13,32 +14,25 @@ anything is made of it, because a message of some bytes can claim an array of an
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from subfl_flower.runtime.array_format import Claim, integers, pack_array
+
 Stack = dict[str, np.ndarray]
 
 ARRAYS, LAYOUT = "arrays", "layout"
 
-# Below this many entries a bitmap is not worth its bookkeeping.
-_SMALLEST_PACKED = 256
+# Entries of the layout of a `Choice`: its rows, client by client, and how many rows there are to choose from.
+_CHOICE, _STORED = "choice", "stored"
 
 # A message that claims more clients is not believed.
 _MOST_CLIENTS = 1 << 20
-
-# What `to_array` writes: NumPy's format of numbers in row-major order. Its other forms can hold Python objects.
-_HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|][biuf][1248])', 'fortran_order': False, "
-    rb"'shape': \(((?:\d{1,18}(?:, \d{1,18}){0,31},?)?)\), \} *\n",
-    re.DOTALL,
-)
-_LONGEST_HEADER = 1024
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,56 @@ class ArraySpec:
         return f"{self.dtype} {list(self.shape)}"
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Arrays of which each client is sent some rows, and many clients the same ones.
+
+    Attributes:
+        values: by name, each [M, ...].
+        rows: which rows each client is sent, from 0 to M - 1, int64 [clients, r].
+
+    Raises:
+        ValueError: the arrays are not of one length, or a client is sent a row that there is not.
+    """
+
+    values: Stack
+    rows: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(lengths := {len(values) for values in self.values.values()}) > 1:
+            raise ValueError(f"the arrays to choose rows from have {sorted(lengths)} rows, and should have as many")
+        if self.rows.ndim != 2 or self.rows.dtype != np.int64:
+            raise ValueError(f"{self.rows.dtype} {list(self.rows.shape)} are no rows int64 [clients, r]")
+        _check_rows(self.rows.reshape(-1).tolist(), self.num_rows)
+
+    @property
+    def num_rows(self) -> int:
+        """M; 0 where there are no arrays."""
+        return len(next(iter(self.values.values()), ()))
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients are sent rows."""
+        return len(self.rows)
+
+    def of(self, clients: Sequence[int]) -> Choice:
+        """What some clients are sent, by position, in their order; of the M rows only those that they need.
+
+        Where they need all rows the arrays are the same ones, and one row in memory stays one.
+        """
+        chosen = self.rows[np.asarray(clients, dtype=np.int64)]
+        needed, rows = np.unique(chosen, return_inverse=True)
+        values = {name: _taken(values, needed) for name, values in self.values.items()}
+        return Choice(values, rows.reshape(chosen.shape))
+
+
+def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The ascending `rows` of an array [M, ...]."""
+    if len(rows) == len(values):
+        return values
+    return values[: len(rows)] if values.strides[0] == 0 else values[rows]
+
+
 @dataclass(frozen=True)
 class Packed:
     """A packed stack: two Flower records, and the payload bytes of each client [clients]."""
@@ -79,35 +123,57 @@ class Packed:
         content[LAYOUT] = self.layout
 
 
-def pack(stack: Stack, num_clients: int | None = None) -> Packed:
-    """Pack a stack; every array must have the same leading length, the number of clients.
+def pack(stack: Stack | Choice, num_clients: int | None = None) -> Packed:
+    """Pack a stack; every array must have the same leading length, the number of clients. Or a choice, row by row.
+
+    A client of a choice counts each row that it is sent once, however often it is sent it.
 
     `num_clients` need be given only where the stack may be empty.
+
+    Raises:
+        ValueError: a choice is of another number of clients.
     """
+    if isinstance(stack, Choice):
+        return _pack_choice(stack, num_clients)
     if num_clients is None:
         num_clients = len(next(iter(stack.values()))) if stack else 0
+    arrays, layout, sizes = _packed(stack)
+    bytes_per_client = sum(sizes, start=np.zeros(num_clients, dtype=np.int64))
+    return Packed(ArrayRecord(arrays), ConfigRecord({"clients": num_clients, **layout}), bytes_per_client)
+
+
+def _pack_choice(choice: Choice, num_clients: int | None) -> Packed:
+    if num_clients not in (None, choice.num_clients):
+        raise ValueError(f"rows of {choice.num_clients} clients are packed for {num_clients}")
+    arrays, layout, sizes = _packed(choice.values)
+    layout |= {"clients": choice.num_clients, _STORED: choice.num_rows, _CHOICE: choice.rows.reshape(-1).tolist()}
+    return Packed(ArrayRecord(arrays), ConfigRecord(layout), _bytes_of_rows(choice, sizes))
+
+
+def _packed(stack: Stack) -> tuple[dict[str, Array], dict[str, Any], list[np.ndarray]]:
+    """Arrays as they travel, what the layout says of them, and bytes of each one's rows: as `pack_array` gives them."""
     arrays: dict[str, Array] = {}
-    layout: dict[str, Any] = {"clients": num_clients}
-    bytes_per_client = np.zeros(num_clients, dtype=np.int64)
+    layout: dict[str, Any] = {}
+    sizes = []
     for name, values in stack.items():
-        layout[f"{name}.shape"] = list(values.shape)
-        shared = layout[f"{name}.shared"] = num_clients > 1 and values.strides[0] == 0
-        clients = np.ascontiguousarray(values[:1] if shared else values)
-        width = clients.shape[-1] if clients.ndim > 1 else 1
-        lines = clients.reshape(len(clients), math.prod(clients.shape[1:-1]) if clients.ndim > 1 else 1, width)
-        sparse = [_SparseClient.of(client) for client in lines]
-        plain = np.array([client is None for client in sparse], dtype=bool)
-        sizes = np.full(len(clients), lines[0].nbytes if len(lines) else 0, dtype=np.int64)
-        if not plain.all():
-            layout[f"{name}.sparse"] = (~plain).tolist()
-            chosen = [client for client in sparse if client is not None]
-            sizes[~plain] = [client.nbytes for client in chosen]
-            for part in _PARTS:
-                arrays[f"{name}.{part}"] = to_array(np.concatenate([getattr(client, part) for client in chosen]))
-        if plain.any():
-            arrays[name] = to_array(clients if plain.all() else clients[plain])
-        bytes_per_client += sizes
-    return Packed(ArrayRecord(arrays), ConfigRecord(layout), bytes_per_client)
+        parts, entries, row_sizes = pack_array(name, values)
+        arrays |= parts
+        layout |= entries
+        sizes.append(row_sizes)
+    return arrays, layout, sizes
+
+
+def _bytes_of_rows(choice: Choice, sizes: Iterable[np.ndarray]) -> np.ndarray:
+    """Each client's bytes of its different rows, int64 [clients].
+
+    `sizes` are bytes of every array's rows [M]; [1] where these are all one row, and thus no different ones.
+    """
+    total = np.zeros(choice.num_clients, dtype=np.int64)
+    for row_sizes in sizes:
+        rows = np.sort(choice.rows if len(row_sizes) == choice.num_rows else np.zeros_like(choice.rows), axis=1)
+        first = np.diff(rows, axis=1, prepend=-1) != 0
+        total += (row_sizes[rows] * first).sum(axis=1)
+    return total
 
 
 def unpack(
@@ -140,25 +206,99 @@ def unpack_counted(
     largest: int | None = None,
 ) -> tuple[Stack, np.ndarray]:
     """As `unpack`, with the payload bytes of each client [clients], counted as `pack` counts them."""
-    try:
+    with _complete():
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
-        return _unpacked(arrays, layout, expected, num_clients, largest)
+        if _CHOICE in layout:
+            raise ValueError("it holds rows for clients to choose from, where each client's own belong")
+        clients = _num_clients(layout, num_clients)
+        claims = _claims(arrays, layout, clients, expected, largest)
+        unpacked = {claim.name: claim.unpacked(arrays) for claim in claims}
+    bytes_per_client = sum((sizes for _, sizes in unpacked.values()), start=np.zeros(clients, dtype=np.int64))
+    return {name: values for name, (values, _) in unpacked.items()}, bytes_per_client
+
+
+def unpack_choice(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec] | None = None,
+    *,
+    num_clients: int | None = None,
+    largest: int | None = None,
+) -> Choice:
+    """The choice that `pack` was given; the arrays may be read-only views.
+
+    What was packed as a stack is a choice, too: of one row where all clients have one row of every array, else of a row
+    for each client, and of no row where there are no arrays.
+
+    Args:
+        content: the message's content.
+        expected: as for `unpack`: what a row of each array must be.
+        num_clients: how many clients it must be for; None: any number.
+        largest: bytes that the stored rows may have in all when unpacked; None: any number.
+
+    Raises:
+        ValueError: as for `unpack`, or a client is sent a row that there is not.
+    """
+    with _complete():
+        arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
+        clients = _num_clients(layout, num_clients)
+        rows, stored = _chosen_rows(layout, clients) if _CHOICE in layout else (None, clients)
+        claims = _claims(arrays, layout, stored, expected, largest)
+        values = {claim.name: claim.unpacked(arrays)[0] for claim in claims}
+    if rows is None and all(claim.shared for claim in claims):
+        values = {name: stack[:1] for name, stack in values.items()}
+        rows = np.zeros((clients, 1 if values else 0), dtype=np.int64)
+    return Choice(values, np.arange(clients, dtype=np.int64)[:, None] if rows is None else rows)
+
+
+@contextmanager
+def _complete() -> Iterator[None]:
+    """A record or an entry that is not there is a fault of the message."""
+    try:
+        yield
     except KeyError as error:
         raise ValueError(f"the records lack {error}") from error
 
 
-def _unpacked(
+def _num_clients(layout: ConfigRecord, wanted: int | None) -> int:
+    claimed = _count(layout["clients"], "clients")
+    if wanted not in (None, claimed):
+        raise ValueError(f"it holds {claimed} clients, not {wanted}")
+    return claimed
+
+
+def _count(value: Any, what: str) -> int:
+    count = _integer(value)
+    if not 0 <= count <= _MOST_CLIENTS:
+        raise ValueError(f"it holds {count} {what}, not up to a million")
+    return count
+
+
+def _chosen_rows(layout: ConfigRecord, num_clients: int) -> tuple[np.ndarray, int]:
+    """Which rows each client is sent, int64 [clients, r], and how many there are."""
+    rows, stored = integers(layout[_CHOICE]), _count(layout[_STORED], "rows")
+    each, rest = divmod(len(rows), num_clients) if num_clients else (0, len(rows))
+    if rest:
+        raise ValueError(f"it names {len(rows)} rows, which are not as many for each of {num_clients} clients")
+    _check_rows(rows, stored)
+    return np.array(rows, dtype=np.int64).reshape(num_clients, each), stored
+
+
+def _check_rows(rows: Sequence[int], stored: int) -> None:
+    if rows and not 0 <= min(rows) <= max(rows) < stored:
+        wrong = min(rows) if min(rows) < 0 else max(rows)
+        raise ValueError(f"a client is sent row {wrong} of {stored}")
+
+
+def _claims(
     arrays: ArrayRecord,
     layout: ConfigRecord,
+    num_rows: int,
     expected: Mapping[str, ArraySpec] | None,
-    num_clients: int | None,
     largest: int | None,
-) -> tuple[Stack, np.ndarray]:
-    claimed = _integer(layout["clients"])
-    if not 0 <= claimed <= _MOST_CLIENTS or num_clients not in (None, claimed):
-        raise ValueError(f"it holds {claimed} clients, not {'up to a million' if num_clients is None else num_clients}")
+) -> list[Claim]:
+    """What a message says of its arrays [num_rows, ...], once that has passed all checks that take no memory."""
     names = [key.removesuffix(".shape") for key in layout if key.endswith(".shape")]
-    claims = [_Claim.of(name, claimed, arrays, layout) for name in names]
+    claims = [Claim.of(name, num_rows, arrays, layout) for name in names]
     if expected is not None:
         _check_expected(claims, expected)
         if unused := set(arrays) - {part for claim in claims for part in claim.parts}:
@@ -166,16 +306,11 @@ def _unpacked(
     total = sum(claim.nbytes for claim in claims)
     if largest is not None and total > largest:
         raise ValueError(f"its arrays would take {total} bytes, and may take {largest}")
-    stack: Stack = {}
-    bytes_per_client = np.zeros(claimed, dtype=np.int64)
-    for claim in claims:
-        stack[claim.name], sizes = claim.unpacked(arrays)
-        bytes_per_client += sizes
-    return stack, bytes_per_client
+    return claims
 
 
-def _check_expected(claims: Sequence[_Claim], expected: Mapping[str, ArraySpec]) -> None:
-    found = {claim.name: claim.spec for claim in claims}
+def _check_expected(claims: Sequence[Claim], expected: Mapping[str, ArraySpec]) -> None:
+    found = {claim.name: ArraySpec(claim.shape[1:], str(claim.dtype)) for claim in claims}
     if unknown := found.keys() - expected.keys():
         allowed = ", ".join(expected) or "nothing"
         raise ValueError(f"it holds {', '.join(sorted(unknown))}, where only {allowed} belongs")
@@ -186,198 +321,7 @@ def _check_expected(claims: Sequence[_Claim], expected: Mapping[str, ArraySpec])
             raise ValueError(f"its {name} is {spec} for a client, where {expected[name]} belongs")
 
 
-@dataclass(frozen=True, eq=False)
-class _Claim:
-    """What a message says of one array.
-
-    Attributes:
-        name: the array's.
-        shape: with the client axis.
-        shared: whether all clients have one row.
-        sparse: which of the rows that are sent are packed, bool [rows]; None where none is.
-        dtype: of its values.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    shared: bool
-    sparse: np.ndarray | None
-    dtype: np.dtype
-
-    @classmethod
-    def of(cls, name: str, num_clients: int, arrays: ArrayRecord, layout: ConfigRecord) -> _Claim:
-        shape = tuple(_integers(layout[f"{name}.shape"]))
-        if not 1 <= len(shape) <= 32 or shape[0] != num_clients or min(shape) < 0:
-            raise ValueError(f"{name}: shape {shape[:32]} is not one of {num_clients} clients")
-        shared, marks = layout[f"{name}.shared"], layout.get(f"{name}.sparse")
-        if not isinstance(shared, bool):
-            raise ValueError(f"{name}: {shared!r} does not say whether rows are shared")
-        sparse = None if marks is None else np.array(_flags(marks), dtype=bool)
-        if sparse is not None and len(sparse) != (1 if shared else num_clients):
-            raise ValueError(f"{name}: {len(sparse)} marks for {1 if shared else num_clients} rows")
-        packed = [f"{name}.values"] if sparse is not None else []
-        plain = [name] if sparse is None or not sparse.all() else []
-        (dtype, *others) = {read_array(arrays[part]).dtype for part in packed + plain}
-        if others:
-            raise ValueError(f"{name}: its values are of several types")
-        return cls(name, shape, shared, sparse, dtype)
-
-    @property
-    def spec(self) -> ArraySpec:
-        return ArraySpec(self.shape[1:], str(self.dtype))
-
-    @property
-    def sent(self) -> tuple[int, ...]:
-        """The shape in which it is stored."""
-        return (1 if self.shared else self.shape[0], *self.shape[1:])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes when unpacked."""
-        return math.prod(self.sent) * self.dtype.itemsize
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the arrays that may hold it."""
-        return self.name, *(f"{self.name}.{part}" for part in _PARTS if self.sparse is not None)
-
-    def unpacked(self, arrays: ArrayRecord) -> tuple[np.ndarray, np.ndarray]:
-        """The array [clients, ...], and its payload bytes of each client [clients] or of all alike [1]."""
-        if self.sparse is None:
-            clients = _values(arrays, self.name, self.sent)
-            sizes = np.full(self.sent[0], self.spec.nbytes)
-        else:
-            clients, sizes = _unpack_sparse(arrays, self.name, self.sparse, self.sent)
-        return np.broadcast_to(clients, self.shape) if self.shared else clients, sizes
-
-
-_PARTS = ("lines", "bitmap", "values")
-
-
-@dataclass(frozen=True)
-class _SparseClient:
-    """One client's array without its zeros, seen as lines along its last axis.
-
-    Attributes:
-        lines: bitmap of the lines that are not all zero, uint8.
-        bitmap: bitmap of the entries that are not zero, of these lines only, uint8.
-        values: these entries.
-    """
-
-    lines: np.ndarray
-    bitmap: np.ndarray
-    values: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.lines.nbytes + self.bitmap.nbytes + self.values.nbytes)
-
-    @classmethod
-    def of(cls, client: np.ndarray) -> _SparseClient | None:
-        """The sparse form of `client` [lines, width], or None where plain values are no longer."""
-        if client.size < _SMALLEST_PACKED or client.dtype.kind != "f":
-            return None
-        kept = client != 0
-        in_line = np.count_nonzero(kept, axis=1)
-        present = in_line > 0
-        entries = kept if present.all() else kept[present]
-        nbytes = (len(client) + 7) // 8 + (entries.size + 7) // 8 + int(in_line.sum()) * client.itemsize
-        if nbytes >= client.nbytes:
-            return None
-        values = (client if entries is kept else client[present]).reshape(-1)
-        if len(values) != in_line.sum():
-            values = np.compress(entries.reshape(-1), values)
-        return cls(np.packbits(present), np.packbits(entries), values)
-
-
-def _unpack_sparse(
-    arrays: ArrayRecord, name: str, sparse: np.ndarray, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    width = shape[-1] if len(shape) > 1 else 1
-    num_lines = math.prod(shape[1:]) // width if width else 0
-    line_bytes = (num_lines + 7) // 8
-    all_lines = _values(arrays, f"{name}.lines", (int(sparse.sum()), line_bytes))
-    bitmaps, values = read_array(arrays[f"{name}.bitmap"]), read_array(arrays[f"{name}.values"])
-    if bitmaps.dtype != np.uint8 or all_lines.dtype != np.uint8 or bitmaps.ndim != 1 or values.ndim != 1:
-        raise ValueError(f"{name}: bitmaps are vectors of bytes")
-    clients = np.zeros((shape[0], num_lines * width), dtype=values.dtype)
-    sizes = np.full(shape[0], clients[0].nbytes if len(clients) else 0)
-    if not sparse.all():
-        clients[~sparse] = _values(arrays, name, (int((~sparse).sum()), num_lines * width))
-    at_bit, at_value = 0, 0
-    for client, line_bits in zip(np.flatnonzero(sparse), all_lines, strict=True):
-        lines = np.flatnonzero(np.unpackbits(line_bits, count=num_lines))
-        size = len(lines) * width
-        bits = bitmaps[at_bit : at_bit + (size + 7) // 8]
-        if len(bits) < (size + 7) // 8:
-            raise ValueError(f"{name}: fewer bits than its lines need")
-        entries = np.flatnonzero(np.unpackbits(bits, count=size))
-        part = values[at_value : at_value + len(entries)]
-        if len(part) < len(entries):
-            raise ValueError(f"{name}: fewer values than its bitmap marks")
-        if len(entries) == size:
-            clients[client].reshape(num_lines, width)[lines] = part.reshape(len(lines), width)
-        elif len(lines) == num_lines:
-            clients[client][entries] = part
-        else:
-            line, column = np.divmod(entries, width)
-            clients[client][lines[line] * width + column] = part
-        at_bit, at_value = at_bit + len(bits), at_value + len(part)
-        sizes[client] = line_bytes + bits.nbytes + part.nbytes
-    if at_value != len(values) or at_bit != len(bitmaps):
-        raise ValueError(f"{name}: more values than its bitmap marks")
-    return clients.reshape(shape), sizes
-
-
-def _values(arrays: ArrayRecord, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    values = read_array(arrays[name])
-    if values.size != math.prod(shape):
-        raise ValueError(f"{name}: {values.size} values where {math.prod(shape)} belong")
-    return values.reshape(shape)
-
-
-def to_array(values: np.ndarray) -> Array:
-    """A Flower array of contiguous `values`, in NumPy's format, with one copy (`Array(values)` makes several)."""
-    header = BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
-    data = b"".join((header.getvalue(), values.reshape(-1).view(np.uint8).data))
-    return Array(str(values.dtype), tuple(values.shape), "numpy.ndarray", data)
-
-
-def read_array(array: Array) -> np.ndarray:
-    """The values of a Flower array, as a read-only view of its bytes (`Array.numpy` copies them).
-
-    Raises:
-        ValueError: the bytes are not those of an array of numbers in NumPy's format (1, 0), native and row-major.
-    """
-    if array.stype != "numpy.ndarray":
-        raise ValueError(f"arrays are sent as NumPy's format, not as {array.stype!r}")
-    header = _HEADER.match(array.data[:_LONGEST_HEADER])
-    if header is None or int.from_bytes(header[1], "little") != header.end() - 10:
-        raise ValueError("an array is not plain numbers in NumPy's format (1, 0); objects are not accepted")
-    shape = tuple(int(length) for length in header[3].replace(b",", b" ").split())
-    try:
-        dtype = np.dtype(header[2].decode())
-        if math.prod(shape) * dtype.itemsize != len(array.data) - header.end():
-            raise ValueError(f"an array of {dtype} {list(shape)} has {len(array.data) - header.end()} bytes")
-        return np.frombuffer(array.data, dtype, math.prod(shape), header.end()).reshape(shape)
-    except (TypeError, OverflowError) as error:
-        raise ValueError(f"an array cannot be read: {error}") from error
-
-
 def _integer(value: Any) -> int:
     if type(value) is not int:
         raise ValueError(f"{value!r} is not an integer")
     return value
-
-
-def _integers(values: Any) -> Sequence[int]:
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
-        raise ValueError(f"{values!r} is not a list of integers")
-    return values
-
-
-def _flags(values: Any) -> Sequence[bool]:
-    if not isinstance(values, list) or not all(isinstance(value, bool) for value in values):
-        raise ValueError(f"{values!r} is not a list of marks")
-    return values

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from subfl_flower.runtime.messages import read_array, to_array
+from subfl_flower.runtime.array_format import read_array, to_array
 
 RAGGED, LENGTHS = "ragged", "ragged_lengths"
 

@@ -19,10 +19,10 @@ from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.privacy.sealed_box import MatcherKey
+from subfl_flower.runtime.array_format import read_array
 from subfl_flower.runtime.federation import run_federation
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.matcher_node import FolderMemory
-from subfl_flower.runtime.messages import read_array
 from subfl_flower.runtime.open_nodes import forget_nodes
 from subfl_flower.runtime.ragged import RAGGED
 

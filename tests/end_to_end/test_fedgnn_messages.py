@@ -28,9 +28,10 @@ from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.privacy.expansion import Request
 from subfl_flower.privacy.sealed_box import MatcherKey, open_box, unpad
 from subfl_flower.privacy.tokens import token_table
+from subfl_flower.runtime.array_format import read_array
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.matcher_node import ContextMemory, MatcherNode, expansion_context
-from subfl_flower.runtime.messages import ARRAYS, read_array, unpack
+from subfl_flower.runtime.messages import ARRAYS, unpack
 
 USERS, ITEMS, DIM, MOST, NODES, ROUNDS = 24, 40, 4, 3, 3, 3
 RUN = (

@@ -19,8 +19,8 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import prepare
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
+from subfl_flower.runtime.array_format import read_array
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.messages import read_array
 
 OVERRIDES = (
     *("dataset=digits", "method=subpfed", "partition=overlap_rate", "partition.rate=0.2", "model.hidden=16"),

@@ -14,9 +14,10 @@ from flwr.clientapp import ClientApp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from subfl_flower.runtime.array_format import read_array
 from subfl_flower.runtime.exchange import Exchange, answer_record
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.messages import ARRAYS, LAYOUT, ArraySpec, Stack, pack, read_array, unpack, unpack_counted
+from subfl_flower.runtime.messages import ARRAYS, LAYOUT, ArraySpec, Stack, pack, unpack, unpack_counted
 from subfl_flower.runtime.replies import METRICS, OUTCOME, combine, read_reply
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
