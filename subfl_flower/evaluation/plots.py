@@ -1,4 +1,4 @@
-"""The figures of one run: convergence, per-client test metric, mixing matrix."""
+"""The figures of one run: convergence, per-client test metric, mixing matrix, clusters of users."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.cluster_plot import draw_clusters, figure_width
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import clients_heard, last_known, number
 from subfl_flower.evaluation.table import scale, unit_suffix
+from subfl_flower.runtime.run_directory import Clustering
 
 # Okabe and Ito's palette: told apart by readers with colour-blindness too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -52,6 +54,8 @@ def plot_run(run: Run) -> list[Path]:
             drawn.append(save(clients_figure(run), folder / "clients.png"))
         if matrices := run.directory.mixing():
             drawn.append(save(mixing_figure(matrices, title(run)), folder / "mixing.png"))
+        if clusterings := run.directory.clusters():
+            drawn.append(save(clusters_figure(clusterings, title(run)), folder / "clusters.png"))
     return drawn
 
 
@@ -170,6 +174,19 @@ def mixing_figure(matrices: Mapping[int, NDArray[np.floating]], heading: str) ->
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.85, label="weight (%); a row sums to 100")
     bar.outline.set_visible(False)
     figure.suptitle(f"{heading}: mixing matrix", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def clusters_figure(clusterings: Mapping[int, Clustering], heading: str) -> Figure:
+    """The last clusters of users in a plane; the clusters' sizes, and how many users changed, at every clustering.
+
+    Args:
+        clusterings: by round.
+        heading: the figure's title.
+    """
+    figure = new_figure(figure_width(clusterings), 5.4)
+    draw_clusters(figure, clusterings, COLOURS)
+    figure.suptitle(f"{heading}: clusters of users", x=0.01, ha="left", fontsize=11)
     return figure
 
 

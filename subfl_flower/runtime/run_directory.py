@@ -1,11 +1,10 @@
 """What a run leaves on disk, and the only code that knows how those files are called.
 
 A run directory holds `config.yaml` (the resolved configuration), `metrics.jsonl` (one JSON object a round),
-`summary.json`, `mixing.npz` (mixing matrices of some rounds) and `clients/<id>.safetensors` (each client's
-best model) or `users/<node>.safetensors` (a recommender and its users). The server writes it as the run goes,
-`subfl report` and `resume=` read it, `subfl analyse` adds
-`analysis.json`. Whatever moment a run is killed at, every file is either whole or absent; only the last line of
-`metrics.jsonl` may be torn.
+`summary.json`, `mixing.npz` (mixing matrices of some rounds), `clusters.npz` (clusters of users as of some rounds) and
+`clients/<id>.safetensors` (each client's best model) or `users/<node>.safetensors` (a recommender and its users). The
+server writes it as the run goes, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. Whatever
+moment a run is killed at, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
 """
 
 import io
@@ -13,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,24 @@ _CONFIG = "config.yaml"
 _ROUNDS = "metrics.jsonl"
 _SUMMARY = "summary.json"
 _MIXING = "mixing.npz"
+_CLUSTERS = "clusters.npz"
 _ANALYSIS = "analysis.json"
-_MIXING_ARRAY = "round_"
+_ROUND_ARRAY = "round_"
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """Clusters of K users as of one round.
+
+    Attributes:
+        client_ids: int64 `[K]`, different.
+        labels: int64 `[K]`, each user's cluster; -1 for users without one.
+        points: float32 `[K, 2]`, where a picture shows them; not finite for users who have no place.
+    """
+
+    client_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    points: NDArray[np.float32]
 
 
 class RunDirectory:
@@ -42,7 +58,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._mixing: dict[int, NDArray[np.floating]] | None = None
+        self._mixing = _RoundArrays(self.path / _MIXING, "mixing matrices")
+        self._clusters = _RoundArrays(self.path / _CLUSTERS, "clusters of users")
         self._last_line_is_whole = False
 
     @classmethod
@@ -75,14 +92,10 @@ class RunDirectory:
         kept = [record for record in run.rounds() if record["round"] <= server_round]
         if [record["round"] for record in kept] != list(range(1, server_round + 1)):
             raise SubflError(f"{run.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
-        mixing = {number: matrix for number, matrix in run.mixing().items() if number <= server_round}
+        for arrays in (run._mixing, run._clusters):
+            arrays.cut(server_round)
         lines = [json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in kept]
         _write_whole(run.path / _ROUNDS, "".join(lines).encode())
-        if mixing:
-            run._mixing = mixing
-            run._write_mixing()
-        else:
-            (run.path / _MIXING).unlink(missing_ok=True)
         (run.path / _SUMMARY).unlink(missing_ok=True)
         for unfinished in run.path.glob(".*.tmp"):  # of a process that was killed
             unfinished.unlink(missing_ok=True)
@@ -170,17 +183,21 @@ class RunDirectory:
         matrix = np.array(matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise SubflError(f"the mixing matrix of round {round} must be clients x clients, not {matrix.shape}")
-        if self._mixing is None:
-            self._mixing = self.mixing()
-        self._mixing[round] = matrix
-        self._write_mixing()
+        self._mixing.add(round, {"": matrix})
 
-    def _write_mixing(self) -> None:
-        buffer = io.BytesIO()
-        kept = sorted((self._mixing or {}).items())
-        arrays: dict[str, Any] = {f"{_MIXING_ARRAY}{number:04d}": matrix for number, matrix in kept}
-        np.savez(buffer, **arrays)
-        _write_whole(self.path / _MIXING, buffer.getvalue())
+    def add_clusters(
+        self, round: int, client_ids: NDArray[np.int64], labels: NDArray[np.int64], points: NDArray[np.float32]
+    ) -> None:
+        """Add a `Clustering` of a round to `clusters.npz`, which is replaced in one step.
+
+        Raises:
+            SubflError: the shapes are not `[K]`, `[K]` and `[K, 2]`, an id comes twice, or a label is below -1.
+        """
+        clustering = Clustering(
+            np.array(client_ids, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(points, dtype=np.float32)
+        )
+        _check_clustering(clustering, f"round {round}")
+        self._clusters.add(round, vars(clustering))
 
     def write_client_model(
         self, client_id: int, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
@@ -245,14 +262,19 @@ class RunDirectory:
 
     def mixing(self) -> dict[int, NDArray[np.floating]]:
         """The mixing matrices kept, `[clients, clients]` each, by round, ascending; empty when none."""
-        path = self.path / _MIXING
-        if not path.exists():
-            return {}
-        try:
-            with np.load(io.BytesIO(_read(path)), allow_pickle=False) as file:
-                return {int(name.removeprefix(_MIXING_ARRAY)): file[name] for name in sorted(file.files)}
-        except Exception as error:  # zipfile, zlib and numpy each raise their own for damaged content
-            raise SubflError(f"{path} is not a NumPy archive of mixing matrices: {error}") from None
+        return {number: arrays[""] for number, arrays in self._mixing.read("").items()}
+
+    def clusters(self) -> dict[int, Clustering]:
+        """The clusters of users kept, by round, ascending; empty when none.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        found = self._clusters.read("client_ids", "labels", "points")
+        clusterings = {number: Clustering(**arrays) for number, arrays in found.items()}
+        for number, clustering in clusterings.items():
+            _check_clustering(clustering, f"{self.path / _CLUSTERS}, round {number}")
+        return clusterings
 
     def client_model(self, client_id: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         """One client's parameters and their metadata, as written by `write_client_model`.
@@ -273,6 +295,85 @@ class RunDirectory:
         if client_id < 0:
             raise SubflError(f"a client id is 0 or more, not {client_id}")
         return self.path / "clients" / f"{client_id:04d}.safetensors"
+
+
+class _RoundArrays:
+    """Arrays of some rounds in one NumPy archive, which is replaced in one step.
+
+    Args:
+        path: the archive; absent as long as there are none.
+        what: what it holds, for the sentence of an error.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path, self._what = path, what
+        self._rounds: dict[int, dict[str, NDArray[Any]]] | None = None
+
+    def add(self, round: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Add or replace a round's arrays by name ("" of a single one), which must not change afterwards."""
+        if self._rounds is None:
+            self._rounds = self._read()
+        self._rounds[round] = arrays
+        self._write()
+
+    def cut(self, server_round: int) -> None:
+        """Remove what is of later rounds."""
+        self._rounds = {number: arrays for number, arrays in self._read().items() if number <= server_round}
+        if self._rounds:
+            self._write()
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def read(self, *names: str) -> dict[int, dict[str, NDArray[Any]]]:
+        """The arrays of these names on disk, by round, ascending.
+
+        Raises:
+            SubflError: the file is damaged, or a round lacks one of them.
+        """
+        rounds = self._read()
+        try:
+            return {number: {name: rounds[number][name] for name in names} for number in sorted(rounds)}
+        except KeyError as error:
+            raise self._damaged(error) from None
+
+    def _read(self) -> dict[int, dict[str, NDArray[Any]]]:
+        rounds: dict[int, dict[str, NDArray[Any]]] = {}
+        if not self._path.exists():
+            return rounds
+        try:
+            with np.load(io.BytesIO(_read(self._path)), allow_pickle=False) as file:
+                for key in file.files:
+                    number, _, name = key.removeprefix(_ROUND_ARRAY).partition(".")
+                    rounds.setdefault(int(number), {})[name] = file[key]
+        except Exception as error:  # zipfile, zlib and numpy each raise their own for damaged content
+            raise self._damaged(error) from None
+        return rounds
+
+    def _damaged(self, error: Exception) -> SubflError:
+        return SubflError(f"{self._path} is not a NumPy archive of {self._what}: {error}")
+
+    def _write(self) -> None:
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {
+            f"{_ROUND_ARRAY}{number:04d}" + (f".{name}" if name else ""): array
+            for number, of_round in sorted((self._rounds or {}).items())
+            for name, array in of_round.items()
+        }
+        np.savez(buffer, **arrays)
+        _write_whole(self._path, buffer.getvalue())
+
+
+def _check_clustering(clustering: Clustering, where: str) -> None:
+    ids, labels, points = clustering.client_ids, clustering.labels, clustering.points
+    if ids.ndim != 1 or labels.shape != ids.shape or points.shape != (len(ids), 2):
+        raise SubflError(
+            f"{where}: clusters of users have ids [K], labels [K] and points [K, 2], "
+            f"not {ids.shape}, {labels.shape} and {points.shape}"
+        )
+    if len(np.unique(ids)) < len(ids):
+        raise SubflError(f"{where}: a client id comes twice in the clusters of users")
+    if (labels < -1).any():
+        raise SubflError(f"{where}: a user's cluster is 0 or more, or -1 for none, not {labels.min()}")
 
 
 @contextmanager

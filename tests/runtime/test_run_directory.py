@@ -39,7 +39,7 @@ def test_create_says_when_the_path_is_a_file(tmp_path: Path) -> None:
 
 def test_opening_a_run_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "none")
-    assert (run.rounds(), run.summary(), run.mixing()) == ([], None, {})
+    assert (run.rounds(), run.summary(), run.mixing(), run.clusters()) == ([], None, {}, {})
     with pytest.raises(SubflError, match=r"cannot read .*config\.yaml"):
         run.config()
     assert list(tmp_path.iterdir()) == []
@@ -149,6 +149,101 @@ def test_a_mixing_matrix_must_be_square(run: RunDirectory) -> None:
     assert run.mixing() == {}
 
 
+def clusterings(*rounds: int) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Ids, labels and points of a few more users each time."""
+    draw = np.random.default_rng(0)
+    return {
+        number: (
+            draw.permutation(30)[: 10 + place].astype(np.int64),
+            draw.integers(-1, 4, 10 + place),
+            draw.normal(size=(10 + place, 2)).astype(np.float32),
+        )
+        for place, number in enumerate(rounds)
+    }
+
+
+def test_clusters_come_back_by_round_and_a_resumed_run_adds_to_them(run: RunDirectory) -> None:
+    assert run.clusters() == {}
+    given = clusterings(20, 5, 12345)
+    for number in (20, 5):
+        run.add_clusters(number, *given[number])
+    RunDirectory(run.path).add_clusters(12345, *given[12345])
+    read = run.clusters()
+    assert list(read) == [5, 20, 12345]
+    for number, (ids, labels, points) in given.items():
+        np.testing.assert_array_equal(read[number].client_ids, ids)
+        np.testing.assert_array_equal(read[number].labels, labels)
+        np.testing.assert_array_equal(read[number].points, points)
+        assert (read[number].labels.dtype, read[number].points.dtype) == (np.int64, np.float32)
+    assert sorted(path.name for path in run.path.iterdir()) == ["clusters.npz", "metrics.jsonl"]
+
+
+def test_clusters_that_are_changed_later_are_kept_as_they_were_given(run: RunDirectory) -> None:
+    ids, labels, points = (array.copy() for array in clusterings(1)[1])
+    run.add_clusters(1, ids, labels, points)
+    for array in (ids, labels, points):
+        array[:] = 7
+    run.add_clusters(2, *clusterings(1)[1])
+    for one, two in zip(vars(run.clusters()[1]).values(), vars(run.clusters()[2]).values(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.zeros(9)}, r"round 3: .* points \[K, 2\], not \(10,\), \(9,\) and \(10, 2\)"),
+        ({"points": np.zeros((10, 3))}, r"not \(10,\), \(10,\) and \(10, 3\)"),
+        ({"client_ids": np.zeros(10)}, "a client id comes twice"),
+        ({"labels": np.full(10, -2)}, "-1 for none, not -2"),
+    ],
+)
+def test_clusters_that_cannot_be_are_refused(run: RunDirectory, change: dict[str, np.ndarray], message: str) -> None:
+    ids, labels, points = clusterings(3)[3]
+    with pytest.raises(SubflError, match=message):
+        run.add_clusters(3, **{"client_ids": ids, "labels": labels, "points": points, **change})
+    assert run.clusters() == {} and not (run.path / "clusters.npz").exists()
+
+
+@pytest.mark.parametrize(("server_round", "kept"), [(3, []), (4, [4]), (7, [4]), (8, [4, 8])])
+def test_clusters_after_the_checkpoint_are_cut_off(run: RunDirectory, server_round: int, kept: list[int]) -> None:
+    given = clusterings(4, 8)
+    for number in range(1, 9):
+        run.append_round({"round": number})
+        if number in given:
+            run.add_clusters(number, *given[number])
+    resumed = RunDirectory.reopen(run.path, server_round)
+    assert list(resumed.clusters()) == kept and (run.path / "clusters.npz").exists() == bool(kept)
+    resumed.add_clusters(9, *given[8])
+    assert list(run.clusters()) == [*kept, 9]
+    for number in kept:
+        np.testing.assert_array_equal(run.clusters()[number].points, given[number][2])
+
+
+def test_a_run_with_damaged_arrays_is_not_cut_off(run: RunDirectory) -> None:
+    for number in range(1, 4):
+        run.append_round({"round": number})
+    for name in ("mixing.npz", "clusters.npz"):
+        (run.path / name).write_bytes(b"PK")
+        with pytest.raises(SubflError, match=f"{name} is not a NumPy archive"):
+            RunDirectory.reopen(run.path, 1)
+        (run.path / name).unlink()
+        assert len(run.rounds()) == 3
+
+
+def test_an_archive_of_something_else_is_named(run: RunDirectory) -> None:
+    for arrays in ({"x": np.eye(2)}, {"round_0001.labels": np.zeros(3)}, {"round_one": np.eye(2)}):
+        for name, read in (("mixing", run.mixing), ("clusters", run.clusters)):
+            np.savez(run.path / f"{name}.npz", **arrays)
+            with pytest.raises(SubflError, match=rf"{name}\.npz is not a NumPy archive of"):
+                read()
+    np.savez(
+        run.path / "clusters.npz",
+        **{"round_0002.client_ids": np.arange(2), "round_0002.labels": np.zeros(2), "round_0002.points": np.eye(3)},
+    )
+    with pytest.raises(SubflError, match=r"clusters\.npz, round 2: .* and \(3, 3\)"):
+        run.clusters()
+
+
 def test_client_models_come_back_with_shape_dtype_and_metadata(run: RunDirectory) -> None:
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     tensors = {"weight": weights, "transposed": weights.T, "scalar": np.array(2, dtype=np.int64)}
@@ -168,10 +263,10 @@ def test_absent_or_damaged_files_are_named(run: RunDirectory) -> None:
     with pytest.raises(SubflError, match="0 or more, not -1"):
         run.write_client_model(-1, {}, {})
     (run.path / "clients").mkdir()
-    for name in ("summary.json", "config.yaml", "mixing.npz", "clients/0003.safetensors"):
+    for name in ("summary.json", "config.yaml", "mixing.npz", "clusters.npz", "clients/0003.safetensors"):
         (run.path / name).write_text("{[")
-    for read in (run.summary, run.config, run.mixing, lambda: run.client_model(3)):
-        with pytest.raises(SubflError, match=r"summary\.json|config\.yaml|mixing\.npz|0003\.safetensors"):
+    for read in (run.summary, run.config, run.mixing, run.clusters, lambda: run.client_model(3)):
+        with pytest.raises(SubflError, match=r"summary\.json|config\.yaml|(mixing|clusters)\.npz|0003\.safetensors"):
             read()
     (run.path / "config.yaml").write_text("- 1\n")
     with pytest.raises(SubflError, match="mapping of settings, found list"):
