@@ -120,6 +120,8 @@ def _plain_roster(roster: Roster) -> dict[str, Any]:
         "num_features": roster.num_features,
         "num_classes": roster.num_classes,
         "overlapping": roster.overlapping,
+        "user_values": list(roster.user_values),
+        "item_values": list(roster.item_values),
     }
 
 
@@ -135,4 +137,6 @@ def _roster(plain: Mapping[str, Any]) -> Roster:
         num_features=int(plain["num_features"]),
         num_classes=int(plain["num_classes"]),
         overlapping=bool(plain["overlapping"]),
+        user_values=tuple(int(size) for size in plain.get("user_values", ())),
+        item_values=tuple(int(size) for size in plain.get("item_values", ())),
     )

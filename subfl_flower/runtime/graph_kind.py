@@ -21,8 +21,11 @@ from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
+
+_WITHOUT_ATTRIBUTES: dict[str, list[int]] = {"user_values": [], "item_values": []}
 
 
 class Graphs(Kind):
@@ -42,6 +45,7 @@ class Graphs(Kind):
             "num_features": prepared.num_features,
             "num_classes": prepared.num_classes,
             "overlapping": prepared.overlapping,
+            **_WITHOUT_ATTRIBUTES,
         }
 
     def cohort(
@@ -72,6 +76,7 @@ class Graphs(Kind):
             "num_features": first.num_features,
             "num_classes": first.num_classes,
             "overlapping": any(folder.description.overlapping for folder in folders),
+            **_WITHOUT_ATTRIBUTES,
         }
 
     def cohort_of_folders(
@@ -109,12 +114,11 @@ class Graphs(Kind):
         sizes = {"client": said.client_id, "nodes": said.num_nodes, "directed edges": said.num_edges}
         return {**sizes, "train": said.train, "validation": said.validation, "test": said.test}
 
-    def initial_parameters(self, config: Config, num_features: int, num_classes: int) -> Mapping[str, np.ndarray]:
+    def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
         """A GCN's."""
         assert isinstance(config.model, ModelSettings)
-        return StackedGCN(config.model, num_features, _graph_task(config).num_outputs(num_classes)).initial_of(
-            config.seed
-        )
+        num_outputs = _graph_task(config).num_outputs(roster.num_classes)
+        return StackedGCN(config.model, roster.num_features, num_outputs).initial_of(config.seed)
 
     def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
         """A file a client: its GCN and a card."""

@@ -21,6 +21,7 @@ from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
 from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 
 Folder = ClientFolder | UserFolder
@@ -121,8 +122,12 @@ class Kind(ABC):
         """The sizes of what a folder holds, by the heading of a table's column."""
 
     @abstractmethod
-    def initial_parameters(self, config: Config, num_features: int, num_classes: int) -> Mapping[str, np.ndarray]:
-        """What a federation starts from, each without a client axis."""
+    def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
+        """What a federation starts from, each without a client axis.
+
+        Raises:
+            SubflError: the model needs what the clients' data do not have.
+        """
 
     @abstractmethod
     def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:

@@ -21,7 +21,7 @@ from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.runtime.replies import one_line
-from subfl_flower.runtime.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, describe_error
+from subfl_flower.runtime.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, Shape, describe_error
 
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
@@ -252,12 +252,12 @@ class Membership:
         A run that is resumed has its own, but for the partition.
         """
         votes: dict[Schema, list[int]] = {}
-        known = None if self._roster is None else (self._roster.num_features, self._roster.num_classes)
+        known = None if self._roster is None else self._roster.shape
         for answer in self._answers.values():
-            if answer.dataset == self._dataset and known in (None, answer.schema[:2]):
+            if answer.dataset == self._dataset and known in (None, answer.schema.shape):
                 votes.setdefault(answer.schema, []).extend(answer.sizes)
         if known and not votes:
-            return (*known, "")
+            return Schema(known, "")
         return max(votes, key=lambda schema: (len(votes[schema]), -min(votes[schema], default=0)), default=None)
 
     def _misfit(self, answer: RosterAnswer, schema: Schema | None, known: Container[int] | None) -> str | None:
@@ -272,10 +272,10 @@ class Membership:
         if answer.dataset != self._dataset:
             return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
         assert schema is not None
-        if answer.schema[:2] != schema[:2]:
-            theirs, ours = (f"{found[0]} features and {found[1]} classes" for found in (answer.schema, schema))
+        if answer.schema.shape != schema.shape:
+            theirs, ours = _told_apart(answer.schema.shape, schema.shape)
             return f"{who}: {theirs}, where the others have {ours}"
-        if answer.schema[2] != schema[2]:
+        if answer.schema.partition != schema.partition:
             return f"{who}: a file of another partition of {answer.dataset!r} than the others have"
         if known is not None and (unknown := [client for client in sorted(answer.sizes) if client not in known]):
             ids = self._known_ids()
@@ -304,7 +304,15 @@ class Membership:
         ids = tuple(sorted(self._hosts) if known is None else known)
         nothing = np.full(len(ids), np.nan)
         overlapping = any(self._answers[node].overlapping for node in self._hosts.values())
-        return Roster(ids, (None,) * len(ids), nothing, nothing, nothing, *self._schema[:2], overlapping)
+        return Roster(
+            client_ids=ids,
+            node_ids=(None,) * len(ids),
+            num_examples=nothing,
+            num_nodes=nothing,
+            num_edges=nothing,
+            overlapping=overlapping,
+            **self._schema.shape._asdict(),
+        )
 
     def _updated(self) -> Roster:
         """The roster with the hosts of the moment, and the sizes of clients that were not known before."""
@@ -318,6 +326,19 @@ class Membership:
         matcher = next(iter(self._matchers.values()), None)
         self._roster = replace(self._roster, node_ids=nodes, matcher=matcher, **sizes)  # type: ignore[arg-type]
         return self._roster
+
+
+def _told_apart(one: Shape, other: Shape) -> list[str]:
+    """Two shapes in words, as far as they differ."""
+    if one[:2] != other[:2]:
+        return [f"{shape.num_features} features and {shape.num_classes} classes" for shape in (one, other)]
+    named = ("users", one.user_values, other.user_values), ("items", one.item_values, other.item_values)
+    whose, *both = next(row for row in named if row[1] != row[2])
+    return [f"attributes of {whose} with {_listed(sizes)} values" for sizes in both]
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes[:8])) + (", ..." if len(sizes) > 8 else "") if sizes else "no"
 
 
 def _named(clients: Sequence[int]) -> str:

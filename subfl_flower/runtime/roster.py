@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import ConfigRecord, Message
+
+from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES
 
 ROSTER = "roster"
 ROLE, MATCHER = "role", "matcher"
@@ -15,10 +17,28 @@ ROLE, MATCHER = "role", "matcher"
 SIZES = ("num_examples", "num_nodes", "num_edges")
 """What is told of each client's data."""
 
-Schema = tuple[int, int, str]
-"""Features, classes, and the partition: what must be the same for all clients."""
-
 _MOST_CLIENTS = 1 << 20
+
+
+class Shape(NamedTuple):
+    """What of the clients' data a model's shape depends on.
+
+    Attributes:
+        num_features, num_classes: of the data set.
+        user_values, item_values: how many values each attribute of users, or of items, has; empty where there are none.
+    """
+
+    num_features: int
+    num_classes: int
+    user_values: tuple[int, ...] = ()
+    item_values: tuple[int, ...] = ()
+
+
+class Schema(NamedTuple):
+    """What must be the same for all clients: the shape, and the partition that their data are of."""
+
+    shape: Shape
+    partition: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,7 @@ class Roster:
         num_features, num_classes: of the data set.
         overlapping: whether clients may share nodes.
         matcher: where it is at the moment, if anywhere.
+        user_values, item_values: how many values each attribute of users, or of items, has; empty where there are none.
     """
 
     client_ids: tuple[int, ...]
@@ -74,10 +95,17 @@ class Roster:
     num_classes: int
     overlapping: bool
     matcher: Matcher | None = None
+    user_values: tuple[int, ...] = ()
+    item_values: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """The number of clients, K."""
         return len(self.client_ids)
+
+    @property
+    def shape(self) -> Shape:
+        """What a model's shape depends on."""
+        return Shape(self.num_features, self.num_classes, self.user_values, self.item_values)
 
     @property
     def reachable(self) -> list[int]:
@@ -100,7 +128,7 @@ class RosterAnswer:
 
     Attributes:
         sizes: by client, in the order of `SIZES`.
-        schema: features, classes, and which partition its files are of.
+        schema: what a model's shape depends on, and which partition its files are of.
         dataset: what its data are of.
         num_clients: clients of the whole partition; 0 where the node does not know.
         overlapping: whether its clients may share nodes with others.
@@ -115,7 +143,7 @@ class RosterAnswer:
     @classmethod
     def of(cls, record: ConfigRecord) -> RosterAnswer:
         """ValueError: the record is not an answer of this app, in this version."""
-        needed = {"clients", *SIZES, "num_features", "num_classes", "dataset", "partition", "num_clients"}
+        needed = {"clients", *SIZES, *Shape._fields, "dataset", "partition", "num_clients"}
         if missing := {*needed, "overlapping"} - set(record):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         clients = _list(record, "clients", int)
@@ -129,9 +157,12 @@ class RosterAnswer:
         features, classes, known = (_one(record, key, int) for key in ("num_features", "num_classes", "num_clients"))
         if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known <= _MOST_CLIENTS):
             raise ValueError("num_features, num_classes, num_clients must be counts")
+        values = [tuple(_list(record, key, int)) for key in ("user_values", "item_values")]
+        if any(len(sizes) > MOST_FIELDS or any(not 0 < size <= MOST_VALUES for size in sizes) for sizes in values):
+            raise ValueError(f"user_values, item_values must be at most {MOST_FIELDS} counts of 1 to {MOST_VALUES}")
         return cls(
             sizes={client: tuple(column[row] for column in columns) for row, client in enumerate(clients)},
-            schema=(features, classes, _one(record, "partition", str)),
+            schema=Schema(Shape(features, classes, *values), _one(record, "partition", str)),
             dataset=_one(record, "dataset", str),
             num_clients=known,
             overlapping=_one(record, "overlapping", bool),

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.seeding import client_generator, secret_generator
+from subfl_flower.tasks import Ranking, TaskSettings
+from subfl_flower.tasks.ranking_metrics import Candidates, draw_candidates
 
 _USERS_AT_ONCE = 256
 # A user's training ratings are worked with a handful of arrays of this many numbers for each.
@@ -35,6 +38,9 @@ class UserCohort:
         run: the run's id.
         trusted_matcher: the matcher's public key, where this machine was told it; None: what the server says.
         whole: reads the ratings of all users; for upper bounds.
+        user_attributes: of these users, by position; None where users have none.
+        item_attributes: of all items; None where they have none.
+        task: what their figures measure.
     """
 
     ratings: Ratings
@@ -47,6 +53,9 @@ class UserCohort:
     run: str = ""
     trusted_matcher: bytes | None = None
     whole: Callable[[], Ratings] | None = None
+    user_attributes: Attributes | None = None
+    item_attributes: Attributes | None = None
+    task: TaskSettings | None = None
 
     @cached_property
     def client_ids(self) -> tuple[int, ...]:
@@ -57,6 +66,16 @@ class UserCohort:
     def num_examples(self) -> tuple[int, ...]:
         """Training ratings of each user; a user may have none."""
         return tuple(self.ratings.counts(TRAIN).tolist())
+
+    def candidates(self, ratings: Ratings) -> Candidates:
+        """What held-out items of some of these users are ranked among, where the task is to rank."""
+        positions = np.searchsorted(self.ratings.user_ids, ratings.user_ids)
+        return self._candidates.of_users(positions)
+
+    @cached_property
+    def _candidates(self) -> Candidates:
+        assert isinstance(self.task, Ranking)
+        return draw_candidates(self.ratings, self.task.negatives, self.task.seed)
 
     @property
     def sizes(self) -> dict[str, list[float]]:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from subfl_flower.data.datasets import Dataset
@@ -17,13 +18,30 @@ MANDATORY = {
 }
 GRAPHS = "citeseer computers cora custom digits ogbn_arxiv photo pubmed sbm"
 RATINGS = "custom_ratings douban flixster ml100k ml10m ml1m synthetic_ratings yahoo_music"
+GIVEN = "douban flixster ml100k yahoo_music"
 PARTITIONS = "dirichlet given imbalanced louvain metis overlap_rate overlapping random users whole"
 FOR_RATINGS = [
     {"override /partition@_global_.partition": "users"},
     {"override /task@_global_.task": "rating_prediction"},
-    {"override /model@_global_.model": "recommender"},
     "_self_",
 ]
+
+
+def resolved(file: Path, **rest: Any) -> dict[str, Any]:
+    """What a file of a group states, with its interpolations resolved beside the rest of a configuration."""
+    whole = OmegaConf.create({"this": OmegaConf.load(file), **rest})
+    stated = OmegaConf.to_container(whole, resolve=True)["this"]  # type: ignore[call-overload, index]
+    assert isinstance(stated, dict)
+    return stated
+
+
+@pytest.mark.parametrize("name", RATINGS.split())
+def test_a_task_that_needs_a_split_of_ratings_brings_it(name: str) -> None:
+    file = CONF / "dataset" / f"{name}.yaml"
+    assert resolved(file, task={"split": "leave_one_out"})["split"] == "leave_one_out"
+    assert resolved(file, task={"name": "rating_prediction"})["split"] == (
+        "given" if name in GIVEN.split() else "random"
+    )
 
 
 @pytest.mark.parametrize(
@@ -38,7 +56,7 @@ def test_every_file_states_every_key_with_the_models_default(group: str, names: 
     assert [file.stem for file in files] == sorted(names.split())
     for file in files:
         assert file.read_text().startswith("# subfl ") and f"{group}={file.stem}" in file.read_text().splitlines()[0]
-        written = yaml.safe_load(file.read_text())
+        written = resolved(file)
         chosen_with_it = written.pop("defaults", [])
         mandatory = MANDATORY.get(file.stem, {})
         model = TypeAdapter(settings).validate_python(written | mandatory)

@@ -36,6 +36,8 @@ ROSTER = Roster(
     num_features=12,
     num_classes=3,
     overlapping=True,
+    user_values=(7, 2),
+    item_values=(19,),
 )
 
 
@@ -83,6 +85,7 @@ def test_the_roster_comes_back_without_its_nodes(tmp_path: Path) -> None:
     found = Checkpoint.read(tmp_path).roster
     assert found.client_ids == (0, 4, 7) and found.node_ids == (None, None, None) and found.reachable == []
     assert (found.num_features, found.num_classes, found.overlapping) == (12, 3, True)
+    assert (found.user_values, found.item_values) == ((7, 2), (19,))
     np.testing.assert_array_equal(found.num_examples, [5, np.nan, 7])
     np.testing.assert_array_equal(found.num_nodes, [50, np.nan, 70])
     np.testing.assert_array_equal(found.num_edges, [500, np.nan, 700])
@@ -230,6 +233,7 @@ def test_the_form_of_the_file(tmp_path: Path) -> None:
     found = Checkpoint.read(tmp_path)
     assert found.server_round == 3 and found.strategy["w"].shape == (2, 2)
     np.testing.assert_array_equal(found.roster.num_nodes, [1, np.nan])
+    assert (found.roster.user_values, found.roster.item_values) == ((), ())  # a file that says nothing of attributes
 
 
 @pytest.mark.parametrize(

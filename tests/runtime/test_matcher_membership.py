@@ -16,7 +16,15 @@ from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.roster import ROSTER, Matcher
 
-ABOUT = {"num_features": 7, "num_classes": 0, "dataset": "ratings", "partition": "abc", "num_clients": 3}
+ABOUT: dict[str, Any] = {
+    "num_features": 7,
+    "num_classes": 0,
+    "user_values": [],
+    "item_values": [],
+    "dataset": "ratings",
+    "partition": "abc",
+    "num_clients": 3,
+}
 ABSENT = "no node is the matcher, and none came within 0 s (runtime.node_timeout)"
 
 

@@ -22,6 +22,8 @@ from subfl_flower.runtime.roster import ROSTER, Roster
 ABOUT: dict[str, Any] = {
     "num_features": 7,
     "num_classes": 3,
+    "user_values": [3, 2],
+    "item_values": [19],
     "dataset": "digits",
     "partition": "abc",
     "num_clients": 4,
@@ -113,6 +115,7 @@ def test_clients_are_sorted_whichever_node_hosts_them() -> None:
     np.testing.assert_array_equal(roster.num_nodes, [50, 51, 52, 53])
     np.testing.assert_array_equal(roster.num_edges, [400, 399, 398, 397])
     assert (roster.num_features, roster.num_classes, roster.overlapping) == (7, 3, False)
+    assert (roster.user_values, roster.item_values) == ((3, 2), (19,))
     assert roster.by_node([0, 1, 3]) == {2: [0], 1: [1, 3]}
 
 
@@ -165,6 +168,21 @@ WRONG: dict[str, tuple[Answer, list[int], str]] = {
     "another data set": (hosting(1, 2, dataset="cora"), [1, 2], "data of 'cora', and this run is on dataset=digits"),
     "another width": (hosting(3, num_features=8), [3], "client 3: 8 features and 3 classes, where the others have 7"),
     "other classes": (hosting(3, num_classes=2), [3], "client 3: 7 features and 2 classes, where the others have 7"),
+    "other attributes": (
+        hosting(3, user_values=[3, 3]),
+        [3],
+        "client 3: attributes of users with 3, 3 values, where the others have attributes of users with 3, 2 values",
+    ),
+    "no attributes": (hosting(3, item_values=[]), [3], "client 3: attributes of items with no values, where the oth"),
+    "many attributes": (
+        hosting(3, user_values=[2**20] * 64),
+        [3],
+        f"attributes of users with {'1048576, ' * 8}... values, where",
+    ),
+    "attributes without values": (hosting(3, user_values=[3, 0]), [], "must be at most 64 counts of 1 to 1048576"),
+    "too many values": (hosting(3, item_values=[2**20 + 1]), [], "must be at most 64 counts of 1 to 1048576"),
+    "too many attributes": (hosting(3, item_values=[1] * 65), [], "must be at most 64 counts of 1 to 1048576"),
+    "attributes by name": (hosting(3, item_values=["genre"]), [], "item_values must be a list of type int"),
     "another partition": (hosting(3, partition="abd"), [3], "client 3: a file of another partition of 'digits'"),
     "hosted already": (hosting(2), [2], "client 2 is hosted by two nodes; every client must have exactly one"),
     "unknown client": (hosting(3, 4), [3, 4], "a node hosts client 4, but the run has the clients 0 .. 3"),
@@ -194,15 +212,15 @@ def test_of_a_node_with_one_client_too_many_only_that_client_is_refused() -> Non
     assert [refusal["clients"] for refusal in found.refusals] == [[1]]
 
 
-@pytest.mark.parametrize("key", ["num_features", "partition"])
+@pytest.mark.parametrize("key", ["num_features", "partition", "user_values", "item_values"])
 def test_what_most_clients_have_is_right(key: str) -> None:
     """By clients and not by nodes, whoever came first."""
-    other = {"num_features": 8, "partition": "abd"}[key]
+    other = {"num_features": 8, "partition": "abd", "user_values": [], "item_values": [4, 4]}[key]
     grid = nodes(hosting(0, **{key: other}), hosting(1, **{key: other}), hosting(0, 1, 2), hosting(3))
     with grid.active():
         found = members(grid)
         roster = found.gather()
-    assert hosts(roster) == {0: 3, 1: 3, 2: 3, 3: 4} and roster.num_features == 7
+    assert hosts(roster) == {0: 3, 1: 3, 2: 3, 3: 4} and roster.shape == (7, 3, (3, 2), (19,))
     assert sorted(refusal["clients"] for refusal in found.refusals) == [[0], [1]]
 
 
@@ -436,7 +454,7 @@ def test_a_message_that_is_not_taken_is_sent_again() -> None:
 def known(*clients: int) -> Roster:
     """A checkpoint's roster."""
     sizes = np.array([10.0 + c if c != 2 else np.nan for c in clients])
-    return Roster(clients, (None,) * len(clients), sizes, sizes + 40, 410 - sizes, 7, 3, True)
+    return Roster(clients, (None,) * len(clients), sizes, sizes + 40, 410 - sizes, 7, 3, True, None, (3, 2), (19,))
 
 
 def test_a_resumed_run_takes_its_own_clients_and_nobody_else() -> None:
@@ -521,7 +539,7 @@ def test_no_answer_does_more_than_keep_its_node_out(answer: dict[str, Any], firs
             for roster in (found.gather(), found.refresh()):
                 assert roster.client_ids == tuple(range(6))
                 assert set(roster.node_ids) <= {1, 2} and rest in roster.node_ids
-                assert (roster.num_features, roster.num_classes) == (7, 3)
+                assert roster.shape == (7, 3, (3, 2), (19,))
                 sizes = np.array([roster.num_examples, roster.num_nodes, roster.num_edges])
                 assert (sizes >= 0).all() and np.isfinite(sizes).all()
             if wrong not in roster.node_ids and "clients" in answer and answer["clients"]:

@@ -1,6 +1,6 @@
 """One file a data set: its settings and its loader."""
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -39,7 +39,15 @@ Dataset = Annotated[
 ]
 """The settings of any data set, told apart by `name`."""
 
+DATASET_KINDS: dict[str, Literal["graph", "ratings"]] = {
+    name: settings.kind
+    for settings in get_args(get_args(Dataset)[0])
+    for name in get_args(settings.model_fields["name"].annotation)
+}
+"""What the data sets hold, by name."""
+
 __all__ = [
+    "DATASET_KINDS",
     "CiteSeerDataset",
     "ComputersDataset",
     "CoraDataset",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.errors import SubflError
 
@@ -20,23 +21,27 @@ class CleanRatings:
         offsets: int64 `[users + 1]`; user u gave the ratings `offsets[u]` to `offsets[u + 1]`.
         items: int64 `[ratings]`.
         values: float32 `[ratings]`, in rating units.
-        timestamps: int64 `[ratings]`, or None.
+        recency: int64 `[ratings]`, larger is newer and all are different; None where the source has no timestamps. Of
+            ratings with equal timestamps the one that stands later in the source is newer.
         test: bool `[ratings]`, the source's own split, or None.
         user_names: the source's id of each user, as text.
         item_names: the source's id of each item, as text.
         titles: of each item, its id where the source has none for it; None where it has no titles at all.
         scale: lowest and highest possible rating.
+        user_attributes, item_attributes: by number; None where the source has none.
     """
 
     offsets: np.ndarray
     items: np.ndarray
     values: np.ndarray
-    timestamps: np.ndarray | None
+    recency: np.ndarray | None
     test: np.ndarray | None
     user_names: list[str]
     item_names: list[str]
     titles: list[str] | None
     scale: tuple[float, float]
+    user_attributes: Attributes | None
+    item_attributes: Attributes | None
 
     def users(self) -> np.ndarray:
         """Each rating's user, int64 `[ratings]`."""
@@ -56,14 +61,15 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
 
     Raises:
         SubflError: there is no rating, an id is empty, a rating is not finite or is off the scale, or all are equal;
-            names the source, how many and the first.
+            names the source, how many and the first; or there are too many attributes.
     """
     if raw.values.size == 0:
         raise SubflError(f"{raw.source} holds no ratings; at least two different ones are needed")
     users, user_names = _numbered(raw.users, raw.all_users, "user", raw.source)
     items, item_names = _numbered(raw.items, raw.all_items, "item", raw.source)
     values, scale = _checked(raw, scale)
-    kept = _newest_of_each_pair(users * len(item_names) + items, raw.timestamps)
+    recency = None if raw.timestamps is None else _recency(raw.timestamps)
+    kept = _newest_of_each_pair(users * len(item_names) + items, recency)
     if kept.size < users.size:
         warnings.warn(
             f"{raw.source}: {users.size - kept.size} of {users.size} ratings repeat a user and item and are dropped; "
@@ -75,12 +81,14 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
         offsets=np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=len(user_names)))]),
         items=items[kept],
         values=values[kept],
-        timestamps=None if raw.timestamps is None else raw.timestamps[kept],
+        recency=None if recency is None else recency[kept],
         test=None if raw.test is None else raw.test[kept],
         user_names=user_names,
         item_names=item_names,
         titles=None if titles is None else [titles.get(name, name) for name in item_names],
         scale=scale,
+        user_attributes=Attributes.numbered(raw.user_attributes, user_names, f"{raw.source}: users"),
+        item_attributes=Attributes.numbered(raw.item_attributes, item_names, f"{raw.source}: items"),
     )
 
 
@@ -130,8 +138,15 @@ def _refuse(raw: RawRatings, wrong: np.ndarray, what: str, allowed: str) -> None
         )
 
 
-def _newest_of_each_pair(pairs: np.ndarray, timestamps: np.ndarray | None) -> np.ndarray:
-    """The rows to keep, in the order of `pairs`; a row that comes later counts as newer where timestamps are equal."""
-    order = np.argsort(pairs, kind="stable") if timestamps is None else np.lexsort((timestamps, pairs))
+def _recency(timestamps: np.ndarray) -> np.ndarray:
+    """Each rating's place when all are ordered by time, int64; of equal times the later row is newer."""
+    recency = np.empty(timestamps.size, dtype=np.int64)
+    recency[np.argsort(timestamps, kind="stable")] = np.arange(timestamps.size)
+    return recency
+
+
+def _newest_of_each_pair(pairs: np.ndarray, recency: np.ndarray | None) -> np.ndarray:
+    """The rows to keep, in the order of `pairs`; without a recency a later row counts as newer."""
+    order = np.argsort(pairs, kind="stable") if recency is None else np.lexsort((recency, pairs))
     ordered = pairs[order]
     return order[np.append(ordered[1:] != ordered[:-1], True)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.raw_files import fingerprint
@@ -23,24 +24,32 @@ class CustomRatingsDataset(RatingDatasetSettings):
     Columns `user`, `item` (any ids, compared as text) and `rating`; optionally `timestamp` (whole numbers, larger is
     newer) and `title` (of the item; of several the first counts). Further columns are ignored.
 
+    Attributes of users or items may stand in tables of their own, with a column `user` or `item`. Every further column
+    is a field; `|` separates several values, and an empty entry is none. Rows of the same id add to each other, and
+    ids without a rating are ignored.
+
     Attributes:
         path: of the file, relative to the working directory.
+        users: a .csv or .parquet file of users' attributes; None for none.
+        items: a .csv or .parquet file of items' attributes; None for none.
         scale: lowest and highest possible rating; None for the lowest and highest of the file.
     """
 
     name: Literal["custom_ratings"] = "custom_ratings"
     path: Path
+    users: Path | None = None
+    items: Path | None = None
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
     def read(self, root: Path) -> RawRatings:
-        """Read the user's file; `root` has no effect.
+        """Read the user's files; `root` has no effect.
 
         Raises:
-            SubflError: the file is missing or cannot be used; names the file, the count and the first row.
+            SubflError: a file is missing or cannot be used; names the file, the count and the first row.
         """
         from subfl_flower.data.tables import read_ids, read_numbers, read_table  # pandas is slow to import
 
-        path = self._file()
+        path = _existing(self.path)
         table = read_table(path, ["user", "item"], ["rating"])
         items = read_ids(table, "item", path)
         return RawRatings(
@@ -50,23 +59,59 @@ class CustomRatingsDataset(RatingDatasetSettings):
             values=read_numbers(table, "rating", path),
             timestamps=_timestamps(table, path) if "timestamp" in table else None,
             item_titles=_titles(items, table["title"]) if "title" in table else None,
+            user_attributes=_attributes(self.users, "user"),
+            item_attributes=_attributes(self.items, "item"),
         )
 
     def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the user's file.
+        """A digest of the user's files.
 
         Raises:
-            SubflError: the file is missing.
+            SubflError: a file is missing.
         """
-        return fingerprint([self._file()])
+        return fingerprint([_existing(path) for path in (self.path, self.users, self.items) if path is not None])
 
-    def _file(self) -> Path:
-        path = self.path.expanduser()
-        if not path.is_file():
-            raise SubflError(f"dataset=custom_ratings: {path} does not exist (looked for at {path.absolute()})")
-        if path.suffix not in (".csv", ".parquet"):
-            raise SubflError(f"dataset=custom_ratings: {path} is neither .csv nor .parquet")
-        return path
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise SubflError(f"dataset=custom_ratings: {path} does not exist (looked for at {path.absolute()})")
+    if path.suffix not in (".csv", ".parquet"):
+        raise SubflError(f"dataset=custom_ratings: {path} is neither .csv nor .parquet")
+    return path
+
+
+def _attributes(table: Path | None, of: str) -> RawAttributes:
+    """The attributes in a table with a column `of` of ids."""
+    from subfl_flower.data.tables import read_ids, read_table
+
+    if table is None:
+        return {}
+    path = _existing(table)
+    columns = list(read_table(path, [of]).columns)
+    read = read_table(
+        path, [of, *columns]
+    )  # all as text: a column of whole numbers with gaps would be one of fractions
+    ids = read_ids(read, of, path).tolist()
+    return {str(column): _values(ids, read[column], path) for column in columns if column != of}
+
+
+def _values(ids: list[str], column: pd.Series, path: Path) -> dict[str, list[str]]:
+    """The values of each id that has any.
+
+    Raises:
+        SubflError: an entry is a list, as Parquet may have them.
+    """
+    from pandas.api.types import is_list_like
+
+    stated = column.convert_dtypes()  # whole numbers as such, where Parquet has them as fractions for their gaps
+    values: dict[str, list[str]] = {}
+    for row in np.flatnonzero(column.notna()).tolist():
+        if is_list_like(stated.iloc[row]):
+            raise SubflError(f"{path}: {column.name} is a list in row {row + 1}; several values are text, parted by |")
+        parts = (part.strip() for part in str(stated.iloc[row]).split("|"))
+        values.setdefault(ids[row], []).extend(part for part in parts if part)
+    return values
 
 
 def _timestamps(table: pd.DataFrame, path: Path) -> np.ndarray:

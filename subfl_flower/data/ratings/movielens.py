@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.downloads import unzipped
+from subfl_flower.data.ratings.movielens_files import (
+    FLAGGED_GENRES,
+    damaged,
+    flagged_genres,
+    listed_genres,
+    read_lines,
+    titles_of,
+    users_of,
+)
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
-from subfl_flower.errors import SubflError
 
 _SITE = "https://files.grouplens.org/datasets/movielens"
 
 
 class MovieLensDataset(RatingDatasetSettings):
-    """Ratings of films.
+    """Ratings of films, with the films' genres and, where GroupLens tells, the users' age, gender and occupation.
 
     Source: Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015. Files in
     GroupLens' own layout, `<root>/<folder>/`, downloaded from GroupLens where they are absent; their licence forbids
-    passing them on.
+    passing them on. Where the file of users alone is absent, users have no attributes.
     """
 
     folder: ClassVar[str]
     archive: ClassVar[str]
-    titles_file: ClassVar[str]
+    films_file: ClassVar[str]
+    film_columns: ClassVar[int]
+    users_file: ClassVar[str | None] = None
+    user_columns: ClassVar[Mapping[str, int]] = {}
     separator: ClassVar[str]
-    title_separator: ClassVar[str]
+    people_separator: ClassVar[str] = "::"
     encoding: ClassVar[str]
     rating_range: ClassVar[tuple[float, float]]
 
@@ -41,16 +55,21 @@ class MovieLensDataset(RatingDatasetSettings):
     def rating_files(self) -> list[str]:
         """The names of the files that hold the ratings; the last one those that test, where there are two."""
 
+    def genres(self, films: list[list[str]], path: Path) -> RawAttributes:
+        """The genres of films, of which `films` are the fields of each line."""
+        return listed_genres(films)
+
     def read(self, root: Path) -> RawRatings:
         """Read GroupLens' files; downloads them where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded, or a file is damaged.
         """
-        *paths, titles = self._files(root)
+        *paths, films_path = self._files(root)
         parts = [self._read_ratings(path) for path in paths]
         users, items, values, timestamps = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         test = np.repeat([False, True], [len(part[0]) for part in parts]) if len(parts) == 2 else None
+        films = read_lines(films_path, self.people_separator, self.film_columns, self.encoding)
         return RawRatings(
             source=" and ".join(map(str, paths)),
             users=users,
@@ -59,7 +78,9 @@ class MovieLensDataset(RatingDatasetSettings):
             timestamps=timestamps,
             test=test,
             scale=self.rating_range,
-            item_titles=self._read_titles(titles),
+            item_titles=titles_of(films),
+            user_attributes=self._read_users(root),
+            item_attributes=self.genres(films, films_path),
         )
 
     def raw_fingerprint(self, root: Path) -> str:
@@ -68,17 +89,34 @@ class MovieLensDataset(RatingDatasetSettings):
         Raises:
             SubflError: files are missing and cannot be downloaded.
         """
-        return fingerprint(self._files(root))
+        files, of_users = self._files(root), self._users_path(root)
+        return fingerprint([*files, of_users] if of_users and of_users.is_file() else files)
 
     def _files(self, root: Path) -> list[Path]:
-        """The files of ratings and, last, the one of titles."""
-        names = [*self.rating_files(), self.titles_file]
+        """The files of ratings and, last, the one of films. A download brings the one of users, too."""
+        folder, needed = root / self.folder, [*self.rating_files(), self.films_file]
+        there = all((folder / name).is_file() for name in needed)
+        names = needed if there or self.users_file is None else [*needed, self.users_file]
 
         def download(temporary: Path) -> Path:
             url = f"{_SITE}/{self.archive}"
             return unzipped(url, temporary, [f"{self.folder}/{name}" for name in names]) / self.folder
 
-        return present_or_downloaded(root / self.folder, names, download, self.name)
+        return present_or_downloaded(folder, names, download, self.name)[: len(needed)]
+
+    def _users_path(self, root: Path) -> Path | None:
+        return None if self.users_file is None else root / self.folder / self.users_file
+
+    def _read_users(self, root: Path) -> RawAttributes:
+        """What is told of users; nothing where the file is absent."""
+        path = self._users_path(root)
+        if path is None:
+            return {}
+        if not path.is_file():
+            warnings.warn(f"{path} does not exist; dataset={self.name} has no attributes of users", stacklevel=2)
+            return {}
+        columns = 1 + max(self.user_columns.values())
+        return users_of(read_lines(path, self.people_separator, columns, self.encoding), self.user_columns, path)
 
     def _read_ratings(self, path: Path) -> tuple[np.ndarray, ...]:
         """Users, items, values and timestamps."""
@@ -90,24 +128,8 @@ class MovieLensDataset(RatingDatasetSettings):
         try:
             table = pd.read_csv(path, sep=self.separator[0], header=None, usecols=list(types), dtype=types)
         except (OSError, ValueError, OverflowError) as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
         return tuple(table[column].to_numpy() for column in types)
-
-    def _read_titles(self, path: Path) -> dict[str, str]:
-        """The title of each film's id."""
-        try:
-            lines = path.read_text(self.encoding).split("\n")
-        except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
-        fields = [line.rstrip("\r").split(self.title_separator) for line in lines if line.strip()]
-        short = [number for number, row in enumerate(fields, 1) if len(row) < 2]
-        if short:
-            raise _damaged(path, ValueError(f"{len(short)} x line without a title, first in line {short[0]}"))
-        return {row[0]: row[1] for row in fields}
-
-
-def _damaged(path: Path, error: Exception) -> SubflError:
-    return SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again")
 
 
 class MovieLens100KDataset(MovieLensDataset):
@@ -119,9 +141,12 @@ class MovieLens100KDataset(MovieLensDataset):
 
     folder: ClassVar[str] = "ml-100k"
     archive: ClassVar[str] = "ml-100k.zip"
-    titles_file: ClassVar[str] = "u.item"
+    films_file: ClassVar[str] = "u.item"
+    film_columns: ClassVar[int] = 5 + len(FLAGGED_GENRES)
+    users_file: ClassVar[str | None] = "u.user"
+    user_columns: ClassVar[Mapping[str, int]] = {"age": 1, "gender": 2, "occupation": 3}
     separator: ClassVar[str] = "\t"
-    title_separator: ClassVar[str] = "|"
+    people_separator: ClassVar[str] = "|"
     encoding: ClassVar[str] = "latin-1"
     rating_range: ClassVar[tuple[float, float]] = (1.0, 5.0)
 
@@ -133,15 +158,25 @@ class MovieLens100KDataset(MovieLensDataset):
         """`u1.base` and `u1.test` with `split=given`, or else `u.data`, which holds the same ratings."""
         return ["u1.base", "u1.test"] if self.split == "given" else ["u.data"]
 
+    def genres(self, films: list[list[str]], path: Path) -> RawAttributes:
+        """The genres that a film's flags say.
+
+        Raises:
+            SubflError: a flag is neither 0 nor 1.
+        """
+        return flagged_genres(films, path)
+
 
 class MovieLens1MDataset(MovieLensDataset):
-    """ML-1M: 6,040 users, 3,706 rated films, 1,000,209 ratings 1..5."""
+    """ML-1M: 6,040 users, 3,706 rated films, 1,000,209 ratings 1..5. Occupations are GroupLens' codes 0 to 20."""
 
     folder: ClassVar[str] = "ml-1m"
     archive: ClassVar[str] = "ml-1m.zip"
-    titles_file: ClassVar[str] = "movies.dat"
+    films_file: ClassVar[str] = "movies.dat"
+    film_columns: ClassVar[int] = 3
+    users_file: ClassVar[str | None] = "users.dat"
+    user_columns: ClassVar[Mapping[str, int]] = {"age": 2, "gender": 1, "occupation": 3}
     separator: ClassVar[str] = "::"
-    title_separator: ClassVar[str] = "::"
     encoding: ClassVar[str] = "latin-1"
     rating_range: ClassVar[tuple[float, float]] = (1.0, 5.0)
 
@@ -153,13 +188,16 @@ class MovieLens1MDataset(MovieLensDataset):
 
 
 class MovieLens10MDataset(MovieLensDataset):
-    """ML-10M: 69,878 users, 10,677 rated films, 10,000,054 ratings 0.5..5 in steps of a half."""
+    """ML-10M: 69,878 users, 10,677 rated films, 10,000,054 ratings 0.5..5 in steps of a half.
+
+    Nothing is told of its users.
+    """
 
     folder: ClassVar[str] = "ml-10M100K"
     archive: ClassVar[str] = "ml-10m.zip"
-    titles_file: ClassVar[str] = "movies.dat"
+    films_file: ClassVar[str] = "movies.dat"
+    film_columns: ClassVar[int] = 3
     separator: ClassVar[str] = "::"
-    title_separator: ClassVar[str] = "::"
     encoding: ClassVar[str] = "utf-8"
     rating_range: ClassVar[tuple[float, float]] = (0.5, 5.0)
 

@@ -13,15 +13,17 @@ from safetensors import safe_open
 
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.prepared_entry import PreparedEntry, opened_or_made, write_metadata
+from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.settings import LoadedRatings, RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.storage import write_tensors
 from subfl_flower.errors import SubflError
 
-RATINGS_SCHEMA = 1
+RATINGS_SCHEMA = 2
 """Raised whenever the same settings would give other files."""
 
-_RATINGS, _NAMES = "ratings.safetensors", "names.json"
+_RATINGS, _NAMES, _ATTRIBUTES = "ratings.safetensors", "names.json", "attributes.safetensors"
 _USERS_A_BLOCK = 1024
 
 
@@ -29,7 +31,8 @@ class PreparedRatings(PreparedEntry):
     """A directory that holds the ratings of all users, every user being a client.
 
     `metadata.json`; `ratings.safetensors`, the arrays of `Ratings`; `names.json`, the source's ids of users and items
-    and the items' titles. Client ids are the users' numbers.
+    and the items' titles, and the values that attributes have; `attributes.safetensors`, the attributes, where there
+    are any. Client ids are the users' numbers.
 
     Attributes:
         directory: where the files are.
@@ -72,10 +75,7 @@ class PreparedRatings(PreparedEntry):
         Raises:
             SubflError: there is no such client, or the file is damaged.
         """
-        chosen = np.asarray(client_ids, dtype=np.int64)
-        strange = chosen[(chosen < 0) | (chosen >= self.num_clients)]
-        if strange.size:
-            raise SubflError(f"{self.directory} has the clients 0..{self.num_clients - 1}, not {strange[0]}")
+        chosen = self._known(client_ids)
         order = np.argsort(chosen, kind="stable")
         blocks = [chosen[order[start : start + _USERS_A_BLOCK]] for start in range(0, chosen.size, _USERS_A_BLOCK)]
         parts = [self._between(int(block[0]), int(block[-1]) + 1).of_users(block - block[0]) for block in blocks]
@@ -116,6 +116,46 @@ class PreparedRatings(PreparedEntry):
         """
         titles: list[str] | None = self._names["titles"]
         return titles
+
+    def user_attributes(self, client_ids: Sequence[int]) -> Attributes | None:
+        """The attributes of some clients, in the order in which they are asked for; None where users have none.
+
+        Raises:
+            SubflError: there is no such client, or a file is damaged.
+        """
+        attributes, _ = self._attributes
+        return None if attributes is None else attributes.of(self._known(client_ids))
+
+    def item_attributes(self) -> Attributes | None:
+        """The attributes of all items; None where they have none.
+
+        Raises:
+            SubflError: a file is damaged.
+        """
+        return self._attributes[1]
+
+    @property
+    def user_values(self) -> tuple[int, ...]:
+        """How many values each attribute of users has; empty where they have none."""
+        return tuple(map(len, self._names["user_attributes"].values()))
+
+    @property
+    def item_values(self) -> tuple[int, ...]:
+        """How many values each attribute of items has; empty where they have none."""
+        return tuple(map(len, self._names["item_attributes"].values()))
+
+    def _known(self, client_ids: Sequence[int]) -> np.ndarray:
+        chosen = np.asarray(client_ids, dtype=np.int64)
+        strange = chosen[(chosen < 0) | (chosen >= self.num_clients)]
+        if strange.size:
+            raise SubflError(f"{self.directory} has the clients 0..{self.num_clients - 1}, not {strange[0]}")
+        return chosen
+
+    @cached_property
+    def _attributes(self) -> tuple[Attributes | None, Attributes | None]:
+        users, items = self._names["user_attributes"], self._names["item_attributes"]
+        path = self.verified(_ATTRIBUTES) if users or items else self.directory
+        return read_attributes(path, users, items, self.num_clients, self.num_items)
 
     @cached_property
     def _names(self) -> dict[str, Any]:
@@ -171,8 +211,16 @@ def _write(directory: Path, loaded: LoadedRatings, scaling: tuple[float, float],
     ratings = loaded.ratings
     arrays = {name: getattr(ratings, name) for name in ("offsets", "items", "values", "roles")}
     write_tensors(directory / _RATINGS, arrays, {})
-    names = {"users": loaded.user_names, "items": loaded.item_names, "titles": loaded.titles}
+    users, items = loaded.user_attributes, loaded.item_attributes
+    names = {
+        "users": loaded.user_names,
+        "items": loaded.item_names,
+        "titles": loaded.titles,
+        "user_attributes": {} if users is None else users.vocabularies,
+        "item_attributes": {} if items is None else items.vocabularies,
+    }
     (directory / _NAMES).write_text(json.dumps(names))
+    write_attributes(directory / _ATTRIBUTES, users, items)
     center, spread = scaling
     metadata = described | {
         "num_users": ratings.num_users,

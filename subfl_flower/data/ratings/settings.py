@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.cleaning import clean
 from subfl_flower.data.ratings.splits import SplitName, split_roles
 from subfl_flower.data.ratings.table import Ratings, RawRatings
@@ -30,12 +31,15 @@ class LoadedRatings:
         user_names: the source's id of each user, as text.
         item_names: the source's id of each item, as text.
         titles: of each item, its id where the source has no title for it; None where it has no titles at all.
+        user_attributes, item_attributes: by number; None where the source has none.
     """
 
     ratings: Ratings
     user_names: list[str]
     item_names: list[str]
     titles: list[str] | None
+    user_attributes: Attributes | None
+    item_attributes: Attributes | None
 
 
 class RatingDatasetSettings(BaseModel, ABC):
@@ -45,9 +49,10 @@ class RatingDatasetSettings(BaseModel, ABC):
         kind: what the data are, of every data set of the class.
         name: the data set's name in `conf/dataset`.
         split: which ratings test. `given`: those that the source says; `random`: a share, drawn from all; `time`: the
-            newest share of all; `leave_one_out`: each user's newest, or one drawn where there are no timestamps.
+            newest share of all; `leave_one_out`: each user's newest, and the next newest validates (`split_roles`).
         test_fraction: the share of the ratings that test; no effect with `given` and `leave_one_out`.
-        validation_fraction: the share of the other ratings that validate, drawn from all of them.
+        validation_fraction: the share of the other ratings that validate, drawn from all of them; no effect with
+            `leave_one_out`.
         center: subtracted from ratings before training, in rating units; `auto`: the training ratings' mean.
         spread: what ratings are then divided by, in rating units; `auto`: the training ratings' standard deviation.
         scale: lowest and highest possible rating; None for what the source says.
@@ -115,7 +120,14 @@ class RatingDatasetSettings(BaseModel, ABC):
             num_items=len(cleaned.item_names),
             scale=cleaned.scale,
         )
-        return LoadedRatings(ratings, cleaned.user_names, cleaned.item_names, cleaned.titles)
+        return LoadedRatings(
+            ratings=ratings,
+            user_names=cleaned.user_names,
+            item_names=cleaned.item_names,
+            titles=cleaned.titles,
+            user_attributes=cleaned.user_attributes,
+            item_attributes=cleaned.item_attributes,
+        )
 
     def scaling(self, ratings: Ratings) -> tuple[float, float]:
         """What to subtract from ratings and then to divide them by, in rating units.

@@ -24,17 +24,19 @@ def split_roles(
 ) -> np.ndarray:
     """A role for every rating.
 
-    `given` takes the source's own test ratings. With any other split a user's ratings never all test: one of them is
-    given back to training, the oldest with `time`. Of the ratings that do not test, a `validation_fraction` validates,
-    drawn from all of them; who would be left with none to train on gets one back, too.
+    `given` takes the source's own test ratings. With `random` and `time` a user's ratings never all test: one of them
+    is given back to training, the oldest with `time`. Of the ratings that do not test, a `validation_fraction`
+    validates, drawn from all of them; who would be left with none to train on gets one back, too.
+
+    `leave_one_out` is the split of implicit ranking (He et al., Neural Collaborative Filtering, WWW 2017, Section
+    4.1), with a rating held out to validate as well: the newest rating of each user who has at least two tests, and
+    the next newest of each who has at least three validates. Without timestamps a user's ratings are drawn in turn.
 
     Args:
         ratings: of the whole data set.
-        split: `given`; `random`: a share of all ratings; `time`: the newest share of all ratings; `leave_one_out`: the
-            newest of each user who has at least two, drawn where there are no timestamps. Where timestamps are equal,
-            the draw decides.
+        split: `given`; `random`: a share of all ratings; `time`: the newest share of all ratings; `leave_one_out`.
         test_fraction: the share of the ratings that test, with `random` and `time`.
-        validation_fraction: the share of the other ratings that validate.
+        validation_fraction: the share of the other ratings that validate; no effect with `leave_one_out`.
         seed: same seed, same split.
         where: what to call the data set in an error.
 
@@ -45,14 +47,29 @@ def split_roles(
         SubflError: the source has no split of its own or no timestamps, where `split` needs them, or no rating is left
             to train on or to test.
     """
-    roles = np.full(ratings.items.size, TRAIN, dtype=np.int8)
-    roles[_tested(ratings, split, test_fraction, shared_generator(seed, "ratings test"), where)] = TEST
-    rest = np.flatnonzero(roles == TRAIN)
-    order = shared_generator(seed, "ratings validation").permutation(rest)
-    roles[_without_emptying_users(order, round(validation_fraction * rest.size), ratings.users())] = VALIDATION
+    generator = shared_generator(seed, "ratings test")
+    if split == "leave_one_out":
+        roles = _two_left_out(ratings, generator)
+    else:
+        roles = np.full(ratings.items.size, TRAIN, dtype=np.int8)
+        roles[_tested(ratings, split, test_fraction, generator, where)] = TEST
+        rest = np.flatnonzero(roles == TRAIN)
+        order = shared_generator(seed, "ratings validation").permutation(rest)
+        roles[_without_emptying_users(order, round(validation_fraction * rest.size), ratings.users())] = VALIDATION
     for role, name in ((TRAIN, "train on"), (TEST, "test")):
         if not np.any(roles == role):
             raise SubflError(f"{where}: split={split} leaves no rating to {name} of {roles.size}")
+    return roles
+
+
+def _two_left_out(ratings: CleanRatings, generator: np.random.Generator) -> np.ndarray:
+    """The roles of `leave_one_out`."""
+    recency = generator.permutation(ratings.items.size) if ratings.recency is None else ratings.recency
+    newest_last = np.lexsort((recency, ratings.users()))  # users stay where they are
+    counts, after = np.diff(ratings.offsets), ratings.offsets[1:]
+    roles = np.full(ratings.items.size, TRAIN, dtype=np.int8)
+    roles[newest_last[after[counts >= 2] - 1]] = TEST
+    roles[newest_last[after[counts >= 3] - 2]] = VALIDATION
     return roles
 
 
@@ -67,25 +84,16 @@ def _tested(
                 "choose random, time or leave_one_out"
             )
         return np.flatnonzero(ratings.test)
-    users, total = ratings.users(), ratings.items.size
-    if split == "leave_one_out":
-        return _newest_of_each_user(ratings, users, generator)
+    total = ratings.items.size
     if split == "random":
         order = generator.permutation(total)
-    elif ratings.timestamps is None:
+    elif ratings.recency is None:
         raise SubflError(
             f"{where}: split=time needs timestamps, and the source has none; choose random or leave_one_out"
         )
     else:
-        order = np.lexsort((generator.permutation(total), ratings.timestamps))[::-1]
-    return _without_emptying_users(order, round(fraction * total), users)
-
-
-def _newest_of_each_user(ratings: CleanRatings, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    drawn = generator.permutation(users.size)
-    keys = (drawn, users) if ratings.timestamps is None else (drawn, ratings.timestamps, users)
-    newest = np.lexsort(keys)[ratings.offsets[1:] - 1]
-    return newest[np.diff(ratings.offsets) >= 2]
+        order = np.argsort(ratings.recency)[::-1]
+    return _without_emptying_users(order, round(fraction * total), ratings.users())
 
 
 def _without_emptying_users(order: np.ndarray, count: int, users: np.ndarray) -> np.ndarray:

@@ -25,6 +25,9 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
     with a probability proportional to its popularity among those that are left; the k-th most popular item has the
     popularity `k ** -popularity_skew` (Zipf). How many items users rate is log-normal.
 
+    Users have the attribute `group` and items `genre`: the taste with the largest absolute share of p_u, or q_i, and
+    its sign, for example `1+` or `3-`.
+
     Attributes:
         num_users: number of users.
         num_items: number of items; those that nobody rated count as well.
@@ -77,6 +80,8 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
             scale=(_LOWEST, _HIGHEST),
             all_users=np.arange(self.num_users),
             all_items=np.arange(self.num_items),
+            user_attributes={"group": _strongest_tastes(tastes)},
+            item_attributes={"genre": _strongest_tastes(qualities)},
         )
 
     def raw_fingerprint(self, root: Path) -> str:
@@ -109,3 +114,11 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
         log_mean = np.log(self.ratings_per_user) - self.activity_skew**2 / 2
         drawn = np.rint(generator.lognormal(log_mean, self.activity_skew, self.num_users))
         return np.clip(drawn, 1, self.num_items).astype(np.int64)
+
+
+def _strongest_tastes(shares: np.ndarray) -> dict[str, list[str]]:
+    """The number, from 1 on, and the sign of the largest entry of each row of shares `[rows, rank]`, by the row."""
+    strongest = np.argmax(np.abs(shares), axis=1)
+    positive = np.take_along_axis(shares, strongest[:, None], axis=1)[:, 0] >= 0
+    named = zip(strongest.tolist(), positive.tolist(), strict=True)
+    return {str(row): [f"{taste + 1}{'+' if sign else '-'}"] for row, (taste, sign) in enumerate(named)}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
+from subfl_flower.data.ratings.attributes import RawAttributes
+from subfl_flower.data.ratings.rows import rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +65,9 @@ class Ratings:
         Args:
             positions: of the users in this table, not their ids.
         """
-        chosen = np.asarray(positions, dtype=np.int64)
-        starts = self.offsets[chosen]
-        offsets = np.concatenate([[0], np.cumsum(self.offsets[chosen + 1] - starts)])
-        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], np.diff(offsets))
+        offsets, rows = rows_of(self.offsets, positions)
         return Ratings(
-            user_ids=self.user_ids[chosen],
+            user_ids=self.user_ids[np.asarray(positions, dtype=np.int64)],
             offsets=offsets,
             items=self.items[rows],
             values=self.values[rows],
@@ -107,6 +106,8 @@ class RawRatings:
         item_titles: title of each item's id, as text; None where the source has no titles.
         all_users, all_items: every id that the source knows, also of users who rated nothing and items that
             nobody rated; None for those with a rating.
+        user_attributes, item_attributes: by field and id; empty where the source has none. Ids that are not among the
+            users, or items, have no effect.
     """
 
     source: str
@@ -119,3 +120,5 @@ class RawRatings:
     item_titles: dict[str, str] | None = None
     all_users: np.ndarray | None = None
     all_items: np.ndarray | None = None
+    user_attributes: RawAttributes = field(default_factory=dict)
+    item_attributes: RawAttributes = field(default_factory=dict)

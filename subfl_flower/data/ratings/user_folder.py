@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.data.graph import TEST, TRAIN
+from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
+from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES, Attributes
 from subfl_flower.data.ratings.settings import Finite
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.sealed_folder import (
@@ -28,8 +31,10 @@ from subfl_flower.data.sealed_folder import (
 from subfl_flower.data.storage import read_tensors, write_tensors
 from subfl_flower.errors import SubflError
 
-_RATINGS, _TITLES = "ratings.safetensors", "titles.json"
+_RATINGS, _TITLES, _ATTRIBUTES = "ratings.safetensors", "titles.json", "attributes.safetensors"
 _TYPES = {"items": np.int64, "values": np.float32, "roles": np.int8}
+_Vocabulary = Annotated[list[str], Field(min_length=1, max_length=MOST_VALUES)]
+_Vocabularies = Annotated[dict[str, _Vocabulary], Field(max_length=MOST_FIELDS)]
 
 
 class UserDescription(Description):
@@ -40,27 +45,54 @@ class UserDescription(Description):
         num_items: of the whole data set.
         scale: lowest and highest possible rating.
         center, spread: what is subtracted from ratings before training, and what they are then divided by.
+        user_attributes: the values of each attribute that users may have; empty where they have none.
+        item_attributes: likewise of items.
     """
 
     holds: ClassVar[str] = "ratings"
     needed: ClassVar[tuple[str, ...]] = (_RATINGS,)
-    optional: ClassVar[tuple[str, ...]] = (_TITLES,)
+    optional: ClassVar[tuple[str, ...]] = (_TITLES, _ATTRIBUTES)
 
     kind: Literal["ratings"]
     num_items: int = Field(ge=1)
     scale: tuple[Finite, Finite] = Field(strict=False)  # JSON has no tuples
     center: Finite
     spread: Finite = Field(gt=0)
+    user_attributes: _Vocabularies = Field(default_factory=dict)
+    item_attributes: _Vocabularies = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _attributes_fit(self) -> Self:
+        if (_ATTRIBUTES in self.files) != bool(self.user_attributes or self.item_attributes):
+            raise ValueError(f"{_ATTRIBUTES} and user_attributes or item_attributes must be there together")
+        for vocabularies in (self.user_attributes, self.item_attributes):
+            if any(a >= b for vocabulary in vocabularies.values() for a, b in pairwise(vocabulary)):
+                raise ValueError("the values of an attribute must be different, in ascending order")
+        return self
 
     @property
     def of_partition(self) -> tuple[object, ...]:
         """What all users of a data set have in common."""
-        return (*super().of_partition, self.num_items, self.scale, self.center, self.spread)
+        attributes = [list(said.items()) for said in (self.user_attributes, self.item_attributes)]
+        return (*super().of_partition, self.num_items, self.scale, self.center, self.spread, *attributes)
+
+    @property
+    def user_values(self) -> tuple[int, ...]:
+        """How many values each attribute of users has; empty where they have none."""
+        return tuple(map(len, self.user_attributes.values()))
+
+    @property
+    def item_values(self) -> tuple[int, ...]:
+        """How many values each attribute of items has; empty where they have none."""
+        return tuple(map(len, self.item_attributes.values()))
 
 
 @dataclass(frozen=True)
 class UserFolder(SealedFolder[UserDescription]):
-    """A user's folder: `client.json`, `ratings.safetensors`, perhaps `titles.json`, and the key that all clients share.
+    """A user's folder: `client.json`, `ratings.safetensors`, and the key that all clients share.
+
+    Where the data set has them also `titles.json` and `attributes.safetensors`, the user's own attributes and those of
+    all items.
 
     Attributes:
         path: of the folder.
@@ -113,6 +145,21 @@ class UserFolder(SealedFolder[UserDescription]):
             raise SubflError(f"{file} has {len(titles)} titles for {self.description.num_items} items; {AGAIN}")
         return titles
 
+    def attributes(self) -> tuple[Attributes | None, Attributes | None]:
+        """The attributes of the user, as of one entity, and of all items; None each where there are none.
+
+        Raises:
+            SubflError: the file is damaged, or does not hold attributes as `client.json` describes them.
+        """
+        said = self.description
+        if _ATTRIBUTES not in said.files:
+            return None, None
+        file = self.verified(_ATTRIBUTES)
+        try:
+            return read_attributes(file, said.user_attributes, said.item_attributes, 1, said.num_items)
+        except SubflError as error:
+            raise SubflError(f"{error}; {AGAIN}") from error
+
 
 def open_user_folders(paths: Sequence[Path]) -> list[UserFolder]:
     """The folders of users that one node hosts, by ascending client id.
@@ -135,6 +182,8 @@ def write_user_folder(
     spread: float,
     titles: Sequence[str] | None,
     key: bytes,
+    user_attributes: Attributes | None = None,
+    item_attributes: Attributes | None = None,
 ) -> None:
     """Write a user's folder. It appears whole or not at all: it is written beside its place and renamed.
 
@@ -148,16 +197,22 @@ def write_user_folder(
         spread: what they are then divided by, in rating units.
         titles: of each item; None where the data set has none.
         key: the clients' shared key; the file is readable by its owner alone.
+        user_attributes: of this one user; None where the data set has none.
+        item_attributes: of all items; None where the data set has none.
 
     Raises:
-        SubflError: `path` exists, the ratings are not sound or not of one user, titles are missing, or the folder
-            cannot be written.
+        SubflError: `path` exists, the ratings are not sound or not of one user, titles or attributes are missing, or
+            the folder cannot be written.
     """
     with new_folder(path) as unfinished:
         _require_one_user(ratings, titles)
         write_tensors(unfinished / _RATINGS, {name: getattr(ratings, name) for name in _TYPES}, {})
         if titles is not None:
             (unfinished / _TITLES).write_text(json.dumps(list(titles)))
+        for attributes, count, of in ((user_attributes, 1, "the user"), (item_attributes, ratings.num_items, "items")):
+            if attributes is not None:
+                attributes.require_sound(count, f"the attributes of {of}")
+        write_attributes(unfinished / _ATTRIBUTES, user_attributes, item_attributes)
         description = UserDescription(
             **ratings.role_counts(),
             kind="ratings",
@@ -169,6 +224,8 @@ def write_user_folder(
             scale=ratings.scale,
             center=center,
             spread=spread,
+            user_attributes={} if user_attributes is None else user_attributes.vocabularies,
+            item_attributes={} if item_attributes is None else item_attributes.vocabularies,
             files=sealed_files(unfinished),
         )
         write_durably(unfinished / KEY, key, mode=0o600)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings, RawRatings
 
 
@@ -36,3 +37,21 @@ def check_equal(found: Ratings, expected: Ratings) -> None:
         assert one.dtype == other.dtype, name
         np.testing.assert_array_equal(one, other, err_msg=name)
     assert (found.num_items, found.scale) == (expected.num_items, expected.scale)
+
+
+def genres() -> Attributes:
+    """Of the items of `three_users`: Noir, nothing, Noir and War, War, nothing, Drama; and a colour of the first."""
+    return Attributes(
+        fields=("genre", "colour"),
+        values=(("Drama", "Noir", "War"), ("grey",)),
+        offsets=np.array([0, 2, 2, 4, 5, 5, 6]),
+        codes=np.array([1, 3, 1, 2, 2, 0]),
+    )
+
+
+def check_same_attributes(found: Attributes, expected: Attributes) -> None:
+    assert (found.fields, found.values) == (expected.fields, expected.values)
+    for name in ("offsets", "codes"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert one.dtype == other.dtype == np.int64, name
+        np.testing.assert_array_equal(one, other, err_msg=name)

@@ -32,7 +32,7 @@ def test_users_and_items_are_numbered_by_size_and_sorted() -> None:
     assert cleaned.titles == ["-3", "4", "10", "B"]
     assert cleaned.offsets.tolist() == [0, 0, 2, 3, 4] and cleaned.users().tolist() == [1, 1, 2, 3]
     assert cleaned.items.tolist() == [2, 3, 3, 0] and cleaned.values.tolist() == [2, 4, 1, 3]
-    assert cleaned.timestamps is not None and cleaned.timestamps.tolist() == [8, 6, 7, 9]
+    assert cleaned.recency is not None and cleaned.recency.tolist() == [2, 0, 1, 3]  # of the times 8, 6, 7, 9
     assert cleaned.test is not None and cleaned.test.tolist() == [False, True, True, False]
     assert cleaned.scale == (1.0, 4.0)
     assert (cleaned.items.dtype, cleaned.values.dtype) == (np.int64, np.float32)
@@ -44,6 +44,28 @@ def test_ids_that_are_numbers_give_the_same_as_their_text() -> None:
     assert one.user_names == other.user_names == ["2", "11"] and one.item_names == other.item_names == ["20", "100"]
     assert one.items.tolist() == other.items.tolist() == [0, 1, 1]
     assert one.values.tolist() == other.values.tolist() == [2, 3, 1]
+
+
+def test_of_equal_times_the_later_row_is_newer() -> None:
+    rows = [("a", "x", 1, 4), ("b", "x", 2, 9), ("a", "y", 3, 4), ("b", "z", 4, 1), ("a", "b", 5, 4)]
+    cleaned = clean(raw(*rows), None)  # a: b, x, y, then b: x, z
+    assert cleaned.recency is not None and cleaned.recency.tolist() == [3, 1, 2, 4, 0]
+    assert clean(raw(*[row[:3] for row in rows]), None).recency is None
+
+
+def test_attributes_are_of_the_users_and_items_that_there_are() -> None:
+    cleaned = clean(
+        raw(
+            ("10", "b", 1),
+            ("9", "a", 2),
+            user_attributes={"age": {"9": ["old"], "8": ["new"]}},
+            item_attributes={"genre": {"c": ["War"]}},
+        ),
+        None,
+    )
+    assert cleaned.user_attributes is not None and cleaned.user_attributes.vocabularies == {"age": ["old"]}
+    assert cleaned.user_attributes.offsets.tolist() == [0, 1, 1] and cleaned.user_names == ["9", "10"]
+    assert cleaned.item_attributes is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from rating_tables import check_equal
+from rating_tables import check_equal, check_same_attributes
 
 from subfl_flower.data.datasets import DatasetSettings, StochasticBlockModelDataset
 from subfl_flower.data.partitions import MetisPartition, UsersPartition
@@ -82,7 +82,7 @@ def test_a_client_that_is_not_there_is_named(tmp_path: Path, client_id: int) -> 
 def test_a_second_call_writes_nothing_and_no_file_needs_pickle(tmp_path: Path) -> None:
     first = made(tmp_path)
     stamps = {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()}
-    assert sorted(stamps) == ["metadata.json", "names.json", "ratings.safetensors"]
+    assert sorted(stamps) == ["attributes.safetensors", "metadata.json", "names.json", "ratings.safetensors"]
     assert made(tmp_path).directory == first.directory
     assert {path.name: path.stat().st_mtime_ns for path in first.directory.iterdir()} == stamps
 
@@ -136,7 +136,7 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["ratings.safetensors", "names.json", "metadata.json"])
+@pytest.mark.parametrize("name", ["ratings.safetensors", "attributes.safetensors", "names.json", "metadata.json"])
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, Path.unlink])
 def test_a_damaged_entry_is_made_anew(tmp_path: Path, name: str, damage: Any) -> None:
     first = made(tmp_path)
@@ -147,12 +147,43 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, name: str, damage: Any) ->
     assert contents(made(tmp_path)) == whole and len(entries(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("read", [PreparedRatings.whole, PreparedRatings.titles])
+@pytest.mark.parametrize("ids", [range(40), [7, 38, 2, 2, 5], []])
+def test_attributes_are_those_that_were_loaded(tmp_path: Path, ids: list[int]) -> None:
+    prepared, loaded = made(tmp_path), SMALL.load(tmp_path, USERS.seed)
+    assert loaded.user_attributes is not None and loaded.item_attributes is not None
+    users, items = prepared.user_attributes(ids), prepared.item_attributes()
+    assert users is not None and items is not None
+    check_same_attributes(users, loaded.user_attributes.of(ids))
+    check_same_attributes(items, loaded.item_attributes)
+    assert (prepared.user_values, prepared.item_values) == (loaded.user_attributes.sizes, loaded.item_attributes.sizes)
+    with pytest.raises(SubflError, match=r"has the clients 0\.\.39, not 40"):
+        prepared.user_attributes([40])
+
+
+@pytest.mark.parametrize("of", ["users", "items", ""])
+def test_one_side_may_have_no_attributes(tmp_path: Path, of: str) -> None:
+    (tmp_path / "ratings.csv").write_text("user,item,rating\na,x,1\na,y,2\nb,x,3\nb,y,5\n")
+    (tmp_path / "people.csv").write_text("user,item,kind\nb,x,K\n")
+    tables = {of: tmp_path / "people.csv"} if of else {}
+    prepared = made(tmp_path, CustomRatingsDataset(path=tmp_path / "ratings.csv", **tables))
+    found = {"users": prepared.user_attributes([1, 0]), "items": prepared.item_attributes()}
+    assert [name for name, attributes in found.items() if attributes is not None] == ([of] if of else [])
+    assert (prepared.directory / "attributes.safetensors").exists() == bool(of)
+    if of == "users":
+        assert found["users"] is not None and found["users"].vocabularies == {"item": ["x"], "kind": ["K"]}
+        assert found["users"].codes.tolist() == [0, 1] and found["users"].offsets.tolist() == [0, 2, 2]
+    assert (prepared.user_values, prepared.item_values) == (
+        (1, 1) if of == "users" else (),
+        (1, 1) if of == "items" else (),
+    )
+
+
+@pytest.mark.parametrize("read", [PreparedRatings.whole, PreparedRatings.titles, PreparedRatings.item_attributes])
 def test_a_damaged_file_is_refused_when_it_is_read(tmp_path: Path, read: Any) -> None:
     directory = made(tmp_path).directory
-    for name in ("ratings.safetensors", "names.json"):
+    for name in ("ratings.safetensors", "names.json", "attributes.safetensors"):
         flip_a_bit(directory / name)
-    with pytest.raises(SubflError, match=r"(ratings|names)\.\w+ is damaged \(its checksum differs\)"):
+    with pytest.raises(SubflError, match=r"(ratings|names|attributes)\.\w+ is damaged \(its checksum differs\)"):
         read(PreparedRatings.open(directory))
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -64,24 +63,30 @@ def test_time_takes_the_newest_of_all_and_leaves_everyone_the_oldest() -> None:
     assert roles(toy(), "time", test=0.9).tolist() == [0, 0, 2, 0, 2, 2, 2, 2]  # all but 1; b keeps 6, a its only one
 
 
-def test_leave_one_out_takes_each_users_newest() -> None:
-    assert roles(toy(), "leave_one_out").tolist() == [0, 0, 2, 0, 2, 0, 0, 0]
+def test_leave_one_out_tests_each_users_newest_and_validates_the_next() -> None:
+    # b's times are 6, 7; c's 1, 9, 2, 8, 3.
+    for validation in (0.0, 0.9):
+        assert roles(toy(), "leave_one_out", validation=validation).tolist() == [0, 0, 2, 0, 2, 0, 1, 0]
+    three = clean(raw(("a", "p", 1, 3), ("a", "q", 2, 2), ("a", "r", 3, 1)), None)
+    assert roles(three, "leave_one_out").tolist() == [2, 1, 0]
 
 
 def test_without_timestamps_leave_one_out_draws() -> None:
-    counts = np.zeros(8)
+    counts = np.zeros((2, 8))
     for seed in range(400):
-        found = roles(toy(timestamps=False), "leave_one_out", seed=seed) == TEST
-        assert (found[0], found[1:3].sum(), found[3:].sum()) == (False, 1, 1)
-        counts += found
-    np.testing.assert_allclose(counts / 400, [0, 0.5, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2], atol=0.08)
+        found = roles(toy(timestamps=False), "leave_one_out", seed=seed)
+        assert (found[0], sorted(found[1:3]), sorted(found[3:])) == (0, [0, 2], [0, 0, 0, 1, 2])
+        counts[0] += found == TEST
+        counts[1] += found == VALIDATION
+    expected = [[0, 0.5, 0.5, *[0.2] * 5], [0, 0, 0, *[0.2] * 5]]
+    np.testing.assert_allclose(counts / 400, expected, atol=0.08)
 
 
-@pytest.mark.parametrize("split", ["time", "leave_one_out"])
-def test_the_draw_decides_between_equal_timestamps(split: SplitName) -> None:
-    ratings = clean(raw(*[("u", f"{i}", i + 1, 4) for i in range(4)]), None)
-    chosen = Counter(int(np.flatnonzero(roles(ratings, split, test=0.25, seed=seed) == TEST)[0]) for seed in range(400))
-    assert sorted(chosen) == [0, 1, 2, 3] and min(chosen.values()) > 60
+@pytest.mark.parametrize(("split", "expected"), [("time", [0, 2, 0, 0]), ("leave_one_out", [1, 2, 0, 0])])
+def test_of_equal_times_the_later_row_is_newer(split: SplitName, expected: list[int]) -> None:
+    ratings = clean(raw(*[("u", item, value, 4) for item, value in (("c", 1), ("d", 2), ("a", 3), ("b", 4))]), None)
+    for seed in range(20):  # rows in the source: items c, d, a, b
+        assert roles(ratings, split, test=0.25, seed=seed).tolist() == expected
 
 
 @pytest.mark.parametrize("split", ["random", "time", "leave_one_out"])
@@ -110,7 +115,8 @@ def test_the_seed_and_nothing_else_decides() -> None:
     ratings = many()
     for split in ("random", "time", "leave_one_out"):
         one, same, other = (roles(ratings, split, validation=0.1, seed=seed) for seed in (1, 1, 2))
-        assert one.tolist() == same.tolist() != other.tolist()
+        assert one.tolist() == same.tolist()
+        assert (one.tolist() == other.tolist()) == (split == "leave_one_out")  # whose times say all
 
 
 def test_who_validates_does_not_change_who_tests() -> None:

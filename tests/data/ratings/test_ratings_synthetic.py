@@ -33,6 +33,18 @@ def test_the_seed_decides() -> None:
     assert one.items.tolist() != other.items.tolist()
 
 
+def test_the_strongest_taste_and_its_sign_are_an_attribute() -> None:
+    """The tastes are the first numbers that are drawn, and taste k is the first one's share times 1 / sqrt(k)."""
+    loaded = SyntheticRatingsDataset(num_users=9, num_items=7, rank=3, seed=4).load(NOWHERE, 1)
+    generator = np.random.default_rng(4)
+    for size, attributes, field in ((9, loaded.user_attributes, "group"), (7, loaded.item_attributes, "genre")):
+        shares = generator.standard_normal((size, 3)) / np.sqrt([1, 2, 3])
+        named = [f"{k + 1}{'-' if row[k] < 0 else '+'}" for row in shares for k in [int(np.argmax(np.abs(row)))]]
+        assert attributes is not None and attributes.vocabularies == {field: sorted(set(named))}
+        assert attributes.offsets.tolist() == list(range(size + 1))
+        assert [attributes.values[0][code] for code in attributes.codes] == named and len(set(named)) > 2
+
+
 def test_popularity_follows_zipfs_law() -> None:
     # Who rates one item only draws it with a probability proportional to 1 / rank.
     settings = SyntheticRatingsDataset(

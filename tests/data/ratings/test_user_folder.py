@@ -12,11 +12,12 @@ from client_folders import by_hand as graph_by_hand
 from client_folders import small_client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rating_tables import check_equal, three_users
+from rating_tables import check_equal, check_same_attributes, genres, three_users
 from safetensors.numpy import load_file, save
 
 from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.ratings import user_folder
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders, write_user_folder
 from subfl_flower.errors import SubflError
@@ -61,6 +62,7 @@ def refused(path: Path, *words: str) -> None:
         folder = UserFolder.open(path)
         folder.ratings()
         folder.titles()
+        folder.attributes()
     assert all(word in str(found.value) for word in words), str(found.value)
     assert "\n" not in str(found.value)
 
@@ -75,7 +77,9 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, position: int, tit
     assert names(folder.path) == ["client.json", "clients.key", "ratings.safetensors", *optional]
     assert names(folder.path.parent) == ["client-00"]
     assert folder.key_path.read_bytes() == KEY and folder.key_path.stat().st_mode & 0o777 == 0o600
-    assert folder.description.of_partition == ("toy", "0" * 16, 3, 6, (1.0, 5.0), 3.0, 1.5)
+    assert folder.description.of_partition == ("toy", "0" * 16, 3, 6, (1.0, 5.0), 3.0, 1.5, [], [])
+    assert folder.attributes() == (None, None)
+    assert (folder.description.user_values, folder.description.item_values) == ((), ())
 
 
 def test_what_the_description_says(tmp_path: Path) -> None:
@@ -84,8 +88,75 @@ def test_what_the_description_says(tmp_path: Path) -> None:
     assert said == {
         "schema": 1, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
         "num_items": 6, "scale": [1.0, 5.0], "center": 3.0, "spread": 1.5, "train": 1, "validation": 1, "test": 1,
+        "user_attributes": {}, "item_attributes": {},
         "files": {"ratings.safetensors": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
     }  # fmt: skip
+
+
+OWN = Attributes(("age",), (("new", "old"),), np.array([0, 1]), np.array([1]))
+
+
+@pytest.mark.parametrize("own", [None, OWN])
+@pytest.mark.parametrize("items", [None, genres()])
+def test_a_folder_holds_the_users_attributes_and_all_items(
+    tmp_path: Path, own: Attributes | None, items: Attributes | None
+) -> None:
+    folder = UserFolder.open(write(tmp_path / "client-00", user(), user_attributes=own, item_attributes=items))
+    for found, expected in zip(folder.attributes(), (own, items), strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            check_same_attributes(found, expected)
+    assert ("attributes.safetensors" in names(folder.path)) == (own is not None or items is not None)
+    assert folder.description.user_values == (() if own is None else (2,))
+    assert folder.description.item_values == (() if items is None else (3, 1))
+
+
+def test_a_folder_that_says_nothing_of_attributes_still_opens(tmp_path: Path) -> None:
+    folder = write(tmp_path / "client-00", user())
+    said = json.loads((folder / "client.json").read_text())
+    del said["user_attributes"], said["item_attributes"]
+    (folder / "client.json").write_text(json.dumps(said))
+    assert UserFolder.open(folder).attributes() == (None, None)
+
+
+def test_folders_with_other_attributes_are_of_another_partition(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine", user(0), item_attributes=genres())
+    swapped = replace(genres(), fields=("colour", "genre"), values=genres().values[::-1])
+    for number, attributes in enumerate((None, swapped, replace(genres(), values=(("D", "N", "W"), ("grey",))))):
+        other = write(tmp_path / f"other-{number}", user(2), item_attributes=attributes)
+        with pytest.raises(SubflError, match="are not of one partition"):
+            open_user_folders([mine, other])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"item_attributes": {}}, ["attributes.safetensors does not hold the attributes of each user and nothing"]),
+        ({"user_attributes": {}, "item_attributes": {}}, ["attributes.safetensors and user_attributes or item_attr"]),
+        ({"user_attributes": {"age": ["old", "new"]}}, ["must be different, in ascending order"]),
+        ({"user_attributes": {"age": ["new", "new"]}}, ["must be different, in ascending order"]),
+        ({"user_attributes": {"age": []}}, ["user_attributes.age", "at least 1 item"]),
+        ({"user_attributes": {str(field): ["x"] for field in range(65)}}, ["user_attributes", "at most 64 items"]),
+        ({"user_attributes": {"age": ["new"]}}, ["attributes.safetensors: codes of attributes must lie within 0..0"]),
+        ({"user_attributes": [["age", ["new", "old"]]]}, ["user_attributes", "dictionary"]),
+        ({"user_attributes": {"age": [1, 2]}}, ["user_attributes.age.0", "string"]),
+        ({"num_items": 7}, ["attributes.safetensors: offsets of attributes must rise from 0 to 6 over 7 entities"]),
+    ],
+)
+def test_attributes_that_are_not_as_described_are_refused(
+    tmp_path: Path, change: dict[str, Any], words: list[str]
+) -> None:
+    folder = write(tmp_path / "client-00", user(), user_attributes=OWN, item_attributes=genres())
+    change_description(folder, **change)
+    refused(folder, *words)
+
+
+def test_attributes_of_others_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(SubflError, match=r"the attributes of the user: .* over 1 entities"):
+        write(tmp_path / "client-00", user(), user_attributes=genres())
+    with pytest.raises(SubflError, match=r"the attributes of items: .* over 6 entities"):
+        write(tmp_path / "client-00", user(), item_attributes=OWN)
+    assert names(tmp_path) == []
 
 
 def test_a_sites_own_folder_does_not_know_the_others(tmp_path: Path) -> None:
@@ -159,7 +230,7 @@ def test_what_is_unsound_is_not_written(
         ({"spread": 0}, ["spread", "greater than 0"]),
         ({"train": 2}, ["ratings.safetensors: train is 1, where client.json says 2"]),
         ({"owner": "me"}, ["owner", "not permitted"]),
-        ({"files": {}}, ["files must speak of ratings.safetensors and perhaps titles.json and of nothing else"]),
+        ({"files": {}}, ["files must speak of ratings.safetensors and perhaps titles.json and perhaps attr"]),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], words: list[str]) -> None:
@@ -220,9 +291,9 @@ def test_titles_that_are_none_are_refused(tmp_path: Path, content: bytes, words:
     refused(folder, words)
 
 
-@pytest.mark.parametrize("name", ["ratings.safetensors", "titles.json"])
+@pytest.mark.parametrize("name", ["ratings.safetensors", "titles.json", "attributes.safetensors"])
 def test_damage_is_found_out_by_size_and_by_checksum(tmp_path: Path, name: str) -> None:
-    folder = write(tmp_path / "client-00", user(), titles=TITLES)
+    folder = write(tmp_path / "client-00", user(), titles=TITLES, item_attributes=genres())
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[:-1])
     refused(folder, f"{name} has {len(whole) - 1} bytes, where client.json says {len(whole)}")
