@@ -20,43 +20,25 @@ whose rating is predicted. Its terms are taken out of the two sums, so that all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subfl_flower.data.ratings.attributes import Attributes
+from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.segments import segment_product, segment_sum
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_models import Parameters, UserModel, expanded
 from subfl_flower.seeding import client_generator, shared_generator
-
-Parameters = Mapping[str, Tensor]
 
 _DEVIATION = 0.1  # of embeddings and scores at the start
 _SCORE_BOUND = 5.0  # of an attention weight's logarithm, so that float32 sums stay exact without the heaviest message
-
-
-@dataclass(frozen=True, eq=False)
-class UserGradients:
-    """Each user's own loss and its gradient.
-
-    Attributes:
-        loss: [U], mean squared error over the user's training ratings, in normalised units; 0 for a user without any.
-        items: [E, dim + 1], by the row of each rated item.
-        shared: by name, ``bias`` and ``gnn.*``, each [U, ...].
-        personal: by name, each [U, ...].
-        neighbours: [N, dim], by the neighbours' embeddings; None where they are fixed.
-    """
-
-    loss: Tensor
-    items: Tensor
-    shared: dict[str, Tensor]
-    personal: dict[str, Tensor]
-    neighbours: Tensor | None
 
 
 class _Items(NamedTuple):
@@ -74,8 +56,8 @@ class _Messages:
     weights: Tensor
 
 
-class StackedRecommender:
-    """The recommender of U users at once.
+class StackedRecommender(UserModel):
+    """The recommender of U users at once, who all hold the same weights (`segment_product`).
 
     Args:
         settings: kind, width and penalties.
@@ -85,6 +67,8 @@ class StackedRecommender:
         shapes: shared parameters, without a user axis: ``items`` (embedding | bias), ``bias`` and ``gnn.*``.
         personal_shapes: what is a user's own and never leaves it: ``user`` (embedding) and ``user_bias``.
     """
+
+    trains_locally: ClassVar[bool] = False
 
     def __init__(self, settings: RecommenderSettings, num_items: int) -> None:
         self.settings = settings
@@ -134,42 +118,20 @@ class StackedRecommender:
         user = (_DEVIATION * rng.standard_normal(self.settings.dim)).astype(np.float32)
         return {"user": user, "user_bias": np.zeros((), dtype=np.float32)}
 
-    def gradients(
+    def local_graphs(
         self,
-        shared: Parameters,
-        item_rows: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
+        ratings: Ratings,
         *,
-        train_neighbours: bool = False,
-    ) -> UserGradients:
-        """Each user's loss, and its gradients at the parameters that all received and at the user's own.
-
-        Args:
-            shared: ``bias`` and ``gnn.*``, without a user axis.
-            item_rows: [R, dim + 1], the rows that `graphs.rows` point into.
-            personal: ``user`` [U, dim] and ``user_bias`` [U].
-            graphs: the users' local graphs.
-            train_neighbours: differentiate by the neighbours' embeddings, too.
-
-        Returns:
-            The losses, and the gradients of the losses with the settings' penalties.
-        """
-        users = len(graphs)
-        stacks = {name: _leaf(value.expand(users, *value.shape)) for name, value in shared.items() if name != "items"}
-        own = {name: _leaf(value) for name, value in personal.items()}
-        items = _Items(*(_leaf(part) for part in _items(item_rows, graphs.rows)))
-        neighbours = _leaf(graphs.neighbours) if train_neighbours else graphs.neighbours
-        loss, objective = self._loss(stacks, items, own, graphs, neighbours)
-        leaves = [*items, *stacks.values(), *own.values(), *([neighbours] if train_neighbours else [])]
-        found = iter(torch.autograd.grad(objective.sum(), leaves, materialize_grads=True))
-        return UserGradients(
-            loss=loss.detach(),
-            items=torch.cat([next(found), next(found)[:, None]], dim=1),
-            shared={name: next(found) for name in stacks},
-            personal={name: next(found) for name in own},
-            neighbours=next(found, None),
-        )
+        center: float,
+        spread: float,
+        device: torch.device | str = "cpu",
+        generators: Sequence[np.random.Generator] | None = None,
+        draws: int = 1,
+        user_attributes: Attributes | None = None,
+        item_attributes: Attributes | None = None,
+    ) -> UserGraphs:
+        """The graphs of users' training ratings; nothing is sampled, and attributes are not looked at."""
+        return UserGraphs.build(ratings, center, spread, device=device)
 
     @torch.no_grad()
     def predict(
@@ -191,32 +153,31 @@ class StackedRecommender:
             query_rows: int64 [Q], rows of `item_rows`.
             query_segment: int64 [Q], the user (0 .. U - 1) that each is predicted for.
         """
-        users = len(graphs)
-        stacks = {name: value.expand(users, *value.shape) for name, value in shared.items() if name != "items"}
+        stacks = expanded(shared, len(graphs))
         hidden = personal["user"]
         if self.settings.gnn != "none":
-            items = _items(item_rows, graphs.rows)
+            items = _items(item_rows.index_select(0, graphs.rows))
             _, total, mass = self._aggregated(stacks, items, personal, graphs, graphs.neighbours)
-            everyone = torch.arange(users, device=total.device)
-            hidden = self._hidden(stacks, personal["user"], total, mass, everyone, (1,) * users)
-        asked = _items(item_rows, query_rows)
+            everyone = torch.arange(len(graphs), device=total.device)
+            hidden = self._hidden(stacks, personal["user"], total, mass, everyone, (1,) * len(graphs))
+        asked = _items(item_rows.index_select(0, query_rows))
         return _predictions(stacks, hidden.index_select(0, query_segment), asked, personal, query_segment)
 
-    def _loss(
-        self, stacks: Parameters, items: _Items, own: Parameters, graphs: UserGraphs, neighbours: Tensor
+    def losses(
+        self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int
     ) -> tuple[Tensor, Tensor]:
         """Each user's mean squared error [U], and that with penalties; a rating's own message does not predict it."""
-        segment = graphs.segment
+        own, segment, rated = personal, graphs.segment, _items(items)
         if self.settings.gnn == "none":
             hidden = own["user"].index_select(0, segment)
         else:
-            messages, total, mass = self._aggregated(stacks, items, own, graphs, neighbours)
+            messages, total, mass = self._aggregated(stacks, rated, own, graphs, neighbours)
             others = total.index_select(0, segment) - messages.weighted
             mass_of_others = mass.index_select(0, segment) - messages.weights
             hidden = self._hidden(stacks, own["user"], others, mass_of_others, segment, graphs.lengths)
-        errors = _predictions(stacks, hidden, items, own, segment) - graphs.targets
+        errors = _predictions(stacks, hidden, rated, own, segment) - graphs.targets
         squares = errors.square()
-        penalised = squares + self._penalties(items, hidden, own, segment)
+        penalised = squares + self._penalties(rated, hidden, own, segment)
         loss, objective = (segment_sum(values, segment, len(graphs)) for values in (squares, penalised))
         counts = graphs.counts.clamp(min=1)
         return loss / counts, objective / counts
@@ -299,12 +260,9 @@ class StackedRecommender:
         return _gated(inputs, states.index_select(0, segment), state)
 
 
-def _items(item_rows: Tensor, rows: Tensor) -> _Items:
-    return _Items(item_rows[:, :-1].index_select(0, rows), item_rows[:, -1].index_select(0, rows))
-
-
-def _leaf(value: Tensor) -> Tensor:
-    return value.detach().requires_grad_()
+def _items(rows: Tensor) -> _Items:
+    embeddings, biases = rows.split([rows.shape[1] - 1, 1], dim=1)
+    return _Items(embeddings.contiguous(), biases[:, 0])
 
 
 def _weights(scores: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
+    tasks: ClassVar[tuple[str, ...]] = ("node_classification", "link_prediction")
     name: Literal["gcn"]
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=2, ge=1)
@@ -33,6 +34,7 @@ class RecommenderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    tasks: ClassVar[tuple[str, ...]] = ("rating_prediction",)
     name: Literal["recommender"]
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "gat"
     dim: int = Field(default=32, ge=1)
@@ -40,6 +42,28 @@ class RecommenderSettings(BaseModel):
     embedding_penalty: float = Field(default=0.0, ge=0)
     hidden_penalty: float = Field(default=0.0, ge=0)
     bias_penalty: float = Field(default=0.0, ge=0)
+
+
+class LightGCNSettings(BaseModel):
+    """LightGCN on each user's local graph: embeddings of width `dim`, `layers` of propagation, dot product.
+
+    With `attributes` an item's or user's embedding is an attention over what it is itself and its attributes.
+    `negatives` items that a user does not have are sampled beside each training item, and the squared norms of the
+    pair's and the user's own embeddings, times `embedding_penalty`, are added to its loss. `neighbours` is the largest
+    number of anonymous neighbour users that a local graph is expanded by; they are heard from the second layer on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    tasks: ClassVar[tuple[str, ...]] = ("ranking",)
+    name: Literal["lightgcn"]
+    dim: int = Field(default=64, ge=1)
+    layers: int = Field(default=1, ge=0)
+    attributes: bool = False
+    negatives: int = Field(default=1, ge=1)
+    embedding_penalty: float = Field(default=1e-3, ge=0)
+    neighbours: int = Field(default=0, ge=0)
 
 
 class OptimizerSettings(BaseModel):
