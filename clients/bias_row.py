@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from clients.central_recommender import CentralRatingsClient
+from clients.central_recommender import CentralRatingPredictor
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.bias_row import BiasRow, bias_row
 from subfl_flower.runtime.cohort_client import CohortClient
 
 
-class BiasRowClient(CentralRatingsClient):
+class BiasRowClient(CentralRatingPredictor):
     """Predicts mean + bias of the user + bias of the item, the same in every round."""
 
     class Settings(CohortClient.Settings):

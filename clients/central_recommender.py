@@ -15,18 +15,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clients.recommender import ITEMS, errors_by_user, in_rating_units
+from clients.measuring import errors_by_user, in_rating_units
+from clients.recommender import ITEMS, require_rating_model
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
-from subfl_flower.models.recommender import StackedRecommender, UserGradients
+from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_models import UserGradients
 from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
 from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
 
-_CENTRAL = -1
+CENTRAL = -1
 """The id that the central model's state is kept and its random numbers are drawn under; no client has it."""
 
 
@@ -55,8 +57,8 @@ class CentralRatingsClient(CohortClient):
         """One round of central training; figures of all users by name, each [users]."""
 
     @abstractmethod
-    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
-        """What the model gives for the `chosen` (bool [ratings]) of some users' ratings, in rating units [chosen]."""
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """What the model comes to on what U users hold out, by name, each [U]."""
 
     @property
     def parameter_names(self) -> Sequence[str]:
@@ -77,11 +79,10 @@ class CentralRatingsClient(CohortClient):
 
     def _measured(self, positions: Sequence[int], figures: Mapping[str, np.ndarray]) -> Worked:
         ratings = self.cohort.ratings.of_users(positions)
-        held_out = ratings.roles != TRAIN
         metrics = {
             "num_examples": ratings.counts(TRAIN).astype(float),
             **{name: values[ratings.user_ids] for name, values in figures.items()},
-            **errors_by_user(ratings, held_out, self.predict(ratings, held_out)),
+            **self.figures(ratings),
         }
         return Worked(list(positions), {}, {}, metrics)
 
@@ -90,7 +91,25 @@ class CentralRatingsClient(CohortClient):
         return {}
 
 
-class CentralRecommenderClient(CentralRatingsClient):
+class CentralRatingPredictor(CentralRatingsClient):
+    """Predicts ratings, and is measured by its errors."""
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """It must be one that predicts ratings."""
+        require_rating_model(model, method)
+
+    @abstractmethod
+    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
+        """What the model gives for the `chosen` (bool [ratings]) of some users' ratings, in rating units [chosen]."""
+
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """Errors on what is held out."""
+        held_out = ratings.roles != TRAIN
+        return errors_by_user(ratings, held_out, self.predict(ratings, held_out))
+
+
+class CentralRecommenderClient(CentralRatingPredictor):
     """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
 
     class Settings(CohortClient.Settings):
@@ -122,8 +141,8 @@ class CentralRecommenderClient(CentralRatingsClient):
     def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """`local_epochs` passes over all users; the loss of each in the last one, before its batch's step."""
         losses = np.zeros(self.whole.num_users)
-        generator = client_generator(self.seed, _CENTRAL, int(config["round"]), "batches")
-        state = self.store.open((_CENTRAL,), self._state_shapes)
+        generator = client_generator(self.seed, CENTRAL, int(config["round"]), "batches")
+        state = self.store.open((CENTRAL,), self._state_shapes)
         with state.rows([0], self.cohort.device) as rows:
             self._begin(rows)
             for _ in range(config["local_epochs"]):
@@ -169,7 +188,7 @@ class CentralRecommenderClient(CentralRatingsClient):
     def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
         """The central model's predictions for users, from their training ratings."""
         cohort = self.cohort
-        state = self.store.open((_CENTRAL,), self._state_shapes)
+        state = self.store.open((CENTRAL,), self._state_shapes)
         rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
         shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
         predicted = self.model.predict(

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from clients.recommender import ITEMS, RecommenderClient, require_factorisation
 from subfl_flower.errors import SubflError
-from subfl_flower.models.recommender import UserGradients
 from subfl_flower.models.segments import segment_sum
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_models import UserGradients
 
 
 class FCFClient(RecommenderClient):
@@ -58,7 +58,7 @@ class FCFClient(RecommenderClient):
         """Each user's errors with what it solves for, and keeps; see `CohortClient.evaluate`."""
         state, shared = self._state(), self._received(parameters)
         for positions in self.cohort.chunks(sorted(self._position_of[client_id] for client_id in config["clients"])):
-            graphs, items = self._graphs(self.cohort.ratings.of_users(positions), shared[ITEMS], None)
+            graphs, items = self._graphs(self.cohort.ratings.of_users(positions), positions, shared[ITEMS], None)
             with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
                 self._begin(own, positions)
                 own.update(self._solved(shared, items, graphs))

@@ -20,8 +20,8 @@ from clients.recommender import IDS, ROWS, RecommenderClient
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.recommender import UserGradients
 from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_models import UserGradients
 from subfl_flower.privacy.expansion import opened_neighbours, sealed_request
 from subfl_flower.privacy.mechanism import Uploads, protect_uploads
 from subfl_flower.privacy.pseudo_items import draw_pseudo_items, stacked_pseudo_gradients
@@ -77,13 +77,17 @@ class FedGNNClient(RecommenderClient):
     # Uploads ----------------------------------------------------------------------------------------------------------
 
     def uploads(
-        self, gradients: UserGradients, ratings: Ratings, positions: Sequence[int], server_round: int
+        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, server_round: int
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """Protected gradients of real and pseudo items together, ascending by item."""
-        shared, ragged = super().uploads(gradients, ratings, positions, server_round)
+        shared, ragged = super().uploads(gradients, graphs, ratings, server_round)
         real_ids, real_rows = ragged[IDS], ragged[ROWS]
         generators = self._item_generators(ratings, server_round)
-        pseudo = self._pseudo_items(real_ids, generators)
+        # What was sampled has gradients of its own; which items are pseudo items does not depend on that.
+        pseudo = [
+            np.setdiff1d(items, real_ids.of(user))
+            for user, items in enumerate(self._pseudo_items(_rated(ratings), generators))
+        ]
         ranks = None
         if self.settings.pseudo_norms == "like_real":
             ranks = np.concatenate([rng.random(len(items)) for rng, items in zip(generators, pseudo, strict=True)])
@@ -121,23 +125,27 @@ class FedGNNClient(RecommenderClient):
 
     def _wanted(self, ratings: Ratings) -> Ragged:
         """The items whose rows users send and need, ascending: real and pseudo ones."""
-        training = ratings.roles == TRAIN
-        rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
+        rated = _rated(ratings)
         pseudo = self._pseudo_items(rated, self._item_generators(ratings, 0))
         wanted = [np.union1d(rated.of(user), items) for user, items in enumerate(pseudo)]
         return Ragged(np.concatenate(wanted), np.array([len(items) for items in wanted], dtype=np.int64))
 
-    def _graphs(self, ratings: Ratings, table: Tensor | None, rows: Ragged | None) -> tuple[UserGraphs, Tensor]:
-        graphs, items = super()._graphs(ratings, table, rows)
-        if table is not None:
+    def _graphs(
+        self,
+        ratings: Ratings,
+        positions: Sequence[int],
+        table: Tensor | None,
+        rows: Ragged | None,
+        samplers: Sequence[np.random.Generator] | None = None,
+    ) -> tuple[UserGraphs, Tensor]:
+        graphs, items = super()._graphs(ratings, positions, table, rows, samplers)
+        if rows is None:
             return graphs, items
-        assert rows is not None
         wanted = self._wanted(ratings)
         if (wanted.lengths != rows.lengths).any():
             raise SubflError("the server sent other rows of the item table than were asked for")
         num_items = ratings.num_items
-        training = ratings.roles == TRAIN
-        keys = ratings.users()[training] * num_items + ratings.items[training]
+        keys = (graphs.segment * num_items + graphs.items).cpu().numpy()
         places = np.searchsorted(wanted.owners * num_items + wanted.values, keys)
         return replace(graphs, rows=torch.from_numpy(places).to(graphs.rows.device)), items
 
@@ -192,8 +200,7 @@ class FedGNNClient(RecommenderClient):
         context = expansion_context(run, server_round)
         ratings = self.cohort.ratings.of_users(positions)
         tokens = token_table(ratings.num_items, self.cohort.shared_key.read(), run.encode())
-        training = ratings.roles == TRAIN
-        rated = Ragged(ratings.items[training], ratings.counts(TRAIN))
+        rated = _rated(ratings)
         boxes: dict[int, Stack] = {}
         for row, client_id in enumerate(clients):
             box, reply_key = sealed_request(
@@ -229,3 +236,8 @@ class FedGNNClient(RecommenderClient):
             own["num_neighbours"][row] = len(found)
             taken[client_id] = {}
         return taken, failures
+
+
+def _rated(ratings: Ratings) -> Ragged:
+    """The items of each user's training ratings."""
+    return Ragged(ratings.items[ratings.roles == TRAIN], ratings.counts(TRAIN))

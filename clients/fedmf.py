@@ -16,8 +16,9 @@ from pydantic import Field
 from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient, require_factorisation
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.recommender import UserGradients
 from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_models import UserGradients
 from subfl_flower.privacy.secure_sum import VALUE_BITS, masked, quantise
 from subfl_flower.runtime.ragged import Ragged
 
@@ -77,10 +78,10 @@ class FedMFClient(RecommenderClient):
         return super().fit(parameters, config)
 
     def uploads(
-        self, gradients: UserGradients, ratings: Ratings, positions: Sequence[int], server_round: int
+        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, server_round: int
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """The gradients of everything that is shared, masked: uint64 [U, values], the item table's last."""
-        shared, ragged = super().uploads(gradients, ratings, positions, server_round)
+        shared, ragged = super().uploads(gradients, graphs, ratings, server_round)
         if not self.settings.masks:
             return shared, ragged
         if self.cohort.shared_key is None:

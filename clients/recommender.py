@@ -2,15 +2,15 @@ r"""A cohort of users who train a recommender on their own ratings.
 
 Every user is a client. What all share (item rows, GNN weights, biases) is the server's: a user takes the gradient of
 its own loss by it and uploads that. What is personal (its embedding and bias) it steps itself, with an Adam whose state
-stays with it, and never sends. Users are worked many at once; each upload is one user's own (`StackedRecommender`).
+stays with it, and never sends. Users are worked many at once; each upload is one user's own (`UserModel`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,13 +18,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
+from clients.measuring import measured
+from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
-from subfl_flower.models.recommender import StackedRecommender, UserGradients
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_models import UserGradients, UserModel, stacked_user_model
 from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.state import CohortState
@@ -40,6 +41,7 @@ class RecommenderClient(CohortClient):
     """Uploads gradients of a recommender; the base of the families that differ in how."""
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    takes_choices: ClassVar[bool] = True
 
     class Settings(CohortClient.Settings):
         """Knobs of a user's own step.
@@ -49,7 +51,8 @@ class RecommenderClient(CohortClient):
             user_lr: learning rate of the personal parameters; null takes the optimiser's.
             user_weight_decay: weight decay of the personal parameters, inside the gradient of the sum over ratings: it
                 shrinks those of users with few ratings most.
-            user_steps: steps of the personal parameters in a round; the last one's gradient is uploaded.
+            user_steps: steps in a round: of the personal parameters, the last one's gradient being uploaded, or of all
+                parameters where users train them all.
         """
 
         loss: Literal["mean", "sum"] = "mean"
@@ -62,7 +65,7 @@ class RecommenderClient(CohortClient):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.model = StackedRecommender(self.model_settings, self.cohort.ratings.num_items)
+        self.model = model_of(self.cohort, self.model_settings)
         if self.settings.user_lr is not None:
             self.optimizer = self.optimizer.model_copy(update={"lr": self.settings.user_lr})
         personal = self.model.personal_shapes
@@ -112,17 +115,10 @@ class RecommenderClient(CohortClient):
     def fit(
         self, parameters: list[np.ndarray], config: Mapping[str, Any]
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
-        """One gradient of each user; see `CohortClient.fit`."""
+        """One upload of each user; see `CohortClient.fit`."""
         state = self._state()
-        shared = self._received(parameters)
-        row_of = {self._position_of[client_id]: row for row, client_id in enumerate(config["clients"])}
-        parts, failures = work_in_chunks(
-            self.cohort.chunks(sorted(row_of)),
-            lambda chosen: self._train_chunk(chosen, [row_of[position] for position in chosen], shared, state, config),
-            self.cohort.client_ids,
-        )
+        parts, merged = self._worked(partial(self._train_chunk, state=state, config=config), parameters, config)
         self.store.commit(state)
-        merged = merged_metrics(parts, failures, self.cohort.client_ids)
         if not parts:
             return [], 0, merged
         arrays = [np.concatenate([part.uploads[name] for part in parts]) for name in self.uploaded_parameters]
@@ -131,26 +127,57 @@ class RecommenderClient(CohortClient):
             arrays += [joined.values, joined.lengths]
         return arrays, int(sum(merged["num_examples"])), merged
 
+    def _worked(
+        self, work: Callable[..., Worked], parameters: list[np.ndarray], config: Mapping[str, Any]
+    ) -> tuple[list[Worked], dict[str, Any]]:
+        """Work the message's users in chunks whose users are all sent the same; what it came to, and its metrics."""
+        row_of = {self._position_of[client_id]: row for row, client_id in enumerate(config["clients"])}
+        sent = config.get("models", np.zeros((len(row_of), 1), dtype=np.int64))
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for position in sorted(row_of):
+            groups.setdefault(tuple(sent[row_of[position]].tolist()), []).append(position)
+        parts: list[Worked] = []
+        failures: dict[int, str] = {}
+        for models, positions in groups.items():
+            received = [self._received(parameters, model) for model in models]
+            succeeded, failed = work_in_chunks(
+                self.cohort.chunks(positions), partial(work, models=received, row_of=row_of), self.cohort.client_ids
+            )
+            parts += succeeded
+            failures |= failed
+        return parts, merged_metrics(parts, failures, self.cohort.client_ids)
+
     def _train_chunk(
         self,
         positions: Sequence[int],
-        rows: Sequence[int],
-        shared: Mapping[str, Tensor],
+        models: Sequence[Mapping[str, Tensor]],
+        row_of: Mapping[int, int],
         state: CohortState,
         config: Mapping[str, Any],
     ) -> Worked:
+        (shared,) = models
         ratings = self.cohort.ratings.of_users(positions)
         own_rows = config["rows"].get(ROWS)
-        graphs, items = self._graphs(ratings, shared.get(ITEMS), None if own_rows is None else own_rows.take(rows))
+        rows = None if own_rows is None else own_rows.take([row_of[position] for position in positions])
+        server_round = int(config["round"])
+        graphs, items = self._graphs(ratings, positions, shared.get(ITEMS), rows, self._samplers(ratings, server_round))
         with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
             self._begin(own, positions)
             graphs = self.expanded(graphs, own)
             gradients = self.own_steps(shared, items, graphs, own)
-            uploads, ragged = self.uploads(gradients, ratings, positions, int(config["round"]))
+            uploads, ragged = self.uploads(gradients, graphs, ratings, server_round)
         metrics = {"num_examples": ratings.counts(TRAIN).astype(float)}
         if self.privacy.mechanism == "none":  # a loss tells of a user's ratings, and nothing hides it
             metrics["train_loss"] = gradients.loss.cpu().numpy().astype(float)
         return Worked(list(positions), uploads, ragged, metrics)
+
+    def _samplers(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
+        """What users draw the items from that they hold their own against, where the model samples."""
+        users = ratings.user_ids.tolist()
+        return [self.cohort.noise_generator(self.seed, user, server_round, "sampled items") for user in users]
+
+    draws = 1
+    """How often items are sampled in a round."""
 
     def own_steps(
         self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, own: dict[str, Tensor]
@@ -194,15 +221,14 @@ class RecommenderClient(CohortClient):
         )
 
     def uploads(
-        self, gradients: UserGradients, ratings: Ratings, positions: Sequence[int], server_round: int
+        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, server_round: int
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """What users send: gradients of what they have one of, each [U, ...], and of item rows."""
-        training = ratings.roles == TRAIN
-        lengths = ratings.counts(TRAIN)
+        lengths = np.array(graphs.lengths, dtype=np.int64)
         return (
             {name: value.cpu().numpy() for name, value in gradients.shared.items()},
             {
-                IDS: Ragged(ratings.items[training].astype(np.int32), lengths),
+                IDS: Ragged(graphs.items.cpu().numpy().astype(np.int32), lengths),
                 ROWS: Ragged(gradients.items.cpu().numpy(), lengths),
             },
         )
@@ -214,36 +240,44 @@ class RecommenderClient(CohortClient):
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def evaluate(self, parameters: list[np.ndarray], config: Mapping[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Each user's errors on validation and test ratings, in rating units; see `CohortClient.evaluate`."""
-        state = self._state()
-        shared = self._received(parameters)
-        positions = sorted(self._position_of[client_id] for client_id in config["clients"])
-        parts, failures = work_in_chunks(
-            self.cohort.chunks(positions),
-            lambda chosen: self._evaluate_chunk(chosen, shared, state),
-            self.cohort.client_ids,
-        )
-        merged = merged_metrics(parts, failures, self.cohort.client_ids)
-        counts = int(np.nansum(merged.get("validation_examples", [])))
+        """Each user's figures on validation and test ratings; see `CohortClient.evaluate`."""
+        _, merged = self._worked(partial(self._evaluate_chunk, state=self._state()), parameters, config)
+        counts = int(np.nansum(merged.get("validation_examples", merged.get("num_examples", []))))
         return 0.0, counts, merged
 
-    @torch.no_grad()
-    def _evaluate_chunk(self, positions: Sequence[int], shared: Mapping[str, Tensor], state: CohortState) -> Worked:
+    def _evaluate_chunk(
+        self,
+        positions: Sequence[int],
+        models: Sequence[Mapping[str, Tensor]],
+        row_of: Mapping[int, int],
+        state: CohortState,
+    ) -> Worked:
         ratings = self.cohort.ratings.of_users(positions)
         own = {name: state[name][list(positions)].to(self.cohort.device) for name in self._worked_on}
         self._begin(own, positions)
-        graphs, items = self._graphs(ratings, shared[ITEMS], None)
-        held_out = ratings.roles != TRAIN
-        predicted = self.model.predict(
-            shared,
-            items,
-            {name: own[name] for name in self.model.personal_shapes},
-            self.expanded(graphs, own),
-            torch.from_numpy(ratings.items[held_out]).to(self.cohort.device),
-            torch.from_numpy(ratings.users()[held_out]).to(self.cohort.device),
-        )
-        figures = errors_by_user(ratings, held_out, in_rating_units(predicted, self.cohort))
+        figures = self.figures(models, ratings, positions, own)
         return Worked(list(positions), {}, {}, {"num_examples": ratings.counts(TRAIN).astype(float), **figures})
+
+    @torch.no_grad()
+    def figures(
+        self,
+        models: Sequence[Mapping[str, Tensor]],
+        ratings: Ratings,
+        positions: Sequence[int],
+        own: dict[str, Tensor],
+    ) -> dict[str, np.ndarray]:
+        """What users' predictions come to, by name, each [U].
+
+        Args:
+            models: shared parameters, without a user axis: one that all of these users were sent, in some methods more.
+            ratings: of these U users.
+            positions: of these users in the cohort.
+            own: copies of their states.
+        """
+        shared = models[0]
+        graphs, items = self._graphs(ratings, positions, shared[ITEMS], None)
+        personal = {name: own[name] for name in self.model.personal_shapes}
+        return measured(self.model, self.cohort, ratings, shared, items, personal, self.expanded(graphs, own))
 
     # State ------------------------------------------------------------------------------------------------------------
 
@@ -281,59 +315,76 @@ class RecommenderClient(CohortClient):
     def _position_of(self) -> dict[int, int]:
         return {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
 
-    def _received(self, parameters: list[np.ndarray]) -> dict[str, Tensor]:
-        """The shared parameters by name, without a client axis: all users are sent the same."""
+    def _received(self, parameters: list[np.ndarray], model: int = 0) -> dict[str, Tensor]:
+        """The shared parameters by name, without a client axis: those of one of the models in the message."""
         found = {}
         for name, values in zip(self.parameter_names, parameters, strict=False):
             expected = self.model.shapes[name]
             if values.shape[1:] != expected:
                 raise ValueError(f"the server sent {name} with the shape {values.shape[1:]}, not {expected}")
-            found[name] = torch.from_numpy(values[0]).to(self.cohort.device)
+            found[name] = torch.from_numpy(values[model]).to(self.cohort.device)
         return found
 
-    def _graphs(self, ratings: Ratings, table: Tensor | None, rows: Ragged | None) -> tuple[UserGraphs, Tensor]:
-        """Users' local graphs, and the item rows that they point into: of the table, or those that each was sent."""
+    def _graphs(
+        self,
+        ratings: Ratings,
+        positions: Sequence[int],
+        table: Tensor | None,
+        rows: Ragged | None,
+        samplers: Sequence[np.random.Generator] | None = None,
+    ) -> tuple[UserGraphs, Tensor]:
+        """Users' local graphs, and the item rows that they point into: of the table, or those that each was sent.
+
+        Args:
+            ratings: of these users.
+            positions: of these users in the cohort.
+            table: the item table.
+            rows: what each user was sent of it, where it is not the table.
+            samplers: what each user draws further items from, where the model samples; None: there is no training.
+        """
         cohort = self.cohort
-        graphs = UserGraphs.build(ratings, cohort.center, cohort.spread, device=cohort.device)
+        graphs = self.model.local_graphs(
+            ratings,
+            center=cohort.center,
+            spread=cohort.spread,
+            device=cohort.device,
+            generators=samplers,
+            draws=self.draws,
+            user_attributes=None if cohort.user_attributes is None else cohort.user_attributes.of(positions),
+            item_attributes=cohort.item_attributes,
+        )
         if table is not None:
             return graphs, table
         assert rows is not None
         return graphs, torch.from_numpy(rows.values).to(cohort.device)
 
 
-def require_factorisation(model: RecommenderSettings, method: str) -> None:
+def model_of(cohort: UserCohort, settings: Any) -> UserModel:
+    """The model of a cohort's users."""
+    sizes = [() if known is None else known.sizes for known in (cohort.user_attributes, cohort.item_attributes)]
+    return stacked_user_model(settings, cohort.ratings.num_items, *sizes)
+
+
+def require_rating_model(model: Any, method: str) -> None:
+    """Raise SubflError where a method that predicts ratings was given a model that ranks."""
+    if not isinstance(model, RecommenderSettings):
+        raise SubflError(
+            f"model={model.name} ranks items, and method={method} predicts ratings; "
+            "choose task=rating_prediction, or a method for task=ranking"
+        )
+
+
+def require_ranking_model(model: Any, method: str) -> None:
+    """Raise SubflError where a method that ranks items was given a model that predicts ratings."""
+    if model.name != "lightgcn":
+        raise SubflError(f"model must be lightgcn with method={method}, not {model.name}; choose task=ranking")
+
+
+def require_factorisation(model: Any, method: str) -> None:
     """Raise SubflError where a method that is plain matrix factorisation was given a graph network."""
+    require_rating_model(model, method)
     if model.gnn != "none":
         raise SubflError(f"model.gnn must be none, not {model.gnn!r}: method={method} is matrix factorisation")
-
-
-def in_rating_units(predicted: Tensor, cohort: UserCohort) -> np.ndarray:
-    """Predictions in rating units, float64, clipped to the scale, from those in normalised units."""
-    return np.clip(predicted.double().cpu().numpy() * cohort.spread + cohort.center, *cohort.ratings.scale)
-
-
-def errors_by_user(ratings: Ratings, chosen: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Each user's root mean squared errors by role, and how many ratings they are of.
-
-    Args:
-        ratings: of U users.
-        chosen: bool [ratings], those that were predicted.
-        predicted: rating units [chosen].
-
-    Returns:
-        ``validation``, ``test`` [U], not a number where a user has no such rating; ``validation_examples``,
-        ``test_examples`` [U].
-    """
-    users, roles = ratings.users()[chosen], ratings.roles[chosen]
-    squares = (predicted - ratings.values[chosen].astype(float)) ** 2
-    figures = {}
-    for name, role in (("validation", VALIDATION), ("test", TEST)):
-        counts = np.bincount(users[roles == role], minlength=ratings.num_users)
-        sums = np.bincount(users[roles == role], weights=squares[roles == role], minlength=ratings.num_users)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            figures[name] = np.sqrt(sums / counts)
-        figures[f"{name}_examples"] = counts.astype(float)
-    return figures
 
 
 def _times(values: Tensor, counts: Tensor) -> Tensor:

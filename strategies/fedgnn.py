@@ -16,21 +16,22 @@ import numpy as np
 from flwr.supercore import log
 from pydantic import Field, ValidationInfo, field_validator
 
-from strategies.recommender import IDS, ITEMS, ROWS, GradientAveraging
+from strategies.recommender import IDS, ITEMS, ROWS, GradientAveraging, for_all
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.prepared import PreparedRatings
-from subfl_flower.errors import RunFailure
+from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.privacy.accountant import privacy_report
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.privacy.tokens import TOKEN_BYTES
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.matcher_node import BOX, MATCH
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import Choice, Stack
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.tasks import Ranking
 
-_SLACK = 4096  # bytes beside what an answer is about: headers, keys, padding
+HEADERS = 4096  # bytes beside what an answer is about: headers, keys, padding
 
 
 class FedGNN(GradientAveraging):
@@ -83,20 +84,31 @@ class FedGNN(GradientAveraging):
 
     # Rows of the item table -------------------------------------------------------------------------------------------
 
+    def set_up(self, exchange: Exchange) -> None:
+        """Refuse what the task cannot do."""
+        if isinstance(self.task, Ranking) and self.settings.download == "rows":
+            raise SubflError(
+                "method.download: with task=ranking users sample items in each round, and the server cannot know which "
+                "rows they need; must be table or auto"
+            )
+
     @cached_property
     def sends_rows(self) -> bool:
         """Whether users are sent the rows that they asked for, instead of the table."""
         settings = self.settings
+        if isinstance(self.task, Ranking):  # items are sampled anew each round
+            return False
         if settings.download != "auto":
             return settings.download == "rows"
         if settings.pseudo_items == "all" or settings.pseudo_refresh:
             return False
         return settings.pseudo_items + float(np.nanmean(self.roster.num_examples)) <= self.num_items / 2
 
-    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
         """All parameters; where users are sent rows, all but the item table."""
-        sent = super().instructions(server_round, positions)
-        return {name: value for name, value in sent.items() if name != ITEMS or not self.sends_rows}
+        if not self.sends_rows:
+            return super().instructions(server_round, positions)
+        return for_all({name: value for name, value in self.parameters.items() if name != ITEMS}, positions)
 
     def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
         """The rows of the item table that each user asked for."""
@@ -116,7 +128,7 @@ class FedGNN(GradientAveraging):
         if self.sends_rows:
             unknown = [p for p in self.participants(server_round) if p not in self._rows_of]
             if unknown:
-                most = [np.dtype(np.int32).itemsize * self.num_items + _SLACK] * len(self.roster)
+                most = [np.dtype(np.int32).itemsize * self.num_items + HEADERS] * len(self.roster)
                 answers = exchange.ask("rows", self._decode_rows, most, sent={position: {} for position in unknown})
                 self._rows_of.update((p, ids) for p, ids in enumerate(answers) if ids is not None)
 
@@ -134,7 +146,7 @@ class FedGNN(GradientAveraging):
     def _most_bytes_of_box(self) -> list[int]:
         """Tokens of all items and an embedding, padded to a power of two, for each client."""
         plain = TOKEN_BYTES * self.num_items + self.initial[ITEMS].nbytes // self.num_items
-        return [2 * plain + _SLACK] * len(self.roster)
+        return [2 * plain + HEADERS] * len(self.roster)
 
     def _expand(self, server_round: int, exchange: Exchange) -> None:
         """Carry users' boxes to the matcher, and its answers back. Training goes on without, if that fails."""

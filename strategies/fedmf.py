@@ -13,7 +13,7 @@ from flwr.supercore import log
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from strategies.recommender import ITEMS, GradientAveraging
+from strategies.recommender import ITEMS, GradientAveraging, for_all
 from subfl_flower.privacy.secure_sum import VALUE_BITS, unmask_sum
 from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.ragged import RaggedSpec
@@ -59,7 +59,7 @@ class FedMF(GradientAveraging):
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """All parameters; under masks also the ids of all who take part, the same for everyone."""
-        sent = super().instructions(server_round, positions)
+        sent = for_all(self.parameters, positions)
         if not self.settings.masks:
             return sent
         ids = np.array([self.roster.client_ids[p] for p in self._summed(server_round)], dtype=np.int32)

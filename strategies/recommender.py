@@ -12,27 +12,22 @@ from flwr.app import Message, MetricRecord
 from pydantic import Field
 from torch import Tensor
 
+from strategies.server_model import ServerModel, part_of, prefixed
 from subfl_flower.data.ratings.prepared import PreparedRatings
-from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.bias_row import bias_row_errors
-from subfl_flower.models.settings import OptimizerSettings
-from subfl_flower.runtime.messages import ArraySpec, Stack
+from subfl_flower.models.popularity import popularity_figures
+from subfl_flower.runtime.messages import ArraySpec, Choice, Stack
 from subfl_flower.runtime.ragged import RaggedSpec
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.round_records import pooled_error
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 from subfl_flower.seeding import round_generator
-
-_ADAM = OptimizerSettings(name="adam", weight_decay=0)
+from subfl_flower.tasks import Ranking, RatingPrediction
 
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
 
 
 class GradientAveraging(CohortStrategy):
-    """Averages gradients over users, and steps item rows, network weights and biases.
-
-    `parameters` is what users are sent next.
-    """
+    """Averages gradients over users, and steps item rows, network weights and biases."""
 
     class Settings(CohortStrategy.Settings):
         """The server's side.
@@ -68,16 +63,18 @@ class GradientAveraging(CohortStrategy):
 
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
-        self.parameters = {name: torch.from_numpy(np.array(value)) for name, value in initial.items()}
-        shapes = adam_state_shapes({name: tuple(value.shape) for name, value in self.parameters.items()})
-        self._moments = {name: torch.zeros(1, *shape) for name, shape in shapes.items()}
-        """Of Adam, with the server as the only client."""
-        self._average = {name: value.clone() for name, value in self.parameters.items()}
-        self._best = {name: value.clone() for name, value in self.parameters.items()}
-        self._best_round, self._best_error = 0, math.inf
-        self._steps = 0
+        self.task = RatingPrediction(name="rating_prediction")
+        start = {name: torch.from_numpy(np.array(value)) for name, value in initial.items()}
+        self.server = ServerModel(start, self.settings.server_optimizer, self.settings.iterate_average)
+        self._best = {name: value.clone() for name, value in start.items()}
+        self._best_round, self._best_figure = 0, math.nan
         self.uploads = np.zeros(len(roster), dtype=np.int64)
         """How often each client's upload was taken in [K]."""
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """What users are sent next."""
+        return self.server.parameters
 
     @property
     def _network(self) -> list[str]:
@@ -105,13 +102,13 @@ class GradientAveraging(CohortStrategy):
             ROWS: RaggedSpec((width,), "float32", self.num_items, like=IDS),
         }
 
-    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
         """All parameters, the same for everyone."""
-        return _for_all(self.parameters, positions)
+        return for_all(self.parameters, positions)
 
-    def evaluation_instructions(self, positions: Sequence[int]) -> Stack:
+    def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
         """All parameters, averaged over rounds where the method does that."""
-        return _for_all(self._evaluated, positions)
+        return for_all(self.server.evaluated, positions)
 
     @property
     def announcements(self) -> dict[str, float]:
@@ -146,84 +143,89 @@ class GradientAveraging(CohortStrategy):
 
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """One step of the server's optimiser."""
+        self.server.step(gradients, self.learning_rates, self.weight_decays)
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Of each parameter in the next step."""
         settings, share = self.settings, self._share_of_rate()
         rates = {name: share * (settings.network_lr or settings.server_lr) for name in self.parameters}
-        rates[ITEMS] = share * settings.server_lr
-        decays = dict.fromkeys(self._network, settings.network_weight_decay) | {ITEMS: settings.table_weight_decay}
-        found = {
-            name: gradient.add(self.parameters[name], alpha=decays.get(name, 0.0))
-            for name, gradient in gradients.items()
-        }
-        if settings.server_optimizer == "sgd":
-            for name, value in self.parameters.items():
-                value.sub_(found[name], alpha=rates[name])
-        else:
-            # The server is a cohort of one client.
-            stacks, steps = ({name: value[None] for name, value in part.items()} for part in (self.parameters, found))
-            adam_step(stacks, steps, self._moments, _ADAM, rates)
-        self._steps += 1
-        past = self.settings.iterate_average
-        if past:
-            for name, value in self.parameters.items():
-                # Without the bias towards the first values that an average from the start would have.
-                weight = (1 - past) / (1 - past**self._steps)
-                self._average[name].lerp_(value, weight)
+        return {**rates, ITEMS: share * settings.server_lr}
+
+    @property
+    def weight_decays(self) -> dict[str, float]:
+        """Of those parameters that have one."""
+        network = dict.fromkeys(self._network, self.settings.network_weight_decay)
+        return network | {ITEMS: self.settings.table_weight_decay}
 
     def _share_of_rate(self) -> float:
         """The learning rate's share, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
         last = self.settings.server_lr_final
         if last == 1 or not self.num_rounds:
             return 1.0
-        progress = min(1.0, self._steps / max(1, self.num_rounds - 1))
+        progress = min(1.0, self.server.steps / max(1, self.num_rounds - 1))
         return last + (1 - last) * (1 + math.cos(math.pi * progress)) / 2
 
     # Evaluation -------------------------------------------------------------------------------------------------------
-
-    @property
-    def _evaluated(self) -> dict[str, Tensor]:
-        return self._average if self.settings.iterate_average else self.parameters
 
     def evaluates(self, server_round: int) -> bool:
         """Every so many rounds, and after the last."""
         return server_round % self.settings.evaluate_every == 0 or server_round == self.num_rounds
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Keep the parameters of the round with the smallest error on all users' validation ratings together."""
+        """Keep the parameters of the round that is best on all users' validation ratings together."""
         super().aggregate_evaluate(server_round, replies)
         assert self.evaluation is not None
-        error = pooled_error(self.evaluation.metrics, "validation")
-        if error is not None and error < self._best_error:
-            self._best_error, self._best_round = error, server_round
-            self._best = {name: value.clone() for name, value in self._evaluated.items()}
+        assert self.task is not None
+        figure = self.task.over_clients(self.evaluation.metrics, "validation")
+        if figure is not None and not math.isnan(figure) and not self._is_beaten(figure):
+            self._best_figure, self._best_round = figure, server_round
+            self.keep()
         return None
+
+    def _is_beaten(self, figure: float) -> bool:
+        """Whether an earlier round was as good."""
+        if not self._best_round:
+            return False
+        assert self.task is not None
+        return figure <= self._best_figure if self.task.higher_is_better else figure >= self._best_figure
+
+    def keep(self) -> None:
+        """Keep what is evaluated: there was nothing better so far."""
+        self._best = {name: value.clone() for name, value in self.server.evaluated.items()}
 
     def model(self) -> Stack:
         """The parameters of the best round; the last ones where there is nothing to validate on."""
-        return {name: value.numpy() for name, value in (self._best if self._best_round else self._evaluated).items()}
+        found = self._best if self._best_round else self.server.evaluated
+        return {name: value.numpy() for name, value in found.items()}
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
-        """What the bias row reaches on the same ratings, in a simulation: what does not beat it has learnt little."""
-        return {"bias_row": bias_row_errors(prepared.whole())} if isinstance(prepared, PreparedRatings) else {}
+        """What the bias row, or popularity, reaches on the same ratings: what does not beat it has learnt little.
+
+        In a simulation.
+        """
+        if not isinstance(prepared, PreparedRatings):
+            return {}
+        if isinstance(self.task, Ranking):
+            return {"popularity": popularity_figures(prepared.whole(), self.task)}
+        return {"bias_row": bias_row_errors(prepared.whole())}
 
     # After a crash ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Stack:
         """Parameters, their average and best, the optimiser's moments, and what was counted."""
-        kept: Stack = {"uploads": self.uploads, "best": np.array([self._best_round, self._best_error, self._steps])}
-        for prefix, values in (("parameters", self.parameters), ("average", self._average), ("best", self._best)):
-            kept |= {f"{prefix}.{name}": value.numpy() for name, value in values.items()}
-        return kept | {f"adam.{name}": value.numpy() for name, value in self._moments.items()}
+        kept: Stack = {"uploads": self.uploads, "best": np.array([self._best_round, self._best_figure])}
+        kept |= {f"best.{name}": value.numpy() for name, value in self._best.items()}
+        return kept | prefixed("server", self.server.state())
 
     def load_state(self, state: Stack) -> None:
         """What `state` gave."""
         self.uploads = np.array(state["uploads"])
-        best_round, self._best_error, steps = state["best"].tolist()
-        self._best_round, self._steps = int(best_round), int(steps)
-        for prefix, values in (("parameters", self.parameters), ("average", self._average), ("best", self._best)):
-            for name, value in values.items():
-                value.copy_(torch.from_numpy(np.array(state[f"{prefix}.{name}"])))
-        for name, value in self._moments.items():
-            value.copy_(torch.from_numpy(np.array(state[f"adam.{name}"])))
+        best_round, self._best_figure = state["best"].tolist()
+        self._best_round = int(best_round)
+        for name, value in self._best.items():
+            value.copy_(torch.tensor(state[f"best.{name}"]))
+        self.server.load_state(part_of("server", state))
 
 
 def drawn(seed: int, server_round: int, num_clients: int, count: int) -> Sequence[int]:
@@ -235,5 +237,6 @@ def drawn(seed: int, server_round: int, num_clients: int, count: int) -> Sequenc
     return chosen
 
 
-def _for_all(parameters: Mapping[str, Tensor], positions: Sequence[int]) -> Stack:
+def for_all(parameters: Mapping[str, Tensor], positions: Sequence[int]) -> Stack:
+    """The same for all clients at the positions, as one row in memory."""
     return {name: np.broadcast_to(value.numpy(), (len(positions), *value.shape)) for name, value in parameters.items()}

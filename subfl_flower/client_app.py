@@ -15,7 +15,7 @@ from subfl_flower.config import Deploy
 from subfl_flower.runtime.cohort_client import CohortClient, Question
 from subfl_flower.runtime.exchange import answer_record, read_client_arrays
 from subfl_flower.runtime.matcher_node import MatcherNode
-from subfl_flower.runtime.messages import pack, unpack
+from subfl_flower.runtime.messages import Stack, pack, unpack, unpack_choice
 from subfl_flower.runtime.node import Node
 from subfl_flower.runtime.open_nodes import open_clients, open_node
 from subfl_flower.runtime.ragged import Ragged, pack_ragged, unpack_ragged
@@ -52,8 +52,16 @@ def _work(kind: str, message: Message, context: Context) -> Message:
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_clients(run, context)
     client = node.client(run, context, kind)
-    received, rows = unpack(message.content), unpack_ragged(message.content, None, len(run["clients"]))  # type: ignore[arg-type]
+    rows = unpack_ragged(message.content, None, len(run["clients"]))  # type: ignore[arg-type]
+    received: Stack
+    models: dict[str, np.ndarray] = {}
+    if client.takes_choices:
+        choice = unpack_choice(message.content)
+        received, models = choice.values, {"models": choice.rows}
+    else:
+        received = unpack(message.content)
     instructions: dict[str, Any] = {
+        **models,
         "clients": run["clients"],
         "round": run["round"],
         "local_epochs": node.config.federation.local_epochs,
@@ -101,6 +109,12 @@ def structure(message: Message, context: Context) -> Message:
 def rows(message: Message, context: Context) -> Message:
     """Which rows of the item table users will send and want to be sent."""
     return _answer("rows", message, context)
+
+
+@app.query("embedding")
+def embedding(message: Message, context: Context) -> Message:
+    """What users tell the server of themselves to be clustered by."""
+    return _answer("embedding", message, context)
 
 
 @app.query("expand")

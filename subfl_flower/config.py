@@ -16,10 +16,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from subfl_flower.data.datasets import Dataset
+from subfl_flower.data.datasets import DATASET_KINDS, Dataset
 from subfl_flower.data.partitions import Partition
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings, RecommenderSettings
+from subfl_flower.models.settings import LightGCNSettings, ModelSettings, OptimizerSettings, RecommenderSettings
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.loggers import LoggerSettings
@@ -61,7 +61,11 @@ class Federation(Section):
 
 
 class Method(BaseModel):
-    """A method: a strategy, a client family, and their own knobs (validated by their ``Settings``)."""
+    """A method: a strategy, a client family, and their own knobs (validated by their ``Settings``).
+
+    A YAML may name its classes by kind of data; `validate` then takes those for what the data set holds, and with them
+    the knobs that they have.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -154,7 +158,7 @@ class Config(Section):
     dataset: Dataset
     partition: Partition
     task: Task
-    model: Annotated[ModelSettings | RecommenderSettings, Field(discriminator="name")]
+    model: Annotated[ModelSettings | RecommenderSettings | LightGCNSettings, Field(discriminator="name")]
     optimizer: OptimizerSettings
     federation: Federation
     method: Method
@@ -206,6 +210,7 @@ def validate(composed: Mapping[str, Any]) -> Config:
     Raises:
         SubflError: one sentence for the first thing that is wrong, and how many more there are.
     """
+    composed = _with_classes_for_its_data(composed)
     try:
         config = Config.model_validate(composed)
     except pydantic.ValidationError as error:
@@ -218,6 +223,10 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
             "only none is allowed"
         )
+    if config.task.name not in config.model.tasks:
+        raise SubflError(
+            f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"
+        )
     client.check_model(config.model, config.method.name)
     known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
     for key in config.method.knobs:
@@ -227,6 +236,28 @@ def validate(composed: Mapping[str, Any]) -> Config:
     settings_of(strategy, config.method)
     settings_of(client, config.method)
     return config
+
+
+def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same, with a method that names its classes by kind of data reduced to those for what the data set holds."""
+    method, dataset = composed.get("method"), composed.get("dataset")
+    if not isinstance(method, Mapping) or not isinstance(dataset, Mapping):
+        return composed  # pydantic says so
+    bases = {"strategy": CohortStrategy, "client": CohortClient}
+    by_kind = {role: method[role] for role in bases if isinstance(method.get(role), Mapping)}
+    kind = DATASET_KINDS.get(str(dataset.get("name")))
+    if not by_kind or kind is None:
+        return composed
+    chosen = {**method}
+    own, others = set[str](), set[str]()
+    for role, paths in by_kind.items():
+        if kind not in paths:
+            raise SubflError(f"method={method.get('name')} has no {role} for data sets that hold {_HOLDS[kind]}")
+        chosen[role] = paths[kind]
+        for of, path in paths.items():
+            fields = settings_model(load_class(path, bases[role], f"method.{role}.{of}")).model_fields
+            (own if of == kind else others).update(fields)
+    return {**composed, "method": {key: value for key, value in chosen.items() if key not in others - own}}
 
 
 _HOLDS = {"graph": "a graph", "ratings": "ratings of users"}

@@ -81,6 +81,10 @@ class CohortClient(NumPyClient, ABC):
 
         model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    takes_choices: ClassVar[bool] = False
+    """Whether its clients are sent rows that many share: `fit` is then given all rows [M, ...] of a message, and as
+    ``models`` in the configuration which of them each client is sent [clients, r]."""
+
     def __init__(
         self,
         cohort: Any,

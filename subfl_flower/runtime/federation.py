@@ -163,11 +163,12 @@ class _Run:
         config = self._config
         self._roster = roster = self._membership.gather()
         family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
-        initial = kind_of(config).initial_parameters(config, roster.num_features, roster.num_classes)
+        initial = kind_of(config).initial_parameters(config, roster)
         strategy: CohortStrategy = family(settings_of(family, config.method), roster, dict(initial))
         strategy.participation = Participation(config.federation.fraction, config.seed)
         strategy.timeout = config.federation.round_timeout
         strategy.privacy = config.privacy
+        strategy.task = config.task
         strategy.num_rounds = config.federation.rounds
         self._exchange = Exchange(
             self._grid,
@@ -195,6 +196,7 @@ class _Run:
         for record in self.finished:
             latest.recall(record)
         last_checkpoint = len(self.finished)
+        clustering = None
         for server_round in range(len(self.finished) + 1, config.federation.rounds + 1):
             strategy.roster = self._roster = self._membership.refresh()
             due = bool(every) and (server_round % every == 0 or server_round == config.federation.rounds)
@@ -215,6 +217,9 @@ class _Run:
                 server_round % config.record.mixing_every == 0 or server_round == config.federation.rounds
             ):
                 self._records.add_mixing(server_round, strategy.mixing)
+            if strategy.clustering is not None and strategy.clustering is not clustering:
+                clustering = strategy.clustering
+                self._records.add_clusters(server_round, clustering.client_ids, clustering.labels, clustering.points)
             if due:
                 self._write_checkpoint(strategy, server_round)
                 last_checkpoint = server_round
@@ -255,6 +260,9 @@ class _Run:
         strategy.aggregate_evaluate(server_round, replies)
         evaluation = strategy.evaluation
         assert evaluation is not None
+        if evaluation.failures and self._config.runtime.on_client_failure == "stop":
+            client, reason = min(evaluation.failures.items())
+            raise RunFailure(f"client {client} failed in the evaluation of round {server_round}: {reason}")
         more = _where_time_went(evaluation, start, sent, received, time.perf_counter())
         return updates.and_evaluated(evaluation), {part: seconds[part] + more[part] for part in more}
 

@@ -20,9 +20,13 @@ class Participation:
     fraction: float = 1.0
     seed: int = 0
 
+    def count(self, num_clients: int) -> int:
+        """How many clients take part in a round."""
+        return max(1, round(self.fraction * num_clients))
+
     def draw(self, server_round: int, num_clients: int) -> Sequence[int]:
         """Positions of a round's clients, ascending."""
-        count = max(1, round(self.fraction * num_clients))
+        count = self.count(num_clients)
         if count == num_clients:
             return range(num_clients)
         generator = round_generator(self.seed, server_round, "participation")

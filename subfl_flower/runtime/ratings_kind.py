@@ -11,16 +11,18 @@ import torch
 
 from subfl_flower.config import Config
 from subfl_flower.data.partitions.users import UsersPartition
+from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders, write_user_folder
-from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.models.settings import ModelSettings, RecommenderSettings
+from subfl_flower.models.user_models import stacked_user_model
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.user_cohort import UserCohort
 
@@ -34,27 +36,32 @@ class RatingsOfUsers(Kind):
         return prepare_ratings(config.dataset, config.partition, config.data.root, config.data.cache)
 
     def about(self, prepared: PreparedRatings) -> dict[str, Any]:
-        """How many items there are."""
+        """How many items there are, and how many values attributes have."""
         return {
             "partition": prepared.key,
             "num_clients": prepared.num_clients,
             "num_features": prepared.num_items,
             "num_classes": 0,
             "overlapping": False,
+            "user_values": list(prepared.user_values),
+            "item_values": list(prepared.item_values),
         }
 
     def cohort(
         self, config: Config, prepared: PreparedRatings, client_ids: Sequence[int], device: torch.device, key: SharedKey
     ) -> UserCohort:
-        """Their ratings."""
+        """Their ratings and attributes."""
         return UserCohort(
             ratings=prepared.ratings(client_ids),
             center=prepared.center,
             spread=prepared.spread,
             device=device,
             chunk=config.runtime.chunk,
+            task=config.task,
             shared_key=key,
             whole=prepared.whole,
+            user_attributes=prepared.user_attributes(client_ids),
+            item_attributes=prepared.item_attributes(),
         )
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[UserFolder]:
@@ -62,11 +69,12 @@ class RatingsOfUsers(Kind):
         return open_user_folders(paths)
 
     def read_folder(self, folder: UserFolder) -> None:
-        """Its ratings."""
+        """Its ratings and attributes."""
         folder.ratings()
+        folder.attributes()
 
     def about_folders(self, folders: Sequence[UserFolder]) -> dict[str, Any]:
-        """How many items there are."""
+        """How many items there are, and how many values attributes have."""
         first = folders[0].description
         return {
             "partition": first.partition,
@@ -74,29 +82,36 @@ class RatingsOfUsers(Kind):
             "num_features": first.num_items,
             "num_classes": 0,
             "overlapping": False,
+            "user_values": list(first.user_values),
+            "item_values": list(first.item_values),
         }
 
     def cohort_of_folders(
         self, config: Config, folders: Sequence[UserFolder], device: torch.device, trusted: Trusted
     ) -> UserCohort:
-        """Their ratings; what a user draws to hide them comes from a secret of the machine's own."""
+        """Their ratings and attributes; what a user draws to hide them comes from a secret of the machine's own."""
         first = folders[0]
+        attributes = [folder.attributes() for folder in folders]
+        own = [users for users, _ in attributes if users is not None]
         return UserCohort(
             ratings=Ratings.joined([folder.ratings() for folder in folders]),
             center=first.description.center,
             spread=first.description.spread,
             device=device,
             chunk=config.runtime.chunk,
+            task=config.task,
             shared_key=SharedKey(first.key_path),
             secrets={client: SharedKey(path / "own.key", create=True) for client, path in trusted.places.items()},
             run=trusted.run_id,
             trusted_matcher=trusted.matcher_key,
+            user_attributes=Attributes.joined(own) if own else None,
+            item_attributes=attributes[0][1],
         )
 
     def write_folder(
         self, path: Path, config: Config, prepared: PreparedRatings, position: int, key: bytes, own_id: int | None
     ) -> None:
-        """Its ratings, and the items' titles."""
+        """Its ratings and attributes, and the items' titles and attributes."""
         write_user_folder(
             path,
             prepared.ratings([position]),
@@ -107,6 +122,8 @@ class RatingsOfUsers(Kind):
             spread=prepared.spread,
             titles=prepared.titles(),
             key=key,
+            user_attributes=prepared.user_attributes([position]),
+            item_attributes=prepared.item_attributes(),
         )
 
     def described(self, path: Path) -> dict[str, int]:
@@ -114,10 +131,11 @@ class RatingsOfUsers(Kind):
         said = UserFolder.open(path).description
         return {"client": said.client_id, "train": said.train, "validation": said.validation, "test": said.test}
 
-    def initial_parameters(self, config: Config, num_features: int, num_classes: int) -> Mapping[str, np.ndarray]:
-        """A recommender's."""
-        assert isinstance(config.model, RecommenderSettings)
-        return StackedRecommender(config.model, num_features).initial_of(config.seed)
+    def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
+        """A user model's."""
+        assert not isinstance(config.model, ModelSettings)
+        sizes = roster.num_features, roster.user_values, roster.item_values
+        return stacked_user_model(config.model, *sizes).initial_of(config.seed)
 
     def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
         """What the server and the users know, together; nothing where the method has no such model."""

@@ -213,7 +213,7 @@ class ContextStore:
 
 
 TRAIN = "train"
-PHASES = ("expand", "neighbours", TRAIN, "evaluate")
+PHASES = ("embedding", "expand", "neighbours", TRAIN, "evaluate")
 """Of a round, in their order: what changes or reads clients' states."""
 
 Moment = tuple[int, int]

@@ -22,11 +22,13 @@ from pydantic import BaseModel, ConfigDict
 
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.exchange import RUN, Exchange, announced
-from subfl_flower.runtime.messages import ArraySpec, Stack, pack
+from subfl_flower.runtime.messages import ArraySpec, Choice, Stack, pack
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.ragged import Ragged, RaggedSpec, pack_ragged
 from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
 from subfl_flower.runtime.roster import Roster, describe_error
+from subfl_flower.runtime.run_directory import Clustering
+from subfl_flower.tasks import TaskSettings
 
 _SLACK = 1 << 20
 
@@ -111,6 +113,8 @@ class CohortStrategy(Strategy):
         """Seconds after which a message is not worth an answer."""
         self.privacy = LdpSettings()
         """What clients do to an upload before they send it."""
+        self.task: TaskSettings | None = None
+        """What clients' figures measure."""
         self.num_rounds: int | None = None
         """How many rounds the run has, where that is known."""
         self.updates: Updates | None = None
@@ -129,8 +133,8 @@ class CohortStrategy(Strategy):
     # What a method says ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
-        """What the clients at `positions` are sent, each [len(positions), ...]."""
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
+        """What the clients at `positions` are sent, each [len(positions), ...], or a choice of rows that many share."""
 
     @abstractmethod
     def aggregate(self, updates: Updates) -> None:
@@ -162,8 +166,13 @@ class CohortStrategy(Strategy):
         """
         return False
 
-    def evaluation_instructions(self, positions: Sequence[int]) -> Stack:
-        """What the clients at `positions` are sent to evaluate, each [len(positions), ...]."""
+    @property
+    def clustering(self) -> Clustering | None:
+        """The last clustering of the clients, where the method has any."""
+        return None
+
+    def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
+        """What the clients at `positions` are sent to evaluate, in the form of `instructions`."""
         return {}
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:

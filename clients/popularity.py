@@ -1,0 +1,37 @@
+"""Popularity as a method: every user is recommended what most users have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clients.central_recommender import CentralRatingsClient
+from clients.measuring import ranking_figures
+from clients.recommender import require_ranking_model
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.models.popularity import popularity
+
+
+class PopularityClient(CentralRatingsClient):
+    """Ranks items by how many users have them, the same in every round."""
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """It ranks; the model itself is not used."""
+        require_ranking_model(model, method)
+
+    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Nothing is trained in rounds."""
+        return {}
+
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """By how many users have an item."""
+        scores = np.broadcast_to(self._counts, (ratings.num_users, len(self._counts)))
+        return ranking_figures(scores, ratings, self.cohort)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        return popularity(self.whole)
