@@ -1,0 +1,251 @@
+r"""PerFedRec (Luo, Xiao, Song, CIKM 2022): users in clusters, with a model for everyone and one for each cluster.
+
+Every r rounds users who agree upload an embedding, and the server clusters these by k-means. A user starts from its
+cluster's model, trains it on its own data, and uploads by how much it changed. Of the users' models
+
+.. math:: \theta_g = \mathrm{mean}_u \theta_u, \qquad \theta_c = \mathrm{mean}_{u \in c} \theta_u
+
+the server makes a global one and one for each cluster (an item's row: of the models of those users who touched it).
+What a user recommends by is a mixture of three: the global model, its cluster's, and its own, trained from that.
+
+Who has no cluster (it never took part, or does not agree) starts from the global model, which stands in for its
+cluster's. With one cluster and no mixture this is FedAvg.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from strategies.fedgnn import HEADERS, FedGNN
+from strategies.recommender import IDS, ITEMS
+from strategies.server_model import ServerModel, part_of, prefixed
+from subfl_flower.runtime.exchange import Exchange
+from subfl_flower.runtime.messages import Choice, Stack
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.run_directory import Clustering
+from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.seeding import round_generator
+from subfl_flower.similarity.user_clusters import cluster_users, projection, proportional, relabelled, representatives
+
+EMBEDDING = "embedding"
+NO_CLUSTER = -1
+
+
+class PerFedRec(FedGNN):
+    """Clusters users, and holds a global model and one for each cluster."""
+
+    class Settings(FedGNN.Settings):
+        """The method's knobs on the server.
+
+        Attributes:
+            clusters: k.
+            cluster_start: the first round before which users are clustered; until then there is the global model alone.
+            cluster_every: r, rounds between two clusterings.
+            cluster_pull: by which share a cluster's model is drawn to the global one after each round; 0, the paper's:
+                not at all. 1: all users have the global model, as in FedAvg.
+            selection: who takes part in a round. `representative`: those nearest to the centroids first, each cluster
+                by its size, the rest at random; `size`: drawn in proportion to clusters' sizes; `random`.
+            representative_share: the share of a round's users that are representatives.
+        """
+
+        clusters: int = Field(default=5, ge=1)
+        cluster_start: int = Field(default=1, ge=1)
+        cluster_every: int = Field(default=20, ge=1)
+        cluster_pull: float = Field(default=0.0, ge=0, le=1)
+        selection: Literal["representative", "size", "random"] = "representative"
+        representative_share: float = Field(default=0.5, ge=0, le=1)
+
+    settings: Settings
+
+    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
+        super().__init__(settings, roster, initial)
+        self.clusters: list[ServerModel] = []
+        """The models of the clusters; none before the first clustering."""
+        self.labels = np.full(len(roster), NO_CLUSTER)
+        """The cluster of each user [K]."""
+        self._distances = np.full(len(roster), np.inf)
+        self._centroids: np.ndarray | None = None
+        self._clustering: Clustering | None = None
+        self._best_clusters: list[dict[str, Tensor]] = []
+
+    # Clusters ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def clustering(self) -> Clustering | None:
+        """The last clustering."""
+        return self._clustering
+
+    def before_round(self, server_round: int, exchange: Exchange) -> None:
+        """Cluster users where it is time, and have graphs expanded."""
+        since_start = server_round - self.settings.cluster_start
+        if since_start >= 0 and since_start % self.settings.cluster_every == 0:
+            self._cluster(server_round, exchange)
+        super().before_round(server_round, exchange)
+
+    def _cluster(self, server_round: int, exchange: Exchange) -> None:
+        """Ask for embeddings, and cluster those who answered; the others keep the cluster that they had."""
+        width = self.initial[ITEMS].shape[1]
+        most = [width * np.dtype(np.float32).itemsize + HEADERS] * len(self.roster)
+        answers = exchange.ask(EMBEDDING, _decoded(width), most, about={"round": server_round}, tolerant=True)
+        known = [position for position, answer in enumerate(answers) if answer is not None and len(answer)]
+        if not known:
+            return
+        embeddings = np.stack([answer for answer in answers if answer is not None and len(answer)])
+        seed = int(round_generator(self.participation.seed, server_round, "clusters").integers(2**31))
+        found = cluster_users(embeddings, self.settings.clusters, seed, self._centroids, unit=True)
+        if self._centroids is not None:
+            found = relabelled(found, self.labels[known])
+        self.labels[known], self._centroids = found.labels, found.centroids
+        self._distances[known] = found.distances
+        if not self.clusters:
+            self.clusters = [self.server.copy() for _ in range(self.settings.clusters)]
+        points = np.full((len(self.roster), 2), np.nan, dtype=np.float32)
+        points[known] = projection(embeddings, unit=True)
+        self._clustering = Clustering(np.array(self.roster.client_ids), self.labels.copy(), points)
+
+    def participants(self, server_round: int) -> Sequence[int]:
+        """Positions of a round's users, by `selection`."""
+        settings, everyone = self.settings, len(self.roster)
+        if settings.selection == "random" or not self.clusters:
+            return super().participants(server_round)
+        count = settings.users_per_round or self.participation.count(everyone)
+        generator = round_generator(self.participation.seed, server_round, "participation")
+        available = np.arange(everyone)
+        if settings.selection == "size":
+            return proportional(self.labels, count, generator, available=available).tolist()
+        chosen = representatives(
+            self._distances,
+            self.labels,
+            count,
+            generator,
+            share=settings.representative_share,
+            available=available,
+            taken=self.uploads,
+        )
+        return chosen.tolist()
+
+    # What travels -----------------------------------------------------------------------------------------------------
+
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
+        """Each user's start: its cluster's model, or the global one."""
+        if not self.clusters:
+            return super().instructions(server_round, positions)
+        models = [self.server.parameters, *(cluster.parameters for cluster in self.clusters)]
+        return _choice(models, self._starts(positions)[:, None])
+
+    def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
+        """The global model and each user's start."""
+        models = [self.server.evaluated, *(cluster.evaluated for cluster in self.clusters)]
+        starts = self._starts(positions)
+        return _choice(models, np.stack([np.zeros_like(starts), starts], axis=1))
+
+    def _starts(self, positions: Sequence[int]) -> np.ndarray:
+        """Numbers of the models that users start from [positions]: 0 the global one, c + 1 that of cluster c."""
+        return self.labels[list(positions)] + 1 if self.clusters else np.zeros(len(positions), dtype=np.int64)
+
+    # A round ----------------------------------------------------------------------------------------------------------
+
+    def aggregate(self, updates: Updates) -> None:
+        """The mean of all users' models, and of each cluster's; their starts are known, and the differences came."""
+        starts = self._starts(updates.positions.tolist())
+        parts = [_part(updates, starts == model) for model in range(1 + len(self.clusters))]
+        if self.clusters:
+            self._set_to_mean_start(updates, starts)
+        super().aggregate(updates)
+        for cluster, part in zip(self.clusters, parts[1:], strict=True):
+            if len(part.positions):
+                cluster.step(self.mean_gradients(part), self.learning_rates, self.weight_decays)
+            for name, value in cluster.parameters.items():
+                value.lerp_(self.server.parameters[name], self.settings.cluster_pull)
+
+    def _set_to_mean_start(self, updates: Updates, starts: np.ndarray) -> None:
+        """Set the global model to the mean of what this round's users started from, an item's row of who touched it."""
+        models = [self.server.parameters, *(cluster.parameters for cluster in self.clusters)]
+        shares = torch.from_numpy(np.bincount(starts, minlength=len(models)) / len(starts)).float()
+        mean = {
+            name: torch.tensordot(shares, torch.stack([model[name] for model in models]), dims=1) for name in models[0]
+        }
+        if self.settings.row_average == "uploads":
+            rows = updates.ragged[IDS]
+            touched = np.zeros((len(models), self.num_items))
+            np.add.at(touched, (starts[rows.owners], rows.values), 1)
+            touched[0, ~touched.any(0)] = 1  # a row that nobody touched stays
+            weights = torch.from_numpy(touched / touched.sum(0)).float()
+            mean[ITEMS] = torch.einsum("mi,mid->id", weights, torch.stack([model[ITEMS] for model in models]))
+        for name, value in self.server.parameters.items():
+            value.copy_(mean[name])
+
+    # What is kept -----------------------------------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """And the clusters' models."""
+        super().keep()
+        self._best_clusters = [
+            {name: value.clone() for name, value in cluster.evaluated.items()} for cluster in self.clusters
+        ]
+
+    def state(self) -> Stack:
+        """And clusters: their models, centroids, and who is in them."""
+        kept = {**super().state(), "labels": self.labels, "distances": self._distances}
+        for number, cluster in enumerate(self.clusters):
+            kept |= prefixed(f"cluster{number}", cluster.state())
+        for number, model in enumerate(self._best_clusters):
+            kept |= prefixed(f"best_cluster{number}", {name: value.numpy() for name, value in model.items()})
+        return kept if self._centroids is None else {**kept, "centroids": self._centroids}
+
+    def load_state(self, state: Stack) -> None:
+        """What `state` gave."""
+        super().load_state(state)
+        self.labels, self._distances = np.array(state["labels"]), np.array(state["distances"])
+        if "centroids" not in state:
+            return
+        self._centroids = np.array(state["centroids"])
+        self.clusters = [self.server.copy() for _ in range(self.settings.clusters)]
+        for number, cluster in enumerate(self.clusters):
+            cluster.load_state(part_of(f"cluster{number}", state))
+        best = [part_of(f"best_cluster{number}", state) for number in range(self.settings.clusters)]
+        self._best_clusters = [{name: torch.tensor(value) for name, value in model.items()} for model in best if model]
+
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """And how many users each cluster has."""
+        sizes = np.bincount(self.labels[self.labels >= 0], minlength=self.settings.clusters)
+        unclustered = int((self.labels == NO_CLUSTER).sum())
+        return {**super().report(prepared), "clusters": {"sizes": sizes.tolist(), "without": unclustered}}
+
+
+def _choice(models: Sequence[Mapping[str, Tensor]], rows: np.ndarray) -> Choice:
+    """What of some models each user is sent: `rows` [users, r] are numbers of models."""
+    used, renumbered = np.unique(rows, return_inverse=True)
+    values = {name: np.stack([models[number][name].numpy() for number in used]) for name in models[0]}
+    return Choice(values, renumbered.reshape(rows.shape))
+
+
+def _part(updates: Updates, chosen: np.ndarray) -> Updates:
+    """The replies of some of the clients; `chosen` bool [A]."""
+    return replace(
+        updates,
+        positions=updates.positions[chosen],
+        arrays={name: values[chosen] for name, values in updates.arrays.items()},
+        ragged={name: rows.take(np.flatnonzero(chosen)) for name, rows in updates.ragged.items()},
+    )
+
+
+def _decoded(width: int) -> Any:
+    """What makes sense of an answer: a user's embedding, float32 [width], or nothing from who has or gives none."""
+
+    def decode(answer: Stack) -> np.ndarray:
+        if not answer:
+            return np.zeros(0, dtype=np.float32)
+        embedding = answer[EMBEDDING]
+        if embedding.dtype != np.float32 or embedding.shape != (width,) or not np.isfinite(embedding).all():
+            raise ValueError(f"an embedding is {width} finite numbers")
+        return embedding
+
+    return decode
