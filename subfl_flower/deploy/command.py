@@ -90,7 +90,13 @@ def _supernode(arguments: argparse.Namespace) -> int:
     credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
     clients = arguments.client or []
     command = supernode_command(
-        arguments.superlink, credentials, clients, arguments.state, arguments.port, arguments.matcher_key
+        arguments.superlink,
+        credentials,
+        clients,
+        arguments.state,
+        arguments.port,
+        arguments.matcher_key,
+        arguments.keep_embeddings,
     )
     return _start(command, arguments.print)
 
@@ -169,6 +175,9 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     hosted.add_argument("--client", type=Path, action="append", metavar="DIR", help="a client; repeat")
     hosted.add_argument("--matcher", action="store_true", help="host no client: be the matcher of a graph expansion")
     parser.add_argument("--matcher-key", metavar="HEX", help="the only matcher that the clients seal to")
+    parser.add_argument(
+        "--keep-embeddings", action="store_true", help="never tell the server an embedding to cluster users by"
+    )
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
     _add_print(parser)

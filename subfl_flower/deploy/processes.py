@@ -85,6 +85,7 @@ def supernode_command(
     state: Path | None,
     port: int,
     matcher_key: str | None = None,
+    keep_embeddings: bool = False,
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -95,6 +96,7 @@ def supernode_command(
         state: folder for what stays on the node between messages, where it is not to be beside the data; the matcher
             needs one.
         matcher_key: the only public key that the clients seal to, 64 hexadecimal digits; None: what the server says.
+        keep_embeddings: never tell the server an embedding to cluster users by.
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
 
     Raises:
@@ -110,7 +112,7 @@ def supernode_command(
         check_private_key(credentials.key)
         command += ["--root-certificates", str(credentials.root_certificates.resolve())]
         command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
-    command += ["--node-config", node_config(clients, state, matcher_key)]
+    command += ["--node-config", node_config(clients, state, matcher_key, keep_embeddings)]
     _check_clients(clients)
     _check_state(clients, state)
     if port:
@@ -118,7 +120,9 @@ def supernode_command(
     return [*command, "--host", _LOCAL, "--port", str(port or free_port())]
 
 
-def node_config(clients: Sequence[Path], state: Path | None, matcher_key: str | None = None) -> str:
+def node_config(
+    clients: Sequence[Path], state: Path | None, matcher_key: str | None = None, keep_embeddings: bool = False
+) -> str:
     """What a SuperNode tells its ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
 
     Without clients it is `role="matcher"`.
@@ -144,6 +148,8 @@ def node_config(clients: Sequence[Path], state: Path | None, matcher_key: str | 
         parts.append(f'state="{_plain_path(state, "--state")}"')
     if matcher_key is not None:
         parts.append(f'matcher-key="{matcher_key}"')
+    if keep_embeddings:
+        parts.append("keep-embeddings=true")
     return " ".join(parts)
 
 

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config, Inline, Ray
 from subfl_flower.models.exported import CARD, TENSORS, ModelCard, write_model
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.models.trained_users import TrainedUsers
 from subfl_flower.runtime.cohort_client import Hosted
 from subfl_flower.runtime.kind import Trusted
 from subfl_flower.runtime.kinds import kind_of
@@ -72,7 +72,7 @@ class SimulatedNode(Node):
         """Into the run directory."""
         RunDirectory(self._directory).write_client_model(client_id, tensors, {CARD: card.as_json()})
 
-    def write_recommender(self, trained: Recommender) -> None:
+    def write_recommender(self, trained: TrainedUsers) -> None:
         """Into the run directory, a file a node."""
         trained.write(RunDirectory(self._directory).recommender_folder / f"node-{self._place}.safetensors")
 
@@ -89,6 +89,7 @@ class DeployedNode(Node):
         folders: of the clients.
         state: where a folder ``client-<id>/runs`` is made for each; None for in the clients' own folders.
         matcher_key: the only public key that clients seal to; None: what the server says is the matcher's.
+        keep_embeddings: never tell the server an embedding to cluster users by.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class DeployedNode(Node):
         folders: Sequence[Path],
         state: Path | None,
         matcher_key: bytes | None = None,
+        keep_embeddings: bool = False,
     ) -> None:
         super().__init__(config, run_id)
         kind = kind_of(config)
@@ -108,7 +110,8 @@ class DeployedNode(Node):
             client_id: (folder.path if state is None else state / f"client-{client_id:02d}") / "runs"
             for client_id, folder in self._folders.items()
         }
-        self._trusted = Trusted(run_id, {client: runs.parent for client, runs in self._runs.items()}, matcher_key)
+        places = {client: runs.parent for client, runs in self._runs.items()}
+        self._trusted = Trusted(run_id, places, matcher_key, keep_embeddings)
         self.client_ids = ids
         self.about = {"dataset": opened[0].description.dataset, **kind.about_folders(opened)}
 
@@ -130,9 +133,9 @@ class DeployedNode(Node):
         """Into the client's folder of the run."""
         write_model(self._runs[client_id] / self.run_id, tensors, card)
 
-    def write_recommender(self, trained: Recommender) -> None:
+    def write_recommender(self, trained: TrainedUsers) -> None:
         """Into the folder of the run of each client, with nothing of other clients."""
-        for client_id in trained.client_ids.tolist():
+        for client_id in trained.clients.tolist():
             trained.of_users([client_id]).write(self._runs[client_id] / self.run_id / TENSORS)
 
     def forget_finished_runs(self) -> None:

@@ -18,9 +18,9 @@ from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.ratings.user_folder import UserFolder
 from subfl_flower.models.exported import ModelCard
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.models.trained_users import TrainedUsers
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 
@@ -47,11 +47,13 @@ class Trusted:
         run_id: of the run.
         places: a folder of each client's own that can be written to, by client id.
         matcher_key: the matcher's public key; None: what the server says.
+        keep_embeddings: never tell the server an embedding to cluster users by.
     """
 
     run_id: str
     places: Mapping[int, Path]
     matcher_key: bytes | None = None
+    keep_embeddings: bool = False
 
 
 class ModelWriter(Protocol):
@@ -63,7 +65,7 @@ class ModelWriter(Protocol):
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Write a client's model where it belongs."""
 
-    def write_recommender(self, trained: Recommender) -> None:
+    def write_recommender(self, trained: TrainedUsers) -> None:
         """Write a recommender and its users where they belong."""
 
 
@@ -130,12 +132,15 @@ class Kind(ABC):
         """
 
     @abstractmethod
-    def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
+    def export(
+        self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
+    ) -> None:
         """Have a node write its clients' best models.
 
         Args:
             node: where they are to be written.
             client: who trained them.
             last_round: the last that was trained.
-            received: what of them the server has, without a client axis.
+            clients: ids of the node's clients.
+            received: what of their models the server has, for these clients.
         """

@@ -89,7 +89,7 @@ def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
         raise SubflError("this SuperNode names no client; start it with --node-config 'client=\"FOLDER\"'")
     folders = [Path(part) for part in str(here["client"]).split(",")]
     key = bytes.fromhex(str(here["matcher-key"])) if "matcher-key" in here else None
-    node = DeployedNode(config, run_id, folders, state, key)
+    node = DeployedNode(config, run_id, folders, state, key, bool(here.get("keep-embeddings", False)))
     node.forget_finished_runs()
     return node
 

@@ -37,6 +37,7 @@ class UserCohort:
             run's seed, so that the same seed gives the same numbers. Whoever knows one can see through what was hidden.
         run: the run's id.
         trusted_matcher: the matcher's public key, where this machine was told it; None: what the server says.
+        keep_embeddings: this machine never tells the server an embedding to cluster users by.
         whole: reads the ratings of all users; for upper bounds.
         user_attributes: of these users, by position; None where users have none.
         item_attributes: of all items; None where they have none.
@@ -52,6 +53,7 @@ class UserCohort:
     secrets: Mapping[int, SharedKey] | None = None
     run: str = ""
     trusted_matcher: bytes | None = None
+    keep_embeddings: bool = False
     whole: Callable[[], Ratings] | None = None
     user_attributes: Attributes | None = None
     item_attributes: Attributes | None = None

@@ -210,5 +210,8 @@ def test_clients_may_be_told_the_only_matcher_that_they_seal_to(
     key = "0f" * 32
     line = parsed(deploy(*common, "--matcher-key", key), "flower-supernode", _parse_args_run_supernode())
     assert parse_config_args([line.node_config])["matcher-key"] == key
+    assert "keep-embeddings" not in parse_config_args([line.node_config])
+    line = parsed(deploy(*common, "--keep-embeddings"), "flower-supernode", _parse_args_run_supernode())
+    assert parse_config_args([line.node_config])["keep-embeddings"] is True
     answer = deploy(*common, "--matcher-key", key[:-1])
     assert answer.code == 2 and "must be 64 hexadecimal digits" in answer.err[-1]
