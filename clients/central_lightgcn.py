@@ -100,7 +100,8 @@ class CentralLightGCNClient(CentralRatingsClient):
         for start in range(0, len(order), self.settings.batch_ratings):
             batch = order[start : start + self.settings.batch_ratings]
             others = self._sampled(users[batch], generator)
-            losses[batch] = self._step(rows, *(torch.from_numpy(part) for part in (users[batch], items[batch], others)))
+            triples = (torch.from_numpy(part).to(self.cohort.device) for part in (users[batch], items[batch], others))
+            losses[batch] = self._step(rows, *triples)
         return losses
 
     def _step(self, rows: Mapping[str, Tensor], users: Tensor, items: Tensor, others: Tensor) -> np.ndarray:

@@ -81,7 +81,19 @@ class FedGNNClient(RecommenderClient):
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """Protected gradients of real and pseudo items together, ascending by item."""
         shared, ragged = super().uploads(gradients, graphs, ratings, server_round)
-        real_ids, real_rows = ragged[IDS], ragged[ROWS]
+        ids, rows = ragged[IDS], ragged[ROWS]
+        if self.settings.pseudo_items != 0:
+            ids, rows = self._among_pseudo_items(ids, rows, ratings, server_round)
+        if self.privacy.mechanism != "none":
+            noise = self._noise_generators(ratings, server_round, "noise")
+            protected = protect_uploads(Uploads(rows.values, rows.offsets, shared), self.privacy, noise)
+            rows, shared = Ragged(protected.rows, rows.lengths), dict(protected.shared)
+        return shared, {IDS: ids, ROWS: rows}
+
+    def _among_pseudo_items(
+        self, real_ids: Ragged, real_rows: Ragged, ratings: Ratings, server_round: int
+    ) -> tuple[Ragged, Ragged]:
+        """Which rows users send, ascending, and their gradients."""
         generators = self._item_generators(ratings, server_round)
         # What was sampled has gradients of its own; which items are pseudo items does not depend on that.
         pseudo = [
@@ -100,12 +112,7 @@ class FedGNNClient(RecommenderClient):
         ids = np.concatenate([real_ids.values, *pseudo]).astype(np.int32)
         order = np.lexsort((ids, owners))
         rows = np.concatenate([real_rows.values, drawn])[order]
-        if self.privacy.mechanism != "none":
-            offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-            noise = self._noise_generators(ratings, server_round, "noise")
-            protected = protect_uploads(Uploads(rows, offsets, shared), self.privacy, noise)
-            rows, shared = protected.rows, dict(protected.shared)
-        return shared, {IDS: Ragged(ids[order], lengths), ROWS: Ragged(rows, lengths)}
+        return Ragged(ids[order], lengths), Ragged(rows, lengths)
 
     def _pseudo_items(self, rated: Ragged, generators: Sequence[np.random.Generator]) -> list[np.ndarray]:
         """Each user's pseudo items."""

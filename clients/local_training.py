@@ -20,7 +20,7 @@ from clients.fedgnn import FedGNNClient
 from clients.recommender import ITEMS, require_ranking_model
 from subfl_flower.models.adam import adam_step
 from subfl_flower.models.lightgcn import LightGCN
-from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.models.user_graphs import RankingGraphs, UserGraphs
 from subfl_flower.models.user_models import UserGradients
 
 
@@ -48,12 +48,12 @@ class LocalTrainingClient(FedGNNClient):
         """Knobs of local training.
 
         Attributes:
-            local_lr: learning rate of the plain gradient steps of what all share. What is not a row of its own for each
-                item (attributes' values, attention) is stepped by the gradient of the mean over a user's items, whatever
+            local_lr: learning rate of the plain gradient steps of what all share. What is not an item's own row
+                (attributes' values, attention) is stepped by the gradient of the mean over a user's items, whatever
                 `loss` says: all of them speak of it.
         """
 
-        local_lr: float = Field(default=0.1, gt=0)
+        local_lr: float = Field(default=0.3, gt=0)
 
     settings: Settings
     model: LightGCN
@@ -75,7 +75,12 @@ class LocalTrainingClient(FedGNNClient):
         return self.trained(shared, items, graphs, own).differences
 
     def trained(
-        self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, own: dict[str, Tensor]
+        self,
+        shared: Mapping[str, Tensor],
+        items: Tensor,
+        graphs: UserGraphs,
+        own: dict[str, Tensor],
+        rate: float | None = None,
     ) -> Trained:
         """The users' own models after their steps.
 
@@ -84,25 +89,28 @@ class LocalTrainingClient(FedGNNClient):
             items: the item rows that the graphs point into.
             graphs: the users' local graphs.
             own: the users' state; what is personal is stepped in place.
+            rate: learning rate of the plain gradient steps; None: `local_lr`.
         """
         users = len(graphs)
+        rate = self.settings.local_lr if rate is None else rate
         start = {name: value.expand(users, *value.shape) for name, value in shared.items() if name != ITEMS}
         stacks = {name: value.clone() for name, value in start.items()}
         received = items.index_select(0, graphs.rows)
         rows = received.clone()
         personal = {name: own[name] for name in self.model.personal_shapes}
         for step in range(self.settings.user_steps):
-            of_mean = self.model.step(
-                stacks, rows, personal, graphs, train_neighbours=self.trains_neighbours, draw=step
-            )
-            found = self._weighted(of_mean, graphs)
+            assert isinstance(graphs, RankingGraphs)
+            places, drawn = graphs.of_draw(step)
+            touched = rows.index_select(0, places)
+            of_mean = self.model.step(stacks, touched, personal, drawn, train_neighbours=self.trains_neighbours)
+            found = self._weighted(of_mean, drawn)
             with torch.no_grad():
                 for name, value in personal.items():
                     found.personal[name].add_(value, alpha=self.settings.user_weight_decay)
                 adam_step(personal, found.personal, own, self.optimizer)
-                rows.sub_(found.items, alpha=self.settings.local_lr)
+                rows.index_add_(0, places, found.items, alpha=-rate)
                 for name, value in stacks.items():
-                    value.sub_(of_mean.shared[name], alpha=self.settings.local_lr)
+                    value.sub_(of_mean.shared[name], alpha=rate)
                 graphs = self.step_neighbours(graphs, found, own)
         differences = replace(
             found, items=received - rows, shared={name: start[name] - value for name, value in stacks.items()}

@@ -11,6 +11,7 @@ from torch import Tensor
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.lightgcn import LightGCN
+from subfl_flower.models.mixture import Scorer
 from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserModel
@@ -40,8 +41,7 @@ def measured(
         graphs: the users' local graphs.
     """
     if isinstance(model, LightGCN):
-        users, embeddings = model.representations(shared, items, personal, graphs, cohort.item_attributes)
-        return ranking_figures((users @ embeddings.T).cpu().numpy(), ratings, cohort)
+        return ranking_figures(scorer(model, cohort, shared, items, personal, graphs).scores(), ratings, cohort)
     assert isinstance(model, StackedRecommender)
     held_out = ratings.roles != TRAIN
     predicted = model.predict(
@@ -53,6 +53,18 @@ def measured(
         torch.from_numpy(ratings.users()[held_out]).to(cohort.device),
     )
     return errors_by_user(ratings, held_out, in_rating_units(predicted, cohort))
+
+
+def scorer(
+    model: LightGCN,
+    cohort: UserCohort,
+    shared: Mapping[str, Tensor],
+    items: Tensor,
+    personal: Mapping[str, Tensor],
+    graphs: UserGraphs,
+) -> Scorer:
+    """What users score items by with a model; see `measured` for what is given."""
+    return Scorer(*model.representations(shared, items, personal, graphs, cohort.item_attributes))
 
 
 def ranking_figures(scores: np.ndarray, ratings: Ratings, cohort: UserCohort) -> dict[str, np.ndarray]:

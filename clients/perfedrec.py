@@ -23,10 +23,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from clients.local_training import LocalTrainingClient, Trained
-from clients.measuring import ranking_figures
+from clients.measuring import ranking_figures, scorer
 from clients.recommender import ITEMS
-from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.models.adam import adam_state_shapes
+from subfl_flower.models.mixture import Mixture, MixtureScores, OwnScores, Scorer
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients, expanded
 from subfl_flower.runtime.cohort_client import Question
@@ -52,6 +53,8 @@ class PerFedRecClient(LocalTrainingClient):
             agreeing: share of the users who agree to tell an embedding, drawn once; the others have no cluster.
             cluster_noise: deviation of the normal noise on each coordinate of the embedding, whose length is 1.
             combination: mix the models' ``scores`` or their ``parameters``.
+            own_lr: learning rate of item rows in the steps that make the own model, where one user's sampled items are
+                not averaged out; 0: only what is personal is stepped.
             weights: of the global, the cluster's and the own model: ``equal``, three numbers that sum to 1, or those
                 by which a user's validation item ranks highest among all (``validation``, of scores only). The
                 validation figures are then too good, the test figures are not.
@@ -59,6 +62,7 @@ class PerFedRecClient(LocalTrainingClient):
 
         agreeing: Share = 1.0
         cluster_noise: float = Field(default=0.0, ge=0)
+        own_lr: float = Field(default=0.01, ge=0)
         combination: Literal["scores", "parameters"] = "scores"
         weights: Literal["equal", "validation"] | tuple[Share, Share, Share] = "equal"
 
@@ -72,6 +76,10 @@ class PerFedRecClient(LocalTrainingClient):
             return value
 
     settings: Settings
+
+    def more_model(self) -> dict[str, tuple[int, ...]]:
+        """And what the own model's steps begin with."""
+        return {**super().more_model(), **adam_state_shapes(self.model.personal_shapes)}
 
     def more_state(self) -> dict[str, tuple[int, ...]]:
         """The embedding as it was after the last training; nothing but zeros before."""
@@ -96,7 +104,8 @@ class PerFedRecClient(LocalTrainingClient):
         found: dict[int, Stack] = {}
         for client_id in question.received:
             embedding = state[EMBEDDING][self._position_of[client_id]].cpu().numpy()
-            agrees = self.cohort.lasting_generator(self.seed, client_id, "agreement").random() < self.settings.agreeing
+            lot = self.cohort.lasting_generator(self.seed, client_id, "agreement").random()
+            agrees = lot < self.settings.agreeing and not self.cohort.keep_embeddings
             if not agrees or not embedding.any():
                 found[client_id] = {}
                 continue
@@ -127,6 +136,20 @@ class PerFedRecClient(LocalTrainingClient):
                     found[f"{role}.{name}.{measure}"] = values
         return found
 
+    def mixture(
+        self,
+        models: Sequence[Mapping[str, Tensor]],
+        ratings: Ratings,
+        positions: Sequence[int],
+        own: dict[str, Tensor],
+    ) -> Mixture:
+        """The three models, or the one whose parameters are their mixture."""
+        found = self._models(models, ratings, positions, own)
+        if found.of_mixed_parameters is not None:
+            return Mixture.of(ratings.user_ids, [found.of_mixed_parameters])
+        weights = self._weights(found.scores(), ratings)
+        return Mixture.of(ratings.user_ids, [found.of_global, found.of_cluster, found.of_own], weights)
+
     @property
     def _first_cutoff(self) -> str:
         """How the names of the figures at the task's first cutoff end."""
@@ -139,47 +162,44 @@ class PerFedRecClient(LocalTrainingClient):
         ratings: Ratings,
         positions: Sequence[int],
         own: dict[str, Tensor],
-    ) -> _Scores:
+    ) -> MixtureScores:
         """What the three models, and the mixture of their parameters where that is asked for, give all items."""
+        return self._models(models, ratings, positions, own).scores()
+
+    def _models(
+        self,
+        models: Sequence[Mapping[str, Tensor]],
+        ratings: Ratings,
+        positions: Sequence[int],
+        own: dict[str, Tensor],
+    ) -> _Models:
+        """The three models, and the mixture of their parameters where that is asked for."""
         everyone, start = models
-        attributes = self.cohort.item_attributes
         samplers = [self.cohort.lasting_generator(self.seed, user, "own model") for user in ratings.user_ids.tolist()]
         graphs = self.expanded(self._graphs(ratings, positions, start[ITEMS], None, samplers)[0], own)
         personal = {name: own[name].clone() for name in self.model.personal_shapes}
-        (of_global, _), (of_cluster, table) = (
-            self._of_model(model, personal, graphs, attributes) for model in (everyone, start)
+        of_global, of_cluster = (
+            scorer(self.model, self.cohort, model, model[ITEMS], personal, graphs) for model in (everyone, start)
         )
         with torch.enable_grad():
-            trained = self.trained(start, start[ITEMS], graphs, own)
-        of_own = self._with_own_items(self._users(trained, own), table, trained)
+            trained = self.trained(start, start[ITEMS], graphs, own, self.settings.own_lr)
+        of_own = self._with_own_items(self._users(trained, own), of_cluster.items, trained)
         mixed = None
         if self.settings.combination == "parameters":
             mixed = self._of_mixed_parameters(everyone, start, trained, personal, own)
-        return _Scores(of_global.cpu().numpy(), of_cluster.cpu().numpy(), of_own.cpu().numpy(), mixed)
-
-    def _of_model(
-        self,
-        model: Mapping[str, Tensor],
-        personal: Mapping[str, Tensor],
-        graphs: UserGraphs,
-        attributes: Attributes | None,
-    ) -> tuple[Tensor, Tensor]:
-        """One model's scores of all items [U, num_items], and the items' embeddings [num_items, dim]."""
-        users, items = self.model.representations(model, model[ITEMS], personal, graphs, attributes)
-        return users @ items.T, items
+        return _Models(of_global, of_cluster, of_own, mixed)
 
     def _users(self, trained: Trained, personal: Mapping[str, Tensor]) -> Tensor:
         """h_u [U, dim] by users' own models."""
         items = self.model.own_items(trained.stacks, trained.items, trained.graphs)
         return self.model.own_users(trained.stacks, items, personal, trained.graphs)
 
-    def _with_own_items(self, users: Tensor, table: Tensor, trained: Trained) -> Tensor:
-        """Scores of all items [U, num_items]: of those that users have trained by their own, of others by the table."""
+    def _with_own_items(self, users: Tensor, table: Tensor, trained: Trained) -> Scorer:
+        """Users' own models: items that they have trained are their own, others the table's [num_items, dim]."""
         graphs = trained.graphs
         items = self.model.own_items(trained.stacks, trained.items, graphs)
-        scores = users @ table.T
-        scores[graphs.segment, graphs.items] = (users.index_select(0, graphs.segment) * items).sum(1)
-        return scores
+        scores = (users.index_select(0, graphs.segment) * items).sum(1)
+        return Scorer(users, table, OwnScores(graphs.segment, graphs.items, scores))
 
     def _of_mixed_parameters(
         self,
@@ -188,8 +208,8 @@ class PerFedRecClient(LocalTrainingClient):
         trained: Trained,
         personal: Mapping[str, Tensor],
         own: Mapping[str, Tensor],
-    ) -> np.ndarray:
-        """The scores of the models whose parameters are the mixture of those of the three."""
+    ) -> Scorer:
+        """The models whose parameters are the mixture of those of the three."""
         of_global, _, of_own = self._given_weights
         mixed = {name: value + of_global * (everyone[name] - value) for name, value in start.items()}
         graphs = trained.graphs
@@ -203,15 +223,15 @@ class PerFedRecClient(LocalTrainingClient):
             },
         )
         users = self._users(mine, {name: value + of_own * (own[name] - value) for name, value in personal.items()})
-        _, table = self._of_model(mixed, personal, graphs, self.cohort.item_attributes)
-        return self._with_own_items(users, table, mine).cpu().numpy()
+        table = scorer(self.model, self.cohort, mixed, mixed[ITEMS], personal, graphs).items
+        return self._with_own_items(users, table, mine)
 
     @property
     def _given_weights(self) -> tuple[float, float, float]:
         weights = self.settings.weights
         return EQUAL if isinstance(weights, str) else weights
 
-    def _weights(self, scores: _Scores, ratings: Ratings) -> np.ndarray:
+    def _weights(self, scores: MixtureScores, ratings: Ratings) -> np.ndarray:
         """Each user's weights of the global, the cluster's and the own model [U, 3]."""
         users = ratings.num_users
         if self.settings.weights != "validation":
@@ -221,17 +241,20 @@ class PerFedRecClient(LocalTrainingClient):
 
 
 @dataclass(frozen=True, eq=False)
-class _Scores:
-    """What each of three models, and perhaps the mixture of their parameters, gives all items, [U, num_items] each."""
+class _Models:
+    """Three models of the same users, and perhaps the mixture of their parameters."""
 
-    of_global: np.ndarray
-    of_cluster: np.ndarray
-    of_own: np.ndarray
-    of_mixed_parameters: np.ndarray | None
+    of_global: Scorer
+    of_cluster: Scorer
+    of_own: Scorer
+    of_mixed_parameters: Scorer | None
 
-    def mixed(self, weights: np.ndarray) -> np.ndarray:
-        """The mixture by `weights` [U, 3]; exactly a model's scores where all three are the same."""
-        of_global, _, of_own = (column[:, None].astype(np.float32) for column in weights.T)
-        start = self.of_cluster
-        mixed: np.ndarray = start + of_global * (self.of_global - start) + of_own * (self.of_own - start)
-        return mixed
+    def scores(self) -> MixtureScores:
+        """What each of them gives all items."""
+        mixed = self.of_mixed_parameters
+        return MixtureScores(
+            self.of_global.scores(),
+            self.of_cluster.scores(),
+            self.of_own.scores(),
+            None if mixed is None else mixed.scores(),
+        )

@@ -8,7 +8,7 @@ stays with it, and never sends. Users are worked many at once; each upload is on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
@@ -18,15 +18,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clients.measuring import measured
+from clients.measuring import measured, scorer
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.lightgcn import LightGCN
+from subfl_flower.models.mixture import Mixture
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients, UserModel, stacked_user_model
 from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
+from subfl_flower.runtime.memory import hand_back_freed_memory
+from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.state import CohortState
 from subfl_flower.runtime.user_cohort import UserCohort
@@ -123,7 +127,8 @@ class RecommenderClient(CohortClient):
             return [], 0, merged
         arrays = [np.concatenate([part.uploads[name] for part in parts]) for name in self.uploaded_parameters]
         for name in self.ragged_uploads:
-            joined = Ragged.joined([part.ragged[name] for part in parts])
+            joined = Ragged.joined([part.ragged.pop(name) for part in parts])
+            hand_back_freed_memory(joined.values.nbytes)  # what was joined
             arrays += [joined.values, joined.lengths]
         return arrays, int(sum(merged["num_examples"])), merged
 
@@ -133,19 +138,25 @@ class RecommenderClient(CohortClient):
         """Work the message's users in chunks whose users are all sent the same; what it came to, and its metrics."""
         row_of = {self._position_of[client_id]: row for row, client_id in enumerate(config["clients"])}
         sent = config.get("models", np.zeros((len(row_of), 1), dtype=np.int64))
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for position in sorted(row_of):
-            groups.setdefault(tuple(sent[row_of[position]].tolist()), []).append(position)
         parts: list[Worked] = []
         failures: dict[int, str] = {}
-        for models, positions in groups.items():
-            received = [self._received(parameters, model) for model in models]
+        for received, positions in self._sent_alike(parameters, sent, row_of):
             succeeded, failed = work_in_chunks(
                 self.cohort.chunks(positions), partial(work, models=received, row_of=row_of), self.cohort.client_ids
             )
             parts += succeeded
             failures |= failed
         return parts, merged_metrics(parts, failures, self.cohort.client_ids)
+
+    def _sent_alike(
+        self, parameters: list[np.ndarray], sent: np.ndarray, row_of: Mapping[int, int]
+    ) -> Iterator[tuple[list[dict[str, Tensor]], list[int]]]:
+        """The models of a message, and the positions of the users who were sent just these."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for position in sorted(row_of):
+            groups.setdefault(tuple(sent[row_of[position]].tolist()), []).append(position)
+        for models, positions in groups.items():
+            yield [self._received(parameters, model) for model in models], positions
 
     def _train_chunk(
         self,
@@ -253,7 +264,7 @@ class RecommenderClient(CohortClient):
         state: CohortState,
     ) -> Worked:
         ratings = self.cohort.ratings.of_users(positions)
-        own = {name: state[name][list(positions)].to(self.cohort.device) for name in self._worked_on}
+        own = self._copied(state, positions)
         self._begin(own, positions)
         figures = self.figures(models, ratings, positions, own)
         return Worked(list(positions), {}, {}, {"num_examples": ratings.counts(TRAIN).astype(float), **figures})
@@ -274,23 +285,63 @@ class RecommenderClient(CohortClient):
             positions: of these users in the cohort.
             own: copies of their states.
         """
-        shared = models[0]
+        return measured(self.model, self.cohort, ratings, *self._given(models[0], ratings, positions, own))
+
+    def mixture(
+        self,
+        models: Sequence[Mapping[str, Tensor]],
+        ratings: Ratings,
+        positions: Sequence[int],
+        own: dict[str, Tensor],
+    ) -> Mixture:
+        """What users score items by, where the model ranks; see `figures`, which are measured with it."""
+        assert isinstance(self.model, LightGCN)
+        found = scorer(self.model, self.cohort, *self._given(models[0], ratings, positions, own))
+        return Mixture.of(ratings.user_ids, [found])
+
+    def _given(
+        self, shared: Mapping[str, Tensor], ratings: Ratings, positions: Sequence[int], own: dict[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Tensor, dict[str, Tensor], UserGraphs]:
+        """What users predict with: shared parameters, item table, what is personal, and local graphs."""
         graphs, items = self._graphs(ratings, positions, shared[ITEMS], None)
         personal = {name: own[name] for name in self.model.personal_shapes}
-        return measured(self.model, self.cohort, ratings, shared, items, personal, self.expanded(graphs, own))
+        return shared, items, personal, self.expanded(graphs, own)
 
     # State ------------------------------------------------------------------------------------------------------------
 
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """What is personal of each user as it was at the best round, by client id."""
-        state = self._state()
-        own = {name: state[name].clone() for name in self._worked_on}
-        self._begin(own, range(len(self.cohort.client_ids)))
-        best = {name: own[f"best.{name}"].cpu().numpy() for name in self._kept}
+        found = self._best_state()
+        best = {name: found[name].cpu().numpy() for name in self._kept}
         return {
             client_id: {name: values[position] for name, values in best.items()}
             for position, client_id in enumerate(self.cohort.client_ids)
         }
+
+    def best_mixture(self, clients: Sequence[int], received: Choice) -> Mixture | None:
+        """What users scored items by when they were measured at the best round; nothing where the model rates."""
+        if not isinstance(self.model, LightGCN):
+            return None
+        row_of = {self._position_of[client_id]: row for row, client_id in enumerate(clients)}
+        parameters = [received.values[name] for name in self.parameter_names]
+        best = self._best_state()
+        found = Mixture.joined(
+            self.mixture(models, self.cohort.ratings.of_users(chosen), chosen, self._copied(best, chosen))
+            for models, positions in self._sent_alike(parameters, received.rows, row_of)
+            for chosen in self.cohort.chunks(positions)
+        )
+        return found.at(np.argsort(found.client_ids))
+
+    def _best_state(self) -> dict[str, Tensor]:
+        """A copy of all users' state, in which everything that is kept is as it was at the best round."""
+        state = self._state()
+        own = {name: state[name].clone() for name in self._worked_on}
+        self._begin(own, range(len(self.cohort.client_ids)))
+        return own | {name: own[f"best.{name}"] for name in self._kept}
+
+    def _copied(self, state: Mapping[str, Tensor] | CohortState, positions: Sequence[int]) -> dict[str, Tensor]:
+        """The state of some users, where the model is."""
+        return {name: state[name][list(positions)].to(self.cohort.device) for name in self._worked_on}
 
     def _state(self) -> CohortState:
         return self.store.open(self.cohort.client_ids, self._worked_on)

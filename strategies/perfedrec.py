@@ -74,6 +74,7 @@ class PerFedRec(FedGNN):
         self._centroids: np.ndarray | None = None
         self._clustering: Clustering | None = None
         self._best_clusters: list[dict[str, Tensor]] = []
+        self._best_starts = self._starts(range(len(roster)))
 
     # Clusters ---------------------------------------------------------------------------------------------------------
 
@@ -140,11 +141,10 @@ class PerFedRec(FedGNN):
         models = [self.server.parameters, *(cluster.parameters for cluster in self.clusters)]
         return _choice(models, self._starts(positions)[:, None])
 
-    def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
+    def evaluation_instructions(self, positions: Sequence[int]) -> Choice:
         """The global model and each user's start."""
         models = [self.server.evaluated, *(cluster.evaluated for cluster in self.clusters)]
-        starts = self._starts(positions)
-        return _choice(models, np.stack([np.zeros_like(starts), starts], axis=1))
+        return _choice(models, _with_global(self._starts(positions)))
 
     def _starts(self, positions: Sequence[int]) -> np.ndarray:
         """Numbers of the models that users start from [positions]: 0 the global one, c + 1 that of cluster c."""
@@ -158,10 +158,11 @@ class PerFedRec(FedGNN):
         parts = [_part(updates, starts == model) for model in range(1 + len(self.clusters))]
         if self.clusters:
             self._set_to_mean_start(updates, starts)
+        rates, decays = self.learning_rates, self.weight_decays  # of this step, for all models
         super().aggregate(updates)
         for cluster, part in zip(self.clusters, parts[1:], strict=True):
             if len(part.positions):
-                cluster.step(self.mean_gradients(part), self.learning_rates, self.weight_decays)
+                cluster.step(self.mean_gradients(part), rates, decays)
             for name, value in cluster.parameters.items():
                 value.lerp_(self.server.parameters[name], self.settings.cluster_pull)
 
@@ -185,15 +186,23 @@ class PerFedRec(FedGNN):
     # What is kept -----------------------------------------------------------------------------------------------------
 
     def keep(self) -> None:
-        """And the clusters' models."""
+        """And the clusters' models, and who starts from which."""
         super().keep()
+        self._best_starts = self._starts(range(len(self.roster)))
         self._best_clusters = [
             {name: value.clone() for name, value in cluster.evaluated.items()} for cluster in self.clusters
         ]
 
+    def model(self) -> Choice:
+        """The global model of the best round, and what each user started from in it."""
+        if not self._best_round:
+            return self.evaluation_instructions(range(len(self.roster)))
+        return _choice([self._best, *self._best_clusters], _with_global(self._best_starts))
+
     def state(self) -> Stack:
         """And clusters: their models, centroids, and who is in them."""
         kept = {**super().state(), "labels": self.labels, "distances": self._distances}
+        kept["best_starts"] = self._best_starts
         for number, cluster in enumerate(self.clusters):
             kept |= prefixed(f"cluster{number}", cluster.state())
         for number, model in enumerate(self._best_clusters):
@@ -204,6 +213,7 @@ class PerFedRec(FedGNN):
         """What `state` gave."""
         super().load_state(state)
         self.labels, self._distances = np.array(state["labels"]), np.array(state["distances"])
+        self._best_starts = np.array(state["best_starts"])
         if "centroids" not in state:
             return
         self._centroids = np.array(state["centroids"])
@@ -218,6 +228,11 @@ class PerFedRec(FedGNN):
         sizes = np.bincount(self.labels[self.labels >= 0], minlength=self.settings.clusters)
         unclustered = int((self.labels == NO_CLUSTER).sum())
         return {**super().report(prepared), "clusters": {"sizes": sizes.tolist(), "without": unclustered}}
+
+
+def _with_global(starts: np.ndarray) -> np.ndarray:
+    """What users are measured by [users, 2]: the global model, and what they start from [users]."""
+    return np.stack([np.zeros_like(starts), starts], axis=1)
 
 
 def _choice(models: Sequence[Mapping[str, Tensor]], rows: np.ndarray) -> Choice:

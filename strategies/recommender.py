@@ -194,7 +194,7 @@ class GradientAveraging(CohortStrategy):
         """Keep what is evaluated: there was nothing better so far."""
         self._best = {name: value.clone() for name, value in self.server.evaluated.items()}
 
-    def model(self) -> Stack:
+    def model(self) -> Stack | Choice:
         """The parameters of the best round; the last ones where there is nothing to validate on."""
         found = self._best if self._best_round else self.server.evaluated
         return {name: value.numpy() for name, value in found.items()}

@@ -151,7 +151,7 @@ def export(message: Message, context: Context) -> Message:
     run = message.content.config_records[RUN]
     node = open_node(run, context)
     if not isinstance(node, MatcherNode):
-        node.export(run, context, {name: values[0] for name, values in unpack(message.content).items()})
+        node.export(run, context, unpack_choice(message.content))
     return Message(RecordDict(), reply_to=message)
 
 

@@ -18,6 +18,7 @@ from subfl_flower.commands.csv_file import write_csv
 from subfl_flower.commands.user_to_recommend import UserToRecommend, open_user
 from subfl_flower.data.graph import TEST
 from subfl_flower.errors import SubflError
+from subfl_flower.models.ranker_file import Ranker
 
 _ARGUMENTS = ("client", "n", "data", "out")
 
@@ -83,8 +84,8 @@ def _number(name: str, text: str, least: int) -> int:
 
 def _recommend(request: _Request) -> None:
     user = open_user(request.model, request.client, request.data)
-    items, predicted = recommended(user, request.n)
-    header, rows = _rows(user, items, predicted)
+    items, values = recommended(user, request.n)
+    header, rows = _rows(user, items, values)
     _print_about(user)
     if request.out is not None:
         write_csv(request.out, header, rows)
@@ -99,25 +100,29 @@ def _recommend(request: _Request) -> None:
 def recommended(user: UserToRecommend, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The n best items that the user has not rated, best first; fewer where there are fewer.
 
-    Ratings that were held out for the test count as not given. Of items that are predicted alike the one with the
-    lower number comes first; beyond the ends of the scale items are still told apart.
+    Ratings that were held out for the test count as not given. Of items that are scored alike the one with the lower
+    number comes first; beyond the ends of a scale of ratings items are still told apart.
 
     Returns:
-        Items, int64, and their predicted ratings, float32, in rating units, clipped to the scale.
+        Items, int64, and what they are recommended by, float32: their predicted ratings, in rating units, clipped to
+        the scale; of a recommender that ranks their scores, which have no unit.
     """
     rated = user.ratings.items[user.ratings.roles != TEST]
     others = np.setdiff1d(np.arange(user.ratings.num_items), rated)
     (scores,) = user.recommender.scores(user.ratings, [others])
     best = np.argsort(-scores, kind="stable")[:n]
-    return others[best], scores[best].clip(*user.recommender.card.scale)
+    if not isinstance(user.recommender, Ranker):
+        scores = scores.clip(*user.recommender.card.scale)
+    return others[best], scores[best]
 
 
-def _rows(user: UserToRecommend, items: np.ndarray, predicted: np.ndarray) -> tuple[list[str], list[tuple[str, ...]]]:
+def _rows(user: UserToRecommend, items: np.ndarray, values: np.ndarray) -> tuple[list[str], list[tuple[str, ...]]]:
     numbers = items.tolist()
     columns = {"item": [str(item) if user.item_names is None else user.item_names[item] for item in numbers]}
     if user.titles is not None:
         columns["title"] = [user.titles[item] for item in numbers]
-    columns["predicted rating"] = [f"{value:.4f}" for value in predicted.tolist()]
+    named = "score" if _ranks(user) else "predicted rating"
+    columns[named] = [f"{value:.4f}" for value in values.tolist()]
     return list(columns), list(zip(*columns.values(), strict=True))
 
 
@@ -130,13 +135,21 @@ def _print_about(user: UserToRecommend) -> None:
     held_out = len(ratings) - len(known)
     if held_out:
         print(f"{held_out} further ratings are held out for the test; their items count as not rated")
+    if _ranks(user):
+        print("a score is no rating: it has no unit, and only the order of a user's items by it counts")
+
+
+def _ranks(user: UserToRecommend) -> bool:
+    """Whether the recommender scores items instead of predicting ratings."""
+    return isinstance(user.recommender, Ranker)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="subfl recommend",
         usage="subfl recommend MODEL [client=ID] [n=10] [data=DIR] [out=FILE]",
-        description="The items that a user has not rated and that a recommender finds best, with predicted ratings.",
+        description="The items that a user has not rated and that a recommender finds best, with predicted ratings\n"
+        "or, where it ranks items (task=ranking), with scores, of which only the order counts.",
         epilog="""\
 client=ID    the user, as a client; required for a run of a simulation
 n=10         how many items

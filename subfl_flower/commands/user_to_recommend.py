@@ -15,6 +15,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserDescription, UserFolder
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import TENSORS
+from subfl_flower.models.ranker_file import Ranker, read_trained
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.runtime.run_directory import RunDirectory
 
@@ -30,7 +31,7 @@ class UserToRecommend:
         titles: of each item; None where the data set has none.
     """
 
-    recommender: Recommender
+    recommender: Recommender | Ranker
     ratings: Ratings
     item_names: list[str] | None
     titles: list[str] | None
@@ -75,23 +76,23 @@ def _of_folder(model: Path, client: int | None, folder: UserFolder) -> UserToRec
     if RunDirectory.is_run(model):
         recommender = _recommender_of_run(model, said.client_id)
     else:
-        recommender = Recommender.read(_newest(model)).of_users([said.client_id])
+        recommender = read_trained(_newest(model)).of_users([said.client_id])
     _require_same_data(recommender, said, str(folder.path))
     return UserToRecommend(recommender, folder.ratings(), None, folder.titles())
 
 
-def _recommender_of_run(path: Path, client_id: int) -> Recommender:
+def _recommender_of_run(path: Path, client_id: int) -> Recommender | Ranker:
     """What a simulation knows of a client. Of files for several numbers of nodes the one of the last round counts."""
     files = sorted(RunDirectory(path).recommender_folder.glob("node-*.safetensors"))
     if not files:
         raise SubflError(
-            f"{path} holds no recommender: it is a run on graphs, has not come to its end, or left what it learnt of "
-            "users on their own machines"
+            f"{path} holds no recommender: it is a run on graphs, has not come to its end, left what it learnt of "
+            "users on their own machines, or its method leaves none"
         )
-    found = [Recommender.read(file) for file in files]
-    knowing = [recommender for recommender in found if client_id in recommender.client_ids]
+    found = [read_trained(file) for file in files]
+    knowing = [recommender for recommender in found if client_id in recommender.clients]
     if not knowing:
-        ids = np.concatenate([recommender.client_ids for recommender in found])
+        ids = np.concatenate([recommender.clients for recommender in found])
         raise SubflError(f"client: {path} knows no client {client_id}; its clients lie between 0 and {ids.max()}")
     return max(knowing, key=lambda recommender: recommender.card.round).of_users([client_id])
 
@@ -116,7 +117,7 @@ def _prepared(path: Path) -> PreparedRatings:
     return prepare_ratings(dataset, partition, config.data.root, config.data.cache)
 
 
-def _require_same_data(recommender: Recommender, data: PreparedRatings | UserDescription, source: str) -> None:
+def _require_same_data(recommender: Recommender | Ranker, data: PreparedRatings | UserDescription, source: str) -> None:
     card = recommender.card
     for name in ("num_items", "center", "spread"):
         trained, found = getattr(card, name), getattr(data, name)

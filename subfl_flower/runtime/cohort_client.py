@@ -14,9 +14,10 @@ from flwr.client import NumPyClient
 from pydantic import BaseModel, ConfigDict
 
 from subfl_flower.errors import SubflError
+from subfl_flower.models.mixture import Mixture
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import Choice, Stack
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.state import StateStore
 
@@ -195,6 +196,15 @@ class CohortClient(NumPyClient, ABC):
     def best_models(self) -> dict[int, dict[str, np.ndarray]]:
         """Each client's model at its best validation round, by client id."""
 
+    def best_mixture(self, clients: Sequence[int], received: Choice) -> Mixture | None:
+        """What clients score items by at their best validation round, where they are users with a model that ranks.
+
+        Args:
+            clients: their ids.
+            received: what of their models the server has.
+        """
+        return None
+
     def best_validation(self) -> dict[int, float]:
         """The validation figures that `best_models` were chosen by, by client id; none where none is known."""
         return {}
@@ -213,7 +223,7 @@ class Worked:
 
     positions: list[int]
     uploads: Mapping[str, np.ndarray]
-    ragged: Mapping[str, Ragged]
+    ragged: dict[str, Ragged]
     metrics: Mapping[str, np.ndarray]
 
 

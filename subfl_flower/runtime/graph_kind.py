@@ -20,7 +20,7 @@ from subfl_flower.models.settings import ModelSettings
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
@@ -120,7 +120,9 @@ class Graphs(Kind):
         num_outputs = _graph_task(config).num_outputs(roster.num_classes)
         return StackedGCN(config.model, roster.num_features, num_outputs).initial_of(config.seed)
 
-    def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
+    def export(
+        self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
+    ) -> None:
         """A file a client: its GCN and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
         assert isinstance(config.dataset, DatasetSettings) and isinstance(config.model, ModelSettings)

@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, RecordDict
 from subfl_flower.config import Config
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
 from subfl_flower.privacy.expansion import Matcher
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
 from subfl_flower.runtime.cohort_client import Question
@@ -111,7 +111,7 @@ class MatcherNode:
     """
 
     def __init__(self, config: Config, run_id: str, memory: MatcherMemory) -> None:
-        if not isinstance(config.model, RecommenderSettings):
+        if not isinstance(config.model, RecommenderSettings | LightGCNSettings):
             raise SubflError(f"method={config.method.name} has no use for a matcher")
         self._run_id, self._memory = run_id, memory
         self._width, self._most = config.model.dim, config.model.neighbours

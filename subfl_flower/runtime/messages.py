@@ -81,6 +81,12 @@ class Choice:
             raise ValueError(f"{self.rows.dtype} {list(self.rows.shape)} are no rows int64 [clients, r]")
         _check_rows(self.rows.reshape(-1).tolist(), self.num_rows)
 
+    @classmethod
+    def for_all(cls, stack: Stack, num_clients: int) -> Choice:
+        """The same row for all clients; `stack` is without a client axis."""
+        values = {name: value[None] for name, value in stack.items()}
+        return cls(values, np.zeros((num_clients, 1 if values else 0), dtype=np.int64))
+
     @property
     def num_rows(self) -> int:
         """M; 0 where there are no arrays."""

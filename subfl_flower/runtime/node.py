@@ -13,12 +13,12 @@ from flwr.app import ConfigRecord, Context
 from subfl_flower.config import Config, Ray, load_class, settings_of
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.models.trained_users import TrainedUsers
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
 from subfl_flower.runtime.exchange import announced_in
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.memory import keep_freed_memory
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.state import TRAIN, StateStore
 
 
@@ -57,7 +57,7 @@ class Node(ABC):
         """Write a client's best model where it belongs."""
 
     @abstractmethod
-    def write_recommender(self, trained: Recommender) -> None:
+    def write_recommender(self, trained: TrainedUsers) -> None:
         """Write what the users whom this node hosts need for recommendations where it belongs."""
 
     def client(self, run: ConfigRecord, context: Context, phase: str = TRAIN) -> CohortClient:
@@ -80,9 +80,11 @@ class Node(ABC):
         self._client.announced = announced_in(run)
         return self._client
 
-    def export(self, run: ConfigRecord, context: Context, received: Stack) -> None:
-        """Write every client's best model; `received` is what of it the server has."""
-        kind_of(self.config).export(self, self.client(run, context), int(run.get("round", 1)) - 1, received)  # type: ignore[arg-type]
+    def export(self, run: ConfigRecord, context: Context, received: Choice) -> None:
+        """Write the best model of every client that a message names; `received` is what of it the server has."""
+        last_round = int(run.get("round", 1)) - 1  # type: ignore[arg-type]
+        clients = [int(client_id) for client_id in run["clients"]]  # type: ignore[union-attr]
+        kind_of(self.config).export(self, self.client(run, context), last_round, clients, received)
 
 
 def compute_device(name: str) -> torch.device:

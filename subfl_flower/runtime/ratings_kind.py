@@ -16,12 +16,13 @@ from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders, write_user_folder
+from subfl_flower.models.ranker_file import Ranker, RankerCard
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.models.settings import ModelSettings, RecommenderSettings
+from subfl_flower.models.settings import LightGCNSettings, ModelSettings, RecommenderSettings
 from subfl_flower.models.user_models import stacked_user_model
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.user_cohort import UserCohort
@@ -104,6 +105,7 @@ class RatingsOfUsers(Kind):
             secrets={client: SharedKey(path / "own.key", create=True) for client, path in trusted.places.items()},
             run=trusted.run_id,
             trusted_matcher=trusted.matcher_key,
+            keep_embeddings=trusted.keep_embeddings,
             user_attributes=Attributes.joined(own) if own else None,
             item_attributes=attributes[0][1],
         )
@@ -137,25 +139,32 @@ class RatingsOfUsers(Kind):
         sizes = roster.num_features, roster.user_values, roster.item_values
         return stacked_user_model(config.model, *sizes).initial_of(config.seed)
 
-    def export(self, node: ModelWriter, client: CohortClient, last_round: int, received: Stack) -> None:
+    def export(
+        self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
+    ) -> None:
         """What the server and the users know, together; nothing where the method has no such model."""
         config, cohort = node.config, client.cohort
+        if not received.values:
+            return
+        about = {
+            "num_items": cohort.ratings.num_items,
+            "center": cohort.center,
+            "spread": cohort.spread,
+            "dataset": config.dataset.name,
+            "method": config.method.name,
+            "run": node.run_id,
+            "round": last_round,
+        }
+        if isinstance(config.model, LightGCNSettings):
+            if mixture := client.best_mixture(clients, received):
+                node.write_recommender(Ranker(RankerCard(model=config.model, **about), mixture))
+            return
         assert isinstance(config.model, RecommenderSettings)
         users = client.best_models()
-        if not received or not users:
+        if not users:
             return
         ids = sorted(users)
-        card = RecommenderCard(
-            model=config.model,
-            num_items=cohort.ratings.num_items,
-            scale=cohort.ratings.scale,
-            center=cohort.center,
-            spread=cohort.spread,
-            dataset=config.dataset.name,
-            method=config.method.name,
-            run=node.run_id,
-            round=last_round,
-        )
-        names = list(users[ids[0]])
-        personal = {name: np.stack([users[client_id][name] for client_id in ids]) for name in names}
-        node.write_recommender(Recommender(card, dict(received), np.array(ids), personal))
+        card = RecommenderCard(model=config.model, scale=cohort.ratings.scale, **about)
+        shared = {name: values[0] for name, values in received.values.items()}
+        personal = {name: np.stack([users[client_id][name] for client_id in ids]) for name in users[ids[0]]}
+        node.write_recommender(Recommender(card, shared, np.array(ids), personal))

@@ -49,6 +49,7 @@ class Updates:
         client_seconds: the time that the slowest node spent on its clients.
         startup_seconds: what that node's process took to come up before.
         ragged: what they sent in rows of their own number, each of A clients.
+        bytes_evaluation: how many of the bytes down were sent to be evaluated, and not to be trained.
     """
 
     server_round: int
@@ -61,6 +62,7 @@ class Updates:
     client_seconds: float
     startup_seconds: float = 0.0
     ragged: dict[str, Ragged] = field(default_factory=dict)
+    bytes_evaluation: int = 0
 
     def and_evaluated(self, other: Updates) -> Updates:
         """This round with the figures of an evaluation after it: of all clients that either speaks of.
@@ -86,6 +88,7 @@ class Updates:
             bytes_down=self.bytes_down + other.bytes_down,
             client_seconds=self.client_seconds + other.client_seconds,
             startup_seconds=self.startup_seconds + other.startup_seconds,
+            bytes_evaluation=int(other.bytes_down.sum()),
         )
 
 
@@ -179,8 +182,11 @@ class CohortStrategy(Strategy):
         """Ask the clients something between two rounds: nothing."""
         return
 
-    def model(self) -> Stack:
-        """What of the model of the best round every client needs to use its own, without a client axis: nothing."""
+    def model(self) -> Stack | Choice:
+        """What of the model of the best round clients need to use their own: nothing.
+
+        Without a client axis where all need the same, else a choice with the rows of every client of the roster.
+        """
         return {}
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
@@ -218,6 +224,7 @@ class CohortStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One message a node, with what its clients are sent. `arrays` is not used: every client has its own."""
+        self.updates = None  # not beside the next ones: all clients' uploads may be most of the memory
         return self._messages("train", server_round, self.participants(server_round), config)
 
     def _messages(self, kind: str, server_round: int, chosen: Sequence[int], config: ConfigRecord) -> Iterable[Message]:

@@ -435,3 +435,10 @@ def test_what_is_no_choice_is_not_made(values: Stack, rows: np.ndarray, reason: 
 def test_a_choice_is_packed_for_its_own_clients() -> None:
     with pytest.raises(ValueError, match=r"^rows of 4 clients are packed for 3$"):
         pack(sound(), 3)
+
+
+def test_one_row_for_all_clients() -> None:
+    found = Choice.for_all({"w": np.arange(6.0).reshape(2, 3)}, 4)
+    assert found.rows.tolist() == [[0]] * 4 and found.values["w"].tolist() == [[[0, 1, 2], [3, 4, 5]]]
+    nothing = Choice.for_all({}, 4).of([1, 3])
+    assert (nothing.num_clients, nothing.num_rows, nothing.values) == (2, 0, {})
