@@ -239,7 +239,11 @@ def validate(composed: Mapping[str, Any]) -> Config:
 
 
 def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same, with a method that names its classes by kind of data reduced to those for what the data set holds."""
+    """The same, with a method that names its classes by kind of data reduced to those for what the data set holds.
+
+    Its knobs for other data are left out: those that only the classes for these have. Where an override replaced the
+    classes of a role, nobody knows which these were, and whatever the chosen ones do not have is left out.
+    """
     method, dataset = composed.get("method"), composed.get("dataset")
     if not isinstance(method, Mapping) or not isinstance(dataset, Mapping):
         return composed  # pydantic says so
@@ -249,14 +253,17 @@ def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]
     if not by_kind or kind is None:
         return composed
     chosen = {**method}
-    own, others = set[str](), set[str]()
-    for role, paths in by_kind.items():
+    own, others = {"name", *bases}, set[str]()
+    for role, base in bases.items():
+        paths = by_kind.get(role, {kind: method.get(role)})
         if kind not in paths:
             raise SubflError(f"method={method.get('name')} has no {role} for data sets that hold {_HOLDS[kind]}")
         chosen[role] = paths[kind]
         for of, path in paths.items():
-            fields = settings_model(load_class(path, bases[role], f"method.{role}.{of}")).model_fields
+            fields = settings_model(load_class(str(path), base, f"method.{role}")).model_fields
             (own if of == kind else others).update(fields)
+    if len(by_kind) < len(bases):
+        others = set(chosen)
     return {**composed, "method": {key: value for key, value in chosen.items() if key not in others - own}}
 
 

@@ -49,7 +49,7 @@ def files(folder: Path) -> list[str]:
         ("method.tau=-1", "method.tau: "),
         (
             "method=fedpubb",
-            "method=fedpubb: there is no such choice; available: bias_row, central_gnn, central_mf, ",
+            "method=fedpubb: there is no such choice; available: bias_row, central, central_gnn, central_mf, ",
         ),
         ("partition=given", "partition.file: a value is required"),
         ("partition.clientz=3", "partition.clientz: there is no such setting"),

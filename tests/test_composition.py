@@ -7,6 +7,7 @@ import pytest
 from run_outcomes import method_names
 
 from subfl_flower.composition import composed_config, config_directory
+from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings
 
@@ -19,7 +20,9 @@ NEEDED = {
     "partition/given": ["partition.file=parts.npz"],
     "partition/users": ["method=fedgnn"],
     "task/rating_prediction": ["method=fedgnn"],
+    "task/ranking": ["method=perfedrec"],
     "model/recommender": ["method=fedgnn"],
+    "model/lightgcn": ["method=perfedrec"],
     "model/factorisation": ["method=fcf"],
     **{f"dataset/{name}": ["method=fedgnn"] for name in RATINGS},
 }
@@ -57,6 +60,32 @@ def test_a_method_for_ratings_chooses_ratings_and_their_partition_task_and_model
         assert chosen == (dataset, "users", "rating_prediction", "recommender")
 
 
+@pytest.mark.parametrize("method", ["central", "fedavg", "fedgnn", "perfedrec", "popularity"])
+@pytest.mark.parametrize("dataset", ["synthetic_ratings", "ml100k", "douban"])
+def test_rankings_bring_their_split_and_model(method: str, dataset: str) -> None:
+    config, _ = composed_config([f"method={method}", f"dataset={dataset}", "task=ranking"])
+    chosen = (config.dataset.name, config.partition.name, config.task.name, config.model.name)
+    assert chosen == (dataset, "users", "ranking", "lightgcn")
+    assert isinstance(config.dataset, RatingDatasetSettings) and config.dataset.split == "leave_one_out"
+    # What a method for rankings alone chooses by itself; the others are for ratings, or for graphs.
+    if method in ("central", "perfedrec", "popularity"):
+        config, _ = composed_config([f"method={method}"])
+        assert (config.dataset.name, config.task.name, config.model.name) == (
+            "synthetic_ratings",
+            "ranking",
+            "lightgcn",
+        )
+
+
+@pytest.mark.parametrize("method", ["fedavg", "perfedrec"])
+def test_what_hides_users_is_chosen_by_the_configuration_alone(method: str) -> None:
+    overrides = [f"method={method}", "dataset=synthetic_ratings", "task=ranking", "method.pseudo_items=20"]
+    config, _ = composed_config([*overrides, "privacy=laplace_linf"])
+    assert config.privacy.mechanism == "laplace_linf" and config.method.knobs["pseudo_items"] == 20
+    assert not config.needs_matcher
+    assert composed_config([*overrides, "method.max_neighbours=3"])[0].needs_matcher
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -72,6 +101,39 @@ def test_a_method_for_ratings_chooses_ratings_and_their_partition_task_and_model
             "holds ratings of users, and model=gcn is for a graph",
         ),
         (["privacy=laplace_linf"], "privacy.mechanism: clients of method=fedpub do not protect what they upload"),
+        (
+            ["method=fedgnn", "task=ranking", "model=recommender"],
+            "model=recommender is for task=rating_prediction, not for task=ranking",
+        ),
+        (["method=fedgnn", "model=lightgcn"], "model=lightgcn is for task=ranking, not for task=rating_prediction"),
+        (["method=fedmf", "task=ranking"], "model=recommender is for task=rating_prediction, not for task=ranking"),
+        (["method=fcf", "task=ranking"], "model=recommender is for task=rating_prediction, not for task=ranking"),
+        (
+            ["method=central_mf", "task=ranking"],
+            "model=recommender is for task=rating_prediction, not for task=ranking",
+        ),
+        *(
+            (
+                [f"method={method}", "task=ranking"],
+                f"model=lightgcn ranks items, and method={method} predicts ratings; choose task=rating_prediction",
+            )
+            for method in ("bias_row", "central_gnn")
+        ),
+        *(
+            (
+                [f"method={method}", "dataset=synthetic_ratings", "task=rating_prediction"],
+                f"model must be lightgcn with method={method}, not recommender; choose task=ranking",
+            )
+            for method in ("central", "fedavg", "perfedrec", "popularity")
+        ),
+        (
+            ["task=ranking"],
+            "dataset=digits holds a graph, and task=ranking is for ratings of users",
+        ),
+        (
+            ["method=perfedrec", "dataset=cora"],
+            "dataset=cora holds a graph, and method=perfedrec is for ratings of users",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_said(overrides: list[str], sentence: str) -> None:
@@ -120,7 +182,7 @@ def test_composing_does_not_depend_on_the_working_directory(tmp_path: Path, monk
     [
         (
             "method=fedpubb",
-            "method=fedpubb: there is no such choice; available: bias_row, central_gnn, central_mf, fcf, fedavg, ",
+            "method=fedpubb: there is no such choice; available: bias_row, central, central_gnn, central_mf, fcf, ",
         ),
         ("dataset=corra", "dataset=corra: there is no such choice; available: "),
         ("partition.clientz=3", "partition.clientz: there is no such setting"),

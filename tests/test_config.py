@@ -7,10 +7,15 @@ from typing import Any
 
 import pydantic
 import pytest
+import yaml
 
+from clients.local_training import LocalTrainingClient
 from clients.masked import MaskedClient
+from clients.subgraph import SubgraphClient
+from strategies.fedavg import FedAvg
+from strategies.fedgnn import FedGNN
 from strategies.fedpub import FedPub
-from subfl_flower.composition import composed_config
+from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.config import Config, Ray, load_class, settings_of, validate
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.cohort_client import CohortClient
@@ -169,3 +174,74 @@ def test_a_users_module_that_cannot_be_used_is_one_sentence(
 
 def test_a_class_is_found_by_its_path() -> None:
     assert load_class("strategies.fedpub.FedPub", CohortStrategy, "method.strategy") is FedPub
+
+
+# Classes by kind of data ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_kind() -> dict[str, dict[str, Any]]:
+    """FedAvg's method section as its YAML has it, beside validated configurations of both kinds of data."""
+    method = yaml.safe_load((config_directory() / "method" / "fedavg.yaml").read_text())
+    found = {"method": method}
+    for kind, dataset in (("graph", ["dataset=digits"]), ("ratings", ["dataset=synthetic_ratings", "task=ranking"])):
+        found[kind] = {**composed_config(["method=fedavg", *dataset])[0].plain(), "method": method}
+    return found
+
+
+def test_a_method_takes_the_classes_for_what_its_data_set_holds(by_kind: dict[str, dict[str, Any]]) -> None:
+    graph, ratings = (validate(by_kind[kind]) for kind in ("graph", "ratings"))
+    assert graph.method.strategy == "strategies.fedavg.FedAvg"
+    assert graph.method.client == "clients.subgraph.SubgraphClient"
+    assert ratings.method.strategy == "strategies.fedgnn.FedGNN"
+    assert ratings.method.client == "clients.local_training.LocalTrainingClient"
+    # And with them the knobs that these have: the others' are left out.
+    assert graph.method.knobs == {"weighting": "examples"}
+    assert "weighting" not in ratings.method.knobs
+    assert set(ratings.method.knobs) == set(by_kind["method"]) - {"name", "strategy", "client", "weighting"}
+    assert settings_of(FedAvg, graph.method).weighting == "examples"
+    assert settings_of(SubgraphClient, graph.method) == SubgraphClient.Settings()
+    assert settings_of(FedGNN, ratings.method).server_optimizer == "sgd"
+    assert settings_of(LocalTrainingClient, ratings.method).user_steps == 5
+    for config in (graph, ratings):  # what nodes are sent says the same
+        assert validate(config.plain()) == config
+
+
+def test_a_knob_of_neither_kinds_classes_is_refused(by_kind: dict[str, dict[str, Any]]) -> None:
+    for kind, known in (("graph", "weighting"), ("ratings", "users_per_round")):
+        with pytest.raises(SubflError, match=rf"^method\.wait: method 'fedavg' has no such setting; it has: .*{known}"):
+            validate(changed(by_kind[kind], "method.wait", 3))
+    with pytest.raises(SubflError, match=r"^method\.user_steps: .*greater than or equal to 1"):
+        validate(changed(by_kind["ratings"], "method.user_steps", 0))
+    assert validate(changed(by_kind["graph"], "method.user_steps", 0)) == validate(by_kind["graph"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "kind", "sentence"),
+    [
+        ("method.strategy.ratings", ..., "ratings", "method=fedavg has no strategy for data sets that hold ratings"),
+        ("method.client.graph", ..., "graph", "method=fedavg has no client for data sets that hold a graph"),
+        ("method.strategy.ratings", "strategies.no.Way", "ratings", "method.strategy: cannot import"),
+        ("method.client.ratings", "strategies.fedgnn.FedGNN", "ratings", "method.client: 'strategies.fedgnn."),
+        ("method.strategy", 3, "ratings", "method.strategy: "),
+        ("method.client.ratings", "clients.subgraph.SubgraphClient", "ratings", "dataset=synthetic_ratings holds rati"),
+        ("method.name", ..., "ratings", "method.name: a value is required"),
+        ("method", ["fedavg"], "ratings", "method: "),
+        ("dataset", "cora", "ratings", "dataset: "),
+        ("dataset.name", "imagenet", "ratings", "dataset.name: "),
+    ],
+)
+def test_classes_by_kind_that_do_not_fit_are_one_sentence(
+    by_kind: dict[str, dict[str, Any]], path: str, value: Any, kind: str, sentence: str
+) -> None:
+    with pytest.raises(SubflError) as error:
+        validate(changed(by_kind[kind], path, value))
+    text = str(error.value)
+    assert text.startswith(sentence) and "\n" not in text and len(text) < 500
+
+
+def test_one_class_may_be_for_all_data_and_the_other_by_kind(by_kind: dict[str, dict[str, Any]]) -> None:
+    mixed = changed(by_kind["ratings"], "method.strategy", "strategies.fedgnn.FedGNN")
+    assert validate(mixed).method.strategy == "strategies.fedgnn.FedGNN"
+    assert validate(mixed).method.client == "clients.local_training.LocalTrainingClient"
+    assert validate(mixed).method.knobs == validate(by_kind["ratings"]).method.knobs

@@ -148,8 +148,9 @@ class MlflowLogger:
 
     def _log(self, values: Mapping[str, float]) -> None:
         make, now, step = self._mlflow.entities.Metric, int(1000 * time.time()), self._last_round
+        named = {key.replace("@", "_at_"): value for key, value in values.items()}  # MLflow's names have no @
         try:
-            self._client.log_batch(self._run_id, [make(key, value, now, step) for key, value in values.items()])
+            self._client.log_batch(self._run_id, [make(key, value, now, step) for key, value in named.items()])
         except self._refusal as error:
             warnings.warn(f"logger=mlflow: round {step} was not logged: {error}", stacklevel=3)
 

@@ -108,8 +108,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         state(self, updates)
         found.server.append({name: np.array(values) for name, values in self.state().items()})
 
-    def training(self: FedGNNClient, positions: Any, rows: Any, shared: Any, kept: Any, config: Any) -> Any:
-        worked = steps(self, positions, rows, shared, kept, config)
+    def training(self: FedGNNClient, positions: Any, **given: Any) -> Any:
+        worked = steps(self, positions, **given)
+        kept, config = given["state"], given["config"]
         names = ("user", "user_bias", "neighbours")
         values = {name: kept[name].clone().numpy() for name in names}
         for p in positions:

@@ -267,7 +267,7 @@ def test_a_run_goes_on_where_it_was_broken_off(reference: Outcome, tmp_path: Pat
     mine, theirs = (Checkpoint.read(run.directory / "checkpoint") for run in (found, reference))
     assert mine.server_round == theirs.server_round == ROUNDS
     assert mine.strategy.keys() == theirs.strategy.keys()
-    moments = {name: values for name, values in mine.strategy.items() if name.startswith("adam.")}
+    moments = {name: values for name, values in mine.strategy.items() if name.startswith("server/adam.")}
     assert sum(values.size for name, values in moments.items() if "items" in name) >= 2 * ITEMS * (DIM + 1)
     assert all(values.any() for name, values in moments.items() if not name.endswith("bias"))
     for name, values in mine.strategy.items():

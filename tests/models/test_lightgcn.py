@@ -28,7 +28,7 @@ from subfl_flower.data.graph import TRAIN
 from subfl_flower.errors import SubflError
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.settings import LightGCNSettings
-from subfl_flower.models.user_graphs import RankingGraphs
+from subfl_flower.models.user_graphs import Codes, RankingGraphs
 from subfl_flower.models.user_models import UserGradients
 from subfl_flower.seeding import client_generator
 
@@ -347,3 +347,42 @@ def test_it_learns_what_users_have() -> None:
         personal["user"].add_(found.personal["user"], alpha=-3.0)
     assert losses[0] == pytest.approx(np.log(2), rel=0.05)
     assert np.mean(losses[-10:]) < np.log(2) / 2
+
+
+@pytest.mark.parametrize("sides", ["", "items", "users items"])
+def test_a_step_by_one_draw_is_that_of_the_graphs_of_all_draws(sides: str) -> None:
+    model = model_of(sides, layers=2, negatives=7)  # of 13 items that are left to a user some are drawn twice
+    graphs = graphs_of(model, draws=3, with_neighbours=True)
+    for draw in (0, 2, 4):
+        whole = step(model, graphs, draw=draw, train_neighbours=True)
+        places, drawn = graphs.of_draw(draw)
+        alone = step(model, drawn, train_neighbours=True)
+        assert len(places) == len(graphs.positives) * 8 and len(torch.unique(places)) < len(places)
+        items = torch.zeros_like(whole.items).index_add_(0, places, alone.items)
+        torch.testing.assert_close(items, whole.items, **CLOSE)
+        untouched = np.setdiff1d(np.arange(len(graphs.items)), places)
+        assert len(untouched) and not whole.items[untouched].any()
+        torch.testing.assert_close((alone.loss, alone.neighbours), (whole.loss, whole.neighbours), **CLOSE)
+        for part, expected in ((alone.shared, whole.shared), (alone.personal, whole.personal)):
+            torch.testing.assert_close(part, expected, **CLOSE)
+
+
+def test_the_graphs_of_one_draw_hold_its_items() -> None:
+    graphs = graphs_of(model_of(negatives=2), draws=3)
+    places, drawn = graphs.of_draw(5)
+    count = len(graphs.positives)
+    assert places[:count].tolist() == graphs.positives.tolist()
+    assert places[count:].tolist() == graphs.negatives[2].reshape(-1).tolist()
+    assert drawn.items[drawn.positives].tolist() == graphs.items[graphs.positives].tolist()
+    assert drawn.items[drawn.negatives[0]].tolist() == graphs.items[graphs.negatives[2]].tolist()
+    assert drawn.lengths == tuple(3 * length for length in LENGTHS)
+    assert drawn.segment.tolist() == graphs.segment[places].tolist()
+
+
+def test_codes_of_some_entities_in_any_order_and_number() -> None:
+    codes = Codes.of(attributes_of([[0, 3], [], [1], [2, 3, 4]], (2, 3)))
+    some = codes.of_rows(torch.tensor([3, 1, 0, 3]))
+    assert some.values.tolist() == [2, 3, 4, 0, 3, 2, 3, 4]
+    assert some.owners.tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
+    assert some.starts.tolist() == [0, 3, 3, 5]
+    assert len(codes.of_rows(torch.zeros(0, dtype=torch.int64))) == 0

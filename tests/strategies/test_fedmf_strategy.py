@@ -157,10 +157,10 @@ def test_a_run_in_which_somebody_always_fails_never_steps(
 
     uploads = FedMFClient.uploads
 
-    def failing(self: FedMFClient, gradients: Any, ratings: Ratings, *rest: Any) -> Any:
+    def failing(self: FedMFClient, gradients: Any, graphs: Any, ratings: Ratings, *rest: Any) -> Any:
         if 7 in ratings.user_ids:
             raise RuntimeError("no battery")
-        return uploads(self, gradients, ratings, *rest)
+        return uploads(self, gradients, graphs, ratings, *rest)
 
     monkeypatch.setattr(FedMFClient, "uploads", failing)
     outcome = inline_run(*everyone)
