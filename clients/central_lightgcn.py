@@ -23,7 +23,8 @@ from torch import Tensor
 
 from clients.central_recommender import CENTRAL, CentralRatingsClient
 from clients.measuring import ranking_figures
-from clients.recommender import ITEMS, model_of, require_ranking_model
+from clients.recommender import ITEMS
+from clients.recommender_models import model_of, require_ranking_model
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes, adam_step

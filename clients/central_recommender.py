@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from clients.measuring import errors_by_user, in_rating_units
-from clients.recommender import ITEMS, require_rating_model
+from clients.recommender import ITEMS
+from clients.recommender_models import require_rating_model
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError

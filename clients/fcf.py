@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.recommender import ITEMS, RecommenderClient, require_factorisation
+from clients.recommender import ITEMS, RecommenderClient
+from clients.recommender_models import require_factorisation
 from subfl_flower.errors import SubflError
 from subfl_flower.models.segments import segment_sum
 from subfl_flower.models.settings import RecommenderSettings

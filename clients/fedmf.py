@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient, require_factorisation
+from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
+from clients.recommender_models import require_factorisation
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings

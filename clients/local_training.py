@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from clients.fedgnn import FedGNNClient
-from clients.recommender import ITEMS, require_ranking_model
+from clients.recommender import ITEMS
+from clients.recommender_models import require_ranking_model
 from subfl_flower.models.adam import adam_step
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.user_graphs import RankingGraphs, UserGraphs

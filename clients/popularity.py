@@ -10,7 +10,7 @@ import numpy as np
 
 from clients.central_recommender import CentralRatingsClient
 from clients.measuring import ranking_figures
-from clients.recommender import require_ranking_model
+from clients.recommender_models import require_ranking_model
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.popularity import popularity
 

@@ -19,15 +19,14 @@ from pydantic import Field
 from torch import Tensor
 
 from clients.measuring import measured, scorer
+from clients.recommender_models import model_of
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.mixture import Mixture
-from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
-from subfl_flower.models.user_models import UserGradients, UserModel, stacked_user_model
+from subfl_flower.models.user_models import UserGradients
 from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
 from subfl_flower.runtime.memory import hand_back_freed_memory
 from subfl_flower.runtime.messages import Choice
@@ -408,34 +407,6 @@ class RecommenderClient(CohortClient):
             return graphs, table
         assert rows is not None
         return graphs, torch.from_numpy(rows.values).to(cohort.device)
-
-
-def model_of(cohort: UserCohort, settings: Any) -> UserModel:
-    """The model of a cohort's users."""
-    sizes = [() if known is None else known.sizes for known in (cohort.user_attributes, cohort.item_attributes)]
-    return stacked_user_model(settings, cohort.ratings.num_items, *sizes)
-
-
-def require_rating_model(model: Any, method: str) -> None:
-    """Raise SubflError where a method that predicts ratings was given a model that ranks."""
-    if not isinstance(model, RecommenderSettings):
-        raise SubflError(
-            f"model={model.name} ranks items, and method={method} predicts ratings; "
-            "choose task=rating_prediction, or a method for task=ranking"
-        )
-
-
-def require_ranking_model(model: Any, method: str) -> None:
-    """Raise SubflError where a method that ranks items was given a model that predicts ratings."""
-    if model.name != "lightgcn":
-        raise SubflError(f"model must be lightgcn with method={method}, not {model.name}; choose task=ranking")
-
-
-def require_factorisation(model: Any, method: str) -> None:
-    """Raise SubflError where a method that is plain matrix factorisation was given a graph network."""
-    require_rating_model(model, method)
-    if model.gnn != "none":
-        raise SubflError(f"model.gnn must be none, not {model.gnn!r}: method={method} is matrix factorisation")
 
 
 def _times(values: Tensor, counts: Tensor) -> Tensor:

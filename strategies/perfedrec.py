@@ -29,7 +29,7 @@ from strategies.server_model import ServerModel, part_of, prefixed
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Choice, Stack
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.run_directory import Clustering
+from subfl_flower.runtime.round_arrays import Clustering
 from subfl_flower.runtime.strategy import CohortStrategy, Updates
 from subfl_flower.seeding import round_generator
 from subfl_flower.similarity.user_clusters import cluster_users, projection, proportional, relabelled, representatives

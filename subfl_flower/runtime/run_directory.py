@@ -7,12 +7,8 @@ server writes it as the run goes, `subfl report` and `resume=` read it, `subfl a
 moment a run is killed at, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
 """
 
-import io
 import json
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +18,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as encode_safetensors
 
-from subfl_flower.data.durable_files import force_to_disk, write_durably
+from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.errors import SubflError
+from subfl_flower.runtime.round_arrays import Clustering, RoundArrays, check_clustering
+from subfl_flower.runtime.run_files import (
+    mend_last_line,
+    parse_object,
+    plain_values,
+    read_file,
+    write_whole,
+    writing,
+)
 
 _CONFIG = "config.yaml"
 _ROUNDS = "metrics.jsonl"
@@ -31,22 +36,6 @@ _SUMMARY = "summary.json"
 _MIXING = "mixing.npz"
 _CLUSTERS = "clusters.npz"
 _ANALYSIS = "analysis.json"
-_ROUND_ARRAY = "round_"
-
-
-@dataclass(frozen=True, eq=False)
-class Clustering:
-    """Clusters of K users as of one round.
-
-    Attributes:
-        client_ids: int64 `[K]`, different.
-        labels: int64 `[K]`, each user's cluster; -1 for users without one.
-        points: float32 `[K, 2]`, where a picture shows them; not finite for users who have no place.
-    """
-
-    client_ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    points: NDArray[np.float32]
 
 
 class RunDirectory:
@@ -58,8 +47,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._mixing = _RoundArrays(self.path / _MIXING, "mixing matrices")
-        self._clusters = _RoundArrays(self.path / _CLUSTERS, "clusters of users")
+        self._mixing = RoundArrays(self.path / _MIXING, "mixing matrices")
+        self._clusters = RoundArrays(self.path / _CLUSTERS, "clusters of users")
         self._last_line_is_whole = False
 
     @classmethod
@@ -73,7 +62,7 @@ class RunDirectory:
         occupied = SubflError(f"{path} already holds a run; choose another folder (hydra.run.dir=...) or resume it")
         if cls.is_run(run.path) or (run.path / _CONFIG).exists():
             raise occupied
-        with _writing(run.path):
+        with writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
             try:  # made exclusively: of two jobs that start at once in one folder, one is refused
                 (run.path / _ROUNDS).open("xb").close()
@@ -95,7 +84,7 @@ class RunDirectory:
         for arrays in (run._mixing, run._clusters):
             arrays.cut(server_round)
         lines = [json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in kept]
-        _write_whole(run.path / _ROUNDS, "".join(lines).encode())
+        write_whole(run.path / _ROUNDS, "".join(lines).encode())
         (run.path / _SUMMARY).unlink(missing_ok=True)
         for unfinished in run.path.glob(".*.tmp"):  # of a process that was killed
             unfinished.unlink(missing_ok=True)
@@ -137,8 +126,8 @@ class RunDirectory:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration as YAML, keys in the order given."""
-        text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
-        _write_whole(self.path / _CONFIG, text.encode())
+        text = yaml.safe_dump(plain_values(config), sort_keys=False, allow_unicode=True)
+        write_whole(self.path / _CONFIG, text.encode())
 
     def append_round(self, record: Mapping[str, Any]) -> None:
         """Append one round as one line of JSON; it is with the operating system when this returns.
@@ -146,32 +135,32 @@ class RunDirectory:
         NumPy values become plain numbers and lists; what is not finite (a diverged loss) becomes `null`,
         because JSON has no NaN. A line that a killed process tore is removed first.
         """
-        line = json.dumps(_plain(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps(plain_values(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         path = self.path / _ROUNDS
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab+") as file:
                 if not self._last_line_is_whole:
-                    _mend_last_line(file)
+                    mend_last_line(file)
                     self._last_line_is_whole = True
                 file.write(line)
 
     def force_rounds_to_disk(self) -> None:
         """Wait until the rounds appended so far would survive a power cut."""
         path = self.path / _ROUNDS
-        with _writing(path):
+        with writing(path):
             force_to_disk(path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json` in one step; values as in `append_round`."""
-        text = json.dumps(_plain(summary, finite=True), allow_nan=False, indent=2)
-        _write_whole(self.path / _SUMMARY, text.encode() + b"\n")
+        text = json.dumps(plain_values(summary, finite=True), allow_nan=False, indent=2)
+        write_whole(self.path / _SUMMARY, text.encode() + b"\n")
 
     def write_analysis(self, analysis: Mapping[str, Any]) -> Path:
         """Write what `subfl analyse` found to `analysis.json` in one step; values as in `append_round`; its path."""
         path = self.path / _ANALYSIS
-        text = json.dumps(_plain(analysis, finite=True), allow_nan=False)  # on one line: it holds matrices
-        _write_whole(path, text.encode() + b"\n")
+        text = json.dumps(plain_values(analysis, finite=True), allow_nan=False)  # on one line: it holds matrices
+        write_whole(path, text.encode() + b"\n")
         return path
 
     def add_mixing(self, round: int, matrix: NDArray[np.floating]) -> None:
@@ -196,7 +185,7 @@ class RunDirectory:
         clustering = Clustering(
             np.array(client_ids, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(points, dtype=np.float32)
         )
-        _check_clustering(clustering, f"round {round}")
+        check_clustering(clustering, f"round {round}")
         self._clusters.add(round, vars(clustering))
 
     def write_client_model(
@@ -205,7 +194,7 @@ class RunDirectory:
         """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
         # safetensors writes the memory of an array as it lies: a transposed view would come back scrambled
         contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-        _write_whole(self._client_file(client_id), encode_safetensors(contiguous, metadata=dict(metadata)))
+        write_whole(self._client_file(client_id), encode_safetensors(contiguous, metadata=dict(metadata)))
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration.
@@ -215,7 +204,7 @@ class RunDirectory:
         """
         path = self.path / _CONFIG
         try:
-            config = yaml.safe_load(_read(path))
+            config = yaml.safe_load(read_file(path))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SubflError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(config, dict):
@@ -235,11 +224,11 @@ class RunDirectory:
         if not path.exists():
             return []
         records: dict[int, dict[str, Any]] = {}
-        lines = _read(path).split(b"\n")
+        lines = read_file(path).split(b"\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            record = _parse_object(line)
+            record = parse_object(line)
             if record is not None and isinstance(record.get("round"), int):
                 records[record["round"]] = record
             elif number < len(lines):
@@ -255,7 +244,7 @@ class RunDirectory:
         path = self.path / _SUMMARY
         if not path.exists():
             return None
-        summary = _parse_object(_read(path))
+        summary = parse_object(read_file(path))
         if summary is None:
             raise SubflError(f"{path} is not a JSON object")
         return summary
@@ -273,7 +262,7 @@ class RunDirectory:
         found = self._clusters.read("client_ids", "labels", "points")
         clusterings = {number: Clustering(**arrays) for number, arrays in found.items()}
         for number, clustering in clusterings.items():
-            _check_clustering(clustering, f"{self.path / _CLUSTERS}, round {number}")
+            check_clustering(clustering, f"{self.path / _CLUSTERS}, round {number}")
         return clusterings
 
     def client_model(self, client_id: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -295,142 +284,3 @@ class RunDirectory:
         if client_id < 0:
             raise SubflError(f"a client id is 0 or more, not {client_id}")
         return self.path / "clients" / f"{client_id:04d}.safetensors"
-
-
-class _RoundArrays:
-    """Arrays of some rounds in one NumPy archive, which is replaced in one step.
-
-    Args:
-        path: the archive; absent as long as there are none.
-        what: what it holds, for the sentence of an error.
-    """
-
-    def __init__(self, path: Path, what: str) -> None:
-        self._path, self._what = path, what
-        self._rounds: dict[int, dict[str, NDArray[Any]]] | None = None
-
-    def add(self, round: int, arrays: dict[str, NDArray[Any]]) -> None:
-        """Add or replace a round's arrays by name ("" of a single one), which must not change afterwards."""
-        if self._rounds is None:
-            self._rounds = self._read()
-        self._rounds[round] = arrays
-        self._write()
-
-    def cut(self, server_round: int) -> None:
-        """Remove what is of later rounds."""
-        self._rounds = {number: arrays for number, arrays in self._read().items() if number <= server_round}
-        if self._rounds:
-            self._write()
-        else:
-            self._path.unlink(missing_ok=True)
-
-    def read(self, *names: str) -> dict[int, dict[str, NDArray[Any]]]:
-        """The arrays of these names on disk, by round, ascending.
-
-        Raises:
-            SubflError: the file is damaged, or a round lacks one of them.
-        """
-        rounds = self._read()
-        try:
-            return {number: {name: rounds[number][name] for name in names} for number in sorted(rounds)}
-        except KeyError as error:
-            raise self._damaged(error) from None
-
-    def _read(self) -> dict[int, dict[str, NDArray[Any]]]:
-        rounds: dict[int, dict[str, NDArray[Any]]] = {}
-        if not self._path.exists():
-            return rounds
-        try:
-            with np.load(io.BytesIO(_read(self._path)), allow_pickle=False) as file:
-                for key in file.files:
-                    number, _, name = key.removeprefix(_ROUND_ARRAY).partition(".")
-                    rounds.setdefault(int(number), {})[name] = file[key]
-        except Exception as error:  # zipfile, zlib and numpy each raise their own for damaged content
-            raise self._damaged(error) from None
-        return rounds
-
-    def _damaged(self, error: Exception) -> SubflError:
-        return SubflError(f"{self._path} is not a NumPy archive of {self._what}: {error}")
-
-    def _write(self) -> None:
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {
-            f"{_ROUND_ARRAY}{number:04d}" + (f".{name}" if name else ""): array
-            for number, of_round in sorted((self._rounds or {}).items())
-            for name, array in of_round.items()
-        }
-        np.savez(buffer, **arrays)
-        _write_whole(self._path, buffer.getvalue())
-
-
-def _check_clustering(clustering: Clustering, where: str) -> None:
-    ids, labels, points = clustering.client_ids, clustering.labels, clustering.points
-    if ids.ndim != 1 or labels.shape != ids.shape or points.shape != (len(ids), 2):
-        raise SubflError(
-            f"{where}: clusters of users have ids [K], labels [K] and points [K, 2], "
-            f"not {ids.shape}, {labels.shape} and {points.shape}"
-        )
-    if len(np.unique(ids)) < len(ids):
-        raise SubflError(f"{where}: a client id comes twice in the clusters of users")
-    if (labels < -1).any():
-        raise SubflError(f"{where}: a user's cluster is 0 or more, or -1 for none, not {labels.min()}")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal (disk full, no permission) into one sentence about `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise SubflError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one."""
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, content)
-
-
-def _mend_last_line(file: Any) -> None:
-    """Leave `file` ending after a whole line: cut off a torn one, end one that lacks only its line end."""
-    file.seek(0)
-    content = file.read()
-    _, _, last = content.rpartition(b"\n")
-    if not last:
-        return
-    if _parse_object(last) is None:
-        file.truncate(len(content) - len(last))
-    else:
-        file.write(b"\n")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SubflError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _parse_object(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _plain(value: Any, finite: bool = False) -> Any:
-    """`value` in built-in types only; with `finite`, NaN and infinities become None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, finite) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        known = value.dtype.kind in "iub" or (value.dtype.kind == "f" and np.isfinite(value).all())
-        return value.tolist() if known else _plain(value.tolist(), finite)
-    if isinstance(value, list | tuple):
-        return [_plain(item, finite) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if finite and isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

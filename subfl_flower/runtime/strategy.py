@@ -27,7 +27,7 @@ from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.ragged import Ragged, RaggedSpec, pack_ragged
 from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
 from subfl_flower.runtime.roster import Roster, describe_error
-from subfl_flower.runtime.run_directory import Clustering
+from subfl_flower.runtime.round_arrays import Clustering
 from subfl_flower.tasks import TaskSettings
 
 _SLACK = 1 << 20
