@@ -37,6 +37,7 @@ from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
+from subfl_flower.tasks import Ranking
 
 METHODS = ("local", "fedavg", "fedpub")
 
@@ -303,17 +304,23 @@ def run_configured(config: Config, on_round: Callable[[FloorRound], None]) -> No
 
 def main(overrides: list[str]) -> None:
     """Run with the overrides of `subfl`; one JSON line a round in the run directory's ``metrics.jsonl``."""
+    import ranking_floor
     import rating_floor
+    from user_floor import UserFloorRound
 
     config, directory = composed_config(overrides)
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "metrics.jsonl").open("w", buffering=1) as file:
 
-        def write(record: FloorRound | rating_floor.RatingFloorRound) -> None:
+        def write(record: FloorRound | UserFloorRound) -> None:
             file.write(json.dumps(asdict(record)) + "\n")
 
-        run = run_configured if config.dataset.kind == "graph" else rating_floor.run_configured
-        run(config, write)
+        if config.dataset.kind == "graph":
+            run_configured(config, write)
+        elif isinstance(config.task, Ranking):
+            ranking_floor.run_configured(config, write)
+        else:
+            rating_floor.run_configured(config, write)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,14 @@ or recorded, so a federation that is as fast as this one costs nothing.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
+from user_floor import OnRound, UserFloorRound, run_user_floor
 
 from subfl_flower.config import Config
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
@@ -41,25 +40,6 @@ class RatingFloorSettings:
     dim: int = 32
     lr: float = 0.01
     users_per_round: int = 128
-
-
-@dataclass(frozen=True)
-class RatingFloorRound:
-    """One round: its number, what its users' errors are after it, and the seconds it took.
-
-    Attributes:
-        round: from 1.
-        validation: root mean squared error over the validation ratings of the round's users, in rating units.
-        test: likewise over their test ratings.
-        train_loss: mean over users of the loss before the step, in normalised units.
-        seconds: of the round and its parts.
-    """
-
-    round: int
-    validation: float
-    test: float
-    train_loss: float
-    seconds: dict[str, float]
 
 
 class Server(nn.Module):
@@ -138,8 +118,8 @@ def run_rating_floor(
     rounds: int,
     seed: int,
     settings: RatingFloorSettings | None = None,
-    on_round: Callable[[RatingFloorRound], None] = lambda _: None,
-) -> list[RatingFloorRound]:
+    on_round: OnRound = lambda _: None,
+) -> list[UserFloorRound]:
     """Train on all users that have training ratings, a few in every round, one after another.
 
     Args:
@@ -155,34 +135,16 @@ def run_rating_floor(
     torch.manual_seed(seed)
     server = Server(ratings.num_items, settings)
     users = floor_users(ratings, center, spread, settings)
-    history = []
-    for server_round in range(1, rounds + 1):
-        start = time.perf_counter()
-        drawn = [users[position] for position in torch.randperm(len(users))[: settings.users_per_round].tolist()]
-        losses = server.collect(drawn)
-        trained = time.perf_counter()
-        server.step(len(drawn))
-        stepped = time.perf_counter()
-        errors = [root_mean_squared_error(server, drawn, role, center, spread, ratings.scale) for role in _HELD_OUT]
-        end = time.perf_counter()
-        record = RatingFloorRound(
-            round=server_round,
-            validation=errors[0],
-            test=errors[1],
-            train_loss=float(np.mean(losses)),
-            seconds={
-                "round": end - start,
-                "client": end - start - (stepped - trained),
-                "server": stepped - trained,
-                "transport": 0.0,
-            },
-        )
-        history.append(record)
-        on_round(record)
-    return history
+
+    def errors(server_round: int, drawn: Sequence[User]) -> tuple[float, float]:
+        scaling = (center, spread, ratings.scale)
+        validation, test = (root_mean_squared_error(server, drawn, role, *scaling) for role in _HELD_OUT)
+        return validation, test
+
+    return run_user_floor(server, users, settings.users_per_round, rounds, errors, on_round)
 
 
-def run_configured(config: Config, on_round: Callable[[RatingFloorRound], None]) -> None:
+def run_configured(config: Config, on_round: OnRound) -> None:
     """Run what a configuration asks for, whatever its method.
 
     Raises:

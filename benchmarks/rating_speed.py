@@ -37,15 +37,31 @@ NUM_USERS, NUM_ITEMS, MEAN_RATINGS = 943, 1682, 85
 
 @dataclass(frozen=True)
 class StepTiming:
-    """Milliseconds of one user's step, medians over the repeats."""
+    """Milliseconds of one user's step, of every repeat; what is asked for are medians over them."""
 
-    floor: float
-    stacked: float
+    floors: tuple[float, ...]
+    stacks: tuple[float, ...]
+
+    @property
+    def floor(self) -> float:
+        """The floor's."""
+        return statistics.median(self.floors)
+
+    @property
+    def stacked(self) -> float:
+        """The stack's."""
+        return statistics.median(self.stacks)
 
     @property
     def ratio(self) -> float:
         """The stack's share of the floor's time."""
         return self.stacked / self.floor
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The smallest and the largest share of a repeat."""
+        shares = [stacked / floor for floor, stacked in zip(self.floors, self.stacks, strict=True)]
+        return min(shares), max(shares)
 
 
 class StackedStep:
@@ -75,16 +91,25 @@ class StackedStep:
 
 
 def measure(settings: RecommenderSettings, ratings: Ratings, center: float, spread: float, repeats: int) -> StepTiming:
-    """Time the floor and the stack in turns, once each before it counts."""
+    """Time the floor and the stack of a rating recommender."""
     torch.manual_seed(0)
     floor_settings = RatingFloorSettings(dim=settings.dim)
     server, users = Server(ratings.num_items, floor_settings), floor_users(ratings, center, spread, floor_settings)
     stacked = StackedStep(settings, ratings, center, spread)
-    seconds: dict[str, list[float]] = {"floor": [], "stacked": []}
-    for _ in range(repeats + 1):
-        seconds["floor"].append(_seconds(lambda: server.collect(users)))
-        seconds["stacked"].append(_seconds(stacked))
-    return StepTiming(**{name: 1e3 * statistics.median(times[1:]) / len(users) for name, times in seconds.items()})
+    return in_turns(lambda: server.collect(users), stacked, len(users), repeats)
+
+
+def in_turns(floor: Callable[[], object], stacked: Callable[[], object], users: int, repeats: int) -> StepTiming:
+    """Time the floor and the stack in turns, so that what else the machine does hits both alike.
+
+    Args:
+        floor: the work of all users, one after another.
+        stacked: the same, of all at once.
+        users: how many.
+        repeats: how often each is timed, after once that does not count.
+    """
+    pairs = [(_seconds(floor), _seconds(stacked)) for _ in range(repeats + 1)][1:]
+    return StepTiming(*(tuple(1e3 * seconds / users for seconds in times) for times in zip(*pairs, strict=True)))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -122,6 +122,16 @@ class Codes:
         arrays = (attributes.codes, owners, attributes.offsets[:-1])
         return cls(*(torch.from_numpy(values).to(device) for values in arrays))
 
+    def of_rows(self, rows: Tensor) -> Codes:
+        """Those of some of the entities, in the order in which they are asked for, some perhaps several times."""
+        ends = torch.cat([self.starts[1:], self.starts.new_tensor([len(self.values)])])
+        lengths = (ends - self.starts).index_select(0, rows)
+        starts = lengths.cumsum(0) - lengths
+        owners = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), lengths)
+        behind = (self.starts.index_select(0, rows) - starts).index_select(0, owners)
+        places = torch.arange(len(owners), device=rows.device) + behind
+        return Codes(self.values.index_select(0, places), owners, starts)
+
 
 @dataclass(frozen=True, eq=False)
 class RankingGraphs(UserGraphs):
@@ -201,6 +211,34 @@ class RankingGraphs(UserGraphs):
             user_codes=None if user_attributes is None else Codes.of(user_attributes, device),
             item_codes=None if item_attributes is None else Codes.of(item_attributes.of(items), device),
             **_no_neighbours(len(lengths), device),
+        )
+
+    def of_draw(self, draw: int) -> tuple[Tensor, Self]:
+        """The graphs of the training items and of what one draw sampled beside them, for a single step.
+
+        A step by one draw leaves the rows of the others' items alone, and those are most of them.
+
+        Args:
+            draw: which one, counted on from the first after the last.
+
+        Returns:
+            int64 [R], which of the T rows each of the graphs' rows is, training items first; and the graphs, in which
+            an item that was sampled several times has as many rows. They are not ascending.
+        """
+        drawn = self.negatives[draw % len(self.negatives)]
+        places = torch.cat([self.positives, drawn.reshape(-1)])
+        count = len(self.positives)
+        numbers = torch.arange(len(places), device=places.device)
+        return places, replace(
+            self,
+            lengths=tuple((torch.bincount(self.segment[places], minlength=len(self))).tolist()),
+            rows=self.rows[places],
+            items=self.items[places],
+            targets=self.targets[places],
+            segment=self.segment[places],
+            positives=numbers[:count],
+            negatives=numbers[count:].view(1, *drawn.shape),
+            item_codes=None if self.item_codes is None else self.item_codes.of_rows(places),
         )
 
 

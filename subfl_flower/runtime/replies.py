@@ -286,8 +286,10 @@ def _faults_of_rows(ragged: Mapping[str, Ragged]) -> dict[int, str]:
     faults: dict[int, str] = {}
     for name, rows in ragged.items():
         flat = rows.values.reshape(len(rows.values), -1)
-        sound = (flat >= -LARGEST_VALUE) & (flat <= LARGEST_VALUE)  # NaN compares as false
-        for client in np.unique(rows.owners[~sound.all(1)]).tolist():
+        with np.errstate(invalid="ignore"):  # NaN is the smallest and the largest, and compares as false
+            low, high = flat.min(axis=1, initial=0), flat.max(axis=1, initial=0)
+        sound = (low >= -LARGEST_VALUE) & (high <= LARGEST_VALUE)
+        for client in np.unique(rows.owners[~sound]).tolist():
             problem = f"larger than {LARGEST_VALUE:g}" if np.isfinite(rows.of(client)).all() else "not finite"
             faults[client] = f"its update of {name} is {problem}"
     return faults
