@@ -16,6 +16,7 @@ from subfl_flower.evaluation.round_time import round_time
 from subfl_flower.evaluation.rows import Row, Spread
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.table import cells, human_bytes
+from subfl_flower.evaluation.target import target_cells
 
 _CSS = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
@@ -36,6 +37,7 @@ def render_page(
     curves: Sequence[Curve] = (),
     key: str = "",
     curve_plot: Path | None = None,
+    reach: float | None = None,
 ) -> str:
     """The page's text.
 
@@ -47,6 +49,7 @@ def render_page(
         curves: a second table, with a column a value of `key`.
         key: the configuration key that the curves are over.
         curve_plot: the PNG file of the curves, if there is one.
+        reach: a table of what it took to get to this share of the final test metric.
 
     Raises:
         SubflError: a PNG file cannot be read.
@@ -60,6 +63,9 @@ def render_page(
         parts.append(_table(*curve_cells(curves, key, collapse=True), whole))
     if curve_plot is not None:
         parts.append(_image(curve_plot, f"test metric of the methods by {key}"))
+    if reach is not None:
+        parts.append(f"<h2>{100 * reach:g} % of the final test metric</h2>")
+        parts.append(_table(*target_cells(rows, reach, collapse=True), [row.completed for row in rows]))
     for run in runs:
         parts.append(f"<h2>{escape(title(run))}</h2><p class='path'>{escape(str(run.path))}</p>")
         parts.extend(_image(path, f"{path.stem} of {title(run)}") for path in plots.get(run.path, ()))

@@ -19,6 +19,7 @@ from subfl_flower.evaluation.round_time import round_time
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import Run, common_folder, load_runs
 from subfl_flower.evaluation.table import markdown_layout, markdown_table, rich_layout, rich_table, write_csv
+from subfl_flower.evaluation.target import check_share, target_cells, write_target_csv
 from subfl_flower.runtime.run_directory import RunDirectory
 
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.reach is not None:
+        check_share(options.reach)
     runs = load_runs(options.run)
     rows = build_rows(runs)
     curves = build_curves(runs, options.curve) if options.curve else []
@@ -55,6 +58,10 @@ def _report(options: argparse.Namespace) -> None:
         if curves:
             beside = options.csv.with_name(f"{options.csv.stem}-{_curve_name(options)}.csv")
             write_curve_csv(curves, options.curve, beside)
+            written.append(beside)
+        if options.reach is not None:
+            beside = options.csv.with_name(f"{options.csv.stem}-reach-{options.reach:g}.csv")
+            write_target_csv(rows, options.reach, beside)
             written.append(beside)
     plots = {} if options.no_plots else {run.path: [*plot_run(run), *run.directory.analysis_plots()] for run in runs}
     if len(runs) == 1:
@@ -71,7 +78,7 @@ def _report(options: argparse.Namespace) -> None:
         written += [curve_plot] if curve_plot else []
     if options.html:
         page = RunDirectory(folder).report_page
-        _write(page, render_page(rows, runs, plots, comparison, curves, options.curve, curve_plot))
+        _write(page, render_page(rows, runs, plots, comparison, curves, options.curve, curve_plot, options.reach))
         written.append(page)
     for path in written:
         print(path, file=sys.stderr if options.markdown else sys.stdout)
@@ -84,11 +91,16 @@ def _print_tables(
         print(markdown_table(rows))
         if curves:
             print("\n" + markdown_layout(*curve_cells(curves, options.curve, collapse=False)[1:]))
+        if options.reach is not None:
+            print("\n" + markdown_layout(*target_cells(rows, options.reach, collapse=False)[1:]))
         return
     tables = [rich_table(rows)]
     if curves:
         whole = [all(row.completed for row in curve.rows) for curve in curves]
         tables.append(rich_layout(*curve_cells(curves, options.curve, collapse=True), whole))
+    if options.reach is not None:
+        whole = [row.completed for row in rows]
+        tables.append(rich_layout(*target_cells(rows, options.reach, collapse=True), whole))
     for table in tables:
         needed = Console(width=1000).measure(table).maximum
         # where the table does not fit, let the terminal break its lines: rich would cut numbers away
@@ -126,7 +138,14 @@ def _parser() -> argparse.ArgumentParser:
         "such as partition.rate",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers (a curve's beside it)"
+        "--reach",
+        type=float,
+        metavar="SHARE",
+        help="tabulate the first round, and the bytes up to it, at which the test metric had reached this share of its "
+        "value at the best validation round, such as 0.95",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers (further ones beside it)"
     )
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown; paths go to stderr")
     parser.add_argument("--html", action="store_true", help="write report.html, one page with table and plots")

@@ -55,7 +55,8 @@ class Exchange:
 
     Attributes:
         roster: the clients, and where they are at the moment.
-        log: for every phase so far ``action``, ``bytes_up``, ``bytes_down``, ``seconds``.
+        log: for every phase so far ``action``, ``round`` (which it came before), ``bytes_up``, ``bytes_down``,
+            ``seconds``.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class Exchange:
         self._tolerant = tolerant
         self.about: Mapping[str, Any] = {}
         """What the messages of the round say beside the run's record."""
+        self.next_round = 1
+        """The round that the phases come before."""
         self.log: list[dict[str, Any]] = []
 
     def ask(
@@ -186,8 +189,9 @@ class Exchange:
         return answers
 
     def _log(self, action: str, bytes_up: int, bytes_down: int, start: float) -> None:
+        traffic = {"bytes_up": bytes_up, "bytes_down": bytes_down}
         seconds = time.perf_counter() - start
-        self.log.append({"action": action, "bytes_up": bytes_up, "bytes_down": bytes_down, "seconds": seconds})
+        self.log.append({"action": action, "round": self.next_round, **traffic, "seconds": seconds})
 
 
 def client_arrays(stacks: Mapping[int, Stack]) -> ArrayRecord:

@@ -29,7 +29,7 @@ from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
-from subfl_flower.runtime.messages import pack
+from subfl_flower.runtime.messages import Choice, pack
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
 from subfl_flower.runtime.provenance import provenance
@@ -205,12 +205,13 @@ class _Run:
             some_may_lack = some_are_absent or config.runtime.on_client_failure == "continue"
             keep = due or (bool(every) and some_may_lack)
             about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
-            self._exchange.roster = strategy.roster
+            self._exchange.roster, self._exchange.next_round = strategy.roster, server_round
             self._exchange.about = {**about, **announced(strategy.announcements)}
             strategy.before_round(server_round, self._exchange)
             updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
             updates, seconds = self._evaluate(strategy, server_round, ConfigRecord(about), updates, seconds)
             record = round_record(updates, strategy.roster, seconds, latest)
+            del updates
             self._records.append_round(record)
             self.finished.append(record)
             if strategy.mixing is not None and (
@@ -300,12 +301,12 @@ class _Run:
         about = ConfigRecord(
             {**self._record, **announced(self._strategy.announcements), "round": len(self.finished) + 1}
         )
-        nodes = sorted({node for node in self._roster.node_ids if node is not None})
-        model = {name: values[None] for name, values in self._strategy.model().items()}
+        model, ids = self._strategy.model(), self._roster.client_ids
+        everyone = model if isinstance(model, Choice) else Choice.for_all(model, len(ids))
         messages = []
-        for node in nodes:
-            content = RecordDict({RUN: about})
-            pack(model, 1).into(content)
+        for node, positions in sorted(self._roster.by_node(range(len(ids))).items()):
+            content = RecordDict({RUN: ConfigRecord({**about, "clients": [ids[position] for position in positions]})})
+            pack(everyone.of(positions)).into(content)
             messages.append(Message(content, node, "query.export"))
         timeout = self._config.federation.round_timeout
         replies = send_and_wait(self._grid, messages, timeout, self._config.runtime.poll_seconds)
@@ -313,8 +314,8 @@ class _Run:
         for reply in replies:
             if reply.has_error():
                 log(WARNING, "the models of a node's clients were not written: %s", describe_error(reply))
-        if len(replies) < len(nodes):
-            log(WARNING, "%d nodes did not say whether they wrote their clients' models", len(nodes) - len(replies))
+        if missing := len(messages) - len(replies):
+            log(WARNING, "%d nodes did not say whether they wrote their clients' models", missing)
 
     def summary(self) -> dict[str, Any]:
         """The run so far, but for its status."""

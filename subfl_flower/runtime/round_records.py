@@ -89,6 +89,7 @@ def round_record(
         "clients": clients,
         "bytes_up": int(updates.bytes_up.sum()),
         "bytes_down": int(updates.bytes_down.sum()),
+        "bytes_evaluation": updates.bytes_evaluation,
         "seconds": dict(seconds),
         "failures": {str(client): reason for client, reason in updates.failures.items()},
     }

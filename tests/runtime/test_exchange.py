@@ -88,7 +88,7 @@ def test_answers_are_by_position_whatever_the_placement_and_may_differ_in_size(n
     assert answers == EVERYONES
     (phase,) = exchange.log
     assert phase.pop("seconds") >= 0
-    assert phase == {"action": "count", "bytes_up": 20 * (0 + 1 + 2 + 3 + 4), "bytes_down": 0}
+    assert phase == {"action": "count", "round": 1, "bytes_up": 20 * (0 + 1 + 2 + 3 + 4), "bytes_down": 0}
 
 
 def test_every_node_is_asked_once_for_its_own_clients() -> None:

@@ -89,7 +89,7 @@ def test_only_those_that_are_sent_something_are_asked() -> None:
     assert grid.sent == {1: ["14/x"], 2: ["10/x", "12/x"]}
     (phase,) = exchange.log
     assert phase.pop("seconds") >= 0
-    assert phase == {"action": "double", "bytes_up": 4 * 4, "bytes_down": 4 * 4}
+    assert phase == {"action": "double", "round": 1, "bytes_up": 4 * 4, "bytes_down": 4 * 4}
 
 
 def test_nobody_is_asked_where_nothing_is_sent() -> None:
@@ -144,7 +144,7 @@ def test_the_matcher_is_told_numbers_and_answers_for_some(caplog: pytest.LogCapt
     assert (run["id"], run["round"], run["clients"]) == ("a", 6, [3, 5, 7])
     (phase,) = exchange.log
     assert phase.pop("seconds") >= 0
-    assert phase == {"action": "match", "bytes_up": 2 * 8, "bytes_down": 3 * 4}
+    assert phase == {"action": "match", "round": 1, "bytes_up": 2 * 8, "bytes_down": 3 * 4}
     assert caplog.messages == ["the matcher refused 1 boxes: there is nothing in it"]
 
 
