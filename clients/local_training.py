@@ -54,7 +54,7 @@ class LocalTrainingClient(FedGNNClient):
                 `loss` says: all of them speak of it.
         """
 
-        local_lr: float = Field(default=0.3, gt=0)
+        local_lr: float = Field(default=0.1, gt=0)
 
     settings: Settings
     model: LightGCN

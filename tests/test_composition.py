@@ -53,7 +53,8 @@ def test_every_group_of_the_interface_is_there() -> None:
 
 
 def test_a_method_for_ratings_chooses_ratings_and_their_partition_task_and_model() -> None:
-    assert {"fedgnn", "fcf", "fedmf", "central_gnn", "central_mf", "bias_row"} <= set(method_names("ratings"))
+    ranking = {"central", "perfedrec", "popularity"}
+    assert ranking | {"fedgnn", "fcf", "fedmf", "central_gnn", "central_mf", "bias_row"} <= set(method_names("ratings"))
     for overrides, dataset in (([], "synthetic_ratings"), (["dataset=ml100k"], "ml100k")):
         config, _ = composed_config(["method=fedgnn", *overrides])
         chosen = (config.dataset.name, config.partition.name, config.task.name, config.model.name)

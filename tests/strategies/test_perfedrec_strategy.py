@@ -303,6 +303,16 @@ def test_clusters_keep_their_numbers_and_users_who_say_nothing_their_cluster() -
     assert sorted(strategy.report(None)["clusters"]["sizes"]) == [2, 3]
 
 
+def test_clusters_are_of_the_same_users_wherever_these_go_together() -> None:
+    """All change sides at once: it is the same two groups, each with the model that it has trained."""
+    strategy = clustered(cluster_every=1)
+    before = strategy.labels.copy()
+    strategy.before_round(2, Answers({0: RIGHT, 1: (0.1, 1.0), 2: LEFT, 3: (1.0, 0.1)}))
+    assert strategy.labels.tolist() == before.tolist()
+    # Each user is nearest to the centre of its own.
+    assert strategy._distances[:4].max() < 0.2
+
+
 def test_the_length_of_an_embedding_does_not_matter() -> None:
     strategy = clustered({0: (50, 0), 1: (0.01, 0), 2: (0, 50), 3: (0, 0.01)})
     assert strategy.labels[0] == strategy.labels[1] != strategy.labels[2] == strategy.labels[3]
@@ -478,6 +488,9 @@ def test_a_server_goes_on_from_its_state(stop: int, selection: str) -> None:
     state = {name: np.array(value) for name, value in first.state().items()}
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
     second.load_state(state)
+    assert second.state().keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(second.state()[name], value, err_msg=name)
     for mine, theirs in zip(play(second, range(stop + 1, 8)), expected[stop:], strict=True):
         assert mine[:3] == theirs[:3]
         for name, values in theirs[3].items():
