@@ -27,6 +27,7 @@ from clients.recommender import ITEMS
 from clients.recommender_models import model_of, require_ranking_model
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.sparse import SparseMatrix
@@ -52,12 +53,14 @@ class CentralLightGCNClient(CentralRatingsClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It must rank, by ids alone: layers over attributes are not offered here."""
+        """It must rank, by ids alone."""
         require_ranking_model(model, method)
+        if model.attributes:
+            raise SubflError(f"model.attributes must be false with method={method}: its layers are over ids alone")
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        model = model_of(self.cohort, self.model_settings.model_copy(update={"attributes": False}))
+        model = model_of(self.cohort, self.model_settings)
         assert isinstance(model, LightGCN)
         self.model = model
         width = self.model_settings.dim

@@ -53,8 +53,8 @@ class PerFedRecClient(LocalTrainingClient):
             agreeing: share of the users who agree to tell an embedding, drawn once; the others have no cluster.
             cluster_noise: deviation of the normal noise on each coordinate of the embedding, whose length is 1.
             combination: mix the models' ``scores`` or their ``parameters``.
-            own_lr: learning rate of item rows in the steps that make the own model, where one user's sampled items are
-                not averaged out; 0: only what is personal is stepped.
+            own_lr: in place of `local_lr` in the steps that make the own model, where one user's sampled items are not
+                averaged out; 0: only what is personal is stepped.
             weights: of the global, the cluster's and the own model: ``equal``, three numbers that sum to 1, or those
                 by which a user's validation item ranks highest among all (``validation``, of scores only). The
                 validation figures are then too good, the test figures are not.

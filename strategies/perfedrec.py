@@ -163,8 +163,7 @@ class PerFedRec(FedGNN):
         for cluster, part in zip(self.clusters, parts[1:], strict=True):
             if len(part.positions):
                 cluster.step(self.mean_gradients(part), rates, decays)
-            for name, value in cluster.parameters.items():
-                value.lerp_(self.server.parameters[name], self.settings.cluster_pull)
+            cluster.draw_towards(self.server, self.settings.cluster_pull)
 
     def _set_to_mean_start(self, updates: Updates, starts: np.ndarray) -> None:
         """Set the global model to the mean of what this round's users started from, an item's row of who touched it."""

@@ -73,6 +73,12 @@ class ServerModel:
                 weight = (1 - self._past) / (1 - self._past**self.steps)
                 self._average[name].lerp_(value, weight)
 
+    def draw_towards(self, other: ServerModel, share: float) -> None:
+        """Go a share of the way to another model, in what is trained and in what is evaluated."""
+        for own, others in ((self.parameters, other.parameters), (self._average, other._average)):
+            for name, value in own.items():
+                value.lerp_(others[name], share)
+
     def state(self) -> Stack:
         """All of it, as arrays by name."""
         parts = (("parameters", self.parameters), ("average", self._average), ("adam", self._moments))

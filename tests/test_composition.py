@@ -131,6 +131,13 @@ def test_what_hides_users_is_chosen_by_the_configuration_alone(method: str) -> N
             ["task=ranking"],
             "dataset=digits holds a graph, and task=ranking is for ratings of users",
         ),
+        *(
+            (
+                [f"method={method}", "dataset=ml100k", "task=ranking"],
+                f"dataset=ml100k holds ratings of users, and method={method} is for a graph; choose a method",
+            )
+            for method in ("fedper", "fedprox")
+        ),
         (
             ["method=perfedrec", "dataset=cora"],
             "dataset=cora holds a graph, and method=perfedrec is for ratings of users",

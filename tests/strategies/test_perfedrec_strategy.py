@@ -201,11 +201,13 @@ def test_models_are_means_of_users_models_wherever_these_started(row_average: st
 
 @pytest.mark.parametrize("row_average", ["uploads", "participants"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_one_cluster_that_is_drawn_all_the_way_is_fedavg(row_average: str, optimizer: str) -> None:
+@pytest.mark.parametrize("clusters", [1, 2])
+def test_clusters_that_are_drawn_all_the_way_are_fedavg(row_average: str, optimizer: str, clusters: int) -> None:
     """Also where some have no cluster, and with rates that fall and weights that decay."""
     knobs = {"row_average": row_average, "server_optimizer": optimizer, "server_lr": 0.7, "server_lr_final": 0.1}
     plain = server(FedGNN, **knobs, table_weight_decay=0.01, iterate_average=0.5)
-    one = server(**knobs, table_weight_decay=0.01, iterate_average=0.5, clusters=1, cluster_pull=1.0, cluster_start=3)
+    knobs |= {"clusters": clusters, "cluster_pull": 1.0, "cluster_start": 3}
+    one = server(**knobs, table_weight_decay=0.01, iterate_average=0.5)
     plain.num_rounds = one.num_rounds = 8
     rng = np.random.default_rng(1)
     for server_round in range(1, 9):
@@ -219,7 +221,10 @@ def test_one_cluster_that_is_drawn_all_the_way_is_fedavg(row_average: str, optim
             np.testing.assert_allclose(one.server.evaluated[name], plain.server.evaluated[name], atol=1e-5)
             for cluster in one.clusters:
                 np.testing.assert_array_equal(cluster.parameters[name], one.parameters[name])
-    assert len(one.clusters) == 1 and one.labels.tolist() == [0, 0, -1, 0, -1]
+                np.testing.assert_array_equal(cluster.evaluated[name], one.server.evaluated[name])
+    assert len(one.clusters) == clusters
+    assert [label >= 0 for label in one.labels] == [True, True, False, True, False]
+    assert (one.labels[1] == one.labels[0]) == (clusters == 1) and one.labels[3] == one.labels[0]
 
 
 def test_a_cluster_of_all_is_the_global_model() -> None:

@@ -93,3 +93,16 @@ def test_states_of_several_models_have_names_of_their_own() -> None:
     assert sorted(together) == ["cluster1/a", "cluster1/b/c", "cluster11/a", "other"]
     assert part_of("cluster1", together) == first and part_of("cluster11", together) == second
     assert part_of("cluster", together) == {}
+
+
+def test_a_model_is_drawn_to_another_in_what_is_evaluated_too() -> None:
+    one, other = ServerModel(values(0), "sgd", 0.5), ServerModel(values(1), "sgd", 0.5)
+    for model, seed in ((one, 2), (one, 3), (other, 4), (other, 5)):
+        model.step(values(seed), RATES, {})
+    before = [{name: value.clone() for name, value in part.items()} for part in (one.parameters, one.evaluated)]
+    one.draw_towards(other, 0.25)
+    for own, was, others in zip(
+        (one.parameters, one.evaluated), before, (other.parameters, other.evaluated), strict=True
+    ):
+        for name in SHAPES:
+            np.testing.assert_allclose(own[name], 0.75 * was[name] + 0.25 * others[name], atol=1e-6)
