@@ -170,7 +170,8 @@ class RecommenderClient(CohortClient):
         own_rows = config["rows"].get(ROWS)
         rows = None if own_rows is None else own_rows.take([row_of[position] for position in positions])
         server_round = int(config["round"])
-        graphs, items = self._graphs(ratings, positions, shared.get(ITEMS), rows, self._samplers(ratings, server_round))
+        samplers = self._samplers(ratings, server_round) if self.model.samples_items else None
+        graphs, items = self._graphs(ratings, positions, shared.get(ITEMS), rows, samplers)
         with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
             self._begin(own, positions)
             graphs = self.expanded(graphs, own)
@@ -182,7 +183,7 @@ class RecommenderClient(CohortClient):
         return Worked(list(positions), uploads, ragged, metrics)
 
     def _samplers(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
-        """What users draw the items from that they hold their own against, where the model samples."""
+        """What users draw the items from that they hold their own against."""
         users = ratings.user_ids.tolist()
         return [self.cohort.noise_generator(self.seed, user, server_round, "sampled items") for user in users]
 

@@ -68,6 +68,7 @@ class LightGCN(UserModel):
     """
 
     trains_locally: ClassVar[bool] = True
+    samples_items: ClassVar[bool] = True
 
     def __init__(
         self,

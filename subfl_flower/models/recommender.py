@@ -69,6 +69,7 @@ class StackedRecommender(UserModel):
     """
 
     trains_locally: ClassVar[bool] = False
+    samples_items: ClassVar[bool] = False
 
     def __init__(self, settings: RecommenderSettings, num_items: int) -> None:
         self.settings = settings

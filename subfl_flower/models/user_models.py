@@ -45,9 +45,11 @@ class UserModel(ABC):
         shapes: shared parameters by name, without a user axis; ``items`` [num_items, width of a row] is the first.
         personal_shapes: what is a user's own and never leaves it, by name.
         trains_locally: whether `step` may be given shared parameters that differ between users.
+        samples_items: whether it trains on items that are drawn beside a user's own.
     """
 
     trains_locally: ClassVar[bool]
+    samples_items: ClassVar[bool]
     shapes: dict[str, tuple[int, ...]]
     personal_shapes: dict[str, tuple[int, ...]]
 
