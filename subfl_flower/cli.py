@@ -157,6 +157,8 @@ def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """What should be known of a result: what it is to be held against, and what it cost in privacy."""
     if (bias_row := summary.get("bias_row")) and bias_row["test"] is not None:
         yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
+    if (popularity := summary.get("popularity")) and popularity["test"] is not None:
+        yield f"popularity on the same items: test {popularity['test']:.4f}"
     if privacy := summary.get("privacy"):
         epsilon = privacy["user_level_epsilon"]
         level = "no finite epsilon" if epsilon is None else f"epsilon {epsilon:.4g} at delta {privacy['delta']:g}"

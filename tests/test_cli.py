@@ -210,3 +210,19 @@ def test_what_a_run_leaves_is_json_and_reported(subfl: Subfl, capfd: pytest.Capt
         main(["report", str(outcome.directory)])
     assert ended.value.code == 0
     assert "fedpub" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "baseline", "words"),
+    [
+        (("method=fedavg", "dataset=synthetic_ratings", "task=ranking"), "popularity", "popularity on the same items"),
+        (("method=fedgnn", "dataset=synthetic_ratings"), "bias_row", "bias row on the same ratings"),
+    ],
+)
+def test_a_result_is_held_against_what_needs_no_taste(
+    subfl: Subfl, arguments: tuple[str, ...], baseline: str, words: str
+) -> None:
+    small = ("dataset.num_users=24", "dataset.num_items=130", "dataset.ratings_per_user=12", "model.dim=4")
+    outcome = subfl(*arguments, *small, "federation.rounds=1")
+    assert outcome.code == 0, outcome.stderr
+    assert f"{words}: test {outcome.summary[baseline]['test']:.4f}" in outcome.stdout.splitlines()
