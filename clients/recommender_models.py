@@ -6,7 +6,8 @@ from typing import Any
 
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings
-from subfl_flower.models.user_models import UserModel, stacked_user_model
+from subfl_flower.models.stacked_user_model import stacked_user_model
+from subfl_flower.models.user_models import UserModel
 from subfl_flower.runtime.user_cohort import UserCohort
 
 

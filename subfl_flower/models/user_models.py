@@ -13,7 +13,6 @@ from torch import Tensor
 
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
 
 Parameters = Mapping[str, Tensor]
@@ -152,32 +151,6 @@ class UserModel(ABC):
         items = item_rows.index_select(0, graphs.rows)
         stacks = expanded(shared, len(graphs))
         return self.step(stacks, items, personal, graphs, train_neighbours=train_neighbours, draw=draw)
-
-
-def stacked_user_model(
-    settings: RecommenderSettings | LightGCNSettings,
-    num_items: int,
-    user_values: Sequence[int] = (),
-    item_values: Sequence[int] = (),
-) -> UserModel:
-    """The model that the settings describe.
-
-    Args:
-        settings: kind, width and penalties.
-        num_items: of the whole data set.
-        user_values: number of values of each field of the users' attributes.
-        item_values: number of values of each field of the items' attributes.
-
-    Raises:
-        SubflError: the settings ask for attributes, and there are none.
-    """
-    # Both are built on this module.
-    from subfl_flower.models.lightgcn import LightGCN
-    from subfl_flower.models.recommender import StackedRecommender
-
-    if isinstance(settings, LightGCNSettings):
-        return LightGCN(settings, num_items, user_values, item_values)
-    return StackedRecommender(settings, num_items)
 
 
 def expanded(shared: Parameters, users: int) -> dict[str, Tensor]:

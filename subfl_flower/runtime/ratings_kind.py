@@ -19,7 +19,7 @@ from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders,
 from subfl_flower.models.ranker_file import Ranker, RankerCard
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
 from subfl_flower.models.settings import LightGCNSettings, ModelSettings, RecommenderSettings
-from subfl_flower.models.user_models import stacked_user_model
+from subfl_flower.models.stacked_user_model import stacked_user_model
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.messages import Choice

@@ -11,7 +11,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
-from subfl_flower.models.user_models import stacked_user_model
+from subfl_flower.models.stacked_user_model import stacked_user_model
 
 
 def test_a_model_is_what_its_settings_say() -> None:
