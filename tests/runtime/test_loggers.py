@@ -141,6 +141,17 @@ def test_mlflow_keeps_metrics_parameters_and_status(tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
 
 
+def test_names_that_mlflow_refuses_are_written_otherwise(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (logger,) = build_loggers({"name": "mlflow", "tracking_uri": uri})
+    logger.start(CONFIG, RunDirectory.create(tmp_path / "run"))
+    logger.log_round({**record(1, 0.5), "figures": {"test.hr@10": 0.25}})
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("subfl").experiment_id])
+    assert run.data.metrics["figures/test.hr_at_10"] == 0.25
+
+
 def test_an_mlflow_that_fails_in_mid_run_costs_a_warning_not_the_run(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
