@@ -25,7 +25,7 @@ run: $(VENV)/.installed
 
 # Two at a time: the tests of the real federation mostly wait.
 test: $(VENV)/.installed-dev
-	@exec $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

@@ -16,6 +16,15 @@ from subfl_flower.runtime.inline_grid import InlineGrid
 BENCHMARKS = Path(os.environ.get("SUBFL_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
+LONG = ("federation", "launch", "end_to_end")
+"""Folders whose files take minutes, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with long files: a file is one worker's, and the last one should not keep it from ending with the other."""
+    items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache of prepared partitions, and an empty data root, for the whole session and its subprocesses."""
