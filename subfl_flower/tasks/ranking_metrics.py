@@ -134,9 +134,7 @@ def user_figures(
         raise ValueError(f"scores must be {[ratings.num_users, ratings.num_items]}, not {list(scores.shape)}")
     candidates = candidates or draw_candidates(ratings, task.negatives, task.seed)
     users = np.arange(ratings.num_users)
-    unseen = np.ones(scores.shape, dtype=bool)
-    training = ratings.roles == TRAIN
-    unseen[ratings.users()[training], ratings.items[training]] = False
+    unseen = _not_trained_on(ratings)
     figures: dict[str, np.ndarray] = {}
     for role, drawn in (("validation", candidates.validation), ("test", candidates.test)):
         items = _held_out(ratings, role)
@@ -153,6 +151,14 @@ def user_figures(
                     figures[f"{role}.{prefix}{name}"] = np.where(present, values, np.nan)
         figures[role] = figures[f"{role}.{task.metric}"]
     return figures
+
+
+def _not_trained_on(ratings: Ratings) -> np.ndarray:
+    """Which items are not among each user's training items, bool `[U, num_items]`."""
+    found = np.ones((ratings.num_users, ratings.num_items), dtype=bool)
+    training = ratings.roles == TRAIN
+    found[ratings.users()[training], ratings.items[training]] = False
+    return found
 
 
 def _held_out(ratings: Ratings, role: str) -> np.ndarray:
@@ -181,9 +187,7 @@ def validation_ranks(scores: np.ndarray, ratings: Ratings) -> np.ndarray:
         0 for a user without a validation item, whatever the scores.
     """
     users, items = np.arange(ratings.num_users), _held_out(ratings, "validation")
-    unseen = np.ones(scores.shape, dtype=bool)
-    training = ratings.roles == TRAIN
-    unseen[ratings.users()[training], ratings.items[training]] = False
+    unseen = _not_trained_on(ratings)
     unseen[users, items] = False
     above, tied = ranks(scores[users, items], scores, unseen)
     expected: np.ndarray = np.where(items >= 0, above + tied / 2, 0.0)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from run_outcomes import Outcome, command
+from run_outcomes import Outcome, command, run_inline
+
+from clients.recommender import RecommenderClient
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import RunFailure
 
 MODULE = """
 import os
@@ -110,3 +115,43 @@ def test_a_process_that_dies_costs_its_node_a_round_under_continue(tmp_path: Pat
     for record in outcome.rounds[2:]:  # everyone goes on from the state before the failure
         assert record["clients"]["ids"] == list(range(10)) and record["failures"] == {}
     assert sorted(outcome.models()) == list(range(10))
+
+
+@pytest.mark.parametrize("action", ["stop", "continue"])
+def test_who_cannot_be_measured_by_itself_ends_the_run_or_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """Where evaluation is a message of its own, as users' is."""
+    figures = RecommenderClient.figures
+
+    def failing(self: RecommenderClient, models: Any, ratings: Ratings, *rest: Any) -> Any:
+        if 7 in ratings.user_ids:
+            raise OSError("the disk is full")
+        return figures(self, models, ratings, *rest)
+
+    monkeypatch.setattr(RecommenderClient, "figures", failing)
+    overrides = (
+        *(
+            "method=fedavg",
+            "dataset=synthetic_ratings",
+            "task=ranking",
+            "dataset.num_users=12",
+            "dataset.num_items=130",
+        ),
+        *("dataset.ratings_per_user=8", "model.dim=4", "method.users_per_round=6", "method.evaluate_every=2"),
+        *("federation.rounds=4", f"runtime.on_client_failure={action}"),
+    )
+    if action == "stop":
+        with pytest.raises(
+            RunFailure, match=r"^client 7 failed in the evaluation of round 2: OSError: the disk is full$"
+        ):
+            run_inline(tmp_path / "run", *overrides)
+        return
+    outcome = run_inline(tmp_path / "run", *overrides)
+    assert outcome.summary["status"] == "completed"
+    found = [record["failures"] for record in outcome.rounds]
+    assert found == [{}, {"7": "OSError: the disk is full"}] * 2
+    for record in outcome.rounds[1::2]:
+        known = dict(zip(record["clients"]["ids"], record["clients"]["validation"], strict=True))
+        assert known.pop(7, None) is None and None not in known.values()
+        assert record["validation"] == pytest.approx(np.mean(list(known.values())))
