@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="subfl partition",
         usage="subfl partition [KEY=VALUE ...] out=DIR [key=FILE] [client=ID]",
         description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
-        "it is),\ngraph.safetensors or ratings.safetensors (what the client holds, and nothing of other clients') and "
+        "it is),\ngraph.safetensors or ratings.safetensors (what the client holds, and of other clients at most the ids of its nodes' neighbours) and "
         "clients.key\n(a secret that all clients share and the server must not have). Give each client's machine its "
         "own folder.",
         epilog="""\

@@ -1,4 +1,7 @@
-"""One client's graph as a folder of its own: all that a client's machine needs, and nothing of other clients'."""
+"""One client's graph as a folder of its own: all that a client's machine needs.
+
+Of what other clients hold it names nothing but the ids of its own nodes' neighbours.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,8 @@ class ClientDescription(Description):
 
     Attributes:
         num_nodes, num_edges: of the client's graph; every edge counts in both directions.
+        num_cross_edges: edges to nodes that the client does not hold, each counted once; 0 where a site made its own
+            folder.
         num_features, num_classes: of the whole data set; no classes without labels.
         overlapping: whether clients may share nodes.
     """
@@ -53,6 +58,7 @@ class ClientDescription(Description):
 
     num_nodes: int = Field(ge=1)
     num_edges: int = Field(ge=0)
+    num_cross_edges: int = Field(ge=0)
     num_features: int = Field(ge=1)
     num_classes: int = Field(ge=0)
     overlapping: bool
@@ -146,6 +152,7 @@ def _facts(graph: ClientGraph) -> dict[str, int]:
         "client_id": graph.client_id,
         "num_nodes": graph.num_nodes,
         "num_edges": int(graph.edge_index.shape[1]),
+        "num_cross_edges": int(graph.cross_edges.shape[1]),
         "num_features": graph.num_features,
         "num_classes": graph.num_classes,
     }

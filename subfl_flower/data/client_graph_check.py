@@ -17,13 +17,15 @@ def require_sound(graph: ClientGraph, source: str) -> None:
 
     Raises:
         SubflError: an array has another type or shape, ids, labels or roles are out of range, edges are not in order
-            and in both directions, a feature is not finite; the sentence names the array.
+            or one between the client's nodes not in both directions, a cross edge leads to a node that the client
+            holds, a feature is not finite; the sentence names the array.
     """
     try:
         _check_sizes(graph)
         _check_types(graph)
         _check_nodes(graph)
         _check_edges(graph)
+        _check_cross_edges(graph)
         _check_features(graph)
     except _UnsoundError as error:
         raise SubflError(f"{source}: {error}") from None
@@ -50,13 +52,14 @@ def _check_types(graph: ClientGraph) -> None:
     _require(graph.node_ids.ndim == 1 and graph.node_ids.size > 0, "node_ids must be a list of at least one node")
     nodes = graph.num_nodes
     _require(graph.features.ndim == 2, f"features have the shape {graph.features.shape}, not [nodes, features]")
-    edges = graph.edge_index.shape[1] if graph.edge_index.ndim == 2 else 0
+    edges, cross_edges = (pairs.shape[1] if pairs.ndim == 2 else 0 for pairs in (graph.edge_index, graph.cross_edges))
     expected: dict[str, tuple[type, tuple[int, ...]]] = {
         "node_ids": (np.int64, (nodes,)),
         "features": (np.float32, (nodes, max(graph.num_features, 1))),
         "edge_index": (np.int64, (2, edges)),
         "roles": (np.int8, (nodes,)),
         "shareable": (np.bool_, (nodes,)),
+        "cross_edges": (np.int64, (2, cross_edges)),
     }
     if graph.labels is not None:
         expected["labels"] = (np.int64, (nodes,))
@@ -98,6 +101,19 @@ def _check_edges(graph: ClientGraph) -> None:
     _require((np.diff(codes) > 0).all(), "edge_index must be sorted by (row, column), every edge once")
     backwards = np.sort(column * nodes + row)
     _require(np.array_equal(backwards, codes), "edge_index must hold every edge in both directions")
+
+
+def _check_cross_edges(graph: ClientGraph) -> None:
+    (own, other), nodes = graph.cross_edges, graph.num_nodes
+    if not own.size:
+        return
+    least, most = own.min(), own.max()
+    _require(least >= 0 and most < nodes, f"cross_edges name the client's nodes {least}..{most} of 0..{nodes - 1}")
+    _require(other.min() >= 0, f"cross_edges lead to the node {other.min()}; a global id must not be negative")
+    held = np.isin(other, graph.node_ids)
+    _require(not held.any(), f"cross_edges lead to the node {other[held.argmax()]}, which the client holds itself")
+    ascending = (own[1:] > own[:-1]) | ((own[1:] == own[:-1]) & (other[1:] > other[:-1]))
+    _require(ascending.all(), "cross_edges must be sorted by (local id, global id), every edge once")
 
 
 def _check_features(graph: ClientGraph) -> None:

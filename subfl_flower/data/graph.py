@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -47,9 +47,13 @@ class Graph:
         return int(self.edge_index.shape[1])
 
 
+def _no_edges() -> np.ndarray:
+    return np.empty((2, 0), dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class ClientGraph:
-    """The subgraph that one client holds: its nodes and the edges between them.
+    """The subgraph that one client holds: its nodes, the edges between them, and where edges lead elsewhere.
 
     Attributes:
         client_id: which client.
@@ -61,6 +65,10 @@ class ClientGraph:
         roles: int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none.
         shareable: bool `[nodes]`: the nodes that the client may speak of to others, under a keyed hash of
             their ids. In a prepared partition: those that more than one client holds.
+        cross_edges: int64 `[2, cross edges]`, the edges that the client knows and holds one end of: a LOCAL id, and the
+            GLOBAL id of a neighbour that it does not hold. Every one once, sorted by (row 0, row 1); no edge of it is
+            in `edge_index`, and no model sees one but those of methods that exchange across them. Of the neighbour the
+            client knows the id alone, not who holds it, if anyone does. None where a site holds data of its own.
     """
 
     client_id: int
@@ -71,6 +79,7 @@ class ClientGraph:
     num_classes: int
     roles: np.ndarray
     shareable: np.ndarray
+    cross_edges: np.ndarray = field(default_factory=_no_edges)
 
     @property
     def num_nodes(self) -> int:

@@ -20,8 +20,8 @@ from subfl_flower.data.storage import (
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
 
-SCHEMA_VERSION = 3
-"""Raised whenever the same settings would give other files."""
+SCHEMA_VERSION = 4
+"""Raised whenever the same settings would give other files; since 4 a client's file names its cross edges."""
 
 _GRAPH, _CROSS_EDGES = "global.safetensors", "cross_edges.safetensors"
 

@@ -20,8 +20,8 @@ from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.data.raw_files import sha256_of
 from subfl_flower.errors import SubflError
 
-CLIENT_SCHEMA = 1
-"""Raised whenever an older version could not read the folder."""
+CLIENT_SCHEMA = 2
+"""Raised whenever one version could not read another's folder; since 2 a graph's folder names its cross edges."""
 
 DESCRIPTION, KEY = "client.json", "clients.key"
 AGAIN = "make the folder again with subfl partition"

@@ -70,6 +70,7 @@ def write_client_graph(path: Path, client: ClientGraph) -> None:
         "edge_index": client.edge_index,
         "roles": client.roles,
         "shareable": client.shareable,
+        "cross_edges": client.cross_edges,
     }
     if client.labels is not None:
         tensors["labels"] = client.labels
@@ -93,6 +94,7 @@ def read_client_graph(path: Path) -> ClientGraph:
             num_classes=sizes["num_classes"],
             roles=tensors["roles"],
             shareable=tensors["shareable"],
+            cross_edges=tensors["cross_edges"],
         )
     except KeyError as error:
         raise SubflError(f"{path} does not hold a client's graph: {error} is missing") from error

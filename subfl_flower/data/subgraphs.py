@@ -9,7 +9,7 @@ from subfl_flower.data.graph import ClientGraph, Graph
 
 
 class SubgraphCutter:
-    """Cuts induced subgraphs out of one graph, and remembers which edges some client holds.
+    """Cuts clients' subgraphs out of one graph, and remembers which edges some client holds.
 
     The work for a client is linear in the degrees of its nodes.
 
@@ -26,28 +26,38 @@ class SubgraphCutter:
         self._shareable = np.bincount(np.concatenate(assignments), minlength=graph.num_nodes) > 1
         degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes)
         starts = np.concatenate([[0], np.cumsum(degrees)])
-        # Each entry is the edge's position plus one, because a stored zero may be dropped.
         self._positions = sp.csr_array(
-            (np.arange(1, graph.num_edges + 1), graph.edge_index[1], starts), shape=(graph.num_nodes,) * 2
+            (np.arange(graph.num_edges), graph.edge_index[1], starts), shape=(graph.num_nodes,) * 2
         )
         self._held = np.zeros(graph.num_edges, dtype=bool)
+        self._local_ids = np.full(graph.num_nodes, -1)  # of one client at a time, -1 for the nodes of others
 
     def cut(self, client_id: int) -> ClientGraph:
-        """The subgraph that a client's nodes induce; shareable are the nodes that another client holds too."""
+        """The subgraph that a client's nodes induce, and their edges to nodes that the client does not hold.
+
+        Shareable are the nodes that another client holds too. A cross edge is one of this client's even where another
+        client holds both of its ends.
+        """
         graph, node_ids = self._graph, self._assignments[client_id]
-        induced = self._positions[node_ids][:, node_ids].tocoo()
-        order = np.argsort(induced.data)  # global (row, column) order is also the local one: ids ascend
-        self._held[induced.data - 1] = True
-        row, col = induced.coords
+        # Rows come in the order of `node_ids` and each row's neighbours ascend, so what is taken of them is sorted,
+        # by local ids as well as by global ones.
+        neighbours = self._positions[node_ids]
+        ends = np.repeat(np.arange(node_ids.size), np.diff(neighbours.indptr))
+        self._local_ids[node_ids] = np.arange(node_ids.size)
+        other_ends = self._local_ids[neighbours.indices]
+        self._local_ids[node_ids] = -1
+        inside = other_ends >= 0
+        self._held[neighbours.data[inside]] = True
         return ClientGraph(
             client_id=client_id,
             node_ids=node_ids,
             features=graph.features[node_ids],
-            edge_index=np.stack([row[order], col[order]]).astype(np.int64),
+            edge_index=np.stack([ends[inside], other_ends[inside]]),
             labels=None if graph.labels is None else graph.labels[node_ids],
             num_classes=graph.num_classes,
             roles=self._roles[node_ids],
             shareable=self._shareable[node_ids],
+            cross_edges=np.stack([ends[~inside], neighbours.indices[~inside]]).astype(np.int64),
         )
 
     def cross_edges(self) -> np.ndarray:

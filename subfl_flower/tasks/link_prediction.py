@@ -63,10 +63,16 @@ class LinkPrediction(GraphTask):
         return self.dimensions
 
     def visible(self, graph: ClientGraph) -> ClientGraph:
-        """The training edges, both directions. A loss may speak of any node."""
-        directed = self._roles(graph, graph.edge_index) == TRAIN
-        roles = np.full_like(graph.roles, TRAIN)
-        return replace(graph, edge_index=graph.edge_index[:, directed], roles=roles)
+        """The training edges, both directions, also of those to nodes elsewhere. A loss may speak of any node."""
+        directed = self._roles(graph.node_ids[graph.edge_index]) == TRAIN
+        own, elsewhere = graph.cross_edges
+        crossing = self._roles(np.stack([graph.node_ids[own], elsewhere])) == TRAIN
+        return replace(
+            graph,
+            edge_index=graph.edge_index[:, directed],
+            cross_edges=graph.cross_edges[:, crossing],
+            roles=np.full_like(graph.roles, TRAIN),
+        )
 
     def num_examples(self, graph: ClientGraph) -> int:
         """Training edges."""
@@ -85,12 +91,12 @@ class LinkPrediction(GraphTask):
     def edges(self, graph: ClientGraph, role: int) -> np.ndarray:
         """A client's undirected edges of a role, int64 `[2, edges]` of local ids, the smaller first."""
         undirected = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]]
-        found: np.ndarray = undirected[:, self._roles(graph, undirected) == role]
+        found: np.ndarray = undirected[:, self._roles(graph.node_ids[undirected]) == role]
         return found
 
-    def _roles(self, graph: ClientGraph, edges: np.ndarray) -> np.ndarray:
-        """The role of every edge, the same in both directions and at every client."""
-        ends = np.sort(graph.node_ids[edges], axis=0).astype(np.uint64)
+    def _roles(self, ends: np.ndarray) -> np.ndarray:
+        """The role of every edge by the global ids of its ends [2, edges], the same in both directions everywhere."""
+        ends = np.sort(ends, axis=0).astype(np.uint64)
         uniform = _hashed(ends[0] << np.uint64(32) | ends[1], self.seed) / 2.0**64
         held_out = self.validation_fraction + self.test_fraction
         return np.where(uniform < self.validation_fraction, VALIDATION, np.where(uniform < held_out, TEST, TRAIN))

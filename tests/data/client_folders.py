@@ -16,7 +16,7 @@ from subfl_flower.data.storage import write_client_graph
 
 
 def small_client(sparse: bool = False, **changes: Any) -> ClientGraph:
-    """Client 2: the nodes 5, 7, 8 and 11 in a row, two classes, the last one without a label."""
+    """Client 2: the nodes 5, 7, 8 and 11 in a row, two classes, the last one without a label; 3, 6 and 12 elsewhere."""
     features = np.array([[1, 0, 0], [0, 2, 0], [0, 0, 3], [4, 0, 5]], dtype=np.float32)
     graph = ClientGraph(
         client_id=2,
@@ -27,6 +27,7 @@ def small_client(sparse: bool = False, **changes: Any) -> ClientGraph:
         num_classes=2,
         roles=np.array([0, 1, 2, -1], dtype=np.int8),
         shareable=np.array([False, True, False, False]),
+        cross_edges=np.array([[0, 2, 2], [3, 6, 12]]),
     )
     return replace(graph, **changes)
 
@@ -35,13 +36,14 @@ def describe(folder: Path, **changes: Any) -> None:
     """Write `client.json` for the file of `small_client`, with the right size and checksum of whatever is there."""
     content = (folder / "graph.safetensors").read_bytes()
     described = {
-        "schema": 1,
+        "schema": 2,
         "client": 2,
         "dataset": "toy",
         "partition": "0123456789abcdef",
         "clients": 10,
         "num_nodes": 4,
         "num_edges": 6,
+        "num_cross_edges": 3,
         "num_features": 3,
         "num_classes": 2,
         "overlapping": True,

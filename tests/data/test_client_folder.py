@@ -66,15 +66,18 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, sparse: bool) -> N
     size = (folder.path / "graph.safetensors").stat().st_size
     assert said.pop("files")["graph.safetensors"]["bytes"] == size
     assert said == {
-        "schema": 1, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
-        "num_nodes": 4, "num_edges": 6, "num_features": 3, "num_classes": 2, "train": 1, "validation": 1, "test": 1,
+        "schema": 2, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
+        "num_nodes": 4, "num_edges": 6, "num_cross_edges": 3, "num_features": 3, "num_classes": 2,
+        "train": 1, "validation": 1, "test": 1,
     }  # fmt: skip
 
 
 def test_a_sites_own_folder_does_not_know_the_others(tmp_path: Path) -> None:
-    graph = small_client(labels=None, num_classes=0, roles=np.full(4, -1, dtype=np.int8))
+    alone = np.empty((2, 0), dtype=np.int64)
+    graph = small_client(labels=None, num_classes=0, roles=np.full(4, -1, dtype=np.int8), cross_edges=alone)
     folder = ClientFolder.open(write(tmp_path / "client-02", graph, partition="", num_clients=None))
-    assert (folder.description.num_clients, folder.description.partition, folder.description.train) == (None, "", 0)
+    said = folder.description
+    assert (said.num_clients, said.partition, said.train, said.num_cross_edges) == (None, "", 0, 0)
     check_equal(folder.graph(), graph)
 
 
@@ -120,8 +123,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (b"[" * 100_000, ["is not JSON"]),
         (b"[]", ["must be a JSON object with 'schema'"]),
         (b"{}", ["must be a JSON object with 'schema'"]),
-        (b'{"schema": 2}', ["has the schema 2, this version reads 1"]),
-        (b'{"schema": 1}', ["client: Field required"]),
+        (b'{"schema": 1}', ["has the schema 1, this version reads 2; make the folder again with subfl partition"]),
+        (b'{"schema": 3}', ["has the schema 3, this version reads 2"]),
+        (b'{"schema": 2}', ["client: Field required"]),
     ],
 )
 def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -133,7 +137,8 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": True}, ["schema", "integer"]),
+        ({"schema": True}, ["has the schema True, this version reads 2"]),
+        ({"schema": 2.0}, ["schema", "integer"]),
         ({"client": "2"}, ["client", "integer"]),
         ({"client": 2.0}, ["client", "integer"]),
         ({"client": -1}, ["client", "greater than or equal to 0"]),
@@ -146,6 +151,8 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
         ({"files": {"../graph.safetensors": {"bytes": 1, "sha256": "0" * 64}}}, ["graph.safetensors and of nothing"]),
         ({"client": 3}, ["client_id is 2, where client.json says 3"]),
         ({"num_edges": 8}, ["num_edges is 6, where client.json says 8"]),
+        ({"num_cross_edges": 6}, ["num_cross_edges is 3, where client.json says 6"]),
+        ({"num_cross_edges": -1}, ["num_cross_edges", "greater than or equal to 0"]),
         ({"num_features": 4}, ["num_features is 3", "says 4"]),
         ({"train": 2}, ["train is 1", "says 2"]),
     ],
@@ -180,6 +187,16 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path: Path, change: dict
         (dict(roles=np.array([0, 1, 2, -1])), "roles is int64"),
         (dict(shareable=np.zeros(4, dtype=np.int8)), "shareable is int8"),
         (dict(shareable=np.zeros(3, dtype=bool)), "shareable is bool [3]"),
+        (dict(cross_edges=np.array([[0], [3]], dtype=np.int32)), "cross_edges is int32 [2, 1], where int64 [2, 1]"),
+        (dict(cross_edges=np.array([0, 3])), "cross_edges is int64 [2], where int64 [2, 0] belongs"),
+        (dict(cross_edges=np.array([[0, 3]])), "cross_edges is int64 [1, 2], where int64 [2, 2] belongs"),
+        (dict(cross_edges=np.array([[0, 4], [3, 3]])), "cross_edges name the client's nodes 0..4 of 0..3"),
+        (dict(cross_edges=np.array([[-1, 0], [3, 3]])), "cross_edges name the client's nodes -1..0 of 0..3"),
+        (dict(cross_edges=np.array([[0, 1], [-3, 3]])), "cross_edges lead to the node -3"),
+        (dict(cross_edges=np.array([[0, 1], [3, 8]])), "cross_edges lead to the node 8, which the client holds itself"),
+        (dict(cross_edges=np.array([[2, 0], [3, 6]])), "cross_edges must be sorted"),
+        (dict(cross_edges=np.array([[2, 2], [6, 3]])), "cross_edges must be sorted"),
+        (dict(cross_edges=np.array([[2, 2], [6, 6]])), "every edge once"),
     ],
 )
 def test_a_hand_made_graph_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -197,6 +214,7 @@ def test_a_hand_made_graph_that_is_none_is_refused(tmp_path: Path, change: dict[
         ("features.data", np.array([1, 2, 3], dtype=np.float32)),
         ("features.data", None),
         ("roles", None),
+        ("cross_edges", None),
         ("features", np.ones(4, dtype=np.float32)),
         ("features", np.ones((4, 0), dtype=np.float32)),
         ("features", np.float32(1)),
@@ -282,7 +300,7 @@ def test_a_flipped_bit_is_noticed_or_leaves_a_sound_graph(
         return
     # Whatever is let through is a graph of the same size that checks again as sound.
     check_equal(ClientFolder.open(by_hand(folder.parent / "again", found)).graph(), found)
-    assert found.num_nodes == 4 and found.edge_index.shape == (2, 6)
+    assert found.num_nodes == 4 and found.edge_index.shape == (2, 6) and found.cross_edges.shape == (2, 3)
 
 
 @FUZZ

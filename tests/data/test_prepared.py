@@ -201,8 +201,8 @@ def test_an_entry_of_another_schema_is_refused_and_made_anew(tmp_path: Path) -> 
     first = made(tmp_path)
     whole = contents(first)
     metadata = first.directory / "metadata.json"
-    metadata.write_text(json.dumps(first.metadata | {"schema": 2}))
-    with pytest.raises(SubflError, match="has the schema 2, this version reads 3"):
+    metadata.write_text(json.dumps(first.metadata | {"schema": 3}))
+    with pytest.raises(SubflError, match="has the schema 3, this version reads 4"):
         PreparedPartition.open(first.directory)
     assert contents(made(tmp_path)) == whole
 
