@@ -16,7 +16,7 @@ from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.stacked_gnn import Parameters
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.functional import FunctionalProbe
 from subfl_flower.similarity.random_graph import erdos_renyi, stochastic_block_model

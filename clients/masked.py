@@ -28,7 +28,7 @@ from torch import Tensor
 from clients.functional import FunctionalClient
 from clients.subgraph import Shapes
 from subfl_flower.models.chunk import GraphChunk, features_within_reach
-from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.stacked_gnn import Parameters
 
 _FIRST = "conv1.weight"
 

@@ -20,7 +20,7 @@ from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.stacked_gnn import Parameters
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.state import CohortState
 from subfl_flower.tasks import Examples

@@ -1,4 +1,4 @@
-r"""A cohort of subgraph clients that train a GCN on their own nodes.
+r"""A cohort of subgraph clients that train a graph network on their own nodes.
 
 Each client minimises, over its own training nodes,
 
@@ -24,8 +24,10 @@ from torch import Tensor
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import Parameters, StackedGCN, layer_parameters
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.local_graph import LocalGraph
+from subfl_flower.models.settings import GraphModelSettings, OptimizerSettings
+from subfl_flower.models.stacked_gnn import Parameters, layer_parameters
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
 from subfl_flower.runtime.state import CohortState, StateStore
@@ -39,7 +41,7 @@ warnings.filterwarnings("ignore", message="The given NumPy array is not writable
 
 
 class SubgraphClient(CohortClient):
-    """Trains a GCN on the graphs of a node's clients."""
+    """Trains a graph network on the graphs of a node's clients."""
 
     class Settings(CohortClient.Settings):
         """Knobs of the local objective.
@@ -60,7 +62,7 @@ class SubgraphClient(CohortClient):
         self,
         cohort: Cohort,
         settings: CohortClient.Settings,
-        model: ModelSettings,
+        model: GraphModelSettings,
         optimizer: OptimizerSettings,
         seed: int,
         store: StateStore,
@@ -68,7 +70,7 @@ class SubgraphClient(CohortClient):
         super().__init__(cohort, settings, model, optimizer, seed, store)
         if self.settings.weight_decay is not None:
             self.optimizer = optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
-        self.model = StackedGCN(model, cohort.num_features, cohort.num_outputs)
+        self.model = stacked_gnn(model, cohort.num_features, cohort.num_outputs)
         own = self.own_parameters()
         self.own_shapes = {name: self.model.shapes[name] for name in own}
         self.shared_shapes = {name: shape for name, shape in self.model.shapes.items() if name not in own}
@@ -83,17 +85,18 @@ class SubgraphClient(CohortClient):
             "best_validation": (),
         }
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
+        self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
         self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trainable.values()), model.hidden)
 
     @property
     def parameter_names(self) -> Sequence[str]:
-        """Names of the GCN's parameters that are shared."""
+        """Names of the model's parameters that are shared."""
         return tuple(self.shared_shapes)
 
     # What a method changes ------------------------------------------------------------------------------------------
 
     def own_parameters(self) -> tuple[str, ...]:
-        """Names of the GCN's parameters that stay with the client."""
+        """Names of the model's parameters that stay with the client."""
         return layer_parameters(self.model.shapes, self.settings.personal_layers)
 
     def personal_shapes(self) -> Shapes:
@@ -111,7 +114,7 @@ class SubgraphClient(CohortClient):
         }
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> Parameters:
-        """The GCN's parameters as made from shared and personal ones; `pruned` as used outside training."""
+        """The model's parameters as made from shared and personal ones; `pruned` as used outside training."""
         return {**shared, **{name: personal[name] for name in self.own_shapes}}
 
     def add_penalty_gradients(
@@ -137,6 +140,22 @@ class SubgraphClient(CohortClient):
     ) -> dict[str, Tensor]:
         """What is sent to the server: the parameters, then `extra_uploads`. Zeros do not travel."""
         return dict(shared)
+
+    def graph_version(self, position: int) -> int:
+        """Tells one state of a client's local graph from another."""
+        return 0
+
+    def local_graph(self, position: int) -> LocalGraph:
+        """What a client's model is computed on: what it holds, as far as the task lets it be seen."""
+        return self.model.local_graph(self.cohort.visible[position])
+
+    def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
+        """The stacked local graphs of some clients, prepared where they are new or have changed."""
+        key, versions = tuple(positions), tuple(self.graph_version(position) for position in positions)
+        if key not in self._chunks or self._chunks[key][0] != versions:
+            graphs = [self.local_graph(position) for position in positions]
+            self._chunks[key] = versions, GraphChunk.build(graphs, self.cohort.device)
+        return self._chunks[key][1]
 
     # A round --------------------------------------------------------------------------------------------------------
 
@@ -174,7 +193,7 @@ class SubgraphClient(CohortClient):
     ) -> Worked:
         """Evaluate what was received, train, evaluate again: uploads and metrics of a chunk."""
         device = self.cohort.device
-        chunk, examples = self.cohort.graph_chunk(positions), self.cohort.examples(positions)
+        chunk, examples = self.graph_chunk(positions), self.cohort.examples(positions)
         fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
         with state.rows(positions, device, self._worked_on) as personal_state:
             if fresh:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from subfl_flower.models.gcn import layer_parameters
+from subfl_flower.models.stacked_gnn import layer_parameters
 from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy, Updates

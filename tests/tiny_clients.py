@@ -82,7 +82,7 @@ def random_parameters(gcn: StackedGCN, clients: int, seed: int = 0) -> dict[str,
 
 
 def chunk_of(*graphs: ClientGraph) -> GraphChunk:
-    return GraphChunk.build(graphs)
+    return model().chunk(graphs)
 
 
 def cohort_of(*graphs: ClientGraph, chunk: int | str = "all") -> Cohort:

@@ -8,7 +8,7 @@ from typing import overload
 import torch
 
 from subfl_flower.errors import SubflError
-from subfl_flower.models.gcn import Parameters, StackedGCN
+from subfl_flower.models.stacked_gnn import Parameters, StackedGNN
 from subfl_flower.runtime.run_directory import RunDirectory
 
 
@@ -18,13 +18,13 @@ class ClientModels(Sequence[Parameters]):
     Args:
         directory: the run.
         num_clients: how many clients there are.
-        gcn: what the models are parameters of.
+        gnn: what the models are parameters of.
     """
 
-    def __init__(self, directory: RunDirectory, num_clients: int, gcn: StackedGCN) -> None:
+    def __init__(self, directory: RunDirectory, num_clients: int, gnn: StackedGNN) -> None:
         self._directory = directory
         self._num_clients = num_clients
-        self._shapes = gcn.shapes
+        self._shapes = gnn.shapes
 
     def __len__(self) -> int:
         """The number of clients."""
@@ -48,5 +48,5 @@ class ClientModels(Sequence[Parameters]):
             raise IndexError(index)
         arrays, _ = self._directory.client_model(index)
         if {name: array.shape for name, array in arrays.items()} != self._shapes:
-            raise SubflError(f"{self._directory.path}: the model of client {index} is not the GCN that was configured")
+            raise SubflError(f"{self._directory.path}: the model of client {index} is not the one that was configured")
         return {name: torch.from_numpy(arrays[name]).unsqueeze(0) for name in self._shapes}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.stacked_gnn import Parameters
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.functional import FunctionalProbe, cosine_similarity
 from subfl_flower.similarity.random_graph import stochastic_block_model

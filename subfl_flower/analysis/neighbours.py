@@ -10,8 +10,7 @@ import torch
 
 from subfl_flower.analysis.means import finite_mean
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import Parameters, StackedGCN
+from subfl_flower.models.stacked_gnn import Parameters, StackedGNN
 from subfl_flower.tasks import GraphTask
 
 
@@ -53,7 +52,7 @@ def neighbours(missing: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def neighbour_performance(
-    gcn: StackedGCN,
+    gnn: StackedGNN,
     models: Sequence[Parameters],
     graphs: Sequence[ClientGraph],
     neighbour: np.ndarray,
@@ -62,7 +61,7 @@ def neighbour_performance(
     """Measure every client's model on its own subgraph and on its neighbour's.
 
     Args:
-        gcn: what the models are parameters of.
+        gnn: what the models are parameters of.
         models: by client id, each with a leading axis of one.
         graphs: by client id.
         neighbour: of `neighbours`.
@@ -70,9 +69,9 @@ def neighbour_performance(
     """
     own, on_neighbour = np.full((2, len(models)), np.nan)
     for client_id, graph in enumerate(graphs):
-        chunk = GraphChunk.build([task.visible(graph)])
+        chunk = gnn.chunk([task.visible(graph)])
         examples = task.examples([graph], torch.device("cpu"))
         for owner in (client_id, *np.flatnonzero(neighbour == client_id).tolist()):
-            _, test = examples.evaluate(gcn(models[owner], chunk))
+            _, test = examples.evaluate(gnn(models[owner], chunk))
             (own if owner == client_id else on_neighbour)[owner] = float(test[0])
     return NeighbourPerformance(task.metric, neighbour, own, on_neighbour)

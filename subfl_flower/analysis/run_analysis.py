@@ -21,8 +21,8 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.models.gcn import StackedGCN
-from subfl_flower.models.settings import ModelSettings
+from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.settings import GraphModelSettings
 from subfl_flower.tasks import GraphTask
 
 
@@ -157,12 +157,12 @@ def analyse_run(run: Run, config: Config, partition: PartitionAnalysis) -> RunAn
 def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> ModelAnalysis:
     graphs = partition.graphs
     num_features = graphs[0].num_features
-    assert isinstance(config.model, ModelSettings) and isinstance(config.task, GraphTask)
-    gcn = StackedGCN(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
-    models = ClientModels(run.directory, len(graphs), gcn)
+    assert isinstance(config.model, GraphModelSettings) and isinstance(config.task, GraphTask)
+    gnn = stacked_gnn(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
+    models = ClientModels(run.directory, len(graphs), gnn)
     functional = functional_similarity(models, reference_probe(config.seed, num_features))
     return ModelAnalysis(
         Similarity(functional, partition.missing, partition.label_similarity),
-        neighbour_performance(gcn, models, graphs, neighbours(partition.missing), config.task),
+        neighbour_performance(gnn, models, graphs, neighbours(partition.missing), config.task),
         parameter_sharing(kept_weights(models), functional),
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from subfl_flower.analysis.means import finite_mean
 from subfl_flower.analysis.pairs import most_and_least_similar
-from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.stacked_gnn import Parameters
 
 
 @dataclass(frozen=True)

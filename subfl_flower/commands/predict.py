@@ -19,7 +19,6 @@ from subfl_flower.commands.graph_to_predict import GraphToPredict, open_graph
 from subfl_flower.data.datasets.custom_tables import read_pairs
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.errors import SubflError
-from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.exported import ModelCard, read_model
 from subfl_flower.tasks import LinkPrediction
 from subfl_flower.tasks.link_prediction import pair_scores
@@ -70,7 +69,7 @@ def _outputs(parameters: dict[str, np.ndarray], card: ModelCard, data: GraphToPr
     """
     visible = card.task.visible(data.graph) if data.of_client else data.graph
     stacked = {name: torch.from_numpy(values).unsqueeze(0) for name, values in parameters.items()}
-    return card.gcn(stacked, GraphChunk.build([visible]))[0]
+    return card.gnn(stacked, card.gnn.chunk([visible]))[0]
 
 
 def _classified(outputs: Tensor, data: GraphToPredict, card: ModelCard) -> tuple[list[str], Rows]:

@@ -10,7 +10,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from subfl_flower.data.graph import TRAIN, ClientGraph, FeatureMatrix
+from subfl_flower.data.graph import TRAIN, ClientGraph
+from subfl_flower.models.local_graph import LocalGraph, present_features
 from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_adjacency
 
 
@@ -22,56 +23,73 @@ class GraphChunk:
         client_ids: the C client ids.
         num_nodes: nodes of each client, without padding.
         width: nodes of the largest client.
-        adjacency: Â, block-diagonal [C·width, C·width].
-        inputs: Â X, the first layer's constant half: block-diagonal sparse [C·width, C·features], or dense
-            [C, width, features].
+        own_width: own nodes of the client that has the most; a client's own nodes come first.
+        adjacency: what hidden states are multiplied by, block-diagonal [C·width, C·width].
+        inputs: the first layer's constant half: block-diagonal sparse [C·width, C·inputs], or dense [C, width, inputs].
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
+        told: the output of the first convolution where it is not computed but given: which nodes, bool
+            [C, width, 1], and what, [C, width, hidden]; None where there are no such nodes.
     """
 
     client_ids: tuple[int, ...]
     num_nodes: tuple[int, ...]
     width: int
+    own_width: int
     adjacency: SparseMatrix
     inputs: SparseMatrix | Tensor
     feature_support: Tensor
+    told: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         """The number of clients."""
         return len(self.client_ids)
 
     @classmethod
-    def build(cls, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> GraphChunk:
+    def build(cls, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> GraphChunk:
         """Stack clients' graphs.
 
-        All must have the same feature width; they stay sparse if all clients' features are.
+        All must be of one model; they stay sparse if all clients' inputs are.
         """
         device = torch.device(device)
         width = max(graph.num_nodes for graph in graphs)
-        num_features = graphs[0].num_features
-        operators = [normalised_adjacency(graph.edge_index, graph.num_nodes) for graph in graphs]
-        inputs: SparseMatrix | Tensor
-        if all(scipy.sparse.issparse(graph.features) for graph in graphs):
-            aggregated = [
-                scipy.sparse.csr_array(operator @ scipy.sparse.csr_array(graph.features))
-                for operator, graph in zip(operators, graphs, strict=True)
-            ]
-            inputs = SparseMatrix(block_diagonal(aggregated, (width, num_features)), device)
-        else:
-            dense = np.zeros((len(graphs), width, num_features), dtype=np.float32)
-            for c, (operator, graph) in enumerate(zip(operators, graphs, strict=True)):
-                aggregate = operator @ graph.features
-                dense[c, : graph.num_nodes] = aggregate.toarray() if scipy.sparse.issparse(aggregate) else aggregate
-            inputs = torch.from_numpy(dense).to(device)
-
-        support = np.stack([_present_features(graph.features) for graph in graphs])
+        operators = [graph.operator for graph in graphs]
         return cls(
             client_ids=tuple(graph.client_id for graph in graphs),
             num_nodes=tuple(graph.num_nodes for graph in graphs),
             width=width,
-            adjacency=SparseMatrix(block_diagonal(operators, (width, width)), device, symmetric=True),
-            inputs=inputs,
-            feature_support=torch.from_numpy(support).to(device),
+            own_width=max(graph.num_own for graph in graphs),
+            adjacency=SparseMatrix(
+                block_diagonal(operators, (width, width)), device, symmetric=all(graph.symmetric for graph in graphs)
+            ),
+            inputs=_stacked_inputs(graphs, width, device),
+            feature_support=torch.from_numpy(np.stack([graph.feature_support for graph in graphs])).to(device),
+            told=_stacked_told(graphs, width, device),
         )
+
+
+def _stacked_inputs(graphs: Sequence[LocalGraph], width: int, device: torch.device) -> SparseMatrix | Tensor:
+    num_inputs = graphs[0].inputs.shape[1]
+    if all(scipy.sparse.issparse(graph.inputs) for graph in graphs):
+        blocks = [scipy.sparse.csr_array(graph.inputs) for graph in graphs]
+        return SparseMatrix(block_diagonal(blocks, (width, num_inputs)), device)
+    dense = np.zeros((len(graphs), width, num_inputs), dtype=np.float32)
+    for c, graph in enumerate(graphs):
+        inputs = graph.inputs
+        dense[c, : graph.num_nodes] = inputs if isinstance(inputs, np.ndarray) else inputs.toarray()
+    return torch.from_numpy(dense).to(device)
+
+
+def _stacked_told(graphs: Sequence[LocalGraph], width: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    hidden = next((graph.told.shape[1] for graph in graphs if graph.told is not None), None)
+    if hidden is None:
+        return None
+    values = np.zeros((len(graphs), width, hidden), dtype=np.float32)
+    given = np.zeros((len(graphs), width, 1), dtype=bool)
+    for c, graph in enumerate(graphs):
+        if graph.told is not None:
+            values[c, graph.num_own : graph.num_nodes] = graph.told
+            given[c, graph.num_own : graph.num_nodes] = True
+    return torch.from_numpy(given).to(device), torch.from_numpy(values).to(device)
 
 
 def features_within_reach(graph: ClientGraph, hops: int) -> np.ndarray:
@@ -83,9 +101,4 @@ def features_within_reach(graph: ClientGraph, hops: int) -> np.ndarray:
     reached = (graph.roles == TRAIN).astype(np.float32)
     for _ in range(hops):
         reached = operator @ reached
-    return _present_features(graph.features[np.flatnonzero(reached)])
-
-
-def _present_features(features: FeatureMatrix) -> np.ndarray:
-    present: np.ndarray = np.asarray(abs(features).sum(0)).ravel() > 0
-    return present
+    return present_features(graph.features[np.flatnonzero(reached)])

@@ -14,8 +14,9 @@ from safetensors.numpy import save
 
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
-from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.graph_models import stacked_gnn
 from subfl_flower.models.settings import ModelSettings
+from subfl_flower.models.stacked_gnn import StackedGNN
 from subfl_flower.tasks import AnyGraphTask
 
 MODEL_SCHEMA: Literal[1] = 1
@@ -75,9 +76,9 @@ class ModelCard(Card):
     row_normalize: bool | None = None
 
     @property
-    def gcn(self) -> StackedGCN:
+    def gnn(self) -> StackedGNN:
         """The architecture, without parameters."""
-        return StackedGCN(self.model, self.num_features, self.task.num_outputs(self.num_classes))
+        return stacked_gnn(self.model, self.num_features, self.task.num_outputs(self.num_classes))
 
 
 def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard) -> None:
@@ -154,11 +155,12 @@ def read_with_card(file: Path, kind: type[AnyCard]) -> tuple[dict[str, np.ndarra
 
 
 def _require_model(tensors: Mapping[str, np.ndarray], card: ModelCard, source: str) -> None:
-    """Raise SubflError unless the tensors have the names, shapes and type that the card's GCN has, and are finite."""
+    """Raise SubflError unless the tensors have the names, shapes and type of the card's network, and are finite."""
     needed = 2 * (card.model.layers + 1)
-    if len(tensors) != needed:  # before a GCN is laid out: a card may claim any depth
-        raise SubflError(f"{source} holds {len(tensors)} tensors; a GCN of {card.model.layers} layers has {needed}")
-    require_tensors(tensors, card.gcn.shapes, source)
+    if len(tensors) != needed:  # before a network is laid out: a card may claim any depth
+        network = f"{card.model.name.upper()} of {card.model.layers} layers"
+        raise SubflError(f"{source} holds {len(tensors)} tensors; a {network} has {needed}")
+    require_tensors(tensors, card.gnn.shapes, source)
 
 
 def require_tensors(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], source: str) -> None:

@@ -1,136 +1,44 @@
 r"""The GCN of the subgraph methods, over stacked parameters.
 
-Every parameter has a leading client axis; a chunk of one client is the plain case. With Â the normalised adjacency,
+With Â the normalised adjacency (Kipf and Welling, 2017), a convolution is
 
-.. math:: H^{(l)} = \mathrm{dropout}(\mathrm{relu}(\hat A H^{(l-1)} W^{(l)} + b^{(l)})), \quad
-          \mathrm{output} = H^{(L)} W + b,
+.. math:: \mathrm{conv}(H) = \hat A H W + b;
 
-the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1): two convolutions of width 128 and a linear classifier.
+two of width 128 and a linear classifier are the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-
-import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
-from subfl_flower.errors import SubflError
-from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.settings import ModelSettings
-from subfl_flower.models.sparse import SparseMatrix
-from subfl_flower.seeding import shared_generator
-
-Parameters = Mapping[str, Tensor]
-"""Stacked parameters by name, each [C, ...]."""
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.models.local_graph import LocalGraph, present_features
+from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
+from subfl_flower.models.stacked_gnn import StackedGNN, propagate
 
 
-def layer_parameters(names: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
-    """The parameters among `names` that belong to some layers.
+class StackedGCN(StackedGNN):
+    """A GCN for C clients at once."""
 
-    Raises:
-        SubflError: there is no such layer, or no parameter would be left.
-    """
-    by_layer: dict[str, list[str]] = {}
-    for name in names:
-        by_layer.setdefault(name.split(".")[0], []).append(name)
-    for layer in layers:
-        if layer not in by_layer:
-            raise SubflError(
-                f"method.personal_layers: there is no layer {layer!r}; the model has {', '.join(by_layer)}"
-            )
-    if set(layers) == set(by_layer):
-        raise SubflError("method.personal_layers: all layers are personal; use method=local")
-    return tuple(name for layer in layers for name in by_layer[layer])
+    def fan_in(self, width: int) -> int:
+        """A node's own width: a node is one of its neighbours in Â."""
+        return width
 
+    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+        """Â, and Â X."""
+        operator = normalised_adjacency(graph.edge_index, graph.num_nodes)
+        sparse = scipy.sparse.issparse(graph.features)
+        inputs = operator @ (scipy.sparse.csr_array(graph.features) if sparse else graph.features)
+        return LocalGraph(
+            client_id=graph.client_id,
+            num_own=graph.num_nodes if num_own is None else num_own,
+            operator=operator,
+            inputs=inputs,
+            feature_support=present_features(graph.features),
+        )
 
-class StackedGCN:
-    """A GCN for C clients at once.
-
-    Args:
-        settings: depth, width and dropout.
-        num_features: input width.
-        num_outputs: output width: classes, or whatever the task makes of a node.
-    """
-
-    def __init__(self, settings: ModelSettings, num_features: int, num_outputs: int) -> None:
-        self.settings = settings
-        self.num_features = num_features
-        widths = [num_features] + [settings.hidden] * settings.layers
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for layer, (fan_in, fan_out) in enumerate(pairwise(widths), start=1):
-            self.shapes[f"conv{layer}.weight"] = (fan_in, fan_out)
-            self.shapes[f"conv{layer}.bias"] = (fan_out,)
-        self.shapes["classifier.weight"] = (settings.hidden, num_outputs)
-        self.shapes["classifier.bias"] = (num_outputs,)
-
-    @property
-    def weight_matrices(self) -> tuple[str, ...]:
-        """Names of the weight matrices: what masks act on."""
-        return tuple(name for name, shape in self.shapes.items() if len(shape) == 2)
-
-    def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Fresh parameters of one client, without a client axis.
-
-        Convolutions are Glorot-uniform with zero biases, the classifier is uniform in ±1/sqrt(fan in): the defaults of
-        PyG's ``GCNConv`` and of PyTorch's ``Linear``.
-        """
-        parameters = {}
-        for name, shape in self.shapes.items():
-            layer = name.split(".")[0]
-            fan_in, fan_out = self.shapes[f"{layer}.weight"]
-            if layer == "classifier":
-                bound = fan_in**-0.5
-            else:
-                bound = (6.0 / (fan_in + fan_out)) ** 0.5 if name.endswith("weight") else 0.0
-            parameters[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-        return parameters
-
-    def initial_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The initial model that a whole federation starts from."""
-        return self.initial(shared_generator(seed, "initial model"))
-
-    def dropout_masks(
-        self, chunk: GraphChunk, generators: Sequence[np.random.Generator], device: torch.device
-    ) -> list[Tensor]:
-        """One dropout multiplier a layer, [C, width, hidden]: 0 or 1/(1-p), each client's drawn from its own generator.
-
-        A client's draw depends on its own size alone, never on the chunk that it is worked in.
-        """
-        rate, hidden = self.settings.dropout, self.settings.hidden
-        threshold = min(round(rate * 65536), 65535)
-        shape = (self.settings.layers, len(chunk), chunk.width, hidden)
-        keep = np.zeros(shape, dtype=np.float32)
-        for c, (nodes, generator) in enumerate(zip(chunk.num_nodes, generators, strict=True)):
-            size = self.settings.layers * nodes * hidden
-            draws = np.frombuffer(generator.bytes(2 * size), dtype=np.uint16)
-            keep[:, c, :nodes] = (draws >= threshold).reshape(self.settings.layers, nodes, hidden)
-        keep *= 65536 / (65536 - threshold)
-        return list(torch.from_numpy(keep).to(device))
-
-    def __call__(self, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None = None) -> Tensor:
-        """Outputs [C, width, num_outputs] of every node; `dropout` as made by `dropout_masks`, None to evaluate."""
-        hidden = self._first_convolution(parameters, chunk)
-        for layer in range(1, self.settings.layers + 1):
-            if layer > 1:
-                hidden = _propagate(chunk.adjacency, torch.bmm(hidden, parameters[f"conv{layer}.weight"]))
-                hidden = hidden + parameters[f"conv{layer}.bias"].unsqueeze(1)
-            hidden = torch.relu(hidden)
-            if dropout is not None:
-                hidden = hidden * dropout[layer - 1]
-        return torch.baddbmm(parameters["classifier.bias"].unsqueeze(1), hidden, parameters["classifier.weight"])
-
-    def _first_convolution(self, parameters: Parameters, chunk: GraphChunk) -> Tensor:
-        """(ÂX) W + b, [C, width, hidden], from the product ÂX that the chunk holds."""
-        weight, bias = parameters["conv1.weight"], parameters["conv1.bias"].unsqueeze(1)
-        if isinstance(chunk.inputs, SparseMatrix):
-            stacked = weight.reshape(len(chunk) * self.num_features, -1)
-            return (chunk.inputs @ stacked).view(len(chunk), chunk.width, -1) + bias
-        return torch.baddbmm(bias, chunk.inputs, weight)
-
-
-def _propagate(adjacency: SparseMatrix, hidden: Tensor) -> Tensor:
-    """Â H for a padded stack H [C, width, hidden]."""
-    return (adjacency @ hidden.reshape(-1, hidden.shape[-1])).view(hidden.shape)
+    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Â (H W)."""
+        return propagate(adjacency, torch.bmm(hidden, weight))

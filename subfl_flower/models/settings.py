@@ -7,17 +7,23 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class ModelSettings(BaseModel):
-    """A GCN: `layers` graph convolutions of width `hidden`, ReLU and dropout after each, a linear classifier."""
+class GraphModelSettings(BaseModel):
+    """A graph network: `layers` convolutions of width `hidden`, ReLU and dropout after each, a linear classifier."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
     tasks: ClassVar[tuple[str, ...]] = ("node_classification", "link_prediction")
-    name: Literal["gcn"]
+    name: str
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class ModelSettings(GraphModelSettings):
+    """Which convolution: GCN's, or GraphSAGE's with the mean aggregator."""
+
+    name: Literal["gcn", "sage"]
 
 
 class RecommenderSettings(BaseModel):

@@ -82,6 +82,21 @@ def normalised_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse
     return scipy.sparse.coo_array((values, (row, column)), shape=(num_nodes, num_nodes)).tocsr()
 
 
+def mean_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse.csr_array:
+    """D^-1 A: the product with it is every node's mean over its neighbours, zero where it has none.
+
+    Args:
+        edge_index: [2, edges], both directions of every edge, without self-loops.
+        num_nodes: N.
+
+    Returns:
+        Float32 CSR [N, N].
+    """
+    row, column = edge_index
+    values = (1.0 / np.bincount(row, minlength=num_nodes)[row]).astype(np.float32)
+    return scipy.sparse.coo_array((values, (row, column)), shape=(num_nodes, num_nodes)).tocsr()
+
+
 def block_diagonal(blocks: Sequence[scipy.sparse.csr_array], block_shape: tuple[int, int]) -> scipy.sparse.csr_array:
     """Blocks along the diagonal, each padded with empty rows and columns to `block_shape`.
 

@@ -12,7 +12,6 @@ import torch
 
 from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared import PreparedPartition
-from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.tasks import Examples, GraphTask
 
@@ -46,7 +45,7 @@ class Cohort:
     task: GraphTask
     shared_key: SharedKey | None = None
     whole: Callable[[], tuple[Graph, np.ndarray]] | None = None
-    _chunks: dict[tuple[int, ...], tuple[GraphChunk, Examples]] = field(default_factory=dict, init=False, repr=False)
+    _examples: dict[tuple[int, ...], Examples] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def load(
@@ -114,18 +113,9 @@ class Cohort:
         for start in range(0, len(positions), size):
             yield list(positions[start : start + size])
 
-    def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
-        """The stacked graphs of some clients, prepared on first use."""
-        return self._prepared(positions)[0]
-
     def examples(self, positions: Sequence[int]) -> Examples:
         """What some clients learn from and are measured on, prepared on first use."""
-        return self._prepared(positions)[1]
-
-    def _prepared(self, positions: Sequence[int]) -> tuple[GraphChunk, Examples]:
         key = tuple(positions)
-        if key not in self._chunks:
-            chunk = GraphChunk.build([self.visible[position] for position in positions], self.device)
-            examples = self.task.examples([self.graphs[position] for position in positions], self.device)
-            self._chunks[key] = chunk, examples
-        return self._chunks[key]
+        if key not in self._examples:
+            self._examples[key] = self.task.examples([self.graphs[position] for position in positions], self.device)
+        return self._examples[key]

@@ -15,8 +15,8 @@ from subfl_flower.data.client_folder import ClientFolder, open_client_folders, w
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.models.exported import ModelCard
-from subfl_flower.models.gcn import StackedGCN
-from subfl_flower.models.settings import ModelSettings
+from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.settings import GraphModelSettings, ModelSettings
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
@@ -115,15 +115,15 @@ class Graphs(Kind):
         return {**sizes, "train": said.train, "validation": said.validation, "test": said.test}
 
     def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
-        """A GCN's."""
-        assert isinstance(config.model, ModelSettings)
+        """A graph network's."""
+        assert isinstance(config.model, GraphModelSettings)
         num_outputs = _graph_task(config).num_outputs(roster.num_classes)
-        return StackedGCN(config.model, roster.num_features, num_outputs).initial_of(config.seed)
+        return stacked_gnn(config.model, roster.num_features, num_outputs).initial_of(config.seed)
 
     def export(
         self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
     ) -> None:
-        """A file a client: its GCN and a card."""
+        """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
         assert isinstance(config.dataset, DatasetSettings) and isinstance(config.model, ModelSettings)
         assert isinstance(task, NodeClassification | LinkPrediction)

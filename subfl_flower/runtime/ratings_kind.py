@@ -18,7 +18,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders, write_user_folder
 from subfl_flower.models.ranker_file import Ranker, RankerCard
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.models.settings import LightGCNSettings, ModelSettings, RecommenderSettings
+from subfl_flower.models.settings import GraphModelSettings, LightGCNSettings, RecommenderSettings
 from subfl_flower.models.stacked_user_model import stacked_user_model
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
@@ -135,7 +135,7 @@ class RatingsOfUsers(Kind):
 
     def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
         """A user model's."""
-        assert not isinstance(config.model, ModelSettings)
+        assert not isinstance(config.model, GraphModelSettings)
         sizes = roster.num_features, roster.user_values, roster.item_values
         return stacked_user_model(config.model, *sizes).initial_of(config.seed)
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.models.gcn import Parameters
 from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
+from subfl_flower.models.stacked_gnn import Parameters
 
 # A chunk of one skips the rows of the first weight that are zero once they are this large a share.
 _WORTH_SKIPPING = 0.2

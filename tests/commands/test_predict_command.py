@@ -70,7 +70,7 @@ def exported(folder: Path, task: str = "node_classification", **changes: Any) ->
     said: dict[str, Any] = dict(num_features=2, num_classes=2, dataset="custom", client=0, method="local", run="r")
     card = ModelCard(model=ModelSettings(name="gcn", hidden=4), task=of_task, **(said | changes))
     rng = np.random.default_rng(1)
-    parameters = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in card.gcn.shapes.items()}
+    parameters = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in card.gnn.shapes.items()}
     write_model(folder, parameters, card)
     return parameters
 

@@ -18,7 +18,7 @@ import subfl_flower.client_app
 from clients.masked import MaskedClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import Parameters
+from subfl_flower.models.stacked_gnn import Parameters
 from subfl_flower.runtime.messages import ARRAYS, LAYOUT
 from subfl_flower.runtime.replies import METRICS, OUTCOME
 

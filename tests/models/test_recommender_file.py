@@ -254,7 +254,7 @@ def test_a_missing_damaged_or_other_file_is_named(tmp_path: Path) -> None:
         task=NodeClassification(name="node_classification"),
         num_features=3, num_classes=2, dataset="toy", client=7, method="fedpub", run="r",
     )  # fmt: skip
-    values = {name: np.ones(shape, np.float32) for name, shape in of_nodes.gcn.shapes.items()}
+    values = {name: np.ones(shape, np.float32) for name, shape in of_nodes.gnn.shapes.items()}
     write_model(tmp_path / "gcn", values, of_nodes)
     refused(tmp_path / "gcn" / "model.safetensors", "card.model.name")
 

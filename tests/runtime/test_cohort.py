@@ -10,13 +10,16 @@ import pytest
 import torch
 from tiny_clients import CLASSES, FEATURES, dense_features, dense_operator, tiny_client
 
+from clients.subgraph import SubgraphClient
 from subfl_flower.data.datasets import StochasticBlockModelDataset
 from subfl_flower.data.graph import TRAIN, ClientGraph
 from subfl_flower.data.partitions import MetisPartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.shared_key import SharedKey
+from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
 
 CPU = torch.device("cpu")
@@ -45,6 +48,11 @@ def partition(tmp_path_factory: pytest.TempPathFactory) -> PreparedPartition:
 # The task ------------------------------------------------------------------------------------------------------------
 
 
+def trainer(of: Cohort, family: type[SubgraphClient] = SubgraphClient) -> SubgraphClient:
+    network, optimizer = ModelSettings(name="gcn", hidden=5), OptimizerSettings(name="adam")
+    return family(of, family.Settings(), network, optimizer, seed=0, store=MemoryStore())
+
+
 def test_the_task_says_what_is_seen_how_much_is_learnt_from_and_how_wide_the_output_is() -> None:
     nodes, links = cohort(9, 12), cohort(9, 12, task=LINKS)
     assert all(seen is graph for seen, graph in zip(nodes.visible, nodes.graphs, strict=True))
@@ -66,7 +74,7 @@ def test_a_client_without_an_example_is_refused_by_its_id() -> None:
 def test_a_chunk_convolves_over_visible_edges_and_its_examples_are_of_the_whole_graph() -> None:
     links = cohort(9, 12, 10, task=LINKS)
     chosen = [2, 0]
-    chunk, examples = links.graph_chunk(chosen), links.examples(chosen)
+    chunk, examples = trainer(links).graph_chunk(chosen), links.examples(chosen)
     assert chunk.client_ids == (12, 10)
     for row, position in enumerate(chosen):
         graph, visible = links.graphs[position], links.visible[position]
@@ -81,11 +89,31 @@ def test_a_chunk_convolves_over_visible_edges_and_its_examples_are_of_the_whole_
 
 def test_chunks_are_prepared_once_and_an_altered_cohort_prepares_its_own() -> None:
     nodes = cohort(9, 12, 10)
-    assert nodes.graph_chunk([0, 1]) is nodes.graph_chunk(range(2))
+    client = trainer(nodes)
+    assert client.graph_chunk([0, 1]) is client.graph_chunk(range(2))
     assert nodes.examples([0, 1]) is nodes.examples((0, 1))
-    assert nodes.graph_chunk([1, 0]).client_ids == (11, 10)
+    assert client.graph_chunk([1, 0]).client_ids == (11, 10)
     other = replace(nodes, graphs=nodes.graphs[::-1])
-    assert other.graph_chunk([0, 1]).client_ids == (12, 11) and other.visible == nodes.visible[::-1]
+    assert trainer(other).graph_chunk([0, 1]).client_ids == (12, 11) and other.visible == nodes.visible[::-1]
+    assert other.examples([0, 1]) is not nodes.examples([0, 1])
+
+
+class Growing(SubgraphClient):
+    """Clients whose local graphs change when they are told to."""
+
+    version = 0
+
+    def graph_version(self, position: int) -> int:
+        return self.version if position == 1 else 0
+
+
+def test_a_chunk_is_prepared_again_where_a_clients_local_graph_has_changed() -> None:
+    client = trainer(cohort(9, 12, 10), Growing)
+    before, without = client.graph_chunk([0, 1]), client.graph_chunk([2])
+    client.version = 5
+    after = client.graph_chunk([0, 1])
+    assert after is not before and client.graph_chunk([0, 1]) is after
+    assert client.graph_chunk([2]) is without
 
 
 # Chunks --------------------------------------------------------------------------------------------------------------

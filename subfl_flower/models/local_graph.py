@@ -1,0 +1,48 @@
+"""What a model is computed on: one client's nodes, and those that it was told of or has made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from subfl_flower.data.graph import FeatureMatrix
+
+
+@dataclass(frozen=True, eq=False)
+class LocalGraph:
+    """Everything that is constant in a model's propagation over one client's graph, of N nodes.
+
+    The client's own nodes come first. The others pass messages to them, and have no output, label or role: what a
+    model makes of them enters neither loss nor metric.
+
+    Attributes:
+        client_id: whose graph.
+        num_own: how many of the nodes are the client's own.
+        operator: float32 CSR [N, N], what a layer multiplies hidden states by, such as Â.
+        inputs: the first layer's constant half, such as Â X: float32 [N, inputs], dense or CSR.
+        feature_support: bool [features], the features that a node of the graph has.
+        symmetric: whether `operator` is its own transpose.
+        told: float32 [N - num_own, hidden], the output of the first convolution (before its ReLU) of the nodes that
+            are not the client's own, where the client was told it; None where it follows from `inputs`.
+    """
+
+    client_id: int
+    num_own: int
+    operator: scipy.sparse.csr_array
+    inputs: FeatureMatrix
+    feature_support: np.ndarray
+    symmetric: bool = True
+    told: np.ndarray | None = None
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return int(self.operator.shape[0])
+
+
+def present_features(features: FeatureMatrix) -> np.ndarray:
+    """Which columns have an entry that is not zero: bool [features]."""
+    present: np.ndarray = np.asarray(abs(features).sum(0)).ravel() > 0
+    return present

@@ -1,0 +1,173 @@
+"""What the graph networks of the subgraph methods have in common: stacked parameters, layers, initial values."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.local_graph import LocalGraph
+from subfl_flower.models.settings import GraphModelSettings
+from subfl_flower.models.sparse import SparseMatrix
+from subfl_flower.seeding import shared_generator
+
+Parameters = Mapping[str, Tensor]
+"""Stacked parameters by name, each [C, ...]."""
+
+CLASSIFIER = "classifier"
+
+
+def layer_parameters(names: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """The parameters among `names` that belong to some layers.
+
+    Raises:
+        SubflError: there is no such layer, or no parameter would be left.
+    """
+    by_layer: dict[str, list[str]] = {}
+    for name in names:
+        by_layer.setdefault(name.split(".")[0], []).append(name)
+    for layer in layers:
+        if layer not in by_layer:
+            raise SubflError(
+                f"method.personal_layers: there is no layer {layer!r}; the model has {', '.join(by_layer)}"
+            )
+    if set(layers) == set(by_layer):
+        raise SubflError("method.personal_layers: all layers are personal; use method=local")
+    return tuple(name for layer in layers for name in by_layer[layer])
+
+
+class StackedGNN(ABC):
+    r"""Graph convolutions and a linear classifier, for C clients at once.
+
+    .. math:: H^{(l)} = \mathrm{dropout}(\mathrm{relu}(\mathrm{conv}_l(H^{(l-1)}))), \quad
+              \mathrm{output} = H^{(L)} W + b.
+
+    Every parameter has a leading client axis; a chunk of one client is the plain case. A subclass says what a
+    convolution is.
+
+    Args:
+        settings: depth, width and dropout.
+        num_features: input width.
+        num_outputs: output width: classes, or whatever the task makes of a node.
+    """
+
+    def __init__(self, settings: GraphModelSettings, num_features: int, num_outputs: int) -> None:
+        self.settings = settings
+        self.num_features = num_features
+        widths = [num_features] + [settings.hidden] * settings.layers
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for layer, (width, hidden) in enumerate(pairwise(widths), start=1):
+            self.shapes[f"conv{layer}.weight"] = (self.fan_in(width), hidden)
+            self.shapes[f"conv{layer}.bias"] = (hidden,)
+        self.shapes[f"{CLASSIFIER}.weight"] = (settings.hidden, num_outputs)
+        self.shapes[f"{CLASSIFIER}.bias"] = (num_outputs,)
+
+    # What a convolution is ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def fan_in(self, width: int) -> int:
+        """Rows of a convolution's weight, for nodes of `width` values."""
+
+    @abstractmethod
+    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+        """What of a graph is constant in all steps.
+
+        Args:
+            graph: the nodes and edges to propagate over.
+            num_own: how many of its nodes, from the first on, are the client's own; None for all.
+        """
+
+    @abstractmethod
+    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
+        """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden]."""
+
+    # All the same ---------------------------------------------------------------------------------------------------
+
+    @property
+    def weight_matrices(self) -> tuple[str, ...]:
+        """Names of the weight matrices: what masks act on."""
+        return tuple(name for name, shape in self.shapes.items() if len(shape) == 2)
+
+    def chunk(self, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> GraphChunk:
+        """Clients' graphs, prepared for this model."""
+        return GraphChunk.build([self.local_graph(graph) for graph in graphs], device)
+
+    def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Fresh parameters of one client, without a client axis.
+
+        Convolutions are Glorot-uniform with zero biases, the classifier is uniform in ±1/sqrt(fan in): the defaults of
+        PyG's ``GCNConv`` and of PyTorch's ``Linear``.
+        """
+        parameters = {}
+        for name, shape in self.shapes.items():
+            layer = name.split(".")[0]
+            fan_in, fan_out = self.shapes[f"{layer}.weight"]
+            if layer == CLASSIFIER:
+                bound = fan_in**-0.5
+            else:
+                bound = (6.0 / (fan_in + fan_out)) ** 0.5 if name.endswith("weight") else 0.0
+            parameters[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+        return parameters
+
+    def initial_of(self, seed: int) -> dict[str, np.ndarray]:
+        """The initial model that a whole federation starts from."""
+        return self.initial(shared_generator(seed, "initial model"))
+
+    def dropout_masks(
+        self, chunk: GraphChunk, generators: Sequence[np.random.Generator], device: torch.device
+    ) -> list[Tensor]:
+        """One dropout multiplier a layer, [C, width, hidden]: 0 or 1/(1-p), each client's drawn from its own generator.
+
+        A client's draw depends on its own size alone, never on the chunk that it is worked in.
+        """
+        rate, hidden = self.settings.dropout, self.settings.hidden
+        threshold = min(round(rate * 65536), 65535)
+        shape = (self.settings.layers, len(chunk), chunk.width, hidden)
+        keep = np.zeros(shape, dtype=np.float32)
+        for c, (nodes, generator) in enumerate(zip(chunk.num_nodes, generators, strict=True)):
+            size = self.settings.layers * nodes * hidden
+            draws = np.frombuffer(generator.bytes(2 * size), dtype=np.uint16)
+            keep[:, c, :nodes] = (draws >= threshold).reshape(self.settings.layers, nodes, hidden)
+        keep *= 65536 / (65536 - threshold)
+        return list(torch.from_numpy(keep).to(device))
+
+    def __call__(self, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None = None) -> Tensor:
+        """Outputs [C, own width, num_outputs] of clients' own nodes.
+
+        Args:
+            parameters: stacked.
+            chunk: the clients' graphs, as `chunk` prepares them.
+            dropout: as made by `dropout_masks`; None to evaluate.
+        """
+        hidden = self.first_convolution(parameters, chunk)
+        for layer in range(1, self.settings.layers + 1):
+            if layer > 1:
+                hidden = self.convolve(chunk.adjacency, hidden, parameters[f"conv{layer}.weight"])
+                hidden = hidden + parameters[f"conv{layer}.bias"].unsqueeze(1)
+            hidden = torch.relu(hidden)
+            if dropout is not None:
+                hidden = hidden * dropout[layer - 1]
+        bias, weight = parameters[f"{CLASSIFIER}.bias"], parameters[f"{CLASSIFIER}.weight"]
+        return torch.baddbmm(bias.unsqueeze(1), hidden[:, : chunk.own_width], weight)
+
+    def first_convolution(self, parameters: Parameters, chunk: GraphChunk) -> Tensor:
+        """The first convolution's output [C, width, hidden] before its ReLU, from the constant half in the chunk."""
+        weight, bias = parameters["conv1.weight"], parameters["conv1.bias"].unsqueeze(1)
+        if isinstance(chunk.inputs, SparseMatrix):
+            stacked = weight.reshape(-1, weight.shape[-1])
+            hidden = (chunk.inputs @ stacked).view(len(chunk), chunk.width, -1) + bias
+        else:
+            hidden = torch.baddbmm(bias, chunk.inputs, weight)
+        return hidden if chunk.told is None else torch.where(*chunk.told, hidden)
+
+
+def propagate(adjacency: SparseMatrix, hidden: Tensor) -> Tensor:
+    """The operator times a padded stack H [C, width, hidden]."""
+    return (adjacency @ hidden.reshape(-1, hidden.shape[-1])).view(hidden.shape)
