@@ -32,6 +32,7 @@ from torch import Tensor
 
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
+from subfl_flower.runtime.kept_arrays import KeptArrays, KeptInContext, KeptInFiles, KeptInMemory
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -139,7 +140,13 @@ def buffer_size(num_clients: int, shapes: Shapes) -> int:
 
 
 class StateStore(Protocol):
-    """Keeps cohorts' states between messages."""
+    """Keeps cohorts' states between messages.
+
+    Attributes:
+        kept: what clients keep of exchanges.
+    """
+
+    kept: KeptArrays
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """The state of a cohort, fresh where there is none yet."""
@@ -154,6 +161,7 @@ class MemoryStore:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
         self._states: dict[tuple[int, ...], CohortState] = {}
+        self.kept: KeptArrays = KeptInMemory()
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """The state of a cohort, fresh where there is none yet."""
@@ -172,6 +180,7 @@ class MappedStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self.kept: KeptArrays = KeptInFiles(lambda client_id: directory)
         self._open: dict[tuple[int, ...], CohortState] = {}
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
@@ -193,6 +202,7 @@ class ContextStore:
 
     def __init__(self, records: RecordDict) -> None:
         self._records = records
+        self.kept: KeptArrays = KeptInContext(records)
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """The state of a cohort, fresh where there is none yet."""
@@ -248,6 +258,7 @@ class DurableStore:
     ) -> None:
         self._store = store
         self._folder_of = folder_of
+        self.kept: KeptArrays = KeptInFiles(folder_of, server_round, checkpoint)
         self._now: Moment = (server_round, PHASES.index(phase if phase in PHASES else TRAIN))
         self._checkpoint = checkpoint
         self._keep = keep
