@@ -257,7 +257,7 @@ def _faults_of_metrics(metrics: Mapping[str, np.ndarray]) -> dict[int, str]:
             sound = np.isnan(values) | ((values >= 0) & (values <= LARGEST_VALUE))
         else:
             sound = np.isnan(values) | (np.abs(values) <= _LARGEST_METRIC)
-        faults.update({int(row): f"its {name} is {values[row]:g}" for row in np.flatnonzero(~sound)})
+        faults.update({int(row): one_line(f"its {name} is {values[row]:g}") for row in np.flatnonzero(~sound)})
     return faults
 
 
