@@ -203,7 +203,7 @@ class FedGNNClient(RecommenderClient):
         """A box for the matcher from each user: the tokens of its items, its embedding, and a key for the answer."""
         if self.cohort.shared_key is None:
             raise SubflError("this node has no shared key, which items' tokens are made with")
-        run, server_round = str(question.about["id"]), int(question.about["round"])
+        run, server_round = str(question.about["id"]), question.server_round
         context = expansion_context(run, server_round)
         ratings = self.cohort.ratings.of_users(positions)
         tokens = token_table(ratings.num_items, self.cohort.shared_key.read(), run.encode())
@@ -226,7 +226,7 @@ class FedGNNClient(RecommenderClient):
         self, question: Question, clients: Sequence[int], positions: Sequence[int], own: Mapping[str, Tensor]
     ) -> tuple[dict[int, Stack], dict[int, str]]:
         """Take in what the matcher sealed; a user whose box does not open keeps the neighbours that it had."""
-        context = expansion_context(str(question.about["id"]), int(question.about["round"]))
+        context = expansion_context(str(question.about["id"]), question.server_round)
         most, width = self.more_model()["neighbours"]
         taken: dict[int, Stack] = {}
         failures: dict[int, str] = {}

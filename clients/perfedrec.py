@@ -109,7 +109,7 @@ class PerFedRecClient(LocalTrainingClient):
             if not agrees or not embedding.any():
                 found[client_id] = {}
                 continue
-            noise = self.cohort.noise_generator(self.seed, client_id, int(question.about["round"]), "embedding")
+            noise = self.cohort.noise_generator(self.seed, client_id, question.server_round, "embedding")
             hidden = embedding + self.settings.cluster_noise * noise.standard_normal(len(embedding))
             found[client_id] = {EMBEDDING: hidden.astype(np.float32)}
         return found, {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from clients.functional import FunctionalClient
 from subfl_flower.errors import SubflError
+from subfl_flower.runtime.cohort_client import Question
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.similarity.structural import describe_structure
 
@@ -19,14 +20,14 @@ STRUCTURE = "structure"
 class StructuralClient(FunctionalClient):
     """Answers ``query.structure``; trains and embeds like any functional client."""
 
-    def answer(self, action: str, client_id: int) -> Stack:
+    def answer(self, question: Question, client_id: int) -> Stack:
         """The four arrays of a `Structure`, by name.
 
         Raises:
             SubflError: the shared key cannot be read, or another phase is asked for.
         """
-        if action != STRUCTURE:
-            return super().answer(action, client_id)
+        if question.action != STRUCTURE:
+            return super().answer(question, client_id)
         if self.cohort.shared_key is None:
             raise SubflError("this node has no shared key, which the clients' node ids are hashed with")
         graph = self.cohort.visible[self.cohort.client_ids.index(client_id)]

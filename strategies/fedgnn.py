@@ -154,14 +154,14 @@ class FedGNN(GradientAveraging):
         try:
             if matcher is None:
                 raise RunFailure("no node is the matcher at the moment")
-            about: dict[str, int | bytes] = {"round": server_round, "matcher_key": matcher.public_key}
+            about: dict[str, int | bytes] = {"matcher_key": matcher.public_key}
             sealed = exchange.ask("expand", _box, self._most_bytes_of_box, about=about, tolerant=True)
             # The matcher is told a number that stands for the user in this expansion alone.
             numbers = np.random.default_rng().permutation(len(sealed)).tolist()
             boxes = {number: {BOX: box} for number, box in zip(numbers, sealed, strict=True) if box is not None}
-            answers = exchange.ask_matcher(MATCH, boxes, {"round": server_round})
+            answers = exchange.ask_matcher(MATCH, boxes)
             told = {p: answers[number] for p, number in enumerate(numbers) if number in answers}
-            exchange.ask("neighbours", _nothing, sent=told, about={"round": server_round}, tolerant=True)
+            exchange.ask("neighbours", _nothing, sent=told, tolerant=True)
         except RunFailure as error:
             log(WARNING, "round %d goes on without an expansion of graphs: %s", server_round, error)
 

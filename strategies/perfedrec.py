@@ -94,7 +94,7 @@ class PerFedRec(FedGNN):
         """Ask for embeddings, and cluster those who answered; the others keep the cluster that they had."""
         width = self.initial[ITEMS].shape[1]
         most = [width * np.dtype(np.float32).itemsize + HEADERS] * len(self.roster)
-        answers = exchange.ask(EMBEDDING, _decoded(width), most, about={"round": server_round}, tolerant=True)
+        answers = exchange.ask(EMBEDDING, _decoded(width), most, tolerant=True)
         known = [position for position, answer in enumerate(answers) if answer is not None and len(answer)]
         if not known:
             return

@@ -105,6 +105,36 @@ def structure(message: Message, context: Context) -> Message:
     return _answer("structure", message, context)
 
 
+@app.query("boundary")
+def boundary(message: Message, context: Context) -> Message:
+    """Which nodes clients have to do with that others have to do with, too."""
+    return _answer("boundary", message, context)
+
+
+@app.query("mend")
+def mend(message: Message, context: Context) -> Message:
+    """What clients are told to mend their graphs by."""
+    return _answer("mend", message, context)
+
+
+@app.query("generator")
+def generator(message: Message, context: Context) -> Message:
+    """A step of clients' generators of missing neighbours, and what others need to judge them by."""
+    return _answer("generator", message, context)
+
+
+@app.query("gradients")
+def gradients(message: Message, context: Context) -> Message:
+    """How others' generators would come nearer to the nodes that clients hold."""
+    return _answer("gradients", message, context)
+
+
+@app.query("representations")
+def representations(message: Message, context: Context) -> Message:
+    """What clients show of their nodes, for others to find those that are like their own."""
+    return _answer("representations", message, context)
+
+
 @app.query("rows")
 def rows(message: Message, context: Context) -> Message:
     """Which rows of the item table users will send and want to be sent."""
@@ -125,7 +155,7 @@ def expand(message: Message, context: Context) -> Message:
 
 @app.query("neighbours")
 def neighbours(message: Message, context: Context) -> Message:
-    """What the matcher sealed for users."""
+    """What clients are told, or tell, of neighbours elsewhere: what the matcher sealed for users, sums over nodes."""
     return _answer("neighbours", message, context)
 
 

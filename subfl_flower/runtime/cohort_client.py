@@ -49,12 +49,18 @@ class Question:
     Attributes:
         action: the phase's name, without ``query.``.
         received: arrays that each of them is sent, by client id.
-        about: what else the message says: the run's id, the round, and what the method adds.
+        about: what else the message says: the run's ``id``, the ``round`` that the phase comes before, and what the
+            method adds.
     """
 
     action: str
     received: Mapping[int, Stack]
     about: Mapping[str, Any]
+
+    @property
+    def server_round(self) -> int:
+        """The round that the phase comes before."""
+        return int(self.about["round"])
 
 
 class CohortClient(NumPyClient, ABC):
@@ -171,13 +177,13 @@ class CohortClient(NumPyClient, ABC):
         """
         raise SubflError(f"{type(self).__name__} evaluates where it trains")
 
-    def answer(self, action: str, client_id: int) -> Stack:
+    def answer(self, question: Question, client_id: int) -> Stack:
         """What a client answers in a phase outside of rounds (``query.<action>``): arrays by name, any shape.
 
         Raises:
             SubflError: this family takes no part in such a phase.
         """
-        raise SubflError(f"{type(self).__name__} has no answer to query.{action}")
+        raise SubflError(f"{type(self).__name__} has no answer to query.{question.action}")
 
     def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
         """What the clients of a question answer, by id, and reasons of those that cannot: each by `answer`."""
@@ -185,7 +191,7 @@ class CohortClient(NumPyClient, ABC):
         failures: dict[int, str] = {}
         for client_id in question.received:
             try:
-                found[client_id] = self.answer(question.action, client_id)
+                found[client_id] = self.answer(question, client_id)
             except Exception as error:
                 failures[client_id] = (
                     str(error) if isinstance(error, SubflError) else f"{type(error).__name__}: {error}"

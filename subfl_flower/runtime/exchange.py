@@ -95,7 +95,7 @@ class Exchange:
             decode: makes sense of one client's arrays; a ValueError that it raises is that client's failure.
             largest: bytes that each client's answer may have, by position; None: any number.
             sent: arrays for the client at a position; only these clients are asked. None: all, and nothing is sent.
-            about: what else goes with the question, such as the round.
+            about: what else goes with the question.
             tolerant: instead of the exchange's own.
 
         Raises:
@@ -107,7 +107,7 @@ class Exchange:
         messages, bytes_down = [], 0
         for node, positions in asked.items():
             ids = [self.roster.client_ids[p] for p in positions]
-            content = RecordDict({RUN: ConfigRecord({**self._run, **self.about, **(about or {}), "clients": ids})})
+            content = RecordDict({RUN: self._question(ids, about or {})})
             if sent is not None:
                 stacks = {client: sent[position] for client, position in zip(ids, positions, strict=True)}
                 bytes_down += sum(values.nbytes for stack in stacks.values() for values in stack.values())
@@ -151,13 +151,12 @@ class Exchange:
             log(WARNING, said, len(failures), action, client, reason)
         return answers
 
-    def ask_matcher(self, action: str, sent: Mapping[int, Stack], about: Mapping[str, int]) -> dict[int, Stack]:
+    def ask_matcher(self, action: str, sent: Mapping[int, Stack]) -> dict[int, Stack]:
         """What the matcher answers, for those of the keys of `sent` that it has an answer for.
 
         Args:
             action: the phase's name.
             sent: arrays by a number that stands for whom they concern.
-            about: numbers that go with the question, such as the round.
 
         Raises:
             RunFailure: there is no matcher, or it gave no answer.
@@ -165,7 +164,7 @@ class Exchange:
         start = time.perf_counter()
         if self.roster.matcher is None:
             raise RunFailure("there is no matcher")
-        content = RecordDict({RUN: ConfigRecord({**self._run, **self.about, **about, "clients": sorted(sent)})})
+        content = RecordDict({RUN: self._question(sorted(sent), {})})
         content[ARRAYS] = client_arrays(
             dict(sorted(sent.items()))
         )  # in the caller's order they would say whose they are
@@ -187,6 +186,9 @@ class Exchange:
         )
         self._log(action, up, down, start)
         return answers
+
+    def _question(self, ids: list[int], about: Mapping[str, int | bytes]) -> ConfigRecord:
+        return ConfigRecord({**self._run, "round": self.next_round, **self.about, **about, "clients": ids})
 
     def _log(self, action: str, bytes_up: int, bytes_down: int, start: float) -> None:
         traffic = {"bytes_up": bytes_up, "bytes_down": bytes_down}

@@ -132,7 +132,7 @@ class MatcherNode:
         matcher = Matcher(self._memory.key(), self._width, self._most, guard)
         numbers = list(question.received)
         boxes = [_bytes(question.received[number]) for number in numbers]
-        answered, refused = matcher.answer(boxes, expansion_context(self._run_id, int(question.about["round"])))
+        answered, refused = matcher.answer(boxes, expansion_context(self._run_id, question.server_round))
         self._memory.remember(guard.remembered())
         return (
             {

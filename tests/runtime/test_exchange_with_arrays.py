@@ -137,27 +137,28 @@ BOXES = {7: numbers(1, 2), 3: numbers(4), 5: numbers()}
 def test_the_matcher_is_told_numbers_and_answers_for_some(caplog: pytest.LogCaptureFixture) -> None:
     with Asked(lengths).active() as grid, caplog.at_level("WARNING", logger="flwr"):
         exchange = grid.exchange(roster())
-        answers = exchange.ask_matcher("match", BOXES, {"round": 6})
+        exchange.next_round = 6
+        answers = exchange.ask_matcher("match", BOXES)
     assert {number: stack["n"].tolist() for number, stack in answers.items()} == {7: [2], 3: [1]}
     assert list(grid.questions) == [MATCHER]
     run = grid.questions[MATCHER]
     assert (run["id"], run["round"], run["clients"]) == ("a", 6, [3, 5, 7])
     (phase,) = exchange.log
     assert phase.pop("seconds") >= 0
-    assert phase == {"action": "match", "round": 1, "bytes_up": 2 * 8, "bytes_down": 3 * 4}
+    assert phase == {"action": "match", "round": 6, "bytes_up": 2 * 8, "bytes_down": 3 * 4}
     assert caplog.messages == ["the matcher refused 1 boxes: there is nothing in it"]
 
 
 def test_the_order_of_what_the_matcher_is_told_says_nothing_either() -> None:
     """Whoever puts boxes in the order of clients has told which number is whose."""
     with Asked(lengths).active() as grid:
-        grid.exchange(roster()).ask_matcher("match", BOXES, {"round": 6})
+        grid.exchange(roster()).ask_matcher("match", BOXES)
     assert grid.sent[MATCHER] == ["3/x", "5/x", "7/x"]
 
 
 def test_without_a_matcher_there_is_nobody_to_ask() -> None:
     with Asked(lengths).active() as grid, pytest.raises(RunFailure, match=r"^there is no matcher$"):
-        grid.exchange(roster(matcher=None)).ask_matcher("match", BOXES, {"round": 6})
+        grid.exchange(roster(matcher=None)).ask_matcher("match", BOXES)
     assert not grid.questions
 
 
@@ -189,7 +190,7 @@ def with_a_number_twice(received: dict[int, Stack]) -> Any:
 )
 def test_a_matcher_that_answers_what_it_must_not_is_a_failure_in_words(matcher: Any, sentence: str) -> None:
     with Asked(matcher).active() as grid, pytest.raises(RunFailure) as error:
-        grid.exchange(roster()).ask_matcher("match", BOXES, {"round": 6})
+        grid.exchange(roster()).ask_matcher("match", BOXES)
     assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
 
 
@@ -206,7 +207,7 @@ def test_a_torn_answer_of_the_matcher_is_a_failure_in_words() -> None:
         Tearing(lengths).active() as grid,
         pytest.raises(RunFailure, match=r"^the matcher's reply cannot be read: "),
     ):
-        grid.exchange(roster()).ask_matcher("match", BOXES, {"round": 6})  # type: ignore[attr-defined]
+        grid.exchange(roster()).ask_matcher("match", BOXES)  # type: ignore[attr-defined]
 
 
 def test_a_silent_matcher_is_not_waited_for_without_end() -> None:
@@ -215,4 +216,4 @@ def test_a_silent_matcher_is_not_waited_for_without_end() -> None:
             return []
 
     with Silent(lengths).active() as grid, pytest.raises(RunFailure, match=r"^the matcher did not reply$"):
-        grid.exchange(roster()).ask_matcher("match", BOXES, {"round": 6})  # type: ignore[attr-defined]
+        grid.exchange(roster()).ask_matcher("match", BOXES)  # type: ignore[attr-defined]

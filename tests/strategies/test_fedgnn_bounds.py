@@ -24,7 +24,7 @@ class Listening:
         self.largest[action] = largest
         return [None, None]
 
-    def ask_matcher(self, action: str, sent: dict[int, Any], about: object) -> dict[int, Any]:
+    def ask_matcher(self, action: str, sent: dict[int, Any]) -> dict[int, Any]:
         assert not sent
         return {}
 

@@ -30,13 +30,12 @@ class Answers:
 
     def __init__(self, embeddings: Mapping[int, Sequence[float] | None]) -> None:
         self.embeddings = embeddings
-        self.asked: list[tuple[str, Any, list[int]]] = []
+        self.next_round = 1
+        self.asked: list[tuple[str, int, list[int]]] = []
 
-    def ask(
-        self, action: str, decode: Callable[[Stack], Any], largest: list[int], about: Any = None, tolerant: bool = False
-    ) -> list[Any]:
+    def ask(self, action: str, decode: Callable[[Stack], Any], largest: list[int], tolerant: bool = False) -> list[Any]:
         assert tolerant  # a user who cannot answer stops nobody
-        self.asked.append((action, about, largest))
+        self.asked.append((action, self.next_round, largest))
         return [self._answer(position, decode) for position in range(len(largest))]
 
     def _answer(self, position: int, decode: Callable[[Stack], Any]) -> Any:
@@ -252,12 +251,12 @@ def test_a_cluster_of_all_is_the_global_model() -> None:
 def test_users_are_asked_when_it_is_time_and_for_no_more_than_an_embedding() -> None:
     strategy = server(cluster_start=2, cluster_every=3)
     exchange = Answers(dict.fromkeys(range(5), LEFT))
-    for server_round in range(1, 9):
-        strategy.before_round(server_round, exchange)
-    assert [(action, about) for action, about, _ in exchange.asked] == [
-        ("embedding", {"round": 2}),
-        ("embedding", {"round": 5}),
-        ("embedding", {"round": 8}),
+    for exchange.next_round in range(1, 9):
+        strategy.before_round(exchange.next_round, exchange)
+    assert [(action, server_round) for action, server_round, _ in exchange.asked] == [
+        ("embedding", 2),
+        ("embedding", 5),
+        ("embedding", 8),
     ]
     assert all(most == [4 * WIDTH + 4096] * 5 for _, _, most in exchange.asked)
 
