@@ -54,6 +54,9 @@ class FunctionalClient(SubgraphClient):
 
     settings: Settings
 
+    networks = ("gcn",)
+    """Embeddings are made from a GCN's layers."""
+
     @property
     def extra_uploads(self) -> tuple[str, ...]:
         """What clients are compared by, where the server cannot see it in the parameters."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,15 @@ class SubgraphClient(CohortClient):
         weight_decay: float | None = Field(default=None, ge=0)
 
     settings: Settings
+
+    networks: ClassVar[tuple[str, ...]] = ()
+    """The networks that the family works with, by the name of their settings; none: all."""
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """It must be one of `networks`."""
+        if cls.networks and model.name not in cls.networks:
+            raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
 
     def __init__(
         self,

@@ -158,6 +158,8 @@ def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> M
     graphs = partition.graphs
     num_features = graphs[0].num_features
     assert isinstance(config.model, GraphModelSettings) and isinstance(config.task, GraphTask)
+    if config.model.name != "gcn":
+        raise SubflError(f"functional embeddings are those of GCNs, and this run's model is {config.model.name}")
     gnn = stacked_gnn(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
     models = ClientModels(run.directory, len(graphs), gnn)
     functional = functional_similarity(models, reference_probe(config.seed, num_features))

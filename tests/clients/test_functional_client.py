@@ -11,8 +11,10 @@ from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, model, 
 
 from clients.functional import FunctionalClient
 from clients.masked import MaskedClient
+from clients.structural import StructuralClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.seeding import shared_generator
@@ -149,3 +151,11 @@ def test_without_labels_there_is_no_label_distribution() -> None:
     _, _, metrics = cohort.fit(received, {"clients": [0, 1], "round": 1, "local_epochs": 1})
     assert metrics["clients"] == []
     assert "method.similarity=label: the data set has no labels" in metrics["failures"]
+
+
+@pytest.mark.parametrize("family", [FunctionalClient, MaskedClient, StructuralClient])
+def test_what_is_no_gcn_cannot_be_embedded(family: type[FunctionalClient]) -> None:
+    family.check_model(ModelSettings(name="gcn"), "fedpub")
+    with pytest.raises(SubflError, match="^method=fedpub is for model=gcn, not for model=sage$"):
+        family.check_model(ModelSettings(name="sage"), "fedpub")
+    SubgraphClient.check_model(ModelSettings(name="sage"), "fedavg")
