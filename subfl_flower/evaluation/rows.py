@@ -73,6 +73,21 @@ class Row:
         return Spread.of(number((run.figures.get("figures") or {}).get(figure)) for run in self.counted)
 
     @property
+    def model_bytes(self) -> Spread | None:
+        """Bytes of one client's model in float32."""
+        return Spread.of(run.model_bytes for run in self.counted)
+
+    @property
+    def weights_kept(self) -> Spread | None:
+        """The share of its weights that pruning has left."""
+        return Spread.of(run.weights_kept for run in self.counted)
+
+    @property
+    def bytes_exchanged(self) -> Spread | None:
+        """Bytes up and down of a whole run outside of rounds; `traffic` includes them."""
+        return Spread.of(run.bytes_exchanged for run in self.counted)
+
+    @property
     def seconds_per_round(self) -> Spread | None:
         """Wall-clock seconds of a round."""
         return Spread.of(run.seconds_per_round for run in self.counted)

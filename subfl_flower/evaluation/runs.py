@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.summary import clients_heard, summarise
+from subfl_flower.evaluation.summary import clients_heard, exchanged, number, summarise
 from subfl_flower.runtime.run_directory import RunDirectory
+
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,30 @@ class Run:
         """The record of the round that the figures are quoted from; None where no round is known."""
         best = self.figures.get("best_round")
         return next((record for record in self.rounds if record["round"] == best), None)
+
+    @property
+    def model_bytes(self) -> int | None:
+        """Bytes of one client's model in float32, zeros of pruned weights included.
+
+        None where the method has no model, or the run's summary, of an older version, does not tell.
+        """
+        parameters = self.figures.get("model_parameters")
+        return _FLOAT32_BYTES * parameters if parameters else None
+
+    @property
+    def weights_kept(self) -> float | None:
+        """The share of the weight matrices' entries that are not zero in the round that the figures are quoted from.
+
+        A mean over clients, as the record's `sparsity` is. None where nothing is pruned.
+        """
+        sparsity = number((self.best_record or {}).get("sparsity"))
+        return None if sparsity is None else 1 - sparsity
+
+    @property
+    def bytes_exchanged(self) -> int | None:
+        """Bytes up and down outside of rounds, which the totals include; None where the run does not tell."""
+        phases = self.figures.get("exchanges")
+        return None if phases is None else sum(exchanged(phases).values())
 
     @property
     def seconds_per_round(self) -> float | None:

@@ -92,6 +92,11 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def exchanged(phases: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Bytes `up` and `down` of all phases outside of rounds, from their log in `summary.json` under `exchanges`."""
+    return {way: sum(int(phase[f"bytes_{way}"]) for phase in phases) for way in ("up", "down")}
+
+
 def number(value: Any) -> float | None:
     """`value` when it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -32,15 +32,30 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
             "as received": metric_text(row.spread("test_as_received_at_best_validation"), row.metric),
             **{head: metric_text(row.further(figure), figure) for figure, head in further.items()},
             "best round": spread_text(row.spread("best_round"), 1.0, 0),
+            "model size": _model_size(row),
             "up": human_bytes(row.spread("bytes_up")),
             "down": human_bytes(row.spread("bytes_down")),
+            "exchanged": _exchanged(row),
             "bytes vs FedAvg": MISSING if row.relative_bytes is None else f"{100 * row.relative_bytes:.1f} %",
             "s / round": MISSING if row.seconds_per_round is None else f"{row.seconds_per_round.mean:.3g}",
             "note": row.note,
         }
         for row in rows
     ]
-    return layout(lines, {"settings", "note", "bytes vs FedAvg"}, collapse)
+    return layout(lines, {"settings", "note", "model size", "exchanged", "bytes vs FedAvg"}, collapse)
+
+
+def _model_size(row: Row) -> str:
+    """What a client's model takes, and the share of its weights that pruning has left."""
+    kept = row.weights_kept
+    size = human_bytes(row.model_bytes)
+    return size if kept is None or size == MISSING else f"{size} ({100 * kept.mean:.0f} % kept)"
+
+
+def _exchanged(row: Row) -> str:
+    """What travelled outside of rounds, where anything did."""
+    found = row.bytes_exchanged
+    return human_bytes(found) if found and found.mean else MISSING
 
 
 def _further(rows: Sequence[Row]) -> dict[str, str]:
@@ -85,7 +100,7 @@ def rich_table(rows: Sequence[Row]) -> Table:
 
 
 def rich_layout(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], whole: Sequence[bool]) -> Table:
-    """Laid out cells for a terminal, as narrow as they go: settings under the method, heads on two lines.
+    """Laid out cells for a terminal, as narrow as they go: settings under the method, heads and brackets on two lines.
 
     Args:
         title: what stands above.
@@ -111,7 +126,8 @@ def rich_layout(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]
         text = dict(zip(heads, line, strict=True))
         if settings := text.pop("settings", ""):
             text["method"] += "\n  " + settings.replace(", ", "\n  ")
-        table.add_row(*text.values(), style=None if completed else "yellow")
+        shown = (cell if head in words else cell.replace(" (", "\n(") for head, cell in text.items())
+        table.add_row(*shown, style=None if completed else "yellow")
     return table
 
 
@@ -134,7 +150,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     figures += ["bytes_up", "bytes_down"]
     further = _further(rows)
     heads += [f"{name}_{part}" for name in (*figures, *further) for part in ("mean", "std")]
-    heads += ["bytes_relative_to_fedavg", "seconds_per_round", "note", "directories"]
+    heads += ["model_bytes", "weights_kept", "bytes_exchanged", "bytes_relative_to_fedavg", "seconds_per_round"]
+    heads += ["note", "directories"]
     lines = []
     for row in rows:
         line: list[Any] = [*row.data, row.method, row.settings, row.metric, len(row.counted)]
@@ -144,8 +161,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
             line += row.spread(name) or (None, None)
         for name in further:
             line += row.further(name) or (None, None)
+        means = [found.mean if found else None for found in (row.model_bytes, row.weights_kept, row.bytes_exchanged)]
         seconds = row.seconds_per_round
-        line += [row.relative_bytes, seconds.mean if seconds else None, row.note]
+        line += [*means, row.relative_bytes, seconds.mean if seconds else None, row.note]
         lines.append([*line, " ".join(str(run.path) for run in row.runs)])
     write_lines(heads, lines, path)
 

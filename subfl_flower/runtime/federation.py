@@ -20,7 +20,7 @@ from flwr.supercore import log
 
 from subfl_flower.config import Config, Deploy, load_class, settings_of
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.evaluation.summary import summarise
+from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.exchange import Exchange, announced
@@ -318,15 +318,24 @@ class _Run:
             log(WARNING, "%d nodes did not say whether they wrote their clients' models", missing)
 
     def summary(self) -> dict[str, Any]:
-        """The run so far, but for its status."""
+        """The run so far, but for its status.
+
+        `model_parameters` counts the values of the initial model, those of personal layers included; what a method adds
+        to it (masks, a user's own embedding) is not counted. Absent where no round has trained anything.
+        """
         found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
         found["run_id"] = self.run_id
         found["seconds"] = time.time() - self._started
         found["seconds_per_round"] = mean_seconds(self.finished)
         exchanges = found["exchanges"] = self._exchange.log if self._exchange else []
-        for direction in ("bytes_up", "bytes_down"):
-            found[direction] += sum(phase[direction] for phase in exchanges)
+        outside = found["bytes_exchanges"] = exchanged(exchanges)
+        for way, size in outside.items():
+            found[f"bytes_{way}"] += size
         if self._strategy is not None:
+            if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
+                # The strategy's own copy may lack personal layers.
+                initial = kind_of(self._config).initial_parameters(self._config, self._strategy.roster)
+                found["model_parameters"] = sum(value.size for value in initial.values())
             found.update(self._strategy.report(self._prepared))
         if self._membership.refusals:
             found["refused"] = self._membership.refusals

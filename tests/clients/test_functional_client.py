@@ -156,6 +156,6 @@ def test_without_labels_there_is_no_label_distribution() -> None:
 @pytest.mark.parametrize("family", [FunctionalClient, MaskedClient, StructuralClient])
 def test_what_is_no_gcn_cannot_be_embedded(family: type[FunctionalClient]) -> None:
     family.check_model(ModelSettings(name="gcn"), "fedpub")
-    with pytest.raises(SubflError, match="^method=fedpub is for model=gcn, not for model=sage$"):
+    with pytest.raises(SubflError, match=r"^method=fedpub is for model=gcn, not for model=sage$"):
         family.check_model(ModelSettings(name="sage"), "fedpub")
     SubgraphClient.check_model(ModelSettings(name="sage"), "fedavg")
