@@ -1,0 +1,130 @@
+"""Clients whose graphs are extended by other clients' nodes that are similar to their own: FedGNN on subgraphs, as
+FED-PUB compares with (Baek et al., ICML 2023, App. B.2).
+
+A client shows its nodes' representations (``query.representations``): the first convolution's output before its ReLU,
+over its own graph, under parameters that all clients are sent. It does so in an order that it draws anew each time and
+keeps to itself, and protects each node's representation by itself where `privacy` says so. It is told those of other
+clients' nodes that are similar, and which of its own they are joined with (``query.mend``), and trains on the extended
+graph until it is told others. One that was told nothing trains on its own graph.
+
+The new nodes have no features there. The first convolution is therefore over the client's own graph, as that of the
+representations was; later ones are over the extended graph, and find the new nodes with the representations that were
+told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from clients.subgraph import SubgraphClient
+from subfl_flower.errors import SubflError
+from subfl_flower.mending.similar_nodes import ORDER, require_similar_nodes, with_similar_nodes, with_zero_rows
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.local_graph import LocalGraph
+from subfl_flower.privacy.mechanism import protect
+from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.seeding import client_generator
+
+SHOW, MEND = "representations", "mend"
+SHOWN_ORDER, SIMILAR_NODES = "shown_order", "similar_nodes"
+"""Names of what a client keeps: which node each row was of that it showed last, and what it was told."""
+
+
+class SimilarNodesClient(SubgraphClient):
+    """Trains on its graph and on nodes of others. `privacy` is done to representations, not to parameters."""
+
+    protects_uploads: ClassVar[bool] = True
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """Refuse a model that would never hear other clients' nodes.
+
+        Raises:
+            SubflError: it has a single convolution.
+        """
+        if model.layers < 2:
+            raise SubflError(
+                f"model.layers: with method={method} the second convolution is the first to hear other clients' nodes; "
+                f"must be at least 2 (found {model.layers})"
+            )
+
+    def graph_version(self, position: int) -> int:
+        """The round before which the client was told of similar nodes last; -1 where it never was."""
+        told_in = self.store.kept.round_of(self.cohort.client_ids[position], SIMILAR_NODES)
+        return -1 if told_in is None else told_in
+
+    def local_graph(self, position: int) -> LocalGraph:
+        """The client's own graph, and the similar nodes that it was told of last."""
+        own = super().local_graph(position)
+        client_id = self.cohort.client_ids[position]
+        if self.store.kept.round_of(client_id, SIMILAR_NODES) is None:
+            return own
+        kept = self.store.kept.get(client_id, SIMILAR_NODES)
+        told = kept["representations"]
+        if not len(told):
+            return own
+        graph = with_similar_nodes(self.cohort.visible[position], len(told), kept["edges"])
+        mended = self.model.local_graph(graph, num_own=own.num_nodes)
+        return replace(mended, inputs=with_zero_rows(own.inputs, len(told)), told=told)
+
+    def answer(self, question: Question, client_id: int) -> Stack:
+        """A client's answer to ``query.representations`` and ``query.mend``.
+
+        Raises:
+            SubflError: what it was sent cannot be used, or another phase is asked for.
+        """
+        work = {SHOW: self._shown, MEND: self._mended}.get(question.action)
+        if work is None:
+            return super().answer(question, client_id)
+        try:
+            return work(question, client_id)
+        except (KeyError, ValueError) as error:
+            raise SubflError(f"what the server sent with query.{question.action} cannot be used: {error}") from None
+
+    def _shown(self, question: Question, client_id: int) -> Stack:
+        """Representations of all nodes, float32 [n, hidden], in an order of the client's own."""
+        position = self.cohort.client_ids.index(client_id)
+        parameters = {}
+        for name in ("conv1.weight", "conv1.bias"):
+            values = question.received[client_id][name]
+            if values.dtype != np.float32 or values.shape != self.model.shapes[name]:
+                raise ValueError(f"{name} must be float32 {list(self.model.shapes[name])}")
+            parameters[name] = torch.from_numpy(values).to(self.cohort.device).unsqueeze(0)
+        # By itself and never in a chunk of several, so that it is the same wherever the client runs.
+        chunk = GraphChunk.build([super().local_graph(position)], self.cohort.device)
+        with torch.no_grad():
+            hidden = self.model.first_convolution(parameters, chunk)[0].cpu().numpy()
+        order = self._generator(question, client_id, ORDER).permutation(len(hidden))
+        self.store.kept.put(client_id, SHOWN_ORDER, question.server_round, {"order": order})
+        shown = hidden[order]
+        if self.privacy.mechanism != "none":
+            noise = self._generator(question, client_id, "noise on representations")
+            shown = np.concatenate([protect([row], self.privacy, noise)[0][None] for row in shown])
+        return {"representations": shown}
+
+    def _mended(self, question: Question, client_id: int) -> Stack:
+        """Nothing; the client keeps what it was told, by its nodes' local ids."""
+        if self.store.kept.round_of(client_id, SHOWN_ORDER) != question.server_round:
+            raise SubflError(f"client {client_id} has shown no representations before round {question.server_round}")
+        order = self.store.kept.get(client_id, SHOWN_ORDER)["order"]
+        told = question.received[client_id]
+        representations, edges = told["representations"], told["edges"]
+        require_similar_nodes(representations, edges, len(order), self.model.settings.hidden)
+        local = np.stack([order[edges[0]], edges[1]])
+        kept = {"representations": representations, "edges": local}
+        self.store.kept.put(client_id, SIMILAR_NODES, question.server_round, kept)
+        return {}
+
+    def _generator(self, question: Question, client_id: int, purpose: str) -> np.random.Generator:
+        """What a client draws secrets from: the run's seed in a simulation, which is repeatable and hides nothing.
+
+        On a machine of its own, which has no graph but its clients', it is never the same twice.
+        """
+        if self.cohort.whole is None:
+            return np.random.default_rng()
+        return client_generator(self.seed, client_id, question.server_round, purpose)
