@@ -4,13 +4,16 @@ Every method that averages parameters is a row-stochastic matrix M over clients,
 
 .. math:: \theta_i \leftarrow \sum_j M_{ij} \theta_j,
 
-one matrix product over the stack. A method states its matrix; the rest is here.
+one matrix product over the stack. A method states its matrix; the rest is here. A method may state several, each of
+which mixes a group of parameters.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +36,9 @@ class MixingStrategy(CohortStrategy):
 
     settings: Settings
 
+    recorded_group: ClassVar[str] = ""
+    """The group whose mixing matrix a run records."""
+
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
         own = layer_parameters(initial, self.settings.personal_layers)
@@ -40,15 +46,23 @@ class MixingStrategy(CohortStrategy):
         self.parameters: Stack = {
             name: np.broadcast_to(value, (len(roster), *value.shape)) for name, value in initial.items()
         }
-        self._mixing: np.ndarray | None = None
+        self._mixing: dict[str, np.ndarray] = {}
 
     @abstractmethod
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """M [K, A]: how each of the K clients mixes the A replies of a round; rows sum to one, or are zero."""
 
+    def group(self, name: str) -> str:
+        """The group that a parameter is mixed in: one for all."""
+        return ""
+
+    def mixing_matrices(self, updates: Updates) -> Mapping[str, np.ndarray]:
+        """M [K, A] of every group: with one group it is `mixing_matrix`."""
+        return {"": self.mixing_matrix(updates)}
+
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
-        """M applied to the replies: [K, ...] by name."""
-        return mix(matrix, {name: updates.arrays[name] for name in self.initial})
+        """M applied to a group's replies, which are all that `updates` holds: [K, ...] by name."""
+        return mix(matrix, {name: updates.arrays[name] for name in self.initial if name in updates.arrays})
 
     @property
     def expected(self) -> dict[str, ArraySpec]:
@@ -57,35 +71,61 @@ class MixingStrategy(CohortStrategy):
 
     @property
     def mixing(self) -> np.ndarray | None:
-        """The mixing matrix [K, K] of the last aggregation; zero columns for clients that did not reply."""
-        return self._mixing
+        """The mixing matrix [K, K] of the last aggregation, of `recorded_group` where there are several.
+
+        Its columns are zero for clients that did not reply.
+        """
+        return self.mixing_of(self.recorded_group)
+
+    def mixing_of(self, group: str) -> np.ndarray | None:
+        """The same of any group."""
+        return self._mixing.get(group)
 
     def state(self) -> Stack:
         """Parameters and M."""
         kept = {f"parameters.{name}": value for name, value in self.parameters.items()}
-        return kept if self._mixing is None else {**kept, "mixing": self._mixing}
+        return {**kept, **{f"mixing{_dotted(group)}": matrix for group, matrix in self._mixing.items()}}
 
     def load_state(self, state: Stack) -> None:
         """Parameters and M."""
         self.parameters = {name: state[f"parameters.{name}"] for name in self.initial}
-        self._mixing = state.get("mixing")
+        names = [name for name in state if name == "mixing" or name.startswith("mixing.")]
+        self._mixing = {name.removeprefix("mixing").removeprefix("."): state[name] for name in names}
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """Each client's own mixture."""
         return {name: rows(stack, positions) for name, stack in self.parameters.items()}
 
     def aggregate(self, updates: Updates) -> None:
-        """θ ← M θ."""
-        matrix = self.mixing_matrix(updates)
-        kept = np.flatnonzero(~matrix.any(1))
+        """θ ← M θ, group by group."""
+        matrices = self.mixing_matrices(updates)
+        mixed: Stack = {}
+        for group, matrix in matrices.items():
+            others = {name for name in self.initial if self.group(name) != group}
+            sent = {name: values for name, values in updates.arrays.items() if name not in others}
+            mixed |= self._mixed_or_kept(matrix, replace(updates, arrays=sent))
+        self.parameters = {name: mixed[name] for name in self.initial}
+        self._mixing = {group: self._of_all(matrix, updates.positions) for group, matrix in matrices.items()}
+
+    def _mixed_or_kept(self, matrix: np.ndarray, updates: Updates) -> Stack:
+        """A group's mixed parameters; those of a client whose row is zero are what they were."""
         mixed = self.mixed(matrix, updates)
+        kept = np.flatnonzero(~matrix.any(1))
         if len(kept):
             for name, stack in mixed.items():
                 mixed[name] = np.array(stack)
                 mixed[name][kept] = self.parameters[name][kept]
-        self.parameters = mixed
-        self._mixing = np.zeros((len(self.roster), len(self.roster)), dtype=matrix.dtype)
-        self._mixing[:, updates.positions] = matrix
+        return mixed
+
+    def _of_all(self, matrix: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """M [K, A] with columns for all clients: [K, K]."""
+        square = np.zeros((len(self.roster), len(self.roster)), dtype=matrix.dtype)
+        square[:, positions] = matrix
+        return square
+
+
+def _dotted(group: str) -> str:
+    return f".{group}" if group else ""
 
 
 def mix(matrix: np.ndarray, stack: Mapping[str, np.ndarray]) -> Stack:

@@ -19,7 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from subfl_flower.data.datasets import DATASET_KINDS, Dataset
 from subfl_flower.data.partitions import Partition
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import LightGCNSettings, ModelSettings, OptimizerSettings, RecommenderSettings
+from subfl_flower.models.settings import (
+    DecoupledSettings,
+    LightGCNSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RecommenderSettings,
+)
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.loggers import LoggerSettings
@@ -158,7 +164,9 @@ class Config(Section):
     dataset: Dataset
     partition: Partition
     task: Task
-    model: Annotated[ModelSettings | RecommenderSettings | LightGCNSettings, Field(discriminator="name")]
+    model: Annotated[
+        ModelSettings | DecoupledSettings | RecommenderSettings | LightGCNSettings, Field(discriminator="name")
+    ]
     optimizer: OptimizerSettings
     federation: Federation
     method: Method

@@ -29,6 +29,8 @@ class GraphChunk:
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
         told: the output of the first convolution where it is not computed but given: which nodes, bool
             [C, width, 1], and what, [C, width, hidden]; None where there are no such nodes.
+        structure: what `inputs` are of the nodes' structural encoding [C, width, encoding]; None where the model reads
+            none.
     """
 
     client_ids: tuple[int, ...]
@@ -39,6 +41,7 @@ class GraphChunk:
     inputs: SparseMatrix | Tensor
     feature_support: Tensor
     told: tuple[Tensor, Tensor] | None = None
+    structure: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of clients."""
@@ -64,6 +67,7 @@ class GraphChunk:
             inputs=_stacked_inputs(graphs, width, device),
             feature_support=torch.from_numpy(np.stack([graph.feature_support for graph in graphs])).to(device),
             told=_stacked_told(graphs, width, device),
+            structure=_stacked_structure(graphs, width, device),
         )
 
 
@@ -90,6 +94,16 @@ def _stacked_told(graphs: Sequence[LocalGraph], width: int, device: torch.device
             values[c, graph.num_own : graph.num_nodes] = graph.told
             given[c, graph.num_own : graph.num_nodes] = True
     return torch.from_numpy(given).to(device), torch.from_numpy(values).to(device)
+
+
+def _stacked_structure(graphs: Sequence[LocalGraph], width: int, device: torch.device) -> Tensor | None:
+    given = [graph.structure for graph in graphs if graph.structure is not None]
+    if not given:
+        return None
+    stacked = np.zeros((len(graphs), width, given[0].shape[1]), dtype=np.float32)
+    for row, structure in zip(stacked, given, strict=True):
+        row[: len(structure)] = structure
+    return torch.from_numpy(stacked).to(device)
 
 
 def features_within_reach(graph: ClientGraph, hops: int) -> np.ndarray:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
 from subfl_flower.models.graph_models import stacked_gnn
-from subfl_flower.models.settings import ModelSettings
+from subfl_flower.models.settings import AnyGraphModel
 from subfl_flower.models.stacked_gnn import StackedGNN
 from subfl_flower.tasks import AnyGraphTask
 
@@ -63,7 +64,7 @@ class ModelCard(Card):
         row_normalize: whether the rows of the features were made to sum to one; None where it is not known.
     """
 
-    model: ModelSettings
+    model: AnyGraphModel
     task: AnyGraphTask
     num_features: int = Field(ge=1)
     num_classes: int = Field(ge=0)
@@ -150,13 +151,28 @@ def read_with_card(file: Path, kind: type[AnyCard]) -> tuple[dict[str, np.ndarra
         return tensors, kind.model_validate_json(metadata[CARD])
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join([CARD, *(str(part) for part in first["loc"])])
-        raise SubflError(f"{file}: {key}: {first['msg']} (this version reads the schema {MODEL_SCHEMA})") from None
+        key, said = ".".join([CARD, *_key_of(first, metadata[CARD])]), first["msg"]
+        if first["type"] == "union_tag_invalid":
+            key, said = f"{key}.name", f"Input should be {first['ctx']['expected_tags']}"
+        raise SubflError(f"{file}: {key}: {said} (this version reads the schema {MODEL_SCHEMA})") from None
+
+
+def _key_of(problem: Mapping[str, Any], card: str) -> list[str]:
+    """The keys that lead to a problem of a card: its location without the names of union members."""
+    if problem["type"] == "json_invalid":
+        return []
+    *path, last = problem["loc"] or ("",)
+    here, keys = from_json(card), []
+    for part in path:
+        if isinstance(here, dict) and part in here:
+            keys.append(str(part))
+            here = here[part]
+    return [*keys, str(last)]
 
 
 def _require_model(tensors: Mapping[str, np.ndarray], card: ModelCard, source: str) -> None:
     """Raise SubflError unless the tensors have the names, shapes and type of the card's network, and are finite."""
-    needed = 2 * (card.model.layers + 1)
+    needed = card.model.num_tensors
     if len(tensors) != needed:  # before a network is laid out: a card may claim any depth
         network = f"{card.model.name.upper()} of {card.model.layers} layers"
         raise SubflError(f"{source} holds {len(tensors)} tensors; a {network} has {needed}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from subfl_flower.models.decoupled import StackedDecoupled
 from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.sage import StackedSAGE
 from subfl_flower.models.settings import GraphModelSettings
 from subfl_flower.models.stacked_gnn import StackedGNN
 
-_NETWORKS: dict[str, type[StackedGNN]] = {"gcn": StackedGCN, "sage": StackedSAGE}
+_NETWORKS: dict[str, type[StackedGNN]] = {"gcn": StackedGCN, "sage": StackedSAGE, "decoupled": StackedDecoupled}
 
 
 def stacked_gnn(settings: GraphModelSettings, num_features: int, num_outputs: int) -> StackedGNN:

@@ -26,6 +26,8 @@ class LocalGraph:
         symmetric: whether `operator` is its own transpose.
         told: float32 [N - num_own, hidden], the output of the first convolution (before its ReLU) of the nodes that
             are not the client's own, where the client was told it; None where it follows from `inputs`.
+        structure: float32 [N, encoding], what `inputs` are of the nodes' structural encoding; None where the model
+            reads none.
     """
 
     client_id: int
@@ -35,6 +37,7 @@ class LocalGraph:
     feature_support: np.ndarray
     symmetric: bool = True
     told: np.ndarray | None = None
+    structure: np.ndarray | None = None
 
     @property
     def num_nodes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,11 +19,32 @@ class GraphModelSettings(BaseModel):
     layers: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
 
+    @property
+    def num_tensors(self) -> int:
+        """How many parameters the network has by name: a weight and a bias a layer."""
+        return 2 * (self.layers + 1)
+
 
 class ModelSettings(GraphModelSettings):
     """Which convolution: GCN's, or GraphSAGE's with the mean aggregator."""
 
     name: Literal["gcn", "sage"]
+
+
+class DecoupledSettings(GraphModelSettings):
+    """Two GCNs, one over features and one over a structural encoding of width `encoding`, and one linear classifier."""
+
+    name: Literal["decoupled"]
+    encoding: int = Field(default=32, ge=2)
+
+    @property
+    def num_tensors(self) -> int:
+        """A weight and a bias for each layer of both, and for the classifier."""
+        return 2 * (2 * self.layers + 1)
+
+
+AnyGraphModel = Annotated[ModelSettings | DecoupledSettings, Field(discriminator="name")]
+"""The settings of any graph network, told apart by `name`."""
 
 
 class RecommenderSettings(BaseModel):

@@ -22,6 +22,8 @@ Parameters = Mapping[str, Tensor]
 """Stacked parameters by name, each [C, ...]."""
 
 CLASSIFIER = "classifier"
+CONVOLUTION = "conv"
+"""What layer l of a network is called, followed by l, where it is a convolution over features."""
 
 
 def layer_parameters(names: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
@@ -50,7 +52,7 @@ class StackedGNN(ABC):
               \mathrm{output} = H^{(L)} W + b.
 
     Every parameter has a leading client axis; a chunk of one client is the plain case. A subclass says what a
-    convolution is.
+    convolution is. It may have several `extractors`, whose outputs stand side by side before the classifier.
 
     Args:
         settings: depth, width and dropout.
@@ -61,12 +63,12 @@ class StackedGNN(ABC):
     def __init__(self, settings: GraphModelSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
         self.num_features = num_features
-        widths = [num_features] + [settings.hidden] * settings.layers
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for layer, (width, hidden) in enumerate(pairwise(widths), start=1):
-            self.shapes[f"conv{layer}.weight"] = (self.fan_in(width), hidden)
-            self.shapes[f"conv{layer}.bias"] = (hidden,)
-        self.shapes[f"{CLASSIFIER}.weight"] = (settings.hidden, num_outputs)
+        for stem, inputs in self.extractors.items():
+            for layer, (width, hidden) in enumerate(pairwise([inputs] + [settings.hidden] * settings.layers), start=1):
+                self.shapes[f"{stem}{layer}.weight"] = (self.fan_in(width), hidden)
+                self.shapes[f"{stem}{layer}.bias"] = (hidden,)
+        self.shapes[f"{CLASSIFIER}.weight"] = (len(self.extractors) * settings.hidden, num_outputs)
         self.shapes[f"{CLASSIFIER}.bias"] = (num_outputs,)
 
     # What a convolution is ------------------------------------------------------------------------------------------
@@ -87,6 +89,11 @@ class StackedGNN(ABC):
     @abstractmethod
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
         """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden]."""
+
+    @property
+    def extractors(self) -> dict[str, int]:
+        """Stacks of convolutions side by side: what their layers are called, and how wide their inputs are."""
+        return {CONVOLUTION: self.num_features}
 
     # All the same ---------------------------------------------------------------------------------------------------
 
@@ -123,18 +130,20 @@ class StackedGNN(ABC):
     def dropout_masks(
         self, chunk: GraphChunk, generators: Sequence[np.random.Generator], device: torch.device
     ) -> list[Tensor]:
-        """One dropout multiplier a layer, [C, width, hidden]: 0 or 1/(1-p), each client's drawn from its own generator.
+        """One dropout multiplier a layer of each extractor, [C, width, hidden]: 0 or 1/(1-p), each client's drawn from
+        its own generator.
 
         A client's draw depends on its own size alone, never on the chunk that it is worked in.
         """
         rate, hidden = self.settings.dropout, self.settings.hidden
         threshold = min(round(rate * 65536), 65535)
-        shape = (self.settings.layers, len(chunk), chunk.width, hidden)
+        layers = len(self.extractors) * self.settings.layers
+        shape = (layers, len(chunk), chunk.width, hidden)
         keep = np.zeros(shape, dtype=np.float32)
         for c, (nodes, generator) in enumerate(zip(chunk.num_nodes, generators, strict=True)):
-            size = self.settings.layers * nodes * hidden
+            size = layers * nodes * hidden
             draws = np.frombuffer(generator.bytes(2 * size), dtype=np.uint16)
-            keep[:, c, :nodes] = (draws >= threshold).reshape(self.settings.layers, nodes, hidden)
+            keep[:, c, :nodes] = (draws >= threshold).reshape(layers, nodes, hidden)
         keep *= 65536 / (65536 - threshold)
         return list(torch.from_numpy(keep).to(device))
 
@@ -146,16 +155,32 @@ class StackedGNN(ABC):
             chunk: the clients' graphs, as `chunk` prepares them.
             dropout: as made by `dropout_masks`; None to evaluate.
         """
-        hidden = self.first_convolution(parameters, chunk)
+        layers = self.settings.layers
+        found = []
+        for position, stem in enumerate(self.extractors):
+            masks = None if dropout is None else dropout[position * layers : (position + 1) * layers]
+            found.append(self._extracted(stem, parameters, chunk, masks)[:, : chunk.own_width])
+        hidden = found[0] if len(found) == 1 else torch.cat(found, dim=2)
+        bias, weight = parameters[f"{CLASSIFIER}.bias"], parameters[f"{CLASSIFIER}.weight"]
+        return torch.baddbmm(bias.unsqueeze(1), hidden, weight)
+
+    def _extracted(
+        self, stem: str, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None
+    ) -> Tensor:
+        """One extractor's output [C, width, hidden]."""
+        hidden = self.first_of(stem, parameters, chunk)
         for layer in range(1, self.settings.layers + 1):
             if layer > 1:
-                hidden = self.convolve(chunk.adjacency, hidden, parameters[f"conv{layer}.weight"])
-                hidden = hidden + parameters[f"conv{layer}.bias"].unsqueeze(1)
+                hidden = self.convolve(chunk.adjacency, hidden, parameters[f"{stem}{layer}.weight"])
+                hidden = hidden + parameters[f"{stem}{layer}.bias"].unsqueeze(1)
             hidden = torch.relu(hidden)
             if dropout is not None:
                 hidden = hidden * dropout[layer - 1]
-        bias, weight = parameters[f"{CLASSIFIER}.bias"], parameters[f"{CLASSIFIER}.weight"]
-        return torch.baddbmm(bias.unsqueeze(1), hidden[:, : chunk.own_width], weight)
+        return hidden
+
+    def first_of(self, stem: str, parameters: Parameters, chunk: GraphChunk) -> Tensor:
+        """The output [C, width, hidden] of an extractor's first convolution, before its ReLU."""
+        return self.first_convolution(parameters, chunk)
 
     def first_convolution(self, parameters: Parameters, chunk: GraphChunk) -> Tensor:
         """The first convolution's output [C, width, hidden] before its ReLU, from the constant half in the chunk."""

@@ -16,7 +16,7 @@ from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.graph_models import stacked_gnn
-from subfl_flower.models.settings import GraphModelSettings, ModelSettings
+from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
@@ -125,7 +125,8 @@ class Graphs(Kind):
     ) -> None:
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
-        assert isinstance(config.dataset, DatasetSettings) and isinstance(config.model, ModelSettings)
+        assert isinstance(config.dataset, DatasetSettings)
+        assert isinstance(config.model, ModelSettings | DecoupledSettings)
         assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
         for client_id, tensors in client.best_models().items():

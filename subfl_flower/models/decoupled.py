@@ -1,0 +1,58 @@
+r"""A network that learns from features and from topology apart, over stacked parameters.
+
+Two GCNs of the same depth and width stand side by side: the feature extractor, ``conv1``, ``conv2``, ..., is that of
+`StackedGCN`; the topology extractor, ``topology1``, ``topology2``, ..., propagates over the same edges, but what it
+propagates is a structural encoding S of the nodes (`structure_encoding`), which no feature enters. A linear classifier
+reads both,
+
+.. math:: \mathrm{output} = [H_{feature} \,\Vert\, H_{topology}] W + b,
+
+the first half of the rows of W being for features.
+
+It is our reading of the architecture of FedSG (Wang et al., "FedSG: a personalized subgraph federated learning
+framework on multiple non-IID graphs", IEEE TETCI 2024), of which only a description is public: a topology extractor and
+a feature extractor are separate parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.local_graph import LocalGraph
+from subfl_flower.models.settings import DecoupledSettings
+from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.models.structure_encoding import structure_encoding
+
+TOPOLOGY = "topology"
+"""What layer l of the topology extractor is called, followed by l."""
+
+
+class StackedDecoupled(StackedGCN):
+    """A feature extractor and a topology extractor for C clients at once."""
+
+    settings: DecoupledSettings
+
+    @property
+    def extractors(self) -> dict[str, int]:
+        """Features, and the structural encoding."""
+        return {**super().extractors, TOPOLOGY: self.settings.encoding}
+
+    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+        """Â, Â X, and Â S; nodes that are not the client's own are part of the structure."""
+        local = super().local_graph(graph, num_own)
+        encoding = structure_encoding(graph.edge_index, graph.num_nodes, self.settings.encoding)
+        return replace(local, structure=local.operator @ encoding)
+
+    def first_of(self, stem: str, parameters: Parameters, chunk: GraphChunk) -> Tensor:
+        """The output [C, width, hidden] of an extractor's first convolution, before its ReLU."""
+        if stem != TOPOLOGY:
+            return super().first_of(stem, parameters, chunk)
+        assert chunk.structure is not None
+        weight, bias = parameters[f"{TOPOLOGY}1.weight"], parameters[f"{TOPOLOGY}1.bias"]
+        return torch.baddbmm(bias.unsqueeze(1), chunk.structure, weight)
