@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from clients.subgraph import SubgraphClient
-from subfl_flower.data.graph import ClientGraph
-from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.stacked_gnn import Parameters
 from subfl_flower.runtime.cohort import Cohort
@@ -34,7 +32,7 @@ class OracleClient(SubgraphClient):
 
     def __init__(self, cohort: Cohort, **rest: Any) -> None:
         self.hosted = cohort
-        super().__init__(replace(cohort, graphs=(_whole(cohort),)), **rest)
+        super().__init__(replace(cohort, graphs=(cohort.whole_graph(_CENTRAL, "the oracle"),)), **rest)
 
     def own_parameters(self) -> tuple[str, ...]:
         """All: nothing travels, and the central model is personal to its one-member cohort."""
@@ -88,19 +86,3 @@ class OracleClient(SubgraphClient):
         for row, graph in enumerate(graphs):
             nodes[row, : graph.num_nodes] = graph.node_ids
         return torch.from_numpy(nodes).to(self.cohort.device)
-
-
-def _whole(cohort: Cohort) -> ClientGraph:
-    if cohort.whole is None:
-        raise SubflError("the oracle needs the graph that the clients' subgraphs were cut from; it is not at hand here")
-    graph, roles = cohort.whole()
-    return ClientGraph(
-        client_id=_CENTRAL,
-        node_ids=np.arange(graph.num_nodes),
-        features=graph.features,
-        edge_index=graph.edge_index,
-        labels=graph.labels,
-        num_classes=graph.num_classes,
-        roles=roles,
-        shareable=np.zeros(graph.num_nodes, dtype=bool),
-    )

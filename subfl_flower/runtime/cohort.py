@@ -12,6 +12,7 @@ import torch
 
 from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared import PreparedPartition
+from subfl_flower.errors import SubflError
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.tasks import Examples, GraphTask
 
@@ -90,6 +91,32 @@ class Cohort:
     def num_outputs(self) -> int:
         """Width of a model's output."""
         return self.task.num_outputs(self.num_classes)
+
+    def whole_graph(self, client_id: int, asker: str) -> ClientGraph:
+        """The graph that the clients' subgraphs were cut from, as if one client held it.
+
+        Args:
+            client_id: that client's id.
+            asker: who needs it, for the error.
+
+        Raises:
+            SubflError: it is not at hand, as on machines of clients' own.
+        """
+        if self.whole is None:
+            raise SubflError(
+                f"{asker} needs the graph that the clients' subgraphs were cut from; it is not at hand here"
+            )
+        graph, roles = self.whole()
+        return ClientGraph(
+            client_id=client_id,
+            node_ids=np.arange(graph.num_nodes),
+            features=graph.features,
+            edge_index=graph.edge_index,
+            labels=graph.labels,
+            num_classes=graph.num_classes,
+            roles=roles,
+            shareable=np.zeros(graph.num_nodes, dtype=bool),
+        )
 
     @property
     def client_ids(self) -> tuple[int, ...]:

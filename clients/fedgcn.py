@@ -1,0 +1,175 @@
+"""FedGCN's clients (Yao et al., NeurIPS 2023): a GCN whose convolutions see the neighbours that other clients hold.
+
+Before the first round a client takes part in three phases, in which nodes are named by hashes of their ids under the
+clients' own key and the run's id (`subfl_flower.mending.boundary`):
+
+1. ``query.boundary``: it tells which nodes it has to do with that others may have to do with, too, and which of them
+   it holds.
+2. ``query.neighbours``: it is told which of them it is to add up neighbours of, and which of its own it is to count,
+   and answers with sums of scaled features over the neighbours that it counts, and degrees.
+3. ``query.mend``: it is told the sums over all clients, and keeps them for all rounds.
+
+From then on it trains on its graph as mended by them (`subfl_flower.mending.neighbour_sums`). Who was told nothing
+trains on its own graph as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from clients.subgraph import SubgraphClient
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.mending.boundary import Boundary
+from subfl_flower.mending.masked_rows import masked_rows
+from subfl_flower.mending.neighbour_sums import (
+    NeighbourSums,
+    degrees,
+    graph_with_mended_inputs,
+    mended_graph,
+    partial_sums,
+)
+from subfl_flower.mending.packed_rows import dense, packed_rows, unpacked_rows
+from subfl_flower.models.local_graph import LocalGraph
+from subfl_flower.privacy.secure_sum import VALUE_BITS
+from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.messages import Stack
+
+SUMS = "neighbour_sums"
+
+
+class FedGcnClient(SubgraphClient):
+    """Trains on its own nodes, with what it was told of their neighbours."""
+
+    class Settings(SubgraphClient.Settings):
+        """What is told.
+
+        Attributes:
+            hops: 0, nothing; 1, sums over the neighbours of own nodes; 2, and of their neighbours elsewhere.
+            masking: hide what a client adds to a sum from the server.
+            fraction_bits: bits after the point of what is added up under masks.
+        """
+
+        hops: Literal[0, 1, 2] = 2
+        masking: bool = False
+        fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
+
+    settings: Settings
+
+    networks = ("gcn",)
+    """Its convolutions are sums, which can be made in parts."""
+
+    def answer(self, question: Question, client_id: int) -> Stack:
+        """One of the three phases.
+
+        Raises:
+            SubflError: the shared key cannot be read, what the server sent makes no sense, or another phase is asked
+                for.
+        """
+        graph = self.cohort.visible[self.cohort.client_ids.index(client_id)]
+        received = question.received[client_id]
+        if question.action == "boundary":
+            boundary = self._boundary(graph, question)
+            return {"tokens": boundary.tokens, "held": boundary.held}
+        if question.action == "neighbours":
+            return self._add(graph, question, received)
+        if question.action == "mend":
+            self._keep(graph, question, received)
+            return {}
+        return super().answer(question, client_id)
+
+    def graph_version(self, position: int) -> int:
+        """The round of the sums that the client was told; -1 without any."""
+        told = self.store.kept.round_of(self.cohort.client_ids[position], SUMS)
+        return -1 if told is None else told
+
+    def local_graph(self, position: int) -> LocalGraph:
+        """The client's graph, mended where it was told by what."""
+        client_id, graph = self.cohort.client_ids[position], self.cohort.visible[position]
+        if self.store.kept.round_of(client_id, SUMS) is None:
+            return super().local_graph(position)
+        kept = self.store.kept.get(client_id, SUMS)
+        mended = mended_graph if self.settings.hops > 1 else graph_with_mended_inputs
+        return mended(graph, NeighbourSums.of_arrays(kept, graph.num_features))
+
+    # The phases -----------------------------------------------------------------------------------------------------
+
+    def _key(self) -> bytes:
+        if self.cohort.shared_key is None:
+            raise SubflError("this node has no shared key, which the clients' node ids are hashed with")
+        return self.cohort.shared_key.read()
+
+    def _boundary(self, graph: ClientGraph, question: Question) -> Boundary:
+        return Boundary.of(graph, self._key(), _context("nodes", question))
+
+    def _add(self, graph: ClientGraph, question: Question, received: Stack) -> Stack:
+        """What the client adds to the sums that are asked for: z of the nodes that it counts, and their d."""
+        boundary = self._boundary(graph, question)
+        kept, responsible = (_flags(received, name, len(boundary.tokens)) for name in ("kept", "counted"))
+        if (responsible & ~(kept & boundary.held)).any():
+            raise SubflError("the server would have a client count a node that it does not hold or add up")
+        counted = np.ones(graph.num_nodes, dtype=bool)
+        counted[boundary.own[kept & ~responsible & boundary.held]] = False
+        sums = partial_sums(graph, boundary, kept, counted)
+        known = degrees(graph)[boundary.own[responsible]].astype(np.uint32)
+        if not self.settings.masking:
+            return {**packed_rows(sums), **({"degrees": known} if self.settings.hops > 1 else {})}
+        column = np.zeros((len(kept), self.settings.hops - 1))
+        column[responsible] = known[:, None]
+        group, members = _groups(received)
+        rows = masked_rows(
+            np.hstack([dense(sums), column[kept]]),
+            boundary.tokens[kept],
+            group,
+            members,
+            graph.client_id,
+            self._key(),
+            _context(f"masks {question.about['attempt']}", question),
+            self.settings.fraction_bits,
+        )
+        return {"masked": rows}
+
+    def _keep(self, graph: ClientGraph, question: Question, received: Stack) -> None:
+        """Check the sums that the client is told, and keep them."""
+        boundary = self._boundary(graph, question)
+        told, known = _flags(received, "told", len(boundary.tokens)), received.get("degrees")
+        if known is None:
+            raise SubflError("the server sent no degrees")
+        rest = {name: values for name, values in received.items() if name not in ("told", "degrees")}
+        mine, theirs = told & boundary.held, told & ~boundary.held
+        try:
+            sums = unpacked_rows(rest, graph.num_features)
+        except ValueError as error:
+            raise SubflError(f"the server told sums that cannot be used: {error}") from None
+        if sums.shape[0] != told.sum() or known.shape != (theirs.sum(),) or (known < 1).any():
+            raise SubflError(
+                f"the server told {sums.shape[0]} sums of {told.sum()} nodes, "
+                f"and {len(known)} degrees, all to be at least 1, of {theirs.sum()}"
+            )
+        own_first = np.argsort(~boundary.held[told], kind="stable")
+        sums = NeighbourSums(boundary.own[mine], boundary.node_ids[theirs], sums[own_first], known.astype(np.int64))
+        self.store.kept.put(graph.client_id, SUMS, question.server_round, sums.arrays())
+
+
+def _flags(received: Stack, name: str, count: int) -> np.ndarray:
+    """Bool [count] of the bits that a server sent."""
+    packed = received.get(name)
+    if packed is None or packed.dtype != np.uint8 or packed.shape != ((count + 7) // 8,):
+        raise SubflError(f"the server sent no {name} for the {count} nodes that were listed")
+    return np.unpackbits(packed, count=count).astype(bool)
+
+
+def _groups(received: Stack) -> tuple[np.ndarray, list[list[int]]]:
+    """Which group each sum is of, and who is in each."""
+    if not {"groups", "sizes", "members"} <= set(received):
+        raise SubflError("the server did not say who adds to which sum")
+    cuts = np.cumsum(received["sizes"], dtype=np.int64)[:-1]
+    return received["groups"], [part.tolist() for part in np.split(received["members"], cuts)]
+
+
+def _context(purpose: str, question: Question) -> bytes:
+    """What tokens and masks are bound to."""
+    return f"neighbour sums: {purpose} of {question.about['id']}".encode()

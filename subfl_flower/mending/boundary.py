@@ -1,0 +1,63 @@
+"""The nodes that a client has to do with that others may have to do with, too, under keyed hashes of their ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.privacy.tokens import TOKEN_BYTES, item_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Boundary:
+    """T nodes, in the order of their tokens, which is none of their ids.
+
+    Listed are the nodes elsewhere that an edge of the client leads to, and of its own nodes those from which one does,
+    those that it may share, and the neighbours of these. A node that is not listed has nothing but neighbours that no
+    other client holds.
+
+    Attributes:
+        tokens: uint8 `[T, 16]`, distinct.
+        node_ids: int64 `[T]`, global ids.
+        own: int64 `[T]`, local ids; -1 where the client does not hold the node.
+    """
+
+    tokens: np.ndarray
+    node_ids: np.ndarray
+    own: np.ndarray
+
+    @property
+    def held(self) -> np.ndarray:
+        """Bool `[T]`: which of them the client holds."""
+        held: np.ndarray = self.own >= 0
+        return held
+
+    @classmethod
+    def of(cls, graph: ClientGraph, key: bytes, context: bytes) -> Boundary:
+        """The boundary of a client's graph.
+
+        Args:
+            graph: what the client holds, with its cross edges.
+            key: what the clients share and the server has not, at least 16 bytes.
+            context: such as the run; tokens of two contexts cannot be matched.
+
+        Raises:
+            SubflError: the key is too short to be one.
+        """
+        inside = graph.shareable.copy()
+        inside[graph.cross_edges[0]] = True
+        inside[graph.edge_index[0, graph.shareable[graph.edge_index[1]]]] = True
+        held = np.flatnonzero(inside)
+        elsewhere = np.unique(graph.cross_edges[1])
+        node_ids = np.concatenate([graph.node_ids[held], elsewhere])
+        own = np.concatenate([held, np.full(len(elsewhere), -1)])
+        tokens = item_tokens(node_ids, key, context)
+        order = np.argsort(comparable(tokens))
+        return cls(tokens[order], node_ids[order], own[order])
+
+
+def comparable(tokens: np.ndarray) -> np.ndarray:
+    """Tokens uint8 `[T, 16]` as `[T]` scalars of sixteen bytes, which NumPy compares as a whole."""
+    return np.ascontiguousarray(tokens).view(f"V{TOKEN_BYTES}").reshape(-1)

@@ -1,0 +1,55 @@
+"""Rows that several clients add up under masks, so that who adds them sees the sums alone.
+
+Rows that the same clients add to are a group, and masked as one (`subfl_flower.privacy.secure_sum`): a group's sum
+comes out where every member's rows are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from subfl_flower.errors import SubflError
+from subfl_flower.privacy.secure_sum import masked, quantise
+
+
+def masked_rows(
+    rows: np.ndarray,
+    tokens: np.ndarray,
+    group: np.ndarray,
+    members: Sequence[Sequence[int]],
+    client: int,
+    key: bytes,
+    context: bytes,
+    bits: int,
+) -> np.ndarray:
+    """A client's rows under its masks.
+
+    Args:
+        rows: float `[R, W]`.
+        tokens: uint8 `[R, 16]`, of what each row is of; in a group every member has the same ones in the same order.
+        group: int `[R]`, which group a row is of.
+        members: of each group the ids of all who add to it, the client among them.
+        client: its id.
+        key: what the clients share and who adds up has not.
+        context: never the same for two uploads of other rows of the same tokens.
+        bits: after the point of the fixed-point numbers.
+
+    Returns:
+        uint64 `[R, W]`.
+
+    Raises:
+        SubflError: a group would be the client's alone or is without it, there is no such group, or a number is too
+            large.
+    """
+    if len(group) != len(rows) or (len(group) and not 0 <= group.min() <= group.max() < len(members)):
+        raise SubflError(f"{len(rows)} rows to add up under masks must each be of one of {len(members)} groups")
+    fixed, result = quantise(rows, bits), np.empty(rows.shape, dtype=np.uint64)
+    for number, participants in enumerate(members):
+        chosen = np.flatnonzero(group == number)
+        bound = context + hashlib.blake2b(tokens[chosen].tobytes(), digest_size=32).digest()
+        every = 2 * len(participants)  # with each of the others
+        result[chosen] = masked(fixed[chosen], client, participants, key, bound, every)
+    return result
