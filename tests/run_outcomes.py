@@ -26,6 +26,11 @@ def method_names(kind: str) -> list[str]:
 SUBFL = Path(sys.executable).with_name("subfl")
 SMALL_DIGITS = ("dataset=digits", "model.hidden=16", "method.random_blocks=2", "method.random_block_nodes=20")
 """Overrides for a FED-PUB run of a second."""
+SMALL_GENERATOR = (
+    *("method.generator_epochs=4", "method.exchanges=1", "method.generator_lr=0.05"),
+    *("method.generator.latent=8", "method.generator.hidden=4"),
+)
+"""Overrides for a FedSage+ run of seconds."""
 
 
 @dataclass(frozen=True)

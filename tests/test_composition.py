@@ -24,6 +24,8 @@ NEEDED = {
     "model/recommender": ["method=fedgnn"],
     "model/lightgcn": ["method=perfedrec"],
     "model/factorisation": ["method=fcf"],
+    "model/sage": ["method=fedavg"],
+    "model/decoupled": ["method=fedavg"],
     **{f"dataset/{name}": ["method=fedgnn"] for name in RATINGS},
 }
 
@@ -212,7 +214,8 @@ def test_a_wrong_override_is_one_sentence(override: str, sentence: str) -> None:
     with pytest.raises(SubflError) as error:
         composed_config(override.split())
     text = str(error.value)
-    assert text.startswith(sentence) and "\n" not in text and "Search path" not in text and len(text) < 300
+    assert text.startswith(sentence) and "\n" not in text and "Search path" not in text
+    assert len(text.partition("available: ")[0]) < 300
 
 
 def test_choices_are_listed_and_nothing_else() -> None:
@@ -221,6 +224,10 @@ def test_choices_are_listed_and_nothing_else() -> None:
     listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
     names = "dirichlet, given, imbalanced, louvain, metis, overlap_rate, overlapping, random, users, whole"
     assert listed == names.split(", ")
+    with pytest.raises(SubflError) as error:
+        composed_config(["method=fedpubb"])
+    listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
+    assert listed == sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
 def test_a_method_of_ones_own_comes_by_a_search_path(tmp_path: Path) -> None:

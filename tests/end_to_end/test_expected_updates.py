@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from run_outcomes import method_names, run_inline
+from run_outcomes import SMALL_GENERATOR, method_names, run_inline
 
 from subfl_flower.errors import RunFailure
 from subfl_flower.runtime.strategy import CohortStrategy
@@ -13,7 +13,7 @@ from subfl_flower.runtime.strategy import CohortStrategy
 METHODS = method_names("graph")
 SIMILARITIES = ("functional", "parameter", "gradient", "label", "none")
 VARIANTS = [
-    *((method,) for method in METHODS),
+    *((method, *(SMALL_GENERATOR if method == "fedsage_plus" else ())) for method in METHODS),
     *((method, f"method.similarity={kind}") for method in ("fedpub", "subpfed") for kind in SIMILARITIES),
     ("fedpub", "method.masks=false"),
     ("fedpub", "+method.personal_layers=[conv1]"),

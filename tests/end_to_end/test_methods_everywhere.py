@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from run_outcomes import Outcome, command, method_names, run_inline
+from run_outcomes import SMALL_GENERATOR, Outcome, command, method_names, run_inline
 
 from subfl_flower.composition import config_directory
 from subfl_flower.models.gcn import StackedGCN
@@ -22,9 +22,12 @@ FEDERATION = (
 )
 SPLITTING = ("method.first_split=2", "method.epsilon1=2")
 """A cluster is halved whenever it may be, so that three rounds see it."""
-KNOBS = {"gcfl": SPLITTING, "gcfl_plus": (*SPLITTING, "method.window=2")}
+KNOBS = {"gcfl": SPLITTING, "gcfl_plus": (*SPLITTING, "method.window=2"), "fedsage_plus": SMALL_GENERATOR}
 UNDER_RAY = ("subpfed", "gcfl_plus", "oracle")
-"""A phase before training, memory on the server, and a state that is no client's."""
+"""A phase before training, memory on the server, and a state that is no client's; methods that mend graphs or have two
+mixing matrices have tests of their own."""
+SAME = {frozenset({"fedgcn", "fedavg_whole_graph"})}
+"""What is exchanged is all that a GCN of two layers needs, where every node is held by somebody."""
 METRICS = ("train_loss", "validation", "test", "validation_as_received", "test_as_received")
 
 
@@ -134,7 +137,8 @@ def test_methods_differ(on_one_node: Callable[[str], Outcome]) -> None:
     """Else the comparisons above could not tell one's numbers from another's."""
     losses = {method: on_one_node(method).values("train_loss")[-1] for method in METHODS}
     for one, other in combinations(METHODS, 2):
-        assert np.abs(losses[one] - losses[other]).max() > 1e-5, (one, other)
+        differ = np.abs(losses[one] - losses[other]).max() > 1e-4
+        assert differ != (frozenset({one, other}) in SAME), (one, other)
 
 
 def test_fedper_sends_all_layers_but_the_classifier(on_one_node: Callable[[str], Outcome]) -> None:

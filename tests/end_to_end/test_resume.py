@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_outcomes import SUBFL, Outcome, method_names, run_inline, start
+from run_outcomes import SMALL_GENERATOR, SUBFL, Outcome, method_names, run_inline, start
 
 from subfl_flower.cli import main
 from subfl_flower.composition import composed_job
@@ -34,6 +34,7 @@ KNOBS = {
     "fedpub_released": FEW,
     "gcfl": SPLITTING,
     "gcfl_plus": (*SPLITTING, "method.window=2"),
+    "fedsage_plus": SMALL_GENERATOR,
 }
 HALF = ("federation.fraction=0.5", "runtime.nodes=10")
 """A client a node: whoever is absent from the round of a checkpoint has nobody beside it who would keep its state."""
