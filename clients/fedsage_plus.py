@@ -22,10 +22,10 @@ from torch import Tensor
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.mending.hidden_neighbours import hide_neighbours, missing_elsewhere
+from subfl_flower.mending.mending_example import MendingExample, ScaledFeatures, feature_unit
+from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.local_graph import LocalGraph
-from subfl_flower.models.mending_example import MendingExample, ScaledFeatures, feature_unit
-from subfl_flower.models.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.runtime.cohort_client import Question
 from subfl_flower.runtime.messages import Stack

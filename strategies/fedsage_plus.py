@@ -30,7 +30,7 @@ import numpy as np
 from pydantic import Field
 
 from strategies.fedavg import FedAvg
-from subfl_flower.models.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
+from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import Roster

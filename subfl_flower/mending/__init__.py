@@ -1,1 +1,1 @@
-"""What a client's graph lacks because other clients hold it: hidden for training, generated for use."""
+"""What a client's graph lacks because other clients hold it, and how it is mended: by sums, by generators, by similar nodes."""

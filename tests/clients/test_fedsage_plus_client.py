@@ -17,8 +17,8 @@ from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import Graph
 from subfl_flower.errors import SubflError
 from subfl_flower.mending.hidden_neighbours import hide_neighbours
-from subfl_flower.models.mending_example import MendingExample, ScaledFeatures
-from subfl_flower.models.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
+from subfl_flower.mending.mending_example import MendingExample, ScaledFeatures
+from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort_client import Question
 from subfl_flower.runtime.messages import Stack

@@ -11,7 +11,7 @@ from toy_rounds import toy_roster
 
 import strategies.fedsage_plus as module
 from strategies.fedsage_plus import FedSagePlus
-from subfl_flower.models.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
+from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.runtime.messages import Stack
 
 SMALL = NeighbourGeneratorSettings(latent=2, hidden=3, most_neighbours=2)

@@ -11,9 +11,9 @@ from scipy.spatial.distance import cdist
 
 from subfl_flower.data.graph import TEST, TRAIN, ClientGraph
 from subfl_flower.mending.hidden_neighbours import Impaired, hide_neighbours
+from subfl_flower.mending.mending_example import MendingExample, ScaledFeatures, feature_unit
+from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.models.adam import adam_state_shapes, adam_step
-from subfl_flower.models.mending_example import MendingExample, ScaledFeatures, feature_unit
-from subfl_flower.models.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.models.settings import OptimizerSettings
 
 FEATURES, CLASSES = 6, 3
@@ -174,7 +174,7 @@ def test_the_cross_loss_against_distances_written_out(monkeypatch: pytest.Monkey
     assert vectors.shape == (5, FEATURES)
     nearest = cdist(vectors.numpy(), graph.features / unit, "sqeuclidean").min(1) / FEATURES
     for block in (1, 20, 1 << 22):
-        monkeypatch.setattr("subfl_flower.models.neighbour_generator._BLOCK", block)
+        monkeypatch.setattr("subfl_flower.mending.neighbour_generator._BLOCK", block)
         for features in (graph.features, sp.csr_array(graph.features)):
             found = model.cross_loss(decoder, noisy, counts, ScaledFeatures.of(features, unit))
             assert found.item() == pytest.approx(nearest.sum() / 5, rel=1e-4)

@@ -51,10 +51,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
+from subfl_flower.mending.generated_distances import Distances, distances
 from subfl_flower.mending.hidden_neighbours import Impaired, with_neighbours
-from subfl_flower.models.generated_distances import Distances, distances
-from subfl_flower.models.mended_sage import Parameters, mended_sage, sage, sage_shapes
-from subfl_flower.models.mending_example import MendingExample, ScaledFeatures, Surroundings, feature_unit
+from subfl_flower.mending.mended_sage import Parameters, mended_sage, sage, sage_shapes
+from subfl_flower.mending.mending_example import MendingExample, ScaledFeatures, Surroundings, feature_unit
 
 _BLOCK = 1 << 22  # distances at once
 

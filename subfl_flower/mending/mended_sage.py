@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from subfl_flower.models.mending_example import Surroundings
+from subfl_flower.mending.mending_example import Surroundings
 from subfl_flower.models.sparse import SparseMatrix
 
 Parameters = Mapping[str, Tensor]
