@@ -1,1 +1,1 @@
-"""What a client's graph lacks because other clients hold it, and how it is mended: by sums, by generators, by similar nodes."""
+"""What a client's graph lacks because others hold it, and how it is mended: sums, generated nodes, similar nodes."""

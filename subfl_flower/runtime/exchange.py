@@ -73,6 +73,8 @@ class Exchange:
         self._run = run
         self.roster = roster
         self._tolerant = tolerant
+        self.announce: Callable[[str], None] = lambda action: None
+        """Told of every phase before it begins."""
         self.about: Mapping[str, Any] = {}
         """What the messages of the round say beside the run's record."""
         self.next_round = 1
@@ -101,6 +103,7 @@ class Exchange:
         Raises:
             RunFailure: a client gave no answer, or one that cannot be decoded, and failures are not tolerated.
         """
+        self.announce(action)
         start = time.perf_counter()
         chosen = range(len(self.roster)) if sent is None else sorted(sent)
         asked = self.roster.by_node(chosen)
@@ -161,6 +164,7 @@ class Exchange:
         Raises:
             RunFailure: there is no matcher, or it gave no answer.
         """
+        self.announce(action)
         start = time.perf_counter()
         if self.roster.matcher is None:
             raise RunFailure("there is no matcher")

@@ -75,8 +75,9 @@ def run_federation(
     try:
         for logger in loggers:
             logger.start(config.plain(), records)
-        strategy = run.begin()
         with RunProgress(f"{config.method.name} on {config.dataset.name}", config.federation.rounds, lines) as progress:
+            strategy = run.begin(progress)
+            progress.start_rounds()
             for record in run.rounds(strategy):
                 for logger in loggers:
                     logger.log_round(record)
@@ -158,7 +159,7 @@ class _Run:
         )
         self._roster: Roster | None = None
 
-    def begin(self) -> CohortStrategy:
+    def begin(self, progress: RunProgress) -> CohortStrategy:
         """Wait for the nodes, and bring the strategy to where the rounds begin."""
         config = self._config
         self._roster = roster = self._membership.gather()
@@ -178,6 +179,7 @@ class _Run:
             config.federation.round_timeout,
             config.runtime.poll_seconds,
         )
+        self._exchange.announce = progress.ask
         if self._checkpoint is None:
             strategy.set_up(self._exchange)
             if config.checkpoint_every:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class RunProgress:
-    """Shows rounds as they finish, with the current metric, the rate and the time left.
+    """Shows rounds as they finish, with the current metric, the rate and the time left, and what is asked between them.
 
     Args:
         title: what is running.
@@ -28,6 +29,7 @@ class RunProgress:
         self._title = title
         self._lines = lines
         self._last_line = 0.0
+        self._asked = Counter[str]()
         self._start = time.monotonic()
         console = Console(stderr=True)
         self._bar = Progress(
@@ -51,6 +53,17 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
+    def ask(self, action: str) -> None:
+        """Clients are asked something outside of rounds, which may take longer than many rounds."""
+        self._asked[action] += 1
+        said = f"asks for {action}" + (f" ({self._asked[action]})" if self._asked[action] > 1 else "")
+        self._bar.update(self._task, metric=said)
+        self._print(said, due=self._asked[action] == 1)
+
+    def start_rounds(self) -> None:
+        """What comes before the first round is over; the rate is that of rounds."""
+        self._start = time.monotonic()
+
     def advance(self, record: Mapping[str, Any]) -> None:
         """One round is finished; `record` is its entry in ``metrics.jsonl``."""
         done = int(record["round"])
@@ -59,8 +72,12 @@ class RunProgress:
             f"{name} {record[name]:.3f}" for name in ("validation", "test") if record.get(name) is not None
         )
         self._bar.update(self._task, completed=done, metric=metric, rate=f"{rate:.1f} rounds/s")
-        if self._bar.disable and self._lines:
-            now = time.monotonic()
-            if done in (1, self._rounds) or now - self._last_line > _SECONDS_BETWEEN_LINES:
-                self._last_line = now
-                print(f"{self._title}: round {done}/{self._rounds} {metric}", file=sys.stderr, flush=True)
+        self._asked.clear()
+        self._print(f"round {done}/{self._rounds} {metric}", due=done in (1, self._rounds))
+
+    def _print(self, what: str, due: bool) -> None:
+        """A line, where there is to be one now."""
+        now = time.monotonic()
+        if self._bar.disable and self._lines and (due or now - self._last_line > _SECONDS_BETWEEN_LINES):
+            self._last_line = now
+            print(f"{self._title}: {what}", file=sys.stderr, flush=True)
