@@ -36,6 +36,7 @@ from subfl_flower.mending.packed_rows import dense, packed_rows, unpacked_rows
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.privacy.secure_sum import VALUE_BITS
 from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.messages import Stack
 
 SUMS = "neighbour_sums"
@@ -81,19 +82,12 @@ class FedGcnClient(SubgraphClient):
             return {}
         return super().answer(question, client_id)
 
-    def graph_version(self, position: int) -> int:
-        """The round of the sums that the client was told; -1 without any."""
-        told = self.store.kept.round_of(self.cohort.client_ids[position], SUMS)
-        return -1 if told is None else told
+    mended_by = SUMS
 
-    def local_graph(self, position: int) -> LocalGraph:
-        """The client's graph, mended where it was told by what."""
-        client_id, graph = self.cohort.client_ids[position], self.cohort.visible[position]
-        if self.store.kept.round_of(client_id, SUMS) is None:
-            return super().local_graph(position)
-        kept = self.store.kept.get(client_id, SUMS)
+    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+        """What the client holds, with the sums that it was told."""
         mended = mended_graph if self.settings.hops > 1 else graph_with_mended_inputs
-        return mended(graph, NeighbourSums.of_arrays(kept, graph.num_features))
+        return mended(own, NeighbourSums.of_arrays(kept, own.num_features))
 
     # The phases -----------------------------------------------------------------------------------------------------
 

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from clients.subgraph import SubgraphClient
+from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.mending.similar_nodes import ORDER, require_similar_nodes, with_similar_nodes, with_zero_rows
-from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.privacy.mechanism import protect
 from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.seeding import client_generator
 
@@ -39,6 +40,7 @@ class SimilarNodesClient(SubgraphClient):
     """Trains on its graph and on nodes of others. `privacy` is done to representations, not to parameters."""
 
     protects_uploads: ClassVar[bool] = True
+    mended_by = SIMILAR_NODES
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
@@ -53,24 +55,13 @@ class SimilarNodesClient(SubgraphClient):
                 f"must be at least 2 (found {model.layers})"
             )
 
-    def graph_version(self, position: int) -> int:
-        """The round before which the client was told of similar nodes last; -1 where it never was."""
-        told_in = self.store.kept.round_of(self.cohort.client_ids[position], SIMILAR_NODES)
-        return -1 if told_in is None else told_in
-
-    def local_graph(self, position: int) -> LocalGraph:
+    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
         """The client's own graph, and the similar nodes that it was told of last."""
-        own = super().local_graph(position)
-        client_id = self.cohort.client_ids[position]
-        if self.store.kept.round_of(client_id, SIMILAR_NODES) is None:
-            return own
-        kept = self.store.kept.get(client_id, SIMILAR_NODES)
-        told = kept["representations"]
+        alone, told = self.model.local_graph(own), kept["representations"]
         if not len(told):
-            return own
-        graph = with_similar_nodes(self.cohort.visible[position], len(told), kept["edges"])
-        mended = self.model.local_graph(graph, num_own=own.num_nodes)
-        return replace(mended, inputs=with_zero_rows(own.inputs, len(told)), told=told)
+            return alone
+        mended = self.model.local_graph(with_similar_nodes(own, len(told), kept["edges"]), num_own=own.num_nodes)
+        return replace(mended, inputs=with_zero_rows(alone.inputs, len(told)), told=told)
 
     def answer(self, question: Question, client_id: int) -> Stack:
         """A client's answer to ``query.representations`` and ``query.mend``.
@@ -96,7 +87,7 @@ class SimilarNodesClient(SubgraphClient):
                 raise ValueError(f"{name} must be float32 {list(self.model.shapes[name])}")
             parameters[name] = torch.from_numpy(values).to(self.cohort.device).unsqueeze(0)
         # By itself and never in a chunk of several, so that it is the same wherever the client runs.
-        chunk = GraphChunk.build([super().local_graph(position)], self.cohort.device)
+        chunk = self.model.chunk([self.cohort.visible[position]], self.cohort.device)
         with torch.no_grad():
             hidden = self.model.first_convolution(parameters, chunk)[0].cpu().numpy()
         order = self._generator(question, client_id, ORDER).permutation(len(hidden))

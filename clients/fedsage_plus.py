@@ -28,6 +28,7 @@ from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.seeding import client_generator
 
@@ -62,23 +63,16 @@ class FedSagePlusClient(SubgraphClient):
 
     # The mended graph -----------------------------------------------------------------------------------------------
 
-    def graph_version(self, position: int) -> int:
-        """The round before which the generator was trained; -1 where there is none."""
-        trained = self.store.kept.round_of(self.cohort.client_ids[position], _TRAINED)
-        return -1 if trained is None else trained
+    mended_by = _TRAINED
 
-    def local_graph(self, position: int) -> LocalGraph:
-        """What the client holds, with generated neighbours where its generator has been trained."""
-        if self.graph_version(position) < 0:
-            return super().local_graph(position)
-        own = self.cohort.visible[position]
-        return self.model.local_graph(self.mended_graph(own), num_own=own.num_nodes)
+    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+        """What the client holds, with generated neighbours."""
+        return self.model.local_graph(self.with_generated(own, kept), num_own=own.num_nodes)
 
-    def mended_graph(self, own: ClientGraph) -> ClientGraph:
+    def with_generated(self, own: ClientGraph, kept: Arrays) -> ClientGraph:
         """A client's graph with generated neighbours after its own nodes: the same whenever it is asked for."""
-        parameters = self._tensors(self.store.kept.get(own.client_id, _TRAINED))
         rng = client_generator(self.seed, own.client_id, 0, "generated neighbours")
-        return self._generator.mend(own, parameters, rng)
+        return self._generator.mend(own, self._tensors(kept), rng)
 
     # Answers --------------------------------------------------------------------------------------------------------
 
@@ -156,7 +150,8 @@ class FedSagePlusClient(SubgraphClient):
     def _measured(self, parameters: Mapping[str, Tensor], client_id: int) -> Stack:
         """How many neighbours are generated; in a simulation also how far they are from the true ones."""
         own = self._own(client_id)
-        added = self.mended_graph(own).num_nodes - own.num_nodes
+        kept = self.store.kept.get(client_id, _TRAINED)
+        added = self.with_generated(own, kept).num_nodes - own.num_nodes
         if self._all_features is None:
             return {"figures": np.array([0, np.nan, np.nan, np.nan, added])}
         rng = client_generator(self.seed, client_id, 0, "measured neighbours")

@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
@@ -30,6 +31,7 @@ from subfl_flower.models.settings import GraphModelSettings, OptimizerSettings
 from subfl_flower.models.stacked_gnn import Parameters, layer_parameters
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
+from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.seeding import client_generator
 from subfl_flower.tasks import Examples
@@ -60,6 +62,9 @@ class SubgraphClient(CohortClient):
 
     networks: ClassVar[tuple[str, ...]] = ()
     """The networks that the family works with, by the name of their settings; none: all."""
+
+    mended_by: ClassVar[str | None] = None
+    """Under which name a client keeps what its graph is mended by; None: it trains on what it holds."""
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
@@ -151,12 +156,25 @@ class SubgraphClient(CohortClient):
         return dict(shared)
 
     def graph_version(self, position: int) -> int:
-        """Tells one state of a client's local graph from another."""
-        return 0
+        """The round before which a client was told what its graph is mended by; 0 where it is not."""
+        if self.mended_by is None:
+            return 0
+        return self.store.kept.round_of(self.cohort.client_ids[position], self.mended_by) or 0
 
     def local_graph(self, position: int) -> LocalGraph:
-        """What a client's model is computed on: what it holds, as far as the task lets it be seen."""
-        return self.model.local_graph(self.cohort.visible[position])
+        """What a client's model is computed on: what it holds, as far as the task lets it be seen, mended or not."""
+        own = self.cohort.visible[position]
+        if self.mended_by is None or not self.graph_version(position):
+            return self.model.local_graph(own)
+        return self.mended_graph(own, self.store.kept.get(own.client_id, self.mended_by))
+
+    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+        """What a client holds, mended by what it has kept under `mended_by`."""
+        return self.model.local_graph(own)
+
+    def mended(self, client_id: int) -> bool:
+        """Whether a client's graph is mended."""
+        return self.graph_version(self.cohort.client_ids.index(client_id)) > 0
 
     def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
         """The stacked local graphs of some clients, prepared where they are new or have changed."""

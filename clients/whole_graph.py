@@ -50,6 +50,10 @@ class WholeGraphClient(SubgraphClient):
             structure=None if whole.structure is None else whole.structure[nodes],
         )
 
+    def mended(self, client_id: int) -> bool:
+        """Every client's graph is."""
+        return True
+
     @cached_property
     def _whole(self) -> LocalGraph:
         """The whole graph as a client's own, as far as the task lets it be seen."""

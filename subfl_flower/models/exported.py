@@ -40,9 +40,9 @@ class Card(BaseModel):
 
     schema_version: Literal[1] = Field(default=MODEL_SCHEMA, alias="schema")
 
-    def as_json(self) -> str:
+    def as_json(self, indent: int | None = None) -> str:
         """The form that is written."""
-        return self.model_dump_json(by_alias=True)
+        return self.model_dump_json(by_alias=True, indent=indent)
 
 
 AnyCard = TypeVar("AnyCard", bound=Card)
@@ -62,6 +62,8 @@ class ModelCard(Card):
         round: the last round that the client trained in; None where it is not known.
         validation: the client's best validation figure; None where it has none.
         row_normalize: whether the rows of the features were made to sum to one; None where it is not known.
+        mended: whether the client's graph was mended by what others hold or by what was generated. Written only where
+            it is so: older versions can read all other files.
     """
 
     model: AnyGraphModel
@@ -75,6 +77,12 @@ class ModelCard(Card):
     round: int | None = Field(default=None, ge=0)
     validation: float | None = None
     row_normalize: bool | None = None
+    mended: bool = False
+
+    def as_json(self, indent: int | None = None) -> str:
+        """The form that is written."""
+        left_out = set() if self.mended else {"mended"}
+        return self.model_dump_json(by_alias=True, indent=indent, exclude=left_out)
 
     @property
     def gnn(self) -> StackedGNN:
@@ -99,7 +107,7 @@ def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / TENSORS, with_card(tensors, card))
-        write_durably(folder / _CARD_FILE, card.model_dump_json(by_alias=True, indent=1).encode() + b"\n")
+        write_durably(folder / _CARD_FILE, card.as_json(indent=1).encode() + b"\n")
     except OSError as error:
         raise SubflError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
 

@@ -211,6 +211,10 @@ class CohortClient(NumPyClient, ABC):
         """
         return None
 
+    def mended(self, client_id: int) -> bool:
+        """Whether a client's model is trained on, and measured by, more than the graph that the client holds."""
+        return False
+
     def best_validation(self) -> dict[int, float]:
         """The validation figures that `best_models` were chosen by, by client id; none where none is known."""
         return {}

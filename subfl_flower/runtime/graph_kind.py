@@ -142,6 +142,7 @@ class Graphs(Kind):
                 round=last_round,
                 validation=validation.get(client_id),
                 row_normalize=config.dataset.row_normalize,
+                mended=client.mended(client_id),
             )
             node.write_model(client_id, tensors, card)
 

@@ -222,7 +222,7 @@ def test_without_hops_nobody_is_asked_and_the_graph_is_the_clients_own(key: Shar
     clients = exchanged(clients_graphs(OVERLAPPING), key, hops=0)
     assert clients.asked == []
     for position, graph in enumerate(clients.client.cohort.graphs):
-        assert clients.client.graph_version(position) == -1
+        assert clients.client.graph_version(position) == 0
         expected = dense_operator(graph.edge_index, graph.num_nodes)
         np.testing.assert_allclose(clients.client.local_graph(position).operator.toarray(), expected, atol=1e-6)
 
@@ -261,7 +261,7 @@ def test_another_process_finds_what_was_told(key: SharedKey) -> None:
 def test_who_was_told_nothing_trains_on_its_own_graph(key: SharedKey) -> None:
     graphs = clients_graphs(DISJOINT)
     clients = exchanged(graphs, key, failing={"mend": [1]})
-    assert [clients.client.graph_version(position) for position in range(3)] == [1, -1, 1]
+    assert [clients.client.graph_version(position) for position in range(3)] == [1, 0, 1]
     expected = fedgcn(cohort_of(*graphs)).local_graph(1)
     found = clients.client.local_graph(1)
     assert (found.operator != expected.operator).nnz == 0 and np.array_equal(found.inputs, expected.inputs)
@@ -283,7 +283,7 @@ def test_without_a_client_sums_are_as_if_nobody_held_its_nodes(phase: str, maski
     found, expected = outputs(clients.client, PARAMETERS_OF[2]), expected_outputs(OPERATOR, PARAMETERS_OF[2])
     for position in (0, 2):
         np.testing.assert_allclose(found[position], expected[graphs[position].node_ids], atol=1e-5)
-    assert clients.client.graph_version(1) == -1
+    assert clients.client.graph_version(1) == 0
 
 
 # What is told ---------------------------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ def test_what_makes_no_sense_is_refused_and_not_kept(
     fresh = fedgcn(clients.client.cohort)
     with pytest.raises(SubflError, match=sentence):
         fresh.answer(Question(action, {1: stack}, {"id": "run-1", "round": 1, "attempt": 0}), 1)
-    assert fresh.graph_version(1) == -1
+    assert fresh.graph_version(1) == 0
 
 
 @pytest.mark.parametrize(

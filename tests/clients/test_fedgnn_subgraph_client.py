@@ -218,7 +218,7 @@ def test_training_follows_what_a_client_was_told_last() -> None:
     show(cohort, 4, server_round=3)
     assert cohort.graph_version(0) == 2  # shown, and not told yet
     mend(cohort, 3, told=TOLD[:0], edges=EDGES[:, :0])
-    assert cohort.graph_version(0) == 3 and cohort.graph_version(1) == -1
+    assert cohort.graph_version(0) == 3 and cohort.graph_version(1) == 0
     after, expected = fit(cohort, 3)[1], fit(plain, 3)[1]
     assert cohort.local_graph(0).num_nodes == 9
     assert after["train_loss"][1] == pytest.approx(expected["train_loss"][1], abs=1e-5)
@@ -279,7 +279,7 @@ def test_what_the_server_may_not_send() -> None:
     ):
         with pytest.raises(SubflError, match=rf"^what the server sent with query\.mend cannot be used: .*{said}"):
             mend(cohort, told=told, edges=edges)
-    assert cohort.graph_version(0) == -1
+    assert cohort.graph_version(0) == 0
 
 
 def test_who_has_shown_nothing_cannot_be_told_anything() -> None:

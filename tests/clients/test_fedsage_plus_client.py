@@ -14,7 +14,7 @@ from tiny_clients import CLASSES, FEATURES, cohort_of, tiny_client
 
 from clients.fedsage_plus import FedSagePlusClient
 from clients.subgraph import SubgraphClient
-from subfl_flower.data.graph import Graph
+from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.errors import SubflError
 from subfl_flower.mending.hidden_neighbours import hide_neighbours
 from subfl_flower.mending.mending_example import MendingExample, ScaledFeatures
@@ -72,6 +72,11 @@ def trained(asked: SubgraphClient) -> tuple[list[np.ndarray], dict[str, Any]]:
     arrays, _, metrics = asked.fit(received(asked), {"clients": list(IDS), "round": 1, "local_epochs": 2})
     assert metrics["failures"] == "{}"
     return arrays, metrics
+
+
+def generated(asked: FedSagePlusClient, graph: ClientGraph) -> ClientGraph:
+    assert asked.mended(graph.client_id)
+    return asked.with_generated(graph, asked.store.kept.get(graph.client_id, "generator"))
 
 
 def test_a_generator_is_adams_way_along_the_clients_own_loss_and_what_others_said() -> None:
@@ -136,7 +141,7 @@ def test_clients_train_on_their_nodes_and_generated_ones_and_are_measured_on_the
     asked = client(model=model)
     figures = {c: stack["figures"] for c, stack in set_up(lambda: asked).items()}
     for position, graph in enumerate(GRAPHS):
-        mended = asked.mended_graph(graph)
+        mended = generated(asked, graph)
         added = mended.num_nodes - graph.num_nodes
         assert figures[position][4] == added
         np.testing.assert_array_equal(mended.features[: graph.num_nodes], graph.features)
@@ -147,7 +152,7 @@ def test_clients_train_on_their_nodes_and_generated_ones_and_are_measured_on_the
 
     plain_settings = SubgraphClient.Settings()
     plain = SubgraphClient(
-        cohort_of(*(asked.mended_graph(graph) for graph in GRAPHS)),
+        cohort_of(*(generated(asked, graph) for graph in GRAPHS)),
         plain_settings,
         asked.model_settings,
         asked.optimizer,
@@ -174,6 +179,7 @@ def test_every_message_may_find_another_process(tmp_path: Path) -> None:
 def test_who_was_not_there_trains_on_what_it_holds() -> None:
     asked = client()
     improved(asked)
+    assert not asked.mended(0)
     plain = SubgraphClient(
         cohort_of(*GRAPHS), SubgraphClient.Settings(), asked.model_settings, asked.optimizer, 7, MemoryStore()
     )

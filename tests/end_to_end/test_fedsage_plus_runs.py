@@ -10,6 +10,8 @@ import pytest
 from run_outcomes import SMALL_GENERATOR, Outcome, command, run_inline
 
 from clients.fedsage_plus import FedSagePlusClient
+from subfl_flower.commands.partition import main as partition
+from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets import DigitsDataset
 from subfl_flower.data.prepared import prepare
@@ -105,3 +107,22 @@ def test_it_predicts_links_and_trains_either_network(
     found = inline_run(*method, "task=link_prediction", f"model={model}", "model.hidden=16", "federation.rounds=2")
     assert found.summary["status"] == "completed" and found.summary["metric"] == "roc_auc"
     assert np.isfinite(found.values("test")).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "mended"),
+    [
+        *(("fedsage_plus", True), ("fedgcn", True), ("fedgnn_subgraph", True), ("oracle", True)),
+        *(("fedavg_whole_graph", True), ("fedsage", False), ("fedsg", False)),
+    ],
+)
+def test_a_model_says_whether_its_graph_was_mended(
+    method: str, mended: bool, inline_run: Callable[..., Outcome], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    knobs = SMALL_GENERATOR if method == "fedsage_plus" else ()
+    found = inline_run(*SHORT, f"method={method}", *knobs, "federation.rounds=1")
+    data = tmp_path / "folders"
+    assert partition([*DATA[:3], f"out={data}"]) == 0
+    capsys.readouterr()
+    assert predict([str(found.directory / "clients" / "0002.safetensors"), str(data / "client-02")]) == 0
+    assert ("Its graph was mended by other nodes" in capsys.readouterr().out) == mended

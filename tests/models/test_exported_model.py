@@ -183,3 +183,11 @@ def test_a_damaged_file_is_refused_or_holds_tensors_of_the_right_shapes(
         return
     assert cut is None and {name: values.shape for name, values in found.items()} == SHAPES
     assert set(load_file(path)) == set(SHAPES)
+
+
+def test_a_card_speaks_of_a_mended_graph_only_where_it_is_one(tmp_path: Path) -> None:
+    write_model(tmp_path / "plain", tensors(), CARD)
+    write_model(tmp_path / "mended", tensors(), CARD.model_copy(update={"mended": True}))
+    texts = {name: (tmp_path / name / "model.json").read_text() for name in ("plain", "mended")}
+    assert "mended" not in texts["plain"] and json.loads(texts["mended"])["mended"] is True
+    assert [read_model(tmp_path / name)[1].mended for name in ("plain", "mended")] == [False, True]
