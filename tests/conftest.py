@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,13 +68,21 @@ def reference_partitions() -> Path:
     return folder
 
 
+def copied_root(folder: str, to: Path) -> Path:
+    """A data root with a copy of a benchmark's raw files."""
+    if not (BENCHMARKS / folder).is_dir():
+        pytest.skip(f"{folder} is not among the benchmark files in {BENCHMARKS} (SUBFL_TEST_DATA)")
+    shutil.copytree(BENCHMARKS / folder, to / "root" / folder)
+    return to / "root"
+
+
 @pytest.fixture
 def cora_root(tmp_path: Path) -> Path:
     """A data root with a copy of Cora's raw files."""
-    import shutil
+    return copied_root("Planetoid/Cora/raw", tmp_path)
 
-    folder = Path("Planetoid/Cora/raw")
-    if not (BENCHMARKS / folder).is_dir():
-        pytest.skip(f"{folder} is not among the benchmark files in {BENCHMARKS} (SUBFL_TEST_DATA)")
-    shutil.copytree(BENCHMARKS / folder, tmp_path / "root" / folder)
-    return tmp_path / "root"
+
+@pytest.fixture
+def photo_root(tmp_path: Path) -> Path:
+    """A data root with a copy of Photo's raw file."""
+    return copied_root("Amazon/Photo/raw", tmp_path)

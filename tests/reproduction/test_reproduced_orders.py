@@ -44,3 +44,24 @@ def test_fedpub_predicts_links_better_than_local_and_fedavg(figure: Callable[...
     options = ("task=link_prediction", "partition=metis", "partition.clients=10")
     fedpub, local, fedavg = (figure(method, *options) for method in ("fedpub", "local", "fedavg"))
     assert fedpub >= max(local, fedavg)
+
+
+@pytest.mark.parametrize("partition", ["metis", "overlapping"])
+def test_fedgcn_is_within_one_and_a_half_points_of_fedavg_on_full_information(
+    figure: Callable[..., float], partition: str
+) -> None:
+    options = (f"partition={partition}", "partition.clients=10")
+    fedgcn, full = (figure(method, *options) for method in ("fedgcn", "fedavg_whole_graph"))
+    assert abs(fedgcn - full) < 1.5
+
+
+def test_generated_neighbours_are_nearer_to_the_true_ones_than_means_on_photo(
+    inline_run: Callable[..., Outcome], photo_root: Path
+) -> None:
+    found = inline_run(
+        *("method=fedsage_plus", "dataset=photo", "partition=metis", "partition.clients=10"),
+        *(f"data.root={photo_root}", "federation.rounds=1", "record.client_models=false"),
+    )
+    generator = found.summary["generator"]
+    assert generator["clients_measured"] == 10
+    assert generator["distance"] < 0.8 * min(generator["distance_of_mean"], generator["distance_of_neighbours"])
