@@ -46,11 +46,11 @@ def test_fedpub_predicts_links_better_than_local_and_fedavg(figure: Callable[...
     assert fedpub >= max(local, fedavg)
 
 
-@pytest.mark.parametrize("partition", ["metis", "overlapping"])
+@pytest.mark.parametrize("name", ["cora_disjoint_10", "cora_overlapping_10"])
 def test_fedgcn_is_within_one_and_a_half_points_of_fedavg_on_full_information(
-    figure: Callable[..., float], partition: str
+    figure: Callable[..., float], reference_partitions: Path, name: str
 ) -> None:
-    options = (f"partition={partition}", "partition.clients=10")
+    options = ("partition=given", f"partition.file={reference_partitions / name}.npz")
     fedgcn, full = (figure(method, *options) for method in ("fedgcn", "fedavg_whole_graph"))
     assert abs(fedgcn - full) < 1.5
 
