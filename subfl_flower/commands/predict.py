@@ -58,9 +58,7 @@ def _predict(options: argparse.Namespace) -> None:
     header, rows = _scored_pairs(outputs, data, options.pairs) if links else _classified(outputs, data, card)
     print(f"{card.method}'s model of client {card.client} ({card.dataset}) on {data.about}")
     if card.mended:
-        print(
-            "Its graph was mended by other nodes in training; without these its figures are not those of the run."
-        )
+        print("Its graph was mended by other nodes in training; without these its figures are not those of the run.")
     _show(header, rows, options.out)
     _print_figures(outputs, data, card)
 
