@@ -94,26 +94,32 @@ class FedSagePlus(FedAvg):
 
     def _advice(self, exchange: Exchange, generators: Mapping[int, Stack]) -> dict[int, Stack]:
         """What the other clients make of each one's generator: the mean of their gradients, by name."""
-        ids = self.roster.client_ids
-        heard: dict[int, list[Stack]] = {position: [] for position in generators}
+        advice: dict[int, Stack] = {}
         for batch in self._batches(generators):
-            sent = {
-                judge: {
-                    f"{ids[p]}/{name}": values for p in batch if p != judge for name, values in generators[p].items()
-                }
-                for judge in range(len(self.roster))
+            advice |= self._judged(exchange, {position: generators[position] for position in batch})
+        return advice
+
+    def _judged(self, exchange: Exchange, generators: Mapping[int, Stack]) -> dict[int, Stack]:
+        """The same of some clients' generators, in one phase."""
+        ids = self.roster.client_ids
+        sent = {
+            judge: {
+                f"{ids[p]}/{name}": values for p in generators if p != judge for name, values in generators[p].items()
             }
-            decode = partial(_gradients, shapes=self._decoder, of={ids[position]: position for position in batch})
-            most = [len(batch) * (self._decoder_bytes + _SLACK)] * len(self.roster)
-            asked = {judge: stack for judge, stack in sent.items() if stack}
-            for judge, answer in enumerate(exchange.ask("gradients", decode, most, asked)):
-                for position, gradients in (answer or {}).items():
-                    if position != judge:
-                        heard[position].append(gradients)
+            for judge in range(len(self.roster))
+        }
+        decode = partial(_gradients, shapes=self._decoder, of={ids[position]: position for position in generators})
+        most = [len(generators) * (self._decoder_bytes + _SLACK)] * len(self.roster)
+        asked = {judge: stack for judge, stack in sent.items() if stack}
+        said: dict[int, list[Stack]] = {position: [] for position in generators}
+        for judge, answer in enumerate(exchange.ask("gradients", decode, most, asked)):
+            for position, gradients in (answer or {}).items():
+                if position != judge:
+                    said[position].append(gradients)
         return {
-            position: {name: np.mean([gradients[name] for gradients in all_heard], axis=0) for name in self._decoder}
-            for position, all_heard in heard.items()
-            if all_heard
+            position: {name: np.mean([gradients[name] for gradients in of_all], axis=0) for name in self._decoder}
+            for position, of_all in said.items()
+            if of_all
         }
 
     def _batches(self, generators: Mapping[int, Stack]) -> Iterator[list[int]]:
