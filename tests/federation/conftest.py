@@ -1,4 +1,4 @@
-"""One federation for all tests of this folder: its processes take longer to start than most tests take."""
+"""One federation for all tests of a file: its processes take longer to start than most tests take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NODES = ([0], [1], [2, 3])
 """Clients of each SuperNode."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def partition(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of four clients of digits."""
     folder = tmp_path_factory.mktemp("partition") / "digits"
@@ -21,7 +21,7 @@ def partition(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def federation(partition: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFederation]:
     """A SuperLink and three SuperNodes with the clients of digits."""
     before = os.environ.get("FLWR_HOME")

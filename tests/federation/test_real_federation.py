@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from local_federation import LocalFederation, command, copied_client, kill, shared_arguments, wait_for
-from run_outcomes import Outcome, run_inline
+from run_outcomes import SMALL_GENERATOR, Outcome, run_inline
 from safetensors.numpy import load_file
 
 from subfl_flower.models.exported import read_model
@@ -15,6 +15,11 @@ from subfl_flower.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.timeout(900)
 HELD = ("method.client=held_clients.Held",)
+MENDING = {
+    "fedgcn": ("method.masking=true",),
+    "fedsage_plus": SMALL_GENERATOR,
+}
+PHASES = {"fedgcn": ["boundary", "neighbours", "mend"], "fedsage_plus": ["generator", "gradients", "generator"]}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +96,25 @@ def test_it_trains_as_inline_and_each_wrong_node_is_refused_by_name(
             kill(federation.nodes[name])
         del federation.nodes[name]
     assert folder.is_dir()
+
+
+@pytest.mark.parametrize("method", MENDING)
+def test_what_is_exchanged_before_training_reaches_the_nodes_that_train(
+    federation: LocalFederation, method: str, tmp_path: Path
+) -> None:
+    shared = ("dataset=digits", "model.hidden=16", "federation.rounds=1", f"method={method}", *MENDING[method])
+    expected = run_inline(tmp_path / "inline", *shared, "partition=metis", "partition.clients=4")
+    outcome = federation.outcome(federation.submit(*shared, "record.client_models=false"))
+    assert outcome.code == 0, outcome.stdout
+    assert outcome.summary["status"] == "completed"
+    for name in ("validation", "test", "validation_as_received", "test_as_received", "train_loss"):
+        np.testing.assert_allclose(outcome.values(name), expected.values(name), atol=1e-5, err_msg=name)
+    found, right = (
+        [(phase["action"], phase["bytes_up"], phase["bytes_down"]) for phase in run.summary["exchanges"]]
+        for run in (outcome, expected)
+    )
+    assert found == right and [action for action, _, _ in found] == PHASES[method]
+    assert all(up + down > 0 for _, up, down in found)
 
 
 def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, partition: Path) -> None:
