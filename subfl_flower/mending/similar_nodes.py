@@ -17,7 +17,7 @@ from subfl_flower.data.graph import NO_ROLE, ClientGraph, FeatureMatrix
 ORDER = "order of nodes"
 """What the order is drawn for in which a client shows its nodes, so that a row does not say which node it is of."""
 
-BLOCK_ENTRIES = 2**23  # cosines at a time
+BLOCK_ENTRIES = 2**22  # cosines at a time
 # Cosines are compared in whole steps of 1/2^18: equal ones tie, whatever the last bits of a product are.
 STEPS = 2**18
 
@@ -54,9 +54,13 @@ def similar_nodes(representations: Sequence[np.ndarray], threshold: float, most:
 
 
 def _directions(representations: np.ndarray) -> np.ndarray:
-    """Rows of length one, float32; zero rows stay zero."""
-    rows = representations.astype(np.float32)
-    lengths = np.sqrt(np.einsum("nw,nw->n", rows, rows, dtype=np.float64))[:, None]
+    """Rows of length one, float64; zero rows stay zero.
+
+    In float32 the last bits of a product depend on how many threads make it, and reach the step that cosines are
+    rounded to.
+    """
+    rows = representations.astype(np.float64)
+    lengths = np.sqrt(np.einsum("nw,nw->n", rows, rows))[:, None]
     return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
 
 
