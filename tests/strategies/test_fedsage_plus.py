@@ -130,6 +130,27 @@ def test_who_does_not_answer_is_neither_judged_nor_judge() -> None:
     assert advised(exchange.advice[-1]) == [gradient(a, c), 100 * b + (a + c) / 2, gradient(c, a)]
 
 
+class Vain(Asked):
+    """Every client also speaks of its own decoder, which it was not asked about."""
+
+    def _answer(self, action: str, position: int, received: Stack, last: int) -> Stack:
+        said = super()._answer(action, position, received, last)
+        if action == "generator":
+            return said
+        own = ROSTER.client_ids[position]
+        return {**said, **{f"{own}/{name}": values for name, values in decoder(1e6).items()}}
+
+    def ask(self, *arguments: Any, **named: Any) -> list[Any]:
+        return super().ask(arguments[0], arguments[1], None, *arguments[3:], **named)
+
+
+def test_nobody_judges_itself() -> None:
+    modest, vain = Asked(), Vain()
+    fedsage_plus(exchanges=1).set_up(modest)  # type: ignore[arg-type]
+    fedsage_plus(exchanges=1).set_up(vain)  # type: ignore[arg-type]
+    assert advised(vain.advice[-1]) == advised(modest.advice[-1])
+
+
 def test_large_federations_are_judged_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parts = Asked(), Asked()
     fedsage_plus(exchanges=1).set_up(whole)  # type: ignore[arg-type]
