@@ -8,11 +8,30 @@ from typing import TypeAlias
 import numpy as np
 import scipy.sparse as sp
 
+from subfl_flower.data.feature_transform import FeatureTransform
+
 FeatureMatrix: TypeAlias = np.ndarray | sp.csr_array
 """float32 `[nodes, features]`: CSR where few entries are non-zero, dense otherwise."""
 
 TRAIN, VALIDATION, TEST, NO_ROLE = 0, 1, 2, -1
 """What a node is used for; a node without a label has no role."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Remarks of a reader on its source, one sentence each.
+
+    Attributes:
+        dropped: parts of the source that are not used, such as columns, self-loops or repeated edges.
+        warnings: what its owner should look at before believing a result.
+    """
+
+    dropped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __add__(self, other: Notes) -> Notes:
+        """Notes of both, in order."""
+        return Notes(self.dropped + other.dropped, self.warnings + other.warnings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +43,27 @@ class Graph:
         edge_index: int64 `[2, edges]`; every edge in both directions, sorted by (row, column).
         labels: int64 `[nodes]`, -1 where unlabelled; None where the data set has no labels at all.
         num_classes: number of classes; 0 without labels.
+        class_names: name of each class in the source, in the order of the class numbers; None where the source has
+            numbers only.
+        node_names: text `[nodes]`, the source's id of each node; None where the source numbers its rows.
+        edge_weight: float32 `[edges]`, positive, equal in both directions of an edge; None without weights.
+        given_roles: int8 `[nodes]`, the split that the source states; None where it is drawn.
+        columns: name of each feature; None where features have no names.
+        transform: what was done to the source's features, with the numbers learnt from training nodes; None: nothing.
+        notes: remarks on the source.
     """
 
     features: FeatureMatrix
     edge_index: np.ndarray
     labels: np.ndarray | None
     num_classes: int
+    class_names: tuple[str, ...] | None = None
+    node_names: np.ndarray | None = None
+    edge_weight: np.ndarray | None = None
+    given_roles: np.ndarray | None = None
+    columns: tuple[str, ...] | None = None
+    transform: FeatureTransform | None = None
+    notes: Notes = Notes()
 
     @property
     def num_nodes(self) -> int:
@@ -69,6 +103,8 @@ class ClientGraph:
             GLOBAL id of a neighbour that it does not hold. Every one once, sorted by (row 0, row 1); no edge of it is
             in `edge_index`, and no model sees one but those of methods that exchange across them. Of the neighbour the
             client knows the id alone, not who holds it, if anyone does. None where a site holds data of its own.
+        edge_weight: float32 `[edges]`, positive, equal in both directions of an edge; None without weights.
+        cross_weight: float32 `[cross edges]`, the weights of `cross_edges`; None without weights.
     """
 
     client_id: int
@@ -80,6 +116,8 @@ class ClientGraph:
     roles: np.ndarray
     shareable: np.ndarray
     cross_edges: np.ndarray = field(default_factory=_no_edges)
+    edge_weight: np.ndarray | None = None
+    cross_weight: np.ndarray | None = None
 
     @property
     def num_nodes(self) -> int:
