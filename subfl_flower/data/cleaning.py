@@ -8,16 +8,22 @@ arXiv 2206.10206, Section 5.1 and the released code).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from subfl_flower.data.graph import FeatureMatrix, Graph
+from subfl_flower.data.edge_weights import EdgeWeightRule, weighted_edges
+from subfl_flower.data.feature_transform import FeatureTransform
+from subfl_flower.data.graph import NO_ROLE, FeatureMatrix, Graph, Notes
 from subfl_flower.errors import SubflError
 
 SPARSE_BELOW = 0.1
 """Features with a smaller share of non-zero entries are kept as CSR."""
+
+MOST_NEIGHBOURS = 64
+"""From this degree on nodes share a feature, where features are made of degrees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,16 +31,30 @@ class RawGraph:
     """A graph as its source gives it.
 
     Attributes:
-        features: any numeric `[nodes, features]`, dense or sparse.
+        features: any numeric `[nodes, features]`, dense or sparse; NaN where missing. None where the source has none.
         edge_index: integers `[2, edges]`, directed or not, self-loops and duplicates allowed.
         labels: integers `[nodes]`, -1 where unlabelled, or None.
         num_classes: number of classes, or None for one more than the largest label.
+        class_names: name of each class; None where the source has numbers only.
+        node_names: text `[nodes]`; None where the source numbers its rows.
+        edge_weight: float `[edges]`; None without weights.
+        given_roles: int8 `[nodes]`, the split that the source states; None where it is drawn.
+        encoding: columns and categories behind `features`, which then are still to be treated.
+        num_nodes: number of nodes of a source without features.
+        notes: remarks on the source.
     """
 
-    features: np.ndarray | sp.sparray | sp.spmatrix
+    features: np.ndarray | sp.sparray | sp.spmatrix | None
     edge_index: np.ndarray
     labels: np.ndarray | None
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    node_names: np.ndarray | None = None
+    edge_weight: np.ndarray | None = None
+    given_roles: np.ndarray | None = None
+    encoding: FeatureTransform | None = None
+    num_nodes: int | None = None
+    notes: Notes = Notes()
 
 
 def undirected_edges(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -83,22 +103,48 @@ def row_normalised(features: FeatureMatrix) -> FeatureMatrix:
     return dense / np.maximum(dense.sum(axis=1, keepdims=True), np.float32(1.0))
 
 
-def compact(features: np.ndarray | sp.sparray | sp.spmatrix) -> FeatureMatrix:
-    """The same matrix in float32: CSR when fewer than a tenth of its entries are non-zero, else dense."""
-    if sp.issparse(features):
-        matrix = sp.csr_array(features, dtype=np.float32)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        nonzero = matrix.nnz
-    else:
-        matrix = np.ascontiguousarray(features, dtype=np.float32)
-        nonzero = int(np.count_nonzero(matrix))
+def compact(features: np.ndarray | sp.sparray | sp.spmatrix, source: str) -> FeatureMatrix:
+    """The same matrix in float32: CSR when fewer than a tenth of its entries are non-zero, else dense.
+
+    Args:
+        features: `[nodes, features]`.
+        source: what to call the data in an error.
+
+    Raises:
+        SubflError: there are no nodes or no features, or a value is not finite.
+    """
+    num_nodes, num_features = features.shape
+    if num_nodes == 0 or num_features == 0:
+        raise SubflError(f"{source}: {num_nodes} nodes with {num_features} features; at least one of each is needed")
+    with np.errstate(over="ignore"):
+        if sp.issparse(features):
+            matrix = sp.csr_array(features, dtype=np.float32)
+            matrix.sum_duplicates()
+            matrix.eliminate_zeros()
+            nonzero = matrix.nnz
+            bad_rows = np.repeat(np.arange(num_nodes), np.diff(matrix.indptr))[~np.isfinite(matrix.data)]
+        else:
+            matrix = np.ascontiguousarray(features, dtype=np.float32)
+            nonzero = int(np.count_nonzero(matrix))
+            bad_rows = np.nonzero(~np.isfinite(matrix))[0]
+    if bad_rows.size:
+        raise SubflError(
+            f"{source}: {bad_rows.size} feature values are NaN or infinite, the first at node {bad_rows[0]}; "
+            "features must be finite numbers"
+        )
     if nonzero < SPARSE_BELOW * matrix.shape[0] * matrix.shape[1]:
         return sp.csr_array(matrix)
     return matrix.toarray() if sp.issparse(matrix) else matrix
 
 
-def clean(raw: RawGraph, keep_largest_component: bool, normalise_rows: bool, source: str) -> Graph:
+def clean(
+    raw: RawGraph,
+    keep_largest_component: bool,
+    normalise_rows: bool,
+    source: str,
+    weights: EdgeWeightRule = "unique",
+    structure: Literal["degree", "identity"] | None = None,
+) -> Graph:
     """The clean graph of a raw one.
 
     Args:
@@ -106,46 +152,129 @@ def clean(raw: RawGraph, keep_largest_component: bool, normalise_rows: bool, sou
         keep_largest_component: drop every other component; else isolated nodes stay.
         normalise_rows: make feature rows sum to one.
         source: what to call the data in an error.
+        weights: rule for a pair of nodes with several weights.
+        structure: rule that makes features of a source without any, from the whole graph's edges.
+
+    Returns:
+        Features are float32; float64 as they were read where their treatment is still to come.
 
     Raises:
         SubflError: no nodes, no features, features that are not finite, an edge or a label out of range.
     """
-    features = compact(raw.features)
-    num_nodes = int(features.shape[0])
-    _check(raw, features, source)
-    edge_index = undirected_edges(raw.edge_index, num_nodes)
+    num_nodes = _number_of_nodes(raw, source)
+    _check_edges(raw.edge_index, num_nodes, source)
+    _check_labels(raw, num_nodes, source)
+    edge_weight = None
+    if raw.edge_weight is None:
+        edge_index = undirected_edges(raw.edge_index, num_nodes)
+    else:
+        edge_index, edge_weight = weighted_edges(raw.edge_index, raw.edge_weight, num_nodes, weights, source)
+    features, transform = _features(raw, edge_index, structure, source)
     labels = None if raw.labels is None else raw.labels.astype(np.int64)
     num_classes = 0
     if labels is not None:
         num_classes = int(labels.max()) + 1 if raw.num_classes is None else raw.num_classes
+    names, roles = raw.node_names, raw.given_roles
+    notes = raw.notes + _edge_notes(raw.edge_index, edge_index, num_nodes)
     if keep_largest_component:
         nodes = largest_component(edge_index, num_nodes)
         local = np.full(num_nodes, -1, dtype=np.int64)
         local[nodes] = np.arange(nodes.size)
-        edge_index = local[edge_index[:, local[edge_index[0]] >= 0]]
+        kept = local[edge_index[0]] >= 0
+        edge_index = local[edge_index[:, kept]]
+        edge_weight = None if edge_weight is None else edge_weight[kept]
         features = features[nodes]
-        labels = None if labels is None else labels[nodes]
+        labels, names, roles = (None if array is None else array[nodes] for array in (labels, names, roles))
+        if nodes.size < num_nodes:
+            notes += Notes((f"{num_nodes - nodes.size} nodes outside of the largest component",))
     if normalise_rows:
         features = row_normalised(features)
+    if roles is not None and labels is not None:
+        unlabelled = (roles != NO_ROLE) & (labels < 0)
+        roles = np.where(unlabelled, NO_ROLE, roles).astype(np.int8)
+        if unlabelled.any():
+            notes += Notes((f"the role of {np.count_nonzero(unlabelled)} nodes without a label",))
     if num_classes == 0:
         labels = None
-    return Graph(features=features, edge_index=edge_index, labels=labels, num_classes=num_classes)
+    return Graph(
+        features=features,
+        edge_index=edge_index,
+        labels=labels,
+        num_classes=num_classes,
+        class_names=raw.class_names if num_classes else None,
+        node_names=names,
+        edge_weight=edge_weight,
+        given_roles=roles if num_classes else None,
+        columns=None if transform is None else transform.feature_names,
+        transform=transform,
+        notes=notes,
+    )
 
 
-def _check(raw: RawGraph, features: FeatureMatrix, source: str) -> None:
-    num_nodes, num_features = features.shape
-    if num_nodes == 0 or num_features == 0:
-        raise SubflError(f"{source}: {num_nodes} nodes with {num_features} features; at least one of each is needed")
-    if isinstance(features, np.ndarray):
-        bad_rows = np.nonzero(~np.isfinite(features))[0]
-    else:
-        bad_rows = np.repeat(np.arange(num_nodes), np.diff(features.indptr))[~np.isfinite(features.data)]
-    if bad_rows.size:
+def _number_of_nodes(raw: RawGraph, source: str) -> int:
+    if raw.features is not None:
+        return int(raw.features.shape[0])
+    for known in (raw.node_names, raw.labels):
+        if known is not None:
+            return len(known)
+    if not raw.num_nodes:
+        raise SubflError(f"{source}: the graph has no nodes")
+    return raw.num_nodes
+
+
+def _features(
+    raw: RawGraph, edge_index: np.ndarray, structure: Literal["degree", "identity"] | None, source: str
+) -> tuple[FeatureMatrix, FeatureTransform | None]:
+    """Features, float32 unless they are still to be treated, and what is known of how they came about."""
+    if raw.features is None:
+        if structure is None:
+            raise SubflError(
+                f"{source}: the nodes have no features; dataset.features.from_structure=degree makes some of their "
+                "degrees, and =identity gives each node one"
+            )
+        num_nodes = _number_of_nodes(raw, source)
+        return structural_features(edge_index, num_nodes, structure), FeatureTransform(structure=structure)
+    if structure is not None:
         raise SubflError(
-            f"{source}: {bad_rows.size} feature values are NaN or infinite, the first at node {bad_rows[0]}; "
-            "features must be finite numbers"
+            f"{source}: dataset.features.from_structure={structure} is for nodes without features, and these have "
+            f"{raw.features.shape[1]}"
         )
-    edges = raw.edge_index
+    if raw.encoding is None:
+        return compact(raw.features, source), None
+    return raw.features, raw.encoding
+
+
+def structural_features(edge_index: np.ndarray, num_nodes: int, rule: Literal["degree", "identity"]) -> sp.csr_array:
+    """Features that follow from the edges: float32 CSR `[nodes, 65]`, or `[nodes, nodes]`.
+
+    `degree`: feature d is 1 for nodes of d neighbours, the last one for nodes of 64 and more. `identity`: one a node.
+    """
+    nodes = np.arange(num_nodes)
+    if rule == "identity":
+        columns, width = nodes, num_nodes
+    else:
+        columns = np.minimum(np.bincount(edge_index[0], minlength=num_nodes), MOST_NEIGHBOURS)
+        width = MOST_NEIGHBOURS + 1
+    ones = np.ones(num_nodes, dtype=np.float32)
+    return sp.csr_array((ones, (nodes, columns)), shape=(num_nodes, width))
+
+
+def _edge_notes(listed: np.ndarray, edge_index: np.ndarray, num_nodes: int) -> Notes:
+    """Edges that a clean graph has not, and whether any has one direction only."""
+    loops = int(np.count_nonzero(listed[0] == listed[1]))
+    kept = listed[:, listed[0] != listed[1]].astype(np.int64)
+    codes = np.unique(kept[0] * num_nodes + kept[1])
+    repeated = kept.shape[1] - codes.size
+    one_way = edge_index.shape[1] - codes.size
+    dropped = []
+    if loops:
+        dropped.append(f"{loops} self-loops")
+    if repeated:
+        dropped.append(f"{repeated} repeated edges")
+    return Notes(tuple(dropped), (), {"self_loops": loops, "repeated_edges": repeated, "one_way_edges": one_way})
+
+
+def _check_edges(edges: np.ndarray, num_nodes: int, source: str) -> None:
     if edges.ndim != 2 or edges.shape[0] != 2:
         raise SubflError(f"{source}: edges have the shape {list(edges.shape)}; expected [2, edges]")
     unknown = ((edges < 0) | (edges >= num_nodes)).any(axis=0)
@@ -154,11 +283,14 @@ def _check(raw: RawGraph, features: FeatureMatrix, source: str) -> None:
             f"{source}: {np.count_nonzero(unknown)} edges name a node outside 0..{num_nodes - 1}, "
             f"the first is edge {int(np.flatnonzero(unknown)[0])}"
         )
+
+
+def _check_labels(raw: RawGraph, num_nodes: int, source: str) -> None:
     if raw.labels is None:
         return
     if raw.labels.shape != (num_nodes,):
         raise SubflError(f"{source}: labels have the shape {list(raw.labels.shape)}; expected [{num_nodes}]")
-    least, most = int(raw.labels.min()), int(raw.labels.max())
+    least, most = (int(raw.labels.min()), int(raw.labels.max())) if num_nodes else (-1, -1)
     if least < -1 or (raw.num_classes is not None and most >= raw.num_classes):
         raise SubflError(
             f"{source}: labels run from {least} to {most}; allowed are the classes from 0, and -1 for none"

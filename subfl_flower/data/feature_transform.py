@@ -45,6 +45,19 @@ class FeatureTransform(BaseModel):
             raise ValueError("scale must be positive")
         return self
 
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The name of each feature, a category's being `column=category`; None for features without names."""
+        if self.columns is None:
+            return None
+        return tuple(
+            name
+            for column in self.columns
+            for name in (
+                [f"{column}={category}" for category in self.one_hot[column]] if column in self.one_hot else [column]
+            )
+        )
+
     def apply(self, features: np.ndarray | sp.csr_array) -> np.ndarray | sp.csr_array:
         """Fill missing values and scale.
 

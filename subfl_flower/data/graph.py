@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -23,15 +24,17 @@ class Notes:
 
     Attributes:
         dropped: parts of the source that are not used, such as columns, self-loops or repeated edges.
-        warnings: what its owner should look at before believing a result.
+        warnings: things that its owner should look at before believing a result.
+        counts: numbers of things in the source, by name.
     """
 
     dropped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Notes) -> Notes:
         """Notes of both, in order."""
-        return Notes(self.dropped + other.dropped, self.warnings + other.warnings)
+        return Notes(self.dropped + other.dropped, self.warnings + other.warnings, {**self.counts, **other.counts})
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from subfl_flower.data.description import describe_graph, graph_digests
+from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
 from subfl_flower.data.prepared_entry import PreparedEntry, write_metadata
 from subfl_flower.data.storage import (
@@ -20,18 +23,18 @@ from subfl_flower.data.storage import (
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
 
-SCHEMA_VERSION = 4
-"""Raised whenever the same settings would give other files; since 4 a client's file names its cross edges."""
+SCHEMA_VERSION = 5
+"""Raised whenever the same settings would give other files; since 5 nodes and classes have the source's names."""
 
-_GRAPH, _CROSS_EDGES = "global.safetensors", "cross_edges.safetensors"
+_GRAPH, _CROSS_EDGES, _NAMES = "global.safetensors", "cross_edges.safetensors", "names.json"
 
 
 class PreparedPartition(PreparedEntry):
     """A directory that holds the global graph, every client's subgraph and the edges between clients.
 
     `metadata.json`; `client-0000.safetensors`, ...; `global.safetensors`, the whole graph with its
-    roles; `cross_edges.safetensors`, the edges whose ends share no client. A file is checked
-    against the size and sha256 in the metadata when it is read.
+    roles; `cross_edges.safetensors`, the edges whose ends share no client; `names.json`, the source's id of each node,
+    where it has ids. A file is checked against the size and sha256 in the metadata when it is read.
 
     Attributes:
         directory: where the files are.
@@ -59,6 +62,34 @@ class PreparedPartition(PreparedEntry):
     def overlapping(self) -> bool:
         """Whether the partitioner lets clients share nodes."""
         return bool(self.metadata["overlapping"])
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The source's name of each class; None where it has numbers only."""
+        names = self.metadata["class_names"]
+        return None if names is None else tuple(names)
+
+    @property
+    def transform(self) -> FeatureTransform | None:
+        """What was done to the source's features; None: nothing."""
+        transform = self.metadata["transform"]
+        return None if transform is None else FeatureTransform.model_validate(transform)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Facts on the data; see `description.describe_graph`."""
+        facts: dict[str, Any] = self.metadata["data"]
+        return facts
+
+    def node_names(self) -> np.ndarray | None:
+        """The source's id of each node of the global graph, text `[nodes]`; None where it numbers its rows.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        if _NAMES not in self.metadata["files"]:
+            return None
+        return np.array(json.loads(self.verified(_NAMES).read_bytes()), dtype=object)
 
     def client(self, client_id: int) -> ClientGraph:
         """What one client holds.
@@ -117,7 +148,14 @@ def write_partition(
         )
     cross_edges = cutter.cross_edges()
     write_tensors(directory / _CROSS_EDGES, {"edge_index": cross_edges}, {})
+    if graph.node_names is not None:
+        (directory / _NAMES).write_text(json.dumps(graph.node_names.tolist()))
+    files = {name: digest for name, digest in described.get("source_files", ())}
+    digests = {"files": files, **graph_digests(graph, roles, assignments)}
     metadata = described | {
+        "class_names": graph.class_names,
+        "transform": None if graph.transform is None else graph.transform.model_dump(mode="json"),
+        "data": describe_graph(graph, roles, assignments) | {"fingerprints": digests},
         "num_nodes": graph.num_nodes,
         "num_edges": graph.num_edges,
         "num_features": graph.num_features,

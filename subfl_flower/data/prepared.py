@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.data.datasets.settings import DatasetSettings
+from subfl_flower.data.description import file_digests
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.partition_files import SCHEMA_VERSION, PreparedPartition, client_file, write_partition
 from subfl_flower.data.partitions.settings import PartitionSettings
@@ -45,7 +46,9 @@ def prepare(
 
     prepared = opened_or_made(PreparedPartition, cache, f"{dataset.name}-{partition.name}", described, write)
     if require_labels:
-        _require_labels(dataset, prepared.num_classes, [client["train"] for client in prepared.metadata["clients"]])
+        _require_classes(dataset, prepared.num_classes)
+        counts = [client["train"] for client in prepared.metadata["clients"]]
+        _require_training_nodes(counts, prepared.metadata["training_advice"])
     return prepared
 
 
@@ -55,7 +58,8 @@ def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Pat
         "schema": SCHEMA_VERSION,
         "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
         "partition": partition.model_dump(mode="json"),
-        "fingerprints": [dataset.raw_fingerprint(root), partition.raw_fingerprint()],
+        "source_files": file_digests(dataset.files(root)),
+        "partition_file": partition.raw_fingerprint(),
         "packages": {package: version(package) for package in ("pymetis", "networkx")},
     }
 
@@ -69,25 +73,29 @@ def _write(
     require_labels: bool,
 ) -> None:
     graph = dataset.load(root)
-    if require_labels and graph.labels is None:
-        _require_labels(dataset, 0, [])
+    if require_labels:
+        _require_classes(dataset, graph.num_classes)
     roles = partition.roles(graph, dataset.train_fraction)
+    graph = dataset.treated(graph, roles == TRAIN)
     assignments = partition.assign(graph)
     for client_id, nodes in enumerate(assignments):
         if nodes.size == 0:
             raise SubflError(f"partition={partition.name}: client {client_id} gets no node; use fewer clients")
+    about = {"overlapping": partition.overlapping, "training_advice": partition.training_advice(graph)}
     if require_labels:
-        _require_labels(dataset, graph.num_classes, [int((roles[nodes] == TRAIN).sum()) for nodes in assignments])
+        counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
+        _require_training_nodes(counts, about["training_advice"])
+    write_partition(directory, graph, roles, assignments, described | about)
 
-    write_partition(directory, graph, roles, assignments, described | {"overlapping": partition.overlapping})
 
-
-def _require_labels(dataset: DatasetSettings, num_classes: int, train_counts: list[int]) -> None:
+def _require_classes(dataset: DatasetSettings, num_classes: int) -> None:
     if num_classes == 0:
         raise SubflError(f"dataset={dataset.name} has no labels, and this task needs them")
+    if num_classes == 1:
+        raise SubflError(f"dataset={dataset.name}: all labels are the same; a task of classes needs at least two")
+
+
+def _require_training_nodes(train_counts: list[int], advice: str) -> None:
     for client_id, count in enumerate(train_counts):
         if count == 0:
-            raise SubflError(
-                f"client {client_id} has no training node; raise dataset.train_fraction, use fewer clients, "
-                "or another partition"
-            )
+            raise SubflError(f"client {client_id} has no training node; {advice}")

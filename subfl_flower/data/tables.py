@@ -1,69 +1,225 @@
-"""Tables that users bring, CSV or Parquet: reading them, and saying which of their rows are wrong."""
+"""Columns of a user's table by their meaning: ids, numbers and times, and one sentence for all that is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from subfl_flower.data.table_file import Table, TableFormat, open_table
 from subfl_flower.errors import SubflError
 
+_SAMPLE_TYPE = re.compile(r":(token|float|token_seq|float_seq)$")
+_WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")
+_WHOLE_OR_NOT = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
+_PLAIN_CHARACTERS = frozenset("0123456789+-.eE")
+_TRUTH = {"true": 1.0, "false": 0.0}
 
-def read_table(path: Path, id_columns: list[str], other_columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A table that has certain columns.
+
+class Problems:
+    """Everything that is wrong with one file, told in one sentence.
 
     Args:
-        path: a .csv file, or else a Parquet file.
-        id_columns: those of ids, which a CSV file gives as text.
-        other_columns: further ones that it must have.
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: list[str] = []
+
+    def add(self, problem: str) -> None:
+        """Remember a problem."""
+        self._found.append(problem)
+
+    def add_rows(self, mask: np.ndarray, what: str, advice: str, values: np.ndarray | None = None) -> None:
+        """Remember the rows of a mask, bool `[rows]`, if there are any.
+
+        Args:
+            mask: the rows.
+            what: to call one of them.
+            advice: what the user can do.
+            values: `[rows]`, of which the first such row's is shown; None shows none.
+        """
+        if mask.any():
+            example = "" if values is None else f" ({values[int(np.flatnonzero(mask)[0])]})"
+            self._found.append(f"{count_rows(mask, what)}{example}; {advice}")
+
+    def require_none(self) -> None:
+        """Refuse the file if anything was remembered.
+
+        Raises:
+            SubflError: names the file and every problem.
+        """
+        if self._found:
+            raise SubflError(f"{self._path}: {'; '.join(self._found)}")
+
+
+def read_table(
+    path: Path,
+    known: Mapping[str, Sequence[str]],
+    required: Sequence[str],
+    chosen: Mapping[str, str | None] | None = None,
+    format: TableFormat = TableFormat(),
+) -> tuple[Table, dict[str, str]]:
+    """Read a table and find its columns.
+
+    Names are compared without case, blanks, `_`, `-`, and RecBole's types, so that `user_id:token` is `userId`.
+
+    Args:
+        path: of the table.
+        known: other names that a column may have, by what it means; each meaning is a name as well.
+        required: meanings that must be there.
+        chosen: names of columns that the user states, by meaning (`dataset.columns`).
+        format: of the file.
+
+    Returns:
+        The table, and the name of each meaning's column that was found.
 
     Raises:
-        SubflError: the file cannot be read, or one of the columns is missing.
+        SubflError: the file cannot be read, a required column is missing, or two may be meant.
     """
-    try:
-        if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=dict.fromkeys(id_columns, str))
-        else:
-            table = pd.read_parquet(path)
-    except ImportError as error:
-        raise SubflError(f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'") from error
-    except (OSError, ValueError) as error:
-        raise SubflError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
-    missing = [column for column in (*id_columns, *other_columns) if column not in table]
+    table = open_table(path, format)
+    return table, _found_columns(table, known, required, chosen or {})
+
+
+def _found_columns(
+    table: Table, known: Mapping[str, Sequence[str]], required: Sequence[str], chosen: Mapping[str, str | None]
+) -> dict[str, str]:
+    names = list(table.columns)
+    found: dict[str, str] = {}
+    problems = Problems(table.path)
+    missing = []
+    for meaning, others in known.items():
+        stated = chosen.get(meaning)
+        wanted = {_normal(stated)} if stated is not None else {_normal(meaning), *map(_normal, others)}
+        fitting = [name for name in names if name == stated] or [name for name in names if _normal(name) in wanted]
+        if len(fitting) > 1:
+            problems.add(
+                f"the columns {' and '.join(fitting)} may both be the {meaning}; state dataset.columns.{meaning} and "
+                "rename or remove the other"
+            )
+        elif fitting:
+            found[meaning] = fitting[0]
+        elif stated is not None:
+            problems.add(f"there is no column {stated} (dataset.columns.{meaning}); its columns are {', '.join(names)}")
+        elif meaning in required:
+            missing.append(meaning)
     if missing:
-        raise SubflError(
-            f"{path}: the column {' and '.join(missing)} is missing; its columns are {', '.join(map(str, table))}"
+        problems.add(
+            f"the column {' and '.join(missing)} is missing; its columns are {', '.join(names)}; "
+            f"dataset.columns.{missing[0]}=... names a column"
         )
-    return table
+    problems.require_none()
+    return found
 
 
-def read_ids(table: pd.DataFrame, column: str, path: Path) -> pd.Series:
-    """A column of ids as text.
+def _normal(name: str) -> str:
+    return re.sub(r"[\s_-]", "", _SAMPLE_TYPE.sub("", name)).lower()
 
-    Raises:
-        SubflError: a row has no id.
+
+def texts_of(column: np.ndarray) -> np.ndarray:
+    """A column of ids, labels or categories as text, `""` where it is empty: an object array `[rows]`.
+
+    Whole numbers that are written with a point (`1.0`) are the same as without, in a column that holds nothing but
+    whole numbers; numbers of a Parquet file that are whole are written without.
     """
-    empty = table[column].isna().to_numpy()
-    if empty.any():
-        raise SubflError(f"{path}: {count_rows(empty, f'empty {column}')}; every row needs one")
-    return table[column].astype(str)
+    if column.dtype == object:
+        return without_points(column)
+    values = column.tolist()
+    if column.dtype.kind == "f":
+        known = column[~np.isnan(column)]
+        if bool(np.all((known == np.floor(known)) & (np.abs(known) < 2**53))):
+            values = ["" if value != value else int(value) for value in values]
+        else:
+            values = ["" if value != value else value for value in values]
+    return np.array([str(value) for value in values], dtype=object)
 
 
-def read_numbers(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
-    """A column of numbers, float64 `[rows]`; NaN where a row is empty.
+def without_points(texts: np.ndarray) -> np.ndarray:
+    """Text `[rows]` with `1.0` as `1`, where every text that is not empty is a whole number."""
+    different = set(texts.tolist()) - {""}
+    if not any(_WHOLE.fullmatch(text) for text in different) or not all(map(_WHOLE_OR_NOT.fullmatch, different)):
+        return texts
+    plain = {text: text.partition(".")[0] for text in different} | {"": ""}
+    return np.array([plain[text] for text in texts.tolist()], dtype=object)
 
-    Raises:
-        SubflError: a value is no number.
+
+def read_ids(table: Table, column: str, meaning: str, problems: Problems) -> np.ndarray:
+    """A column of ids as text, an object array `[rows]`; rows without one are added to the problems."""
+    ids = texts_of(table.columns[column])
+    problems.add_rows(ids == "", f"empty {meaning}", "every row needs one")
+    _refuse_points(ids, meaning, problems)
+    return ids
+
+
+def _refuse_points(ids: np.ndarray, meaning: str, problems: Problems) -> None:
+    different = set(ids.tolist())
+    both = sorted(text for text in different if (match := _WHOLE.fullmatch(text)) and match[1] in different)
+    if both:
+        problems.add(
+            f"{len(both)} x {meaning} written both as a whole number and with a point, the first is {both[0]}; "
+            "write each in one way"
+        )
+
+
+def matched(texts: np.ndarray, known: Mapping[str, int]) -> np.ndarray:
+    """Positions of ids of another table, int64 `[rows]`, -1 where unknown; `1.0` is `1` where only that is known."""
+
+    def position(text: str) -> int:
+        if text in known:
+            return known[text]
+        match = _WHOLE.fullmatch(text)
+        return known.get(match[1], -1) if match else -1
+
+    found = {text: position(text) for text in set(texts.tolist())}
+    return np.array([found[text] for text in texts.tolist()], dtype=np.int64)
+
+
+def numbers_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A column as numbers.
+
+    Numbers are decimal, with a point; a column of `true` and `false` alone counts as 1 and 0.
+
+    Returns:
+        float64 `[rows]`, NaN where there is no number; and bool `[rows]`, where something else stands.
     """
-    values = table[column]
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = np.isnan(numbers) & values.notna().to_numpy()
+    if column.dtype != object:
+        return column.astype(np.float64), np.zeros(len(column), dtype=bool)
+    texts = column.tolist()
+    filled = [text or "nan" for text in texts]
+    if set().union(*set(texts)) <= _PLAIN_CHARACTERS:
+        try:
+            return np.array(filled, dtype=object).astype(np.float64), np.zeros(len(texts), dtype=bool)
+        except ValueError:
+            pass
+    different = set(texts)
+    truth = different - {""} and {text.lower() for text in different if text} <= set(_TRUTH)
+    value_of = {text: _TRUTH[text.lower()] if text and truth else _number(text) for text in different}
+    values = np.array([value_of[text] for text in texts], dtype=np.float64)
+    return values, np.isnan(values) & (column != "")
+
+
+def _number(text: str) -> float:
+    return float(text) if _NUMBER.fullmatch(text) else float("nan")
+
+
+def read_numbers(table: Table, column: str, meaning: str, problems: Problems) -> np.ndarray:
+    """A column of numbers, float64 `[rows]`, NaN where empty; what is no number is added to the problems."""
+    values, wrong = numbers_of(table.columns[column])
     if wrong.any():
-        first = values.iloc[int(np.flatnonzero(wrong)[0])]
-        raise SubflError(f"{path}: {count_rows(wrong, f'{column} that is no number')} ({first}); mend or drop them")
-    return numbers
+        texts = table.columns[column]
+        advice = "mend or drop them" + _number_advice(str(texts[int(np.flatnonzero(wrong)[0])]))
+        problems.add_rows(wrong, f"{meaning} that is no number", advice, texts)
+    return values
+
+
+def _number_advice(text: str) -> str:
+    if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text):
+        return ": decimals have a point, and thousands no comma"
+    return ": a missing number is an empty field" if text.lower() in ("na", "nan", "null", "none", "n/a") else ""
 
 
 def count_rows(mask: np.ndarray, what: str) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.data.raw_files import present_or_downloaded
 from subfl_flower.errors import SubflError
 
 
@@ -39,13 +39,13 @@ class AmazonDataset(DatasetSettings):
             ) from error
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the raw file; downloads it where absent.
+    def files(self, root: Path) -> list[Path]:
+        """The raw file; downloads it where absent.
 
         Raises:
-            SubflError: the file is missing and cannot be downloaded.
+            SubflError: one is missing and cannot be downloaded.
         """
-        return fingerprint([self._raw_file(root)])
+        return [self._raw_file(root)]
 
     def _raw_file(self, root: Path) -> Path:
         def download(temporary: Path) -> Path:

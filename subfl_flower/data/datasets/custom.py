@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from subfl_flower.data.cleaning import RawGraph
+from subfl_flower.data.cleaning import RawGraph, clean, compact, row_normalised
+from subfl_flower.data.datasets.custom_settings import FeatureSettings, GraphColumns
+from subfl_flower.data.datasets.feature_fit import scale_warning, treated
+from subfl_flower.data.datasets.labels import ClassName, same_text_twice
+from subfl_flower.data.datasets.masks import SplitSource
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import fingerprint
+from subfl_flower.data.edge_weights import EdgeWeightRule
+from subfl_flower.data.feature_transform import FeatureTransform
+from subfl_flower.data.graph import Graph
+from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_suffix
 from subfl_flower.errors import SubflError
-
-TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 class CustomDataset(DatasetSettings):
     """A graph from the user's own files.
 
-    Give either `path` (a file that `torch.save` wrote of a PyG `Data`, or a directory that holds
-    `nodes.csv|parquet` and `edges.csv|parquet`) or both `nodes` and `edges`. An empty label, or -1, means
-    unlabelled.
+    Give either `path` (a file that `torch.save` wrote of a PyG `Data`, or a directory that holds tables called
+    `nodes` and `edges`) or both `nodes` and `edges`. In a table an empty label means unlabelled, in a PyG file -1, -100
+    and NaN do.
 
     Attributes:
         path: a `.pt` file or a directory of tables.
         nodes: the table of nodes.
         edges: the table of edges.
+        encoding: of tables of text.
+        columns: names of columns that are called otherwise.
         classes: the labels in the order of their class numbers; None sorts the labels that are found. Sites that
             do not see one another's labels must all state the same.
+        unlabelled: labels that stand for none; None: see above.
+        split: where the split comes from; `auto` takes `train_mask`, `val_mask`, `test_mask` where there are all three.
+        mask_column: which of several splits, where masks have several columns.
+        edge_weights: what is done with weights of edges: `ignore` them, or use them, and where a pair of nodes has
+            several, take their `sum`, `mean`, `max`, or refuse (`unique`).
+        features: treatment of features.
     """
 
     name: Literal["custom"] = "custom"
     path: Path | None = None
     nodes: Path | None = None
     edges: Path | None = None
-    classes: tuple[str | int, ...] | None = Field(default=None, min_length=1)
+    encoding: Encoding = "utf-8"
+    columns: GraphColumns = GraphColumns()
+    classes: tuple[ClassName, ...] | None = Field(default=None, min_length=2)
+    unlabelled: tuple[ClassName, ...] | None = None
+    split: SplitSource = "auto"
+    mask_column: int | None = Field(default=None, ge=0)
+    edge_weights: EdgeWeightRule | Literal["ignore"] = "unique"
+    features: FeatureSettings = FeatureSettings()
     largest_component: bool = False
     protocol: Protocol = Protocol(rounds=100, local_epochs=1)
 
+    @field_validator("classes", "unlabelled", mode="before")
+    @classmethod
+    def _no_null(cls, value: object) -> object:
+        if isinstance(value, list | tuple) and None in value:
+            raise ValueError("null is no label; put a label of this name in quotes, '\"null\"'")
+        return value
+
     @field_validator("classes")
     @classmethod
-    def _all_different(cls, value: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
-        if value is not None and len({str(name) for name in value}) < len(value):
+    def _all_different(cls, value: tuple[ClassName, ...] | None) -> tuple[ClassName, ...] | None:
+        if value is not None and same_text_twice(value):
             raise ValueError("every class must be named once")
         return value
 
@@ -54,66 +82,101 @@ class CustomDataset(DatasetSettings):
                 "give either dataset.path (a PyG Data file, or a directory with nodes.csv and edges.csv or "
                 "their .parquet forms) or both dataset.nodes and dataset.edges"
             )
+        if self.row_normalize and self.features.standardize is True:
+            raise ValueError("row_normalize and features.standardize exclude each other: choose one of them")
         return self
 
-    def read(self, root: Path) -> RawGraph:
+    def read(self, root: Path, transform: FeatureTransform | None = None) -> RawGraph:
         """Read the user's files; paths are relative to the working directory, not to `root`.
+
+        Args:
+            root: without effect.
+            transform: features as a model was trained on; None encodes as `features` says.
 
         Raises:
             SubflError: a file is missing or cannot be used; names the file, the count and the first row.
         """
-        files = self._files()
+        files = self.files(root)
         if len(files) == 1:
-            from subfl_flower.data.datasets.custom_pyg import (
-                read_pyg_data,
-            )  # torch and pandas are slow to import
+            from subfl_flower.data.datasets.custom_pyg import read_pyg_data  # torch is slow to import
 
-            return read_pyg_data(files[0], self.classes)
+            return read_pyg_data(files[0], self)
         from subfl_flower.data.datasets.custom_tables import read_tables
 
-        return read_tables(files[0], files[1], self.classes)
+        return read_tables(files[0], files[1], self, transform)
 
-    def node_names(self) -> np.ndarray | None:
-        """The ids of a table's nodes, as text, in the order of its rows; None for a PyG file.
-
-        Raises:
-            SubflError: the file is missing or cannot be read.
-        """
-        files = self._files()
-        if len(files) == 1:
-            return None
-        from subfl_flower.data.datasets.custom_tables import read_node_names
-
-        return read_node_names(files[0])
-
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the user's files.
+    def load(self, root: Path) -> Graph:
+        """The cleaned graph, its features encoded as numbers and not treated yet: float64, NaN where missing.
 
         Raises:
-            SubflError: a file is missing.
+            SubflError: a file is missing or cannot be used.
         """
-        return fingerprint(self._files())
+        return self._clean(self.read(root), self.features.from_structure)
 
-    def _files(self) -> list[Path]:
-        """The one PyG file, or the two tables."""
+    def load_as_trained(self, transform: FeatureTransform) -> Graph:
+        """The cleaned graph, its features treated as a trained model's were.
+
+        Raises:
+            SubflError: a file is missing or cannot be used, or lacks a column that the model reads.
+        """
+        graph = self._clean(self.read(Path(), transform), transform.structure)
+        return self._finished(graph, transform)
+
+    def treated(self, graph: Graph, train: np.ndarray) -> Graph:
+        """The graph as models read it: missing features filled and scaled by numbers of training nodes.
+
+        Args:
+            graph: as `load` gives it.
+            train: bool `[nodes]`.
+
+        Raises:
+            SubflError: features are not finite.
+        """
+        transform = treated(graph, train, self.features, self.row_normalize)
+        return self._finished(graph, transform)
+
+    def files(self, root: Path) -> list[Path]:
+        """The one PyG file, or the tables of nodes and of edges.
+
+        Raises:
+            SubflError: one does not exist, or is no table.
+        """
+        what = "dataset=custom"
         if self.path is None:
             assert self.nodes is not None and self.edges is not None  # the validator saw to it
-            files = [self.nodes.expanduser(), self.edges.expanduser()]
-        elif self.path.expanduser().is_dir():
-            files = [_table_in(self.path.expanduser(), stem) for stem in ("nodes", "edges")]
-        else:
-            files = [self.path.expanduser()]
-        for file in files:
-            if not file.is_file():
-                raise SubflError(f"dataset=custom: {file} does not exist (looked for at {file.absolute()})")
-            if len(files) == 2 and file.suffix not in TABLE_SUFFIXES:
-                raise SubflError(f"dataset=custom: {file} is neither .csv nor .parquet")
-        return files
+            return [require_table(self.nodes, what), require_table(self.edges, what)]
+        path = self.path.expanduser()
+        if path.is_dir():
+            return [_table_in(path, stem) for stem in ("nodes", "edges")]
+        if not path.is_file():
+            raise SubflError(f"{what}: {path} does not exist (looked for at {path.absolute()})")
+        if table_suffix(path) is not None:
+            raise SubflError(f"{what}: {path} is one table; a graph needs two, dataset.nodes and dataset.edges")
+        return [path]
+
+    def _clean(self, raw: RawGraph, structure: Literal["degree", "identity"] | None) -> Graph:
+        rule = "unique" if self.edge_weights == "ignore" else self.edge_weights
+        return clean(raw, self.largest_component, False, "dataset=custom", rule, structure)
+
+    def _finished(self, graph: Graph, transform: FeatureTransform) -> Graph:
+        features = compact(transform.apply(graph.features), "dataset=custom")
+        if transform.row_normalize:
+            features = row_normalised(features)
+        notes = graph.notes + scale_warning(features, graph.columns, transform)
+        return replace(graph, features=features, transform=transform, notes=notes)
 
 
 def _table_in(directory: Path, stem: str) -> Path:
-    found = [directory / f"{stem}{suffix}" for suffix in TABLE_SUFFIXES if (directory / f"{stem}{suffix}").is_file()]
+    found = [path for path in sorted(directory.iterdir()) if _stem(path) == stem and path.is_file()]
     if len(found) != 1:
-        names = " and ".join(f"{stem}{suffix}" for suffix in TABLE_SUFFIXES)
-        raise SubflError(f"dataset=custom: {directory} holds {len(found)} of {names}; exactly one of them is needed")
+        there = f" ({', '.join(path.name for path in found)})" if found else ""
+        raise SubflError(
+            f"dataset=custom: {directory} holds {len(found)} of {stem}.csv and {stem}.parquet{there}; exactly one table "
+            f"{stem} is needed ({', '.join(SUFFIXES)})"
+        )
     return found[0]
+
+
+def _stem(path: Path) -> str | None:
+    suffix = table_suffix(path)
+    return None if suffix is None else path.name.lower().removesuffix(".gz").removesuffix(suffix)

@@ -1,107 +1,163 @@
-"""Reading a graph from a table of nodes and a table of edges, CSV or Parquet."""
+"""Reading a graph from a table of nodes and a table of edges."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from subfl_flower.data.cleaning import RawGraph
-from subfl_flower.data.datasets.class_numbers import class_numbers
-from subfl_flower.data.tables import count_rows, read_ids, read_table
+from subfl_flower.data.datasets.labels import label_warnings, numbered_labels
+from subfl_flower.data.datasets.masks import MASKS, roles_of_masks
+from subfl_flower.data.datasets.table_features import encoded_features
+from subfl_flower.data.graph import Notes
+from subfl_flower.data.table_file import Table, TableFormat
+from subfl_flower.data.tables import Problems, matched, read_ids, read_numbers, read_table, texts_of
 from subfl_flower.errors import SubflError
 
+if TYPE_CHECKING:
+    from subfl_flower.data.datasets.custom import CustomDataset
+    from subfl_flower.data.feature_transform import FeatureTransform
 
-def read_tables(nodes_path: Path, edges_path: Path, classes: Sequence[str | int] | None = None) -> RawGraph:
+_NODE_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "id": ("node_id",),
+    "label": (),
+    "train_mask": (),
+    "val_mask": ("valid_mask", "validation_mask"),
+    "test_mask": (),
+}
+_EDGE_COLUMNS: Mapping[str, tuple[str, ...]] = {"source": (), "target": (), "weight": ("edge_weight",)}
+
+
+def read_tables(
+    nodes_path: Path, edges_path: Path, settings: CustomDataset, transform: FeatureTransform | None = None
+) -> RawGraph:
     """The graph of two tables.
 
-    Nodes: a column `id` (unique), optionally `label` (anything; empty or -1 for unlabelled), and at least one
-    further column, all of them numeric features. Edges: columns `source` and `target` that hold ids; further
-    columns are ignored. Ids are compared as text. Classes are numbered as in `classes`, or else in the order of
-    their sorted values.
+    Nodes: a column `id` (unique), optionally `label` (an empty one is unlabelled) and the masks `train_mask`, `val_mask`
+    and `test_mask`; every further column is a feature. Edges: columns `source` and `target` that hold ids, optionally
+    `weight`. Ids, labels and categories are compared as text.
+
+    Args:
+        nodes_path: of the table of nodes.
+        edges_path: of the table of edges.
+        settings: names of columns, classes, features, masks and weights.
+        transform: features as a model was trained on; None encodes as `settings` say.
 
     Raises:
         SubflError: a column is missing or not numeric, an id is missing, repeated or unknown, a label is none of
-            `classes`, a feature is NaN; the sentence names the file, how many, and the first row (data rows count
-            from 1).
+            the classes, a feature is missing; names the file and all that is wrong with it, how often and where first
+            (data rows count from 1).
     """
-    nodes = read_table(nodes_path, ["id"])
-    ids = pd.Index(read_ids(nodes, "id", nodes_path))
-    repeated = ids.duplicated()
-    if repeated.any():
-        raise SubflError(f"{nodes_path}: {count_rows(repeated, 'repeated id')}; ids must be unique")
-    edge_index = read_pairs(edges_path, ids, f"an id of {nodes_path.name}")
-    labels = _labels(nodes["label"], classes, nodes_path) if "label" in nodes else None
-    features = _features(nodes.drop(columns=["id", "label"], errors="ignore"), nodes_path)
-    return RawGraph(features, edge_index, labels, len(classes) if classes else None)
+    named = settings.columns.model_dump()
+    format = TableFormat(settings.encoding)
+    table, columns = read_table(nodes_path, _NODE_COLUMNS, ["id"], named, format)
+    if not len(table):
+        raise SubflError(f"{nodes_path} has no rows: a header without nodes")
+    problems = Problems(nodes_path)
+    ids = read_ids(table, columns["id"], "id", problems)
+    problems.add_rows(_repeated(ids), "repeated id", "ids must be unique", ids)
+    features = encoded_features(table, set(columns.values()), settings.features, problems, transform)
+    roles, about_masks = _given_roles(table, columns, settings, problems)
+    problems.require_none()
+    labels, names = None, None
+    notes = Notes(tuple(table.dropped), ()) + about_masks + features.notes
+    if "label" in columns:
+        texts = texts_of(table.columns[columns["label"]])
+        labels, names = numbered_labels(texts, str(nodes_path), settings.classes, settings.unlabelled)
+        notes += Notes(warnings=label_warnings(labels, names, nodes_path.name))
+    edges = _read_edges(edges_path, ids, nodes_path.name, named, format, settings.edge_weights != "ignore")
+    return RawGraph(
+        features=features.matrix,
+        edge_index=edges.pairs,
+        labels=labels,
+        num_classes=None if names is None else len(names),
+        class_names=names,
+        node_names=ids,
+        edge_weight=edges.weight,
+        given_roles=roles,
+        encoding=features.encoding,
+        notes=notes + edges.notes,
+    )
 
 
-def read_pairs(path: Path, ids: pd.Index, allowed: str) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class _Edges:
+    pairs: np.ndarray
+    weight: np.ndarray | None
+    notes: Notes
+
+
+def _read_edges(
+    path: Path, ids: np.ndarray, of: str, named: Mapping[str, str | None], format: TableFormat, weighted: bool
+) -> _Edges:
+    table, columns = read_table(path, _EDGE_COLUMNS, ["source", "target"], named, format)
+    problems = Problems(path)
+    pairs = _pairs(table, columns, ids, f"an id of {of}", problems)
+    weight = None
+    unused = [name for name in table.columns if name not in columns.values()]
+    if "weight" in columns and weighted:
+        weight = read_numbers(table, columns["weight"], "weight", problems)
+        empty = np.isnan(weight) & (table.columns[columns["weight"]] == "")
+        problems.add_rows(empty, "empty weight", "every edge needs one; dataset.edge_weights=ignore leaves them out")
+    elif "weight" in columns:
+        unused.append(columns["weight"])
+    problems.require_none()
+    dropped = [*table.dropped, *([f"{path.name}: columns {', '.join(unused)}"] if unused else [])]
+    warnings = () if len(table) else (f"{path.name} has no rows: the graph has no edges",)
+    return _Edges(pairs, weight, Notes(tuple(dropped), warnings))
+
+
+def read_pairs(path: Path, ids: np.ndarray, allowed: str) -> np.ndarray:
     """The pairs of nodes in the columns `source` and `target` of a table, as positions in `ids`: int64 `[2, pairs]`.
 
     Args:
-        path: of the table, CSV or Parquet.
+        path: of the table.
         ids: the nodes' ids, as text, all different.
         allowed: what a source or target must be, for the error.
 
     Raises:
         SubflError: the file cannot be read, a column is missing, an id is missing or unknown.
     """
-    table = read_table(path, ["source", "target"])
+    table, columns = read_table(path, _EDGE_COLUMNS, ["source", "target"])
+    problems = Problems(path)
+    pairs = _pairs(table, columns, ids, allowed, problems)
+    problems.require_none()
+    return pairs
+
+
+def _pairs(table: Table, columns: Mapping[str, str], ids: np.ndarray, allowed: str, problems: Problems) -> np.ndarray:
+    known = {name: position for position, name in enumerate(ids.tolist())}
     ends = []
-    for column in ("source", "target"):
-        named = read_ids(table, column, path)
-        position = ids.get_indexer(named)
-        if (position < 0).any():
-            first = named.iloc[int(np.flatnonzero(position < 0)[0])]
-            raise SubflError(
-                f"{path}: {count_rows(position < 0, f'unknown {column}')} ({first}); every {column} must be {allowed}"
-            )
-        ends.append(position)
-    return np.stack(ends).astype(np.int64)
+    for end in ("source", "target"):
+        named = read_ids(table, columns[end], end, problems)
+        positions = matched(named, known)
+        unknown = (positions < 0) & (named != "")
+        problems.add_rows(unknown, f"unknown {end}", f"every {end} must be {allowed}", named)
+        ends.append(positions)
+    return np.stack(ends)
 
 
-def read_node_names(nodes_path: Path) -> np.ndarray:
-    """The ids of a table of nodes, as text, in the order of its rows.
-
-    Raises:
-        SubflError: the file cannot be read, or a row has no id.
-    """
-    names: np.ndarray = read_ids(read_table(nodes_path, ["id"]), "id", nodes_path).to_numpy()
-    return names
-
-
-def _labels(column: pd.Series, classes: Sequence[str | int] | None, path: Path) -> np.ndarray:
-    unlabelled = (column.isna() | (column.astype(str).isin(["-1", "-1.0"]))).to_numpy()
-    labels = np.full(unlabelled.size, -1, dtype=np.int64)
-    known = column[~unlabelled]
-    if classes is None:
-        labels[~unlabelled] = pd.factorize(known, sort=True)[0]
-    else:
-        labels[~unlabelled] = class_numbers(known.to_numpy(), classes, str(path))
-    return labels
+def _repeated(ids: np.ndarray) -> np.ndarray:
+    """Bool `[rows]`: those whose id stands in an earlier row."""
+    seen: set[str] = set()
+    repeated = np.zeros(len(ids), dtype=bool)
+    for row, name in enumerate(ids.tolist()):
+        repeated[row] = name != "" and name in seen
+        seen.add(name)
+    return repeated
 
 
-def _features(columns: pd.DataFrame, path: Path) -> np.ndarray:
-    if columns.shape[1] == 0:
-        raise SubflError(f"{path}: no feature columns; beside id and label at least one numeric column is needed")
-    matrix = np.empty(columns.shape, dtype=np.float32)
-    for position, name in enumerate(columns):
-        column = columns[name]
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        not_numeric = np.isnan(numbers) & column.notna().to_numpy()
-        if not_numeric.any():
-            first = column.iloc[int(np.flatnonzero(not_numeric)[0])]
-            raise SubflError(
-                f"{path}: the feature column {name} has {count_rows(not_numeric, 'value that is no number')} "
-                f"({first}); encode or drop the column"
-            )
-        matrix[:, position] = numbers
-    bad = np.any(~np.isfinite(matrix), axis=1)
-    if bad.any():
-        name = columns.columns[int(np.flatnonzero(~np.isfinite(matrix[int(np.flatnonzero(bad)[0])]))[0])]
-        counted = count_rows(bad, "row with a missing or infinite feature")
-        raise SubflError(f"{path}: {counted} (column {name}); fill or drop the rows")
-    return matrix
+def _given_roles(
+    table: Table, columns: Mapping[str, str], settings: CustomDataset, problems: Problems
+) -> tuple[np.ndarray | None, Notes]:
+    masks = {}
+    for name in MASKS:
+        if name in columns:
+            values = read_numbers(table, columns[name], name, problems)
+            problems.add_rows(~np.isin(values, (0, 1)), f"{name} that is neither 0 nor 1", "mend them")
+            masks[name] = values == 1
+    return roles_of_masks(masks, settings.split, str(table.path))

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.data.raw_files import present_or_downloaded
 from subfl_flower.errors import SubflError
 
 _EDGES, _FEATURES, _LABELS = "edge.csv.gz", "node-feat.csv.gz", "node-label.csv.gz"
@@ -40,13 +40,13 @@ class OgbnArxivDataset(DatasetSettings):
             labels=_table(labels, np.int64).ravel(),
         )
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the raw files; downloads them where absent.
+    def files(self, root: Path) -> list[Path]:
+        """The raw files; downloads them where absent.
 
         Raises:
-            SubflError: files are missing and cannot be downloaded.
+            SubflError: one is missing and cannot be downloaded.
         """
-        return fingerprint(self._raw_files(root))
+        return self._raw_files(root)
 
     def _raw_files(self, root: Path) -> list[Path]:
         def download(temporary: Path) -> Path:

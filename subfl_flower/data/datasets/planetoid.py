@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.data.raw_files import present_or_downloaded
 from subfl_flower.errors import SubflError
 
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
@@ -45,13 +45,13 @@ class PlanetoidDataset(DatasetSettings):
             ) from error
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the raw files; downloads them where absent.
+    def files(self, root: Path) -> list[Path]:
+        """The raw files; downloads them where absent.
 
         Raises:
-            SubflError: files are missing and cannot be downloaded.
+            SubflError: one is missing and cannot be downloaded.
         """
-        return fingerprint(self._raw_files(root))
+        return self._raw_files(root)
 
     def _raw_files(self, root: Path) -> list[Path]:
         def download(temporary: Path) -> Path:

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from subfl_flower.data.cleaning import RawGraph, clean
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.raw_files import fingerprint
 
 __all__ = ["DatasetSettings", "Protocol"]
 
@@ -59,10 +61,31 @@ class DatasetSettings(BaseModel, ABC):
         """
         return clean(self.read(root), self.largest_component, self.row_normalize, f"dataset={self.name}")
 
+    def treated(self, graph: Graph, train: np.ndarray) -> Graph:
+        """The graph as models read it, after what is learnt of its features from training nodes.
+
+        Args:
+            graph: as `load` gives it.
+            train: bool `[nodes]`.
+
+        Raises:
+            SubflError: its features cannot be used.
+        """
+        return graph
+
+    def files(self, root: Path) -> list[Path]:
+        """The files on disk that shape the graph; none where it is computed. Downloads public ones where absent.
+
+        Raises:
+            SubflError: a file is missing and cannot be downloaded.
+        """
+        return []
+
     def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the files on disk that shape the graph; empty where there are none.
+        """A digest of `files`; empty where there are none.
 
         Raises:
             SubflError: a file is missing.
         """
-        return ""
+        files = self.files(root)
+        return fingerprint(files) if files else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,24 +13,28 @@ from pydantic import Field
 from subfl_flower.data.graph import NO_ROLE, TEST, Graph
 from subfl_flower.data.partitions.settings import PartitionSettings
 from subfl_flower.data.raw_files import sha256_of
+from subfl_flower.data.tables import matched
 from subfl_flower.errors import SubflError
 
 
 class GivenPartition(PartitionSettings):
-    """Node ids and roles from a NumPy `.npz` file.
+    """Nodes of each client and a split, from a NumPy `.npz` file.
 
-    The file holds `split` (integers `[nodes]`: 0 train, 1 validation, 2 test, -1 none) over the nodes of the
-    cleaned graph, and `client_0`, `client_1`, ... (node ids, in any order). Clients may overlap and need not
-    cover the graph. `seed` has no effect.
+    The file holds `client_0`, `client_1`, ... (nodes in any order; clients may overlap and need not cover the graph) and
+    `split` (integers: 0 train, 1 validation, 2 test, -1 none). Nodes are called by their ids where the data set has
+    ids, text or whole numbers, and then `ids` stands beside `split` and says whose role each entry is. Else nodes are
+    rows of the cleaned graph, and `split` has an entry for each of them, in order. `seed` has no effect.
 
     Attributes:
         file: the `.npz` file, relative to the working directory.
         clients: number of clients; if set, the file must hold as many.
+        by: how nodes are called: `id`, `row`, or `auto`, ids where the data set has some.
     """
 
     name: Literal["given"] = "given"
     file: Path
     clients: int | None = Field(default=None, ge=1)
+    by: Literal["auto", "id", "row"] = "auto"
 
     @property
     def overlapping(self) -> bool:
@@ -38,25 +43,21 @@ class GivenPartition(PartitionSettings):
         Raises:
             SubflError: the file cannot be read.
         """
-        assigned = np.concatenate(self._read()[1])
+        assigned = np.concatenate([_as_text(nodes) for nodes in self._read()[1]])
         return np.unique(assigned).size < assigned.size
 
     def assign(self, graph: Graph) -> list[np.ndarray]:
         """The file's clients.
 
         Raises:
-            SubflError: the file cannot be read, or its ids do not fit the graph.
+            SubflError: the file cannot be read, or its nodes are not those of the graph.
         """
-        _, clients = self._read()
-        for client_id, nodes in enumerate(clients):
-            if nodes.size and (nodes.min() < 0 or nodes.max() >= graph.num_nodes):
-                raise SubflError(
-                    f"{self.file}: client_{client_id} names the nodes {nodes.min()}..{nodes.max()}; "
-                    f"the graph has the nodes 0..{graph.num_nodes - 1}"
-                )
+        clients = self._read()[1]
+        found = [self._rows(graph, nodes, f"client_{client_id}") for client_id, nodes in enumerate(clients)]
+        for client_id, nodes in enumerate(found):
             if np.unique(nodes).size < nodes.size:
                 raise SubflError(f"{self.file}: client_{client_id} names a node more than once")
-        return [np.sort(nodes) for nodes in clients]
+        return [np.sort(nodes) for nodes in found]
 
     def roles(self, graph: Graph, train_fraction: float) -> np.ndarray:
         """The file's split; a node without a label has no role. `train_fraction` has no effect.
@@ -64,19 +65,20 @@ class GivenPartition(PartitionSettings):
         Raises:
             SubflError: the file cannot be read, or its split does not fit the graph.
         """
-        split, _ = self._read()
-        if split.shape != (graph.num_nodes,):
-            raise SubflError(
-                f"{self.file}: split covers {split.shape[0] if split.ndim else 0} nodes; "
-                f"the graph has {graph.num_nodes}"
-            )
+        arrays, _ = self._read()
+        split = arrays["split"]
         if split.size and (split.min() < NO_ROLE or split.max() > TEST):
             raise SubflError(
                 f"{self.file}: split holds {split.min()}..{split.max()}; "
                 "allowed are 0 train, 1 validation, 2 test, -1 none"
             )
+        roles = self._roles_by_id(graph, arrays) if self._by_id(graph) else self._roles_by_row(graph, arrays)
         unlabelled = np.ones(graph.num_nodes, dtype=bool) if graph.labels is None else graph.labels < 0
-        return np.where(unlabelled, NO_ROLE, split).astype(np.int8)
+        return np.where(unlabelled, NO_ROLE, roles).astype(np.int8)
+
+    def training_advice(self, graph: Graph) -> str:
+        """The split comes from the file."""
+        return f"the split in {self.file} gives none of its nodes the role 0 (train); change the split there"
 
     def raw_fingerprint(self) -> str:
         """The sha256 of the file.
@@ -86,8 +88,64 @@ class GivenPartition(PartitionSettings):
         """
         return sha256_of(self.file.expanduser())
 
-    def _read(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The split and, in the order of their numbers, the clients' node ids (int64)."""
+    def _by_id(self, graph: Graph) -> bool:
+        if self.by == "id" and graph.node_names is None:
+            raise SubflError(
+                "partition.by=id: the data set has no ids, its nodes are rows of the cleaned graph; use partition.by=row"
+            )
+        return self.by == "id" or (self.by == "auto" and graph.node_names is not None)
+
+    def _rows(self, graph: Graph, nodes: np.ndarray, what: str) -> np.ndarray:
+        """Rows of the graph, int64, of the nodes in one of the file's arrays."""
+        if self._by_id(graph):
+            assert graph.node_names is not None
+            known = {name: row for row, name in enumerate(graph.node_names.tolist())}
+            named = _as_text(nodes)
+            rows = matched(named, known)
+            if (rows < 0).any():
+                raise SubflError(
+                    f"{self.file}: {np.count_nonzero(rows < 0)} entries of {what} are no ids of the data set, the first "
+                    f"is {named[int((rows < 0).argmax())]!r}; ids are compared as text (rows: partition.by=row)"
+                )
+            return rows
+        if nodes.dtype.kind not in "iu":
+            raise SubflError(f"{self.file}: {what} must hold whole numbers: rows of the cleaned graph")
+        if nodes.size and (nodes.min() < 0 or nodes.max() >= graph.num_nodes):
+            raise SubflError(
+                f"{self.file}: {what} names the nodes {nodes.min()}..{nodes.max()}; "
+                f"the graph has the nodes 0..{graph.num_nodes - 1}"
+            )
+        return nodes.astype(np.int64)
+
+    def _roles_by_id(self, graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The role of each node, those that `ids` does not name having none."""
+        split, ids = arrays["split"], arrays.get("ids")
+        if ids is None:
+            raise SubflError(
+                f"{self.file}: nodes are called by their ids here, and it has no array ids, of the same length as "
+                "split, that says whose role each entry of split is; add it, or call all nodes by their rows in the "
+                "cleaned graph with partition.by=row"
+            )
+        if ids.shape != split.shape:
+            raise SubflError(f"{self.file}: ids has {ids.size} entries and split {split.size}; they go together")
+        rows = self._rows(graph, ids, "ids")
+        if np.unique(rows).size < rows.size:
+            raise SubflError(f"{self.file}: ids names a node more than once")
+        roles = np.full(graph.num_nodes, NO_ROLE, dtype=np.int64)
+        roles[rows] = split
+        return roles
+
+    def _roles_by_row(self, graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        split = arrays["split"]
+        if split.shape != (graph.num_nodes,):
+            raise SubflError(
+                f"{self.file}: split covers {split.shape[0] if split.ndim else 0} nodes; the graph has "
+                f"{graph.num_nodes}"
+            )
+        return split
+
+    def _read(self) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """`split` and perhaps `ids`, and in the order of their numbers the clients' nodes."""
         try:
             archive = np.load(self.file.expanduser(), allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -96,13 +154,27 @@ class GivenPartition(PartitionSettings):
                 arrays = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise SubflError(f"{self.file} cannot be read as a .npz partition: {error}") from error
-        names = [f"client_{client_id}" for client_id in range(len(arrays) - 1)]
-        if set(arrays) != {"split", *names} or not names:
+        about = {name: arrays.pop(name) for name in ("split", "ids") if name in arrays}
+        names = [f"client_{client_id}" for client_id in range(len(arrays))]
+        if set(arrays) != set(names) or not names or "split" not in about:
+            found = ", ".join(sorted({**arrays, **about})) or "nothing"
+            raise SubflError(f"{self.file} holds {found}; expected split, client_0, client_1, ... (and perhaps ids)")
+        nodes = [*arrays.values(), *(about[name] for name in ("ids",) if name in about)]
+        if (
+            about["split"].dtype.kind not in "iu"
+            or any(array.dtype.kind not in "iuUS" for array in nodes)
+            or any(array.ndim != 1 for array in (*nodes, about["split"]))
+        ):
             raise SubflError(
-                f"{self.file} holds {', '.join(sorted(arrays)) or 'nothing'}; expected split, client_0, client_1, ..."
+                f"{self.file}: split and every client must be one-dimensional arrays of integers; nodes may be text "
+                "where they are ids"
             )
-        if any(array.dtype.kind not in "iu" or array.ndim != 1 for array in arrays.values()):
-            raise SubflError(f"{self.file}: split and every client must be one-dimensional arrays of integers")
         if self.clients is not None and self.clients != len(names):
             raise SubflError(f"{self.file} holds {len(names)} clients, but partition.clients={self.clients}")
-        return arrays["split"], [arrays[name].astype(np.int64) for name in names]
+        return about, [arrays[name] for name in names]
+
+
+def _as_text(nodes: np.ndarray) -> np.ndarray:
+    """Ids as text without blanks around them, an object array."""
+    texts = [node.decode() if isinstance(node, bytes) else str(node) for node in nodes.tolist()]
+    return np.array([text.strip() for text in texts], dtype=object)

@@ -53,13 +53,23 @@ class PartitionSettings(BaseModel, ABC):
     def roles(self, graph: Graph, train_fraction: float) -> np.ndarray:
         """The role of every node, int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none (unlabelled).
 
+        It is the split that the graph's source states, or else one that is drawn.
+
         Args:
             graph: the global graph.
-            train_fraction: share of the labelled nodes that train.
+            train_fraction: share of the labelled nodes that train, where the split is drawn.
         """
+        if graph.given_roles is not None:
+            return graph.given_roles
         if graph.labels is None:
             return np.full(graph.num_nodes, NO_ROLE, dtype=np.int8)
         return random_roles(graph.labels, train_fraction, self.seed)
+
+    def training_advice(self, graph: Graph) -> str:
+        """Ways to give each client a training node, for an error."""
+        if graph.given_roles is not None:
+            return "use fewer clients, another partition, or dataset.split=random instead of the masks"
+        return "raise dataset.train_fraction, use fewer clients, or another partition"
 
     def raw_fingerprint(self) -> str:
         """A digest of the files on disk that shape the partition; empty where there are none."""

@@ -1,0 +1,115 @@
+"""Class numbers from labels, which are text: a class has the name that its owner gave it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from subfl_flower.errors import SubflError
+
+ClassName = bool | int | float | str
+"""The name of a class as an override holds it: YAML makes truth values and numbers of some."""
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_FEWEST_TO_A_CLASS = 2
+
+
+def numbered_labels(
+    labels: np.ndarray,
+    source: str,
+    classes: Sequence[ClassName] | None = None,
+    unlabelled: Sequence[ClassName] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Number the labels of nodes by their names.
+
+    Args:
+        labels: text `[nodes]`, `""` for none.
+        source: to begin an error with.
+        classes: all classes in the order of their numbers; None: those that are found, whole numbers first and by
+            their size, then text.
+        unlabelled: labels that stand for none.
+
+    Returns:
+        int64 `[nodes]`, -1 where there is none; and the classes' names in the order of their numbers.
+
+    Raises:
+        SubflError: a label is none of `classes`, or labels are measurements, that is, numbers with fractions.
+    """
+    found = set(labels.tolist()) - {""}
+    none = {""} | {_meant(name, found) for name in unlabelled or ()}
+    found -= none
+    if classes is None:
+        _refuse_measurements(labels, found, source)
+        names = sorted(found, key=numbers_first)
+    else:
+        names = [_meant(name, found) for name in classes]
+    number_of = {name: number for number, name in enumerate(names)} | dict.fromkeys(none, -1)
+    strange = found.difference(number_of)
+    if strange:
+        rows = np.array([label in strange for label in labels.tolist()])
+        raise SubflError(
+            f"{source}: {np.count_nonzero(rows)} labels are none of dataset.classes, the first is "
+            f"{labels[int(rows.argmax())]!r}; the classes are {', '.join(names)}"
+        )
+    numbers = {label: number_of[label] for label in found | (none & set(labels.tolist()))}
+    return np.array([numbers[label] for label in labels.tolist()], dtype=np.int64), tuple(names)
+
+
+def numbers_first(name: str) -> tuple[bool, int, str]:
+    """A key that sorts whole numbers by size, before text."""
+    number = re.fullmatch("[+-]?[0-9]+", name)
+    return number is None, int(name) if number and len(name) < 4000 else 0, name
+
+
+def same_text_twice(names: Sequence[ClassName]) -> bool:
+    """Whether two names of classes are the same as text."""
+    return len({_meant(name, set()) for name in names}) < len(names)
+
+
+def label_warnings(labels: np.ndarray, names: Sequence[str], source: str) -> tuple[str, ...]:
+    """Remarks on labels that are often meant otherwise.
+
+    Args:
+        labels: int64 `[nodes]`, -1 where there is none.
+        names: of the classes.
+        source: to begin a remark with.
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    said = []
+    if counts.sum() and len(names) > 2 and counts.sum() < _FEWEST_TO_A_CLASS * np.count_nonzero(counts):
+        said.append(f"{source}: {np.count_nonzero(counts)} classes on {counts.sum()} labelled nodes; is label a class?")
+    if "-1" in names and source.endswith(".csv"):
+        said.append(f"{source}: -1 is a class here; where it means no label, state dataset.unlabelled=[-1]")
+    lower: dict[str, str] = {}
+    for name in names:
+        other = lower.setdefault(name.lower(), name)
+        if other != name:
+            said.append(f"{source}: the classes {other} and {name} differ in case only")
+    return tuple(said)
+
+
+def _meant(name: ClassName, found: set[str]) -> str:
+    """The label that an override's name stands for, as it is written in the data where it is found there."""
+    if isinstance(name, str):
+        return name.strip()
+    if isinstance(name, bool) or (isinstance(name, float) and not math.isfinite(name)):
+        text = str(name).lower()
+        return next((label for label in sorted(found) if label.lower() == text), text)
+    text = str(int(name)) if name == int(name) else repr(name)
+    return next((label for label in (text, f"{text}.0") if label in found), text)
+
+
+def _refuse_measurements(labels: np.ndarray, found: set[str], source: str) -> None:
+    if not found or not all(map(_NUMBER.fullmatch, found)):
+        return
+    fractions = {label for label in found if float(label) % 1 != 0}
+    if fractions:
+        rows = np.array([label in fractions for label in labels.tolist()])
+        raise SubflError(
+            f"{source}: label is not a class ({len(fractions)} different fractional values on {np.count_nonzero(rows)} "
+            f"nodes, the first is {labels[int(rows.argmax())]}); classes are names or whole numbers. Cut the values "
+            "into classes, or name all of them in dataset.classes"
+        )

@@ -1,0 +1,336 @@
+"""One strict reader for the tables that people bring: every field as its owner wrote it, or one sentence."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, TextIO
+
+import numpy as np
+from pydantic import AfterValidator
+
+from subfl_flower.errors import SubflError
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".parquet")
+"""Names of tables end so, in any case; all but Parquet may have .gz after it."""
+
+_DELIMITERS = (",", "\t", ";", "|")
+_ROWS_A_BLOCK = 1 << 16
+_MOST_TEXTS = 1 << 20
+_LEFTOVER_INDEX = re.compile(r"(Unnamed: \d+)?")
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive; unpack it, or name the table inside",
+    b"PAR1": "a Parquet file; give it a name that ends in .parquet",
+    codecs.BOM_UTF16_LE: "encoded in UTF-16; dataset.encoding=utf-16 reads it",
+    codecs.BOM_UTF16_BE: "encoded in UTF-16; dataset.encoding=utf-16 reads it",
+}
+
+
+def _known_encoding(value: str) -> str:
+    try:
+        codecs.lookup(value)
+    except LookupError:
+        raise ValueError("must be an encoding that Python knows, for instance utf-8, latin-1, cp1252") from None
+    return value
+
+
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
+"""An encoding of text by its name in Python."""
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """Facts about a file of text that it does not say itself.
+
+    Attributes:
+        encoding: of the text; UTF-8 may begin with a byte order mark.
+        header: names of the columns of a file whose first row is data; None: the first row names them.
+        implied_header: names for a file separated by `::` that begins with data, as MovieLens has them.
+    """
+
+    encoding: str = "utf-8"
+    header: tuple[str, ...] | None = None
+    implied_header: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The columns of a file, in its order. Data rows count from 1.
+
+    Attributes:
+        path: of the file.
+        columns: by name: text with `""` for an empty field, blanks around it stripped, as an object array `[rows]`; a
+            Parquet file's numbers, truth values and dates as NumPy has them.
+        dropped: columns and rows that the reader left out, a sentence each.
+    """
+
+    path: Path
+    columns: dict[str, np.ndarray]
+    dropped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+
+def table_suffix(path: Path) -> str | None:
+    """The suffix that says how a table is stored, in lower case and without `.gz`; None where the name says nothing."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+
+
+def require_table(path: Path, what: str) -> Path:
+    """A path without `~`, whose file exists and is named as a table.
+
+    Args:
+        path: as the user gave it.
+        what: to begin an error with.
+
+    Raises:
+        SubflError: there is no such file, or its name does not end as a table's.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise SubflError(f"{what}: {path} does not exist (looked for at {path.absolute()})")
+    if table_suffix(path) is None:
+        raise SubflError(f"{what}: {path} is no table; its name must end in {', '.join(SUFFIXES)} (.gz may follow)")
+    return path
+
+
+def open_table(path: Path, format: TableFormat = TableFormat()) -> Table:
+    """Read a file whole.
+
+    The delimiter is a tab for .tsv and .inter, and else the one of ``::``, comma, tab, semicolon and ``|`` that parts
+    the first row into most fields. Fields may stand in double quotes, but for files separated by ``::``.
+
+    Raises:
+        SubflError: the file cannot be read, a name of a column stands twice, or rows have more or fewer fields than
+            there are names; all that is wrong with its form in one sentence.
+    """
+    if table_suffix(path) == ".parquet":
+        return _without_index(_parquet(path))
+    try:
+        with _opened(path, format.encoding) as text:
+            return _without_index(_parsed(path, text, format))
+    except UnicodeDecodeError as error:
+        raise SubflError(
+            f"{path} is not encoded in {format.encoding} (byte 0x{error.object[error.start]:02x} at {error.start}); "
+            "state dataset.encoding, for instance latin-1 or cp1252"
+        ) from error
+    except UnicodeError as error:
+        raise SubflError(f"{path} is not encoded in {format.encoding} ({error}); state dataset.encoding") from error
+    except (OSError, EOFError) as error:  # EOFError: a gzip file that was cut
+        raise SubflError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _opened(path: Path, encoding: str) -> TextIO:
+    file: BinaryIO = path.open("rb")
+    start = file.read(4)
+    file.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        file = gzip.open(file)  # type: ignore[assignment]
+    elif encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        for magic, what in _FOREIGN.items():
+            if start.startswith(magic):
+                file.close()
+                raise SubflError(f"{path} is {what}")
+    name = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+    return io.TextIOWrapper(file, encoding=name, newline="")
+
+
+def _parsed(path: Path, text: TextIO, format: TableFormat) -> Table:
+    first = ""
+    start = 0
+    while not first.strip():
+        start = text.tell()
+        first = text.readline()
+        if not first:
+            raise SubflError(f"{path} cannot be read as a table: it is empty")
+    text.seek(start)
+    rows = _rows(path, text, _delimiter(path, first))
+    names = list(format.header) if format.header is not None else None
+    if names is None:
+        names = next(rows)
+        implied = format.implied_header
+        if "::" in first and implied is not None and _is_data(names) and len(names) <= len(implied):
+            text.seek(start)
+            rows, names = _rows(path, text, "::"), list(implied[: len(names)])
+    return _columns(path, names, rows)
+
+
+def _delimiter(path: Path, first: str) -> str:
+    if table_suffix(path) in (".tsv", ".inter"):
+        return "\t"
+    if "::" in first:
+        return "::"
+    counts = {delimiter: len(next(csv.reader([first], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
+    return max(counts, key=lambda delimiter: counts[delimiter])
+
+
+def _is_data(fields: Sequence[str]) -> bool:
+    """Whether a row of ids, a rating and perhaps a time cannot be a header."""
+    return len(fields) > 2 and all(re.fullmatch(r"[0-9.]+", value.strip()) for value in fields[2:])
+
+
+def _rows(path: Path, text: TextIO, delimiter: str) -> Iterator[list[str]]:
+    if delimiter == "::":
+        for line in text:
+            if stripped := line.strip("\r\n"):
+                yield stripped.split("::")
+        return
+    quoting = csv.QUOTE_NONE if table_suffix(path) == ".inter" else csv.QUOTE_MINIMAL
+    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=delimiter != "\t")
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise SubflError(
+            f"{path} cannot be read as a table: {error} (line {reader.line_num}); "
+            'a field with quotes stands in quotes, and a quote inside is doubled, as in "the ""cut"""'
+        ) from error
+
+
+def _columns(path: Path, names: list[str], rows: Iterator[list[str]]) -> Table:
+    names = [name.strip() for name in names]
+    problems = _name_problems(names)
+    width, count, empty = len(names), 0, 0
+    odd: dict[int, list[int]] = {}  # rows of another width: how many fields, and which rows
+    nul = 0
+    columns: list[list[str]] = [[] for _ in names]
+    texts: list[dict[str, str]] = [{} for _ in names]
+    while block := list(islice(rows, _ROWS_A_BLOCK)):
+        kept = []
+        for row in block:
+            if not any(map(str.strip, row)):
+                empty += len(row) > 1
+                continue
+            count += 1
+            if len(row) != width:
+                odd.setdefault(len(row), []).append(count)
+            else:
+                kept.append(row)
+        for column, seen, values in zip(columns, texts, zip(*kept, strict=True), strict=False):
+            if len(seen) > _MOST_TEXTS:
+                seen.clear()
+            for value in set(values).difference(seen):
+                seen[value] = value.strip()
+                nul += "\0" in value
+            column.extend(map(seen.__getitem__, values))
+    problems += _width_problems(odd, width)
+    if nul:
+        problems.append(f"{nul} x field with a NUL byte; the file is damaged or no text")
+    if problems:
+        raise SubflError(f"{path}: {'; '.join(problems)}")
+    arrays = {}
+    for name, column in zip(names, columns, strict=True):
+        arrays[name] = np.array(column, dtype=object)
+    dropped = [f"{path.name}: {empty} rows without any content"] if empty else []
+    return Table(path, arrays, dropped)
+
+
+def _name_problems(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not twice:
+        return []
+    named = " and ".join(repr(name) if name else "a column without a name" for name in twice)
+    return [f"the header has {named} more than once; every column needs a name that no other has"]
+
+
+def _width_problems(odd: dict[int, list[int]], width: int) -> list[str]:
+    problems = []
+    for fields, found in sorted(odd.items()):
+        more = "more" if fields > width else "fewer"
+        advice = "name every column in the header, or remove what is too much" if fields > width else "complete them"
+        problems.append(
+            f"{len(found)} x row with {fields} fields, {more} than the {width} that the header names, first in row "
+            f"{found[0]}; {advice}"
+        )
+    return problems
+
+
+def _without_index(table: Table) -> Table:
+    """Leave out columns without a name that hold nothing, or the row numbers of a program that wrote the file.
+
+    Raises:
+        SubflError: such a column holds something else.
+    """
+    columns, dropped = dict(table.columns), list(table.dropped)
+    for position, (name, values) in enumerate(table.columns.items(), start=1):
+        if not _LEFTOVER_INDEX.fullmatch(name):
+            continue
+        called = f"column {position} ({name})" if name else f"column {position}, which has no name"
+        if not any(str(value) for value in values.tolist()):
+            dropped.append(f"{table.path.name}: {called} and is empty" if not name else f"{table.path.name}: {called}")
+        elif _are_row_numbers(values):
+            dropped.append(f"{table.path.name}: {called}: row numbers")
+        elif name:
+            continue
+        else:
+            raise SubflError(f"{table.path}: column {position} has values and no name; give it one in the header")
+        del columns[name]
+    return Table(table.path, columns, dropped)
+
+
+def _are_row_numbers(values: np.ndarray) -> bool:
+    texts = [str(value) for value in values.tolist()]
+    return len(set(texts)) == len(texts) and all(re.fullmatch("[0-9]+", text) for text in texts)
+
+
+def _parquet(path: Path) -> Table:
+    import pandas as pd  # slow to import
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise SubflError(f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'") from error
+    except (OSError, ValueError) as error:
+        raise SubflError(f"{path} cannot be read as parquet: {error}") from error
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    names = [str(name).strip() for name in frame.columns]
+    problems = _name_problems(names)
+    columns = {}
+    for name, column in zip(names, (frame.iloc[:, i] for i in range(len(names))), strict=True):
+        try:
+            columns[name] = _plain(column)
+        except TypeError as error:
+            problems.append(f"{name} {error}")
+    if problems:
+        raise SubflError(f"{path}: {'; '.join(problems)}")
+    return Table(path, columns)
+
+
+def _plain(column: Any) -> np.ndarray:
+    """A Parquet column as numbers, truth values or dates without gaps, and else as text.
+
+    Raises:
+        TypeError: an entry is a list or a mapping.
+    """
+    from pandas.api import types
+
+    if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column):
+        if not column.isna().any() and types.is_integer_dtype(column):
+            return np.asarray(column.to_numpy())
+        if types.is_float_dtype(column) and not types.is_extension_array_dtype(column):
+            return np.asarray(column.to_numpy())
+    texts = []
+    for row, (value, missing) in enumerate(zip(column.tolist(), column.isna().tolist(), strict=True), start=1):
+        if isinstance(value, list | dict | np.ndarray):
+            raise TypeError(f"is a list in row {row}; several values are text, parted by |")
+        texts.append("" if missing is True else _text(value))
+    return np.array(texts, dtype=object)
+
+
+def _text(value: Any) -> str:
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value).strip()
