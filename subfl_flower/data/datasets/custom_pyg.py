@@ -66,14 +66,12 @@ def read_pyg_data(path: Path, settings: CustomDataset) -> RawGraph:
 
 
 def _load(path: Path) -> Any:
-    import collections
-
     import torch
     from torch_geometric.data import Data
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import AttrType, GlobalStorage
 
-    safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, AttrType, collections.defaultdict]
+    safe: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage, AttrType]
     try:
         with torch.serialization.safe_globals(safe):
             data = torch.load(path, map_location="cpu", weights_only=True)
@@ -97,6 +95,11 @@ def _reason(path: Path, error: Exception, safe: list[Any]) -> str:
         strange = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
     except Exception:  # no file of torch's
         return f"{type(error).__name__}); save it with torch.save(data, path)"
+    if "defaultdict" in str(error):
+        return (
+            "it remembers the kinds of its attributes, as after T.ToSparseTensor(), which has adj_t instead of "
+            "edge_index); save it with edge_index, or Data.from_dict(data.to_dict())"
+        )
     if not strange:
         return f"{type(error).__name__}); {_ADVICE['']}"
     advice = next(said for part, said in _ADVICE.items() if any(part in name for name in strange))
