@@ -2,7 +2,8 @@
 
 ``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` goes on with a run
 that was broken off; ``subfl report RUN...`` reads what was left; ``subfl launch ...`` runs the same app through ``flwr
-run`` on a SuperLink of its own; ``subfl partition``, ``subfl deploy`` and ``subfl predict`` are for real machines.
+run`` on a SuperLink of its own; ``subfl inspect ...`` shows what would be trained on; ``subfl partition``, ``subfl
+deploy`` and ``subfl predict`` are for real machines.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from subfl_flower.errors import RunFailure, SubflError
 _COMMANDS = {
     "report": "subfl_flower.evaluation.report",
     "analyse": "subfl_flower.analysis.analyse",
+    "inspect": "subfl_flower.commands.inspect",
     "launch": "subfl_flower.launch",
     "partition": "subfl_flower.commands.partition",
     "predict": "subfl_flower.commands.predict",
