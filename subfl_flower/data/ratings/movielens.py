@@ -63,7 +63,7 @@ class MovieLensDataset(RatingDatasetSettings):
         """
 
     def tested(self, rows: list[int], source: str) -> np.ndarray | None:
-        """Which ratings test by the source's own split, bool `[ratings]`; None where it has none.
+        """The ratings that test by the source's own split, bool `[ratings]`; None where it has none.
 
         Args:
             rows: how many ratings each of the files holds.
