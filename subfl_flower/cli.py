@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from subfl_flower.composition import composed_job, config_directory, readable_errors, resumes, validated
 from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.overrides import literal_paths, sweeps
 
 _COMMANDS = {
     "report": "subfl_flower.evaluation.report",
@@ -114,7 +115,7 @@ def _train(arguments: list[str]) -> int:
     _calm()
     # Hydra prints its own stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["subfl", *arguments]
+    sys.argv = ["subfl", *literal_paths(arguments, multirun=sweeps(arguments))]
     try:
         with readable_errors():
             hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
