@@ -29,12 +29,14 @@ class RawGraph:
         edge_index: integers `[2, edges]`, directed or not, self-loops and duplicates allowed.
         labels: integers `[nodes]`, -1 where unlabelled, or None.
         num_classes: number of classes, or None for one more than the largest label.
+        edge_weight: numbers `[edges]`, one for each entry of `edge_index`, or None.
     """
 
     features: np.ndarray | sp.sparray | sp.spmatrix
     edge_index: np.ndarray
     labels: np.ndarray | None
     num_classes: int | None = None
+    edge_weight: np.ndarray | None = None
 
 
 def undirected_edges(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
