@@ -12,6 +12,7 @@ import torch
 
 from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
+from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.models.exported import ModelCard
@@ -47,6 +48,11 @@ class Graphs(Kind):
             "overlapping": prepared.overlapping,
             **_WITHOUT_ATTRIBUTES,
         }
+
+    def warnings(self, prepared: PreparedPartition) -> Sequence[str]:
+        """What the description of the data warns of."""
+        found: list[str] = prepared.data["warnings"]
+        return found
 
     def cohort(
         self,
@@ -91,13 +97,14 @@ class Graphs(Kind):
             chunk=config.runtime.chunk,
             task=_graph_task(config),
             shared_key=SharedKey(folders[0].key_path),
+            facts=folders[0].description.facts,
         )
 
     def write_folder(
         self, path: Path, config: Config, prepared: PreparedPartition, position: int, key: bytes, own_id: int | None
     ) -> None:
         """Its graph."""
-        graph = prepared.client(position)
+        graph, names = prepared.client(position), prepared.node_names()
         write_client_folder(
             path,
             graph if own_id is None else replace(graph, client_id=own_id),
@@ -106,6 +113,8 @@ class Graphs(Kind):
             num_clients=prepared.num_clients if own_id is None else None,
             overlapping=prepared.overlapping,
             key=key,
+            facts=DataFacts.of(prepared),
+            names=None if names is None else names[graph.node_ids],
         )
 
     def described(self, path: Path) -> dict[str, int]:
@@ -125,7 +134,6 @@ class Graphs(Kind):
     ) -> None:
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
-        assert isinstance(config.dataset, DatasetSettings)
         assert isinstance(config.model, ModelSettings | DecoupledSettings)
         assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
@@ -141,8 +149,8 @@ class Graphs(Kind):
                 run=node.run_id,
                 round=last_round,
                 validation=validation.get(client_id),
-                row_normalize=config.dataset.row_normalize,
                 mended=client.mended(client_id),
+                **dict(cohort.facts),
             )
             node.write_model(client_id, tensors, card)
 

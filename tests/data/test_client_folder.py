@@ -66,10 +66,15 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, sparse: bool) -> N
     size = (folder.path / "graph.safetensors").stat().st_size
     assert said.pop("files")["graph.safetensors"]["bytes"] == size
     assert said == {
-        "schema": 2, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
+        "schema": 3, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
         "num_nodes": 4, "num_edges": 6, "num_cross_edges": 3, "num_features": 3, "num_classes": 2,
-        "train": 1, "validation": 1, "test": 1,
+        "train": 1, "validation": 1, "test": 1, "classes": None, "transform": None, "data": None,
+        "reading": {
+            "encoding": "utf-8", "unlabelled": None, "edge_weights": "ignore", "missing": [],
+            "columns": {"id": None, "label": None, "source": None, "target": None, "weight": None},
+        },
     }  # fmt: skip
+    assert folder.names() is None
 
 
 def test_a_sites_own_folder_does_not_know_the_others(tmp_path: Path) -> None:
@@ -123,9 +128,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (b"[" * 100_000, ["is not JSON"]),
         (b"[]", ["must be a JSON object with 'schema'"]),
         (b"{}", ["must be a JSON object with 'schema'"]),
-        (b'{"schema": 1}', ["has the schema 1, this version reads 2; make the folder again with subfl partition"]),
+        (b'{"schema": 2}', ["has the schema 2, this version reads 3; make the folder again with subfl partition"]),
         (b'{"schema": 3}', ["has the schema 3, this version reads 2"]),
-        (b'{"schema": 2}', ["client: Field required"]),
+        (b'{"schema": 3}', ["client: Field required"]),
     ],
 )
 def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -138,7 +143,7 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
     ("change", "words"),
     [
         ({"schema": True}, ["has the schema True, this version reads 2"]),
-        ({"schema": 2.0}, ["schema", "integer"]),
+        ({"schema": 3.0}, ["schema", "integer"]),
         ({"client": "2"}, ["client", "integer"]),
         ({"client": 2.0}, ["client", "integer"]),
         ({"client": -1}, ["client", "greater than or equal to 0"]),
