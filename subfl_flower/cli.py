@@ -2,7 +2,8 @@
 
 ``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` goes on with a run
 that was broken off; ``subfl report RUN...`` reads what was left; ``subfl launch ...`` runs the same app through ``flwr
-run`` on a SuperLink of its own; ``subfl partition``, ``subfl deploy`` and ``subfl predict`` are for real machines.
+run`` on a SuperLink of its own; ``subfl inspect ...`` shows what would be trained on; ``subfl partition``, ``subfl
+deploy`` and ``subfl predict`` are for real machines.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from omegaconf import DictConfig
 from subfl_flower.composition import composed_job, config_directory, readable_errors, resumes, validated
 from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.overrides import literal_paths, sweeps
 
 _COMMANDS = {
     "report": "subfl_flower.evaluation.report",
     "analyse": "subfl_flower.analysis.analyse",
+    "inspect": "subfl_flower.commands.inspect",
     "launch": "subfl_flower.launch",
     "partition": "subfl_flower.commands.partition",
     "predict": "subfl_flower.commands.predict",
@@ -112,7 +115,7 @@ def _train(arguments: list[str]) -> int:
     _calm()
     # Hydra prints its own stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["subfl", *arguments]
+    sys.argv = ["subfl", *literal_paths(arguments, multirun=sweeps(arguments))]
     try:
         with readable_errors():
             hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()

@@ -11,12 +11,14 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from subfl_flower.config import Config, validate
 from subfl_flower.errors import SubflError
+from subfl_flower.overrides import literal_paths, path_keys, unreadable
 from subfl_flower.runtime.run_directory import RunDirectory
 
 _RESUME = "resume="
@@ -30,7 +32,7 @@ def config_directory() -> Path:
 
 
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
-    """Compose `conf/` with Hydra overrides.
+    """Compose `conf/` with Hydra overrides, of which the values of paths are taken literally.
 
     Returns:
         The validated configuration, and the run directory that Hydra's settings name.
@@ -41,7 +43,7 @@ def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
     with readable_errors():
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+            composed = compose("config", overrides=literal_paths(overrides), return_hydra_config=True)
         run_directory = Path(composed.hydra.run.dir)
     return validated(composed), run_directory
 
@@ -103,7 +105,10 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
     with readable_errors():
         stored = OmegaConf.create(RunDirectory(directory).config())
         OmegaConf.set_struct(stored, True)
-        stored.merge_with_dotlist(list(changes))
+        for override in OverridesParser.create().parse_overrides(literal_paths(changes)):
+            if override.is_sweep_override():
+                raise SubflError(f"{override.input_line}: a run is resumed with one value of a setting")
+            OmegaConf.update(stored, override.key_or_group, override.value())
         config = validated(stored)
     if config.checkpoint_every == 0 and any(change.startswith("record.checkpoint_every=") for change in changes):
         raise SubflError("record.checkpoint_every: a resumed run needs checkpoints for its clients; give 1 or more")
@@ -117,8 +122,22 @@ def validated(composed: DictConfig) -> Config:
         missing = sorted(OmegaConf.missing_keys(plain))
         if missing:
             raise SubflError(f"{missing[0]}: a value is required, for instance {missing[0]}=...")
+        _require_homes(plain)
         values = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
     return validate(values)
+
+
+def _require_homes(plain: DictConfig) -> None:
+    """Raise SubflError where a path begins with ``~`` and a name that no user has."""
+    for key in sorted(path_keys()):
+        path = OmegaConf.select(plain, key)
+        try:
+            Path(str(path)).expanduser()
+        except RuntimeError:
+            raise SubflError(
+                f"{key}: {path} begins with the home of a user that there is not; "
+                "give the absolute path of a folder whose name begins with ~"
+            ) from None
 
 
 @contextmanager
@@ -131,6 +150,8 @@ def readable_errors() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override)
     text = str(error) or str(error.__cause__ or type(error).__name__)
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"{match[1]}: there is no such setting"

@@ -7,7 +7,7 @@ arXiv 2206.10206, Section 5.1 and the released code).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -54,7 +54,7 @@ class RawGraph:
     given_roles: np.ndarray | None = None
     encoding: FeatureTransform | None = None
     num_nodes: int | None = None
-    notes: Notes = Notes()
+    notes: Notes = field(default_factory=Notes)
 
 
 def undirected_edges(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -111,18 +111,15 @@ def compact(features: np.ndarray | sp.sparray | sp.spmatrix, source: str) -> Fea
         source: what to call the data in an error.
 
     Raises:
-        SubflError: there are no nodes or no features, or a value is not finite.
+        SubflError: a value is not finite.
     """
-    num_nodes, num_features = features.shape
-    if num_nodes == 0 or num_features == 0:
-        raise SubflError(f"{source}: {num_nodes} nodes with {num_features} features; at least one of each is needed")
     with np.errstate(over="ignore"):
         if sp.issparse(features):
             matrix = sp.csr_array(features, dtype=np.float32)
             matrix.sum_duplicates()
             matrix.eliminate_zeros()
             nonzero = matrix.nnz
-            bad_rows = np.repeat(np.arange(num_nodes), np.diff(matrix.indptr))[~np.isfinite(matrix.data)]
+            bad_rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))[~np.isfinite(matrix.data)]
         else:
             matrix = np.ascontiguousarray(features, dtype=np.float32)
             nonzero = int(np.count_nonzero(matrix))
@@ -213,13 +210,13 @@ def clean(
 
 def _number_of_nodes(raw: RawGraph, source: str) -> int:
     if raw.features is not None:
-        return int(raw.features.shape[0])
-    for known in (raw.node_names, raw.labels):
-        if known is not None:
-            return len(known)
-    if not raw.num_nodes:
-        raise SubflError(f"{source}: the graph has no nodes")
-    return raw.num_nodes
+        num_nodes, num_features = raw.features.shape
+    else:
+        known = next((len(array) for array in (raw.node_names, raw.labels) if array is not None), raw.num_nodes)
+        num_nodes, num_features = known or 0, 0
+    if num_nodes == 0 or (raw.features is not None and num_features == 0):
+        raise SubflError(f"{source}: {num_nodes} nodes with {num_features} features; at least one of each is needed")
+    return int(num_nodes)
 
 
 def _features(
@@ -290,7 +287,7 @@ def _check_labels(raw: RawGraph, num_nodes: int, source: str) -> None:
         return
     if raw.labels.shape != (num_nodes,):
         raise SubflError(f"{source}: labels have the shape {list(raw.labels.shape)}; expected [{num_nodes}]")
-    least, most = (int(raw.labels.min()), int(raw.labels.max())) if num_nodes else (-1, -1)
+    least, most = int(raw.labels.min()), int(raw.labels.max())
     if least < -1 or (raw.num_classes is not None and most >= raw.num_classes):
         raise SubflError(
             f"{source}: labels run from {least} to {most}; allowed are the classes from 0, and -1 for none"

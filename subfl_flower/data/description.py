@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def array_digest(arrays: Iterable[np.ndarray | None]) -> str:
 
 def graph_digests(graph: Graph, roles: np.ndarray, assignments: Sequence[np.ndarray]) -> dict[str, str]:
     """Fingerprints of the treated graph (`data`), the roles (`split`) and the clients' nodes (`partition`)."""
-    names = None if graph.class_names is None else np.array(graph.class_names, dtype=object)
+    transform = None if graph.transform is None else graph.transform.model_dump_json()
+    names = np.array([json.dumps([graph.class_names, transform])], dtype=object)
     content = (*_arrays(graph.features), graph.edge_index, graph.labels, graph.edge_weight, names, graph.node_names)
     return {
         "data": array_digest(content),
@@ -59,13 +61,16 @@ def _arrays(features: FeatureMatrix) -> tuple[np.ndarray, ...]:
     return (features,) if isinstance(features, np.ndarray) else (features.data, features.indices, features.indptr)
 
 
-def describe_graph(graph: Graph, roles: np.ndarray, assignments: Sequence[np.ndarray]) -> dict[str, Any]:
+def describe_graph(
+    graph: Graph, roles: np.ndarray, assignments: Sequence[np.ndarray], clients: Sequence[Mapping[str, int]]
+) -> dict[str, Any]:
     """Facts on a partitioned graph.
 
     Args:
         graph: as models read it.
         roles: int8 `[nodes]`.
         assignments: for each client its nodes.
+        clients: for each client how many nodes it has, how many of each role, and how many directed edges.
     """
     edges = graph.num_edges // 2
     degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes)
@@ -79,17 +84,16 @@ def describe_graph(graph: Graph, roles: np.ndarray, assignments: Sequence[np.nda
         labelled = graph.labels[graph.labels >= 0]
         counts, unlabelled = np.bincount(labelled, minlength=graph.num_classes), graph.num_nodes - labelled.size
     classes = dict(zip(class_names(graph.num_classes, graph.class_names), map(int, counts), strict=True))
-    clients = [_client(nodes, graph, roles) for nodes in assignments]
+    about = [_client(client, nodes, graph) for client, nodes in zip(clients, assignments, strict=True)]
     weights = None
     if graph.edge_weight is not None and edges:
         weights = {"least": float(graph.edge_weight.min()), "largest": float(graph.edge_weight.max())}
-    warnings = [*graph.notes.warnings, *_class_warnings(classes, graph, roles, clients)]
+    warnings = [*graph.notes.warnings, *_class_warnings(classes, graph, roles, about)]
     return {
         "schema": DATA_SCHEMA,
         "kind": "graph",
         "nodes": graph.num_nodes,
         "edges": edges,
-        "directed_in_source": graph.notes.counts.get("one_way_edges", 0) > 0,
         **{name: int(count) for name, count in graph.notes.counts.items()},
         "components": int(num_components),
         "largest_component": int(np.bincount(component).max()),
@@ -102,7 +106,7 @@ def describe_graph(graph: Graph, roles: np.ndarray, assignments: Sequence[np.nda
         **{name: int(np.count_nonzero(roles == role)) for name, role in _ROLES.items()},
         "weights": weights,
         "ids": graph.node_names is not None,
-        "clients": clients,
+        "clients": about,
         "dropped": list(graph.notes.dropped),
         "warnings": warnings,
     }
@@ -113,14 +117,11 @@ def class_names(num_classes: int, names: Sequence[str] | None) -> tuple[str, ...
     return tuple(map(str, range(num_classes))) if names is None else tuple(names)
 
 
-def _client(nodes: np.ndarray, graph: Graph, roles: np.ndarray) -> dict[str, int]:
-    inside = np.zeros(graph.num_nodes, dtype=bool)
-    inside[nodes] = True
-    held = inside[graph.edge_index[0]] & inside[graph.edge_index[1]]
-    found = {"nodes": int(nodes.size), "edges": int(np.count_nonzero(held)) // 2}
-    found |= {name: int(np.count_nonzero(roles[nodes] == role)) for name, role in _ROLES.items()}
+def _client(counts: Mapping[str, int], nodes: np.ndarray, graph: Graph) -> dict[str, int]:
+    found = {**counts, "edges": counts["edges"] // 2}
     if graph.labels is not None:
-        found["classes"] = int(np.unique(graph.labels[nodes][graph.labels[nodes] >= 0]).size)
+        labels = graph.labels[nodes]
+        found["classes"] = int(np.unique(labels[labels >= 0]).size)
     return found
 
 

@@ -66,7 +66,7 @@ class Graph:
     given_roles: np.ndarray | None = None
     columns: tuple[str, ...] | None = None
     transform: FeatureTransform | None = None
-    notes: Notes = Notes()
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def num_nodes(self) -> int:

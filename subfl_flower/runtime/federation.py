@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 
 from subfl_flower.config import Config, Deploy, load_class, settings_of
+from subfl_flower.data.fingerprints import require_same_data
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.runtime.checkpoint import Checkpoint
@@ -64,12 +66,19 @@ def run_federation(
     loggers = build_loggers(config.logger)
     if resume:
         checkpoint = resumable(config, directory)
+        if prepared is not None:
+            require_same_data(prepared.data, RunDirectory(directory).data(), str(directory), "resume")
         records = RunDirectory.reopen(directory, checkpoint.server_round)
         shutil.rmtree(directory / "state", ignore_errors=True)  # of a process that was killed
     else:
         checkpoint = None
         records = RunDirectory.create(directory)
     records.write_config(config.plain())
+    if prepared is not None:
+        records.write_data(prepared.data)
+        for part, called in (("dropped", "not used"), ("warnings", "warning")):
+            for line in prepared.data[part]:
+                print(f"{called}: {line}", file=sys.stderr, flush=True)
     run = _Run(grid, config, records, checkpoint, prepared)
     status = "failed"
     try:

@@ -14,7 +14,9 @@ from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
+from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.graph_models import stacked_gnn
 from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings
@@ -37,6 +39,21 @@ class Graphs(Kind):
         dataset, task = config.dataset, _graph_task(config)
         assert isinstance(dataset, DatasetSettings)
         return prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
+
+    def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:
+        """Facts on the graph and its partition; on the graph as one client where it cannot be divided so."""
+        dataset, root, cache = config.dataset, config.data.root, config.data.cache
+        assert isinstance(dataset, DatasetSettings)
+        try:
+            return self.prepare(config).data, None
+        except SubflError as error:
+            problem = str(error)
+        for partition in (config.partition, WholePartition()):
+            try:
+                return prepare(dataset, partition, root, cache, require_labels=False).data, problem
+            except SubflError:
+                continue
+        raise SubflError(problem)
 
     def about(self, prepared: PreparedPartition) -> dict[str, Any]:
         """Width, classes, and whether subgraphs may share nodes."""

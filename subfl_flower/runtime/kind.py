@@ -38,6 +38,10 @@ class Prepared(Protocol):
     def num_clients(self) -> int:
         """How many clients it is for."""
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """Facts on the data, with fingerprints; the content of `data.json`."""
+
 
 @dataclass(frozen=True)
 class Trusted:
@@ -75,6 +79,14 @@ class Kind(ABC):
     @abstractmethod
     def prepare(self, config: Config) -> Prepared:
         """All clients' data, as a simulation needs them."""
+
+    def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:
+        """Facts on the data of a run, and why it would be refused nevertheless; None where it would not.
+
+        Raises:
+            SubflError: nothing can be said of the data.
+        """
+        return self.prepare(config).data, None
 
     @abstractmethod
     def about(self, prepared: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run leaves on disk, and the only code that knows how those files are called.
 
-A run directory holds `config.yaml` (the resolved configuration), `metrics.jsonl` (one JSON object a round),
+A run directory holds `config.yaml` (the resolved configuration), `data.json` (facts on the data of a simulation, with
+fingerprints), `metrics.jsonl` (one JSON object a round),
 `summary.json`, `mixing.npz` (mixing matrices of some rounds), `clusters.npz` (clusters of users as of some rounds) and
 `clients/<id>.safetensors` (each client's best model) or `users/<node>.safetensors` (a recommender and its users). The
 server writes it as the run goes, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. Whatever
@@ -36,6 +37,7 @@ _SUMMARY = "summary.json"
 _MIXING = "mixing.npz"
 _CLUSTERS = "clusters.npz"
 _ANALYSIS = "analysis.json"
+_DATA = "data.json"
 
 
 class RunDirectory:
@@ -128,6 +130,24 @@ class RunDirectory:
         """Write the resolved configuration as YAML, keys in the order given."""
         text = yaml.safe_dump(plain_values(config), sort_keys=False, allow_unicode=True)
         write_whole(self.path / _CONFIG, text.encode())
+
+    def write_data(self, facts: Mapping[str, Any]) -> None:
+        """Write facts on the data, with their fingerprints, to `data.json` in one step."""
+        write_whole(self.path / _DATA, json.dumps(plain_values(facts, finite=True), indent=1).encode() + b"\n")
+
+    def data(self) -> dict[str, Any] | None:
+        """Facts on the data that the run was started with; None where none were written, as in a deployment.
+
+        Raises:
+            SubflError: the file is not a JSON object.
+        """
+        path = self.path / _DATA
+        if not path.exists():
+            return None
+        facts = parse_object(read_file(path))
+        if facts is None:
+            raise SubflError(f"{path} is not a JSON object")
+        return facts
 
     def append_round(self, record: Mapping[str, Any]) -> None:
         """Append one round as one line of JSON; it is with the operating system when this returns.

@@ -74,12 +74,12 @@ def test_row_normalisation_is_that_of_pyg(least: float) -> None:
 def test_features_are_sparse_below_a_tenth() -> None:
     features = np.zeros((10, 10))
     features.flat[:9] = 2.0
-    assert sp.issparse(compact(features)) and compact(features).dtype == np.float32
+    assert sp.issparse(compact(features, "mine")) and compact(features, "mine").dtype == np.float32
     features.flat[:10] = 2.0
-    assert isinstance(compact(features), np.ndarray)
-    assert isinstance(compact(sp.csr_array(features)), np.ndarray)
+    assert isinstance(compact(features, "mine"), np.ndarray)
+    assert isinstance(compact(sp.csr_array(features), "mine"), np.ndarray)
     explicit_zeros = sp.csr_array((np.zeros(100), (np.repeat(np.arange(10), 10), np.tile(np.arange(10), 10))))
-    assert compact(explicit_zeros).nnz == 0
+    assert compact(explicit_zeros, "mine").nnz == 0
 
 
 def test_nan_features_are_counted_and_located() -> None:

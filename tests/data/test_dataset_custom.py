@@ -88,7 +88,7 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ({"x": torch.ones(2, 2)}, "holds a dict; expected a torch_geometric.data.Data"),
-        (Data(x=torch.ones(2, 2)), "needs both x and edge_index"),
+        (Data(x=torch.ones(2, 2)), r"needs edge_index; it holds \['x'\]"),
         (Data(x=torch.ones(2), edge_index=torch.zeros(2, 0).long()), r"x has the shape \[2\]"),
         (Data(x=torch.ones(2, 2), edge_index=torch.zeros(2, 1)), "edge_index is torch.float32"),
         (Data(x=torch.ones(2, 2), edge_index=torch.tensor([[0], [2]])), r"outside 0\.\.1"),
@@ -132,16 +132,17 @@ def test_pyg_files_that_are_no_graph(tmp_path: Path, content: Any, sentence: str
         (
             NODES.replace("3,4", "3,tall"),
             EDGES,
-            r"column width has 1 x value that is no number, first in row 2 \(tall\)",
+            r"nodes.csv: 1 x value that is no number \(column width\), first in row 2 \(tall\); for categories state",
         ),
         (
             NODES.replace("5,6", ",6").replace("7,8", "7,"),
             EDGES,
-            r"2 x row with a missing .* row 3 \(column height\)",
+            r"1 x row with a missing feature \(column height\), first in row 3; .*; "
+            r"1 x row with a missing feature \(column width\), first in row 4; .* dataset.features.impute=mean",
         ),
-        (NODES.replace("7,8", "inf,8"), EDGES, r"1 x row with a missing or infinite feature, first in row 4"),
-        ("id,label\na,1\n", "source,target\n", "nodes.csv: no feature columns"),
-        ("", EDGES, "nodes.csv cannot be read as csv"),
+        (NODES.replace("7,8", "inf,8"), EDGES, r"1 x row with an infinite feature \(column height\), first in row 4"),
+        ("id,label\na,1\n", "source,target\n", "the nodes have no features; dataset.features.from_structure=degree"),
+        ("", EDGES, "nodes.csv cannot be read as a table: it is empty"),
     ],
 )
 def test_tables_that_are_no_graph(tmp_path: Path, nodes: str, edges: str, sentence: str) -> None:
@@ -155,13 +156,13 @@ def test_missing_and_ambiguous_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SubflError, match=r"holds 0 of nodes\.csv and nodes\.parquet"):
         load(path=tmp_path)
     (tables(tmp_path) / "edges.parquet").write_bytes(b"")
-    with pytest.raises(SubflError, match=r"holds 2 of edges\.csv and edges\.parquet"):
+    with pytest.raises(SubflError, match=r"holds 2 of edges\.csv and edges\.parquet \(edges\.csv, edges\.parquet\)"):
         load(path=tmp_path)
     with pytest.raises(SubflError, match=r"edges\.parquet cannot be read as parquet"):
         load(nodes=tmp_path / "nodes.csv", edges=tmp_path / "edges.parquet")
-    (tmp_path / "nodes.txt").write_text(NODES)
-    with pytest.raises(SubflError, match=r"nodes\.txt is neither \.csv nor \.parquet"):
-        load(nodes=tmp_path / "nodes.txt", edges=tmp_path / "edges.csv")
+    (tmp_path / "nodes.xlsx").write_text(NODES)
+    with pytest.raises(SubflError, match=r"nodes\.xlsx is no table; its name must end in \.csv, "):
+        load(nodes=tmp_path / "nodes.xlsx", edges=tmp_path / "edges.csv")
 
 
 @pytest.mark.parametrize("fields", [{}, {"nodes": "n.csv"}, {"path": "g.pt", "edges": "e.csv"}])

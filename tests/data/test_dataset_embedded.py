@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx as nx
@@ -8,6 +12,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from subfl_flower.data.datasets import DigitsDataset, StochasticBlockModelDataset
+from subfl_flower.data.datasets.digits import nearest_points
 from subfl_flower.data.graph import Graph
 
 NOWHERE = Path("/nonexistent")
@@ -26,16 +31,46 @@ def test_digits_is_the_neighbour_graph_of_all_images() -> None:
     assert (graph.num_nodes, graph.num_features, graph.num_classes) == (1797, 64, 10)
     np.testing.assert_allclose(graph.features * 16, images)
     np.testing.assert_array_equal(graph.labels, digits)
-    squared = (images**2).sum(1)
-    distance = squared[:, None] + squared[None] - 2 * images @ images.T
-    np.fill_diagonal(distance, np.inf)
-    eighth = np.sort(distance, axis=1)[:, 7]
-    row, col = graph.edge_index
-    assert (distance[row, col] <= np.maximum(eighth[row], eighth[col])).all()
-    certain = distance < np.maximum(eighth[:, None], eighth[None])  # nearer than the eighth: surely an edge
-    adjacency = np.zeros_like(certain)
-    adjacency[row, col] = True
-    assert adjacency[certain].all() and np.bincount(row).min() >= 8
+    pixels = images.astype(np.int64)
+    expected, ties = set(), 0
+    for image in range(1797):
+        distances = ((pixels - pixels[image]) ** 2).sum(1)  # whole numbers, by differences
+        order = [other for other in np.lexsort((np.arange(1797), distances)).tolist() if other != image]
+        ties += distances[order[7]] == distances[order[8]]
+        expected |= {(image, other) for other in order[:8]} | {(other, image) for other in order[:8]}
+    assert ties > 0  # who is the eighth is then for the numbers of the images to say
+    assert set(map(tuple, graph.edge_index.T.tolist())) == expected
+    assert graph.num_edges == len(expected) == 2 * 9929
+
+
+def test_digits_has_the_same_edges_with_any_number_of_threads() -> None:
+    program = (
+        "import hashlib, pathlib; from subfl_flower.data.datasets import DigitsDataset; "
+        "edges = DigitsDataset().load(pathlib.Path('nowhere')).edge_index; "
+        "print(hashlib.sha256(edges.tobytes()).hexdigest())"
+    )
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **dict.fromkeys(names, threads)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2", "4")
+    }
+    edges = DigitsDataset().load(NOWHERE).edge_index
+    assert digests == {hashlib.sha256(edges.tobytes()).hexdigest() + "\n"}
+
+
+def test_of_equal_distances_the_lower_number_is_nearer() -> None:
+    line = np.array([[0], [2], [1], [3], [1]])  # 2 and 4 lie in one place
+    found = nearest_points(line, 2)
+    assert [sorted(row) for row in found.tolist()] == [[2, 4], [2, 3], [0, 4], [1, 2], [0, 2]]
+    assert [sorted(row) for row in nearest_points(line, 4).tolist()] == [
+        [other for other in range(5) if other != point] for point in range(5)
+    ]
 
 
 def test_sbm_with_certain_edges_is_disjoint_cliques() -> None:

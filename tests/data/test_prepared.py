@@ -146,7 +146,7 @@ def test_the_key_follows_the_content_of_the_users_files(tmp_path: Path) -> None:
         client_0=np.array([0, 1]),
         client_1=np.array([2, 3]),
     )
-    dataset, partition = CustomDataset(path=tmp_path), GivenPartition(file=tmp_path / "given.npz")
+    dataset, partition = CustomDataset(path=tmp_path), GivenPartition(file=tmp_path / "given.npz", by="row")
     first = made(tmp_path, dataset, partition).directory
     (tmp_path / "edges.csv").write_text("source,target\na,c\n")
     second = made(tmp_path, dataset, partition)
@@ -201,8 +201,8 @@ def test_an_entry_of_another_schema_is_refused_and_made_anew(tmp_path: Path) -> 
     first = made(tmp_path)
     whole = contents(first)
     metadata = first.directory / "metadata.json"
-    metadata.write_text(json.dumps(first.metadata | {"schema": 3}))
-    with pytest.raises(SubflError, match="has the schema 3, this version reads 4"):
+    metadata.write_text(json.dumps(first.metadata | {"schema": 4}))
+    with pytest.raises(SubflError, match="has the schema 4, this version reads 5"):
         PreparedPartition.open(first.directory)
     assert contents(made(tmp_path)) == whole
 

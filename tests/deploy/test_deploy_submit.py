@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -5,8 +6,12 @@ from pathlib import Path
 
 import pytest
 from deploy_answers import Answer
+from flwr.common.config import parse_config_args
+from path_names import ALL_IN_ONE, AWKWARD_NAMES
 
+from subfl_flower.composition import composed_job, config_directory
 from subfl_flower.deploy import command
+from subfl_flower.deploy import submission as deploy_submission
 from subfl_flower.launch import submission
 from subfl_flower.launch.flower import Flower
 from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
@@ -102,3 +107,27 @@ def test_the_exit_code_tells_the_runs_true_end(
     assert asked == [(["method=fedavg", "seed=1"], "lab", Path("here"))]
     assert answer.code == code
     assert answer.out + answer.err == [line]
+
+
+def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is staged for `flwr run`, read as Flower and then the server app read it."""
+    files: list[str] = []
+
+    def staged(_app: Path, run_config: str, _folder: Path) -> None:
+        files.append(run_config)
+
+    monkeypatch.setattr(deploy_submission, "stage", staged)
+    monkeypatch.setattr(deploy_submission, "submit", lambda *_: Outcome(COMPLETED))
+    monkeypatch.setattr(deploy_submission, "require_connection", lambda _: None)
+    for name in (*AWKWARD_NAMES, ALL_IN_ONE):
+        overrides = ["dataset=custom", f"dataset.path=/x/{name}", f"hydra.run.dir={name}"]
+        deploy_submission.submit_run(overrides, "lab", config_directory().parent)
+        file = tmp_path / "run-config.toml"
+        file.write_text(files[-1], encoding="utf-8")
+        job = composed_job(shlex.split(str(parse_config_args([str(file)])["overrides"])))
+        assert job.config.runtime.name == "deploy" and job.directory == Path(name)
+        assert job.config.plain()["dataset"]["path"] == f"/x/{name}"
+    deploy_submission.submit_run([f"resume=/runs/{ALL_IN_ONE}", f"data.root={ALL_IN_ONE}"], "lab", None)
+    file.write_text(files[-1], encoding="utf-8")
+    line = str(parse_config_args([str(file)])["overrides"])
+    assert shlex.split(line) == [f"resume=/runs/{ALL_IN_ONE}", f"data.root={ALL_IN_ONE}"]

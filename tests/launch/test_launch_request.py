@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import parse_config_args
+from path_names import ALL_IN_ONE, AWKWARD_NAMES
 
+from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
-from subfl_flower.launch import main
+from subfl_flower.launch import command, main
 from subfl_flower.launch.request import Request, available_cpus, federation_config, overrides_toml
 from subfl_flower.launch.staging import find_app, stage_app
+from subfl_flower.launch.submission import INTERRUPTED, Outcome
 
 AWKWARD = (
     "method=fedpub",
@@ -32,6 +35,30 @@ def test_any_override_survives_toml_and_shell_splitting() -> None:
 def test_plain_overrides_are_written_as_they_are() -> None:
     assert overrides_toml(["method=fedpub", "seeds=[0,1]"]) == 'overrides = "method=fedpub seeds=[0,1]"\n'
     assert overrides_toml([]) == 'overrides = ""\n'
+
+
+def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command, the TOML file as Flower reads it, and what the server app makes of it."""
+    requests: list[Request] = []
+
+    def run_federation(request: Request) -> Outcome:
+        requests.append(request)
+        return Outcome(INTERRUPTED)
+
+    monkeypatch.setattr(command, "run_federation", run_federation)
+    for name in (*AWKWARD_NAMES, ALL_IN_ONE, "'quoted, already'"):
+        path = f"/data/{name}" if name.startswith("~") else name
+        overrides = ("dataset=custom", f"dataset.path={path}", f"data.cache=/c/{name}", f"hydra.run.dir=/r/{name}")
+        assert main([*overrides, "--home", str(tmp_path)]) == 130
+        assert requests[-1].overrides == overrides
+        file = tmp_path / "run-config.toml"
+        file.write_text(overrides_toml(requests[-1].overrides), encoding="utf-8")
+        line = parse_config_args([str(file)])["overrides"]
+        assert isinstance(line, str)
+        job = composed_job(shlex.split(line), "ray")
+        expected = "quoted, already" if name == "'quoted, already'" else path
+        assert job.config.plain()["dataset"]["path"] == expected
+        assert job.config.data.cache == Path(f"/c/{name}") and job.directory == Path(f"/r/{name}")
 
 
 def test_an_override_of_two_lines_is_refused() -> None:

@@ -171,8 +171,8 @@ def _table_in(directory: Path, stem: str) -> Path:
     if len(found) != 1:
         there = f" ({', '.join(path.name for path in found)})" if found else ""
         raise SubflError(
-            f"dataset=custom: {directory} holds {len(found)} of {stem}.csv and {stem}.parquet{there}; exactly one table "
-            f"{stem} is needed ({', '.join(SUFFIXES)})"
+            f"dataset=custom: {directory} holds {len(found)} of {stem}.csv and {stem}.parquet{there}; exactly one "
+            f"table {stem} is needed ({', '.join(SUFFIXES)})"
         )
     return found[0]
 

@@ -32,8 +32,8 @@ def read_pyg_data(path: Path, settings: CustomDataset) -> RawGraph:
     """The graph of a file that `torch.save(data, path)` wrote of a `torch_geometric.data.Data`.
 
     Read are `x` (`[nodes, features]`, dense or sparse), `edge_index` (`[2, edges]`) or `adj_t` (sparse, `[nodes,
-    nodes]`), `y` (whole numbers, `[nodes]` or `[nodes, 1]`), `edge_weight` (`[edges]`) and the masks (bool `[nodes]`, or
-    `[nodes, splits]`). Nodes whose y is -1, -100 or NaN are unlabelled. A file that PyG's data sets keep under
+    nodes]`), `y` (whole numbers, `[nodes]` or `[nodes, 1]`), `edge_weight` (`[edges]`) and the masks (bool `[nodes]`,
+    or `[nodes, splits]`). Nodes whose y is -1, -100 or NaN are unlabelled. A file that PyG's data sets keep under
     `processed` is read where it holds one graph. The file is loaded with `weights_only=True`, so that nothing but
     tensors and PyG's own containers is ever built.
 
@@ -222,7 +222,8 @@ def _labels(
             f"{path}: the labels are -1 and 1, and -1 usually means unlabelled; state dataset.unlabelled=[] for two "
             "classes, or dataset.unlabelled=[-1] for one class and nodes without a label"
         )
-    names = ["" if gap else str(value if found.dtype.kind == "b" else int(value)) for value, gap in zip(found, missing)]
+    whole = found if found.dtype.kind == "b" else np.where(missing, 0, found).astype(np.int64)
+    names = ["" if gap else str(value) for value, gap in zip(whole.tolist(), missing.tolist(), strict=True)]
     texts = np.array(names, dtype=object)[which]
     unlabelled = _UNLABELLED if settings.unlabelled is None else settings.unlabelled
     return numbered_labels(texts, str(path), settings.classes, unlabelled)

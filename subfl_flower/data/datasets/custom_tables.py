@@ -37,8 +37,8 @@ def read_tables(
 ) -> RawGraph:
     """The graph of two tables.
 
-    Nodes: a column `id` (unique), optionally `label` (an empty one is unlabelled) and the masks `train_mask`, `val_mask`
-    and `test_mask`; every further column is a feature. Edges: columns `source` and `target` that hold ids, optionally
+    Nodes: a column `id` (unique), optionally `label` (an empty one is unlabelled) and the masks `train_mask`,
+    `val_mask` and `test_mask`; every further column is a feature. Edges: columns `source` and `target` that hold ids, optionally
     `weight`. Ids, labels and categories are compared as text.
 
     Args:

@@ -51,8 +51,8 @@ def roles_of_masks(masks: Mapping[str, np.ndarray], split: SplitSource, source: 
     if np.any(together > 1):
         first = int(np.flatnonzero(together > 1)[0])
         raise SubflError(
-            f"{source}: {np.count_nonzero(together > 1)} nodes are in more than one of {', '.join(masks)}, the first in "
-            f"row {first + 1}; a node has one role. dataset.split=random draws a split instead"
+            f"{source}: {np.count_nonzero(together > 1)} nodes are in more than one of {', '.join(masks)}, the first "
+            f"in row {first + 1}; a node has one role. dataset.split=random draws a split instead"
         )
     roles = np.full(len(together), NO_ROLE, dtype=np.int8)
     for name, mask in masks.items():

@@ -20,8 +20,8 @@ from subfl_flower.errors import SubflError
 class GivenPartition(PartitionSettings):
     """Nodes of each client and a split, from a NumPy `.npz` file.
 
-    The file holds `client_0`, `client_1`, ... (nodes in any order; clients may overlap and need not cover the graph) and
-    `split` (integers: 0 train, 1 validation, 2 test, -1 none). Nodes are called by their ids where the data set has
+    The file holds `client_0`, `client_1`, ... (nodes in any order; clients may overlap and need not cover the graph)
+    and `split` (integers: 0 train, 1 validation, 2 test, -1 none). Nodes are called by their ids where the data set has
     ids, text or whole numbers, and then `ids` stands beside `split` and says whose role each entry is. Else nodes are
     rows of the cleaned graph, and `split` has an entry for each of them, in order. `seed` has no effect.
 
@@ -91,7 +91,8 @@ class GivenPartition(PartitionSettings):
     def _by_id(self, graph: Graph) -> bool:
         if self.by == "id" and graph.node_names is None:
             raise SubflError(
-                "partition.by=id: the data set has no ids, its nodes are rows of the cleaned graph; use partition.by=row"
+                "partition.by=id: the data set has no ids, its nodes are rows of the cleaned graph; use "
+                "partition.by=row"
             )
         return self.by == "id" or (self.by == "auto" and graph.node_names is not None)
 
@@ -104,8 +105,8 @@ class GivenPartition(PartitionSettings):
             rows = matched(named, known)
             if (rows < 0).any():
                 raise SubflError(
-                    f"{self.file}: {np.count_nonzero(rows < 0)} entries of {what} are no ids of the data set, the first "
-                    f"is {named[int((rows < 0).argmax())]!r}; ids are compared as text (rows: partition.by=row)"
+                    f"{self.file}: {np.count_nonzero(rows < 0)} entries of {what} are no ids of the data set, the "
+                    f"first is {named[int((rows < 0).argmax())]!r}; ids are compared as text (rows: partition.by=row)"
                 )
             return rows
         if nodes.dtype.kind not in "iu":

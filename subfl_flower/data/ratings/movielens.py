@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
 
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import RawAttributes
@@ -26,8 +27,10 @@ from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.errors import SubflError
 
 _SITE = "https://files.grouplens.org/datasets/movielens"
+_ML100K_RATINGS = 100_000
 
 
 class MovieLensDataset(RatingDatasetSettings):
@@ -52,8 +55,24 @@ class MovieLensDataset(RatingDatasetSettings):
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
     @abstractmethod
-    def rating_files(self) -> list[str]:
-        """The names of the files that hold the ratings; the last one those that test, where there are two."""
+    def rating_files(self, folder: Path) -> list[str]:
+        """The names of the files that hold the ratings.
+
+        Args:
+            folder: where they lie or will lie; a choice between files may depend on which are there.
+        """
+
+    def tested(self, rows: list[int], source: str) -> np.ndarray | None:
+        """The ratings that test by the source's own split, bool `[ratings]`; None where it has none.
+
+        Args:
+            rows: how many ratings each of the files holds.
+            source: the files, for an error.
+
+        Raises:
+            SubflError: the files cannot be split so.
+        """
+        return None
 
     def genres(self, films: list[list[str]], path: Path) -> RawAttributes:
         """The genres of films, of which `films` are the fields of each line."""
@@ -68,15 +87,15 @@ class MovieLensDataset(RatingDatasetSettings):
         *paths, films_path = self._files(root)
         parts = [self._read_ratings(path) for path in paths]
         users, items, values, timestamps = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        test = np.repeat([False, True], [len(part[0]) for part in parts]) if len(parts) == 2 else None
+        source = " and ".join(map(str, paths))
         films = read_lines(films_path, self.people_separator, self.film_columns, self.encoding)
         return RawRatings(
-            source=" and ".join(map(str, paths)),
+            source=source,
             users=users,
             items=items,
             values=values,
             timestamps=timestamps,
-            test=test,
+            test=self.tested([len(part[0]) for part in parts], source),
             scale=self.rating_range,
             item_titles=titles_of(films),
             user_attributes=self._read_users(root),
@@ -94,7 +113,7 @@ class MovieLensDataset(RatingDatasetSettings):
 
     def _files(self, root: Path) -> list[Path]:
         """The files of ratings and, last, the one of films. A download brings the one of users, too."""
-        folder, needed = root / self.folder, [*self.rating_files(), self.films_file]
+        folder, needed = root / self.folder, [*self.rating_files(root / self.folder), self.films_file]
         there = all((folder / name).is_file() for name in needed)
         names = needed if there or self.users_file is None else [*needed, self.users_file]
 
@@ -135,8 +154,12 @@ class MovieLensDataset(RatingDatasetSettings):
 class MovieLens100KDataset(MovieLensDataset):
     """ML-100K: 943 users, 1,682 films, 100,000 ratings 1..5. User and item numbers are GroupLens' ids less one.
 
-    `split=given` is GroupLens' u1 (80,000 and 20,000 ratings), which GC-MC uses as well (van den Berg, Kipf, Welling,
-    2017, Section 5).
+    `split=given` is one of GroupLens' five folds u1 to u5 (80,000 and 20,000 ratings each), whose test ratings are
+    disjoint. The first is the one that GC-MC uses (van den Berg, Kipf, Welling, 2017, Section 5). Fold i tests the rows
+    20,000 (i - 1) + 1 to 20,000 i of `u.data`, as GroupLens' script `mku.sh` cuts it.
+
+    Attributes:
+        fold: which of the five, 1 to 5; only `split=given` has folds.
     """
 
     folder: ClassVar[str] = "ml-100k"
@@ -153,10 +176,41 @@ class MovieLens100KDataset(MovieLensDataset):
     name: Literal["ml100k"] = "ml100k"
     protocol: Protocol = Protocol(rounds=300, local_epochs=1)
     split: SplitName = "given"
+    fold: int = Field(default=1, ge=1, le=5)
 
-    def rating_files(self) -> list[str]:
-        """`u1.base` and `u1.test` with `split=given`, or else `u.data`, which holds the same ratings."""
-        return ["u1.base", "u1.test"] if self.split == "given" else ["u.data"]
+    @field_validator("fold")
+    @classmethod
+    def _of_the_given_split(cls, value: int, others: ValidationInfo) -> int:
+        split = others.data.get("split", "given")
+        if value != 1 and split != "given":
+            raise ValueError(f"only split=given has folds, and the split is {split}; leave the fold out")
+        return value
+
+    def rating_files(self, folder: Path) -> list[str]:
+        """`u.data`, or with `split=given` the fold's two files, such as `u1.base` and `u1.test`.
+
+        They hold the same ratings. Where the fold's files are absent and `u.data` is there, the fold is cut from it.
+        """
+        own = [f"u{self.fold}.base", f"u{self.fold}.test"]
+        own_are_there = all((folder / name).is_file() for name in own)
+        return own if self.split == "given" and (own_are_there or not (folder / "u.data").is_file()) else ["u.data"]
+
+    def tested(self, rows: list[int], source: str) -> np.ndarray | None:
+        """With `split=given` the ratings of the fold's second file, or the fold's fifth of `u.data`; bool `[ratings]`.
+
+        Raises:
+            SubflError: `u.data` does not hold 100,000 ratings, and cannot be cut into folds.
+        """
+        if self.split != "given":
+            return None
+        if len(rows) == 2:
+            return np.repeat([False, True], rows)
+        if rows != [_ML100K_RATINGS]:
+            raise SubflError(
+                f"{source} holds {rows[0]:,} rating(s); a fold can be cut from GroupLens' {_ML100K_RATINGS:,} alone: "
+                f"replace the file, or put u{self.fold}.base and u{self.fold}.test beside it"
+            )
+        return np.arange(_ML100K_RATINGS) // (_ML100K_RATINGS // 5) == self.fold - 1
 
     def genres(self, films: list[list[str]], path: Path) -> RawAttributes:
         """The genres that a film's flags say.
@@ -182,7 +236,7 @@ class MovieLens1MDataset(MovieLensDataset):
 
     name: Literal["ml1m"] = "ml1m"
 
-    def rating_files(self) -> list[str]:
+    def rating_files(self, folder: Path) -> list[str]:
         """`ratings.dat`."""
         return ["ratings.dat"]
 
@@ -203,6 +257,6 @@ class MovieLens10MDataset(MovieLensDataset):
 
     name: Literal["ml10m"] = "ml10m"
 
-    def rating_files(self) -> list[str]:
+    def rating_files(self, folder: Path) -> list[str]:
         """`ratings.dat`."""
         return ["ratings.dat"]

@@ -1,0 +1,130 @@
+"""Hydra overrides as a user writes them: paths that are taken literally, and what to say of those that are unreadable.
+
+Hydra reads the value of an override by a grammar in which ``= , # ( [ { ~`` and others have a meaning. A folder may
+have any of them in its name, so a value that is a path is quoted before Hydra sees it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from pydantic import BaseModel
+
+from subfl_flower.config import Config
+
+_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_INTERPOLATION = r"\$\{(?:[^{}]|\{[^{}]*\})*\}"
+_PART = re.compile(rf"\s*{_QUOTED}\s*(?=,|\Z)|(?:{_INTERPOLATION}|[^,])*", re.DOTALL)
+"""One of the values that commas separate; commas in quotes and in interpolations separate nothing."""
+_SWEEP_FUNCTION = re.compile(r"(?:choice|glob|shuffle|sort|tag)\(.*\)", re.DOTALL)
+
+
+@cache
+def path_keys() -> frozenset[str]:
+    """The keys whose value is a path: those that are a `Path` in the schema, and Hydra's run directories."""
+    return frozenset({*_OF_HYDRA, *_paths_below(Config, "")})
+
+
+def literal_paths(overrides: Sequence[str], multirun: bool = False) -> list[str]:
+    """Quote the values of paths for Hydra; other overrides, and what is no override, stay as they are.
+
+    A value that is quoted already and ``null`` stay. ``${...}`` stays an interpolation, and what stands around it is
+    literal, unless there are both kinds of quotes in the value.
+
+    Args:
+        overrides: Hydra's, as ``KEY=VALUE``, ``+KEY=VALUE`` or ``++KEY=VALUE``.
+        multirun: whether commas separate the values of a sweep, as with ``subfl -m``, each of which is then a path;
+            also Hydra's functions such as ``choice(...)`` stay. Without it a comma is part of the path.
+    """
+    return [_literal(override, multirun) for override in overrides]
+
+
+def sweeps(arguments: Sequence[str]) -> bool:
+    """Look for a multirun among the arguments of `subfl`; true where they ask for one."""
+    return any(
+        argument in ("-m", "hydra.mode=MULTIRUN") or (argument.startswith("--m") and "--multirun".startswith(argument))
+        for argument in arguments
+    )
+
+
+def unreadable(override: str) -> str:
+    """One sentence on an override that Hydra's grammar does not allow: the key, and how to write the value instead."""
+    key, equals, value = override.partition("=")
+    if not (key and equals and _is_readable(f"{key}=0")):
+        return f"{override}: an override is KEY=VALUE with the dotted name of a setting, for instance seed=1"
+    quoted = '["..."]' if value.startswith("[") else _quoted(value, Quote.double)
+    return (
+        f"{key}: the value {value} cannot be read; put a text with special characters in quotes, "
+        f"as in {shlex.quote(f'{key}={quoted}')}"
+    )
+
+
+def _paths_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        for kind in _alternatives(field.annotation):
+            if kind is Path:
+                yield prefix + name
+            elif isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _paths_below(kind, f"{prefix}{name}.")
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of, those inside of unions, too."""
+    inner = get_args(annotation)
+    if not inner:
+        yield annotation
+    for part in inner:
+        yield from _alternatives(part)
+
+
+def _literal(override: str, multirun: bool) -> str:
+    key, equals, value = override.partition("=")
+    name = re.sub(r"^\+{1,2}", "", key)
+    if not (equals and value and name in path_keys()):
+        return override
+    if not multirun or name in _OF_HYDRA:
+        return f"{key}={_as_text(value)}"
+    parts = _separated(value)
+    if _SWEEP_FUNCTION.fullmatch(value) or "" in parts:  # Hydra says what is wrong with an empty part
+        return override
+    return f"{key}={','.join(map(_as_text, parts))}"
+
+
+def _separated(value: str) -> list[str]:
+    """The values that commas separate, without the blanks around them."""
+    parts, end = [], -1
+    while end < len(value):
+        found = _PART.match(value, end + 1)
+        assert found is not None  # it may be empty
+        parts.append(found[0].strip())
+        end = found.end()
+    return parts
+
+
+def _as_text(value: str) -> str:
+    if value.lower() == "null" or re.fullmatch(_QUOTED, value, re.DOTALL):
+        return value
+    quoted = _quoted(value, Quote.double if "'" in value and '"' not in value else Quote.single)
+    # Hydra keeps overrides as they are written, and OmegaConf cannot read an interpolation with escaped quotes.
+    return value if "${" in value and quoted[1:-1] != value else quoted
+
+
+def _quoted(value: str, quote: Quote) -> str:
+    return QuotedString(value, quote).with_quotes()
+
+
+def _is_readable(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
