@@ -15,7 +15,7 @@ from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.datasets.custom_settings import FeatureSettings, GraphColumns
 from subfl_flower.data.description import class_names
 from subfl_flower.data.feature_transform import FeatureTransform
-from subfl_flower.data.graph import NO_ROLE, ClientGraph, Graph
+from subfl_flower.data.graph import NO_ROLE, ClientGraph, Graph, Notes
 from subfl_flower.data.table_file import TableFormat
 from subfl_flower.data.tables import read_table
 from subfl_flower.errors import SubflError
@@ -34,7 +34,7 @@ class GraphToPredict:
             models that do not classify nodes.
         of_client: whether it is a client's own graph, with roles.
         about: a description in words.
-        remarks: things that the user should know, one sentence each.
+        notes: parts of a file that are not used, and warnings.
     """
 
     graph: ClientGraph
@@ -42,7 +42,7 @@ class GraphToPredict:
     labels: np.ndarray | None
     of_client: bool
     about: str
-    remarks: tuple[str, ...] = ()
+    notes: Notes = Notes()
 
 
 def open_graph(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict:
@@ -75,21 +75,21 @@ def open_graph(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredi
 def _of_folder(path: Path, card: ModelCard) -> GraphToPredict:
     folder = ClientFolder.open(path)
     said, graph, names = folder.description, folder.graph(), folder.names()
-    remarks = []
+    warnings = []
     if card.transform is not None and said.transform is not None and card.transform != said.transform:
         trained, found = card.transform.feature_names, said.transform.feature_names
         if trained != found and trained is not None and found is not None:
             raise SubflError(
                 f"{path} has the features {', '.join(found)}, and the model reads {', '.join(trained)}, in this order"
             )
-        remarks.append(f"the features of {path} were filled or scaled otherwise than those of the model's training")
+        warnings.append(f"the features of {path} were filled or scaled otherwise than those of the model's training")
     return GraphToPredict(
         graph=graph,
         names=graph.node_ids if names is None else names,
         labels=_labels(graph.labels, graph.num_classes, said.classes, card, path),
         of_client=True,
         about=f"the graph of client {graph.client_id}",
-        remarks=tuple(remarks),
+        notes=Notes(warnings=tuple(warnings)),
     )
 
 
@@ -109,7 +109,7 @@ def _of_file(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict
         labels=_labels(graph.labels, graph.num_classes, graph.class_names, card, path),
         of_client=False,
         about=f"{path}, features {treated}",
-        remarks=graph.notes.dropped + graph.notes.warnings,
+        notes=graph.notes,
     )
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from subfl_flower.commands.remarks import print_remarks
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import CustomDataset
@@ -94,11 +95,8 @@ def _partition(request: _Request) -> None:
         for position, name in enumerate(_with_progress(names)):
             _write(folder / name, prepared, position, request, config, key)
     _print_result(request.out, names, config)
-    remarks = list(kind_of(config).warnings(prepared))
-    if request.client is not None:
-        remarks += _unscaled(prepared)
-    for remark in remarks:
-        print(f"subfl partition: {remark}", file=sys.stderr)
+    unscaled = [] if request.client is None else _unscaled(prepared)
+    print_remarks(prepared.data["dropped"], [*prepared.data["warnings"], *unscaled])
 
 
 def _of_site(config: Config) -> Config:
@@ -136,7 +134,7 @@ def _unscaled(prepared: Prepared) -> list[str]:
     if not columns.size:
         return []
     return [
-        f"not scaled: {', '.join(names[column] for column in np.unique(columns))}; common means would need sums over "
+        f"{', '.join(names[column] for column in np.unique(columns))} are not scaled: common means would need sums over "
         "all sites, which others would see. Where all sites know common means and scales, apply them to the tables"
     ]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from subfl_flower.commands.csv_file import write_csv
 from subfl_flower.commands.graph_to_predict import GraphToPredict, open_graph
 from subfl_flower.commands.node_predictions import model_outputs, node_predictions
+from subfl_flower.commands.remarks import print_remarks
 from subfl_flower.commands.run_to_predict import PredictedClient, RunToPredict
 from subfl_flower.data.datasets.custom_tables import read_pairs
 from subfl_flower.data.graph import NO_ROLE, TEST, TRAIN, VALIDATION
@@ -81,7 +82,7 @@ def _predict_graph(options: argparse.Namespace) -> None:
     figures = _link_figures(outputs, data, card) if links else _class_figures(predictions.right, data)
     if figures:
         print(f"{card.task.metric}: {figures}")
-    _print_remarks(data.remarks)
+    print_remarks(data.notes.dropped, data.notes.warnings)
 
 
 def _predict_run(options: argparse.Namespace) -> None:
@@ -106,7 +107,7 @@ def _predict_run(options: argparse.Namespace) -> None:
         print(f"{len(mended)} of {len(run.models)} clients: the {_MENDED}")
     parts = [f"{name} {right / total:.4f} ({total})" for name, (right, total) in counts.items() if total]
     print(f"accuracy over the nodes of all clients: {', '.join(parts)}")
-    _print_remarks(run.remarks)
+    print_remarks(warnings=run.warnings)
 
 
 def _client_columns(client: PredictedClient, of_each_class: bool) -> Columns:
@@ -171,11 +172,6 @@ def _class_figures(right: np.ndarray | None, data: GraphToPredict) -> str:
     return ", ".join(
         f"{name} {right[members].mean():.4f} ({members.sum()})" for name, members in groups.items() if members.any()
     )
-
-
-def _print_remarks(remarks: Iterable[str]) -> None:
-    for remark in remarks:
-        print(f"subfl predict: {remark}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

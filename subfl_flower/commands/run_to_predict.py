@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -15,6 +13,7 @@ from subfl_flower.commands.node_predictions import NodePredictions, labels_as_tr
 from subfl_flower.config import validate
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.description import class_names
+from subfl_flower.data.fingerprints import require_same_data
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
@@ -53,7 +52,7 @@ class RunToPredict:
 
         Raises:
             SubflError: it is no run on a graph, left no models, does not classify nodes, or its data cannot be
-                prepared.
+                prepared or have changed since.
         """
         directory = RunDirectory(path)
         config = validate(directory.config())
@@ -70,8 +69,10 @@ class RunToPredict:
                 f"{path} holds no models: it has not come to its end, record.client_models is false, or it is a "
                 "deployment, whose clients keep theirs on their own machines"
             )
-        prepared = kind_of(config).prepare(config)
+        prepared, before = kind_of(config).prepare(config), directory.data()
         assert isinstance(prepared, PreparedPartition)
+        if before is not None:
+            require_same_data(prepared.data, before, str(path), "predict")
         return cls(directory, prepared, models)
 
     @property
@@ -80,8 +81,8 @@ class RunToPredict:
         return sum(client["nodes"] for number, client in enumerate(self._clients) if number in self.models)
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """Things that the user should know, one sentence each."""
+    def warnings(self) -> tuple[str, ...]:
+        """Remarks on clients that are left out."""
         lacking = [str(client) for client in range(self.prepared.num_clients) if client not in self.models]
         return (f"no row for clients without a model: {', '.join(lacking)}",) if lacking else ()
 
@@ -96,7 +97,10 @@ class RunToPredict:
         shown = console.is_terminal
         for client_id in track(sorted(self.models), "clients", console=console, disable=not shown, transient=True):
             parameters, card = read_model(self.models[client_id])
-            self._require_same_data(card)
+            if card.data != facts.data:
+                raise SubflError(
+                    f"the data are not those of {self.directory.path}: {self.models[client_id]} was trained on others"
+                )
             graph = self.prepared.client(client_id)
             called = class_names(graph.num_classes, facts.classes)
             labels = labels_as_trained(graph.labels, called, card, str(self.prepared.directory))
@@ -104,31 +108,7 @@ class RunToPredict:
             ids = graph.node_ids if names is None else names[graph.node_ids]
             yield PredictedClient(graph, card, node_predictions(outputs, card, ids, labels))
 
-    def _require_same_data(self, card: ModelCard) -> None:
-        found: Mapping[str, Any] = self.prepared.data["fingerprints"]
-        recorded = _recorded_fingerprints(self.directory.path)
-        same = {part: recorded.get(part, found[part]) == found[part] for part in ("data", "split", "partition")}
-        same["data"] = same["data"] and card.data == found["data"]
-        if all(same.values()):
-            return
-        files = recorded.get("files", {})
-        changed = [name for name, digest in found["files"].items() if name in files and files[name] != digest]
-        what = "data have" if not same["data"] else "split of the nodes has" if not same["split"] else "clients have"
-        raise SubflError(
-            f"{self.directory.path}: the {what} changed since the run{': ' if changed else ''}{', '.join(changed)}; "
-            "predictions need the data of the run"
-        )
-
     @property
     def _clients(self) -> list[dict[str, int]]:
         clients: list[dict[str, int]] = self.prepared.metadata["clients"]
         return clients
-
-
-def _recorded_fingerprints(path: Path) -> Mapping[str, Any]:
-    """The fingerprints in a run's `data.json`; empty where it has none."""
-    try:
-        found = json.loads((path / "data.json").read_bytes())["fingerprints"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, Mapping) else {}

@@ -66,11 +66,6 @@ class Graphs(Kind):
             **_WITHOUT_ATTRIBUTES,
         }
 
-    def warnings(self, prepared: PreparedPartition) -> Sequence[str]:
-        """What the description of the data warns of."""
-        found: list[str] = prepared.data["warnings"]
-        return found
-
     def cohort(
         self,
         config: Config,

@@ -92,10 +92,6 @@ class Kind(ABC):
     def about(self, prepared: Any) -> dict[str, Any]:
         """What the roster says of prepared data, but for the data set's name."""
 
-    def warnings(self, prepared: Any) -> Sequence[str]:
-        """Things about prepared data that their owner should look at, one sentence each."""
-        return ()
-
     @abstractmethod
     def cohort(
         self, config: Config, prepared: Any, client_ids: Sequence[int], device: torch.device, key: SharedKey
