@@ -35,7 +35,7 @@ class FeatureSettings(_Closed):
         standardize: scale features that are not 0/1 to mean 0 and variance 1 over the training nodes; sparse ones to
             variance 1 only. `auto`: columns of tables, unless rows are normalised or a site makes its own folder.
         one_hot: columns of categories, each category becoming a feature; or for each column its categories in the order
-            that all sites agree on.
+            that all sites agree on. None: no column.
         impute: rule for empty numbers; None refuses them. An empty category is always none of the categories.
         missing: texts that mean an empty field in feature columns, such as NA.
         ignore: columns that are no features.
@@ -44,7 +44,7 @@ class FeatureSettings(_Closed):
     """
 
     standardize: bool | Literal["auto"] = "auto"
-    one_hot: tuple[str, ...] | dict[str, tuple[str, ...]] = ()
+    one_hot: tuple[str, ...] | dict[str, tuple[str, ...]] | None = None
     impute: Imputation | None = None
     missing: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -53,4 +53,4 @@ class FeatureSettings(_Closed):
     @property
     def encoded(self) -> tuple[str, ...]:
         """The columns of categories."""
-        return tuple(self.one_hot)
+        return tuple(self.one_hot or ())
