@@ -12,14 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import scipy.sparse as sp
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from subfl_flower.commands.remarks import print_remarks
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.durable_files import force_to_disk
+from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
@@ -78,8 +82,8 @@ def _request(arguments: Sequence[str]) -> _Request:
 
 def _partition(request: _Request) -> None:
     config, _ = composed_config(request.overrides)
-    if request.client is not None and config.partition.name != "whole":
-        raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
+    if request.client is not None:
+        config = _of_site(config)
     key = SharedKey(request.key).read() if request.key else secrets.token_bytes(KEY_BYTES)
     prepared = kind_of(config).prepare(config)
     if request.client is not None:
@@ -91,6 +95,48 @@ def _partition(request: _Request) -> None:
         for position, name in enumerate(_with_progress(names)):
             _write(folder / name, prepared, position, request, config, key)
     _print_result(request.out, names, config)
+    unscaled = [] if request.client is None else _unscaled(prepared)
+    print_remarks(prepared.data["dropped"], [*prepared.data["warnings"], *unscaled])
+
+
+def _of_site(config: Config) -> Config:
+    """The configuration of a site that makes its own folder: features are not scaled unless it says so.
+
+    Raises:
+        SubflError: the graph is to be divided, or a column's categories are to be found in the site's own data.
+    """
+    if config.partition.name != "whole":
+        raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
+    dataset = config.dataset
+    if not isinstance(dataset, CustomDataset):
+        return config
+    features = dataset.features
+    if features.one_hot and not isinstance(features.one_hot, dict):
+        raise SubflError(
+            "dataset.features.one_hot: a site that makes its own folder must state the categories that all sites agree "
+            f"on, for instance dataset.features.one_hot={{{features.one_hot[0]}:[a,b]}}"
+        )
+    if features.standardize == "auto":  # means over all sites would need sums that others see in clear
+        features = features.model_copy(update={"standardize": False})
+    return config.model_copy(update={"dataset": dataset.model_copy(update={"features": features})})
+
+
+def _unscaled(prepared: Prepared) -> list[str]:
+    """A remark that names the columns which would be scaled if all sites' data lay in one place."""
+    if not isinstance(prepared, PreparedPartition) or prepared.transform is None:
+        return []
+    transform, (graph, _) = prepared.transform, prepared.graph()
+    names = transform.feature_names
+    if names is None or transform.scale is not None or transform.row_normalize:
+        return []
+    features = sp.csc_array(graph.features)
+    columns = np.repeat(np.arange(len(names)), np.diff(features.indptr))[features.data != 1]
+    if not columns.size:
+        return []
+    return [
+        f"{', '.join(names[column] for column in np.unique(columns))} are not scaled: common means would need sums over "
+        "all sites, which others would see. Where all sites know common means and scales, apply them to the tables"
+    ]
 
 
 def _require_class_numbers(config: Config, prepared: Prepared) -> None:

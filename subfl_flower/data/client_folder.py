@@ -5,14 +5,17 @@ Of what other clients hold it names nothing but the ids of its own nodes' neighb
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
 from subfl_flower.data.client_graph_check import require_sound
+from subfl_flower.data.data_facts import NOTHING_KNOWN, DataFacts
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.data.sealed_folder import (
@@ -39,10 +42,10 @@ __all__ = [
     "write_client_folder",
 ]
 
-_GRAPH = "graph.safetensors"
+_GRAPH, _NAMES = "graph.safetensors", "names.json"
 
 
-class ClientDescription(Description):
+class ClientDescription(DataFacts, Description):
     """What `client.json` says of a client with a graph.
 
     Attributes:
@@ -51,10 +54,12 @@ class ClientDescription(Description):
             folder.
         num_features, num_classes: of the whole data set; no classes without labels.
         overlapping: whether clients may share nodes.
+        classes, transform, data, reading: of the whole data set, as `DataFacts` says.
     """
 
     holds: ClassVar[str] = "graph"
     needed: ClassVar[tuple[str, ...]] = (_GRAPH,)
+    optional: ClassVar[tuple[str, ...]] = (_NAMES,)
 
     num_nodes: int = Field(ge=1)
     num_edges: int = Field(ge=0)
@@ -63,15 +68,22 @@ class ClientDescription(Description):
     num_classes: int = Field(ge=0)
     overlapping: bool
 
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        self.require_classes(self.num_classes)
+        return self
+
     @property
     def of_partition(self) -> tuple[object, ...]:
         """What all clients of a partition have in common."""
-        return (*super().of_partition, self.num_features, self.num_classes)
+        return (*super().of_partition, self.num_features, self.num_classes, self.classes)
 
 
 @dataclass(frozen=True)
 class ClientFolder(SealedFolder[ClientDescription]):
     """A client's folder: `client.json`, `graph.safetensors` and `clients.key`, the key that all clients share.
+
+    Where the source has ids, `names.json` lists those of the client's own nodes.
 
     Attributes:
         path: of the folder.
@@ -97,6 +109,26 @@ class ClientFolder(SealedFolder[ClientDescription]):
         self.description.require_facts(_facts(graph), file)
         return graph
 
+    def names(self) -> np.ndarray | None:
+        """The source's ids of the client's nodes, text `[nodes]`; None where the source numbers its rows.
+
+        Raises:
+            SubflError: the file is damaged, or does not hold a different text for each node.
+        """
+        if _NAMES not in self.description.files:
+            return None
+        file = self.verified(_NAMES)
+        try:
+            names = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise SubflError(f"{file} is not JSON ({error}); {AGAIN}") from None
+        said = self.description.num_nodes
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SubflError(f"{file} must be a list of texts; {AGAIN}")
+        if len(names) != said or len(set(names)) != said:
+            raise SubflError(f"{file} must name {said} nodes, each otherwise; {AGAIN}")
+        return np.array(names, dtype=object)
+
 
 def open_client_folders(paths: Sequence[Path]) -> list[ClientFolder]:
     """The folders of clients that one node hosts, by ascending client id.
@@ -116,6 +148,8 @@ def write_client_folder(
     num_clients: int | None,
     overlapping: bool,
     key: bytes,
+    facts: DataFacts = NOTHING_KNOWN,
+    names: np.ndarray | None = None,
 ) -> None:
     """Write a client's folder. It appears whole or not at all: it is written beside its place and renamed.
 
@@ -127,6 +161,8 @@ def write_client_folder(
         num_clients: how many clients there are; None where a site does not know.
         overlapping: whether clients may share nodes.
         key: the clients' shared key; the file is readable by its owner alone.
+        facts: on the whole data set.
+        names: text `[nodes]`, the source's ids of the client's own nodes; None where it numbers its rows.
 
     Raises:
         SubflError: `path` exists, the graph is not sound, or the folder cannot be written.
@@ -134,8 +170,10 @@ def write_client_folder(
     with new_folder(path) as unfinished:
         require_sound(graph, f"the graph of client {graph.client_id}")
         write_client_graph(unfinished / _GRAPH, graph)
+        if names is not None:
+            write_durably(unfinished / _NAMES, json.dumps(names.tolist()).encode())
         description = ClientDescription(
-            **_facts(graph),
+            **{**dict(facts), **_facts(graph)},
             dataset=dataset,
             partition=partition,
             clients=num_clients,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ class PreparedPartition(PreparedEntry):
         Raises:
             SubflError: the file is damaged.
         """
+        return self._node_names
+
+    @cached_property
+    def _node_names(self) -> np.ndarray | None:
         if _NAMES not in self.metadata["files"]:
             return None
         return np.array(json.loads(self.verified(_NAMES).read_bytes()), dtype=object)

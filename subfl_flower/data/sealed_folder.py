@@ -20,8 +20,8 @@ from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.data.raw_files import sha256_of
 from subfl_flower.errors import SubflError
 
-CLIENT_SCHEMA = 2
-"""Raised whenever one version could not read another's folder; since 2 a graph's folder names its cross edges."""
+CLIENT_SCHEMA = 3
+"""Raised whenever one version could not read another's folder; since 3 classes and nodes have the source's names."""
 
 DESCRIPTION, KEY = "client.json", "clients.key"
 AGAIN = "make the folder again with subfl partition"
@@ -221,7 +221,8 @@ def sealed_files(folder: Path) -> dict[str, FileEntry]:
 
 def _read_description(path: Path, model: type[SomeDescription]) -> SomeDescription:
     try:
-        content = pydantic_core.from_json(path.read_bytes())
+        text = path.read_bytes()
+        content = pydantic_core.from_json(text)
     except OSError as error:
         raise SubflError(f"{path} cannot be read: {error.strerror or error}; it belongs to a client's folder") from None
     except ValueError as error:
@@ -234,7 +235,7 @@ def _read_description(path: Path, model: type[SomeDescription]) -> SomeDescripti
     if content["schema"] != CLIENT_SCHEMA:
         raise SubflError(f"{path} has the schema {content['schema']!r}, this version reads {CLIENT_SCHEMA}; {AGAIN}")
     try:
-        return model.model_validate(content)
+        return model.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])

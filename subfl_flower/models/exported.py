@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import pydantic
@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
 from subfl_flower.models.graph_models import stacked_gnn
@@ -20,8 +21,8 @@ from subfl_flower.models.settings import AnyGraphModel
 from subfl_flower.models.stacked_gnn import StackedGNN
 from subfl_flower.tasks import AnyGraphTask
 
-MODEL_SCHEMA: Literal[1] = 1
-"""Raised whenever an older version could not read the files."""
+MODEL_SCHEMA: Literal[2] = 2
+"""Raised whenever one version could not read another's files; since 2 a model of a graph knows its classes by name."""
 
 CARD = "card"
 """The metadata entry of a safetensors file that holds the card as JSON."""
@@ -38,7 +39,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
-    schema_version: Literal[1] = Field(default=MODEL_SCHEMA, alias="schema")
+    schema_version: Literal[2] = Field(default=MODEL_SCHEMA, alias="schema")
 
     def as_json(self, indent: int | None = None) -> str:
         """The form that is written."""
@@ -48,7 +49,7 @@ class Card(BaseModel):
 AnyCard = TypeVar("AnyCard", bound=Card)
 
 
-class ModelCard(Card):
+class ModelCard(DataFacts, Card):
     """What a model is and where it comes from.
 
     Attributes:
@@ -61,9 +62,8 @@ class ModelCard(Card):
         run: the run's id.
         round: the last round that the client trained in; None where it is not known.
         validation: the client's best validation figure; None where it has none.
-        row_normalize: whether the rows of the features were made to sum to one; None where it is not known.
-        mended: whether the client's graph was mended by what others hold or by what was generated. Written only where
-            it is so: older versions can read all other files.
+        mended: whether the client's graph was mended by what others hold or by what was generated.
+        classes, transform, data, reading: of the data that the client trained on, as `DataFacts` says.
     """
 
     model: AnyGraphModel
@@ -76,13 +76,12 @@ class ModelCard(Card):
     run: str
     round: int | None = Field(default=None, ge=0)
     validation: float | None = None
-    row_normalize: bool | None = None
     mended: bool = False
 
-    def as_json(self, indent: int | None = None) -> str:
-        """The form that is written."""
-        left_out = set() if self.mended else {"mended"}
-        return self.model_dump_json(by_alias=True, indent=indent, exclude=left_out)
+    @pydantic.model_validator(mode="after")
+    def _named_once(self) -> Self:
+        self.require_classes(self.num_classes)
+        return self
 
     @property
     def gnn(self) -> StackedGNN:
@@ -158,11 +157,25 @@ def read_with_card(file: Path, kind: type[AnyCard]) -> tuple[dict[str, np.ndarra
     try:
         return tensors, kind.model_validate_json(metadata[CARD])
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first, found = error.errors(include_url=False)[0], _schema_of(metadata[CARD])
+        if isinstance(found, int) and 1 <= found < MODEL_SCHEMA:
+            raise SubflError(
+                f"{file} was written by an older version (schema {found}, this version reads {MODEL_SCHEMA}); "
+                "train again"
+            ) from None
         key, said = ".".join([CARD, *_key_of(first, metadata[CARD])]), first["msg"]
         if first["type"] == "union_tag_invalid":
             key, said = f"{key}.name", f"Input should be {first['ctx']['expected_tags']}"
         raise SubflError(f"{file}: {key}: {said} (this version reads the schema {MODEL_SCHEMA})") from None
+
+
+def _schema_of(card: str) -> object:
+    """What a card that is refused says of its form; None where it says nothing."""
+    try:
+        content = from_json(card)
+    except ValueError:
+        return None
+    return content.get("schema") if isinstance(content, dict) else None
 
 
 def _key_of(problem: Mapping[str, Any], card: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from subfl_flower.data.data_facts import NOTHING_KNOWN, DataFacts
 from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
@@ -36,6 +37,7 @@ class Cohort:
         task: what they learn.
         shared_key: the key that all clients share and the server does not have.
         whole: reads the graph that the clients' subgraphs were cut from, and its nodes' roles; for upper bounds.
+        facts: on the whole data set; they travel with models.
     """
 
     graphs: tuple[ClientGraph, ...]
@@ -46,6 +48,7 @@ class Cohort:
     task: GraphTask
     shared_key: SharedKey | None = None
     whole: Callable[[], tuple[Graph, np.ndarray]] | None = None
+    facts: DataFacts = NOTHING_KNOWN
     _examples: dict[tuple[int, ...], Examples] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -61,7 +64,15 @@ class Cohort:
         """Read the graphs of `client_ids` from a prepared partition."""
         graphs = tuple(partition.client(client_id) for client_id in client_ids)
         return cls(
-            graphs, partition.num_features, partition.num_classes, device, chunk, task, shared_key, partition.graph
+            graphs,
+            partition.num_features,
+            partition.num_classes,
+            device,
+            chunk,
+            task,
+            shared_key,
+            partition.graph,
+            DataFacts.of(partition),
         )
 
     @cached_property

@@ -12,6 +12,7 @@ import torch
 
 from subfl_flower.config import Config, load_class
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
+from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
@@ -121,13 +122,14 @@ class Graphs(Kind):
             chunk=config.runtime.chunk,
             task=_graph_task(config),
             shared_key=SharedKey(folders[0].key_path),
+            facts=folders[0].description.facts,
         )
 
     def write_folder(
         self, path: Path, config: Config, prepared: PreparedPartition, position: int, key: bytes, own_id: int | None
     ) -> None:
         """Its graph."""
-        graph = prepared.client(position)
+        graph, names = prepared.client(position), prepared.node_names()
         write_client_folder(
             path,
             graph if own_id is None else replace(graph, client_id=own_id),
@@ -136,6 +138,8 @@ class Graphs(Kind):
             num_clients=prepared.num_clients if own_id is None else None,
             overlapping=prepared.overlapping,
             key=key,
+            facts=DataFacts.of(prepared),
+            names=None if names is None else names[graph.node_ids],
         )
 
     def described(self, path: Path) -> dict[str, int]:
@@ -155,7 +159,6 @@ class Graphs(Kind):
     ) -> None:
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
-        assert isinstance(config.dataset, DatasetSettings)
         assert isinstance(config.model, ModelSettings | DecoupledSettings)
         assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
@@ -171,8 +174,8 @@ class Graphs(Kind):
                 run=node.run_id,
                 round=last_round,
                 validation=validation.get(client_id),
-                row_normalize=config.dataset.row_normalize,
                 mended=client.mended(client_id),
+                **dict(cohort.facts),
             )
             node.write_model(client_id, tensors, card)
 

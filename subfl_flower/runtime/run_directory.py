@@ -300,6 +300,10 @@ class RunDirectory:
         except (SafetensorError, OSError) as error:
             raise SubflError(f"{path} is not a safetensors file: {error}") from None
 
+    def client_models(self) -> dict[int, Path]:
+        """The file of each client's model, by client id; empty where the run left none."""
+        return {int(file.stem): file for file in sorted((self.path / "clients").glob("[0-9]*.safetensors"))}
+
     def _client_file(self, client_id: int) -> Path:
         if client_id < 0:
             raise SubflError(f"a client id is 0 or more, not {client_id}")

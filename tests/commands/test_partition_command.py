@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch_geometric.data import Data
 
 from subfl_flower.commands.partition import main
 from subfl_flower.composition import composed_config
@@ -74,7 +76,10 @@ def test_each_folder_holds_one_client_and_nothing_of_the_others(
         assert any([cell.strip() for cell in line.split("│")[1:-1]] == row for line in shown.out.splitlines()), row
     keys = {folder.key_path.read_bytes() for folder in folders}
     assert len(keys) == 1 and len(keys.pop()) == 32
-    assert str(tmp_path / "out") in shown.out and shown.err == ""
+    assert str(tmp_path / "out") in shown.out
+    one = [client for client, graph in enumerate(graphs) if len(np.unique(graph.labels)) == 1]
+    said = f"warning: {len(one)} of 10 clients have nodes of one class only, the first is client {one[:1]}\n"
+    assert shown.err == (said.translate({91: None, 93: None}) if one else "")
 
 
 def test_every_partition_has_a_key_of_its_own_unless_one_is_given(tmp_path: Path) -> None:
@@ -106,6 +111,89 @@ def test_a_site_makes_the_folder_of_its_own_graph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(graph.edge_index, [[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
     np.testing.assert_array_equal(graph.features, pd.read_csv(tmp_path / "site" / "nodes.csv")[["height", "width"]])
     assert not graph.shareable.any()
+    names = folder.names()
+    assert names is not None and names.tolist() == list("abcde")
+    assert folder.description.classes == ("cat", "cow", "dog")
+    found = folder.description.transform
+    assert found is not None and found.columns == ("height", "width") and found.scale is None
+
+
+def test_each_folder_names_its_own_nodes_and_no_others(tmp_path: Path) -> None:
+    rows = [f"patient-{n},{'died' if n % 3 else 'home'},{n},{n * n % 7},{'ab'[n % 2]}" for n in range(40)]
+    (tmp_path / "nodes.csv").write_text("\n".join(["id,label,x,y,ward", *rows, ""]))
+    edges = [f"patient-{n},patient-{(n * 7 + 1) % 40}" for n in range(40)]
+    (tmp_path / "edges.csv").write_text("\n".join(["source,target", *edges, ""]))
+    overrides = ["dataset=custom", f"dataset.path={tmp_path}", "partition=random", "partition.clients=3"]
+    overrides += ["dataset.features.one_hot=[ward]", "dataset.train_fraction=0.5"]
+    assert main([*overrides, f"out={tmp_path / 'out'}"]) == 0
+    held: list[str] = []
+    for path in sorted((tmp_path / "out").iterdir()):
+        folder = ClientFolder.open(path)
+        graph, names = folder.graph(), folder.names()
+        assert names is not None and names.tolist() == [f"patient-{n}" for n in graph.node_ids]
+        held += names.tolist()
+        text = "".join(file.read_text("latin-1") for file in path.iterdir())
+        assert all((f'patient-{n}"' in text) == (f"patient-{n}" in names) for n in range(40))
+        said = json.loads((path / "client.json").read_text())
+        assert said["classes"] == ["died", "home"] and said["transform"]["one_hot"] == {"ward": ["a", "b"]}
+        assert said["data"] == prepared(*overrides).data["fingerprints"]["data"] and len(said["data"]) == 64
+        ward = np.array([["ab"[n % 2] == letter for letter in "ab"] for n in graph.node_ids])
+        np.testing.assert_array_equal(np.asarray(graph.features)[:, 2:], ward)
+    assert sorted(held) == sorted(f"patient-{n}" for n in range(40))
+
+
+def test_a_site_scales_nothing_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = "id,label,height,flag,width\na,cat,1,0,2\nb,dog,3,1,4\nc,,5,1,6\nd,cat,7,0,8\ne,dog,9,1,9\n"
+    arguments = [*site(tmp_path / "site", nodes), "dataset.classes=[cat,dog]", "client=1"]
+    assert main([*arguments, f"out={tmp_path / 'out'}"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "are not scaled" in line]
+    assert len(lines) == 1 and lines[0].startswith("warning: height, width are not scaled: ")
+    for option in ("dataset.row_normalize=true", "dataset.features.standardize=true"):
+        assert main([*arguments, option, f"out={tmp_path / option}"]) == 0
+        assert "not scaled" not in capsys.readouterr().err
+    scaled = ClientFolder.open(tmp_path / option / "client-01").graph().features
+    np.testing.assert_array_equal(np.asarray(scaled)[:, 1], [0, 1, 1, 0, 1])
+    assert np.abs(scaled).max() < 3
+    whole = [argument for argument in arguments if argument != "client=1"]
+    assert main([*whole, f"out={tmp_path / 'whole'}"]) == 0
+    assert "not scaled" not in capsys.readouterr().err
+    found = ClientFolder.open(tmp_path / "whole" / "client-00").description.transform
+    assert found is not None and found.scale is not None
+
+
+def test_a_site_states_the_categories_that_all_sites_agree_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = "id,label,city,x\na,cat,oslo,1\nb,dog,oslo,1\nc,,rome,0\nd,cat,rome,1\ne,dog,,0\n"
+    arguments = [*site(tmp_path / "site", nodes), "dataset.classes=[cat,dog]", "client=0", f"out={tmp_path / 'out'}"]
+    refused(
+        capsys,
+        [*arguments, "dataset.features.one_hot=[city]"],
+        "dataset.features.one_hot: a site that makes its own folder must state the categories",
+        "dataset.features.one_hot={city:[a,b]}",
+    )
+    assert main([*arguments, "dataset.features.one_hot={city:[bern,oslo,rome]}"]) == 0
+    features = np.asarray(ClientFolder.open(tmp_path / "out" / "client-00").graph().features)
+    np.testing.assert_array_equal(features[:, :3], [[0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]])
+    assert "not scaled" not in capsys.readouterr().err
+
+
+def test_a_pyg_file_of_a_site_needs_the_classes_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = Data(x=torch.rand(4, 2), edge_index=torch.tensor([[0, 1], [1, 2]]), y=torch.tensor([1, 3, 1, 3]))
+    torch.save(graph, tmp_path / "g.pt")
+    arguments = ["dataset=custom", f"dataset.path={tmp_path / 'g.pt'}", "dataset.train_fraction=0.5"]
+    arguments += ["partition=whole", "client=0", f"out={tmp_path / 'out'}"]
+    refused(capsys, arguments, "dataset.classes: a site that makes its own folder must name all classes")
+    assert main([*arguments, "dataset.classes=[1,2,3]"]) == 0
+    folder = ClientFolder.open(tmp_path / "out" / "client-00")
+    assert folder.description.classes == ("1", "2", "3") and folder.names() is None
+    np.testing.assert_array_equal(folder.graph().labels, [0, 2, 0, 2])
+
+
+def test_what_a_source_has_and_a_run_does_not_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*site(tmp_path / "site"), f"out={tmp_path / 'out'}", "dataset.features.ignore=[width]"]
+    assert main(arguments) == 0
+    assert "not used: nodes.csv: columns width (dataset.features.ignore)" in capsys.readouterr().err
 
 
 def test_sites_with_other_labels_number_the_classes_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

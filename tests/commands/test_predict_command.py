@@ -19,6 +19,9 @@ from subfl_flower.commands.predict import main
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder
+from subfl_flower.data.data_facts import ReadingSettings
+from subfl_flower.data.datasets.custom_settings import GraphColumns
+from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import TEST, ClientGraph
 from subfl_flower.models.exported import ModelCard, write_model
 from subfl_flower.models.settings import ModelSettings
@@ -68,6 +71,8 @@ def exported(folder: Path, task: str = "node_classification", **changes: Any) ->
         "link_prediction": LinkPrediction(name="link_prediction", dimensions=3),
     }[task]
     said: dict[str, Any] = dict(num_features=2, num_classes=2, dataset="custom", client=0, method="local", run="r")
+    if task == "node_classification" and "num_classes" not in changes:
+        said["classes"] = ("cat", "dog")
     card = ModelCard(model=ModelSettings(name="gcn", hidden=4), task=of_task, **(said | changes))
     rng = np.random.default_rng(1)
     parameters = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in card.gnn.shapes.items()}
@@ -111,14 +116,15 @@ def test_a_fed_pub_clients_model_predicts_what_its_run_recorded(
     assert test.max() > 0.5
     for client, parameters in outcome.models().items():
         model = tmp_path / f"model-{client}"
-        write_model(model, parameters, card_of(config, client, 64, 10, row_normalize=False))
+        write_model(model, parameters, card_of(config, client, 64, 10))
         folder = tmp_path / "folders" / f"client-0{client}"
         graph = ClientFolder.open(folder).graph()
         capsys.readouterr()
         assert main([str(model), str(folder), "--out", str(tmp_path / "p" / "predictions.csv")]) == 0
         out = capsys.readouterr().out
         table = pd.read_csv(tmp_path / "p" / "predictions.csv")
-        assert list(table) == ["node", "prediction", "probability", "label"]
+        each = [f"p_{digit}" for digit in range(10)]
+        assert list(table) == ["node", "prediction", "probability", *each, "label"]
         np.testing.assert_array_equal(table["node"], graph.node_ids)
         np.testing.assert_array_equal(table["label"], graph.labels)
         correct = (table["prediction"] == table["label"]).to_numpy()
@@ -130,6 +136,7 @@ def test_a_fed_pub_clients_model_predicts_what_its_run_recorded(
         expected = softmax(by_hand(parameters, np.asarray(graph.features), graph.edge_index))
         np.testing.assert_array_equal(table["prediction"], expected.argmax(1))
         np.testing.assert_allclose(table["probability"], expected.max(1), atol=1e-5)
+        np.testing.assert_allclose(table[each], expected, atol=1e-5)
 
 
 def test_a_link_predictors_figures_and_scores_are_its_runs(
@@ -175,16 +182,18 @@ def held_out_pairs(task: LinkPrediction, graph: ClientGraph) -> tuple[np.ndarray
 
 
 def test_tables_are_predicted_under_their_own_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parameters = exported(tmp_path / "model")
+    parameters = exported(tmp_path / "model", classes=("dog", "cat"))
     assert main([str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv")]) == 0
     expected = softmax(by_hand(parameters, np.array([[1, 2], [3, 4], [5, 6], [7, 8]]), np.array(ADJACENT).T))
     rows = [line.split(",") for line in (tmp_path / "p.csv").read_text().splitlines()]
-    assert rows[0] == ["node", "prediction", "probability", "label"]
-    assert [(name, int(best), label) for name, best, _, label in rows[1:]] == list(
-        zip("abcd", expected.argmax(1), ["0", "1", "", "0"], strict=True)
+    assert rows[0] == ["node", "prediction", "probability", "p_dog", "p_cat", "label"]
+    names = [("dog", "cat")[number] for number in expected.argmax(1)]
+    assert [(row[0], row[1], row[-1]) for row in rows[1:]] == list(
+        zip("abcd", names, ["cat", "dog", "", "cat"], strict=True)
     )
+    np.testing.assert_allclose([[float(value) for value in row[3:5]] for row in rows[1:]], expected, atol=1e-5)
     np.testing.assert_allclose([float(row[2]) for row in rows[1:]], expected.max(1), atol=1e-5)
-    right = (expected.argmax(1) == [0, 1, -1, 0]).sum()
+    right = sum(name == label for name, label in zip(names, ["cat", "dog", "", "cat"], strict=True))
     out = capsys.readouterr().out
     assert figures(out, "accuracy") == {"labelled nodes": pytest.approx(right / 3, abs=1e-4)}
     assert "features as they are" in out
@@ -199,33 +208,120 @@ def test_a_pyg_file_without_labels_is_shown_in_ten_lines(tmp_path: Path, capsys:
     out = capsys.readouterr().out
     shown = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     expected = softmax(by_hand(parameters, features, edges))
-    assert [row[:2] for row in shown] == [[str(node), str(expected[node].argmax())] for node in range(10)]
+    assert [row[:2] for row in shown] == [[str(node), ("cat", "dog")[expected[node].argmax()]] for node in range(10)]
     assert all(len(row) == 3 for row in shown) and "and 2 more" in out and "accuracy" not in out
 
 
 @pytest.mark.parametrize("by", ["the card", "the option"])
-def test_rows_are_normalised_where_training_did_so(tmp_path: Path, by: str) -> None:
-    parameters = exported(tmp_path / "model", row_normalize=True if by == "the card" else None)
+def test_rows_are_normalised_where_training_did_so(tmp_path: Path, by: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"transform": FeatureTransform(row_normalize=True)} if by == "the card" else {}
+    parameters = exported(tmp_path / "model", **known)
     option = [] if by == "the card" else ["--row-normalize"]
-    assert main([str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv"), *option]) == 0
+    arguments = [str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv")]
+    assert main([*arguments, *option]) == 0
     shifted = np.array([[0, 1], [2, 3], [4, 5], [6, 7]])  # the least entry is subtracted first
     expected = softmax(by_hand(parameters, shifted / shifted.sum(1, keepdims=True), np.array(ADJACENT).T))
     np.testing.assert_allclose(pd.read_csv(tmp_path / "p.csv")["probability"], expected.max(1), atol=1e-5)
+    if by == "the card":
+        refused(capsys, [*arguments, "--row-normalize"], "--row-normalize: the model's card says how")
 
 
-def test_labels_are_compared_only_under_the_same_class_numbers(
+def test_features_are_found_by_name_and_treated_as_in_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    exported(tmp_path / "model", num_classes=3)
-    arguments = [str(tmp_path / "model"), str(tables(tmp_path / "g")), "--out", str(tmp_path / "p.csv")]
-    assert main(arguments) == 0
+    transform = FeatureTransform(
+        columns=("age", "city"), one_hot={"city": ("rome", "oslo")},
+        fill=(40, 0, 0), mean=(50, 0, 0), scale=(10, 1, 1),
+    )  # fmt: skip
+    parameters = exported(
+        tmp_path / "model", num_features=3, num_classes=3, classes=("a", "b", "c"), transform=transform
+    )
+    nodes = "note,city,id,age,label\nx,oslo,a,60,c\ny,rome,b,,a\nz,kyiv,c,45,\nw,,d,50,c\n"
+    arguments = [tmp_path / "model", tables(tmp_path / "g", nodes), "--out", tmp_path / "p.csv"]
+    assert main([str(argument) for argument in arguments]) == 0
     out, err = capsys.readouterr()
-    assert "label" not in (tmp_path / "p.csv").read_text() and "accuracy" not in out
-    assert "labels are left out: the graph has 2 classes, the model 3" in err
-    assert main([*arguments, "--classes", "dog,cow,cat"]) == 0
-    assert pd.read_csv(tmp_path / "p.csv")["label"].fillna(-1).tolist() == [2, 0, -1, 2]
-    refused(capsys, [*arguments, "--classes", "dog,dog,cat"], "--classes: every class must be named once")
-    refused(capsys, [*arguments, "--classes", "dog,cow,owl"], "2 labels are none of dataset.classes")
+    features = np.array([[1, 0, 1], [-1, 1, 0], [-0.5, 0, 0], [0, 0, 0]])
+    expected = softmax(by_hand(parameters, features, np.array(ADJACENT).T))
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
+    assert table["label"].tolist() == ["c", "a", "", "c"]
+    np.testing.assert_allclose(table[["p_a", "p_b", "p_c"]], expected, atol=1e-5)
+    assert "features as in training" in out
+    assert "not used: nodes.csv: columns note, which the model does not read" in err
+    assert "warning: nodes.csv: 1 nodes have a city that is none of the categories" in err and "'kyiv'" in err
+    refused(capsys, [tmp_path / "model", tables(tmp_path / "h")], "the model reads the columns age, city")
+
+
+def test_files_are_read_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reading = ReadingSettings(
+        encoding="latin-1", columns=GraphColumns(id="Patient", label="fate"), unlabelled=("?",), missing=("NA",)
+    )
+    transform = FeatureTransform(columns=("height", "width"), fill=(2, 3))
+    parameters = exported(tmp_path / "model", classes=("gu\xe9ri", "mort"), transform=transform, reading=reading)
+    folder = tables(tmp_path / "g")
+    rows = "Patient,fate,height,width\na,mort,1,2\nb,?,3,NA\nc,gu\xe9ri,NA,6\nd,mort,7,8\n"
+    (folder / "nodes.csv").write_bytes(rows.encode("latin-1"))
+    arguments = [str(tmp_path / "model"), str(folder), "--out", str(tmp_path / "p.csv")]
+    assert main(arguments) == 0
+    expected = softmax(by_hand(parameters, np.array([[1, 2], [3, 3], [2, 6], [7, 8]]), np.array(ADJACENT).T))
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
+    np.testing.assert_allclose(table[["p_gu\xe9ri", "p_mort"]], expected, atol=1e-5)
+    assert table["label"].tolist() == ["mort", "", "gu\xe9ri", "mort"]
+    without = "\n".join(",".join(line.split(",")[:1] + line.split(",")[2:]) for line in rows.splitlines())
+    (folder / "nodes.csv").write_bytes(without.encode("latin-1"))
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "label" not in pd.read_csv(tmp_path / "p.csv") and "accuracy" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("classes", [("died", "home", "transferred"), ("0.5", "1.5", "2.5")])
+def test_labels_are_compared_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: tuple[str, str, str]
+) -> None:
+    first, second, third = classes
+    parameters = exported(tmp_path / "model", num_classes=3, classes=classes)
+    expected = by_hand(parameters, np.array([[1, 2], [3, 4], [5, 6], [7, 8]]), np.array(ADJACENT).T).argmax(1)
+    folder = tables(tmp_path / "g", NODES.replace("cat", third).replace("dog", second))
+    arguments = [tmp_path / "model", folder, "--out", tmp_path / "p.csv"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)["label"].tolist() == [
+        third, second, "", third,
+    ]  # fmt: skip
+    right = (expected == [2, 1, -1, 2]).sum()
+    assert figures(capsys.readouterr().out, "accuracy") == {"labelled nodes": pytest.approx(right / 3, abs=1e-4)}
+    (tmp_path / "p.csv").unlink()
+    tables(tmp_path / "g", NODES.replace("cat", "zed").replace("dog", first))
+    if first == "died":
+        refused(capsys, arguments, "class zed is none of the model's classes (died, home, transferred)")
+    else:
+        refused(capsys, arguments, "2 labels are none of dataset.classes, the first is 'zed'")
+    assert not (tmp_path / "p.csv").exists()
+    tables(tmp_path / "g", NODES.replace("cat", "zed").replace("dog", "zod"))
+    refused(capsys, arguments, *(["classes zed, zod are none"] if first == "died" else ["3 labels are none"]))
+
+
+def test_class_numbers_of_a_pyg_file_are_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = exported(tmp_path / "model", num_classes=3, classes=("1", "2", "3"))
+    features = np.random.default_rng(0).random((4, 2)).astype(np.float32)
+    graph = Data(x=torch.from_numpy(features), edge_index=torch.tensor(ADJACENT).T, y=torch.tensor([3, 1, -1, 3]))
+    torch.save(graph, tmp_path / "g.pt")
+    assert main([str(tmp_path / "model"), str(tmp_path / "g.pt"), "--out", str(tmp_path / "p.csv")]) == 0
+    table = pd.read_csv(tmp_path / "p.csv", dtype={"label": str}, keep_default_na=False)
+    assert list(table)[3:6] == ["p_1", "p_2", "p_3"] and table["label"].tolist() == ["3", "1", "", "3"]
+    expected = softmax(by_hand(parameters, features, np.array(ADJACENT).T))
+    np.testing.assert_array_equal(table["prediction"], 1 + expected.argmax(1))
+    exported(tmp_path / "numbers", num_classes=3)
+    refused(capsys, [tmp_path / "numbers", tmp_path / "g.pt"], "class 3 is none of the model's classes (0, 1, 2)")
+
+
+def test_weights_are_read_where_the_model_knows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported(tmp_path / "plain")
+    exported(tmp_path / "weighted", reading=ReadingSettings(edge_weights="unique"))
+    folder = tables(tmp_path / "g")
+    refused(capsys, [tmp_path / "weighted", folder], "has no edge weights, and the graph", "trained on has some")
+    (folder / "edges.csv").write_text("source,target,weight\na,b,2\nb,c,0.5\n")
+    for model in ("plain", "weighted"):
+        assert main([str(tmp_path / model), str(folder)]) == 0
+    assert "weight" in capsys.readouterr().err
 
 
 def test_scores_of_pairs_of_a_table_use_all_its_edges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +370,8 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     exported(tmp_path / "model")
     exported(tmp_path / "wide", num_features=3)
     graph = tables(tmp_path / "g")
-    refused(capsys, [tmp_path / "wide", graph], "wide reads 3 features a node", "g has 2")
+    refused(capsys, [tmp_path / "wide", graph], "the model reads 3 features a node", "g has 2")
+    refused(capsys, [tmp_path / "model"], "GRAPH: a model needs a graph", "model is no run of a simulation")
     refused(capsys, [tmp_path / "absent", graph], "absent does not exist")
     refused(capsys, [tmp_path / "model", tmp_path / "absent"], "absent does not exist")
     refused(capsys, [tmp_path / "model", tmp_path / "model"], "nodes.csv")

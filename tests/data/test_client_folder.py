@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from safetensors.numpy import load_file, save
 
 from subfl_flower.data import client_folder
 from subfl_flower.data.client_folder import ClientFolder, write_client_folder
+from subfl_flower.data.data_facts import DataFacts, ReadingSettings
+from subfl_flower.data.datasets.custom_settings import GraphColumns
+from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 
@@ -66,10 +70,60 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, sparse: bool) -> N
     size = (folder.path / "graph.safetensors").stat().st_size
     assert said.pop("files")["graph.safetensors"]["bytes"] == size
     assert said == {
-        "schema": 2, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
+        "schema": 3, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
         "num_nodes": 4, "num_edges": 6, "num_cross_edges": 3, "num_features": 3, "num_classes": 2,
-        "train": 1, "validation": 1, "test": 1,
+        "train": 1, "validation": 1, "test": 1, "classes": None, "transform": None, "data": None,
+        "reading": {
+            "encoding": "utf-8", "unlabelled": None, "edge_weights": "ignore", "missing": [],
+            "columns": {"id": None, "label": None, "source": None, "target": None, "weight": None},
+        },
     }  # fmt: skip
+    assert folder.names() is None
+
+
+FACTS = DataFacts(
+    classes=("died", "home"),
+    transform=FeatureTransform(columns=("age", "city"), one_hot={"city": ("a", "b")}, mean=(5, 0, 0), scale=(2, 1, 1)),
+    data="0f" * 32,
+    reading=ReadingSettings(encoding="latin-1", columns=GraphColumns(id="patient"), unlabelled=("?", -1)),
+)
+IDS = np.array(["0007", "café", "b, c", "8"], dtype=object)
+
+
+def test_names_of_nodes_and_classes_come_back_with_the_treatment_of_features(tmp_path: Path) -> None:
+    folder = ClientFolder.open(write(tmp_path / "client-02", small_client(), facts=FACTS, names=IDS))
+    assert names(folder.path) == ["client.json", "clients.key", "graph.safetensors", "names.json"]
+    assert json.loads((folder.path / "names.json").read_text()) == ["0007", "café", "b, c", "8"]
+    found = folder.names()
+    assert found is not None and found.tolist() == IDS.tolist()
+    said = json.loads((folder.path / "client.json").read_text())
+    assert said["classes"] == ["died", "home"] and said["data"] == "0f" * 32
+    assert said["transform"]["one_hot"] == {"city": ["a", "b"]} and said["transform"]["scale"] == [2, 1, 1]
+    assert folder.description.facts == FACTS
+    assert folder.description.of_partition[-1] == ("died", "home")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[", "is not JSON"),
+        ("{}", "must be a list of texts"),
+        ('["a", "b", "c", 4]', "must be a list of texts"),
+        ('["a", "b", "c"]', "must name 4 nodes, each otherwise"),
+        ('["a", "b", "c", "c"]', "must name 4 nodes, each otherwise"),
+    ],
+)
+def test_names_that_are_not_those_of_the_nodes_are_refused(tmp_path: Path, content: str, words: str) -> None:
+    folder = by_hand(tmp_path / "client", small_client())
+    (folder / "names.json").write_text(content)
+    entry = {"bytes": len(content), "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    files = json.loads((folder / "client.json").read_text())["files"]
+    describe(folder, files=files | {"names.json": entry})
+    with pytest.raises(SubflError, match=f"names.json.*{words}.*make the folder again"):
+        ClientFolder.open(folder).names()
+    (folder / "names.json").write_text(content.replace("a", "x") if "a" in content else " " * len(content))
+    with pytest.raises(SubflError, match=r"names.json is damaged"):
+        ClientFolder.open(folder).names()
 
 
 def test_a_sites_own_folder_does_not_know_the_others(tmp_path: Path) -> None:
@@ -123,9 +177,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (b"[" * 100_000, ["is not JSON"]),
         (b"[]", ["must be a JSON object with 'schema'"]),
         (b"{}", ["must be a JSON object with 'schema'"]),
-        (b'{"schema": 1}', ["has the schema 1, this version reads 2; make the folder again with subfl partition"]),
-        (b'{"schema": 3}', ["has the schema 3, this version reads 2"]),
-        (b'{"schema": 2}', ["client: Field required"]),
+        (b'{"schema": 2}', ["has the schema 2, this version reads 3; make the folder again with subfl partition"]),
+        (b'{"schema": 4}', ["has the schema 4, this version reads 3"]),
+        (b'{"schema": 3}', ["client: Field required"]),
     ],
 )
 def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -137,8 +191,8 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": True}, ["has the schema True, this version reads 2"]),
-        ({"schema": 2.0}, ["schema", "integer"]),
+        ({"schema": True}, ["has the schema True, this version reads 3"]),
+        ({"schema": 3.0}, ["schema", "integer"]),
         ({"client": "2"}, ["client", "integer"]),
         ({"client": 2.0}, ["client", "integer"]),
         ({"client": -1}, ["client", "greater than or equal to 0"]),
@@ -148,13 +202,19 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
         ({"num_nodes": 0}, ["num_nodes"]),
         ({"owner": "me"}, ["owner", "not permitted"]),
         ({"files": {}}, ["files must speak of graph.safetensors"]),
-        ({"files": {"../graph.safetensors": {"bytes": 1, "sha256": "0" * 64}}}, ["graph.safetensors and of nothing"]),
+        ({"files": {"../graph.safetensors": {"bytes": 1, "sha256": "0" * 64}}}, ["names.json and of nothing"]),
         ({"client": 3}, ["client_id is 2, where client.json says 3"]),
         ({"num_edges": 8}, ["num_edges is 6, where client.json says 8"]),
         ({"num_cross_edges": 6}, ["num_cross_edges is 3, where client.json says 6"]),
         ({"num_cross_edges": -1}, ["num_cross_edges", "greater than or equal to 0"]),
         ({"num_features": 4}, ["num_features is 3", "says 4"]),
         ({"train": 2}, ["train is 1", "says 2"]),
+        ({"classes": ["a", "b", "c"]}, ["classes must be 2 different names"]),
+        ({"classes": ["a", "a"]}, ["classes must be 2 different names"]),
+        ({"classes": [1, 2]}, ["classes", "string"]),
+        ({"transform": {"scale": [0.0], "mean": [0.0]}}, ["transform", "scale must be positive"]),
+        ({"data": "short"}, ["data", "pattern"]),
+        ({"reading": {"encoding": "klingon"}}, ["reading.encoding", "an encoding that Python knows"]),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], words: list[str]) -> None:

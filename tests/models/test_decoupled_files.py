@@ -41,7 +41,7 @@ def test_a_model_comes_back_with_its_network(tmp_path: Path) -> None:
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
     said = json.loads((tmp_path / "model.json").read_text())
-    assert said["schema"] == 1
+    assert said["schema"] == 2
     assert said["model"] == {"name": "decoupled", "hidden": 4, "layers": 2, "dropout": 0.5, "encoding": 6}
 
 

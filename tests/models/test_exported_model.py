@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
+from subfl_flower.data.data_facts import ReadingSettings
+from subfl_flower.data.datasets.custom_settings import GraphColumns
+from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard, read_model, write_model
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.tasks import LinkPrediction, NodeClassification
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TRANSFORM = FeatureTransform(
+    columns=("age", "city"), one_hot={"city": ("a", "b")}, mean=(50.0, 0.0, 0.0), scale=(10.0, 1.0, 1.0)
+)
 CARD = ModelCard(
     model=ModelSettings(name="gcn", hidden=4, layers=2),
     task=NodeClassification(name="node_classification"),
@@ -29,6 +35,10 @@ CARD = ModelCard(
     run="2026-01-01",
     round=12,
     validation=0.75,
+    classes=("died", "home"),
+    transform=TRANSFORM,
+    data="ab" * 32,
+    reading=ReadingSettings(encoding="latin-1", columns=GraphColumns(id="patient"), missing=("NA",)),
 )
 SHAPES = {
     "conv1.weight": (3, 4),
@@ -69,15 +79,20 @@ def test_a_model_comes_back_from_its_folder_and_from_its_file(tmp_path: Path) ->
     with safe_open(tmp_path / "runs" / "model" / "model.safetensors", framework="numpy") as file:
         assert json.loads(file.metadata()["card"]) == said
     assert said == {
-        "schema": 1, "dataset": "toy", "client": 7, "method": "fedpub", "run": "2026-01-01", "round": 12,
-        "num_features": 3, "num_classes": 2, "validation": 0.75, "row_normalize": None,
+        "schema": 2, "dataset": "toy", "client": 7, "method": "fedpub", "run": "2026-01-01", "round": 12,
+        "num_features": 3, "num_classes": 2, "validation": 0.75, "mended": False,
         "model": {"name": "gcn", "hidden": 4, "layers": 2, "dropout": 0.5}, "task": {"name": "node_classification"},
+        "classes": ["died", "home"], "transform": json.loads(TRANSFORM.model_dump_json()), "data": "ab" * 32,
+        "reading": {
+            "encoding": "latin-1", "unlabelled": None, "edge_weights": "ignore", "missing": ["NA"],
+            "columns": {"id": "patient", "label": None, "source": None, "target": None, "weight": None},
+        },
     }  # fmt: skip
 
 
 def test_a_link_predictor_is_as_wide_as_its_task_says(tmp_path: Path) -> None:
     task = LinkPrediction(name="link_prediction", dimensions=5)
-    card = CARD.model_copy(update={"task": task, "num_classes": 0})
+    card = CARD.model_copy(update={"task": task, "num_classes": 0, "classes": None})
     wide = tensors() | {"classifier.weight": np.ones((4, 5), np.float32), "classifier.bias": np.ones(5, np.float32)}
     write_model(tmp_path, wide, card)
     assert read_model(tmp_path)[1].task == task
@@ -128,7 +143,11 @@ def test_another_name_is_refused(tmp_path: Path) -> None:
     [
         (None, ["does not say what it is a model of"]),
         ("not JSON", ["card: Invalid JSON"]),
-        (CARD.as_json().replace('"schema":1', '"schema":2'), ["card.schema", "reads the schema 1"]),
+        (CARD.as_json().replace('"schema":2', '"schema":3'), ["card.schema", "reads the schema 2"]),
+        ('{"schema":1}', ["written by an older version (schema 1, this version reads 2)", "train again"]),
+        (CARD.as_json().replace('"home"', '"died"'), ["classes must be 2 different names"]),
+        (CARD.as_json().replace('"home"', '"home","icu"'), ["classes must be 2 different names"]),
+        (CARD.as_json().replace('"abab', '"ABAB'), ["card.data"]),
         (CARD.as_json().replace('"client":7', '"client":-7'), ["card.client"]),
         (CARD.as_json().replace('"name":"gcn"', '"name":"gat"'), ["card.model.name"]),
         (CARD.as_json().replace('"layers":2', '"layers":1000000000000'), ["a GCN of 1000000000000 layers"]),
@@ -185,9 +204,9 @@ def test_a_damaged_file_is_refused_or_holds_tensors_of_the_right_shapes(
     assert set(load_file(path)) == set(SHAPES)
 
 
-def test_a_card_speaks_of_a_mended_graph_only_where_it_is_one(tmp_path: Path) -> None:
+def test_a_card_says_whether_the_graph_was_mended(tmp_path: Path) -> None:
     write_model(tmp_path / "plain", tensors(), CARD)
     write_model(tmp_path / "mended", tensors(), CARD.model_copy(update={"mended": True}))
     texts = {name: (tmp_path / name / "model.json").read_text() for name in ("plain", "mended")}
-    assert "mended" not in texts["plain"] and json.loads(texts["mended"])["mended"] is True
+    assert [json.loads(texts[name])["mended"] for name in ("plain", "mended")] == [False, True]
     assert [read_model(tmp_path / name)[1].mended for name in ("plain", "mended")] == [False, True]

@@ -120,7 +120,7 @@ def test_a_recommender_comes_back_from_its_file(tmp_path: Path) -> None:
         said = json.loads(file.metadata()["card"])
     assert said.pop("model").items() >= {"name": "recommender", "gnn": "gat", "dim": 3, "neighbours": 2}.items()
     assert said == {
-        "schema": 1, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25, "dataset": "toy",
+        "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25, "dataset": "toy",
         "method": "fedgnn", "run": "2026-01-01", "round": 12,
     }  # fmt: skip
 
@@ -225,7 +225,7 @@ def test_an_array_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     [
         (None, "does not say what it is a model of"),
         ("not JSON", "card: Invalid JSON"),
-        (card().as_json().replace('"schema":1', '"schema":2'), "card.schema"),
+        (card().as_json().replace('"schema":2', '"schema":3'), "card.schema"),
         (card().as_json().replace('"spread":1.25', '"spread":0'), "card.spread"),
         (card().as_json().replace("[1.0,5.0]", "[5.0,1.0]"), "card.scale"),
         (card().as_json().replace("[1.0,5.0]", "[1.0,Infinity]"), "card.scale"),

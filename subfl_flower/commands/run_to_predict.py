@@ -1,0 +1,114 @@
+"""A simulation's run, every client of which predicts the nodes of its own graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from subfl_flower.commands.node_predictions import NodePredictions, labels_as_trained, model_outputs, node_predictions
+from subfl_flower.config import validate
+from subfl_flower.data.data_facts import DataFacts
+from subfl_flower.data.description import class_names
+from subfl_flower.data.fingerprints import require_same_data
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.data.prepared import PreparedPartition
+from subfl_flower.errors import SubflError
+from subfl_flower.models.exported import ModelCard, read_model
+from subfl_flower.runtime.kinds import kind_of
+from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.tasks import NodeClassification
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedClient:
+    """A client's graph, its model's card and the model's predictions."""
+
+    graph: ClientGraph
+    card: ModelCard
+    predictions: NodePredictions
+
+
+@dataclass(frozen=True, eq=False)
+class RunToPredict:
+    """A run on a graph, and its data, prepared again.
+
+    Attributes:
+        directory: the run directory.
+        prepared: the data.
+        models: the file of each client's model, by client id.
+    """
+
+    directory: RunDirectory
+    prepared: PreparedPartition
+    models: Mapping[int, Path]
+
+    @classmethod
+    def open(cls, path: Path) -> RunToPredict:
+        """Open a run directory of a simulation, and prepare its data.
+
+        Raises:
+            SubflError: it is no run on a graph, left no models, does not classify nodes, or its data cannot be
+                prepared or have changed since.
+        """
+        directory = RunDirectory(path)
+        config = validate(directory.config())
+        if config.dataset.kind != "graph":
+            raise SubflError(f"{path} is a run on ratings; subfl recommend {path} client=ID speaks of a user's items")
+        if not isinstance(config.task, NodeClassification):
+            raise SubflError(
+                f"{path} is a run of task={config.task.name}; name a client's model, {path}/clients/0000.safetensors, "
+                "its graph, and --pairs"
+            )
+        models = directory.client_models()
+        if not models:
+            raise SubflError(
+                f"{path} holds no models: it has not come to its end, record.client_models is false, or it is a "
+                "deployment, whose clients keep theirs on their own machines"
+            )
+        prepared, before = kind_of(config).prepare(config), directory.data()
+        assert isinstance(prepared, PreparedPartition)
+        if before is not None:
+            require_same_data(prepared.data, before, str(path), "predict")
+        return cls(directory, prepared, models)
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of all clients that left a model; a node that two hold counts twice."""
+        return sum(client["nodes"] for number, client in enumerate(self._clients) if number in self.models)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Remarks on clients that are left out."""
+        lacking = [str(client) for client in range(self.prepared.num_clients) if client not in self.models]
+        return (f"no row for clients without a model: {', '.join(lacking)}",) if lacking else ()
+
+    def clients(self) -> Iterator[PredictedClient]:
+        """Every client that left a model, with its predictions, by client id.
+
+        Raises:
+            SubflError: a model cannot be read, or was trained on other data than those that are there now.
+        """
+        names, facts = self.prepared.node_names(), DataFacts.of(self.prepared)
+        console = Console(stderr=True)
+        shown = console.is_terminal
+        for client_id in track(sorted(self.models), "clients", console=console, disable=not shown, transient=True):
+            parameters, card = read_model(self.models[client_id])
+            if card.data != facts.data:
+                raise SubflError(
+                    f"the data are not those of {self.directory.path}: {self.models[client_id]} was trained on others"
+                )
+            graph = self.prepared.client(client_id)
+            called = class_names(graph.num_classes, facts.classes)
+            labels = labels_as_trained(graph.labels, called, card, str(self.prepared.directory))
+            outputs = model_outputs(parameters, card, graph)
+            ids = graph.node_ids if names is None else names[graph.node_ids]
+            yield PredictedClient(graph, card, node_predictions(outputs, card, ids, labels))
+
+    @property
+    def _clients(self) -> list[dict[str, int]]:
+        clients: list[dict[str, int]] = self.prepared.metadata["clients"]
+        return clients
