@@ -14,6 +14,7 @@ from subfl_flower.config import Config, load_class
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
+from subfl_flower.data.description import describe_client_graph
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
@@ -92,6 +93,10 @@ class Graphs(Kind):
         """Its graph."""
         folder.graph()
 
+    def facts(self, folder: ClientFolder) -> dict[str, Any]:
+        """Sizes, classes and roles of its graph."""
+        return describe_client_graph(folder.graph(), folder.description.classes)
+
     def about_folders(self, folders: Sequence[ClientFolder]) -> dict[str, Any]:
         """Width, classes, and whether subgraphs may share nodes."""
         first = folders[0].description
@@ -101,6 +106,7 @@ class Graphs(Kind):
             "num_features": first.num_features,
             "num_classes": first.num_classes,
             "overlapping": any(folder.description.overlapping for folder in folders),
+            "names": first.names_digest,
             **_WITHOUT_ATTRIBUTES,
         }
 
