@@ -142,7 +142,10 @@ def test_a_runs_clients_are_recommended_what_the_formulas_say(
         said = capsys.readouterr().out
         known = ratings.values[ratings.roles != TEST]
         assert "fedgnn's recommender of round 7 (custom_ratings)" in said
-        assert f"client {client} has rated {len(known)} of 12 items, {known.mean():.2f} on average" in said
+        assert (
+            f"user u{client} (client {client}) has rated {len(known)} of 12 items, {known.mean():.2f} on average"
+            in said
+        )
         of_test = int(ratings.counts(TEST)[0])
         assert (f"{of_test} further ratings are held out for the test" in said) == bool(of_test)
         assert set(ratings.items[ratings.roles == TEST].tolist()) <= set(items)
@@ -244,7 +247,9 @@ def test_bad_input_is_one_sentence(
     refused(capsys, [run, "client=-1"], "client: must be a whole number, 0 or more (found '-1')")
     refused(capsys, [run, "client=1", "n=0"], "n: must be a whole number, 1 or more (found '0')")
     refused(capsys, [run, "client=1", "n=" + "9" * 5000], "n: must be a whole number")
-    refused(capsys, [run, "client=1", "top=3"], "top: there is no such setting; there are client, n, data, out")
+    refused(
+        capsys, [run, "client=1", "top=3"], "top: there is no such setting; there are user, client, n, all, data, out"
+    )
     refused(capsys, [run, "client="], "client: a value is required")
     refused(capsys, [run, f"data={tmp_path / 'absent'}"], "absent is not a client's folder")
     folder = folder_of(tmp_path / "client-00", prepared, 0)
@@ -290,4 +295,4 @@ def test_a_run_on_a_graph_has_no_recommender(
 def test_it_is_a_command_of_subfl(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         subfl(["recommend", "--help"])
-    assert left.value.code == 0 and "subfl recommend MODEL [client=ID]" in capsys.readouterr().out
+    assert left.value.code == 0 and "subfl recommend MODEL [user=ID | client=NUMBER | --all]" in capsys.readouterr().out

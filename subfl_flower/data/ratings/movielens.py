@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.downloads import unzipped
@@ -25,7 +26,7 @@ from subfl_flower.data.ratings.movielens_files import (
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.data.raw_files import present_or_downloaded
 
 _SITE = "https://files.grouplens.org/datasets/movielens"
 
@@ -49,6 +50,7 @@ class MovieLensDataset(RatingDatasetSettings):
     encoding: ClassVar[str]
     rating_range: ClassVar[tuple[float, float]]
 
+    split: SplitName = "random"
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
     @abstractmethod
@@ -68,7 +70,9 @@ class MovieLensDataset(RatingDatasetSettings):
         *paths, films_path = self._files(root)
         parts = [self._read_ratings(path) for path in paths]
         users, items, values, timestamps = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        test = np.repeat([False, True], [len(part[0]) for part in parts]) if len(parts) == 2 else None
+        roles = None
+        if len(parts) == 2:
+            roles = np.repeat(np.array([TRAIN, TEST], dtype=np.int8), [len(part[0]) for part in parts])
         films = read_lines(films_path, self.people_separator, self.film_columns, self.encoding)
         return RawRatings(
             source=" and ".join(map(str, paths)),
@@ -76,21 +80,22 @@ class MovieLensDataset(RatingDatasetSettings):
             items=items,
             values=values,
             timestamps=timestamps,
-            test=test,
+            per_second=1,
+            roles=roles,
             scale=self.rating_range,
             item_titles=titles_of(films),
             user_attributes=self._read_users(root),
             item_attributes=self.genres(films, films_path),
         )
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of GroupLens' files; downloads them where absent.
+    def files(self, root: Path) -> list[Path]:
+        """GroupLens' files of ratings, of films and, where it is there, of users; downloads them where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded.
         """
         files, of_users = self._files(root), self._users_path(root)
-        return fingerprint([*files, of_users] if of_users and of_users.is_file() else files)
+        return [*files, of_users] if of_users and of_users.is_file() else files
 
     def _files(self, root: Path) -> list[Path]:
         """The files of ratings and, last, the one of films. A download brings the one of users, too."""
