@@ -29,7 +29,7 @@ _ARGUMENTS = ("user", "client", "n", "all", "data", "out")
 def main(argv: Sequence[str]) -> int:
     """Runs `subfl recommend ARGV`; the exit code, 2 for what the user can mend."""
     try:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_intermixed_args(argv)
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
         return int(exit_.code or 0)
     sys.path.append(str(Path.cwd()))  # a run's method may be a class of the user's own
@@ -207,7 +207,8 @@ def _print_about(user: UserToRecommend) -> None:
     card, ratings = user.recommender.card, user.ratings
     print(f"{card.method}'s recommender of round {card.round} ({card.dataset})")
     known = ratings.values[ratings.roles != TEST].astype(np.float64)
-    mean = f", {known.mean():.2f} on average" if len(known) else ""
+    ranks_alone = _ranks(user) and len(set(known.tolist())) == 1  # of users and items without ratings
+    mean = f", {known.mean():.2f} on average" if len(known) and not ranks_alone else ""
     named = f"client {user.client_id}" if user.name is None else f"user {user.name} (client {user.client_id})"
     print(f"{named} has rated {len(known)} of {ratings.num_items} items{mean}")
     held_out = len(ratings) - len(known)

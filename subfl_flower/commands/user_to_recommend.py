@@ -226,16 +226,18 @@ def _prepared(path: Path) -> PreparedRatings:
 
 def _require_same_data(recommender: Recommender | Ranker, data: PreparedRatings | UserDescription, source: str) -> None:
     card = recommender.card
+    if isinstance(data, PreparedRatings):
+        fingerprint, called = data.fingerprint, data.source
+    else:
+        fingerprint, called = data.data, source
+    if card.data is not None and fingerprint is not None and card.data != fingerprint:
+        raise SubflError(
+            f"the ratings have changed since the run: the content of {called} (ids, ratings, titles or attributes) is "
+            f"not what {card.run} was trained on, and its numbers of users and items may mean others; train again"
+        )
     for name in ("num_items", "center", "spread"):
         trained, found = getattr(card, name), getattr(data, name)
         if trained != found:
             raise SubflError(
                 f"{source} holds other ratings than {card.run} was trained on: its {name} is {found:g}, not {trained:g}"
             )
-    found = data.fingerprint if isinstance(data, PreparedRatings) else data.data
-    if None not in (card.data, found) and card.data != found:
-        now = data.source if isinstance(data, PreparedRatings) else f"those of {source}"
-        raise SubflError(
-            f"the ratings have changed since the run: {now} are not what {card.run} was trained on (users, items, "
-            "ratings, titles or attributes differ), so that its numbers of users and items mean others; train again"
-        )

@@ -116,8 +116,8 @@ def read_times(table: Table, column: str, problems: Problems) -> Times | None:
         problems.add_rows(_are(texts, odd), "timestamp that is neither a number nor an ISO date", advice, texts)
     if numbers and dates:
         few = numbers if _are(texts, numbers).sum() < _are(texts, set(dates)).sum() else set(dates)
-        what, among = ("number", "ISO dates") if few is numbers else ("ISO date", "numbers")
-        problems.add_rows(_are(texts, few), f"timestamp that is a {what} among {among}", "write all in one way", texts)
+        what, among = ("a number", "ISO dates") if few is numbers else ("an ISO date", "numbers")
+        problems.add_rows(_are(texts, few), f"timestamp that is {what} among {among}", "write all in one way", texts)
     if "" in texts or odd or (numbers and dates):
         return None
     if dates:
