@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subfl_flower.composition import composed_config
+from subfl_flower.data.graph import TEST
 from subfl_flower.data.ratings import movielens
 from subfl_flower.data.ratings.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import RawRatings
@@ -26,8 +27,8 @@ def folder_of(root: Path, benchmark: Path, *names: str) -> Path:
 
 
 def rated(raw: RawRatings, tests: bool) -> set[tuple[int, ...]]:
-    assert raw.test is not None
-    columns = [np.asarray(column)[raw.test == tests] for column in (raw.users, raw.items, raw.values, raw.timestamps)]
+    assert raw.roles is not None
+    columns = [np.asarray(column)[(raw.roles == TEST) == tests] for column in (raw.users, raw.items, raw.values, raw.timestamps)]
     return set(zip(*(column.astype(int).tolist() for column in columns), strict=True))
 
 
