@@ -134,8 +134,8 @@ def _unscaled(prepared: Prepared) -> list[str]:
     if not columns.size:
         return []
     return [
-        f"{', '.join(names[column] for column in np.unique(columns))} are not scaled: common means would need sums over "
-        "all sites, which others would see. Where all sites know common means and scales, apply them to the tables"
+        f"{', '.join(names[column] for column in np.unique(columns))} are not scaled: common means would need sums "
+        "over all sites, which others would see. Where all sites know common means and scales, apply them to the tables"
     ]
 
 
