@@ -182,12 +182,14 @@ def _class_warnings(
     if untrained.size:
         names = class_names(graph.num_classes, graph.class_names)
         said.append(f"no training node has the class {', '.join(names[number] for number in untrained[:5])}")
-    one = [client for client, about in enumerate(clients) if about["classes"] == 1]
-    if one and len(clients) > 1:
-        said.append(f"{len(one)} of {len(clients)} clients have nodes of one class only, the first is client {one[0]}")
+    single = [client for client, about in enumerate(clients) if about["classes"] == 1]
+    if single and len(clients) > 1:
+        said.append(
+            f"{len(single)} of {len(clients)} clients have nodes of one class only, the first is client {single[0]}"
+        )
     for role in ("validation", "test"):
-        if lacking := [client for client, about in enumerate(clients) if not about[role]]:
+        if without := [client for client, about in enumerate(clients) if not about[role]]:
             said.append(
-                f"{len(lacking)} of {len(clients)} clients have no {role} node, the first is client {lacking[0]}"
+                f"{len(without)} of {len(clients)} clients have no {role} node, the first is client {without[0]}"
             )
     return said

@@ -81,10 +81,11 @@ def _write(
     for client_id, nodes in enumerate(assignments):
         if nodes.size == 0:
             raise SubflError(f"partition={partition.name}: client {client_id} gets no node; use fewer clients")
-    about = {"overlapping": partition.overlapping, "training_advice": partition.training_advice(graph)}
+    advice = partition.training_advice(graph)
     if require_labels:
         counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
-        _require_training_nodes(counts, about["training_advice"])
+        _require_training_nodes(counts, advice)
+    about = {"overlapping": partition.overlapping, "training_advice": advice}
     write_partition(directory, graph, roles, assignments, described | about)
 
 

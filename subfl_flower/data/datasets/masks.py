@@ -47,7 +47,7 @@ def roles_of_masks(masks: Mapping[str, np.ndarray], split: SplitSource, source: 
         )
     if "train_mask" in missing or "test_mask" in missing:
         raise SubflError(f"{source}: dataset.split=masks needs train_mask and test_mask; it has {' and '.join(masks)}")
-    together = sum(mask.astype(int) for mask in masks.values())
+    together = np.sum([mask.astype(np.int8) for mask in masks.values()], axis=0)
     if np.any(together > 1):
         first = int(np.flatnonzero(together > 1)[0])
         raise SubflError(

@@ -155,7 +155,7 @@ class GivenPartition(PartitionSettings):
                 arrays = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
             raise SubflError(f"{self.file} cannot be read as a .npz partition: {error}") from error
-        about = {name: arrays.pop(name) for name in ("split", "ids") if name in arrays}
+        about: dict[str, np.ndarray] = {name: arrays.pop(name) for name in ("split", "ids") if name in arrays}
         names = [f"client_{client_id}" for client_id in range(len(arrays))]
         if set(arrays) != set(names) or not names or "split" not in about:
             found = ", ".join(sorted({**arrays, **about})) or "nothing"
