@@ -163,7 +163,7 @@ def test_bars_are_after_local_training_only_where_something_was_measured_before_
 def test_counts_are_marked_by_whole_numbers(make_run: MakeRun) -> None:
     """Rounds, of which a run may have been evaluated in one, and clients of a histogram."""
     run = make_run("run", rounds=0, status=None)
-    run.append_round(round_record(3, [0.1 * (k % 7) for k in range(300)], [0.5] * 300, [0.5] * 300))
+    run.append_round(round_record(3, np.linspace(0, 1, 160).tolist(), [0.5] * 160, [0.5] * 160))  # 4 a bar
     loaded = Run.load(run.path)
     rounds, clients = convergence_figure(loaded).axes[0].xaxis, clients_figure(loaded).axes[0].yaxis
     for axis in (rounds, clients):
