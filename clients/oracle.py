@@ -76,11 +76,13 @@ class OracleClient(SubgraphClient):
         super()._keep_best(best, hosted, everyones, validation)
         self.store.commit(best)
 
-    @torch.no_grad()
-    def _evaluate(self, effective: Parameters, chunk: GraphChunk, examples: Examples) -> tuple[Tensor, Tensor]:
-        """The task's metric on the hosted clients' examples, each [hosted]."""
-        outputs = self.model(effective, chunk)[0]
-        return self.hosted.examples(range(len(self.hosted.graphs))).evaluate(outputs[self._nodes])
+    def _outputs(self, effective: Parameters, chunk: GraphChunk) -> Tensor:
+        """The central model's outputs at the hosted clients' nodes [hosted, width, outputs]."""
+        return super()._outputs(effective, chunk)[0][self._nodes]
+
+    def _held_out(self, positions: Sequence[int]) -> Examples:
+        """The hosted clients' examples."""
+        return self.hosted.examples(range(len(self.hosted.graphs)))
 
     @cached_property
     def _nodes(self) -> Tensor:

@@ -221,6 +221,7 @@ class SubgraphClient(CohortClient):
         """Evaluate what was received, train, evaluate again: uploads and metrics of a chunk."""
         device = self.cohort.device
         chunk, examples = self.graph_chunk(positions), self.cohort.examples(positions)
+        held_out = self._held_out(positions)
         fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
         with state.rows(positions, device, self._worked_on) as personal_state:
             if fresh:
@@ -229,10 +230,11 @@ class SubgraphClient(CohortClient):
             received = {name: value.to(device) for name, value in received.items()}
             personal = {name: personal_state[f"personal.{name}"] for name in self.personal_shapes()}
             as_received = self.effective(shared, personal, pruned=True)
-            validation_received, test_received = self._evaluate(as_received, chunk, examples)
+            validation_received, test_received = held_out.evaluate(self._outputs(as_received, chunk))
             loss = self._train(shared, personal, received, personal_state, chunk, examples, config)
             effective = self.effective(shared, personal, pruned=True)
-            validation, test = self._evaluate(effective, chunk, examples)
+            outputs = self._outputs(effective, chunk)
+            validation, test = held_out.evaluate(outputs)
             with torch.no_grad():
                 uploads = self.uploads(shared, personal, effective, chunk)
         self._keep_best(state, positions, effective, validation)
@@ -244,6 +246,7 @@ class SubgraphClient(CohortClient):
             "test_as_received": test_received,
             "train_loss": loss,
             "num_examples": torch.tensor([self.cohort.num_examples[position] for position in positions]),
+            **held_out.figures(outputs),
             **self.extra_metrics(effective),
         }
         measured = {name: value.cpu().numpy() for name, value in metrics.items()}
@@ -291,9 +294,13 @@ class SubgraphClient(CohortClient):
         return {}
 
     @torch.no_grad()
-    def _evaluate(self, effective: Parameters, chunk: GraphChunk, examples: Examples) -> tuple[Tensor, Tensor]:
-        """The task's metric on validation and on test examples, each [C]; not a number where a client has none."""
-        return examples.evaluate(self.model(effective, chunk))
+    def _outputs(self, effective: Parameters, chunk: GraphChunk) -> Tensor:
+        """The model's outputs at clients' nodes, which are measured: [C, width, outputs]."""
+        return self.model(effective, chunk)
+
+    def _held_out(self, positions: Sequence[int]) -> Examples:
+        """The examples that a chunk's outputs are measured on."""
+        return self.cohort.examples(positions)
 
     def _initialise(self, state: dict[str, Tensor], chunk: GraphChunk, fresh: Sequence[int]) -> None:
         for name, values in self.initial_personal(chunk).items():

@@ -158,6 +158,7 @@ def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -
 
 def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """What should be known of a result: what it is to be held against, and what it cost in privacy."""
+    yield from _class_remarks(summary)
     if (bias_row := summary.get("bias_row")) and bias_row["test"] is not None:
         yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
     if (popularity := summary.get("popularity")) and popularity["test"] is not None:
@@ -169,6 +170,24 @@ def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"user-level differential privacy over {privacy['num_uploads']} uploads: {level}, {covered}"
         if privacy["per_coordinate_epsilon"] is not None:
             yield f"per-coordinate epsilon, of one value of one upload: {privacy['per_coordinate_epsilon']:.4g}"
+
+
+def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Remarks on a classification: the majority class, figures that weigh classes equally, the worst client."""
+    figures = summary.get("figures") or {}
+    test, majority = summary.get("test_at_best_validation"), figures.get("test.majority")
+    if test is None or majority is None:
+        return
+    words = {"test.macro_f1": "macro-F1", "test.balanced_accuracy": "balanced accuracy"}
+    beside = [f"{word} {figures[name]:.4f}" for name, word in words.items() if figures.get(name) is not None]
+    if worst := summary.get("worst_client"):
+        beside.append(f"worst client {worst['client']}: {worst['test']:.4f}")
+    yield "; ".join([f"majority class on the same nodes: {majority:.4f}", *([", ".join(beside)] if beside else [])])
+    if test <= majority:
+        yield "this does not exceed always predicting each client's most frequent training class"
+    if share := figures.get("test.one_class"):
+        measured = sum(value is not None for value in summary["per_client"]["test_at_best_validation"])
+        yield f"{round(share * measured)} of {measured} clients' models predict one class only"
 
 
 def _run_job(composed: DictConfig) -> str:

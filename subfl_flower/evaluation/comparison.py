@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from subfl_flower.evaluation.plots import COLOURS, STYLE, column, name_axes, new_figure, save
 from subfl_flower.evaluation.rows import Row
-from subfl_flower.evaluation.table import scale, unit_suffix
+from subfl_flower.evaluation.table import axis_text, scale
 
 _LINES = ("-", "--", "-.", ":")
 _COLUMNS = 3
@@ -66,7 +66,7 @@ def panel_figure(panels: Sequence[tuple[str, str, str, str]], x: str) -> tuple[F
     for place, (dataset, partition, clients, metric) in enumerate(panels):
         axes = figure.add_subplot(down, across, place + 1)
         first = place % across == 0 or len(metrics) > 1
-        name_axes(axes, x, f"test {metric}{unit_suffix(metric)}, mean over clients" if first else "")
+        name_axes(axes, x, f"test {axis_text(metric)}" if first else "")
         axes.set_title(f"{dataset}, {partition}, {clients} clients")
         grid.append(axes)
     return figure, grid

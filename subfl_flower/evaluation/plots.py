@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.cluster_plot import draw_clusters, figure_width
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.evaluation.summary import clients_heard, last_known, number
-from subfl_flower.evaluation.table import scale, unit_suffix
+from subfl_flower.evaluation.summary import clients_heard, last_known, lower_is_better, number
+from subfl_flower.evaluation.table import axis_text, scale, unit_suffix
 from subfl_flower.runtime.round_arrays import Clustering
 
 # Okabe and Ito's palette: told apart by readers with colour-blindness too.
@@ -99,7 +99,7 @@ def convergence_figure(run: Run) -> Figure:
             markersize=9,
             label=label,
         )
-    name_axes(axes, "communication round", f"{run.metric}{unit_suffix(run.metric)}, mean over clients")
+    name_axes(axes, "communication round", axis_text(run.metric))
     axes.set_title(title(run))
     legend_outside(axes)
     return figure
@@ -113,21 +113,27 @@ def clients_figure(run: Run) -> Figure:
     tests = _floats(per_client["test_at_best_validation"])[order] * factor
     received = _as_received(run, ids[order]) * factor
     mean, what = float(np.nanmean(tests)), f"test {run.metric}{unit_suffix(run.metric)}"
-    summary = f"mean {shown(mean, run.metric)}, lowest {shown(np.nanmin(tests), run.metric)}"
+    if lower_is_better(run.metric):  # The mean of clients' own errors is not the run's error.
+        words = f"mean over clients {shown(mean, run.metric)}\nhighest {shown(np.nanmax(tests), run.metric)}"
+    else:
+        words = f"mean {shown(mean, run.metric)}\nlowest {shown(np.nanmin(tests), run.metric)}"
     if len(ids) > _MOST_BARS:
         figure = new_figure(8.2, 4.0)
         axes = figure.add_subplot()
         axes.hist(tests[~np.isnan(tests)], bins=40, color=COLOURS[5], edgecolor="white", linewidth=0.4)
-        axes.axvline(mean, color=COLOURS[1], linewidth=1.6, label=summary.replace(", ", "\n"))
-        name_axes(axes, what, "clients")
+        axes.axvline(mean, color=COLOURS[1], linewidth=1.6, label=words)
+        axes.set_xlabel(what)
+        axes.set_ylabel("clients")
+        axes.yaxis.set_major_locator(whole_numbers())
     else:
         figure = new_figure(min(16.0, 6.0 + 0.16 * len(ids)), 4.0)
         axes = figure.add_subplot()
         places = np.arange(len(ids))
-        axes.bar(places, tests, width=0.72, color=COLOURS[5], label="after local\ntraining")
+        bars = axes.bar(places, tests, width=0.72, color=COLOURS[5])
         if not np.isnan(received).all():
+            bars.set_label("after local\ntraining")
             axes.plot(places, received, "D", color="black", mfc="white", markersize=4.5, label="as received")
-        axes.axhline(mean, color=COLOURS[1], linewidth=1.6, label=summary.replace(", ", "\n"))
+        axes.axhline(mean, color=COLOURS[1], linewidth=1.6, label=words)
         step = max(1, -(-len(ids) // 50))
         axes.set_xticks(places[::step], [str(client) for client in ids[order][::step]])
         axes.tick_params(axis="x", length=0, labelsize=10 if len(ids) <= 30 else 8)
@@ -230,7 +236,12 @@ def name_axes(axes: Any, x: str, y: str) -> None:
     """Label both axes; whole numbers below."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(whole_numbers())
+
+
+def whole_numbers() -> MaxNLocator:
+    """Marks of an axis that counts, also where it is so short that there is one mark."""
+    return MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
 
 
 def legend_outside(axes: Any) -> None:

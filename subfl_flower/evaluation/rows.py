@@ -73,6 +73,27 @@ class Row:
         return Spread.of(number((run.figures.get("figures") or {}).get(figure)) for run in self.counted)
 
     @property
+    def worst_client(self) -> Spread | None:
+        """Test metric of the client that is served worst."""
+        return Spread.of(run.worst_client for run in self.counted)
+
+    @property
+    def bias_row(self) -> Spread | None:
+        """Test error of the bias row on the same ratings."""
+        return Spread.of(run.bias_row for run in self.counted)
+
+    @property
+    def popularity(self) -> Spread | None:
+        """Test metric of ranking the same items by popularity."""
+        return Spread.of(run.popularity for run in self.counted)
+
+    @property
+    def user_level_epsilon(self) -> Spread | None:
+        """Epsilon of all of a user's uploads together; infinite where a run has no bound."""
+        found = [run.user_level_epsilon for run in self.counted]
+        return Spread(math.inf, None) if math.inf in found else Spread.of(found)
+
+    @property
     def model_bytes(self) -> Spread | None:
         """Bytes of one client's model in float32."""
         return Spread.of(run.model_bytes for run in self.counted)

@@ -1,5 +1,6 @@
 """Runs as the report reads them: found in folders, loaded, and asked for their figures."""
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,6 +117,33 @@ class Run:
         """Bytes up and down outside of rounds, which the totals include; None where the run does not tell."""
         phases = self.figures.get("exchanges")
         return None if phases is None else sum(exchanged(phases).values())
+
+    @property
+    def worst_client(self) -> float | None:
+        """The test metric of the client that is served worst.
+
+        None for rankings: one item of each user tests, so that the worst user's is nearly always a miss.
+        """
+        return None if "@" in self.metric else number((self.figures.get("worst_client") or {}).get("test"))
+
+    @property
+    def bias_row(self) -> float | None:
+        """The test error of the bias row on the same ratings."""
+        return number((self.figures.get("bias_row") or {}).get("test"))
+
+    @property
+    def popularity(self) -> float | None:
+        """The test metric of ranking the same items by popularity."""
+        return number((self.figures.get("popularity") or {}).get("test"))
+
+    @property
+    def user_level_epsilon(self) -> float | None:
+        """The epsilon of all of a user's uploads together, infinite without a bound; None where nothing is hidden."""
+        privacy = self.figures.get("privacy")
+        if not privacy:
+            return None
+        found = number(privacy.get("user_level_epsilon"))
+        return math.inf if found is None else found
 
     @property
     def seconds_per_round(self) -> float | None:

@@ -52,6 +52,23 @@ def last_known(rounds: Sequence[Mapping[str, Any]], key: str) -> dict[int, Any]:
     return dict(sorted(found.items()))
 
 
+def worst_client(tests: Mapping[int, Any], metric: str) -> dict[str, Any] | None:
+    """The client that is served worst, the lowest id of equals.
+
+    Args:
+        tests: test metric by client id, None where a client has nothing to test on.
+        metric: the metric's name, which says if the smallest or the largest value is the worst.
+
+    Returns:
+        `client`, its id, and `test`, its value; None where no client has a value.
+    """
+    known = {client: value for client, value in sorted(tests.items()) if number(value) is not None}
+    if not known:
+        return None
+    client = (max if lower_is_better(metric) else min)(known, key=known.__getitem__)
+    return {"client": client, "test": known[client]}
+
+
 def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of a run, whole or cut short.
 
@@ -62,7 +79,8 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         `metric`; `best_round` (see `best_record`); `test_at_best_validation` and
         `test_as_received_at_best_validation`, both at that round; `figures`, what else that round measured, by
-        names such as `test.ndcg@10`; `test_last`, of the last round that was evaluated; `rounds`, how many were
+        names such as `test.ndcg@10`; `worst_client`, that of the lowest accuracy or the largest error at that round,
+        see `worst_client`; `test_last`, of the last round that was evaluated; `rounds`, how many were
         finished; `bytes_up`, `bytes_down` and (wall-clock) `seconds`, summed over them; and `per_client`: `ids`
         (ascending), `test_at_best_validation`, `validation_at_best_validation`, three lists of equal length, of a
         client that was absent from the best round its last known values. What cannot be known (no round, none
@@ -73,12 +91,14 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     test, validation = last_known(reached, "test"), last_known(reached, "validation")
     ids = sorted(test | validation)
     tests = [value for record in rounds if (value := number(record.get("test"))) is not None]
+    metric = next((str(record["metric"]) for record in rounds if "metric" in record), None)
     return {
-        "metric": next((str(record["metric"]) for record in rounds if "metric" in record), None),
+        "metric": metric,
         "test_at_best_validation": number(best.get("test")),
         "test_as_received_at_best_validation": number(best.get("test_as_received")),
         "best_round": best.get("round"),
         "figures": best.get("figures"),
+        "worst_client": worst_client(test, metric or "accuracy"),
         "test_last": tests[-1] if tests else None,
         "rounds": len(rounds),
         "bytes_up": sum(int(record.get("bytes_up") or 0) for record in rounds),

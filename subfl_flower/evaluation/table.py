@@ -1,6 +1,8 @@
 """The table of a report: for the terminal, Markdown, HTML and CSV."""
 
 import csv
+import math
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ from rich.table import Table
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.rows import Row, Spread
-from subfl_flower.evaluation.summary import lower_is_better
+from subfl_flower.evaluation.summary import lower_is_better, number
 
 MISSING = "–"
+_MAJORITY, _MACRO_F1, _BALANCED = "test.majority", "test.macro_f1", "test.balanced_accuracy"
+_CLASS_FIGURES = (_MAJORITY, _MACRO_F1, _BALANCED, "test.one_class")
+_WORTH = ("worst_client", "bias_row", "popularity", "user_level_epsilon")
+_HEAD_WIDTH = 7
 _MEASURES = {"hr": "HR", "ndcg": "NDCG", "full_hr": "full HR"}
 
 
@@ -24,6 +30,9 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
     further = _further(rows)
+    floors = [_floors(row) for row in rows]
+    known = [name for name in floors[0] if any(found[name] != MISSING for found in floors)]
+    worths = [{**_floor_cells(found, known), **_worth(row)} for found, row in zip(floors, rows, strict=True)]
     lines = [
         {
             **identity(row),
@@ -31,6 +40,7 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
             "test at best validation": metric_text(row.spread("test_at_best_validation"), row.metric),
             "as received": metric_text(row.spread("test_as_received_at_best_validation"), row.metric),
             **{head: metric_text(row.further(figure), figure) for figure, head in further.items()},
+            **worth,
             "best round": spread_text(row.spread("best_round"), 1.0, 0),
             "model size": _model_size(row),
             "up": human_bytes(row.spread("bytes_up")),
@@ -40,9 +50,45 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
             "s / round": MISSING if row.seconds_per_round is None else f"{row.seconds_per_round.mean:.3g}",
             "note": row.note,
         }
-        for row in rows
+        for row, worth in zip(rows, worths, strict=True)
     ]
-    return layout(lines, {"settings", "note", "model size", "exchanged", "bytes vs FedAvg"}, collapse)
+    optional = {"settings", "note", "as received", "model size", "exchanged", "bytes vs FedAvg", *worths[0]}
+    return layout(lines, optional, collapse)
+
+
+def _floors(row: Row) -> dict[str, str]:
+    """Results that need no learning and that a row's result is to be held against, by name."""
+    found = {"majority class": row.further(_MAJORITY), "bias row": row.bias_row, "popularity": row.popularity}
+    return {name: metric_text(spread, row.metric) for name, spread in found.items()}
+
+
+def _floor_cells(found: Mapping[str, str], known: Sequence[str]) -> dict[str, str]:
+    """A row's floors as columns: one that is the only one of the table under its name, several as one column."""
+    if len(known) < 2:
+        return {name: found[name] for name in known}
+    named = [f"{text} ({name})" for name, text in found.items() if text != MISSING]
+    return {"floor": ", ".join(named) or MISSING}
+
+
+def _worth(row: Row) -> dict[str, str]:
+    """Figures that the mean of the metric hides, and the price in privacy."""
+    macro_f1, balanced = (metric_text(row.further(figure), figure) for figure in (_MACRO_F1, _BALANCED))
+    return {
+        "macro-F1 (balanced accuracy)": MISSING if macro_f1 == MISSING else f"{macro_f1} ({balanced})",
+        "worst client": metric_text(row.worst_client, row.metric),
+        "user-level epsilon": _epsilon(row),
+    }
+
+
+def _epsilon(row: Row) -> str:
+    """The user-level epsilon, and the delta that it is at where all runs have the same one above 0."""
+    found = row.user_level_epsilon
+    if found is None or math.isinf(found.mean):
+        return MISSING if found is None else "no bound"
+    text = f"{found.mean:.4g}" if found.std is None else f"{found.mean:.4g} ± {found.std:.2g}"
+    deltas = {number(run.figures["privacy"].get("delta")) for run in row.counted}
+    delta = deltas.pop()
+    return text if deltas or not delta else f"{text} (delta {delta:g})"
 
 
 def _model_size(row: Row) -> str:
@@ -100,7 +146,7 @@ def rich_table(rows: Sequence[Row]) -> Table:
 
 
 def rich_layout(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], whole: Sequence[bool]) -> Table:
-    """Laid out cells for a terminal, as narrow as they go: settings under the method, heads and brackets on two lines.
+    """Laid out cells for a terminal, as narrow as they go: settings stand under the method, and heads are broken.
 
     Args:
         title: what stands above.
@@ -121,7 +167,8 @@ def rich_layout(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]
         if head in words:
             table.add_column(head)
         elif head != "settings":
-            table.add_column("\n".join(head.rsplit(" ", 1)), justify="right", no_wrap=True)
+            words_of_head = textwrap.wrap(head, _HEAD_WIDTH, break_long_words=False, break_on_hyphens=False)
+            table.add_column("\n".join(words_of_head), justify="right", no_wrap=True)
     for completed, line in zip(whole, lines, strict=True):
         text = dict(zip(heads, line, strict=True))
         if settings := text.pop("settings", ""):
@@ -148,8 +195,9 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
     heads = ["dataset", "partition", "clients", "method", "settings", "metric", "runs", "seeds", "status"]
     figures = ["test_at_best_validation", "test_as_received_at_best_validation", "test_last", "best_round"]
     figures += ["bytes_up", "bytes_down"]
-    further = _further(rows)
-    heads += [f"{name}_{part}" for name in (*figures, *further) for part in ("mean", "std")]
+    further = [*_further(rows), *(name for name in _CLASS_FIGURES if any(row.further(name) for row in rows))]
+    worth = [name for name in _WORTH if any(getattr(row, name) for row in rows)]
+    heads += [f"{name}_{part}" for name in (*figures, *further, *worth) for part in ("mean", "std")]
     heads += ["model_bytes", "weights_kept", "bytes_exchanged", "bytes_relative_to_fedavg", "seconds_per_round"]
     heads += ["note", "directories"]
     lines = []
@@ -161,6 +209,8 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
             line += row.spread(name) or (None, None)
         for name in further:
             line += row.further(name) or (None, None)
+        for name in worth:
+            line += getattr(row, name) or (None, None)
         means = [found.mean if found else None for found in (row.model_bytes, row.weights_kept, row.bytes_exchanged)]
         seconds = row.seconds_per_round
         line += [*means, row.relative_bytes, seconds.mean if seconds else None, row.note]
@@ -186,6 +236,12 @@ def scale(metric: str) -> float:
 def unit_suffix(metric: str) -> str:
     """What follows a metric's name where its values are shown."""
     return "" if lower_is_better(metric) else " (%)"
+
+
+def axis_text(metric: str) -> str:
+    """The label of an axis of a metric over all clients: an error is that of all their ratings together."""
+    over = "over all clients' ratings" if lower_is_better(metric) else "mean over clients"
+    return f"{metric}{unit_suffix(metric)}, {over}"
 
 
 def human_bytes(spread: Spread | None) -> str:

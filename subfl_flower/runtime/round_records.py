@@ -29,6 +29,8 @@ class LatestMetrics:
 
     def __init__(self, task: TaskSettings, roster: Roster) -> None:
         self.metric = task.metric
+        self.client_figures = task.client_figures
+        self.names = (*_PER_CLIENT, *task.client_figures)
         self._task = task
         self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
         self.heard = np.zeros(len(roster), dtype=bool)
@@ -41,7 +43,7 @@ class LatestMetrics:
         """
         self.heard[positions] = True
         means: dict[str, float | None] = {}
-        for name in _PER_CLIENT:
+        for name in self.names:
             if name in metrics:
                 values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
                 values[positions] = metrics[name]
@@ -52,7 +54,7 @@ class LatestMetrics:
     def recall(self, record: Mapping[str, Any]) -> None:
         """Take in a round again from its record."""
         clients = record["clients"]
-        names = (*_PER_CLIENT, *EXAMPLES.values())
+        names = (*self.names, *EXAMPLES.values())
         found = {name: np.array(clients[name], dtype=float) for name in names if name in clients}
         self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
 
@@ -69,21 +71,27 @@ def further_figures(metrics: Mapping[str, np.ndarray]) -> dict[str, float | None
 def round_record(
     updates: Updates, roster: Roster, seconds: Mapping[str, float], latest: LatestMetrics
 ) -> dict[str, Any]:
-    """A round's line of ``metrics.jsonl``."""
+    """A round's line of ``metrics.jsonl``.
+
+    Under ``figures`` stand means of the task's `client_figures`, over last known values as the metric's are, and means
+    of other further figures, over this round's clients.
+    """
     clients: dict[str, Any] = {
         "ids": [roster.client_ids[position] for position in updates.positions],
         "num_examples": np.nan_to_num(roster.num_examples[updates.positions]).astype(int).tolist(),
         "bytes_up": updates.bytes_up[updates.positions].tolist(),
         "bytes_down": updates.bytes_down[updates.positions].tolist(),
     }
-    for name in (*_PER_CLIENT, *EXAMPLES.values()):
+    for name in (*latest.names, *EXAMPLES.values()):
         if name in updates.metrics:
             clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
+    means = latest.take(updates.positions, updates.metrics)
     figures = further_figures(updates.metrics)
+    figures |= {name: means.pop(name) for name in latest.client_figures if name in means}
     return {
         "round": updates.server_round,
         "metric": latest.metric,
-        **latest.take(updates.positions, updates.metrics),
+        **means,
         **({"figures": figures} if figures else {}),
         "clients_heard": int(latest.heard.sum()),
         "clients": clients,

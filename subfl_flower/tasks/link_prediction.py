@@ -170,6 +170,10 @@ class LinkExamples:
         )
         return validation, test
 
+    def figures(self, outputs: Tensor) -> dict[str, Tensor]:
+        """None: the metric does not depend on how common edges are."""
+        return {}
+
 
 def pair_scores(outputs: Tensor, pairs: Tensor) -> Tensor:
     """Scores [pairs] of pairs of nodes, int64 [2, pairs]: dot products of outputs centred over all nodes.

@@ -1,8 +1,13 @@
-"""Node classification: cross-entropy on the training nodes, accuracy on the others."""
+"""Node classification: cross-entropy on the training nodes, accuracy on the others.
+
+Where one class is common, accuracy alone tells little. The figures besides it weigh classes equally, and say what a
+model is worth that has learnt nothing but which class is the most common.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -19,6 +24,12 @@ class NodeClassification(GraphTask):
     """Every node has one class; its role (train, validation, test) is part of the prepared partition."""
 
     needs_labels: ClassVar[bool] = True
+    client_figures: ClassVar[tuple[str, ...]] = (
+        "test.macro_f1",
+        "test.balanced_accuracy",
+        "test.majority",
+        "test.one_class",
+    )
     name: Literal["node_classification"]
 
     @property
@@ -55,6 +66,7 @@ class NodeExamples:
 
     def __init__(self, graphs: Sequence[ClientGraph], device: torch.device) -> None:
         width = max(graph.num_nodes for graph in graphs)
+        self._num_classes = max(graph.num_classes for graph in graphs)
         labels = np.zeros((len(graphs), width), dtype=np.int64)
         roles = np.full((len(graphs), width), -1, dtype=np.int8)
         for c, graph in enumerate(graphs):
@@ -80,3 +92,62 @@ class NodeExamples:
         """Accuracy on validation and on test nodes, [C] each."""
         correct = (outputs.argmax(-1) == self.labels).to(torch.float32)
         return self.mean(correct, VALIDATION), self.mean(correct, TEST)
+
+    def figures(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Figures of each client's test nodes that accuracy hides.
+
+        Args:
+            outputs: of the model, [C, width, classes].
+
+        Returns:
+            [C] each, not a number where a client has no test node. ``test.macro_f1`` is the mean F1 over the classes
+            among test labels or predictions, ``test.balanced_accuracy`` the mean recall over those among test labels;
+            both are scikit-learn's. ``test.majority`` is the accuracy of always predicting the class that most of the
+            client's training nodes have, the lowest of equals. ``test.one_class`` is 1 where the model predicts a
+            single class for all test nodes though they have several labels, else 0.
+        """
+        test = self._test_nodes
+        predicted = outputs.flatten(0, 1)[test.rows].argmax(-1)
+        cells = test.offsets + predicted
+        told, right = test.count(cells), test.count(cells[predicted == test.labels])
+        one_class = ((told > 0).sum(1) == 1) & (test.num_labels > 1)
+        return {  # Classes that occur nowhere are 0 / 0, and left out of the means.
+            "test.macro_f1": (2 * right / (test.labelled + told)).nanmean(1),
+            "test.balanced_accuracy": (right / test.labelled).nanmean(1),
+            "test.majority": test.majority,
+            "test.one_class": one_class.to(torch.float32).where(test.num_labels > 0, torch.nan),
+        }
+
+    @cached_property
+    def _test_nodes(self) -> _TestNodes:
+        return _TestNodes(self.labels, self.members[TRAIN] > 0, self.members[TEST] > 0, self._num_classes)
+
+
+class _TestNodes:
+    """The T test nodes of C clients, of K classes.
+
+    Attributes:
+        rows: of outputs [C * width, K], int64 [T].
+        offsets: where the counts of a node's client begin among all clients' [C * K], int64 [T].
+        labels: int64 [T].
+        labelled: how many of each client's test nodes have which label, int64 [C, K].
+        num_labels: how many labels each client's test nodes have, int64 [C].
+        majority: the share of each client's test nodes that have its most frequent training label [C].
+    """
+
+    def __init__(self, labels: Tensor, train: Tensor, test: Tensor, num_classes: int) -> None:
+        self._shape = (len(labels), num_classes)
+        self.rows = test.flatten().nonzero().flatten()
+        self.offsets = test.nonzero()[:, 0] * num_classes
+        self.labels = labels[test]
+        self.labelled = self.count(self.offsets + self.labels)
+        self.num_labels = (self.labelled > 0).sum(1)
+        trained = self.count(train.nonzero()[:, 0] * num_classes + labels[train])
+        # The lowest of equals by a sum: argmax may return any of them.
+        most = ((trained == trained.amax(1, keepdim=True)).cumsum(1) == 0).sum(1, keepdim=True)
+        self.majority = (self.labelled.gather(1, most) / self.labelled.sum(1, keepdim=True)).squeeze(1)
+
+    def count(self, cells: Tensor) -> Tensor:
+        """How often each class of each client occurs, int64 [C, K], in cells k + K * client of any number."""
+        num_clients, num_classes = self._shape
+        return torch.bincount(cells, minlength=num_clients * num_classes).view(self._shape)

@@ -28,6 +28,9 @@ class Examples(Protocol):
     def evaluate(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """The metric on validation and on test examples, [C] each; not a number where a client has none."""
 
+    def figures(self, outputs: Tensor) -> dict[str, Tensor]:
+        """The task's `client_figures` by name, [C] each; not a number where a client has no such examples."""
+
 
 class TaskSettings(BaseModel, ABC):
     """A task.
@@ -38,6 +41,9 @@ class TaskSettings(BaseModel, ABC):
         higher_is_better: whether of two values of the metric the larger one is the better.
         needs_labels: whether a graph must have labels.
         needs_ratings: whether users must have rated items, and not all alike; else users and items alone do.
+        client_figures: names of the figures that each client reports besides the metric, such as ``test.macro_f1``, and
+            that the round's record has by client. As of the metric, a client's last known value counts while it is
+            absent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -47,6 +53,7 @@ class TaskSettings(BaseModel, ABC):
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     needs_ratings: ClassVar[bool] = False
+    client_figures: ClassVar[tuple[str, ...]] = ()
     name: str
 
     @property

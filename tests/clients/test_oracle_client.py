@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from tiny_clients import CLASSES, FEATURES, cohort_of, dense_gcn, dense_operator
 
 from clients.oracle import OracleClient
@@ -62,11 +63,17 @@ def central_model(client: OracleClient) -> dict[str, np.ndarray]:
     return {name: state[f"personal.{name}"][0].numpy().copy() for name in client.model.shapes}
 
 
-def accuracies(parameters: dict[str, np.ndarray], role: int) -> list[float]:
-    """Of a dense GCN on the whole graph, over each client's nodes of a role."""
+def predicted(parameters: dict[str, np.ndarray]) -> np.ndarray:
+    """Classes by a dense GCN on the whole graph."""
     operator = torch.from_numpy(dense_operator(GRAPH.edge_index, NODES)).float()
     tensors = {name: torch.from_numpy(value) for name, value in parameters.items()}
-    right = dense_gcn(tensors, operator, torch.from_numpy(GRAPH.features))[0].argmax(1).numpy() == GRAPH.labels
+    found: np.ndarray = dense_gcn(tensors, operator, torch.from_numpy(GRAPH.features))[0].argmax(1).numpy()
+    return found
+
+
+def accuracies(parameters: dict[str, np.ndarray], role: int) -> list[float]:
+    """Of a dense GCN on the whole graph, over each client's nodes of a role."""
+    right = predicted(parameters) == GRAPH.labels
     return [float(right[nodes][ROLES[nodes] == role].mean()) for nodes in ASSIGNMENTS]
 
 
@@ -112,6 +119,14 @@ def test_each_client_is_measured_by_the_central_outputs_at_its_own_nodes() -> No
             ("test", after, TEST),
         ):
             assert metrics[name] == pytest.approx(accuracies(parameters, role), abs=1e-6), name
+        tested = [nodes[ROLES[nodes] == TEST] for nodes in ASSIGNMENTS]
+        labels, found = GRAPH.labels, predicted(after)
+        assert labels is not None
+        recalls = [balanced_accuracy_score(labels[nodes], found[nodes]) for nodes in tested]
+        assert metrics["test.balanced_accuracy"] == pytest.approx(recalls, abs=1e-6)
+        common = [np.bincount(labels[nodes[ROLES[nodes] == 0]]).argmax() for nodes in ASSIGNMENTS]
+        shares = [(labels[nodes] == most).mean() for nodes, most in zip(tested, common, strict=True)]
+        assert metrics["test.majority"] == pytest.approx(shares, abs=1e-6)  # of each client's class, not of one for all
         assert metrics["num_examples"] == [int((ROLES[nodes] == 0).sum()) for nodes in ASSIGNMENTS]
         assert num_examples == sum(metrics["num_examples"])
         before = after
@@ -129,7 +144,7 @@ def test_metrics_are_in_the_order_of_the_clients_that_were_asked() -> None:
     _, _, everyone = oracle().fit([], config(1))
     _, num_examples, some = oracle().fit([], config(1, [2, 0]))
     assert some["clients"] == [2, 0]
-    for name in ("test", "validation_as_received", "num_examples"):
+    for name in ("test", "validation_as_received", "num_examples", "test.macro_f1", "test.majority"):
         assert some[name] == [everyone[name][2], everyone[name][0]]
     assert num_examples == sum(some["num_examples"])
 

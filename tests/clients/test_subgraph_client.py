@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score
 from tiny_clients import CLASSES, cohort_of, dense_features, dense_gcn, dense_operator, model, tiny_client
 
 from clients.subgraph import SubgraphClient
@@ -75,6 +76,9 @@ def test_a_round_is_torchs_adam_on_the_mean_loss_over_training_nodes() -> None:
                 chosen = torch.from_numpy(graph.roles == role)
                 accuracy = (predicted == labels)[chosen].float().mean().item()
                 assert metrics[name][c] == pytest.approx(accuracy, abs=1e-6)
+            told, truth = predicted[chosen].numpy(), labels[chosen].numpy()
+            assert metrics["test.macro_f1"][c] == pytest.approx(f1_score(truth, told, average="macro"), abs=1e-6)
+        assert len(set(metrics["test.macro_f1"])) > 1
         assert num_examples == sum(graph.num_train for graph in hosted)
         assert metrics["num_examples"] == [graph.num_train for graph in hosted]
         sent = arrays

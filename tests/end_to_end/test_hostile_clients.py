@@ -189,6 +189,10 @@ def without_metrics(content: RecordDict) -> None:
     del content[METRICS]
 
 
+def with_an_endless_figure(content: RecordDict) -> None:
+    content.metric_records[METRICS]["test.macro_f1"] = [0.5, 0.5, math.inf, 0.5, 0.5]
+
+
 def with_a_metric_of_its_own(content: RecordDict) -> None:
     content.metric_records[METRICS]["test"] = [0.5, 0.5, math.inf, 0.5, 0.5]
 
@@ -218,6 +222,7 @@ def with_nothing(content: RecordDict) -> None:
         (of_an_earlier_round, SAME_NODE, "its node's reply cannot be read: its update is of round 1, not 2"),
         (without_metrics, SAME_NODE, "its node's reply cannot be read: it has no record 'metrics'"),
         (with_a_metric_of_its_own, [5], "its test is inf"),
+        (with_an_endless_figure, [5], "its test.macro_f1 is inf"),
         (with_a_bomb, SAME_NODE, "its node's reply cannot be read: its conv1.weight is float32 [10000000, 10000000]"),
         (with_objects, SAME_NODE, "its node's reply cannot be read: an array is not plain numbers"),
         (with_nothing, SAME_NODE, "its node's reply cannot be read: it has no record 'outcome'"),

@@ -28,7 +28,10 @@ UNDER_RAY = ("subpfed", "gcfl_plus", "oracle")
 mixing matrices have tests of their own."""
 SAME = {frozenset({"fedgcn", "fedavg_whole_graph"})}
 """What is exchanged is all that a GCN of two layers needs, where every node is held by somebody."""
-METRICS = ("train_loss", "validation", "test", "validation_as_received", "test_as_received")
+METRICS = (
+    *("train_loss", "validation", "test", "validation_as_received", "test_as_received"),
+    *("test.macro_f1", "test.balanced_accuracy", "test.majority", "test.one_class"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ METHODS = {
     "subpfed": ("partition=overlap_rate",),
     "oracle": (),
 }
-FIGURES = ("validation", "test", "validation_as_received", "test_as_received", "train_loss")
+FURTHER = ("test.macro_f1", "test.balanced_accuracy", "test.majority", "test.one_class")
+FIGURES = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", *FURTHER)
 Runs = tuple[str, Outcome, Outcome]
 
 
@@ -85,7 +86,8 @@ def test_means_are_over_the_last_known_figures_of_the_clients_heard_so_far(runs:
     heard = []
     for record, latest in zip(one.rounds, last_figures(one.rounds), strict=True):
         for name in FIGURES:
-            assert record[name] == pytest.approx(np.mean(list(latest[name].values())), abs=1e-9), name
+            means = record["figures"] if name in FURTHER else record
+            assert means[name] == pytest.approx(np.mean(list(latest[name].values())), abs=1e-9), name
         heard.append(len(latest["test"]))
         assert record["clients_heard"] == heard[-1]
     assert heard == sorted(heard) and heard[-1] > 4
@@ -102,6 +104,9 @@ def test_the_summary_is_of_every_client_heard(runs: Runs) -> None:
         assert dict(zip(per_client["ids"], per_client[f"{name}_at_best_validation"], strict=True)) == known
         assert sorted(known) == sorted(history[-1][name])
     assert one.summary["test_at_best_validation"] == one.rounds[best - 1]["test"]
+    assert one.summary["figures"] == one.rounds[best - 1]["figures"]
+    known = history[best - 1]["test"]
+    assert one.summary["worst_client"]["test"] == known[one.summary["worst_client"]["client"]] == min(known.values())
     assert sorted(one.models()) == sorted(history[-1]["test"])
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from synthetic_runs import MakeRun
+from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.comparison import plot_comparison
+from subfl_flower.evaluation.comparison import panel_figure, plot_comparison
 from subfl_flower.evaluation.comparison import test_by_round as by_round
 from subfl_flower.evaluation.plots import clients_figure, convergence_figure, mixing_figure, plot_run
 from subfl_flower.evaluation.rows import build_rows
@@ -109,6 +109,66 @@ def test_many_clients_become_a_histogram_that_counts_each(make_run: MakeRun) -> 
     figure = clients_figure(Run.load(run.path))
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == 300
     assert figure.axes[0].get_ylabel() == "clients"
+
+
+@pytest.mark.parametrize(
+    ("metric", "label"),
+    [
+        ("accuracy", "accuracy (%), mean over clients"),
+        ("hr@10", "hr@10 (%), mean over clients"),
+        ("rmse", "rmse, over all clients' ratings"),  # of all ratings together: not the mean of users' errors
+    ],
+)
+def test_axes_say_what_a_figure_over_clients_is(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, label: str
+) -> None:
+    run = Run.load(make_run("runs/one", metric=metric, rounds=3).path)
+    assert convergence_figure(run).axes[0].get_ylabel() == label
+    _, (axes,) = panel_figure([("cora", "metis", "10", metric)], "round")
+    assert axes.get_ylabel() == f"test {label}"
+    drawn: list[Figure] = []
+    monkeypatch.setattr("subfl_flower.evaluation.comparison.save", lambda figure, path: drawn.append(figure))
+    plot_comparison(build_rows([run]), tmp_path / "unused.png")
+    assert drawn[0].axes[0].get_ylabel() == f"test {label}"
+
+
+@pytest.mark.parametrize("clients", [3, 300])
+def test_the_worst_of_errors_is_the_highest_and_their_mean_is_named_as_that_of_clients(
+    make_run: MakeRun, clients: int
+) -> None:
+    tests = [0.5, 1.75, *[0.75] * (clients - 2)]
+    record = round_record(1, tests, tests, tests, metric="rmse")
+    run = make_run("run", rounds=0, status=None)
+    run.append_round({**record, "test": 0.9})  # pooled, and therefore not the mean
+    (words,) = (text for text in legend_of(clients_figure(Run.load(run.path))) if text.startswith("mean"))
+    assert words == f"mean over clients {sum(tests) / clients:.4f}\nhighest 1.7500"
+
+
+def test_the_worst_of_fractions_is_the_lowest(make_run: MakeRun) -> None:
+    run = make_run("run", rounds=0, status=None)
+    run.append_round(round_record(1, [0.5, 0.75], [0.5, 0.5], [0.5, 0.5]))
+    assert "mean 62.50 %\nlowest 50.00 %" in legend_of(clients_figure(Run.load(run.path)))
+
+
+def test_bars_are_after_local_training_only_where_something_was_measured_before_it(make_run: MakeRun) -> None:
+    record = round_record(1, [0.5, 0.75], [0.5, 0.5], [0.5, 0.5])
+    for name, expected in (("subgraphs", True), ("users", False)):
+        run = make_run(name, rounds=0, status=None)
+        if not expected:
+            del record["test_as_received"], record["clients"]["test_as_received"]
+        run.append_round(record)
+        assert ("after local\ntraining" in legend_of(clients_figure(Run.load(run.path)))) == expected
+
+
+def test_counts_are_marked_by_whole_numbers(make_run: MakeRun) -> None:
+    """Rounds, of which a run may have been evaluated in one, and clients of a histogram."""
+    run = make_run("run", rounds=0, status=None)
+    run.append_round(round_record(3, np.linspace(0, 1, 160).tolist(), [0.5] * 160, [0.5] * 160))  # 4 a bar
+    loaded = Run.load(run.path)
+    rounds, clients = convergence_figure(loaded).axes[0].xaxis, clients_figure(loaded).axes[0].yaxis
+    for axis in (rounds, clients):
+        marks = axis.get_ticklocs()
+        assert len(marks) and all(mark == round(mark) for mark in marks)
 
 
 def test_mixing_shows_the_last_matrix_large_and_earlier_ones_in_its_scale() -> None:

@@ -33,6 +33,7 @@ def test_figures_of_three_rounds_worked_out_by_hand() -> None:
         "test_as_received_at_best_validation": 0.25,
         "best_round": 2,
         "figures": None,
+        "worst_client": {"client": 0, "test": 0.25},
         "test_last": 0.875,
         "rounds": 3,
         "bytes_up": 600,
@@ -88,7 +89,9 @@ def test_rounds_that_were_not_evaluated_or_diverged_do_not_compete() -> None:
     assert figures["bytes_up"] == 600 + 400 + 100 + 100
 
 
-def partial(number: int, heard: int | None, validation: float, clients: dict[int, tuple[float | None, float]]) -> Any:
+def partial(
+    number: int, heard: int | None, validation: float, clients: dict[int, tuple[float | None, float | None]]
+) -> Any:
     """A record of a round in which only `clients` took part: their validation and test metric."""
     found = {
         "round": number,
@@ -126,6 +129,24 @@ def test_an_absent_client_counts_by_its_last_known_values() -> None:
     }
 
 
+def test_the_worst_client_is_that_of_the_best_round_by_last_known_values() -> None:
+    assert summarise(PARTIAL)["worst_client"] == {"client": 1, "test": 0.375}  # not 0.125 of round 2, nor 0.25 of 4
+    assert summarise(PARTIAL[:1])["worst_client"] == {"client": 3, "test": 0.875}
+
+
+def test_the_worst_client_has_the_largest_error_and_the_lowest_id_of_equals() -> None:
+    rounds = [record(1, [1.0, 1.0], [0.75, 1.25], "rmse"), record(2, [2.0, 2.0], [9.0, 1.0], "rmse")]
+    assert summarise(rounds)["worst_client"] == {"client": 4, "test": 1.25}
+    for metric in ("rmse", "accuracy"):
+        assert summarise([record(1, [0.5, 0.5], [0.5, 0.5], metric)])["worst_client"] == {"client": 0, "test": 0.5}
+
+
+def test_clients_with_nothing_to_test_on_are_not_the_worst() -> None:
+    rounds = [partial(1, 2, 0.5, {7: (0.5, 0.75), 2: (0.5, None)})]
+    assert summarise(rounds)["worst_client"] == {"client": 7, "test": 0.75}
+    assert summarise([partial(1, 1, 0.5, {2: (0.5, None)})])["worst_client"] is None
+
+
 def test_a_client_without_nodes_to_validate_on_keeps_its_place() -> None:
     rounds = [partial(1, 2, 0.5, {1: (None, 0.25), 0: (0.5, 0.5)}), partial(2, 2, 0.75, {0: (0.75, 1.0)})]
     assert summarise(rounds)["per_client"] == {
@@ -151,5 +172,5 @@ def test_a_run_without_a_round_has_no_figures() -> None:
     figures = summarise([])
     assert figures["rounds"] == figures["bytes_up"] == figures["seconds"] == 0
     assert figures["per_client"]["ids"] == []
-    for name in ("metric", "best_round", "figures", "test_at_best_validation", "test_last"):
+    for name in ("metric", "best_round", "figures", "worst_client", "test_at_best_validation", "test_last"):
         assert figures[name] is None

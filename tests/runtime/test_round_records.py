@@ -10,11 +10,12 @@ import pytest
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.round_records import LatestMetrics, round_record
 from subfl_flower.runtime.strategy import Updates
-from subfl_flower.tasks import Ranking, RatingPrediction, TaskSettings
+from subfl_flower.tasks import NodeClassification, Ranking, RatingPrediction, TaskSettings
 
 NAN = float("nan")
 RANKING = Ranking(name="ranking")
 RATINGS = RatingPrediction(name="rating_prediction")
+NODES = NodeClassification(name="node_classification")
 ROSTER = Roster(
     client_ids=(3, 5, 8),
     node_ids=(1, 1, 1),
@@ -75,6 +76,33 @@ def test_the_metric_of_absent_clients_is_the_last_known_and_further_figures_are_
     _, record = records_of(RANKING, ([0, 1, 2], first), ([1], second))
     assert record["test"] == (1 + 0.75 + 0.5) / 3
     assert (record["clients_heard"], record["figures"]) == (3, {"test.ndcg@10": 0.75})
+
+
+def test_a_tasks_own_figures_are_recorded_by_client_and_their_means_are_over_last_known_values() -> None:
+    first = {"test": [0.5, 0.25, NAN], "test.macro_f1": [0.25, 0.125, NAN], "test.one_class": [1.0, 0, NAN]}
+    second = {"test": [0.75], "test.macro_f1": [0.5], "test.one_class": [0.0], "test.of_others": [0.125]}
+    one, two = records_of(NODES, ([0, 1, 2], first), ([0], second))
+    assert one["figures"] == {"test.macro_f1": 0.1875, "test.one_class": 0.5}  # client 8 has no test node
+    assert one["clients"]["test.macro_f1"] == [0.25, 0.125, None]
+    assert not any(name.startswith("test.") for name in one)
+    assert two["test"] == 0.5
+    assert two["figures"] == {"test.macro_f1": 0.3125, "test.one_class": 0.0, "test.of_others": 0.125}
+    assert two["clients"]["test.one_class"] == [0.0] and "test.of_others" not in two["clients"]
+
+
+def test_figures_that_no_client_has_are_none() -> None:
+    (record,) = records_of(NODES, ([0, 1], {"test": [NAN, NAN], "test.majority": [NAN, NAN]}))
+    assert (record["test"], record["figures"]) == (None, {"test.majority": None})
+
+
+def test_a_tasks_own_figures_are_taken_in_again_from_records() -> None:
+    rounds = (([0, 1], {"test.majority": [1.0, NAN]}), ([1, 2], {"test.majority": [0.5, 0.25]}))
+    unbroken = records_of(NODES, *rounds, ([1], {"test.majority": [0.0]}))
+    latest = LatestMetrics(NODES, ROSTER)
+    for record in unbroken[:2]:
+        latest.recall(record)
+    assert latest.take(np.array([1]), {"test.majority": np.array([0.0])}) == unbroken[2]["figures"]
+    assert unbroken[2]["figures"] == {"test.majority": pytest.approx(1.25 / 3)}
 
 
 @pytest.mark.parametrize("task", [RANKING, RATINGS])

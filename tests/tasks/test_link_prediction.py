@@ -276,6 +276,11 @@ def test_the_metric_is_no_number_where_a_client_has_no_held_out_edge_or_no_other
     assert torch.isnan(figures).tolist() == [[True, False], [True, False]]
 
 
+def test_there_are_no_further_figures() -> None:
+    graph = tiny_client(3, 30)
+    assert THIRDS.examples([graph], CPU).figures(outputs_of(graph)) == {} and THIRDS.client_figures == ()
+
+
 # Pairs without an edge -----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,150 @@
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from synthetic_runs import MakeRun, round_record
+
+from subfl_flower.evaluation.html import render_page
+from subfl_flower.evaluation.rows import Row, build_rows
+from subfl_flower.evaluation.runs import load_runs
+from subfl_flower.evaluation.summary import summarise
+from subfl_flower.evaluation.table import cells, markdown_table, rich_table, write_csv
+
+
+def class_figures(majority: float, macro_f1: float, balanced: float) -> dict[str, float]:
+    named = {"test.majority": majority, "test.macro_f1": macro_f1, "test.balanced_accuracy": balanced}
+    return {**named, "test.one_class": 0.5}
+
+
+def add_run(
+    make_run: MakeRun,
+    method: str,
+    seed: int = 0,
+    worst: float = 0.25,
+    figures: dict[str, float] | None = None,
+    metric: str = "accuracy",
+    **said: Any,
+) -> None:
+    """A run of one round whose two clients have the values 0.75 and `worst`; `said` is in its summary."""
+    run = make_run(f"runs/{method}{seed}", method=method, seed=seed, rounds=0, status=None)
+    record = round_record(1, [0.75, worst], [0.5, 0.5], [0.5, 0.5], metric=metric)
+    del record["test_as_received"]
+    if figures is not None:
+        record["figures"] = figures
+    run.append_round(record)
+    head = {"status": "completed", "method": method, "dataset": "cora", "partition": "metis", "clients": 2}
+    run.write_summary({**head, "seed": seed, **summarise([record]), **said})
+
+
+def table(folder: Path) -> tuple[list[Row], list[dict[str, str]]]:
+    rows = build_rows(load_runs([folder / "runs"]))
+    _, heads, lines = cells(rows, collapse=True)
+    return rows, [dict(zip(heads, line, strict=True)) for line in lines]
+
+
+def csv_lines(rows: list[Row], folder: Path) -> list[dict[str, str]]:
+    write_csv(rows, folder / "table.csv")
+    with (folder / "table.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+CLASS_HEADS = "| majority class | macro-F1 (balanced accuracy) | worst client |"
+
+
+@pytest.fixture
+def classified(make_run: MakeRun, tmp_path: Path) -> list[Row]:
+    """FedAvg with two seeds, and a method whose runs are of an older version."""
+    add_run(make_run, "fedavg", 0, 0.25, class_figures(0.25, 0.5, 0.75))
+    add_run(make_run, "fedavg", 1, 0.5, class_figures(0.5, 0.5, 0.75))
+    add_run(make_run, "local", 0, 0.125)
+    return table(tmp_path)[0]
+
+
+def test_classifications_have_the_majority_class_figures_by_class_and_the_worst_client(
+    classified: list[Row], tmp_path: Path
+) -> None:
+    _, (fedavg, local) = table(tmp_path)
+    assert fedavg["majority class"] == "37.50 ± 17.68"  # 0.25 / sqrt(2) = 0.1768
+    assert fedavg["macro-F1 (balanced accuracy)"] == "50.00 ± 0.00 (75.00 ± 0.00)"
+    assert fedavg["worst client"] == "37.50 ± 17.68"
+    assert (local["majority class"], local["macro-F1 (balanced accuracy)"]) == ("–", "–")
+    assert local["worst client"] == "12.50"
+    assert not {"as received", "bias row", "popularity", "floor", "user-level epsilon"} & set(fedavg)
+
+
+def test_markdown_page_and_terminal_hold_them_too(classified: list[Row]) -> None:
+    assert CLASS_HEADS in markdown_table(classified).splitlines()[0]
+    assert "| 37.50 ± 17.68 | 50.00 ± 0.00 (75.00 ± 0.00) | 37.50 ± 17.68 |" in markdown_table(classified)
+    page = render_page(classified, [], {}, None)
+    assert "<th>majority class</th><th>macro-F1 (balanced accuracy)</th><th>worst client</th>" in page
+    output = io.StringIO()
+    Console(file=output, width=200).print(rich_table(classified))
+    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 130
+    (above,) = (number for number, line in enumerate(lines) if "fedavg" in line)
+    assert lines[above].index("50.00 ± 0.00") == lines[above + 1].index("(75.00 ± 0.00)") + 2  # right-aligned below
+
+
+def test_csv_has_a_column_for_each_figure(classified: list[Row], tmp_path: Path) -> None:
+    fedavg, local = csv_lines(classified, tmp_path)
+    means = [float(fedavg[f"test.{name}_mean"]) for name in ("majority", "macro_f1", "balanced_accuracy", "one_class")]
+    assert means == [0.375, 0.5, 0.75, 0.5]
+    assert float(fedavg["test.majority_std"]) == pytest.approx(0.25 / 2**0.5)
+    assert (float(fedavg["worst_client_mean"]), float(local["worst_client_mean"])) == (0.375, 0.125)
+    assert local["test.majority_mean"] == local["worst_client_std"] == ""
+    assert not {"bias_row_mean", "popularity_mean", "user_level_epsilon_mean"} & set(fedavg)
+
+
+def test_ratings_have_the_bias_row_the_largest_error_and_what_was_paid_in_privacy(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    bound = {"user_level_epsilon": 12.34567, "delta": 1e-5}
+    add_run(make_run, "fedgnn", 0, 1.5, metric="rmse", bias_row={"validation": 9.0, "test": 0.95543}, privacy=bound)
+    add_run(make_run, "fedmf", 0, 1.25, metric="rmse", bias_row={"validation": 9.0, "test": None})
+    rows, (fedgnn, fedmf) = table(tmp_path)
+    assert (fedgnn["bias row"], fedgnn["worst client"]) == ("0.9554", "1.5000")  # not 0.75, which is the best
+    assert fedgnn["user-level epsilon"] == "12.35 (delta 1e-05)"
+    assert (fedmf["bias row"], fedmf["user-level epsilon"]) == ("–", "–")
+    assert not {"majority class", "popularity", "macro-F1 (balanced accuracy)"} & set(fedgnn)
+    assert "| bias row | worst client | user-level epsilon |" in markdown_table(rows).splitlines()[0]
+    first, second = csv_lines(rows, tmp_path)
+    assert (first["bias_row_mean"], first["user_level_epsilon_mean"]) == ("0.95543", "12.34567")
+    assert (second["bias_row_mean"], second["user_level_epsilon_mean"]) == ("", "")
+
+
+def test_an_epsilon_is_over_seeds_and_no_number_where_one_run_has_no_bound(make_run: MakeRun, tmp_path: Path) -> None:
+    for method, epsilons in (("fedgnn", (2.0, 4.0)), ("fedavg", (2.0, None))):
+        for seed, epsilon in enumerate(epsilons):
+            add_run(make_run, method, seed, metric="rmse", privacy={"user_level_epsilon": epsilon, "delta": 0.0})
+    _, (unbounded, bounded) = table(tmp_path)
+    assert bounded["user-level epsilon"] == "3 ± 1.4"
+    assert unbounded["user-level epsilon"] == "no bound"
+
+
+def test_rankings_have_popularity_and_no_worst_client(make_run: MakeRun, tmp_path: Path) -> None:
+    popularity = {"test": 0.4003, "test.ndcg@10": 0.2}
+    add_run(make_run, "perfedrec", 0, 0.0, {"test.ndcg@10": 0.5}, metric="hr@10", popularity=popularity)
+    rows, (line,) = table(tmp_path)
+    assert line["popularity"] == "40.03"
+    assert not {"worst client", "bias row", "majority class"} & set(line)
+    (written,) = csv_lines(rows, tmp_path)
+    assert written["popularity_mean"] == "0.4003" and "worst_client_mean" not in written
+
+
+def test_floors_of_several_kinds_share_a_column(make_run: MakeRun, tmp_path: Path) -> None:
+    add_run(make_run, "fedavg", figures=class_figures(0.25, 0.5, 0.75))
+    add_run(make_run, "fedgnn", metric="rmse", bias_row={"test": 0.95})
+    add_run(make_run, "perfedrec", metric="hr@10", popularity={"test": 0.4})
+    add_run(make_run, "local")
+    rows, lines = table(tmp_path)
+    assert {line["method"]: line["floor"] for line in lines} == {
+        "fedavg": "25.00 (majority class)",
+        "fedgnn": "0.9500 (bias row)",
+        "perfedrec": "40.00 (popularity)",
+        "local": "–",
+    }
+    assert "| floor | macro-F1 (balanced accuracy) | worst client |" in markdown_table(rows).splitlines()[0]
+    assert not {"majority class", "bias row", "popularity"} & set(lines[0])
