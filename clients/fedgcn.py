@@ -6,7 +6,8 @@ clients' own key and the run's id (`subfl_flower.mending.boundary`):
 1. ``query.boundary``: it tells which nodes it has to do with that others may have to do with, too, and which of them
    it holds.
 2. ``query.neighbours``: it is told which of them it is to add up neighbours of, and which of its own it is to count,
-   and answers with sums of scaled features over the neighbours that it counts, and degrees.
+   and answers with sums of scaled features over the neighbours that it counts, and degrees. Features are scaled, and
+   degrees summed, by edge weights where there are any.
 3. ``query.mend``: it is told the sums over all clients, and keeps them for all rounds.
 
 From then on it trains on its graph as mended by them (`subfl_flower.mending.neighbour_sums`). Who was told nothing
@@ -32,6 +33,7 @@ from subfl_flower.mending.neighbour_sums import (
     mended_graph,
     partial_sums,
 )
+from subfl_flower.mending.packed_degrees import packed_degrees, unpacked_degrees
 from subfl_flower.mending.packed_rows import dense, packed_rows, unpacked_rows
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.privacy.secure_sum import VALUE_BITS
@@ -108,9 +110,9 @@ class FedGcnClient(SubgraphClient):
         counted = np.ones(graph.num_nodes, dtype=bool)
         counted[boundary.own[kept & ~responsible & boundary.held]] = False
         sums = partial_sums(graph, boundary, kept, counted)
-        known = degrees(graph)[boundary.own[responsible]].astype(np.uint32)
+        known = degrees(graph)[boundary.own[responsible]]
         if not self.settings.masking:
-            return {**packed_rows(sums), **({"degrees": known} if self.settings.hops > 1 else {})}
+            return {**packed_rows(sums), **({"degrees": packed_degrees(known)} if self.settings.hops > 1 else {})}
         column = np.zeros((len(kept), self.settings.hops - 1))
         column[responsible] = known[:, None]
         group, members = _groups(received)
@@ -129,22 +131,22 @@ class FedGcnClient(SubgraphClient):
     def _keep(self, graph: ClientGraph, question: Question, received: Stack) -> None:
         """Check the sums that the client is told, and keep them."""
         boundary = self._boundary(graph, question)
-        told, known = _flags(received, "told", len(boundary.tokens)), received.get("degrees")
-        if known is None:
+        told, sent = _flags(received, "told", len(boundary.tokens)), received.get("degrees")
+        if sent is None:
             raise SubflError("the server sent no degrees")
         rest = {name: values for name, values in received.items() if name not in ("told", "degrees")}
         mine, theirs = told & boundary.held, told & ~boundary.held
         try:
-            sums = unpacked_rows(rest, graph.num_features)
+            sums, known = unpacked_rows(rest, graph.num_features), unpacked_degrees(sent)
         except ValueError as error:
             raise SubflError(f"the server told sums that cannot be used: {error}") from None
-        if sums.shape[0] != told.sum() or known.shape != (theirs.sum(),) or (known < 1).any():
+        if sums.shape[0] != told.sum() or known.shape != (theirs.sum(),):
             raise SubflError(
                 f"the server told {sums.shape[0]} sums of {told.sum()} nodes, "
-                f"and {len(known)} degrees, all to be at least 1, of {theirs.sum()}"
+                f"and {len(known)} degrees of {theirs.sum()}"
             )
         own_first = np.argsort(~boundary.held[told], kind="stable")
-        sums = NeighbourSums(boundary.own[mine], boundary.node_ids[theirs], sums[own_first], known.astype(np.int64))
+        sums = NeighbourSums(boundary.own[mine], boundary.node_ids[theirs], sums[own_first], known)
         self.store.kept.put(graph.client_id, SUMS, question.server_round, sums.arrays())
 
 

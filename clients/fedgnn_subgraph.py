@@ -41,6 +41,8 @@ class SimilarNodesClient(SubgraphClient):
 
     protects_uploads: ClassVar[bool] = True
     mended_by = SIMILAR_NODES
+    uses_edge_weights = False
+    """Edges to similar nodes have none."""
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:

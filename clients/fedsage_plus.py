@@ -61,6 +61,9 @@ class FedSagePlusClient(SubgraphClient):
 
     settings: Settings
 
+    uses_edge_weights = False
+    """Generated neighbours have none."""
+
     # The mended graph -----------------------------------------------------------------------------------------------
 
     mended_by = _TRAINED

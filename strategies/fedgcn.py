@@ -9,8 +9,9 @@ The server is told nodes by hashes of their ids and adds up what clients say of 
 What stays visible:
 
 - to the server: which clients have to do with one node, who of them holds it, and so how many edges join which clients;
-  without `masking` also what each client adds to a sum (of one neighbour alone: that neighbour's features, divided by
-  the root of its degree) and the degrees of these nodes; with it the sums alone. A group of two in which one adds
+  without `masking` also what each client adds to a sum (of one neighbour alone: that neighbour's features, times the
+  edge's weight, divided by the root of its degree) and the degrees of these nodes, which are sums of edge weights where
+  there are any; with it the sums alone. A group of two in which one adds
   nothing, such as a second holder, hides nothing of the other.
 - to a client: the sums and degrees of its nodes' neighbours elsewhere and, by taking off its own part, what others add
   to its own nodes' sums: exact features where that is one node. It does not see who holds a neighbour, but with
@@ -34,6 +35,7 @@ from pydantic import Field
 
 from strategies.fedavg import FedAvg
 from subfl_flower.data.graph import FeatureMatrix
+from subfl_flower.mending.packed_degrees import packed_degrees, unpacked_degrees
 from subfl_flower.mending.packed_rows import packed_rows, unpacked_rows
 from subfl_flower.mending.sum_plan import Listing, SumPlan, check_listing
 from subfl_flower.privacy.secure_sum import VALUE_BITS, unmask_sum
@@ -122,7 +124,8 @@ class FedGcn(FedAvg):
         sent = {position: self._question(plan, position) for position in plan.adding}
         largest = [_SLACK] * len(self.roster)
         for position in sent:
-            largest[position] += (8 if self.settings.masking else 4) * self._width * len(plan.rows(position))
+            of_row = (8 if self.settings.masking else 4) * self.roster.num_features + 8 * (self.settings.hops - 1)
+            largest[position] += of_row * len(plan.rows(position))
         about = {"attempt": attempt}
         answers = exchange.ask("neighbours", self._share, largest, sent, about)
         for position in sent:
@@ -171,9 +174,7 @@ class FedGcn(FedAvg):
         return share
 
     def _open_share(self, stack: Stack) -> Share:
-        degrees = stack.pop("degrees", None) if self.settings.hops > 1 else np.empty(0, dtype=np.uint32)
-        if degrees is None or degrees.dtype != np.uint32 or degrees.ndim != 1 or (degrees < 1).any():
-            raise ValueError("degrees must be uint32 [nodes], each at least 1")
+        degrees = unpacked_degrees(stack.pop("degrees", None)) if self.settings.hops > 1 else np.empty(0)
         rows = unpacked_rows(stack, self.roster.num_features)
         if abs(rows).max() > _LARGEST if rows.size else False:
             raise ValueError("a sum is too large to be added to others")
@@ -189,7 +190,7 @@ class FedGcn(FedAvg):
                 total[plan.rows(position)] += share.rows
             values = unmask_sum(total, self.settings.fraction_bits)
             sums, degrees = np.split(values, [self.roster.num_features], axis=1)
-            return sums.astype(np.float32), np.clip(np.rint(degrees), 1, np.iinfo(np.uint32).max).reshape(-1)
+            return sums.astype(np.float32), np.maximum(degrees, 1).reshape(-1)
         degrees = np.ones(plan.num_sums)
         for position, share in shares.items() if self.settings.hops > 1 else ():
             degrees[plan.rows(position)[plan.counted(position)[plan.kept(position)]]] = share.degrees
@@ -203,7 +204,7 @@ class FedGcn(FedAvg):
         rows, elsewhere = plan.rows(position), ~held[kept]
         return {
             "told": np.packbits(told),
-            "degrees": degrees[rows[told[kept] & elsewhere]].astype(np.uint32),
+            "degrees": packed_degrees(degrees[rows[told[kept] & elsewhere]]),
             **packed_rows(sums[rows[told[kept]]]),
         }
 

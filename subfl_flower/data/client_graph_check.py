@@ -18,7 +18,8 @@ def require_sound(graph: ClientGraph, source: str) -> None:
     Raises:
         SubflError: an array has another type or shape, ids, labels or roles are out of range, edges are not in order
             or one between the client's nodes not in both directions, a cross edge leads to a node that the client
-            holds, a feature is not finite; the sentence names the array.
+            holds, weights are missing, not positive and finite or not the same in both directions, a feature is not
+            finite; the sentence names the array.
     """
     try:
         _check_sizes(graph)
@@ -26,6 +27,7 @@ def require_sound(graph: ClientGraph, source: str) -> None:
         _check_nodes(graph)
         _check_edges(graph)
         _check_cross_edges(graph)
+        _check_weights(graph)
         _check_features(graph)
     except _UnsoundError as error:
         raise SubflError(f"{source}: {error}") from None
@@ -63,6 +65,9 @@ def _check_types(graph: ClientGraph) -> None:
     }
     if graph.labels is not None:
         expected["labels"] = (np.int64, (nodes,))
+    for name, number in (("edge_weight", edges), ("cross_weight", cross_edges)):
+        if getattr(graph, name) is not None:
+            expected[name] = (np.float32, (number,))
     for name, (kind, shape) in expected.items():
         array = getattr(graph, name)
         _require(
@@ -114,6 +119,29 @@ def _check_cross_edges(graph: ClientGraph) -> None:
     _require(not held.any(), f"cross_edges lead to the node {other[held.argmax()]}, which the client holds itself")
     ascending = (own[1:] > own[:-1]) | ((own[1:] == own[:-1]) & (other[1:] > other[:-1]))
     _require(ascending.all(), "cross_edges must be sorted by (local id, global id), every edge once")
+
+
+def _check_weights(graph: ClientGraph) -> None:
+    _require(graph.edge_weight is not None or graph.cross_weight is None, "cross_weight is there without edge_weight")
+    if graph.edge_weight is None:
+        return
+    _require(
+        graph.cross_weight is not None or not graph.cross_edges.size,
+        "edge_weight is there without cross_weight, the weights of cross_edges",
+    )
+    for name in ("edge_weight", "cross_weight"):
+        weight = getattr(graph, name)
+        if weight is None:
+            continue
+        usable = np.isfinite(weight) & (weight > 0)
+        _require(
+            usable.all(),
+            f"{name} holds {np.count_nonzero(~usable)} numbers that are not positive and finite, "
+            f"the first is {weight[usable.argmin()] if usable.size else 0}",
+        )
+    row, column = graph.edge_index
+    backwards = graph.edge_weight[np.lexsort((row, column))]
+    _require(np.array_equal(backwards, graph.edge_weight), "edge_weight must be equal in both directions of an edge")
 
 
 def _check_features(graph: ClientGraph) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -73,6 +75,15 @@ class DataFacts(BaseModel):
     def facts(self) -> DataFacts:
         """These facts alone, of an object that says more."""
         return DataFacts(**{name: getattr(self, name) for name in DataFacts.model_fields})
+
+    @property
+    def names_digest(self) -> str:
+        """A digest of the names that all sites must have in common: classes and features in order, and whether edges
+        have weights; 16 hexadecimal digits, empty where there are no names.
+        """
+        transform = self.transform or FeatureTransform()
+        names = [self.classes, transform.columns, transform.one_hot, self.reading.edge_weights != "ignore"]
+        return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16] if any(names) else ""
 
     def require_classes(self, num_classes: int) -> None:
         """Refuse names that do not tell classes apart.

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, FeatureMatrix, Graph
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, FeatureMatrix, Graph
 from subfl_flower.data.raw_files import sha256_of
 
 DATA_SCHEMA = 1
@@ -109,6 +109,30 @@ def describe_graph(
         "clients": about,
         "dropped": list(graph.notes.dropped),
         "warnings": warnings,
+    }
+
+
+def describe_client_graph(graph: ClientGraph, names: Sequence[str] | None) -> dict[str, Any]:
+    """Facts on the graph that one client holds on its own machine.
+
+    Args:
+        graph: the client's.
+        names: of the classes.
+    """
+    labels = np.empty(0, dtype=np.int64) if graph.labels is None else graph.labels[graph.labels >= 0]
+    counts = np.bincount(labels, minlength=graph.num_classes).tolist()
+    return {
+        "schema": DATA_SCHEMA,
+        "kind": "graph",
+        "client": graph.client_id,
+        "nodes": graph.num_nodes,
+        "edges": int(graph.edge_index.shape[1]) // 2,
+        "features": graph.num_features,
+        "classes": dict(zip(class_names(graph.num_classes, names), counts, strict=True)),
+        "unlabelled": graph.num_nodes - int(labels.size),
+        **{name: int(np.count_nonzero(graph.roles == role)) for name, role in _ROLES.items()},
+        "dropped": [],
+        "warnings": [],
     }
 
 

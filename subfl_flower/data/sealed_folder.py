@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -140,6 +142,12 @@ class SealedFolder(Generic[SomeDescription]):
             if size != entry.bytes:
                 raise SubflError(f"{file} has {size} bytes, where {DESCRIPTION} says {entry.bytes}; {AGAIN}")
         return folder
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 over the checksums of all files but the key, 64 hexadecimal digits."""
+        files = sorted((name, entry.sha256) for name, entry in self.description.files.items())
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
     @property
     def key_path(self) -> Path:

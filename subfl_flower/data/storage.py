@@ -41,6 +41,8 @@ def write_graph(path: Path, graph: Graph, roles: np.ndarray) -> None:
     tensors = _feature_tensors(graph.features) | {"edge_index": graph.edge_index, "roles": roles}
     if graph.labels is not None:
         tensors["labels"] = graph.labels
+    if graph.edge_weight is not None:
+        tensors["edge_weight"] = graph.edge_weight
     write_tensors(path, tensors, _sizes(graph))
 
 
@@ -57,6 +59,7 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
             edge_index=tensors["edge_index"],
             labels=tensors.get("labels"),
             num_classes=sizes["num_classes"],
+            edge_weight=tensors.get("edge_weight"),
         )
         return graph, tensors["roles"]
     except KeyError as error:
@@ -74,6 +77,9 @@ def write_client_graph(path: Path, client: ClientGraph) -> None:
     }
     if client.labels is not None:
         tensors["labels"] = client.labels
+    for name, weight in (("edge_weight", client.edge_weight), ("cross_weight", client.cross_weight)):
+        if weight is not None:
+            tensors[name] = weight
     write_tensors(path, tensors, _sizes(client) | {"client_id": client.client_id})
 
 
@@ -95,6 +101,8 @@ def read_client_graph(path: Path) -> ClientGraph:
             roles=tensors["roles"],
             shareable=tensors["shareable"],
             cross_edges=tensors["cross_edges"],
+            edge_weight=tensors.get("edge_weight"),
+            cross_weight=tensors.get("cross_weight"),
         )
     except KeyError as error:
         raise SubflError(f"{path} does not hold a client's graph: {error} is missing") from error

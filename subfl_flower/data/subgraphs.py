@@ -47,6 +47,7 @@ class SubgraphCutter:
         other_ends = self._local_ids[neighbours.indices]
         self._local_ids[node_ids] = -1
         inside = other_ends >= 0
+        weight = None if graph.edge_weight is None else graph.edge_weight[neighbours.data]
         self._held[neighbours.data[inside]] = True
         return ClientGraph(
             client_id=client_id,
@@ -58,6 +59,8 @@ class SubgraphCutter:
             roles=self._roles[node_ids],
             shareable=self._shareable[node_ids],
             cross_edges=np.stack([ends[~inside], neighbours.indices[~inside]]).astype(np.int64),
+            edge_weight=None if weight is None else weight[inside],
+            cross_weight=None if weight is None else weight[~inside],
         )
 
     def cross_edges(self) -> np.ndarray:

@@ -1,12 +1,13 @@
 r"""A client's graph with what is missing of two convolutions, from sums over neighbours wherever they are.
 
 FedGCN (Yao et al., "FedGCN: Convergence-Communication Tradeoffs in Federated Training of Graph Convolutional Networks",
-NeurIPS 2023). With d one more than a node's degree in the *whole* graph, which who holds the node knows, and
+NeurIPS 2023). Let w be the weights of edges, all 1 where edges have none, and 1 of a node to itself. With d one more
+than what the weights of a node's edges in the *whole* graph add up to, which who holds the node knows, and
 
-.. math:: z_v = \sum_{u \in N(v) \cup \{v\}} x_u / \sqrt{d_u},
+.. math:: z_v = \sum_{u \in N(v) \cup \{v\}} w_{vu} x_u / \sqrt{d_u},
 
-row v of Â X is :math:`z_v / \sqrt{d_v}`, and :math:`\hat A_{vu} = 1 / \sqrt{d_v d_u}`. Who is told z of its own nodes
-has the inputs of a GCN's first convolution as if it held the whole graph; who is also told z and d of its nodes'
+row v of Â X is :math:`z_v / \sqrt{d_v}`, and :math:`\hat A_{vu} = w_{vu} / \sqrt{d_v d_u}`. Who is told z of its own
+nodes has the inputs of a GCN's first convolution as if it held the whole graph; who is also told z and d of its nodes'
 neighbours elsewhere has what the second convolution needs. From the third on it is an approximation: what lies beyond
 these neighbours is missing.
 """
@@ -27,9 +28,23 @@ from subfl_flower.models.sparse import normalised_adjacency
 
 
 def degrees(graph: ClientGraph) -> np.ndarray:
-    """d of a client's nodes, int64 `[nodes]`: one more than their neighbours here and elsewhere."""
+    """d of a client's nodes `[nodes]`: one more than the weights of their edges here and elsewhere.
+
+    Without weights, one more than their neighbours, int64; with weights float64.
+    """
     ends = np.concatenate([graph.edge_index[0], graph.cross_edges[0]])
-    return np.bincount(ends, minlength=graph.num_nodes) + 1
+    if graph.edge_weight is None:
+        return np.bincount(ends, minlength=graph.num_nodes) + 1
+    return np.bincount(ends, np.concatenate(_weights(graph)), minlength=graph.num_nodes) + 1
+
+
+def _weights(graph: ClientGraph) -> tuple[np.ndarray, np.ndarray]:
+    """The weights of a client's own edges and of its cross edges, float32; 1 where there are none."""
+    inside, across = graph.edge_weight, graph.cross_weight
+    return (
+        np.ones(graph.edge_index.shape[1], dtype=np.float32) if inside is None else inside,
+        np.ones(graph.cross_edges.shape[1], dtype=np.float32) if across is None else across,
+    )
 
 
 def partial_sums(graph: ClientGraph, boundary: Boundary, kept: np.ndarray, counted: np.ndarray) -> FeatureMatrix:
@@ -50,14 +65,17 @@ def partial_sums(graph: ClientGraph, boundary: Boundary, kept: np.ndarray, count
 
 
 def _closed_neighbourhoods(graph: ClientGraph, counted: np.ndarray) -> sp.csr_array:
-    """What sums of z are made by: float32 CSR [nodes + nodes elsewhere, nodes], with 1/sqrt(d) of who is counted."""
+    """What sums of z are made by: float32 CSR [nodes + nodes elsewhere, nodes], w / sqrt(d) for d of who is counted."""
     own, elsewhere = graph.cross_edges
     others, other = np.unique(elsewhere, return_inverse=True)
     loops = np.arange(graph.num_nodes)
     row = np.concatenate([graph.edge_index[0], loops, graph.num_nodes + other])
     column = np.concatenate([graph.edge_index[1], loops, own])
-    row, column = row[counted[column]], column[counted[column]]
-    values = (1.0 / np.sqrt(degrees(graph)))[column].astype(np.float32)
+    inside, across = _weights(graph)
+    weight = np.concatenate([inside, np.ones(graph.num_nodes, dtype=np.float32), across])
+    used = counted[column]
+    row, column, weight = row[used], column[used], weight[used]
+    values = (weight * (1.0 / np.sqrt(degrees(graph)))[column]).astype(np.float32)
     return sp.coo_array((values, (row, column)), shape=(graph.num_nodes + len(others), graph.num_nodes)).tocsr()
 
 
@@ -69,7 +87,7 @@ class NeighbourSums:
         own: int64 `[a]`, local ids.
         elsewhere: int64 `[b]`, global ids.
         sums: float32 `[a + b, F]`, z, dense or CSR.
-        degrees: int64 `[b]`, d of the nodes elsewhere.
+        degrees: `[b]`, d of the nodes elsewhere; int64, or float64 where one is not whole.
     """
 
     own: np.ndarray
@@ -106,13 +124,16 @@ def mended_graph(graph: ClientGraph, told: NeighbourSums) -> LocalGraph:
     order = np.argsort(told.elsewhere)
     others = told.elsewhere[order]
     d = np.concatenate([degrees(graph), told.degrees[order]])
-    own, elsewhere = graph.cross_edges[:, np.isin(graph.cross_edges[1], others)]
+    known = np.isin(graph.cross_edges[1], others)
+    own, elsewhere = graph.cross_edges[:, known]
     other = graph.num_nodes + np.searchsorted(others, elsewhere)
     loops = np.arange(len(d))
     row = np.concatenate([graph.edge_index[0], own, other, loops])
     column = np.concatenate([graph.edge_index[1], other, own, loops])
+    inside, across = _weights(graph)
+    weight = np.concatenate([inside, across[known], across[known], np.ones(len(d), dtype=np.float32)])
     scale = 1.0 / np.sqrt(d)
-    values = (scale[row] * scale[column]).astype(np.float32)
+    values = (scale[row] * scale[column] * weight).astype(np.float32)
     operator = sp.coo_array((values, (row, column)), shape=(len(d), len(d))).tocsr()
     return _local_graph(graph, operator, _scaled(_sums(graph, told, order), scale))
 
@@ -129,7 +150,7 @@ def graph_with_mended_inputs(graph: ClientGraph, told: NeighbourSums) -> LocalGr
         told: nodes that are its own.
     """
     inputs = _scaled(_sums(graph, told, np.arange(0)), 1.0 / np.sqrt(degrees(graph)))
-    return _local_graph(graph, normalised_adjacency(graph.edge_index, graph.num_nodes), inputs)
+    return _local_graph(graph, normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight), inputs)
 
 
 def _local_graph(graph: ClientGraph, operator: sp.csr_array, inputs: FeatureMatrix) -> LocalGraph:

@@ -109,7 +109,7 @@ def _stacked_structure(graphs: Sequence[LocalGraph], width: int, device: torch.d
 def features_within_reach(graph: ClientGraph, hops: int) -> np.ndarray:
     """Which features a GCN of `hops` layers meets while training: bool [features].
 
-    A feature counts if a node that has it lies at most `hops` edges away from a training node.
+    A feature counts if a node that has it lies at most `hops` edges, of whatever weight, away from a training node.
     """
     operator = normalised_adjacency(graph.edge_index, graph.num_nodes)
     reached = (graph.roles == TRAIN).astype(np.float32)

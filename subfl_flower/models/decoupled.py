@@ -2,8 +2,9 @@ r"""A network that learns from features and from topology apart, over stacked pa
 
 Two GCNs of the same depth and width stand side by side: the feature extractor, ``conv1``, ``conv2``, ..., is that of
 `StackedGCN`; the topology extractor, ``topology1``, ``topology2``, ..., propagates over the same edges, but what it
-propagates is a structural encoding S of the nodes (`structure_encoding`), which no feature enters. A linear classifier
-reads both,
+propagates is a structural encoding S of the nodes (`structure_encoding`), which no feature enters. Where edges have
+weights, both extractors propagate by them; S says who is tied to whom and does not read them. A linear classifier reads
+both,
 
 .. math:: \mathrm{output} = [H_{feature} \,\Vert\, H_{topology}] W + b,
 

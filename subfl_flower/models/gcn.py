@@ -1,6 +1,6 @@
 r"""The GCN of the subgraph methods, over stacked parameters.
 
-With Â the normalised adjacency (Kipf and Welling, 2017), a convolution is
+With Â the normalised adjacency (Kipf and Welling, 2017), weighted where edges have weights, a convolution is
 
 .. math:: \mathrm{conv}(H) = \hat A H W + b;
 
@@ -28,7 +28,7 @@ class StackedGCN(StackedGNN):
 
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
         """Â, and Â X."""
-        operator = normalised_adjacency(graph.edge_index, graph.num_nodes)
+        operator = normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)
         sparse = scipy.sparse.issparse(graph.features)
         inputs = operator @ (scipy.sparse.csr_array(graph.features) if sparse else graph.features)
         return LocalGraph(

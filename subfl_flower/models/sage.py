@@ -1,6 +1,7 @@
 r"""GraphSAGE with the mean aggregator, over stacked parameters (Hamilton, Ying and Leskovec, NeurIPS 2017).
 
-With Ā the adjacency whose rows sum to one (a node without neighbours hears nothing), a convolution is
+With Ā the adjacency whose rows sum to one, weighted where edges have weights (a node without neighbours hears nothing),
+a convolution is
 
 .. math:: \mathrm{conv}(H) = [\bar A H \,\Vert\, H] W + b:
 
@@ -29,7 +30,7 @@ class StackedSAGE(StackedGNN):
 
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
         """Ā, and [Ā X ‖ X]."""
-        operator = mean_adjacency(graph.edge_index, graph.num_nodes)
+        operator = mean_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)
         inputs: np.ndarray | scipy.sparse.csr_array
         if scipy.sparse.issparse(graph.features):
             features = scipy.sparse.csr_array(graph.features)

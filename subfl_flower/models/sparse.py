@@ -64,12 +64,17 @@ class SparseMatrix:
         return self._matrix @ dense
 
 
-def normalised_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse.csr_array:
+def normalised_adjacency(
+    edge_index: np.ndarray, num_nodes: int, weight: np.ndarray | None = None
+) -> scipy.sparse.csr_array:
     """Â = D^-1/2 (A + I) D^-1/2 (Kipf and Welling, 2017).
+
+    A holds the edges' weights, and D the row sums of A + I: a node is tied to itself with weight 1.
 
     Args:
         edge_index: [2, edges], both directions of every edge, without self-loops.
         num_nodes: N.
+        weight: float [edges], positive, equal in both directions; None: all 1.
 
     Returns:
         Float32 CSR [N, N], symmetric.
@@ -77,23 +82,29 @@ def normalised_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse
     loops = np.arange(num_nodes)
     row = np.concatenate([edge_index[0], loops])
     column = np.concatenate([edge_index[1], loops])
-    scale = 1.0 / np.sqrt(np.bincount(row, minlength=num_nodes))
-    values = (scale[row] * scale[column]).astype(np.float32)
+    every = None if weight is None else np.concatenate([weight, np.ones(num_nodes)])
+    scale = 1.0 / np.sqrt(np.bincount(row, every, minlength=num_nodes))
+    values = scale[row] * scale[column]
+    if every is not None:
+        values *= every
+    values = values.astype(np.float32)
     return scipy.sparse.coo_array((values, (row, column)), shape=(num_nodes, num_nodes)).tocsr()
 
 
-def mean_adjacency(edge_index: np.ndarray, num_nodes: int) -> scipy.sparse.csr_array:
-    """D^-1 A: the product with it is every node's mean over its neighbours, zero where it has none.
+def mean_adjacency(edge_index: np.ndarray, num_nodes: int, weight: np.ndarray | None = None) -> scipy.sparse.csr_array:
+    """D^-1 A: the product with it is every node's weighted mean over its neighbours, zero where it has none.
 
     Args:
         edge_index: [2, edges], both directions of every edge, without self-loops.
         num_nodes: N.
+        weight: float [edges], positive; None: all 1.
 
     Returns:
         Float32 CSR [N, N].
     """
     row, column = edge_index
-    values = (1.0 / np.bincount(row, minlength=num_nodes)[row]).astype(np.float32)
+    shares = (1.0 if weight is None else weight) / np.bincount(row, weight, minlength=num_nodes)[row]
+    values = shares.astype(np.float32)
     return scipy.sparse.coo_array((values, (row, column)), shape=(num_nodes, num_nodes)).tocsr()
 
 

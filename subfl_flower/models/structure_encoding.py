@@ -33,7 +33,7 @@ _BLOCK = 128  # columns at once
 def structure_encoding(edge_index: np.ndarray, num_nodes: int, width: int) -> np.ndarray:
     """The encoding of every node: width // 2 columns of walks, then the others of degrees.
 
-    It depends on the edges alone, and is the same wherever it is computed.
+    It depends on the edges alone, not on their weights, and is the same wherever it is computed.
 
     Args:
         edge_index: [2, edges], both directions of every edge, without self-loops.

@@ -127,6 +127,8 @@ class Cohort:
             num_classes=graph.num_classes,
             roles=roles,
             shareable=np.zeros(graph.num_nodes, dtype=bool),
+            edge_weight=graph.edge_weight,
+            cross_weight=None if graph.edge_weight is None else np.zeros(0, dtype=np.float32),
         )
 
     @property

@@ -83,6 +83,9 @@ class CohortClient(NumPyClient, ABC):
     protects_uploads: ClassVar[bool] = False
     """Whether its clients do to their uploads what `privacy` says."""
 
+    uses_edge_weights: ClassVar[bool] = True
+    """Whether its clients compute with the weights of a weighted graph; if not, such graphs are refused."""
+
     class Settings(BaseModel):
         """No knobs."""
 

@@ -172,6 +172,8 @@ class _Run:
         """Wait for the nodes, and bring the strategy to where the rounds begin."""
         config = self._config
         self._roster = roster = self._membership.gather()
+        if self._prepared is None:
+            self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
         family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
         initial = kind_of(config).initial_parameters(config, roster)
         strategy: CohortStrategy = family(settings_of(family, config.method), roster, dict(initial))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from subfl_flower.config import Config
+from subfl_flower.config import Config, load_class
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
+from subfl_flower.data.description import describe_client_graph
+from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
@@ -35,10 +37,16 @@ class Graphs(Kind):
     """Subgraphs."""
 
     def prepare(self, config: Config) -> PreparedPartition:
-        """A partition of the graph."""
+        """A partition of the graph.
+
+        Raises:
+            SubflError: it cannot be prepared, or its edges have weights that the method does not use.
+        """
         dataset, task = config.dataset, _graph_task(config)
         assert isinstance(dataset, DatasetSettings)
-        return prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
+        prepared = prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
+        _require_use_of_weights(config, map(prepared.client, range(1)))  # all of a partition have weights, or none
+        return prepared
 
     def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:
         """Facts on the graph and its partition; on the graph as one client where it cannot be divided so."""
@@ -85,6 +93,10 @@ class Graphs(Kind):
         """Its graph."""
         folder.graph()
 
+    def facts(self, folder: ClientFolder) -> dict[str, Any]:
+        """Sizes, classes and roles of its graph."""
+        return describe_client_graph(folder.graph(), folder.description.classes)
+
     def about_folders(self, folders: Sequence[ClientFolder]) -> dict[str, Any]:
         """Width, classes, and whether subgraphs may share nodes."""
         first = folders[0].description
@@ -94,15 +106,22 @@ class Graphs(Kind):
             "num_features": first.num_features,
             "num_classes": first.num_classes,
             "overlapping": any(folder.description.overlapping for folder in folders),
+            "names": first.names_digest,
             **_WITHOUT_ATTRIBUTES,
         }
 
     def cohort_of_folders(
         self, config: Config, folders: Sequence[ClientFolder], device: torch.device, trusted: Trusted
     ) -> Cohort:
-        """Their subgraphs."""
+        """Their subgraphs.
+
+        Raises:
+            SubflError: they have edge weights, and the method does not use them.
+        """
+        graphs = tuple(folder.graph() for folder in folders)
+        _require_use_of_weights(config, graphs)
         return Cohort(
-            graphs=tuple(folder.graph() for folder in folders),
+            graphs=graphs,
             num_features=folders[0].description.num_features,
             num_classes=folders[0].description.num_classes,
             device=device,
@@ -170,3 +189,12 @@ class Graphs(Kind):
 def _graph_task(config: Config) -> GraphTask:
     assert isinstance(config.task, GraphTask)
     return config.task
+
+
+def _require_use_of_weights(config: Config, graphs: Iterable[ClientGraph]) -> None:
+    """Raise SubflError where graphs have edge weights and the method's clients would not use them."""
+    family = load_class(config.method.client, CohortClient, "method.client")
+    if not family.uses_edge_weights and any(graph.edge_weight is not None for graph in graphs):
+        raise SubflError(
+            f"method={config.method.name} does not use edge weights; dataset.edge_weights=ignore leaves them out"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config, Inline, Ray
+from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import CARD, TENSORS, ModelCard, write_model
 from subfl_flower.models.trained_users import TrainedUsers
 from subfl_flower.runtime.cohort_client import Hosted
@@ -18,6 +20,7 @@ from subfl_flower.runtime.kind import Trusted
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.node import Node, compute_device
 from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runtime.run_files import parse_object, read_file, write_whole
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.state import ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
 
@@ -113,13 +116,37 @@ class DeployedNode(Node):
         places = {client: runs.parent for client, runs in self._runs.items()}
         self._trusted = Trusted(run_id, places, matcher_key, keep_embeddings)
         self.client_ids = ids
-        self.about = {"dataset": opened[0].description.dataset, **kind.about_folders(opened)}
+        digests = [folder.fingerprint for folder in opened]
+        self.about = {
+            "dataset": opened[0].description.dataset,
+            "fingerprints": digests,
+            **kind.about_folders(opened),
+        }
 
     @cached_property
     def cohort(self) -> Hosted:
-        """This node's clients, with their data read from their folders."""
+        """This node's clients, with their data read from their folders; what they are is kept beside their states.
+
+        Raises:
+            SubflError: a folder is damaged, or holds other data than at the beginning of the run.
+        """
+        for client_id in self.client_ids:
+            self._keep_data(client_id)
         device = compute_device(self.config.runtime.device)
         return kind_of(self.config).cohort_of_folders(self.config, list(self._folders.values()), device, self._trusted)
+
+    def _keep_data(self, client_id: int) -> None:
+        folder, path = self._folders[client_id], self._runs[client_id] / self.run_id / "data.json"
+        if path.exists():
+            before = parse_object(read_file(path))
+            if before is None or before.get("fingerprint") != folder.fingerprint:
+                raise SubflError(
+                    f"{folder.path} holds other data than at the beginning of run {self.run_id}; the run goes on only "
+                    "with the same data"
+                )
+            return
+        facts = {**kind_of(self.config).facts(folder), "fingerprint": folder.fingerprint}
+        write_whole(path, json.dumps(facts, indent=1).encode() + b"\n")
 
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
         """States are read from their files for every message: this process may be the first of many, or resumed."""

@@ -107,6 +107,10 @@ class Kind(ABC):
         """Read what a folder holds; SubflError where it is damaged."""
 
     @abstractmethod
+    def facts(self, folder: Any) -> dict[str, Any]:
+        """Facts on what a folder holds, without a fingerprint; the content of a node's `data.json`."""
+
+    @abstractmethod
     def about_folders(self, folders: Sequence[Any]) -> dict[str, Any]:
         """What the roster says of the data in folders, but for the data set's name."""
 

@@ -228,6 +228,15 @@ class Membership:
             raise SubflError(f"node {matcher.node_id} is a second matcher; a federation has one")
         self._matchers[matcher.node_id] = matcher
 
+    @property
+    def fingerprints(self) -> dict[int, str]:
+        """The fingerprint of each client's data, as far as nodes tell them."""
+        return {
+            client: self._answers[node].fingerprints[client]
+            for client, node in sorted(self._hosts.items())
+            if client in self._answers[node].fingerprints
+        }
+
     # Sorting out ----------------------------------------------------------------------------------------------------
 
     def _assigned(self) -> tuple[dict[int, int], Refusals]:
@@ -275,6 +284,11 @@ class Membership:
         if answer.schema.shape != schema.shape:
             theirs, ours = _told_apart(answer.schema.shape, schema.shape)
             return f"{who}: {theirs}, where the others have {ours}"
+        if answer.schema.names != schema.names:
+            return (
+                f"{who}: other names of classes or features than the others have, or in another order, or edges with "
+                "weights where the others have none; all sites state the same dataset.classes and columns"
+            )
         if answer.schema.partition != schema.partition:
             return f"{who}: a file of another partition of {answer.dataset!r} than the others have"
         if known is not None and (unknown := [client for client in sorted(answer.sizes) if client not in known]):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from subfl_flower.config import Config
+from subfl_flower.data.description import DATA_SCHEMA
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
@@ -73,6 +74,22 @@ class RatingsOfUsers(Kind):
         """Its ratings and attributes."""
         folder.ratings()
         folder.attributes()
+
+    def facts(self, folder: UserFolder) -> dict[str, Any]:
+        """Sizes, scale and roles of its ratings."""
+        said, ratings = folder.description, folder.ratings()
+        return {
+            "schema": DATA_SCHEMA,
+            "kind": "ratings",
+            "client": said.client_id,
+            "users": 1,
+            "items": said.num_items,
+            "ratings": len(ratings),
+            "scale": list(said.scale),
+            **ratings.role_counts(),
+            "dropped": [],
+            "warnings": [],
+        }
 
     def about_folders(self, folders: Sequence[UserFolder]) -> dict[str, Any]:
         """How many items there are, and how many values attributes have."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -35,10 +36,17 @@ class Shape(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """What must be the same for all clients: the shape, and the partition that their data are of."""
+    """What must be the same for all clients.
+
+    Attributes:
+        shape: of models.
+        partition: key of the partition that the data are of; empty where sites make their own.
+        names: digest of the names of classes and features; empty where there are none.
+    """
 
     shape: Shape
     partition: str
+    names: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class RosterAnswer:
         dataset: what its data are of.
         num_clients: clients of the whole partition; 0 where the node does not know.
         overlapping: whether its clients may share nodes with others.
+        fingerprints: of each client's data, where the node tells them.
     """
 
     sizes: dict[int, tuple[float, ...]]
@@ -139,6 +148,7 @@ class RosterAnswer:
     dataset: str
     num_clients: int
     overlapping: bool
+    fingerprints: dict[int, str]
 
     @classmethod
     def of(cls, record: ConfigRecord) -> RosterAnswer:
@@ -160,9 +170,17 @@ class RosterAnswer:
         values = [tuple(_list(record, key, int)) for key in ("user_values", "item_values")]
         if any(len(sizes) > MOST_FIELDS or any(not 0 < size <= MOST_VALUES for size in sizes) for sizes in values):
             raise ValueError(f"user_values, item_values must be at most {MOST_FIELDS} counts of 1 to {MOST_VALUES}")
+        names, digests = record.get("names", ""), record.get("fingerprints", [])
+        if not isinstance(names, str) or not re.fullmatch("([0-9a-f]{16})?", names):
+            raise ValueError("names must be a digest of 16 hexadecimal digits")
+        if not isinstance(digests, list) or len(digests) not in (0, len(clients)):
+            raise ValueError("fingerprints must be one for each client, or none")
+        if not all(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in digests):
+            raise ValueError("fingerprints must have 64 hexadecimal digits")
         return cls(
             sizes={client: tuple(column[row] for column in columns) for row, client in enumerate(clients)},
-            schema=Schema(Shape(features, classes, *values), _one(record, "partition", str)),
+            schema=Schema(Shape(features, classes, *values), _one(record, "partition", str), names),
+            fingerprints=dict(zip(clients, digests, strict=bool(digests))),  # type: ignore[arg-type]
             dataset=_one(record, "dataset", str),
             num_clients=known,
             overlapping=_one(record, "overlapping", bool),

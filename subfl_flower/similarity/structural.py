@@ -7,6 +7,7 @@ SubPFed (Li, Bao and Tong, Computers, Materials & Continua 2026, 88(1):34), eq. 
 
 :math:`d_i` being hops in subgraph i. Nodes that n cannot reach count neither above nor below the line: :math:`|V_i|` is
 the number of nodes that n reaches in subgraph i. The weight of a node is its degree, :math:`w_n = deg_i(n) + deg_j(n)`.
+Hops and degrees count edges whatever their weights are: the distance is about who is tied to whom.
 
 A client thus tells three numbers of a shared node, under a keyed hash of its id: the server, which lacks the key,
 sees that two clients speak of the same node but not of which.

@@ -7,7 +7,8 @@ cross-entropy over the training edges and as many pairs without an edge, drawn a
 area under the ROC curve over held-out edges and as many pairs without an edge, the same throughout and for all methods.
 
 The role of an edge is a hash of its global ends and the seed, so that an edge that several clients hold has one role
-everywhere: no client trains on what another one is tested on.
+everywhere: no client trains on what another one is tested on. The weight of an edge counts in messages; loss and metric
+ask for the edge alone.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class LinkPrediction(GraphTask):
         return self.dimensions
 
     def visible(self, graph: ClientGraph) -> ClientGraph:
-        """The training edges, both directions, also of those to nodes elsewhere. A loss may speak of any node."""
+        """The training edges with their weights, both directions, also of those to nodes elsewhere.
+
+        A loss may speak of any node.
+        """
         directed = self._roles(graph.node_ids[graph.edge_index]) == TRAIN
         own, elsewhere = graph.cross_edges
         crossing = self._roles(np.stack([graph.node_ids[own], elsewhere])) == TRAIN
@@ -71,6 +75,8 @@ class LinkPrediction(GraphTask):
             graph,
             edge_index=graph.edge_index[:, directed],
             cross_edges=graph.cross_edges[:, crossing],
+            edge_weight=None if graph.edge_weight is None else graph.edge_weight[directed],
+            cross_weight=None if graph.cross_weight is None else graph.cross_weight[crossing],
             roles=np.full_like(graph.roles, TRAIN),
         )
 

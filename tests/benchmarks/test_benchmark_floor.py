@@ -91,14 +91,16 @@ def test_the_floor_is_as_accurate_as_the_app(
     floor: ModuleType, partition: PreparedPartition, inline_run: Callable[..., Outcome], method: str
 ) -> None:
     small = ("model.hidden=32", "method.random_block_nodes=20") if method == "fedpub" else ("model.hidden=32",)
-    app = inline_run(f"method={method}", *OVERRIDES, *small, "federation.rounds=25")
     settings = floor.FloorSettings(hidden=32, random_block_nodes=20)
-    _, history = floor.run_floor(partition, method, 25, seed=0, settings=settings)
+    of_app, of_floor = [], []
+    for seed in range(4):
+        app = inline_run(f"method={method}", *OVERRIDES, *small, "federation.rounds=25", f"seed={seed}")
+        of_app.append(np.mean([record["test"] for record in app.rounds[-5:]]))
+        _, history = floor.run_floor(partition, method, 25, seed=seed, settings=settings)
+        of_floor.append(np.mean([record.test for record in history[-5:]]))
 
-    # Initialisation and dropout are drawn anew: over seeds the mean of five rounds varies by about one point.
-    assert np.mean([record.test for record in history[-5:]]) == pytest.approx(
-        np.mean([record["test"] for record in app.rounds[-5:]]), abs=0.04
-    )
+    # Initialisation and dropout are drawn anew: the mean of five rounds deviates by 2.5 points from seed to seed.
+    assert np.mean(of_floor) == pytest.approx(np.mean(of_app), abs=0.04)
 
 
 def test_masks_prune_outside_training_only(floor: ModuleType) -> None:

@@ -50,6 +50,18 @@ def whole_graph(sparse: bool = False) -> Graph:
 
 
 GRAPH = whole_graph()
+
+
+def weighted_graph(sparse: bool) -> tuple[Graph, np.ndarray]:
+    """`GRAPH` with weights, and the matrix of them."""
+    upper = np.triu(np.random.default_rng(5).random((NODES, NODES)) * 4 + 0.05)
+    edges = GRAPH.edge_index
+    weight = (upper + upper.T)[tuple(edges)].astype(np.float32)
+    adjacency = np.zeros((NODES, NODES))
+    adjacency[tuple(edges)] = weight
+    return replace(whole_graph(sparse), edge_weight=weight), adjacency
+
+
 ROLES = (np.arange(NODES) % 3).astype(np.int8)
 
 
@@ -177,6 +189,49 @@ def test_outputs_are_those_of_the_whole_graph(
     assert (
         max(np.abs(values - expected[graph.node_ids]).max() for graph, values in zip(graphs, alone, strict=True)) > 0.1
     )
+
+
+@pytest.mark.parametrize("masking", [False, True], ids=["open", "masked"])
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("assignments", [DISJOINT, OVERLAPPING], ids=["disjoint", "overlapping"])
+def test_outputs_on_a_weighted_graph_are_those_of_the_whole_graph(
+    assignments: list[np.ndarray], sparse: bool, masking: bool, key: SharedKey
+) -> None:
+    """Degrees are no whole numbers, and every edge is counted by its weight."""
+    graph, adjacency = weighted_graph(sparse)
+    graphs = clients_graphs(assignments, graph)
+    clients = exchanged(graphs, key, masking=masking)
+    closed = adjacency + np.eye(NODES)
+    operator = closed / np.sqrt(np.outer(closed.sum(1), closed.sum(1)))
+    expected = expected_outputs(operator, PARAMETERS_OF[2])
+    for own, values in zip(graphs, outputs(clients.client, PARAMETERS_OF[2]), strict=True):
+        np.testing.assert_allclose(values, expected[own.node_ids], atol=1e-5)
+    for client, told in clients.sent["mend"].items():
+        assert told["degrees"].dtype == np.float64
+        local = clients.client.local_graph(client)
+        assert local.num_nodes > local.num_own
+        elsewhere = np.unique(graphs[client].cross_edges[1])
+        nodes = np.concatenate([graphs[client].node_ids, elsewhere])
+        inputs = operator @ dense_features(GRAPH)  # type: ignore[arg-type]
+        np.testing.assert_allclose(dense(local.inputs), inputs[nodes], atol=1e-5)
+    unweighted = expected_outputs(OPERATOR, PARAMETERS_OF[2])
+    assert np.abs(expected - unweighted).max() > 0.1
+
+
+def test_weights_of_one_are_no_weights(key: SharedKey) -> None:
+    """To the last bit, and in the same bytes."""
+    ones = replace(GRAPH, edge_weight=np.ones(GRAPH.num_edges, dtype=np.float32))
+    plain, weighted = (exchanged(clients_graphs(OVERLAPPING, graph), key) for graph in (GRAPH, ones))
+    for one, other in ((plain.received, weighted.received), (plain.sent, weighted.sent)):
+        for action, stacks in one.items():
+            for client, stack in stacks.items():
+                for name, values in stack.items():
+                    found = other[action][client][name]
+                    assert found.dtype == values.dtype and np.array_equal(found, values)
+    for position in range(3):
+        local, expected = (clients.client.local_graph(position) for clients in (weighted, plain))
+        np.testing.assert_array_equal(local.operator.data, expected.operator.data)
+        np.testing.assert_array_equal(local.inputs, expected.inputs)
 
 
 def test_a_neighbour_that_nobody_holds_is_left_out_and_counts_in_the_degree(key: SharedKey) -> None:
@@ -399,7 +454,7 @@ def test_without_a_key_there_is_no_answer() -> None:
         ("neighbours", {"counted": "all"}, "the server would have a client count a node that it does not hold"),
         ("mend", {"told": np.zeros(99, np.uint8)}, "the server sent no told for the"),
         ("mend", {"degrees": np.array([], np.uint32)}, r"the server told \d+ sums of \d+ nodes, and 0 degrees"),
-        ("mend", {"degrees": "zero"}, "degrees, all to be at least 1"),
+        ("mend", {"degrees": "zero"}, r"degrees must be uint32 \[nodes\], each at least 1"),
         ("mend", {"degrees": None}, "the server sent no degrees"),
         ("mend", {"rows": np.zeros((2, FEATURES), np.float32)}, "the server told 2 sums of"),
         ("mend", {"rows": np.zeros((2, 2), np.float32)}, "the server told sums that cannot be used: rows are float32"),

@@ -146,7 +146,27 @@ def test_bytes_are_those_of_the_arrays() -> None:
     ]
 
 
-def test_under_masks_the_sums_are_taken_apart() -> None:
+def test_degrees_that_are_not_whole_are_told_as_they_are() -> None:
+    """Client 1 holds b, whose edges have weights; a's add up to a whole number."""
+
+    def answers(action: str, client: int, about: Mapping[str, Any]) -> Stack:
+        stack = honest(action, client, about)
+        return {**stack, "degrees": np.array([4.1])} if (action, client) == ("neighbours", 1) else stack
+
+    asked = Asked(answers)
+    asked.set_up()
+    told = [asked.sent["mend", client]["degrees"] for client in range(3)]
+    assert [values.tolist() for values in told] == [[4.1], [2], []]
+    assert [values.dtype for values in told] == [np.float64, np.uint32, np.uint32]
+    assert [(p["action"], p["bytes_up"], p["bytes_down"]) for p in asked.exchange.log] == [
+        ("boundary", 8 * 17, 0),
+        ("neighbours", 4 * 10 + 4 + 8, 6),
+        ("mend", 0, 3 + 4 * 10 + 4 + 8),
+    ]
+
+
+@pytest.mark.parametrize("degree", [5, 4.5])
+def test_under_masks_the_sums_are_taken_apart(degree: float) -> None:
     """One pair's masks by hand: what client 0 adds, client 1 takes off."""
     noise = np.random.default_rng(0).integers(0, 2**64, (2, 3), dtype=np.uint64)
 
@@ -154,7 +174,7 @@ def test_under_masks_the_sums_are_taken_apart() -> None:
         if action != "neighbours":
             return honest(action, client, about)
         assert about["attempt"] == 0
-        column = {0: [2, 0], 1: [0, 5], 2: [0]}[client]
+        column = {0: [2, 0], 1: [0, degree], 2: [0]}[client]
         rows = np.column_stack([ADDED[client]["rows"], column]).astype(float) * 2**24
         fixed = rows.astype(np.int64).astype(np.uint64)
         return {"masked": fixed + noise if client == 0 else fixed - noise if client == 1 else fixed}
@@ -162,7 +182,7 @@ def test_under_masks_the_sums_are_taken_apart() -> None:
     asked = Asked(answers)
     asked.set_up(masking=True)
     told = asked.sent["mend", 0]
-    assert told["rows"].tolist() == [[11, 22], [133, 244]] and told["degrees"].tolist() == [5]
+    assert told["rows"].tolist() == [[11, 22], [133, 244]] and told["degrees"].tolist() == [degree]
     groups = [
         {name: asked.sent["neighbours", c][name].tolist() for name in ("groups", "sizes", "members")} for c in range(3)
     ]
@@ -196,6 +216,8 @@ SPOILED = [
     ("neighbours", {"degrees": None}, r"degrees must be uint32 \[nodes\], each at least 1"),
     ("neighbours", {"degrees": np.array([0], np.uint32)}, r"degrees must be uint32 \[nodes\], each at least 1"),
     ("neighbours", {"degrees": np.array([5.0])}, r"degrees must be uint32 \[nodes\], each at least 1"),
+    ("neighbours", {"degrees": np.array([0.5])}, r"degrees must be uint32 \[nodes\], each at least 1"),
+    ("neighbours", {"degrees": np.array([np.inf])}, r"degrees must be uint32 \[nodes\], each at least 1"),
     ("neighbours", {"degrees": np.array([5, 6], np.uint32)}, "it has 2 sums and 2 degrees, where 2 and 1 belong"),
     ("neighbours", {"rows": ROWS[:1]}, "it has 1 sums and 1 degrees, where 2 and 1 belong"),
     ("neighbours", {"rows": ROWS[:, :1]}, r"rows are float32 \[2, 1\], where float32 \[any, 2\] belongs"),
