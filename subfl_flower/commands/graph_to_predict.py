@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class GraphToPredict:
     labels: np.ndarray | None
     of_client: bool
     about: str
-    notes: Notes = Notes()
+    notes: Notes = field(default_factory=Notes)
 
 
 def open_graph(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict:
