@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from subfl_flower.composition import composed_config
+from subfl_flower.data.datasets import DATASET_KINDS
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.kinds import kind_of
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 def _inspect(arguments: Sequence[str]) -> None:
     overrides = [argument for argument in arguments if not argument.startswith("out=")]
     out = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
-    config, _ = composed_config(overrides)
+    config, _ = composed_config(_with_a_method(overrides))
     facts, problem = kind_of(config).inspect(config)
     _show(facts, f"dataset={config.dataset.name}, partition={config.partition.name}, task={config.task.name}")
     if out:
@@ -61,6 +62,14 @@ def _inspect(arguments: Sequence[str]) -> None:
         print(f"the same as JSON in {path}")
     if problem is not None:
         raise SubflError(f"a run would be refused: {problem}")
+
+
+def _with_a_method(overrides: Sequence[str]) -> list[str]:
+    """Overrides that name a method for the kind of data; data do not depend on it, and the default is for graphs."""
+    names = [override.partition("=")[2] for override in overrides if override.startswith("dataset=")]
+    rated = bool(names) and DATASET_KINDS.get(names[-1]) == "ratings"
+    chosen = any(override.startswith("method=") for override in overrides)
+    return ["method=fedgnn", *overrides] if rated and not chosen else list(overrides)
 
 
 def _show(facts: Mapping[str, Any], title: str) -> None:

@@ -5,33 +5,40 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from subfl_flower.commands.csv_file import write_csv
-from subfl_flower.commands.user_to_recommend import UserToRecommend, open_user
+from subfl_flower.commands.user_to_recommend import UsersOfRun, UserToRecommend, open_user
 from subfl_flower.data.graph import TEST
+from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.ranker_file import Ranker
+from subfl_flower.models.recommender_file import Recommender
 
-_ARGUMENTS = ("client", "n", "data", "out")
+_ARGUMENTS = ("user", "client", "n", "all", "data", "out")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `subfl recommend ARGV`; the exit code, 2 for what the user can mend."""
     try:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_intermixed_args(argv)
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
         return int(exit_.code or 0)
     sys.path.append(str(Path.cwd()))  # a run's method may be a class of the user's own
     try:
-        _recommend(_request(options.model, options.arguments))
+        request = _request(options.model, options.arguments, options.all)
+        if request.everyone is not None:
+            _recommend_everyone(request.model, request.n, request.everyone)
+        else:
+            _recommend(request)
     except SubflError as error:
         print(f"subfl recommend: {error}", file=sys.stderr)
         return 2
@@ -44,20 +51,24 @@ class _Request:
 
     Attributes:
         model: a run directory, or a user's folder.
+        user: the source's id of the user; None: see `client`.
         client: id of the user; None for the one whose folder it is.
         n: how many items.
         data: the user's folder, where `model` is something else.
         out: a CSV file; None shows a table.
+        everyone: a CSV file for all users of a run; None for one user.
     """
 
     model: Path
+    user: str | None
     client: int | None
     n: int
     data: Path | None
     out: Path | None
+    everyone: Path | None
 
 
-def _request(model: Path, arguments: Sequence[str]) -> _Request:
+def _request(model: Path, arguments: Sequence[str], everyone: bool) -> _Request:
     given: dict[str, str] = {}
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -66,13 +77,22 @@ def _request(model: Path, arguments: Sequence[str]) -> _Request:
         if not value:
             raise SubflError(f"{name}: a value is required, as in {name}=...")
         given[name] = value
+    if given.get("all", "true") not in ("true", "false"):
+        raise SubflError(f"all: must be true or false (found {given['all']!r})")
+    everyone = given.get("all", "true" if everyone else "false") == "true"
+    if everyone and "out" not in given:
+        raise SubflError("all: a file is required, as in out=recommendations.csv")
+    if everyone and (of_one := [name for name in ("user", "client", "data") if name in given]):
+        raise SubflError(f"{of_one[0]}: is of one user, and all=true is for all of them; leave one out")
     paths = {name: Path(given[name]).expanduser() for name in ("data", "out") if name in given}
     return _Request(
         model=model.expanduser(),
+        user=given.get("user"),
         client=_number("client", given["client"], 0) if "client" in given else None,
         n=_number("n", given.get("n", "10"), 1),
         data=paths.get("data"),
         out=paths.get("out"),
+        everyone=paths["out"] if everyone else None,
     )
 
 
@@ -83,7 +103,7 @@ def _number(name: str, text: str, least: int) -> int:
 
 
 def _recommend(request: _Request) -> None:
-    user = open_user(request.model, request.client, request.data)
+    user = open_user(request.model, request.client, request.data, request.user)
     items, values = recommended(user, request.n)
     header, rows = _rows(user, items, values)
     _print_about(user)
@@ -97,23 +117,80 @@ def _recommend(request: _Request) -> None:
     Console().print(table)
 
 
+def _recommend_everyone(run: Path, n: int, out: Path) -> None:
+    """Write the n best items of each user of a run; the header line says how many users there are."""
+    users = UsersOfRun.open(run)
+    card = users.recommenders[0].card
+    print(f"{card.method}'s recommender of round {card.round} ({card.dataset})")
+    unknown = users.prepared.num_clients - len(users.client_ids)
+    if unknown:
+        print(f"{unknown} of {users.prepared.num_clients} users are not known to the recommender and are left out")
+    header = ["user", "item", *(["title"] if users.prepared.titles() is not None else []), "score"]
+    rows = list(_rows_of_everyone(users, n))
+    write_csv(out, header, rows)
+    print(f"{len(rows)} items of {len(users.client_ids)} users in {out}")
+
+
+def _rows_of_everyone(users: UsersOfRun, n: int) -> Iterator[tuple[str, ...]]:
+    user_names, item_names, titles = (
+        users.prepared.user_names(),
+        users.prepared.item_names(),
+        users.prepared.titles(),
+    )
+    console = Console(stderr=True)
+    blocks = track(users.blocks(), "users", users.num_blocks, console=console, disable=not console.is_terminal)
+    for parts in blocks:
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for recommender, ratings in parts:
+            found |= zip(ratings.user_ids.tolist(), best_items(recommender, ratings, n), strict=True)
+        for client in sorted(found):
+            for item, value in zip(*(column.tolist() for column in found[client]), strict=True):
+                title = () if titles is None else (titles[item],)
+                yield user_names[client], item_names[item], *title, f"{value:.4f}"
+
+
 def recommended(user: UserToRecommend, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n best items that the user has not rated, best first; fewer where there are fewer.
+    """The n best items that the user has not rated, best first; see `best_items`."""
+    (found,) = best_items(user.recommender, user.ratings, n)
+    return found
+
+
+def best_items(recommender: Recommender | Ranker, ratings: Ratings, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The n best items that each user has not rated, best first; fewer where there are fewer.
 
     Ratings that were held out for the test count as not given. Of items that are scored alike the one with the lower
     number comes first; beyond the ends of a scale of ratings items are still told apart.
 
+    Args:
+        recommender: with exactly these users.
+        ratings: of these users.
+        n: at least 1.
+
     Returns:
-        Items, int64, and what they are recommended by, float32: their predicted ratings, in rating units, clipped to
-        the scale; of a recommender that ranks their scores, which have no unit.
+        For each user items, int64, and what they are recommended by, float32: their predicted ratings, in rating units,
+        clipped to the scale; of a recommender that ranks their scores, which have no unit.
     """
-    rated = user.ratings.items[user.ratings.roles != TEST]
-    others = np.setdiff1d(np.arange(user.ratings.num_items), rated)
-    (scores,) = user.recommender.scores(user.ratings, [others])
-    best = np.argsort(-scores, kind="stable")[:n]
-    if not isinstance(user.recommender, Ranker):
-        scores = scores.clip(*user.recommender.card.scale)
-    return others[best], scores[best]
+    asked = []
+    for position in range(ratings.num_users):
+        own = slice(int(ratings.offsets[position]), int(ratings.offsets[position + 1]))
+        rated = ratings.items[own][ratings.roles[own] != TEST]
+        asked.append(np.setdiff1d(np.arange(ratings.num_items), rated, assume_unique=True))
+    found = []
+    for items, scores in zip(asked, recommender.scores(ratings, asked), strict=True):
+        best = _best(scores, n)
+        values = scores[best]
+        if isinstance(recommender, Recommender):
+            values = values.clip(*recommender.card.scale)
+        found.append((items[best], values))
+    return found
+
+
+def _best(scores: np.ndarray, n: int) -> np.ndarray:
+    """Positions of the n largest scores, the largest first, of equal ones the earlier first."""
+    if n < len(scores) and not np.isnan(scores).any():
+        candidates = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
+        return candidates[np.argsort(-scores[candidates], kind="stable")[:n]]
+    return np.argsort(-scores, kind="stable")[:n]
 
 
 def _rows(user: UserToRecommend, items: np.ndarray, values: np.ndarray) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -130,8 +207,10 @@ def _print_about(user: UserToRecommend) -> None:
     card, ratings = user.recommender.card, user.ratings
     print(f"{card.method}'s recommender of round {card.round} ({card.dataset})")
     known = ratings.values[ratings.roles != TEST].astype(np.float64)
-    mean = f", {known.mean():.2f} on average" if len(known) else ""
-    print(f"client {user.client_id} has rated {len(known)} of {ratings.num_items} items{mean}")
+    ranks_alone = _ranks(user) and len(set(known.tolist())) == 1  # of users and items without ratings
+    mean = f", {known.mean():.2f} on average" if len(known) and not ranks_alone else ""
+    named = f"client {user.client_id}" if user.name is None else f"user {user.name} (client {user.client_id})"
+    print(f"{named} has rated {len(known)} of {ratings.num_items} items{mean}")
     held_out = len(ratings) - len(known)
     if held_out:
         print(f"{held_out} further ratings are held out for the test; their items count as not rated")
@@ -147,24 +226,30 @@ def _ranks(user: UserToRecommend) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="subfl recommend",
-        usage="subfl recommend MODEL [client=ID] [n=10] [data=DIR] [out=FILE]",
+        usage="subfl recommend MODEL [user=ID | client=NUMBER | --all] [n=10] [data=DIR] [out=FILE]",
         description="The items that a user has not rated and that a recommender finds best, with predicted ratings\n"
         "or, where it ranks items (task=ranking), with scores, of which only the order counts.",
         epilog="""\
-client=ID    the user, as a client; required for a run of a simulation
-n=10         how many items
+user=ID      the user, as the data set calls it; this or client= is required for a run of a simulation
+client=NUMBER
+             the user, as a client
+--all        all users of a run, into out=FILE (user, item, title if there are titles, score); also all=true
+n=10         how many items a user
 data=DIR     the user's folder, where MODEL is something else than a run of a simulation or that folder
 out=FILE     write them as CSV instead of showing them
 
-Items are called by their ids in the data set; in a user's folder, which does not hold these, by their numbers.
+Users and items are called by their ids in the data set; in a user's folder of an older version, which does not hold
+these, by their numbers.
 
 examples:
-  subfl recommend outputs/2026-01-01/12-00-00 client=3 n=20
+  subfl recommend outputs/2026-01-01/12-00-00 user=user-12 n=20
+  subfl recommend outputs/2026-01-01/12-00-00 --all out=recommendations.csv
   subfl recommend folders/client-03""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL", help="a run directory of a simulation, or a user's folder: its newest run"
     )
+    parser.add_argument("--all", action="store_true", help="recommend to all users of a run")
     parser.add_argument("arguments", nargs="*", metavar="KEY=VALUE", help="see below")
     return parser

@@ -1,15 +1,17 @@
-"""The user that items are recommended to: a client of a simulation's run, or the one whose folder it is."""
+"""The users that items are recommended to: of a simulation's run, or the one whose folder it is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from subfl_flower.config import validate
 from subfl_flower.data.partitions.users import UsersPartition
-from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
+from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserDescription, UserFolder
@@ -17,7 +19,11 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import TENSORS
 from subfl_flower.models.ranker_file import Ranker, read_trained
 from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.runtime.ratings_kind import prepared_ratings
 from subfl_flower.runtime.run_directory import RunDirectory
+
+_SCORES_AT_ONCE = 2**24
+_MOST_COMPARED = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +35,14 @@ class UserToRecommend:
         ratings: of this user alone.
         item_names: the source's id of each item; None where it is not at hand.
         titles: of each item; None where the data set has none.
+        name: the source's id of the user; None where it is not at hand.
     """
 
     recommender: Recommender | Ranker
     ratings: Ratings
     item_names: list[str] | None
     titles: list[str] | None
+    name: str | None = None
 
     @property
     def client_id(self) -> int:
@@ -42,59 +50,158 @@ class UserToRecommend:
         return int(self.ratings.user_ids[0])
 
 
-def open_user(model: Path, client: int | None = None, data: Path | None = None) -> UserToRecommend:
+def open_user(
+    model: Path, client: int | None = None, data: Path | None = None, user: str | None = None
+) -> UserToRecommend:
     """Find a user's ratings and the recommender.
 
     Args:
         model: a run directory of a simulation; or a user's folder, of whose runs the newest counts; or a folder or
             file with a recommender.
-        client: id of the user; None for the one whose folder it is.
+        client: id of the user as a client; None for the one whose folder it is, or `user`.
         data: the user's folder; None: `model` is it, or a run whose configuration names the data.
+        user: the source's id of the user; None for `client`.
 
     Raises:
         SubflError: one of these is missing, damaged or malformed, there is no recommender, it does not know the user,
             or it was trained on other data.
     """
+    _require_model(model)
+    if data is not None or (model / "client.json").exists():
+        return _of_folder(model, client, user, UserFolder.open(model if data is None else data))
+    _require_run(model)
+    if client is None and user is None:
+        raise SubflError("client: a number is required, for instance client=0; or user=ID, as the data call the user")
+    prepared = None
+    if user is not None:
+        prepared = _prepared(model)
+        number = _number_of(user, prepared.user_names(), prepared.source)
+        if client not in (None, number):
+            raise SubflError(f"client: the user {user} is client {number}, not {client}; state one of them")
+        client = number
+    assert client is not None
+    recommender = _knowing(_recommenders(model), client, model).of_users([client])
+    prepared = prepared or _prepared(model)
+    _require_same_data(recommender, prepared, str(prepared.directory))
+    name = prepared.user_names()[client]
+    return UserToRecommend(recommender, prepared.ratings([client]), prepared.item_names(), prepared.titles(), name)
+
+
+@dataclass(frozen=True, eq=False)
+class UsersOfRun:
+    """All users of a run that its recommenders know.
+
+    Attributes:
+        recommenders: of the run's nodes, those of the last round first.
+        prepared: the ratings of all users.
+        client_ids: int64, ascending: those that a recommender knows.
+    """
+
+    recommenders: list[Recommender | Ranker]
+    prepared: PreparedRatings
+    client_ids: np.ndarray
+
+    @classmethod
+    def open(cls, run: Path) -> UsersOfRun:
+        """The users of a run directory of a simulation.
+
+        Raises:
+            SubflError: it is none, holds no recommender, or the ratings have changed since.
+        """
+        _require_model(run)
+        if (run / "client.json").exists():
+            raise SubflError(f"{run} is the folder of one user; all=true is for a run of a simulation")
+        _require_run(run)
+        recommenders, prepared = _recommenders(run), _prepared(run)
+        for recommender in recommenders:
+            _require_same_data(recommender, prepared, str(prepared.directory))
+        known = np.unique(np.concatenate([recommender.clients for recommender in recommenders]))
+        return cls(recommenders, prepared, known)
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are."""
+        return -(-len(self.client_ids) // self._users_a_block)
+
+    @property
+    def _users_a_block(self) -> int:
+        return max(1, _SCORES_AT_ONCE // self.prepared.num_items)
+
+    def blocks(self) -> Iterator[list[tuple[Recommender | Ranker, Ratings]]]:
+        """Users in ascending order, so many at once that their scores are a small part of the memory.
+
+        Each block is parts of some users each, with the recommender that knows them.
+
+        Raises:
+            SubflError: the prepared ratings are damaged.
+        """
+        size = self._users_a_block
+        owner = np.full(int(self.client_ids[-1]) + 1, -1)
+        for position in reversed(range(len(self.recommenders))):
+            owner[self.recommenders[position].clients] = position
+        for start in range(0, len(self.client_ids), size):
+            block = self.client_ids[start : start + size]
+            parts = []
+            for position in np.unique(owner[block]).tolist():
+                own = block[owner[block] == position]
+                parts.append((self.recommenders[position].of_users(own), self.prepared.ratings(own.tolist())))
+            yield parts
+
+
+def _require_model(model: Path) -> None:
     if not model.exists():
         raise SubflError(f"{model} does not exist; a model is a run directory or a user's folder")
-    if data is not None or (model / "client.json").exists():
-        return _of_folder(model, client, UserFolder.open(model if data is None else data))
+
+
+def _require_run(model: Path) -> None:
     if not RunDirectory.is_run(model):
         raise SubflError(f"{model} is neither a run directory nor a user's folder; data= names the user's folder")
-    if client is None:
-        raise SubflError("client: a number is required, for instance client=0")
-    recommender = _recommender_of_run(model, client)
-    prepared = _prepared(model)
-    _require_same_data(recommender, prepared, str(prepared.directory))
-    return UserToRecommend(recommender, prepared.ratings([client]), prepared.item_names(), prepared.titles())
 
 
-def _of_folder(model: Path, client: int | None, folder: UserFolder) -> UserToRecommend:
-    said = folder.description
+def _number_of(user: str, names: Sequence[str], source: str) -> int:
+    if user in names:
+        return names.index(user)
+    near = [name for name in names if name.lower() == user.lower().strip()]
+    alike = [name for name in names if abs(len(name) - len(user)) <= 2][:_MOST_COMPARED]
+    near = near or get_close_matches(user, alike, n=1)
+    advice = f"; the nearest is {near[0]}" if near else f"; it has {len(names)} users, such as {names[0]}"
+    raise SubflError(f"user: {source} has no user {user}{advice}")
+
+
+def _of_folder(model: Path, client: int | None, user: str | None, folder: UserFolder) -> UserToRecommend:
+    said, names = folder.description, folder.names()
     if client not in (None, said.client_id):
         raise SubflError(f"client: {folder.path} is the folder of client {said.client_id}, not of {client}")
+    if user is not None and (names is None or user != names.user):
+        whose = f"client {said.client_id}, and does not say the user's id" if names is None else f"user {names.user}"
+        raise SubflError(f"user: {folder.path} is the folder of {whose}; leave user out")
     if RunDirectory.is_run(model):
-        recommender = _recommender_of_run(model, said.client_id)
+        recommender = _knowing(_recommenders(model), said.client_id, model).of_users([said.client_id])
     else:
         recommender = read_trained(_newest(model)).of_users([said.client_id])
     _require_same_data(recommender, said, str(folder.path))
-    return UserToRecommend(recommender, folder.ratings(), None, folder.titles())
+    own, items = (None, None) if names is None else (names.user, names.items)
+    return UserToRecommend(recommender, folder.ratings(), items, folder.titles(), own)
 
 
-def _recommender_of_run(path: Path, client_id: int) -> Recommender | Ranker:
-    """What a simulation knows of a client. Of files for several numbers of nodes the one of the last round counts."""
+def _recommenders(path: Path) -> list[Recommender | Ranker]:
+    """What a simulation's nodes know of their clients; of files for several numbers of nodes the last round first."""
     files = sorted(RunDirectory(path).recommender_folder.glob("node-*.safetensors"))
     if not files:
         raise SubflError(
             f"{path} holds no recommender: it is a run on graphs, has not come to its end, left what it learnt of "
             "users on their own machines, or its method leaves none"
         )
-    found = [read_trained(file) for file in files]
-    knowing = [recommender for recommender in found if client_id in recommender.clients]
-    if not knowing:
-        ids = np.concatenate([recommender.clients for recommender in found])
-        raise SubflError(f"client: {path} knows no client {client_id}; its clients lie between 0 and {ids.max()}")
-    return max(knowing, key=lambda recommender: recommender.card.round).of_users([client_id])
+    return sorted((read_trained(file) for file in files), key=lambda found: found.card.round, reverse=True)
+
+
+def _knowing(recommenders: Sequence[Recommender | Ranker], client_id: int, path: Path) -> Recommender | Ranker:
+    """The first of some recommenders that knows a client."""
+    for recommender in recommenders:
+        if client_id in recommender.clients:
+            return recommender
+    ids = np.concatenate([recommender.clients for recommender in recommenders])
+    raise SubflError(f"client: {path} knows no client {client_id}; its clients lie between 0 and {ids.max()}")
 
 
 def _newest(path: Path) -> Path:
@@ -114,11 +221,20 @@ def _prepared(path: Path) -> PreparedRatings:
     dataset, partition = config.dataset, config.partition
     if not isinstance(dataset, RatingDatasetSettings) or not isinstance(partition, UsersPartition):
         raise SubflError(f"{path} is a run on dataset={dataset.name}, partition={partition.name}; it has no ratings")
-    return prepare_ratings(dataset, partition, config.data.root, config.data.cache)
+    return prepared_ratings(config)
 
 
 def _require_same_data(recommender: Recommender | Ranker, data: PreparedRatings | UserDescription, source: str) -> None:
     card = recommender.card
+    if isinstance(data, PreparedRatings):
+        fingerprint, called = data.fingerprint, data.source
+    else:
+        fingerprint, called = data.data, source
+    if card.data is not None and fingerprint is not None and card.data != fingerprint:
+        raise SubflError(
+            f"the ratings have changed since the run: the content of {called} (ids, ratings, titles or attributes) is "
+            f"not what {card.run} was trained on, and its numbers of users and items may mean others; train again"
+        )
     for name in ("num_items", "center", "spread"):
         trained, found = getattr(card, name), getattr(data, name)
         if trained != found:

@@ -8,7 +8,9 @@ import gzip
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -54,11 +56,17 @@ class TableFormat:
         encoding: of the text; UTF-8 may begin with a byte order mark.
         header: names of the columns of a file whose first row is data; None: the first row names them.
         implied_header: names for a file separated by `::` that begins with data, as MovieLens has them.
+        without_header: advice on a file whose first row is data, for errors.
     """
 
     encoding: str = "utf-8"
     header: tuple[str, ...] | None = None
     implied_header: tuple[str, ...] | None = None
+    without_header: str = "add a row with names of columns before them"
+
+
+PLAIN = TableFormat()
+"""The format of a file of which nothing is said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +95,12 @@ def table_suffix(path: Path) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
+def table_stem(path: Path) -> str | None:
+    """The name of a table in lower case and without suffixes; None where it is not named as a table."""
+    suffix = table_suffix(path)
+    return None if suffix is None else path.name.lower().removesuffix(".gz").removesuffix(suffix)
+
+
 def require_table(path: Path, what: str) -> Path:
     """A path without `~`, whose file exists and is named as a table.
 
@@ -105,7 +119,7 @@ def require_table(path: Path, what: str) -> Path:
     return path
 
 
-def open_table(path: Path, format: TableFormat = TableFormat()) -> Table:
+def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
     """Read a file whole.
 
     The delimiter is a tab for .tsv and .inter, and else the one of ``::``, comma, tab, semicolon and ``|`` that parts
@@ -117,26 +131,42 @@ def open_table(path: Path, format: TableFormat = TableFormat()) -> Table:
     """
     if table_suffix(path) == ".parquet":
         return _without_index(_parquet(path))
+    with readable(path, format.encoding), open_text(path, format.encoding) as text:
+        return _without_index(_parsed(path, text, format))
+
+
+@contextmanager
+def readable(path: Path, encoding: str) -> Iterator[None]:
+    """Turn what goes wrong with a file of text that is read in the block into one sentence.
+
+    Raises:
+        SubflError: the file cannot be read, or is not encoded so.
+    """
     try:
-        with _opened(path, format.encoding) as text:
-            return _without_index(_parsed(path, text, format))
+        yield
     except UnicodeDecodeError as error:
         raise SubflError(
-            f"{path} is not encoded in {format.encoding} (byte 0x{error.object[error.start]:02x} at {error.start}); "
+            f"{path} is not encoded in {encoding} (byte 0x{error.object[error.start]:02x} at {error.start}); "
             "state dataset.encoding, for instance latin-1 or cp1252"
         ) from error
     except UnicodeError as error:
-        raise SubflError(f"{path} is not encoded in {format.encoding} ({error}); state dataset.encoding") from error
-    except (OSError, EOFError) as error:  # EOFError: a gzip file that was cut
+        raise SubflError(f"{path} is not encoded in {encoding} ({error}); state dataset.encoding") from error
+    except (OSError, EOFError, zlib.error) as error:  # EOFError: a gzip file that was cut
         raise SubflError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _opened(path: Path, encoding: str) -> TextIO:
+def open_text(path: Path, encoding: str) -> TextIO:
+    """Open a file of text, packed by gzip or not, to be read within `readable`.
+
+    Raises:
+        OSError: the file cannot be read.
+        SubflError: it is no text.
+    """
     file: BinaryIO = path.open("rb")
     start = file.read(4)
     file.seek(0)
     if start.startswith(b"\x1f\x8b"):
-        file = gzip.open(file)  # type: ignore[assignment]
+        file = gzip.open(file)  # type: ignore[assignment]  # noqa: SIM115
     elif encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         for magic, what in _FOREIGN.items():
             if start.startswith(magic):
@@ -155,7 +185,7 @@ def _parsed(path: Path, text: TextIO, format: TableFormat) -> Table:
         if not first:
             raise SubflError(f"{path} cannot be read as a table: it is empty")
     text.seek(start)
-    rows = _rows(path, text, _delimiter(path, first))
+    rows = _rows(path, text, _delimiter(path, first, format.header))
     names = list(format.header) if format.header is not None else None
     if names is None:
         names = next(rows)
@@ -163,15 +193,18 @@ def _parsed(path: Path, text: TextIO, format: TableFormat) -> Table:
         if "::" in first and implied is not None and _is_data(names) and len(names) <= len(implied):
             text.seek(start)
             rows, names = _rows(path, text, "::"), list(implied[: len(names)])
-    return _columns(path, names, rows)
+    return _columns(path, names, rows, format.without_header)
 
 
-def _delimiter(path: Path, first: str) -> str:
+def _delimiter(path: Path, first: str, header: Sequence[str] | None) -> str:
     if table_suffix(path) in (".tsv", ".inter"):
         return "\t"
+    counts = {delimiter: len(next(csv.reader([first], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
+    fitting = [delimiter for delimiter, count in counts.items() if header is not None and count == len(header) > 1]
+    if fitting:
+        return fitting[0]
     if "::" in first:
         return "::"
-    counts = {delimiter: len(next(csv.reader([first], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
     return max(counts, key=lambda delimiter: counts[delimiter])
 
 
@@ -186,8 +219,13 @@ def _rows(path: Path, text: TextIO, delimiter: str) -> Iterator[list[str]]:
             if stripped := line.strip("\r\n"):
                 yield stripped.split("::")
         return
-    quoting = csv.QUOTE_NONE if table_suffix(path) == ".inter" else csv.QUOTE_MINIMAL
-    reader = csv.reader(text, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=delimiter != "\t")
+    reader = csv.reader(
+        text,
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if table_suffix(path) == ".inter" else csv.QUOTE_MINIMAL,
+        strict=True,
+        skipinitialspace=delimiter != "\t",
+    )
     try:
         yield from reader
     except csv.Error as error:
@@ -197,9 +235,9 @@ def _rows(path: Path, text: TextIO, delimiter: str) -> Iterator[list[str]]:
         ) from error
 
 
-def _columns(path: Path, names: list[str], rows: Iterator[list[str]]) -> Table:
+def _columns(path: Path, names: list[str], rows: Iterator[list[str]], without_header: str) -> Table:
     names = [name.strip() for name in names]
-    problems = _name_problems(names)
+    problems = _name_problems(names, without_header)
     width, count, empty = len(names), 0, 0
     odd: dict[int, list[int]] = {}  # rows of another width: how many fields, and which rows
     nul = 0
@@ -223,7 +261,7 @@ def _columns(path: Path, names: list[str], rows: Iterator[list[str]]) -> Table:
                 seen[value] = value.strip()
                 nul += "\0" in value
             column.extend(map(seen.__getitem__, values))
-    problems += _width_problems(odd, width)
+    problems += _width_problems(odd, names)
     if nul:
         problems.append(f"{nul} x field with a NUL byte; the file is damaged or no text")
     if problems:
@@ -235,16 +273,25 @@ def _columns(path: Path, names: list[str], rows: Iterator[list[str]]) -> Table:
     return Table(path, arrays, dropped)
 
 
-def _name_problems(names: list[str]) -> list[str]:
+def _name_problems(names: list[str], without_header: str = "") -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if not twice:
         return []
     named = " and ".join(repr(name) if name else "a column without a name" for name in twice)
-    return [f"the header has {named} more than once; every column needs a name that no other has"]
+    problem = f"the header has {named} more than once; every column needs a name that no other has"
+    return [f"{problem}; if the first row is data, {without_header}" if are_data(names) else problem]
 
 
-def _width_problems(odd: dict[int, list[int]], width: int) -> list[str]:
+def are_data(names: Sequence[str]) -> bool:
+    """Whether names of columns are numbers, for the most part: a first row that is data."""
+    return 2 * sum(bool(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?", name)) for name in names) > len(names)
+
+
+def _width_problems(odd: dict[int, list[int]], names: list[str]) -> list[str]:
     problems = []
+    width = len(names)
+    if odd and width == 1 and names[0].startswith("#"):
+        return [f"the file begins with a remark ({names[0]}); its first row must name the columns: remove the remark"]
     for fields, found in sorted(odd.items()):
         more = "more" if fields > width else "fewer"
         advice = "name every column in the header, or remove what is too much" if fields > width else "complete them"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from subfl_flower.data.table_file import Table, TableFormat, open_table
+from subfl_flower.data.table_file import PLAIN, Table, TableFormat, are_data, open_table
 from subfl_flower.errors import SubflError
 
 _SAMPLE_TYPE = re.compile(r":(token|float|token_seq|float_seq)$")
@@ -62,7 +62,7 @@ def read_table(
     known: Mapping[str, Sequence[str]],
     required: Sequence[str],
     chosen: Mapping[str, str | None] | None = None,
-    format: TableFormat = TableFormat(),
+    format: TableFormat = PLAIN,
 ) -> tuple[Table, dict[str, str]]:
     """Read a table and find its columns.
 
@@ -79,14 +79,24 @@ def read_table(
         The table, and the name of each meaning's column that was found.
 
     Raises:
-        SubflError: the file cannot be read, a required column is missing, or two may be meant.
+        SubflError: the file cannot be read, a required column is missing, or two may be meant; or the first row of a
+            file for which `format` states a header names columns.
     """
     table = open_table(path, format)
-    return table, _found_columns(table, known, required, chosen or {})
+    columns = _found_columns(table, known, required, chosen or {}, format)
+    if format.header is not None and len(table) and columns:
+        first = {meaning: str(table.columns[name][0]) for meaning, name in columns.items()}
+        if all(_normal(value) in {_normal(meaning), *map(_normal, known[meaning])} for meaning, value in first.items()):
+            raise SubflError(f"{path}: its first row names the columns ({', '.join(first.values())}); state no header")
+    return table, columns
 
 
 def _found_columns(
-    table: Table, known: Mapping[str, Sequence[str]], required: Sequence[str], chosen: Mapping[str, str | None]
+    table: Table,
+    known: Mapping[str, Sequence[str]],
+    required: Sequence[str],
+    chosen: Mapping[str, str | None],
+    format: TableFormat,
 ) -> dict[str, str]:
     names = list(table.columns)
     found: dict[str, str] = {}
@@ -108,9 +118,11 @@ def _found_columns(
         elif meaning in required:
             missing.append(meaning)
     if missing:
+        headless = are_data(names)
+        advice = f"dataset.columns.{missing[0]}=... names a column"
         problems.add(
             f"the column {' and '.join(missing)} is missing; its columns are {', '.join(names)}; "
-            f"dataset.columns.{missing[0]}=... names a column"
+            + (f"the first row seems to be data: {format.without_header}" if headless else advice)
         )
     problems.require_none()
     return found
@@ -206,18 +218,29 @@ def _number(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else float("nan")
 
 
-def read_numbers(table: Table, column: str, meaning: str, problems: Problems) -> np.ndarray:
-    """A column of numbers, float64 `[rows]`, NaN where empty; what is no number is added to the problems."""
+def read_numbers(table: Table, column: str, meaning: str, problems: Problems, allowed: str = "") -> np.ndarray:
+    """A column of numbers, float64 `[rows]`, NaN where empty.
+
+    Args:
+        table: the table.
+        column: its name.
+        meaning: what to call a value that is no number.
+        problems: to which these are added.
+        allowed: what else the user can do about a word.
+    """
     values, wrong = numbers_of(table.columns[column])
     if wrong.any():
         texts = table.columns[column]
-        advice = "mend or drop them" + _number_advice(str(texts[int(np.flatnonzero(wrong)[0])]))
+        known = _number_advice(str(texts[int(np.flatnonzero(wrong)[0])]))
+        advice = "mend or drop them" + (known or (f": {allowed}" if allowed else ""))
         problems.add_rows(wrong, f"{meaning} that is no number", advice, texts)
     return values
 
 
 def _number_advice(text: str) -> str:
-    if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text):
+    if re.fullmatch(
+        r"[+-]?[0-9]+([.,'\u2019 \u00a0][0-9]+)*,[0-9]+|[+-]?[0-9]+([,'\u2019 ][0-9]{3})+(\.[0-9]+)?", text
+    ):
         return ": decimals have a point, and thousands no comma"
     return ": a missing number is an empty field" if text.lower() in ("na", "nan", "null", "none", "n/a") else ""
 

@@ -29,6 +29,7 @@ class UsersCard(Card):
         num_items: of the data set.
         center, spread: a rating's normalised value is (rating - center) / spread.
         dataset: name of the data set.
+        data: fingerprint of its ratings with all ids; None where it is not known.
         method: name of the method.
         run: the run's id.
         round: the last round that was trained.
@@ -39,6 +40,7 @@ class UsersCard(Card):
     center: float
     spread: Annotated[float, Field(gt=0)]
     dataset: str
+    data: str | None = None
     method: str
     run: str
     round: int = Field(ge=0)

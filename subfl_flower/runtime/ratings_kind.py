@@ -29,13 +29,23 @@ from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.user_cohort import UserCohort
 
 
+def prepared_ratings(config: Config) -> PreparedRatings:
+    """The ratings that a configuration, of data that are ratings, names.
+
+    Raises:
+        SubflError: they cannot be prepared, or are not what the task needs.
+    """
+    dataset, partition, task = config.dataset, config.partition, config.task
+    assert isinstance(dataset, RatingDatasetSettings) and isinstance(partition, UsersPartition)
+    return prepare_ratings(dataset, partition, config.data.root, config.data.cache, task.needs_ratings, task.candidates)
+
+
 class RatingsOfUsers(Kind):
     """Ratings: every user is a client. The roster's features are items, and there are no classes."""
 
     def prepare(self, config: Config) -> PreparedRatings:
         """All users' ratings."""
-        assert isinstance(config.dataset, RatingDatasetSettings) and isinstance(config.partition, UsersPartition)
-        return prepare_ratings(config.dataset, config.partition, config.data.root, config.data.cache)
+        return prepared_ratings(config)
 
     def about(self, prepared: PreparedRatings) -> dict[str, Any]:
         """How many items there are, and how many values attributes have."""
@@ -64,6 +74,7 @@ class RatingsOfUsers(Kind):
             whole=prepared.whole,
             user_attributes=prepared.user_attributes(client_ids),
             item_attributes=prepared.item_attributes(),
+            fingerprint=prepared.fingerprint,
         )
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[UserFolder]:
@@ -125,12 +136,13 @@ class RatingsOfUsers(Kind):
             keep_embeddings=trusted.keep_embeddings,
             user_attributes=Attributes.joined(own) if own else None,
             item_attributes=attributes[0][1],
+            fingerprint=first.description.data,
         )
 
     def write_folder(
         self, path: Path, config: Config, prepared: PreparedRatings, position: int, key: bytes, own_id: int | None
     ) -> None:
-        """Its ratings and attributes, and the items' titles and attributes."""
+        """Its ratings and attributes, the user's own id, and the items' ids, titles and attributes."""
         write_user_folder(
             path,
             prepared.ratings([position]),
@@ -143,6 +155,9 @@ class RatingsOfUsers(Kind):
             key=key,
             user_attributes=prepared.user_attributes([position]),
             item_attributes=prepared.item_attributes(),
+            user_name=prepared.user_names()[position],
+            item_names=prepared.item_names(),
+            fingerprint=prepared.fingerprint,
         )
 
     def described(self, path: Path) -> dict[str, int]:
@@ -168,6 +183,7 @@ class RatingsOfUsers(Kind):
             "center": cohort.center,
             "spread": cohort.spread,
             "dataset": config.dataset.name,
+            "data": cohort.fingerprint,
             "method": config.method.name,
             "run": node.run_id,
             "round": last_round,

@@ -42,6 +42,7 @@ class UserCohort:
         user_attributes: of these users, by position; None where users have none.
         item_attributes: of all items; None where they have none.
         task: what their figures measure.
+        fingerprint: of the whole data set's ratings; None where it is not known.
     """
 
     ratings: Ratings
@@ -58,6 +59,7 @@ class UserCohort:
     user_attributes: Attributes | None = None
     item_attributes: Attributes | None = None
     task: TaskSettings | None = None
+    fingerprint: str | None = None
 
     @cached_property
     def client_ids(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ class Ranking(TaskSettings):
 
     Attributes:
         split: the split of the data set that goes with it, which a data set's YAML takes over as its own `split`: each
-            user's newest rating tests, the next newest validates.
+            user's newest rating tests, the next newest validates. Other splits may hold out several items of a user.
         choose_by: the measure, at the first cutoff and among drawn items, by which the best round is chosen.
         negatives: how many items a held-out one is ranked among.
         cutoffs: lengths k of the list of recommended items, all different and at most `negatives`: in a list of all
@@ -40,6 +40,11 @@ class Ranking(TaskSettings):
     def metric(self) -> str:
         """``hr@10``, with the measure that chooses and the first cutoff."""
         return f"{self.choose_by}@{self.cutoffs[0]}"
+
+    @property
+    def candidates(self) -> dict[str, int]:
+        """The number and the seed of the drawn items."""
+        return {"negatives": self.negatives, "seed": self.seed}
 
     @field_validator("cutoffs")
     @classmethod

@@ -7,14 +7,13 @@ the expected values over these orders, so that a model that scores all of n cand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.errors import SubflError
 from subfl_flower.seeding import client_generator
 from subfl_flower.tasks.ranking import Ranking
 
@@ -64,6 +63,11 @@ def ndcg(above: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
     first, behind = np.minimum(above, k), np.minimum(above + tied + 1, k)
     expected: np.ndarray = (gains[behind] - gains[first]) / (tied + 1)
     return expected
+
+
+_GAINS = {"hr": hit_rate, "ndcg": ndcg}
+_AMONG = ("", "full_")
+"""What figures are called among drawn items and among all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,31 +128,43 @@ def user_figures(
     Returns:
         For the roles ``validation`` and ``test``: under the role's own name the task's metric; ``test.hr@10`` and
         ``test.ndcg@10`` at every cutoff, among the candidates; ``test.full_hr@10`` and ``test.full_ndcg@10`` among all
-        items but those already known by then: the training items, and for the test also the validation item.
+        items but those already known by then: the training items, and for the test also the validation items. Of
+        several held-out items of a user a figure is the mean, so that the hit rate among all items is Recall@k; there
+        they compete with each other.
 
     Raises:
-        SubflError: a user has several validation or several test items.
         ValueError: the scores are not of these users and all items.
     """
     if scores.shape != (ratings.num_users, ratings.num_items):
         raise ValueError(f"scores must be {[ratings.num_users, ratings.num_items]}, not {list(scores.shape)}")
     candidates = candidates or draw_candidates(ratings, task.negatives, task.seed)
-    users = np.arange(ratings.num_users)
     unseen = _not_trained_on(ratings)
     figures: dict[str, np.ndarray] = {}
     for role, drawn in (("validation", candidates.validation), ("test", candidates.test)):
-        items = _held_out(ratings, role)
-        present = items >= 0
-        unseen[users[present], items[present]] = False  # it does not compete with itself, nor in what comes later
-        positive = scores[users, items]
-        among = np.take_along_axis(scores, drawn.astype(np.int64), axis=1)  # -1 takes any item, and it does not count
-        for prefix, (above, tied) in (
-            ("", ranks(positive, among, drawn >= 0)),
-            ("full_", ranks(positive, scores, unseen)),
-        ):
-            for k in task.cutoffs:
-                for name, values in ((f"hr@{k}", hit_rate(above, tied, k)), (f"ndcg@{k}", ndcg(above, tied, k))):
-                    figures[f"{role}.{prefix}{name}"] = np.where(present, values, np.nan)
+        own = ratings.roles == ROLES[role]
+        counts = ratings.counts(ROLES[role])
+        sums = {
+            f"{prefix}{name}@{k}": np.zeros(len(counts)) for prefix in _AMONG for name in _GAINS for k in task.cutoffs
+        }
+        for items in _held_out(ratings, role):
+            users = np.flatnonzero(items >= 0)
+            items = items[users]
+            of_users, competing = scores[users], unseen[users]
+            competing[np.arange(len(users)), items] = False  # it does not compete with itself
+            positive = of_users[np.arange(len(users)), items]
+            chosen = drawn[users]
+            among = np.take_along_axis(
+                of_users, chosen.astype(np.int64), axis=1
+            )  # -1 takes any item: it does not count
+            for prefix, (above, tied) in zip(
+                _AMONG, (ranks(positive, among, chosen >= 0), ranks(positive, of_users, competing)), strict=True
+            ):
+                for name, gain in _GAINS.items():
+                    for k in task.cutoffs:
+                        sums[f"{prefix}{name}@{k}"][users] += gain(above, tied, k)
+        unseen[ratings.users()[own], ratings.items[own]] = False  # nor in what comes later
+        with np.errstate(invalid="ignore"):
+            figures |= {f"{role}.{name}": total / counts for name, total in sums.items()}
         figures[role] = figures[f"{role}.{task.metric}"]
     return figures
 
@@ -161,23 +177,22 @@ def _not_trained_on(ratings: Ratings) -> np.ndarray:
     return found
 
 
-def _held_out(ratings: Ratings, role: str) -> np.ndarray:
-    """Each user's item of a role, int64 `[U]`; -1 where a user has none."""
-    several = np.flatnonzero(ratings.counts(ROLES[role]) > 1)
-    if len(several):
-        user = several[0]
-        raise SubflError(
-            f"task=ranking needs dataset.split=leave_one_out, which leaves each user one {role} rating: "
-            f"client {ratings.user_ids[user]} has {ratings.counts(ROLES[role])[user]}"
-        )
-    chosen = ratings.roles == ROLES[role]
-    items = np.full(ratings.num_users, -1, dtype=np.int64)
-    items[ratings.users()[chosen]] = ratings.items[chosen]
-    return items
+def _held_out(ratings: Ratings, role: str) -> Iterator[np.ndarray]:
+    """Each user's first item of a role, int64 `[U]`, -1 where a user has none; then each one's second, and so on."""
+    rows = np.flatnonzero(ratings.roles == ROLES[role])
+    owners = ratings.users()[rows]
+    places = np.arange(len(rows)) - np.searchsorted(owners, owners)
+    for place in range(int(places.max(initial=-1)) + 1):
+        chosen = places == place
+        items = np.full(ratings.num_users, -1, dtype=np.int64)
+        items[owners[chosen]] = ratings.items[rows[chosen]]
+        yield items
 
 
 def validation_ranks(scores: np.ndarray, ratings: Ratings) -> np.ndarray:
     """The expected rank, from 0, of each user's validation item among all items but its training items, float64 `[U]`.
+
+    Of several validation items of a user it is the mean of the ranks.
 
     Args:
         scores: of all items for each user, `[U, num_items]`; larger is better.
@@ -186,9 +201,14 @@ def validation_ranks(scores: np.ndarray, ratings: Ratings) -> np.ndarray:
     Returns:
         0 for a user without a validation item, whatever the scores.
     """
-    users, items = np.arange(ratings.num_users), _held_out(ratings, "validation")
     unseen = _not_trained_on(ratings)
-    unseen[users, items] = False
-    above, tied = ranks(scores[users, items], scores, unseen)
-    expected: np.ndarray = np.where(items >= 0, above + tied / 2, 0.0)
-    return expected
+    total = np.zeros(ratings.num_users)
+    for items in _held_out(ratings, "validation"):
+        users = np.flatnonzero(items >= 0)
+        items = items[users]
+        competing = unseen[users]
+        competing[np.arange(len(users)), items] = False
+        above, tied = ranks(scores[users, items], scores[users], competing)
+        total[users] += above + tied / 2
+    mean: np.ndarray = total / np.maximum(ratings.counts(VALIDATION), 1)
+    return mean

@@ -19,6 +19,7 @@ class RatingPrediction(TaskSettings):
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
     pooled: ClassVar[bool] = True
     higher_is_better: ClassVar[bool] = False
+    needs_ratings: ClassVar[bool] = True
     name: Literal["rating_prediction"]
 
     @property

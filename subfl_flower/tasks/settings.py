@@ -37,6 +37,7 @@ class TaskSettings(BaseModel, ABC):
         pooled: whether a figure over clients is that of all their examples together; else it is the mean over clients.
         higher_is_better: whether of two values of the metric the larger one is the better.
         needs_labels: whether a graph must have labels.
+        needs_ratings: whether users must have rated items, and not all alike; else users and items alone do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -45,12 +46,18 @@ class TaskSettings(BaseModel, ABC):
     pooled: ClassVar[bool] = False
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
+    needs_ratings: ClassVar[bool] = False
     name: str
 
     @property
     @abstractmethod
     def metric(self) -> str:
         """What its validation and test figures measure: a fraction, or an error in units of the data."""
+
+    @property
+    def candidates(self) -> dict[str, int] | None:
+        """What items are drawn by that held-out ones are ranked among; None where none are drawn."""
+        return None
 
     def over_clients(self, metrics: Mapping[str, np.ndarray], name: str) -> float | None:
         """One figure of some clients from each one's: the mean of those that have it; None where none has.

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from subfl_flower.cli import main as subfl
-from subfl_flower.commands.recommend import main, recommended
+from subfl_flower.commands import user_to_recommend
+from subfl_flower.commands.recommend import _best, main, recommended
 from subfl_flower.commands.user_to_recommend import UserToRecommend, open_user
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
@@ -49,14 +50,14 @@ def overrides(table: Path) -> list[str]:
     return ["method=fedgnn", "dataset=custom_ratings", f"dataset.path={table}", "dataset.scale=[1,5]"]
 
 
-def trained(data: PreparedRatings, ids: list[int], seed: int = 0, **changes: Any) -> Recommender:
+def trained(prepared: PreparedRatings, ids: list[int], seed: int = 0, **changes: Any) -> Recommender:
     """A random recommender by means; of any users the same."""
     said: dict[str, Any] = dict(
         model=RecommenderSettings(name="recommender", gnn="gcn", dim=3),
-        num_items=data.num_items,
-        scale=data.scale,
-        center=data.center,
-        spread=data.spread,
+        num_items=prepared.num_items,
+        scale=prepared.scale,
+        center=prepared.center,
+        spread=prepared.spread,
     )
     card = RecommenderCard(**(said | TRAINED | changes))
     rng = np.random.default_rng(seed)
@@ -142,7 +143,10 @@ def test_a_runs_clients_are_recommended_what_the_formulas_say(
         said = capsys.readouterr().out
         known = ratings.values[ratings.roles != TEST]
         assert "fedgnn's recommender of round 7 (custom_ratings)" in said
-        assert f"client {client} has rated {len(known)} of 12 items, {known.mean():.2f} on average" in said
+        assert (
+            f"user u{client} (client {client}) has rated {len(known)} of 12 items, {known.mean():.2f} on average"
+            in said
+        )
         of_test = int(ratings.counts(TEST)[0])
         assert (f"{of_test} further ratings are held out for the test" in said) == bool(of_test)
         assert set(ratings.items[ratings.roles == TEST].tolist()) <= set(items)
@@ -244,7 +248,9 @@ def test_bad_input_is_one_sentence(
     refused(capsys, [run, "client=-1"], "client: must be a whole number, 0 or more (found '-1')")
     refused(capsys, [run, "client=1", "n=0"], "n: must be a whole number, 1 or more (found '0')")
     refused(capsys, [run, "client=1", "n=" + "9" * 5000], "n: must be a whole number")
-    refused(capsys, [run, "client=1", "top=3"], "top: there is no such setting; there are client, n, data, out")
+    refused(
+        capsys, [run, "client=1", "top=3"], "top: there is no such setting; there are user, client, n, all, data, out"
+    )
     refused(capsys, [run, "client="], "client: a value is required")
     refused(capsys, [run, f"data={tmp_path / 'absent'}"], "absent is not a client's folder")
     folder = folder_of(tmp_path / "client-00", prepared, 0)
@@ -276,6 +282,100 @@ def test_other_data_than_were_trained_on_are_refused(
     refused(capsys, [folder], "client-00 holds other ratings than run-0 was trained on: its spread is 9, not ")
 
 
+def test_users_are_called_by_the_sources_ids(
+    table: Path, prepared: PreparedRatings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = trained(prepared, [0, 1, 2, 3, 4])
+    run = run_of(tmp_path / "run", table, model)
+    for arguments in (["user=u3"], ["user=u3", "client=3"]):
+        assert main([str(run), *arguments, f"out={tmp_path / 'out.csv'}"]) == 0
+        assert "user u3 (client 3) has rated" in capsys.readouterr().out
+        items = expected(model, prepared.ratings([3]), 3)[0][:10]
+        assert [row["item"] for row in rows(tmp_path / "out.csv")] == [IDS[item] for item in items]
+    refused(capsys, [run, "user=u3", "client=2"], "client: the user u3 is client 3, not 2")
+    refused(capsys, [run, "user=U3"], "user: ratings.csv has no user U3; the nearest is u3")
+    refused(capsys, [run, "user=u33"], "user: ratings.csv has no user u33; the nearest is u3")
+    refused(capsys, [run, "user=somebody"], "has no user somebody; it has 5 users, such as u0")
+
+
+def test_everyone_is_recommended_what_each_one_is(
+    table: Path, prepared: PreparedRatings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    nodes = [trained(prepared, [0, 2]), trained(prepared, [1, 4, 2], 1, round=8)]
+    run = run_of(tmp_path / "run", table, *nodes)
+    out = tmp_path / "all.csv"
+    for arguments, scores_at_once in ((["--all"], 2**24), (["all=true"], 1), (["--all"], 3 * ITEMS)):
+        monkeypatch.setattr(user_to_recommend, "_SCORES_AT_ONCE", scores_at_once)
+        assert main([str(run), *arguments, "n=3", f"out={out}"]) == 0
+        found = rows(out)
+        assert list(found[0]) == ["user", "item", "title", "score"]
+        wanted = []
+        for client, model in ((0, nodes[0]), (1, nodes[1]), (2, nodes[1]), (4, nodes[1])):
+            items, values = expected(model, prepared.ratings([client]), client)
+            wanted += [
+                (f"u{client}", IDS[item], TITLES[item], value)
+                for item, value in zip(items[:3], values[:3], strict=True)
+            ]
+        assert [(row["user"], row["item"], row["title"]) for row in found] == [row[:3] for row in wanted]
+        np.testing.assert_allclose([float(row["score"]) for row in found], [row[3] for row in wanted], atol=1e-3)
+        said = capsys.readouterr().out
+        assert "1 of 5 users are not known to the recommender" in said and f"12 items of 4 users in {out}" in said
+    refused(capsys, [run, "--all"], "all: a file is required, as in out=recommendations.csv")
+    refused(capsys, [run, "all=maybe", "out=x.csv"], "all: must be true or false (found 'maybe')")
+    refused(capsys, [run, "--all", "client=1", f"out={out}"], "client: is of one user, and all=true is for all of them")
+    folder = folder_of(tmp_path / "client-00", prepared, 0)
+    refused(capsys, [folder, "--all", f"out={out}"], "client-00 is the folder of one user; all=true is for a run")
+
+
+def test_the_best_are_told_apart_as_by_sorting() -> None:
+    rng = np.random.default_rng(4)
+    for length in (1, 5, 40):
+        for scores in (rng.integers(0, 4, length), rng.normal(size=length), np.full(length, np.nan)):
+            for n in (1, 3, 40):
+                best = _best(scores.astype(np.float32), n)
+                assert best.tolist() == sorted(range(length), key=lambda i: (-scores[i], i))[:n] or np.isnan(scores[0])
+                assert len(best) == min(n, length)
+
+
+def test_a_folder_and_a_simulation_say_the_same(
+    table: Path, prepared: PreparedRatings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = trained(prepared, [3], data=prepared.fingerprint)
+    named = dict(user_name="u3", item_names=prepared.item_names(), fingerprint=prepared.fingerprint)
+    folder = folder_of(tmp_path / "client-03", prepared, 3, **named)
+    model.write(folder / "runs" / "r" / "model.safetensors")
+    run = run_of(tmp_path / "run", table, model)
+    said, written = [], []
+    for arguments in ([run, "user=u3"], [folder], [folder, "user=u3"]):
+        capsys.readouterr()
+        assert main([*map(str, arguments), "n=5", f"out={tmp_path / 'out.csv'}"]) == 0
+        said.append(capsys.readouterr().out)
+        written.append(rows(tmp_path / "out.csv"))
+    assert said[0] == said[1] == said[2] and "user u3 (client 3)" in said[0]
+    assert written[0] == written[1] == written[2] and len(written[0]) == 5
+    refused(capsys, [folder, "user=u1"], "user: ", "client-03 is the folder of user u3; leave user out")
+    nameless = folder_of(tmp_path / "other", prepared, 3)
+    refused(capsys, [nameless, "user=u3"], "is the folder of client 3, and does not say the user's id")
+
+
+def test_ratings_that_have_changed_since_the_run_are_refused(
+    table: Path, prepared: PreparedRatings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_of(tmp_path / "run", table, trained(prepared, [0, 1, 2, 3, 4], data=prepared.fingerprint))
+    content = table.read_text()
+    table.write_text(content.replace("\n", "\r\n"))
+    assert main([str(run), "client=0"]) == 0  # it says the same
+    table.write_text(content.replace(",10,", ",500,"))  # an item that comes later: all numbers mean others
+    changed = (
+        "the ratings have changed since the run: the content of ratings.csv (ids, ratings, titles or attributes) is"
+    )
+    for arguments in (["client=0"], ["user=u0"], ["--all", f"out={tmp_path / 'all.csv'}"]):
+        refused(capsys, [run, *arguments], changed, "not what run-0 was trained on")
+    folder = folder_of(tmp_path / "client-00", prepared, 0, fingerprint="ab" * 32)
+    refused(capsys, [run, f"data={folder}"], "the ratings have changed since the run", "client-00")
+
+
 def test_a_run_on_a_graph_has_no_recommender(
     prepared: PreparedRatings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,4 +390,4 @@ def test_a_run_on_a_graph_has_no_recommender(
 def test_it_is_a_command_of_subfl(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         subfl(["recommend", "--help"])
-    assert left.value.code == 0 and "subfl recommend MODEL [client=ID]" in capsys.readouterr().out
+    assert left.value.code == 0 and "subfl recommend MODEL [user=ID | client=NUMBER | --all]" in capsys.readouterr().out

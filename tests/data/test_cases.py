@@ -125,7 +125,7 @@ RATINGS: dict[str, dict[str, Any] | str] = {
     "r_cold": RATED | {"users": 31, "items": 26, "ratings": 361},
     "r_colons/ratings.csv": RATED,
     "r_colons/ratings.dat": RATED,
-    "r_comment": r"is missing",
+    "r_comment": r"the file begins with a remark \(# exported 2024\)",
     "r_decimal_comma": r"360 x rating that is no number, first in row 1 \(3,0\)",
     "r_dupcol": r"the header has 'rating' more than once",
     "r_dups": RATED,

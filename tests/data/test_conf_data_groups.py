@@ -38,10 +38,9 @@ def resolved(file: Path, **rest: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RATINGS.split())
 def test_a_task_that_needs_a_split_of_ratings_brings_it(name: str) -> None:
     file = CONF / "dataset" / f"{name}.yaml"
-    assert resolved(file, task={"split": "leave_one_out"})["split"] == "leave_one_out"
-    assert resolved(file, task={"name": "rating_prediction"})["split"] == (
-        "given" if name in GIVEN.split() else "random"
-    )
+    key = "drawn_split" if name == "custom_ratings" else "split"
+    assert resolved(file, task={"split": "leave_one_out"})[key] == "leave_one_out"
+    assert resolved(file, task={"name": "rating_prediction"})[key] == ("given" if name in GIVEN.split() else "random")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.datasets.custom_settings import FeatureSettings
 from subfl_flower.errors import SubflError
 
-TRICKY = ["NA", "None", "null", "nan", "007", "7", "1e5", "1E5", "100000", "0x1F", "True", "-1", "a b", "ü", "x;y", "a,b", '"q"', "10000000000000000001", "10000000000000000002"]  # fmt: skip
+TRICKY = [
+    *("NA", "None", "null", "nan", "007", "7", "1e5", "1E5", "100000", "0x1F", "True", "-1", "a b", "ü", "x;y", "a,b"),
+    *('"q"', "10000000000000000001", "10000000000000000002"),
+]
 IDS = st.one_of(st.sampled_from(TRICKY), st.from_regex("[a-zA-Z0-9_.-]{1,6}", fullmatch=True))
 NAMES = st.from_regex("[b-hj-km-z][a-z0-9]{0,4}", fullmatch=True)  # none that means something
 NUMBERS = st.one_of(st.integers(-(10**6), 10**6).map(str), st.floats(-1e6, 1e6, allow_nan=False, width=32).map(repr))

@@ -120,7 +120,7 @@ def test_a_recommender_comes_back_from_its_file(tmp_path: Path) -> None:
         said = json.loads(file.metadata()["card"])
     assert said.pop("model").items() >= {"name": "recommender", "gnn": "gat", "dim": 3, "neighbours": 2}.items()
     assert said == {
-        "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25, "dataset": "toy",
+        "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25, "dataset": "toy", "data": None,
         "method": "fedgnn", "run": "2026-01-01", "round": 12,
     }  # fmt: skip
 

@@ -9,9 +9,16 @@ from sklearn.metrics import ndcg_score, top_k_accuracy_score
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.errors import SubflError
 from subfl_flower.tasks import Ranking
-from subfl_flower.tasks.ranking_metrics import Candidates, draw_candidates, hit_rate, ndcg, ranks, user_figures
+from subfl_flower.tasks.ranking_metrics import (
+    Candidates,
+    draw_candidates,
+    hit_rate,
+    ndcg,
+    ranks,
+    user_figures,
+    validation_ranks,
+)
 
 GAIN = [1 / math.log2(rank + 2) for rank in range(8)]  # 1, 0.6309, 0.5, ..
 NAN = float("nan")
@@ -244,12 +251,39 @@ def test_a_diverged_model_hits_nothing() -> None:
     assert all(values.tolist() == [0] * 5 for values in found.values())
 
 
-@pytest.mark.parametrize(("role", "name"), [(VALIDATION, "validation"), (TEST, "test")])
-def test_several_held_out_items_are_refused_by_client(role: int, name: str) -> None:
-    ratings = rated(9, {0: TRAIN, 1: TEST}, {0: TRAIN, 2: role, 3: role, 5: role})
-    message = f"task=ranking needs dataset.split=leave_one_out, .* one {name} rating: client 11 has 3"
-    with pytest.raises(SubflError, match=message):
-        user_figures(np.zeros((2, 9), dtype=np.float32), ratings, TASK)
+def test_of_several_held_out_items_a_figure_is_the_mean_and_recall_among_all_items() -> None:
+    rng = np.random.default_rng(3)
+    users = []
+    for held_out in (1, 4, 0, 9):
+        items = rng.permutation(60)[: 6 + 2 * held_out].tolist()
+        roles = [TRAIN] * 6 + [VALIDATION] * held_out + [TEST] * held_out
+        users.append(dict(zip(items, roles, strict=True)))
+    ratings, task = rated(60, *users), Ranking(name="ranking", cutoffs=(5, 10), negatives=20)
+    scores = rng.random((4, 60)).astype(np.float32)
+    found, drawn = user_figures(scores, ratings, task), draw_candidates(ratings, 20, task.seed)
+    for user, roles in enumerate(users):
+        by_role = [{item for item, role in roles.items() if role == of} for of in (TRAIN, VALIDATION, TEST)]
+        pools = {"validation": set(range(60)) - by_role[0], "test": set(range(60)) - by_role[0] - by_role[1]}
+        for role, own, among in (
+            ("validation", by_role[1], drawn.validation[user]),
+            ("test", by_role[2], drawn.test[user]),
+        ):
+            if not own:
+                assert math.isnan(found[f"{role}.hr@5"][user]) and math.isnan(found[f"{role}.full_ndcg@5"][user])
+                continue
+            for k in (5, 10):
+                best = sorted(pools[role], key=lambda item: -scores[user, item])[:k]
+                assert found[f"{role}.full_hr@{k}"][user] == pytest.approx(len(own & set(best)) / len(own))
+                gains = [1 / math.log2(place + 2) for place, item in enumerate(best) if item in own]
+                assert found[f"{role}.full_ndcg@{k}"][user] == pytest.approx(sum(gains) / len(own))
+                above = [int(np.sum(scores[user, among[among >= 0]] > scores[user, item])) for item in own]
+                assert found[f"{role}.hr@{k}"][user] == pytest.approx(np.mean(np.array(above) < k))
+    places = [
+        [sorted(set(range(60)) - {i for i in roles if roles[i] == TRAIN}, key=lambda item: -scores[user, item]).index(i)
+         for i in roles if roles[i] == VALIDATION]
+        for user, roles in enumerate(users)
+    ]  # fmt: skip
+    assert validation_ranks(scores, ratings).tolist() == pytest.approx([np.mean(own) if own else 0 for own in places])
 
 
 def test_scores_of_another_catalogue_are_refused() -> None:

@@ -38,8 +38,8 @@ def read_tables(
     """The graph of two tables.
 
     Nodes: a column `id` (unique), optionally `label` (an empty one is unlabelled) and the masks `train_mask`,
-    `val_mask` and `test_mask`; every further column is a feature. Edges: columns `source` and `target` that hold ids, optionally
-    `weight`. Ids, labels and categories are compared as text.
+    `val_mask` and `test_mask`; every further column is a feature. Edges: columns `source` and `target` that hold
+    ids, optionally `weight`. Ids, labels and categories are compared as text.
 
     Args:
         nodes_path: of the table of nodes.

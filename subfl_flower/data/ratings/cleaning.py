@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from subfl_flower.data.graph import Notes
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.ratings.timestamps import day_of
 from subfl_flower.errors import SubflError
 
 
@@ -23,25 +24,31 @@ class CleanRatings:
         values: float32 `[ratings]`, in rating units.
         recency: int64 `[ratings]`, larger is newer and all are different; None where the source has no timestamps. Of
             ratings with equal timestamps the one that stands later in the source is newer.
-        test: bool `[ratings]`, the source's own split, or None.
+        roles: int8 `[ratings]`, the source's own split, or None.
         user_names: the source's id of each user, as text.
         item_names: the source's id of each item, as text.
         titles: of each item, its id where the source has none for it; None where it has no titles at all.
         scale: lowest and highest possible rating.
         user_attributes, item_attributes: by number; None where the source has none.
+        implicit: whether the source has users and items alone; every value is then 1.
+        time_span: the days of the oldest and of the newest rating, as ISO dates; None where timestamps are no times.
+        notes: remarks on the source.
     """
 
     offsets: np.ndarray
     items: np.ndarray
     values: np.ndarray
     recency: np.ndarray | None
-    test: np.ndarray | None
+    roles: np.ndarray | None
     user_names: list[str]
     item_names: list[str]
     titles: list[str] | None
     scale: tuple[float, float]
     user_attributes: Attributes | None
     item_attributes: Attributes | None
+    implicit: bool = False
+    time_span: tuple[str, str] | None = None
+    notes: Notes = field(default_factory=Notes)
 
     def users(self) -> np.ndarray:
         """Each rating's user, int64 `[ratings]`."""
@@ -52,44 +59,70 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
     """Number users and items, check the ratings and sort them.
 
     Users and items are numbered in the order of their ids, whole numbers first and by their size, then text. Of
-    several ratings of one user for one item the newest counts, without timestamps the last; a warning says how many
-    are dropped.
+    several ratings of one user for one item the newest counts, without timestamps the last; a note says how many are
+    dropped.
 
     Args:
         raw: as the source gives them.
         scale: lowest and highest possible rating; None for what the source says.
 
     Raises:
-        SubflError: there is no rating, an id is empty, a rating is not finite or is off the scale, or all are equal;
-            names the source, how many and the first; or there are too many attributes.
+        SubflError: there is no rating, an id is empty, a rating is not finite or is off the scale, or a user and item
+            have several roles; names the source, how many and the first; or there are too many attributes.
     """
     if raw.values.size == 0:
-        raise SubflError(f"{raw.source} holds no ratings; at least two different ones are needed")
+        raise SubflError(f"{raw.source} holds no ratings; at least two are needed")
     users, user_names = _numbered(raw.users, raw.all_users, "user", raw.source)
     items, item_names = _numbered(raw.items, raw.all_items, "item", raw.source)
     values, scale = _checked(raw, scale)
     recency = None if raw.timestamps is None else _recency(raw.timestamps)
-    kept = _newest_of_each_pair(users * len(item_names) + items, recency)
+    pairs = users * len(item_names) + items
+    kept = _newest_of_each_pair(pairs, recency)
+    notes = raw.notes
     if kept.size < users.size:
-        warnings.warn(
-            f"{raw.source}: {users.size - kept.size} of {users.size} ratings repeat a user and item and are dropped; "
-            f"the {'last' if raw.timestamps is None else 'newest'} of each pair counts",
-            stacklevel=2,
-        )
+        _require_one_role(raw, pairs, kept)
+        which = "last" if raw.timestamps is None else "newest"
+        repeated = f"{users.size - kept.size} of {users.size} ratings repeat a user and item"
+        notes += Notes((f"{raw.source}: {repeated}; the {which} of each pair counts",))
     titles = raw.item_titles
     return CleanRatings(
         offsets=np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=len(user_names)))]),
         items=items[kept],
         values=values[kept],
         recency=None if recency is None else recency[kept],
-        test=None if raw.test is None else raw.test[kept],
+        roles=None if raw.roles is None else raw.roles[kept],
         user_names=user_names,
         item_names=item_names,
         titles=None if titles is None else [titles.get(name, name) for name in item_names],
         scale=scale,
         user_attributes=Attributes.numbered(raw.user_attributes, user_names, f"{raw.source}: users"),
         item_attributes=Attributes.numbered(raw.item_attributes, item_names, f"{raw.source}: items"),
+        implicit=raw.implicit,
+        time_span=_time_span(raw),
+        notes=notes,
     )
+
+
+def _require_one_role(raw: RawRatings, pairs: np.ndarray, kept: np.ndarray) -> None:
+    """Refuse a user's item of which one rating trains and another one validates or tests."""
+    if raw.roles is None:
+        return
+    role_of_pair = dict(zip(pairs[kept].tolist(), raw.roles[kept].tolist(), strict=True))
+    wanted = np.array([role_of_pair[pair] for pair in pairs.tolist()])
+    torn = np.flatnonzero(raw.roles != wanted)
+    if torn.size:
+        whose = f"user {raw.users[torn[0]]}, item {raw.items[torn[0]]}"
+        raise SubflError(
+            f"{raw.source}: {len(set(pairs[torn].tolist()))} x user and item that stand in more than one of train, "
+            f"validation and test, the first is {whose}; leave each in one of them"
+        )
+
+
+def _time_span(raw: RawRatings) -> tuple[str, str] | None:
+    if raw.timestamps is None or raw.per_second is None:
+        return None
+    first, last = int(raw.timestamps.min()), int(raw.timestamps.max())
+    return day_of(first, raw.per_second), day_of(last, raw.per_second)
 
 
 def _numbered(ids: np.ndarray, known: np.ndarray | None, what: str, source: str) -> tuple[np.ndarray, list[str]]:
@@ -120,10 +153,9 @@ def _checked(raw: RawRatings, scale: tuple[float, float] | None) -> tuple[np.nda
     with np.errstate(over="ignore"):
         values = raw.values.astype(np.float32)
     _refuse(raw, ~np.isfinite(values), "rating that is no finite number", "every rating must be one")
-    lowest, highest = float(raw.values.min()), float(raw.values.max())
-    if lowest == highest:
-        raise SubflError(f"{raw.source}: all ratings are {lowest:g}; there is nothing to predict")
-    low, high = scale or raw.scale or (lowest, highest)
+    if raw.implicit:
+        return values, scale or (0.0, 1.0)
+    low, high = scale or raw.scale or (float(raw.values.min()), float(raw.values.max()))
     off = (raw.values < low) | (raw.values > high)
     _refuse(raw, off, f"rating off the scale {low:g}..{high:g}", "mend them, or state another dataset.scale")
     return values, (low, high)

@@ -1,37 +1,53 @@
-"""Ratings from a user's own table."""
+"""Ratings from a user's own tables."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
 from subfl_flower.data.protocol import Protocol
-from subfl_flower.data.ratings.attributes import RawAttributes
+from subfl_flower.data.ratings.custom_settings import RatingColumns
+from subfl_flower.data.ratings.custom_tables import ITEM_NAMES, USER_NAMES, RatingRows, joined, read_rows
+from subfl_flower.data.ratings.item_lists import holds_item_lists, read_item_lists
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.side_tables import SideTable, read_side_table
+from subfl_flower.data.ratings.splits import DrawnSplit, SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import fingerprint
+from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_stem
 from subfl_flower.errors import SubflError
 
-if TYPE_CHECKING:
-    import pandas as pd
+_WHAT = "dataset=custom_ratings"
+_STEMS = {"train": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "test": TEST}
 
 
 class CustomRatingsDataset(RatingDatasetSettings):
-    """A CSV or Parquet file with a row for each rating.
+    """A table with a row for each rating, or a folder with tables of training and test ratings.
 
-    Columns `user`, `item` (any ids, compared as text) and `rating`; optionally `timestamp` (whole numbers, larger is
-    newer) and `title` (of the item; of several the first counts). Further columns are ignored.
+    Columns `user`, `item` (any ids, compared as text) and `rating`; optionally `timestamp` (numbers, larger is newer,
+    or ISO dates), `title` (of the item; of several the first counts) and `split`. Without ratings, users and items
+    alone are enough to train rankings. Further columns are not used.
+
+    A folder holds `train` and `test` and perhaps `validation`, with the same columns each, or as lines `user item item
+    ...` of whole numbers (LightGCN's form, He et al., SIGIR 2020).
 
     Attributes of users or items may stand in tables of their own, with a column `user` or `item`. Every further column
     is a field; `|` separates several values, and an empty entry is none. Rows of the same id add to each other, and
-    ids without a rating are ignored.
+    ids without a rating are not used.
 
     Attributes:
-        path: of the file, relative to the working directory.
-        users: a .csv or .parquet file of users' attributes; None for none.
-        items: a .csv or .parquet file of items' attributes; None for none.
+        path: of the table or the folder, relative to the working directory.
+        users: the table of users' attributes; None for none.
+        items: the table of items' attributes, or titles; None for none.
+        encoding: of tables of text.
+        header: names of the columns of a table of ratings whose first row is data; None: the first row names them.
+        columns: names of columns that are called otherwise.
+        split: `auto`: the split of the source, where it has one, and else `drawn_split`.
+        drawn_split: see `split`.
         scale: lowest and highest possible rating; None for the lowest and highest of the file.
     """
 
@@ -39,7 +55,23 @@ class CustomRatingsDataset(RatingDatasetSettings):
     path: Path
     users: Path | None = None
     items: Path | None = None
+    encoding: Encoding = "utf-8"
+    header: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    columns: RatingColumns = RatingColumns()
+    split: SplitName | Literal["auto"] = "auto"
+    drawn_split: DrawnSplit = "random"
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
+
+    @property
+    def takes_given_split(self) -> bool:
+        """Whether the split that a source may state is of interest."""
+        return self.split in ("auto", "given")
+
+    def chosen_split(self, stated: bool) -> SplitName:
+        """The split of ratings whose source states one, or does not."""
+        if self.split != "auto":
+            return self.split
+        return "given" if stated else self.drawn_split
 
     def read(self, root: Path) -> RawRatings:
         """Read the user's files; `root` has no effect.
@@ -47,88 +79,68 @@ class CustomRatingsDataset(RatingDatasetSettings):
         Raises:
             SubflError: a file is missing or cannot be used; names the file, the count and the first row.
         """
-        from subfl_flower.data.tables import read_ids, read_numbers, read_table  # pandas is slow to import
-
-        path = _existing(self.path)
-        table = read_table(path, ["user", "item"], ["rating"])
-        items = read_ids(table, "item", path)
-        return RawRatings(
-            source=str(path),
-            users=read_ids(table, "user", path).to_numpy(dtype=object),
-            items=items.to_numpy(dtype=object),
-            values=read_numbers(table, "rating", path),
-            timestamps=_timestamps(table, path) if "timestamp" in table else None,
-            item_titles=_titles(items, table["title"]) if "title" in table else None,
-            user_attributes=_attributes(self.users, "user"),
-            item_attributes=_attributes(self.items, "item"),
+        paths = self._rating_files()
+        parts = [self._read_part(path) for path in paths]
+        roles = None
+        if len(parts) > 1 and self.takes_given_split:
+            roles = [_STEMS[table_stem(path) or ""] for path in paths]
+        ratings = joined(parts, roles)
+        if len(parts) > 1 and not self.takes_given_split:
+            files = " and ".join(path.name for path in paths)
+            about = Notes((f"the split into {files}, because dataset.split={self.split}",))
+            ratings = replace(ratings, notes=ratings.notes + about)
+        users = self._side_table(self.users, "user", ratings.users, parts)
+        items = self._side_table(self.items, "item", ratings.items, parts)
+        titles = ratings.item_titles
+        if items.titles is not None:
+            titles = items.titles | (titles or {})
+        return replace(
+            ratings,
+            item_titles=titles,
+            user_attributes=users.attributes,
+            item_attributes=items.attributes,
+            notes=ratings.notes + users.notes + items.notes,
         )
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the user's files.
+    def files(self, root: Path) -> list[Path]:
+        """The user's files; `root` has no effect.
 
         Raises:
-            SubflError: a file is missing.
+            SubflError: one does not exist, or is no table.
         """
-        return fingerprint([_existing(path) for path in (self.path, self.users, self.items) if path is not None])
+        tables = [require_table(path, _WHAT) for path in (self.users, self.items) if path is not None]
+        return [*self._rating_files(), *tables]
 
+    def _rating_files(self) -> list[Path]:
+        """The one table of ratings; or those of a folder, in the order training, validation, test."""
+        path = self.path.expanduser()
+        if not path.is_dir():
+            return [require_table(path, _WHAT)]
+        found: dict[int, list[Path]] = {TRAIN: [], VALIDATION: [], TEST: []}
+        for file in sorted(path.iterdir()):
+            if file.is_file() and (stem := table_stem(file)) in _STEMS:
+                found[_STEMS[stem]].append(file)
+        for role, name in ((TRAIN, "train"), (VALIDATION, "validation"), (TEST, "test")):
+            names = ", ".join(file.name for file in found[role])
+            if len(found[role]) > 1:
+                raise SubflError(f"{_WHAT}: {path} holds several tables {name} ({names}); one is allowed")
+            if not found[role] and role != VALIDATION:
+                raise SubflError(
+                    f"{_WHAT}: {path} holds no table {name} ({', '.join(SUFFIXES)}); a folder of ratings needs train "
+                    "and test and may have validation; dataset.path may also name one table"
+                )
+        return [file for files in found.values() for file in files]
 
-def _existing(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_file():
-        raise SubflError(f"dataset=custom_ratings: {path} does not exist (looked for at {path.absolute()})")
-    if path.suffix not in (".csv", ".parquet"):
-        raise SubflError(f"dataset=custom_ratings: {path} is neither .csv nor .parquet")
-    return path
+    def _read_part(self, path: Path) -> RatingRows:
+        lists = self.header is None and holds_item_lists(path, self.encoding)
+        return read_item_lists(path, self.encoding) if lists else read_rows(path, self)
 
-
-def _attributes(table: Path | None, of: str) -> RawAttributes:
-    """The attributes in a table with a column `of` of ids."""
-    from subfl_flower.data.tables import read_ids, read_table
-
-    if table is None:
-        return {}
-    path = _existing(table)
-    columns = list(read_table(path, [of]).columns)
-    read = read_table(
-        path, [of, *columns]
-    )  # all as text: a column of whole numbers with gaps would be one of fractions
-    ids = read_ids(read, of, path).tolist()
-    return {str(column): _values(ids, read[column], path) for column in columns if column != of}
-
-
-def _values(ids: list[str], column: pd.Series, path: Path) -> dict[str, list[str]]:
-    """The values of each id that has any.
-
-    Raises:
-        SubflError: an entry is a list, as Parquet may have them.
-    """
-    from pandas.api.types import is_list_like
-
-    stated = column.convert_dtypes()  # whole numbers as such, where Parquet has them as fractions for their gaps
-    values: dict[str, list[str]] = {}
-    for row in np.flatnonzero(column.notna()).tolist():
-        if is_list_like(stated.iloc[row]):
-            raise SubflError(f"{path}: {column.name} is a list in row {row + 1}; several values are text, parted by |")
-        parts = (part.strip() for part in str(stated.iloc[row]).split("|"))
-        values.setdefault(ids[row], []).extend(part for part in parts if part)
-    return values
-
-
-def _timestamps(table: pd.DataFrame, path: Path) -> np.ndarray:
-    from subfl_flower.data.tables import count_rows, read_numbers
-
-    numbers = read_numbers(table, "timestamp", path)
-    wrong = ~(np.abs(numbers) < 2**53) | (np.round(numbers) != numbers)
-    if wrong.any():
-        raise SubflError(
-            f"{path}: {count_rows(wrong, 'timestamp that is no whole number')}; "
-            "every row needs one, for example seconds since 1970"
-        )
-    return numbers.astype(np.int64)
-
-
-def _titles(items: pd.Series, titles: pd.Series) -> dict[str, str]:
-    """The first title of each item that has one."""
-    stated = titles.notna()
-    first = stated & ~items.where(stated).duplicated()
-    return dict(zip(items[first], titles[first].astype(str), strict=True))
+    def _side_table(self, path: Path | None, of: str, known: np.ndarray, parts: list[RatingRows]) -> SideTable:
+        if path is None:
+            return SideTable({})
+        names, stated, titles = list(ITEM_NAMES), self.columns.item, ["title", self.columns.title or "title"]
+        if of == "user":
+            names, stated, titles = list(USER_NAMES), self.columns.user, []
+        source = " and ".join(part.path.name for part in parts)
+        id_names = [*names, *([stated] if stated else [])]
+        return read_side_table(require_table(path, _WHAT), of, id_names, titles, self.encoding, known, source)

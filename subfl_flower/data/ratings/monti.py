@@ -7,12 +7,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.downloads import fetched
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.data.raw_files import present_or_downloaded
 from subfl_flower.errors import SubflError
 
 _FILE = "training_test_dataset.mat"
@@ -41,7 +42,7 @@ class MontiDataset(RatingDatasetSettings):
         """
         import h5py  # slow to import, and most runs open a cache
 
-        [path] = self._files(root)
+        [path] = self.files(root)
         try:
             with h5py.File(path) as file:
                 matrix, train, test = (_matrix(file, name) for name in ("M", "Otraining", "Otest"))
@@ -58,21 +59,19 @@ class MontiDataset(RatingDatasetSettings):
             users=users,
             items=items,
             values=matrix[users, items],
-            test=test[users, items],
+            roles=np.where(test[users, items], TEST, TRAIN).astype(np.int8),
             scale=self.rating_range,
             all_users=np.arange(matrix.shape[0]),
             all_items=np.arange(matrix.shape[1]),
         )
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the file; downloads it where absent.
+    def files(self, root: Path) -> list[Path]:
+        """The file; downloads it where absent.
 
         Raises:
             SubflError: the file is missing and cannot be downloaded.
         """
-        return fingerprint(self._files(root))
 
-    def _files(self, root: Path) -> list[Path]:
         def download(temporary: Path) -> Path:
             return fetched(f"{_REPOSITORY}/{self.name}/{_FILE}", temporary / _FILE).parent
 

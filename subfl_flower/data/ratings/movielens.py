@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
+from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.downloads import unzipped
@@ -26,7 +27,7 @@ from subfl_flower.data.ratings.movielens_files import (
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import fingerprint, present_or_downloaded
+from subfl_flower.data.raw_files import present_or_downloaded
 from subfl_flower.errors import SubflError
 
 _SITE = "https://files.grouplens.org/datasets/movielens"
@@ -52,6 +53,7 @@ class MovieLensDataset(RatingDatasetSettings):
     encoding: ClassVar[str]
     rating_range: ClassVar[tuple[float, float]]
 
+    split: SplitName = "random"
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
     @abstractmethod
@@ -88,6 +90,7 @@ class MovieLensDataset(RatingDatasetSettings):
         parts = [self._read_ratings(path) for path in paths]
         users, items, values, timestamps = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         source = " and ".join(map(str, paths))
+        tested = self.tested([len(part[0]) for part in parts], source)
         films = read_lines(films_path, self.people_separator, self.film_columns, self.encoding)
         return RawRatings(
             source=source,
@@ -95,21 +98,22 @@ class MovieLensDataset(RatingDatasetSettings):
             items=items,
             values=values,
             timestamps=timestamps,
-            test=self.tested([len(part[0]) for part in parts], source),
+            per_second=1,
+            roles=None if tested is None else np.where(tested, TEST, TRAIN).astype(np.int8),
             scale=self.rating_range,
             item_titles=titles_of(films),
             user_attributes=self._read_users(root),
             item_attributes=self.genres(films, films_path),
         )
 
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of GroupLens' files; downloads them where absent.
+    def files(self, root: Path) -> list[Path]:
+        """GroupLens' files of ratings, of films and, where it is there, of users; downloads them where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded.
         """
         files, of_users = self._files(root), self._users_path(root)
-        return fingerprint([*files, of_users] if of_users and of_users.is_file() else files)
+        return [*files, of_users] if of_users and of_users.is_file() else files
 
     def _files(self, root: Path) -> list[Path]:
         """The files of ratings and, last, the one of films. A download brings the one of users, too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from subfl_flower.data.description import file_digests
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.prepared_entry import PreparedEntry, opened_or_made, write_metadata
 from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
 from subfl_flower.data.ratings.attributes import Attributes
+from subfl_flower.data.ratings.description import candidates_digest, describe_ratings, rating_digests
 from subfl_flower.data.ratings.settings import LoadedRatings, RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.storage import write_tensors
 from subfl_flower.errors import SubflError
 
-RATINGS_SCHEMA = 2
-"""Raised whenever the same settings would give other files."""
+RATINGS_SCHEMA = 3
+"""Raised whenever the same settings would give other files; since 3 facts on the data stand in the metadata."""
 
 _RATINGS, _NAMES, _ATTRIBUTES = "ratings.safetensors", "names.json", "attributes.safetensors"
 _USERS_A_BLOCK = 1024
@@ -38,10 +40,30 @@ class PreparedRatings(PreparedEntry):
         directory: where the files are.
         metadata: what `metadata.json` holds: the settings, sizes, how many ratings have each role, scale, checksums.
         overlapping: clients share no rating.
+        candidates: what a task draws items by that held-out ones are ranked among; None where it draws none.
     """
 
     schema = RATINGS_SCHEMA
     overlapping = False
+    candidates: Mapping[str, int] | None = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Facts on the data; see `description.describe_ratings`."""
+        facts: dict[str, Any] = self.metadata["data"]
+        prints = facts["fingerprints"]
+        drawn = None if self.candidates is None else candidates_digest(prints["data"], self.candidates)
+        return facts | {"fingerprints": prints | {"candidates": drawn}}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the ratings with all ids, titles and attributes, 64 hexadecimal digits."""
+        return str(self.metadata["data"]["fingerprints"]["data"])
+
+    @property
+    def source(self) -> str:
+        """The names of the files that the ratings are from."""
+        return " and ".join(self.metadata["data"]["fingerprints"]["files"]) or str(self.directory)
 
     @property
     def num_clients(self) -> int:
@@ -178,7 +200,12 @@ class PreparedRatings(PreparedEntry):
 
 
 def prepare_ratings(
-    dataset: RatingDatasetSettings, partition: UsersPartition, root: Path, cache: Path
+    dataset: RatingDatasetSettings,
+    partition: UsersPartition,
+    root: Path,
+    cache: Path,
+    needs_ratings: bool = True,
+    candidates: Mapping[str, int] | None = None,
 ) -> PreparedRatings:
     """Load, clean and split a rating data set; or open what an earlier call made of the same settings.
 
@@ -189,25 +216,41 @@ def prepare_ratings(
         partition: whose `seed` drives what of the split is drawn.
         root: the data root, for raw files.
         cache: where prepared data are kept.
+        needs_ratings: refuse data without a column of ratings, or whose ratings are all equal.
+        candidates: what a task draws items by that held-out ones are ranked among; no part of the key.
 
     Raises:
-        SubflError: the data cannot be loaded or split so, or the cache cannot be written.
+        SubflError: the data cannot be loaded or split so, there is nothing to predict, or the cache cannot be written.
     """
     described = {
         "schema": RATINGS_SCHEMA,
         "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
         "partition": partition.model_dump(mode="json"),
-        "fingerprints": [dataset.raw_fingerprint(root), partition.raw_fingerprint()],
+        "source_files": file_digests(dataset.files(root)),
+        "partition_file": partition.raw_fingerprint(),
     }
 
     def write(directory: Path) -> None:
         loaded = dataset.load(root, partition.seed)
-        _write(directory, loaded, dataset.scaling(loaded.ratings), described)
+        facts = describe_ratings(loaded)
+        if needs_ratings:
+            dataset.require_different(facts)
+        _write(directory, loaded, dataset.scaling(loaded.ratings), facts, described)
 
-    return opened_or_made(PreparedRatings, cache, f"{dataset.name}-{partition.name}", described, write)
+    prepared = opened_or_made(PreparedRatings, cache, f"{dataset.name}-{partition.name}", described, write)
+    if needs_ratings:
+        dataset.require_different(prepared.data)
+    prepared.candidates = candidates
+    return prepared
 
 
-def _write(directory: Path, loaded: LoadedRatings, scaling: tuple[float, float], described: dict[str, Any]) -> None:
+def _write(
+    directory: Path,
+    loaded: LoadedRatings,
+    scaling: tuple[float, float],
+    facts: dict[str, Any],
+    described: dict[str, Any],
+) -> None:
     ratings = loaded.ratings
     arrays = {name: getattr(ratings, name) for name in ("offsets", "items", "values", "roles")}
     write_tensors(directory / _RATINGS, arrays, {})
@@ -222,7 +265,9 @@ def _write(directory: Path, loaded: LoadedRatings, scaling: tuple[float, float],
     (directory / _NAMES).write_text(json.dumps(names))
     write_attributes(directory / _ATTRIBUTES, users, items)
     center, spread = scaling
+    digests = {"files": {name: digest for name, digest in described["source_files"]}, **rating_digests(loaded)}
     metadata = described | {
+        "data": facts | {"fingerprints": digests},
         "num_users": ratings.num_users,
         "num_items": ratings.num_items,
         "num_ratings": len(ratings),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.graph import TRAIN, Notes
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.cleaning import clean
 from subfl_flower.data.ratings.splits import SplitName, split_roles
 from subfl_flower.data.ratings.table import Ratings, RawRatings
+from subfl_flower.data.raw_files import fingerprint
 from subfl_flower.errors import SubflError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -32,6 +34,10 @@ class LoadedRatings:
         item_names: the source's id of each item, as text.
         titles: of each item, its id where the source has no title for it; None where it has no titles at all.
         user_attributes, item_attributes: by number; None where the source has none.
+        implicit: whether the source has users and items alone; every rating is then 1.
+        split: how training, validation and test ratings were told apart.
+        time_span: the days of the oldest and of the newest rating, as ISO dates; None where timestamps are no times.
+        notes: remarks on the source.
     """
 
     ratings: Ratings
@@ -40,6 +46,10 @@ class LoadedRatings:
     titles: list[str] | None
     user_attributes: Attributes | None
     item_attributes: Attributes | None
+    implicit: bool = False
+    split: SplitName = "random"
+    time_span: tuple[str, str] | None = None
+    notes: Notes = field(default_factory=Notes)
 
 
 class RatingDatasetSettings(BaseModel, ABC):
@@ -49,10 +59,11 @@ class RatingDatasetSettings(BaseModel, ABC):
         kind: what the data are, of every data set of the class.
         name: the data set's name in `conf/dataset`.
         split: which ratings test. `given`: those that the source says; `random`: a share, drawn from all; `time`: the
-            newest share of all; `leave_one_out`: each user's newest, and the next newest validates (`split_roles`).
+            newest share of all; `leave_one_out`: each user's newest, and the next newest validates (`split_roles`);
+            `auto`, for a user's own tables: `given` where they state a split.
         test_fraction: the share of the ratings that test; no effect with `given` and `leave_one_out`.
         validation_fraction: the share of the other ratings that validate, drawn from all of them; no effect with
-            `leave_one_out`.
+            `leave_one_out`, and with `given` where the source says which validate.
         center: subtracted from ratings before training, in rating units; `auto`: the training ratings' mean.
         spread: what ratings are then divided by, in rating units; `auto`: the training ratings' standard deviation.
         scale: lowest and highest possible rating; None for what the source says.
@@ -64,7 +75,7 @@ class RatingDatasetSettings(BaseModel, ABC):
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
 
     name: str
-    split: SplitName = "random"
+    split: SplitName | Literal["auto"] = "random"
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     center: Finite | Literal["auto"] = "auto"
@@ -90,13 +101,28 @@ class RatingDatasetSettings(BaseModel, ABC):
             SubflError: a file is missing or damaged; the sentence names it.
         """
 
-    @abstractmethod
+    def files(self, root: Path) -> list[Path]:
+        """The files on disk that shape the ratings; none where they are computed. Downloads public ones where absent.
+
+        Raises:
+            SubflError: a file is missing and cannot be downloaded.
+        """
+        return []
+
     def raw_fingerprint(self, root: Path) -> str:
-        """A digest of the files on disk that shape the ratings; empty where there are none.
+        """A digest of `files`; empty where there are none.
 
         Raises:
             SubflError: a file is missing.
         """
+        files = self.files(root)
+        return fingerprint(files) if files else ""
+
+    def chosen_split(self, stated: bool) -> SplitName:
+        """The split of ratings whose source states one, or does not."""
+        if self.split == "auto":
+            return "given" if stated else "random"
+        return self.split
 
     def load(self, root: Path, seed: int) -> LoadedRatings:
         """The ratings, cleaned and split.
@@ -110,7 +136,8 @@ class RatingDatasetSettings(BaseModel, ABC):
         """
         where = f"dataset={self.name}"
         cleaned = clean(self.read(root), self.scale)
-        roles = split_roles(cleaned, self.split, self.test_fraction, self.validation_fraction, seed, where)
+        split = self.chosen_split(cleaned.roles is not None)
+        roles = split_roles(cleaned, split, self.test_fraction, self.validation_fraction, seed, where)
         ratings = Ratings(
             user_ids=np.arange(len(cleaned.user_names)),
             offsets=cleaned.offsets,
@@ -127,22 +154,46 @@ class RatingDatasetSettings(BaseModel, ABC):
             titles=cleaned.titles,
             user_attributes=cleaned.user_attributes,
             item_attributes=cleaned.item_attributes,
+            implicit=cleaned.implicit,
+            split=split,
+            time_span=cleaned.time_span,
+            notes=cleaned.notes,
         )
 
     def scaling(self, ratings: Ratings) -> tuple[float, float]:
         """What to subtract from ratings and then to divide them by, in rating units.
 
+        Where the training ratings are all equal and the spread is `auto`, they are divided by 1.
+
         Args:
             ratings: of the whole data set.
-
-        Raises:
-            SubflError: the training ratings, which are to say it, are all equal.
         """
         train = ratings.values[ratings.roles == TRAIN].astype(np.float64)  # at least one: the split saw to it
         center = float(train.mean()) if self.center == "auto" else self.center
         if self.spread != "auto":
             return center, self.spread
-        spread = float(train.std())
-        if spread == 0:
-            raise SubflError(f"dataset={self.name}: the training ratings are all {train[0]:g}; state dataset.spread")
-        return center, spread
+        return center, float(train.std()) or 1.0
+
+    def require_different(self, facts: Mapping[str, Any]) -> None:
+        """Refuse ratings that nothing can be predicted of.
+
+        Args:
+            facts: on the ratings; see `description.describe_ratings`.
+
+        Raises:
+            SubflError: there are users and items alone, or all ratings, or the training ratings, are equal.
+        """
+        if facts["implicit"]:
+            raise SubflError(
+                f"dataset={self.name}: the column rating is missing, and task=rating_prediction needs it; "
+                "dataset.columns.rating=... names a column, and task=ranking trains on user and item alone"
+            )
+        if facts["different_ratings"] == 1:
+            raise SubflError(
+                f"dataset={self.name}: all ratings are {facts['mean']:g}; there is nothing to predict, "
+                "and task=ranking trains on user and item alone"
+            )
+        if facts["different_training_ratings"] == 1 and self.spread == "auto":
+            raise SubflError(
+                f"dataset={self.name}: the training ratings are all {facts['training_mean']:g}; state dataset.spread"
+            )

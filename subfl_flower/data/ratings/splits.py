@@ -12,6 +12,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.seeding import shared_generator
 
 SplitName = Literal["given", "random", "time", "leave_one_out"]
+DrawnSplit = Literal["random", "time", "leave_one_out"]
 
 
 def split_roles(
@@ -24,9 +25,10 @@ def split_roles(
 ) -> np.ndarray:
     """A role for every rating.
 
-    `given` takes the source's own test ratings. With `random` and `time` a user's ratings never all test: one of them
-    is given back to training, the oldest with `time`. Of the ratings that do not test, a `validation_fraction`
-    validates, drawn from all of them; who would be left with none to train on gets one back, too.
+    `given` takes the source's own roles. With `random` and `time` a user's ratings never all test: one of them
+    is given back to training, the oldest with `time`. Where the source states no validation ratings, of the ratings
+    that do not test a `validation_fraction` validates, drawn from all of them; who would be left with none to train on
+    gets one back, too.
 
     `leave_one_out` is the split of implicit ranking (He et al., Neural Collaborative Filtering, WWW 2017, Section
     4.1), with a rating held out to validate as well: the newest rating of each user who has at least two tests, and
@@ -36,7 +38,8 @@ def split_roles(
         ratings: of the whole data set.
         split: `given`; `random`: a share of all ratings; `time`: the newest share of all ratings; `leave_one_out`.
         test_fraction: the share of the ratings that test, with `random` and `time`.
-        validation_fraction: the share of the other ratings that validate; no effect with `leave_one_out`.
+        validation_fraction: the share of the other ratings that validate; no effect with `leave_one_out`, and with
+            `given` where the source states validation ratings.
         seed: same seed, same split.
         where: what to call the data set in an error.
 
@@ -50,6 +53,8 @@ def split_roles(
     generator = shared_generator(seed, "ratings test")
     if split == "leave_one_out":
         roles = _two_left_out(ratings, generator)
+    elif split == "given" and ratings.roles is not None and np.any(ratings.roles == VALIDATION):
+        roles = ratings.roles.astype(np.int8)
     else:
         roles = np.full(ratings.items.size, TRAIN, dtype=np.int8)
         roles[_tested(ratings, split, test_fraction, generator, where)] = TEST
@@ -78,12 +83,12 @@ def _tested(
 ) -> np.ndarray:
     """The rows of the ratings that test."""
     if split == "given":
-        if ratings.test is None:
+        if ratings.roles is None:
             raise SubflError(
                 f"{where}: split=given needs a split of the source's own, and it has none; "
                 "choose random, time or leave_one_out"
             )
-        return np.flatnonzero(ratings.test)
+        return np.flatnonzero(ratings.roles == TEST)
     total = ratings.items.size
     if split == "random":
         order = generator.permutation(total)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
 
 _LOWEST, _HIGHEST, _MEAN = 1.0, 5.0, 3.0
@@ -54,6 +55,7 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
     popularity_skew: float = Field(default=0.6, ge=0)
     activity_skew: float = Field(default=0.5, ge=0)
     seed: int = Field(default=0, ge=0)
+    split: SplitName = "random"
     protocol: Protocol = Protocol(rounds=50, local_epochs=1)
 
     def read(self, root: Path) -> RawRatings:
@@ -83,10 +85,6 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
             user_attributes={"group": _strongest_tastes(tastes)},
             item_attributes={"genre": _strongest_tastes(qualities)},
         )
-
-    def raw_fingerprint(self, root: Path) -> str:
-        """Empty: no file shapes the ratings."""
-        return ""
 
     def _pairs(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Who rates what: two int64 arrays `[ratings]`, sorted by user, then by item.

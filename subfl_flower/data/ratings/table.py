@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
 from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.rows import rows_of
 
@@ -101,13 +101,16 @@ class RawRatings:
         items: `[ratings]`, whole numbers or text.
         values: float64 `[ratings]`, in rating units.
         timestamps: int64 `[ratings]`, larger is newer; None where the source has none.
-        test: bool `[ratings]`, the source's own split; None where it has none.
+        per_second: what seconds since 1970 are multiplied by to be `timestamps`; None where these are no times.
+        implicit: whether the source has users and items alone; every value is then 1.
+        roles: int8 `[ratings]`, the source's own split: 0 train, 1 validation, 2 test; None where it has none.
         scale: lowest and highest possible rating; None for the lowest and highest that were given.
         item_titles: title of each item's id, as text; None where the source has no titles.
         all_users, all_items: every id that the source knows, also of users who rated nothing and items that
             nobody rated; None for those with a rating.
         user_attributes, item_attributes: by field and id; empty where the source has none. Ids that are not among the
             users, or items, have no effect.
+        notes: remarks on the source.
     """
 
     source: str
@@ -115,10 +118,13 @@ class RawRatings:
     items: np.ndarray
     values: np.ndarray
     timestamps: np.ndarray | None = None
-    test: np.ndarray | None = None
+    per_second: int | None = None
+    implicit: bool = False
+    roles: np.ndarray | None = None
     scale: tuple[float, float] | None = None
     item_titles: dict[str, str] | None = None
     all_users: np.ndarray | None = None
     all_items: np.ndarray | None = None
     user_attributes: RawAttributes = field(default_factory=dict)
     item_attributes: RawAttributes = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)

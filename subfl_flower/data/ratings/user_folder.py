@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.data.graph import TEST, TRAIN
@@ -32,6 +32,7 @@ from subfl_flower.data.storage import read_tensors, write_tensors
 from subfl_flower.errors import SubflError
 
 _RATINGS, _TITLES, _ATTRIBUTES = "ratings.safetensors", "titles.json", "attributes.safetensors"
+_NAMES = "names.json"
 _TYPES = {"items": np.int64, "values": np.float32, "roles": np.int8}
 _Vocabulary = Annotated[list[str], Field(min_length=1, max_length=MOST_VALUES)]
 _Vocabularies = Annotated[dict[str, _Vocabulary], Field(max_length=MOST_FIELDS)]
@@ -47,11 +48,12 @@ class UserDescription(Description):
         center, spread: what is subtracted from ratings before training, and what they are then divided by.
         user_attributes: the values of each attribute that users may have; empty where they have none.
         item_attributes: likewise of items.
+        data: fingerprint of the whole data set's ratings, 64 hexadecimal digits; None where it is not known.
     """
 
     holds: ClassVar[str] = "ratings"
     needed: ClassVar[tuple[str, ...]] = (_RATINGS,)
-    optional: ClassVar[tuple[str, ...]] = (_TITLES, _ATTRIBUTES)
+    optional: ClassVar[tuple[str, ...]] = (_TITLES, _ATTRIBUTES, _NAMES)
 
     kind: Literal["ratings"]
     num_items: int = Field(ge=1)
@@ -60,6 +62,7 @@ class UserDescription(Description):
     spread: Finite = Field(gt=0)
     user_attributes: _Vocabularies = Field(default_factory=dict)
     item_attributes: _Vocabularies = Field(default_factory=dict)
+    data: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _attributes_fit(self) -> Self:
@@ -74,7 +77,7 @@ class UserDescription(Description):
     def of_partition(self) -> tuple[object, ...]:
         """What all users of a data set have in common."""
         attributes = [list(said.items()) for said in (self.user_attributes, self.item_attributes)]
-        return (*super().of_partition, self.num_items, self.scale, self.center, self.spread, *attributes)
+        return (*super().of_partition, self.num_items, self.scale, self.center, self.spread, self.data, *attributes)
 
     @property
     def user_values(self) -> tuple[int, ...]:
@@ -87,12 +90,26 @@ class UserDescription(Description):
         return tuple(map(len, self.item_attributes.values()))
 
 
+class UserNames(BaseModel):
+    """Ids of the data set's source, as text.
+
+    Attributes:
+        user: the user's own.
+        items: of all items, by number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    user: str
+    items: list[str]
+
+
 @dataclass(frozen=True)
 class UserFolder(SealedFolder[UserDescription]):
     """A user's folder: `client.json`, `ratings.safetensors`, and the key that all clients share.
 
-    Where the data set has them also `titles.json` and `attributes.safetensors`, the user's own attributes and those of
-    all items.
+    Where the data set has them also `names.json`, the source's ids of the user and of all items; `titles.json`; and
+    `attributes.safetensors`, the user's own attributes and those of all items.
 
     Attributes:
         path: of the folder.
@@ -145,6 +162,23 @@ class UserFolder(SealedFolder[UserDescription]):
             raise SubflError(f"{file} has {len(titles)} titles for {self.description.num_items} items; {AGAIN}")
         return titles
 
+    def names(self) -> UserNames | None:
+        """The source's ids of the user and of the items; None where the folder does not hold them.
+
+        Raises:
+            SubflError: the file is damaged, or does not hold an id for each item.
+        """
+        if _NAMES not in self.description.files:
+            return None
+        file = self.verified(_NAMES)
+        try:
+            names = UserNames.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise SubflError(f"{file} does not hold the ids of a user and of items; {AGAIN}") from error
+        if len(names.items) != self.description.num_items:
+            raise SubflError(f"{file} has {len(names.items)} ids for {self.description.num_items} items; {AGAIN}")
+        return names
+
     def attributes(self) -> tuple[Attributes | None, Attributes | None]:
         """The attributes of the user, as of one entity, and of all items; None each where there are none.
 
@@ -184,6 +218,9 @@ def write_user_folder(
     key: bytes,
     user_attributes: Attributes | None = None,
     item_attributes: Attributes | None = None,
+    user_name: str | None = None,
+    item_names: Sequence[str] | None = None,
+    fingerprint: str | None = None,
 ) -> None:
     """Write a user's folder. It appears whole or not at all: it is written beside its place and renamed.
 
@@ -199,16 +236,21 @@ def write_user_folder(
         key: the clients' shared key; the file is readable by its owner alone.
         user_attributes: of this one user; None where the data set has none.
         item_attributes: of all items; None where the data set has none.
+        user_name, item_names: the source's ids of the user and of all items, both or neither.
+        fingerprint: of the whole data set's ratings.
 
     Raises:
-        SubflError: `path` exists, the ratings are not sound or not of one user, titles or attributes are missing, or
-            the folder cannot be written.
+        SubflError: `path` exists, the ratings are not sound or not of one user, titles, ids or attributes are missing,
+            or the folder cannot be written.
     """
     with new_folder(path) as unfinished:
-        _require_one_user(ratings, titles)
+        _require_one_user(ratings, {"titles": titles, "ids": item_names})
         write_tensors(unfinished / _RATINGS, {name: getattr(ratings, name) for name in _TYPES}, {})
         if titles is not None:
             (unfinished / _TITLES).write_text(json.dumps(list(titles)))
+        if user_name is not None and item_names is not None:
+            names = UserNames(user=user_name, items=list(item_names))
+            (unfinished / _NAMES).write_text(names.model_dump_json())
         for attributes, count, of in ((user_attributes, 1, "the user"), (item_attributes, ratings.num_items, "items")):
             if attributes is not None:
                 attributes.require_sound(count, f"the attributes of {of}")
@@ -226,18 +268,20 @@ def write_user_folder(
             spread=spread,
             user_attributes={} if user_attributes is None else user_attributes.vocabularies,
             item_attributes={} if item_attributes is None else item_attributes.vocabularies,
+            data=fingerprint,
             files=sealed_files(unfinished),
         )
         write_durably(unfinished / KEY, key, mode=0o600)
         write_durably(unfinished / DESCRIPTION, description.as_bytes())
 
 
-def _require_one_user(ratings: Ratings, titles: Sequence[str] | None) -> None:
+def _require_one_user(ratings: Ratings, of_items: Mapping[str, Sequence[str] | None]) -> None:
     if ratings.num_users != 1:
         raise SubflError(f"a user's folder holds the ratings of one user, not of {ratings.num_users}")
     _require_sound(ratings, f"the ratings of client {ratings.user_ids[0]}")
-    if titles is not None and len(titles) != ratings.num_items:
-        raise SubflError(f"there are {len(titles)} titles for {ratings.num_items} items; every item needs one")
+    for what, texts in of_items.items():
+        if texts is not None and len(texts) != ratings.num_items:
+            raise SubflError(f"there are {len(texts)} {what} for {ratings.num_items} items; every item needs one")
 
 
 def _require_sound(ratings: Ratings, where: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subfl_flower.composition import composed_config
+from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.ratings import movielens
 from subfl_flower.data.ratings.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import RawRatings
@@ -26,8 +27,11 @@ def folder_of(root: Path, benchmark: Path, *names: str) -> Path:
 
 
 def rated(raw: RawRatings, tests: bool) -> set[tuple[int, ...]]:
-    assert raw.test is not None
-    columns = [np.asarray(column)[raw.test == tests] for column in (raw.users, raw.items, raw.values, raw.timestamps)]
+    assert raw.roles is not None
+    columns = [
+        np.asarray(column)[(raw.roles == TEST) == tests]
+        for column in (raw.users, raw.items, raw.values, raw.timestamps)
+    ]
     return set(zip(*(column.astype(int).tolist() for column in columns), strict=True))
 
 
@@ -73,7 +77,7 @@ def test_a_folds_own_files_come_first_and_shape_its_digest(tmp_path: Path, monke
     (folder / "u.user").write_text("1|24|M|writer|85711\n")
     third = MovieLens100KDataset(fold=3)
     read, digest = third.read(tmp_path), third.raw_fingerprint(tmp_path)
-    assert read.users.tolist() == [1, 1, 2] and read.test is not None and read.test.tolist() == [False, False, True]
+    assert read.users.tolist() == [1, 1, 2] and read.roles is not None and read.roles.tolist() == [TRAIN, TRAIN, TEST]
     (folder / "u.data").write_text("9\t5\t2\t1\n")
     assert third.raw_fingerprint(tmp_path) == digest
     (folder / "u3.test").write_text("2\t5\t4\t882\n")
@@ -98,7 +102,7 @@ def test_the_files_of_a_fold_are_downloaded(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(movielens, "unzipped", unzipped)
     read = MovieLens100KDataset(fold=4).read(tmp_path / "root")
-    assert read.test is not None and read.users[read.test].tolist() == [2]
+    assert read.roles is not None and read.users[read.roles == TEST].tolist() == [2]
 
 
 @pytest.mark.parametrize(

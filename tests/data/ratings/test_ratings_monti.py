@@ -57,7 +57,7 @@ def test_the_numbers_of_douban(benchmark_root: Path) -> None:
         ({"M": MATRIX[:2]}, r"is damaged \(M, Otraining and Otest have the shapes \(2, 4\), \(3, 4\), \(3, 4\)\)"),
         ({"M": MATRIX[0]}, r"is damaged \(M is no matrix\)"),
         ({"Otest": MATRIX > 0}, r"is damaged \(3 ratings both train and test\)"),
-        ({"M": np.zeros((3, 4))}, r"all ratings are 0; there is nothing to predict"),
+        ({"M": np.zeros((3, 4))}, r"4 x rating off the scale 1\.\.5, first in row 1 \(user 0, item 0: 0\)"),
         ({"M": MATRIX * 2}, r"2 x rating off the scale 1\.\.5, first in row 2 \(user 0, item 2: 8\)"),
     ],
 )

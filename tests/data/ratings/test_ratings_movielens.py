@@ -252,7 +252,7 @@ def test_what_is_absent_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.M
     assert dataset.raw_fingerprint(tmp_path / "root") == first
     read = dataset.read(tmp_path / "root")
     assert read.items.tolist() == [5, 7, 5] and read.item_titles == {"5": "Five", "7": "Seven"}
-    assert (None if read.test is None else read.test.tolist()) == ([False, False, True] if split == "given" else None)
+    assert (None if read.roles is None else read.roles.tolist()) == ([0, 0, 2] if split == "given" else None)
 
 
 def test_the_users_file_alone_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

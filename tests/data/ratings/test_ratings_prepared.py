@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -120,10 +121,91 @@ def test_stated_center_and_spread_are_kept(tmp_path: Path) -> None:
 def test_training_ratings_that_are_all_equal_need_a_stated_spread(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("user,item,rating,timestamp\na,x,4,1\na,y,2,9\nb,x,4,1\n")
     dataset = CustomRatingsDataset(path=tmp_path / "ratings.csv", split="leave_one_out", validation_fraction=0)
-    with pytest.raises(SubflError, match=r"dataset=custom_ratings: the training ratings are all 4; state dataset\.sp"):
+    message = r"dataset=custom_ratings: the training ratings are all 4; state dataset\.sp"
+    with pytest.raises(SubflError, match=message):
         made(tmp_path, dataset)
     assert entries(tmp_path) == []
+    ranked = prepare_ratings(dataset, USERS, tmp_path, tmp_path / "cache", needs_ratings=False)
+    assert (ranked.center, ranked.spread) == (4.0, 1.0)
+    with pytest.raises(SubflError, match=message):  # though the entry is there
+        made(tmp_path, dataset)
     assert made(tmp_path, dataset.model_copy(update={"spread": 2.0})).center == 4.0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "user,item\na,x\na,y\nb,x\nb,y\n",
+            r"the column rating is missing, .* and task=ranking trains on user and item",
+        ),
+        ("user,item,rating\na,x,3\na,y,3\nb,x,3\nb,y,3\n", r"all ratings are 3; there is nothing to predict"),
+    ],
+)
+def test_what_nothing_can_be_predicted_of_is_for_rankings_alone(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "ratings.csv").write_text(content)
+    dataset = CustomRatingsDataset(path=tmp_path / "ratings.csv", split="leave_one_out")
+    with pytest.raises(SubflError, match=message):
+        made(tmp_path, dataset)
+    assert entries(tmp_path) == []
+    ranked = prepare_ratings(dataset, USERS, tmp_path, tmp_path / "cache", needs_ratings=False)
+    assert ranked.spread == 1.0 and len(ranked.whole()) == 4 and ranked.data["implicit"] == ("rating" not in content)
+    with pytest.raises(SubflError, match=message) as found:
+        made(tmp_path, dataset)
+    assert "\n" not in str(found.value)
+
+
+def test_facts_on_the_data(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(
+        "user,item,rating,timestamp,shop,split\n"
+        "a,x,1,2001-01-01,s,train\na,y,2,2002-01-01,s,test\na,y,4,2003-05-31,s,Test\na,z,5,2000-02-29,s,val\nb,x,3,2002-01-01,s,0\n"
+    )
+    (tmp_path / "items.csv").write_text("item,title,genre\nx,X,War|Noir\ny,Y,War\nq,Q,Drama\n")
+    dataset = CustomRatingsDataset(path=tmp_path / "ratings.csv", items=tmp_path / "items.csv")
+    prepared = prepare_ratings(dataset, USERS, tmp_path, tmp_path / "cache", candidates={"negatives": 10, "seed": 3})
+    facts = prepared.data
+    prints = facts.pop("fingerprints")
+    assert facts == {
+        "schema": 1, "kind": "ratings", "users": 2, "items": 3, "ratings": 4, "implicit": False, "scale": [1.0, 5.0],
+        "mean": 3.25, "training_mean": 2.0, "different_ratings": 4, "different_training_ratings": 2,
+        "train": 2, "validation": 1, "test": 1, "time_span": ["2000-02-29", "2003-05-31"], "density": 4 / 6,
+        "ratings_of_a_user": {"least": 1, "median": 2.0, "most": 3}, "users_with_few_ratings": 1,
+        "user_attributes": {}, "item_attributes": {"genre": 2}, "titles": True, "split": "given", "ids": True,
+        "dropped": [
+            "ratings.csv: columns shop", "items.csv: 1 of 3 ids, which are no item of ratings.csv (first: q)",
+            f"{tmp_path / 'ratings.csv'}: 1 of 5 ratings repeat a user and item; the newest of each pair counts",
+        ],
+        "warnings": [
+            "items.csv says nothing of 1 of the 3 items of ratings.csv",
+            "1 of the 1 items that test have no training rating, the first is y",
+        ],
+    }  # fmt: skip
+    sums = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("ratings.csv", "items.csv")}
+    assert prints["files"] == sums and set(prints) == {"files", "data", "split", "partition", "candidates"}
+    assert len({prints[name] for name in ("data", "split", "partition", "candidates")}) == 4
+    other = prepare_ratings(dataset, USERS, tmp_path, tmp_path / "cache", candidates={"negatives": 10, "seed": 4})
+    assert other.directory == prepared.directory and other.data["fingerprints"] != prints
+    assert other.data["fingerprints"] | {"candidates": prints["candidates"]} == prints
+    assert prepare_ratings(dataset, USERS, tmp_path, tmp_path / "cache").data["fingerprints"]["candidates"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "differ"),
+    [
+        (("x,1", "w,1"), {"data"}), (("b,y", "c,y"), {"data", "partition"}), (("y,5", "y,4"), {"data"}),
+        (("x,3,0", "x,3,2"), {"split"}), (("\n", "\r\n"), set()),
+    ],
+)  # fmt: skip
+def test_fingerprints_follow_what_they_are_of(tmp_path: Path, change: tuple[str, str], differ: set[str]) -> None:
+    content = "user,item,rating,split\na,x,1,0\na,y,2,2\nb,x,3,0\nb,y,5,0\n"
+    found = []
+    for text in (content, content.replace(*change)):
+        (tmp_path / "ratings.csv").write_text(text, newline="")
+        dataset = CustomRatingsDataset(path=tmp_path / "ratings.csv", validation_fraction=0)
+        found.append(made(tmp_path, dataset).data["fingerprints"])
+    one, other = found
+    assert {name for name in ("data", "split", "partition") if one[name] != other[name]} == differ
+    assert one["files"] != other["files"]
 
 
 def truncate(file: Path) -> None:

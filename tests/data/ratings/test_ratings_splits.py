@@ -46,15 +46,21 @@ def roles(
 
 
 def test_given_takes_the_sources_test_ratings_and_draws_who_validates() -> None:
-    test = np.zeros(8, dtype=bool)
-    test[[0, 2, 4]] = True
-    found = roles(toy(test=test), "given")
+    test = np.zeros(8, dtype=np.int8)
+    test[[0, 2, 4]] = TEST
+    found = roles(toy(roles=test), "given")
     assert found.dtype == np.int8 and found.tolist() == [2, 0, 2, 0, 2, 0, 0, 0]
-    drawn = {tuple(roles(toy(test=test), "given", validation=0.2, seed=seed).tolist()) for seed in range(40)}
+    drawn = {tuple(roles(toy(roles=test), "given", validation=0.2, seed=seed).tolist()) for seed in range(40)}
     validating = {tuple(np.flatnonzero(np.array(one) == VALIDATION)) for one in drawn}
     # Of five ratings one validates: any of c's four, or b's only one left, which is given back.
     assert validating == {(3,), (5,), (6,), (7,), ()}
-    assert all((np.array(one) == TEST).tolist() == test.tolist() for one in drawn)
+    assert all((np.array(one) == TEST).tolist() == (test == TEST).tolist() for one in drawn)
+
+
+def test_given_takes_the_sources_validation_ratings_and_draws_none() -> None:
+    stated = np.array([0, 1, 2, 0, 2, 0, 1, 0], dtype=np.int8)
+    for seed in range(5):
+        assert roles(toy(roles=stated), "given", validation=0.9, seed=seed).tolist() == stated.tolist()
 
 
 def test_time_takes_the_newest_of_all_and_leaves_everyone_the_oldest() -> None:
@@ -130,8 +136,8 @@ def test_who_validates_does_not_change_who_tests() -> None:
     [
         (toy(), "given", "dataset=toy: split=given needs a split of the source's own, and it has none; choose random"),
         (toy(timestamps=False), "time", "dataset=toy: split=time needs timestamps, and the source has none; choose"),
-        (toy(test=np.ones(8, dtype=bool)), "given", "dataset=toy: split=given leaves no rating to train on of 8"),
-        (toy(test=np.zeros(8, dtype=bool)), "given", "dataset=toy: split=given leaves no rating to test of 8"),
+        (toy(roles=np.full(8, TEST)), "given", "dataset=toy: split=given leaves no rating to train on of 8"),
+        (toy(roles=np.full(8, TRAIN)), "given", "dataset=toy: split=given leaves no rating to test of 8"),
         (clean(raw(("u", "i", 1), ("v", "i", 2)), None), "leave_one_out", "leaves no rating to test of 2"),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, position: int, tit
     assert names(folder.path) == ["client.json", "clients.key", "ratings.safetensors", *optional]
     assert names(folder.path.parent) == ["client-00"]
     assert folder.key_path.read_bytes() == KEY and folder.key_path.stat().st_mode & 0o777 == 0o600
-    assert folder.description.of_partition == ("toy", "0" * 16, 3, 6, (1.0, 5.0), 3.0, 1.5, [], [])
+    assert folder.description.of_partition == ("toy", "0" * 16, 3, 6, (1.0, 5.0), 3.0, 1.5, None, [], [])
     assert folder.attributes() == (None, None)
     assert (folder.description.user_values, folder.description.item_values) == ((), ())
 
@@ -88,9 +88,48 @@ def test_what_the_description_says(tmp_path: Path) -> None:
     assert said == {
         "schema": 3, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
         "num_items": 6, "scale": [1.0, 5.0], "center": 3.0, "spread": 1.5, "train": 1, "validation": 1, "test": 1,
-        "user_attributes": {}, "item_attributes": {},
+        "user_attributes": {}, "item_attributes": {}, "data": None,
         "files": {"ratings.safetensors": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
     }  # fmt: skip
+
+
+IDS = ["i-1", "007", "NA", "ü", "a b", ""]
+
+
+def test_a_folder_holds_the_ids_of_the_user_and_of_items(tmp_path: Path) -> None:
+    print_ = "ab" * 32
+    path = write(tmp_path / "client-00", user(), user_name="ann", item_names=IDS, fingerprint=print_)
+    folder = UserFolder.open(path)
+    found = folder.names()
+    assert found is not None and (found.user, found.items) == ("ann", IDS)
+    assert folder.description.data == print_ and "names.json" in names(path)
+    assert UserFolder.open(write(tmp_path / "client-01", user(1))).names() is None
+    other = write(tmp_path / "client-02", user(2), user_name="bob", item_names=IDS, fingerprint="cd" * 32)
+    with pytest.raises(SubflError, match="are not of one partition"):
+        open_user_folders([path, other])
+    opened = UserFolder.open(path)
+    (path / "names.json").write_text((path / "names.json").read_text().replace("ann", "eve"))
+    with pytest.raises(SubflError, match=r"names\.json is damaged"):
+        opened.names()
+    with pytest.raises(SubflError, match="there are 5 ids for 6 items; every item needs one"):
+        write(tmp_path / "client-03", user(), user_name="ann", item_names=IDS[:5])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"user": "ann", "items": ["a"]}', "has 1 ids for 6 items"),
+        ('{"user": 3, "items": ["a"]}', "does not hold the ids of a user and of items"),
+        ("[]", "does not hold the ids of a user and of items"),
+        ("{", "does not hold the ids of a user and of items"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(tmp_path: Path, content: str, words: str) -> None:
+    path = write(tmp_path / "client-00", user(), user_name="ann", item_names=IDS)
+    (path / "names.json").write_text(content)
+    change_description(path)
+    with pytest.raises(SubflError, match=words):
+        UserFolder.open(path).names()
 
 
 OWN = Attributes(("age",), (("new", "old"),), np.array([0, 1]), np.array([1]))
@@ -114,7 +153,7 @@ def test_a_folder_holds_the_users_attributes_and_all_items(
 def test_a_folder_that_says_nothing_of_attributes_still_opens(tmp_path: Path) -> None:
     folder = write(tmp_path / "client-00", user())
     said = json.loads((folder / "client.json").read_text())
-    del said["user_attributes"], said["item_attributes"]
+    del said["user_attributes"], said["item_attributes"], said["data"]
     (folder / "client.json").write_text(json.dumps(said))
     assert UserFolder.open(folder).attributes() == (None, None)
 

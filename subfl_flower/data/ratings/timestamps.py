@@ -1,0 +1,212 @@
+"""Times of ratings: numbers since 1970 in any unit, or ISO dates, as whole numbers in the right order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from itertools import pairwise
+
+import numpy as np
+
+from subfl_flower.data.table_file import Table
+from subfl_flower.data.tables import Problems, texts_of
+from subfl_flower.errors import SubflError
+
+_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_SMALLEST = np.array([1e11, 1e14, 1e17])
+"""Numbers from which on a time since 1970 is in the next finer unit: the year 5138 and, in the finer unit, 1973."""
+_PLAUSIBLE = (1e8, 4.1e9)
+"""Seconds since 1970 of times that ratings have: 1973 to 2099."""
+_YEAR = 366 * 86400
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST = 2**63 - 1
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
+_ISO = re.compile(
+    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"([T ](?P<time>[0-9]{2}:[0-9]{2}(:[0-9]{2})?)([.,](?P<fraction>[0-9]{1,9}))?"
+    r" ?(?P<zone>Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """The times of a column.
+
+    Attributes:
+        values: int64 `[rows]`, larger is newer; seconds since 1970 multiplied by `per_second`, where they are times.
+        per_second: whole number.
+        dates: whether they were written as dates; else numbers, which may be no times but only an order.
+        warnings: sentences for the user.
+    """
+
+    values: np.ndarray
+    per_second: int
+    dates: bool
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def of_calendar(self) -> bool:
+        """Whether they are times since 1970, by their size where they are numbers."""
+        if self.dates or not self.values.size:
+            return self.dates
+        low, high = int(self.values.min()) / self.per_second, int(self.values.max()) / self.per_second
+        return low >= 0 and _PLAUSIBLE[0] <= high <= _PLAUSIBLE[1]
+
+    @classmethod
+    def joined(cls, parts: Mapping[str, Times]) -> Times:
+        """Times of several files of one data set, one after the other, in the finest of their units.
+
+        Args:
+            parts: by the file's name, at least one.
+
+        Raises:
+            SubflError: some are dates and others numbers, or their units do not fit together.
+        """
+        (first, one), *others = parts.items()
+        for name, part in others:
+            if part.dates != one.dates:
+                with_dates, with_numbers = (first, name) if one.dates else (name, first)
+                raise SubflError(
+                    f"the timestamps of {with_dates} are dates and those of {with_numbers} numbers; "
+                    "write all in one way"
+                )
+        finest = max(part.per_second for part in parts.values())
+        for name, part in parts.items():
+            factor = finest // part.per_second
+            if part.values.size and int(np.abs(part.values).max()) * factor > _MOST:
+                raise SubflError(f"the timestamps of {name} are not in the unit of the other files; write all in one")
+        values = [part.values * (finest // part.per_second) for part in parts.values()]
+        warnings = tuple(warning for part in parts.values() for warning in part.warnings)
+        return cls(np.concatenate(values), finest, one.dates, warnings)
+
+
+def day_of(value: int, per_second: int) -> str:
+    """The day of a time since 1970, in UTC, as an ISO date."""
+    return (_EPOCH + timedelta(seconds=value // per_second)).date().isoformat()
+
+
+def read_times(table: Table, column: str, problems: Problems) -> Times | None:
+    """The times in a column; None where there is a problem with them.
+
+    Numbers may be whole or not, of seconds, milliseconds, microseconds or nanoseconds since 1970, which their size
+    tells; other numbers give an order alone. ISO dates and date-times without a zone are in UTC.
+
+    Args:
+        table: the table.
+        column: its name.
+        problems: to which empty and odd times are added.
+    """
+    values = table.columns[column]
+    if values.dtype.kind == "i":
+        return _of_numbers(values.astype(np.int64), 1, table, problems)
+    texts = texts_of(values)
+    different = set(texts.tolist())
+    if "" in different:
+        problems.add_rows(
+            texts == "", "empty timestamp", "every row needs one, or leave the column out if the order does not matter"
+        )
+        different.remove("")
+    numbers = {text for text in different if _NUMBER.fullmatch(text)}
+    dates = {text: time for text in different - numbers if (time := _iso_time(text)) is not None}
+    if odd := different - numbers - dates.keys():
+        advice = "write seconds since 1970, or dates such as 2024-05-31T12:00:00"
+        problems.add_rows(_are(texts, odd), "timestamp that is neither a number nor an ISO date", advice, texts)
+    if numbers and dates:
+        few = numbers if _are(texts, numbers).sum() < _are(texts, set(dates)).sum() else set(dates)
+        what, among = ("a number", "ISO dates") if few is numbers else ("an ISO date", "numbers")
+        problems.add_rows(_are(texts, few), f"timestamp that is {what} among {among}", "write all in one way", texts)
+    if "" in texts or odd or (numbers and dates):
+        return None
+    if dates:
+        return _of_exact(texts, dates, 10**9, dates=True)
+    return _of_texts(texts, numbers, table, problems)
+
+
+def _are(texts: np.ndarray, among: set[str]) -> np.ndarray:
+    return np.fromiter((text in among for text in texts.tolist()), dtype=bool, count=len(texts))
+
+
+def _iso_time(text: str) -> int | None:
+    """Nanoseconds since 1970; None where the text is no ISO date."""
+    match = _ISO.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        time = datetime.fromisoformat(f"{match['date']}T{match['time'] or '00:00'}")
+        zone = (match["zone"] or "Z").replace(":", "")
+        offset = timedelta(0)
+        if zone not in ("Z", "UTC"):
+            sign = -1 if zone[0] == "-" else 1
+            offset = sign * timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5] or 0))
+            timezone(offset)  # refuses what no zone has
+    except ValueError:
+        return None
+    whole = (time.replace(tzinfo=UTC) - _EPOCH) - offset
+    return (whole.days * 86400 + whole.seconds) * 10**9 + int((match["fraction"] or "").ljust(9, "0"))
+
+
+def _of_texts(texts: np.ndarray, different: set[str], table: Table, problems: Problems) -> Times | None:
+    decimals = 0
+    if any(not text.lstrip("+-").isdigit() for text in different):
+        exact = {text: Decimal(text) for text in different}
+        decimals = min(9, max(max(-int(number.as_tuple().exponent), 0) for number in exact.values()))
+        largest = max(map(abs, exact.values()))
+        while decimals and largest.scaleb(decimals) > _MOST:
+            decimals -= 1
+        scaled = {text: int(number.scaleb(decimals)) for text, number in exact.items()}
+    else:
+        scaled = {text: int(text) for text in different}
+    if scaled and max(map(abs, scaled.values())) > _MOST:
+        large = {text for text, number in scaled.items() if abs(number) > _MOST}
+        problems.add_rows(_are(texts, large), "timestamp that is too large", "write seconds since 1970", texts)
+        return None
+    values = np.fromiter((scaled[text] for text in texts.tolist()), dtype=np.int64, count=len(texts))
+    return _of_numbers(values, 10**decimals, table, problems)
+
+
+def _of_exact(texts: np.ndarray, exact: Mapping[str, int], per_second: int, dates: bool) -> Times:
+    step = 1
+    while max(map(abs, exact.values()), default=0) // step > _MOST:  # dates far from now: microseconds do
+        step *= 1000
+    values = np.fromiter((exact[text] // step for text in texts.tolist()), dtype=np.int64, count=len(texts))
+    return Times(values, per_second // step, dates)
+
+
+def _of_numbers(values: np.ndarray, denominator: int, table: Table, problems: Problems) -> Times | None:
+    """Times of numbers `values / denominator`, their unit by their size."""
+    if not values.size:
+        return Times(values, 1, dates=False)
+    names, sizes = list(_UNITS), list(_UNITS.values())
+    unit = np.searchsorted(_SMALLEST, np.abs(values / denominator), side="right")
+    found = np.unique(unit).tolist()
+    spans = {}
+    for position in found:
+        own = values[unit == position]
+        spans[position] = tuple(float(end) / denominator / sizes[position] for end in (own.min(), own.max()))
+    mixed = len(found) > 1 and all(_PLAUSIBLE[0] <= low and high <= _PLAUSIBLE[1] for low, high in spans.values())
+    if not mixed:  # of one unit; or mere numbers
+        return Times(values, denominator * sizes[found[-1]], dates=False)
+    counts = np.bincount(unit, minlength=len(sizes))
+    few = min(found, key=lambda position: int(counts[position]))
+    others = " and ".join(names[position] for position in found if position != few)
+    if not _touch(sorted(spans.values())):
+        advice = f"they would be of other years than those in {others}; write all in one unit"
+        problems.add_rows(unit == few, f"timestamp in {names[few]}", advice, values / denominator)
+        return None
+    if denominator * sizes[found[-1]] > 10**9:
+        values, denominator = values // denominator, 1
+    values = values * (sizes[found[-1]] // np.array(sizes)[unit].clip(max=sizes[found[-1]]))
+    said = f"{table.path.name}: {counts[few]} of {len(unit)} timestamps are in {names[few]} and the others in {others}"
+    warning = f"{said}; each was read by its size"
+    return Times(values, denominator * sizes[found[-1]], False, (warning,))
+
+
+def _touch(spans: Sequence[tuple[float, ...]]) -> bool:
+    """Whether spans of time, sorted, overlap or lie within a year or the length of the longest of each other."""
+    longest = max(high - low for low, high in spans)
+    ends = np.maximum.accumulate([high for _, high in spans]).tolist()
+    gaps = [later[0] - end for end, (_, later) in zip(ends, pairwise(spans), strict=False)]
+    return max(gaps) <= max(longest, _YEAR)
