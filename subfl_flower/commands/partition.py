@@ -133,9 +133,10 @@ def _unscaled(prepared: Prepared) -> list[str]:
     columns = np.repeat(np.arange(len(names)), np.diff(features.indptr))[features.data != 1]
     if not columns.size:
         return []
+    named = ", ".join(names[column] for column in np.unique(columns))
     return [
-        f"{', '.join(names[column] for column in np.unique(columns))} are not scaled: common means would need sums "
-        "over all sites, which others would see. Where all sites know common means and scales, apply them to the tables"
+        f"{named} are not scaled: common means would need sums over all sites, which others would see. Where all sites "
+        "know common means and scales, apply them to the tables"
     ]
 
 

@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _predict_graph(options: argparse.Namespace) -> None:
+    if not options.model.exists():
+        raise SubflError(f"{options.model} does not exist; name a run directory of a simulation, or a client's model")
     if options.graph is None:
         raise SubflError(
             f"GRAPH: a model needs a graph, a client's folder or a file ({options.model} is no run of a simulation)"

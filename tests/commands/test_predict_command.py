@@ -18,8 +18,8 @@ from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.predict import main
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
-from subfl_flower.data.client_folder import ClientFolder
-from subfl_flower.data.data_facts import ReadingSettings
+from subfl_flower.data.client_folder import ClientFolder, write_client_folder
+from subfl_flower.data.data_facts import DataFacts, ReadingSettings
 from subfl_flower.data.datasets.custom_settings import GraphColumns
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import TEST, ClientGraph
@@ -311,6 +311,44 @@ def test_class_numbers_of_a_pyg_file_are_its_own(tmp_path: Path, capsys: pytest.
     np.testing.assert_array_equal(table["prediction"], 1 + expected.argmax(1))
     exported(tmp_path / "numbers", num_classes=3)
     refused(capsys, [tmp_path / "numbers", tmp_path / "g.pt"], "class 3 is none of the model's classes (0, 1, 2)")
+
+
+def test_a_folder_with_other_features_is_refused_or_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = FeatureTransform(columns=("age", "height"), mean=(50, 170), scale=(10, 20))
+    exported(tmp_path / "model", transform=trained)
+    graph = ClientGraph(
+        client_id=3,
+        node_ids=np.array([4, 9]),
+        features=np.array([[1, 2], [3, 4]], dtype=np.float32),
+        edge_index=np.array([[0, 1], [1, 0]]),
+        labels=np.array([1, 0]),
+        num_classes=2,
+        roles=np.array([0, 2], dtype=np.int8),
+        shareable=np.zeros(2, dtype=bool),
+    )
+
+    def folder(name: str, classes: tuple[str, str] = ("dog", "cat"), **changes: Any) -> Path:
+        facts = DataFacts(classes=classes, transform=trained.model_copy(update=changes))
+        said: dict[str, Any] = dict(dataset="custom", partition="", num_clients=None, overlapping=False, key=b"k" * 32)
+        ids = np.array(["x1", "x2"], dtype=object)
+        write_client_folder(tmp_path / name, graph, facts=facts, names=ids, **said)
+        return tmp_path / name
+
+    arguments = [str(tmp_path / "model"), str(folder("same")), "--out", str(tmp_path / "p.csv")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert table["node"].tolist() == ["x1", "x2"] and table["label"].tolist() == ["cat", "dog"]
+    assert main([arguments[0], str(folder("scaled", mean=(51, 170)))]) == 0
+    assert "warning: the features of" in capsys.readouterr().err
+    other = folder("order", columns=("height", "age"))
+    refused(capsys, [arguments[0], other], "has the features height, age, and the model reads age, height")
+    refused(
+        capsys, [arguments[0], folder("owls", ("owl", "cat"))], "class owl is none of the model's classes (cat, dog)"
+    )
+    refused(capsys, [arguments[0], tmp_path / "same", "--row-normalize"], "--row-normalize: a client's folder holds")
 
 
 def test_weights_are_read_where_the_model_knows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedPart
         nodes = np.random.default_rng(3).permutation(NODES)
         parts = [np.sort(np.concatenate([part, nodes[:6]])) for part in np.split(nodes[6:], CLIENTS)]
         roles = np.random.default_rng(4).integers(0, 3, NODES).astype(np.int8)
-        described = {"schema": PreparedPartition.schema, "overlapping": True}
+        dataset = {"name": "toy", "row_normalize": False}
+        described = {"schema": PreparedPartition.schema, "dataset": dataset, "overlapping": True}
         write_partition(folder, graph(kind), roles, parts, described)
         made[kind] = PreparedPartition.open(folder)
     return made

@@ -86,7 +86,7 @@ def test_what_the_description_says(tmp_path: Path) -> None:
     said = json.loads((write(tmp_path / "client-00", user()) / "client.json").read_text())
     content = (tmp_path / "client-00" / "ratings.safetensors").read_bytes()
     assert said == {
-        "schema": 2, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
+        "schema": 3, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
         "num_items": 6, "scale": [1.0, 5.0], "center": 3.0, "spread": 1.5, "train": 1, "validation": 1, "test": 1,
         "user_attributes": {}, "item_attributes": {}, "data": None,
         "files": {"ratings.safetensors": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
@@ -177,7 +177,7 @@ def test_folders_with_other_attributes_are_of_another_partition(tmp_path: Path) 
         ({"user_attributes": {"age": []}}, ["user_attributes.age", "at least 1 item"]),
         ({"user_attributes": {str(field): ["x"] for field in range(65)}}, ["user_attributes", "at most 64 items"]),
         ({"user_attributes": {"age": ["new"]}}, ["attributes.safetensors: codes of attributes must lie within 0..0"]),
-        ({"user_attributes": [["age", ["new", "old"]]]}, ["user_attributes", "dictionary"]),
+        ({"user_attributes": [["age", ["new", "old"]]]}, ["user_attributes", "object"]),
         ({"user_attributes": {"age": [1, 2]}}, ["user_attributes.age.0", "string"]),
         ({"num_items": 7}, ["attributes.safetensors: offsets of attributes must rise from 0 to 6 over 7 entities"]),
     ],
@@ -257,7 +257,7 @@ def test_what_is_unsound_is_not_written(
     ("change", "words"),
     [
         ({"kind": "films"}, ["kind 'films'", "'ratings' is needed"]),
-        ({"schema": 1}, ["has the schema 1, this version reads 2"]),
+        ({"schema": 1}, ["has the schema 1, this version reads 3"]),
         ({"client": 3}, ["client 3 is none of the clients 0..2"]),
         ({"num_items": 3}, ["items must be different numbers in 0..2"]),
         ({"num_items": 7}, ["titles.json has 6 titles for 7 items"]),
