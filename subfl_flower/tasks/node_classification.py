@@ -107,47 +107,51 @@ class NodeExamples:
             single class for all test nodes though they have several labels, else 0.
         """
         test = self._test_nodes
-        predicted = outputs.flatten(0, 1)[test.rows].argmax(-1)
-        cells = test.offsets + predicted
+        predicted = outputs.flatten(0, 1)[test.rows].argmax(-1).cpu().numpy()
+        cells = test.offsets + predicted  # From here on numbers are few, and NumPy is quicker than PyTorch.
         told, right = test.count(cells), test.count(cells[predicted == test.labels])
-        one_class = ((told > 0).sum(1) == 1) & (test.num_labels > 1)
-        return {  # Classes that occur nowhere are 0 / 0, and left out of the means.
-            "test.macro_f1": (2 * right / (test.labelled + told)).nanmean(1),
-            "test.balanced_accuracy": (right / test.labelled).nanmean(1),
+        either = test.labelled + told
+        found = {
+            "test.macro_f1": (2 * right / np.maximum(either, 1)).sum(1) / np.maximum((either > 0).sum(1), 1),
+            "test.balanced_accuracy": (right / np.maximum(test.labelled, 1)).sum(1) / np.maximum(test.num_labels, 1),
             "test.majority": test.majority,
-            "test.one_class": one_class.to(torch.float32).where(test.num_labels > 0, torch.nan),
+            "test.one_class": ((told > 0).sum(1) == 1) & (test.num_labels > 1),
         }
+        return {name: torch.from_numpy((values + test.blank).astype(np.float32)) for name, values in found.items()}
 
     @cached_property
     def _test_nodes(self) -> _TestNodes:
-        return _TestNodes(self.labels, self.members[TRAIN] > 0, self.members[TEST] > 0, self._num_classes)
+        labels, (train, _, test) = self.labels.cpu().numpy(), (members.cpu().numpy() > 0 for members in self.members)
+        return _TestNodes(labels, train, test, self._num_classes, self.labels.device)
 
 
 class _TestNodes:
     """The T test nodes of C clients, of K classes.
 
     Attributes:
-        rows: of outputs [C * width, K], int64 [T].
+        rows: of outputs [C * width, K], int64 [T], on the outputs' device.
         offsets: where the counts of a node's client begin among all clients' [C * K], int64 [T].
         labels: int64 [T].
         labelled: how many of each client's test nodes have which label, int64 [C, K].
         num_labels: how many labels each client's test nodes have, int64 [C].
         majority: the share of each client's test nodes that have its most frequent training label [C].
+        blank: added to a client's figures [C]: 0, or not a number where it has no test node.
     """
 
-    def __init__(self, labels: Tensor, train: Tensor, test: Tensor, num_classes: int) -> None:
+    def __init__(
+        self, labels: np.ndarray, train: np.ndarray, test: np.ndarray, num_classes: int, device: torch.device
+    ) -> None:
         self._shape = (len(labels), num_classes)
-        self.rows = test.flatten().nonzero().flatten()
-        self.offsets = test.nonzero()[:, 0] * num_classes
+        self.rows = torch.from_numpy(np.flatnonzero(test)).to(device)
+        self.offsets = np.nonzero(test)[0] * num_classes
         self.labels = labels[test]
         self.labelled = self.count(self.offsets + self.labels)
         self.num_labels = (self.labelled > 0).sum(1)
-        trained = self.count(train.nonzero()[:, 0] * num_classes + labels[train])
-        # The lowest of equals by a sum: argmax may return any of them.
-        most = ((trained == trained.amax(1, keepdim=True)).cumsum(1) == 0).sum(1, keepdim=True)
-        self.majority = (self.labelled.gather(1, most) / self.labelled.sum(1, keepdim=True)).squeeze(1)
+        most = self.count(np.nonzero(train)[0] * num_classes + labels[train]).argmax(1)  # the lowest of equals
+        self.majority = self.labelled[np.arange(len(labels)), most] / np.maximum(self.labelled.sum(1), 1)
+        self.blank = np.where(self.num_labels > 0, 0.0, np.nan)
 
-    def count(self, cells: Tensor) -> Tensor:
+    def count(self, cells: np.ndarray) -> np.ndarray:
         """How often each class of each client occurs, int64 [C, K], in cells k + K * client of any number."""
         num_clients, num_classes = self._shape
-        return torch.bincount(cells, minlength=num_clients * num_classes).view(self._shape)
+        return np.bincount(cells, minlength=num_clients * num_classes).reshape(self._shape)
