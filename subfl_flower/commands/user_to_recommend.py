@@ -226,6 +226,7 @@ def _prepared(path: Path) -> PreparedRatings:
 
 def _require_same_data(recommender: Recommender | Ranker, data: PreparedRatings | UserDescription, source: str) -> None:
     card = recommender.card
+    fingerprint: str | None
     if isinstance(data, PreparedRatings):
         fingerprint, called = data.fingerprint, data.source
     else:
