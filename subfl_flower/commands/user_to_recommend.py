@@ -226,8 +226,11 @@ def _prepared(path: Path) -> PreparedRatings:
 
 def _require_same_data(recommender: Recommender | Ranker, data: PreparedRatings | UserDescription, source: str) -> None:
     card = recommender.card
-    fingerprint = data.fingerprint if isinstance(data, PreparedRatings) else data.data
-    called = data.source if isinstance(data, PreparedRatings) else source
+    fingerprint: str | None
+    if isinstance(data, PreparedRatings):
+        fingerprint, called = data.fingerprint, data.source
+    else:
+        fingerprint, called = data.data, source
     if card.data is not None and fingerprint is not None and card.data != fingerprint:
         raise SubflError(
             f"the ratings have changed since the run: the content of {called} (ids, ratings, titles or attributes) is "

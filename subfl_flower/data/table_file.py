@@ -7,18 +7,18 @@ import csv
 import gzip
 import io
 import re
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TextIO
+from typing import Annotated, BinaryIO, TextIO
 
 import numpy as np
 from pydantic import AfterValidator
 
+from subfl_flower.data.parquet_file import parquet_columns
 from subfl_flower.errors import SubflError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".parquet")
@@ -130,7 +130,10 @@ def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
             there are names; all that is wrong with its form in one sentence.
     """
     if table_suffix(path) == ".parquet":
-        return _without_index(_parquet(path))
+        found = parquet_columns(path)
+        if problems := _name_problems([name for name, _ in found]):
+            raise SubflError(f"{path}: {'; '.join(problems)}")
+        return _without_index(Table(path, dict(found)))
     with readable(path, format.encoding), open_text(path, format.encoding) as text:
         return _without_index(_parsed(path, text, format))
 
@@ -328,56 +331,3 @@ def _without_index(table: Table) -> Table:
 def _are_row_numbers(values: np.ndarray) -> bool:
     texts = [str(value) for value in values.tolist()]
     return len(set(texts)) == len(texts) and all(re.fullmatch("[0-9]+", text) for text in texts)
-
-
-def _parquet(path: Path) -> Table:
-    import pandas as pd  # slow to import
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            frame = pd.read_parquet(path)
-    except ImportError as error:
-        raise SubflError(f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'") from error
-    except (OSError, ValueError) as error:
-        raise SubflError(f"{path} cannot be read as parquet: {error}") from error
-    if any(name is not None for name in frame.index.names):
-        frame = frame.reset_index()
-    names = [str(name).strip() for name in frame.columns]
-    problems = _name_problems(names)
-    columns = {}
-    for name, column in zip(names, (frame.iloc[:, i] for i in range(len(names))), strict=True):
-        try:
-            columns[name] = _plain(column)
-        except TypeError as error:
-            problems.append(f"{name} {error}")
-    if problems:
-        raise SubflError(f"{path}: {'; '.join(problems)}")
-    return Table(path, columns)
-
-
-def _plain(column: Any) -> np.ndarray:
-    """A Parquet column as numbers, truth values or dates without gaps, and else as text.
-
-    Raises:
-        TypeError: an entry is a list or a mapping.
-    """
-    from pandas.api import types
-
-    if types.is_numeric_dtype(column) and not types.is_bool_dtype(column) and not types.is_complex_dtype(column):
-        if not column.isna().any() and types.is_integer_dtype(column):
-            return np.asarray(column.to_numpy())
-        if types.is_float_dtype(column) and not types.is_extension_array_dtype(column):
-            return np.asarray(column.to_numpy())
-    texts = []
-    for row, (value, missing) in enumerate(zip(column.tolist(), column.isna().tolist(), strict=True), start=1):
-        if isinstance(value, list | dict | np.ndarray):
-            raise TypeError(f"is a list in row {row}; several values are text, parted by |")
-        texts.append("" if missing is True else _text(value))
-    return np.array(texts, dtype=object)
-
-
-def _text(value: Any) -> str:
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat())
-    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value).strip()

@@ -17,6 +17,7 @@ from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders, write_user_folder
+from subfl_flower.errors import SubflError
 from subfl_flower.models.ranker_file import Ranker, RankerCard
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
 from subfl_flower.models.settings import GraphModelSettings, LightGCNSettings, RecommenderSettings
@@ -27,17 +28,26 @@ from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.user_cohort import UserCohort
+from subfl_flower.tasks import Ranking
 
 
 def prepared_ratings(config: Config) -> PreparedRatings:
     """The ratings that a configuration, of data that are ratings, names.
 
     Raises:
-        SubflError: they cannot be prepared, or are not what the task needs.
+        SubflError: they cannot be prepared, or are not what the task needs, or not split as it needs.
     """
     dataset, partition, task = config.dataset, config.partition, config.task
     assert isinstance(dataset, RatingDatasetSettings) and isinstance(partition, UsersPartition)
-    return prepare_ratings(dataset, partition, config.data.root, config.data.cache, task.needs_ratings, task.candidates)
+    cache = config.data.cache
+    prepared = prepare_ratings(dataset, partition, config.data.root, cache, task.needs_ratings, task.candidates)
+    split = prepared.data["split"]
+    if isinstance(task, Ranking) and split not in (task.split, "given"):
+        raise SubflError(
+            f"task=ranking needs dataset.split={task.split}, which leaves each user one item to test, or the source's "
+            f"own split; dataset.split={split} is neither"
+        )
+    return prepared
 
 
 class RatingsOfUsers(Kind):

@@ -18,7 +18,8 @@ class Ranking(TaskSettings):
 
     Attributes:
         split: the split of the data set that goes with it, which a data set's YAML takes over as its own `split`: each
-            user's newest rating tests, the next newest validates. Other splits may hold out several items of a user.
+            user's newest rating tests, the next newest validates. A source's own split may hold out several items of a
+            user.
         choose_by: the measure, at the first cutoff and among drawn items, by which the best round is chosen.
         negatives: how many items a held-out one is ranked among.
         cutoffs: lengths k of the list of recommended items, all different and at most `negatives`: in a list of all

@@ -289,7 +289,8 @@ def test_a_user_without_training_ratings_takes_part_harmlessly(
 
     def split(self: SyntheticRatingsDataset, root: Path) -> RawRatings:
         raw = read(self, root)
-        return replace(raw, test=(raw.users < 2) | (np.arange(len(raw.users)) % 4 == 0))
+        tests = (raw.users < 2) | (np.arange(len(raw.users)) % 4 == 0)
+        return replace(raw, roles=np.where(tests, TEST, TRAIN).astype(np.int8))
 
     monkeypatch.setattr(SyntheticRatingsDataset, "read", split)
     monkeypatch.setenv("SUBFL_CACHE", str(tmp_path / "cache"))

@@ -241,6 +241,31 @@ def test_another_split_is_refused_in_one_sentence(inline_run: Callable[..., Outc
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
+def test_lists_of_items_with_a_split_of_several_are_ranked(inline_run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Popularity of training items, by hand: recall among all items that a user does not train on."""
+    rng, train, test = np.random.default_rng(2), {}, {}
+    for user in range(12):
+        items = rng.permutation(30)[: rng.integers(4, 12)].tolist()
+        train[user], test[user] = items[2:], items[:2]
+    for name, lists in (("train", train), ("test", test)):
+        lines = [" ".join(map(str, [user, *items])) for user, items in lists.items()]
+        (tmp_path / f"{name}.txt").write_text("\n".join([*lines, ""]))
+    data = ("dataset=custom_ratings", f"dataset.path={tmp_path}", "dataset.validation_fraction=0", "task=ranking")
+    run = inline_run("method=popularity", *data, "task.negatives=10", "task.cutoffs=[5]", "federation.rounds=1")
+    known = sorted({item for items in [*train.values(), *test.values()] for item in items})
+    counts = {item: sum(item in items for items in train.values()) for item in known}
+    recall = []
+    for user in range(12):
+        others = [item for item in known if item not in train[user]]
+        hits = []
+        for item in test[user]:
+            above = sum(counts[other] > counts[item] for other in others)
+            tied = sum(counts[other] == counts[item] for other in others) - 1
+            hits.append(min(1.0, max(0.0, (5 - above) / (tied + 1))))
+        recall.append(np.mean(hits))
+    assert run.rounds[-1]["figures"]["test.full_hr@5"] == pytest.approx(np.mean(recall))
+
+
 # On machines of their own ---------------------------------------------------------------------------------------------
 
 THREE = (

@@ -193,7 +193,8 @@ def test_facts_on_the_data(tmp_path: Path) -> None:
     ("change", "differ"),
     [
         (("x,1", "w,1"), {"data"}), (("b,y", "c,y"), {"data", "partition"}), (("y,5", "y,4"), {"data"}),
-        (("x,3,0", "x,3,2"), {"split"}), (("\n", "\r\n"), set()),
+        (("x,3,0", "x,3,2"), {"split"}), (("x,", "q,"), {"data"}), (("\nb,", "\nbb,"), {"data", "partition"}),
+        (("\n", "\r\n"), set()),
     ],
 )  # fmt: skip
 def test_fingerprints_follow_what_they_are_of(tmp_path: Path, change: tuple[str, str], differ: set[str]) -> None:
