@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".parquet")
 """Names of tables end so, in any case; all but Parquet may have .gz after it."""
 
 _DELIMITERS = (",", "\t", ";", "|")
-_ROWS_A_BLOCK = 1 << 16
-_MOST_TEXTS = 1 << 20
+_ROWS_A_BLOCK = 1 << 12
 _LEFTOVER_INDEX = re.compile(r"(Unnamed: \d+)?")
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive; unpack it, or name the table inside",
@@ -245,25 +245,26 @@ def _columns(path: Path, names: list[str], rows: Iterator[list[str]], without_he
     odd: dict[int, list[int]] = {}  # rows of another width: how many fields, and which rows
     nul = 0
     columns: list[list[str]] = [[] for _ in names]
-    texts: list[dict[str, str]] = [{} for _ in names]
     while block := list(islice(rows, _ROWS_A_BLOCK)):
-        kept = []
-        for row in block:
-            if not any(map(str.strip, row)):
-                empty += len(row) > 1
-                continue
-            count += 1
-            if len(row) != width:
-                odd.setdefault(len(row), []).append(count)
-            else:
-                kept.append(row)
-        for column, seen, values in zip(columns, texts, zip(*kept, strict=True), strict=False):
-            if len(seen) > _MOST_TEXTS:
-                seen.clear()
-            for value in set(values).difference(seen):
-                seen[value] = value.strip()
-                nul += "\0" in value
-            column.extend(map(seen.__getitem__, values))
+        if set(map(len, block)) == {width} and all(row[0].strip() for row in block):  # nothing to look at row by row
+            kept = block
+            count += len(block)
+        else:
+            kept = []
+            for row in block:
+                if not any(map(str.strip, row)):
+                    empty += len(row) > 1
+                    continue
+                count += 1
+                if len(row) != width:
+                    odd.setdefault(len(row), []).append(count)
+                else:
+                    kept.append(row)
+        for column, values in zip(columns, zip(*kept, strict=True), strict=False):
+            if "\0" in "".join(values):
+                nul += sum("\0" in value for value in values)
+            # Interned: a table of millions of rows has few different ids, and each is kept once.
+            column.extend(map(sys.intern, map(str.strip, values)))
     problems += _width_problems(odd, names)
     if nul:
         problems.append(f"{nul} x field with a NUL byte; the file is damaged or no text")
