@@ -144,7 +144,7 @@ def test_machines_of_their_own_give_the_numbers_of_a_simulation(
     capsys.readouterr()
     assert recommend([str(users[3]), "n=2"]) == 0
     own_words = capsys.readouterr().out
-    assert "fedgnn's recommender of round 4" in own_words and "client 3 has rated" in own_words
+    assert "fedgnn's recommender of round 4" in own_words and "user 3 (client 3) has rated" in own_words
     assert recommend([str(tmp_path / "simulation"), "client=3", "n=2"]) == 0
     predicted = [line.split("│")[-2].strip() for line in own_words.splitlines() if line.startswith("│")]
     theirs = [line.split("│")[-2].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("│")]

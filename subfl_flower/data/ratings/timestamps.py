@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _PLAUSIBLE = (1e8, 4.1e9)
 _YEAR = 366 * 86400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST = 2**63 - 1
+_DIGITS = frozenset("0123456789")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?")
 _ISO = re.compile(
     r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -102,6 +104,10 @@ def read_times(table: Table, column: str, problems: Problems) -> Times | None:
     values = table.columns[column]
     if values.dtype.kind == "i":
         return _of_numbers(values.astype(np.int64), 1, table, problems)
+    different = set(values.tolist()) if values.dtype == object else {""}
+    if "" not in different and set().union(*different) <= _DIGITS:  # most tables, however large
+        with contextlib.suppress(ValueError, OverflowError):
+            return _of_numbers(values.astype(np.int64), 1, table, problems)
     texts = texts_of(values)
     different = set(texts.tolist())
     if "" in different:
