@@ -326,7 +326,8 @@ def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], pref
         return f"{prefix}{key}.name: must be one of {first['ctx']['expected_tags']} (found {first['ctx']['tag']!r})"
     # A value that fits no alternative of a union has one complaint for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
-    return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))} (found {first['input']!r})"
+    found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no answer
+    return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
 
 
 def _key(problem: Any, composed: Mapping[str, Any]) -> str:

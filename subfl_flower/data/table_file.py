@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gc
 import gzip
 import io
 import re
@@ -134,8 +135,20 @@ def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
         if problems := _name_problems([name for name, _ in found]):
             raise SubflError(f"{path}: {'; '.join(problems)}")
         return _without_index(Table(path, dict(found)))
-    with readable(path, format.encoding), open_text(path, format.encoding) as text:
+    with readable(path, format.encoding), open_text(path, format.encoding) as text, _without_collector():
         return _without_index(_parsed(path, text, format))
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause Python's collector of cycles: it would walk through millions of rows, again and again, and find none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

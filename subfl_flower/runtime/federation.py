@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,7 @@ def run_federation(
     records.write_config(config.plain())
     if prepared is not None:
         records.write_data(prepared.data)
-        for part, called in (("dropped", "not used"), ("warnings", "warning")):
-            for line in prepared.data[part]:
-                print(f"{called}: {line}", file=sys.stderr, flush=True)
+        _print_remarks(prepared)
     run = _Run(grid, config, records, checkpoint, prepared)
     status = "failed"
     try:
@@ -106,6 +105,18 @@ def run_federation(
             logger.finish(summary)
         shutil.rmtree(directory / "state", ignore_errors=True)
     return summary
+
+
+@cache
+def _print_once(line: str) -> None:
+    """Print a line to the standard error stream; not again for the next job of a sweep."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_remarks(prepared: Prepared) -> None:
+    for part, called in (("dropped", "not used"), ("warnings", "warning")):
+        for line in prepared.data[part]:
+            _print_once(f"{called}: {line}")
 
 
 def resumable(config: Config, directory: Path) -> Checkpoint:

@@ -18,7 +18,7 @@ from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
 from subfl_flower.data.edge_weights import EdgeWeightRule
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Graph
-from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_suffix
+from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_stem, table_suffix
 from subfl_flower.errors import SubflError
 
 
@@ -167,7 +167,7 @@ class CustomDataset(DatasetSettings):
 
 
 def _table_in(directory: Path, stem: str) -> Path:
-    found = [path for path in sorted(directory.iterdir()) if _stem(path) == stem and path.is_file()]
+    found = [path for path in sorted(directory.iterdir()) if table_stem(path) == stem and path.is_file()]
     if len(found) != 1:
         there = f" ({', '.join(path.name for path in found)})" if found else ""
         raise SubflError(
@@ -175,8 +175,3 @@ def _table_in(directory: Path, stem: str) -> Path:
             f"table {stem} is needed ({', '.join(SUFFIXES)})"
         )
     return found[0]
-
-
-def _stem(path: Path) -> str | None:
-    suffix = table_suffix(path)
-    return None if suffix is None else path.name.lower().removesuffix(".gz").removesuffix(suffix)
