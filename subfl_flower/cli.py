@@ -53,6 +53,7 @@ class _Jobs:
         self.crash: Exception | None = None
         self.failed: list[str] = []
         self.interrupted = False
+        self.said: set[str] = set()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,7 +96,7 @@ def _train(arguments: list[str]) -> int:
     def job(composed: DictConfig) -> None:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
-            status = _run_job(composed)
+            status = _run_job(composed, jobs.said)
         except Exception as error:
             if isinstance(error, SubflError):
                 jobs.errors.append(error)
@@ -190,14 +191,14 @@ def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{round(share * measured)} of {measured} clients' models predict one class only"
 
 
-def _run_job(composed: DictConfig) -> str:
-    """Train one configuration in the runtime that it names; the run's status."""
+def _run_job(composed: DictConfig, said: set[str]) -> str:
+    """Train one configuration in the runtime that it names; the run's status. `said` are remarks on data so far."""
     config = validated(composed)
     directory = Path(HydraConfig.get().runtime.output_dir)
 
     from subfl_flower.simulation import simulate
 
-    summary = simulate(config, directory)
+    summary = simulate(config, directory, said=said)
     if HydraConfig.get().mode == RunMode.RUN or summary.get("test_at_best_validation") is not None:
         _print_result(config, summary, directory)
     return str(summary["status"])

@@ -24,8 +24,15 @@ from subfl_flower.runtime.open_nodes import forget_nodes
 from subfl_flower.runtime.prompt_delivery import deliver_promptly
 
 
-def simulate(config: Config, directory: Path, resume: bool = False) -> dict[str, Any]:
-    """Train in the runtime that the configuration names, or go on with the run in `directory`; the run's summary."""
+def simulate(config: Config, directory: Path, resume: bool = False, said: set[str] | None = None) -> dict[str, Any]:
+    """Train in the runtime that the configuration names, or go on with the run in `directory`; the run's summary.
+
+    Args:
+        config: of the run.
+        directory: the run directory.
+        resume: go on with the run in it.
+        said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
+    """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
     if resume:
@@ -33,7 +40,7 @@ def simulate(config: Config, directory: Path, resume: bool = False) -> dict[str,
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
-            return run_federation(grid, config, directory, stop, resume=resume)
+            return run_federation(grid, config, directory, stop, resume=resume, said=said)
 
         if isinstance(config.runtime, Inline):
             return _simulate_inline(config.runtime, config.needs_matcher, run)

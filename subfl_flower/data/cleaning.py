@@ -127,7 +127,7 @@ def compact(features: np.ndarray | sp.sparray | sp.spmatrix, source: str) -> Fea
     if bad_rows.size:
         raise SubflError(
             f"{source}: {bad_rows.size} feature values are NaN or infinite, the first at node {bad_rows[0]}; "
-            "features must be finite numbers"
+            f"features must be finite numbers within {np.finfo(np.float32).max:.2g}, as float32 has them"
         )
     if nonzero < SPARSE_BELOW * matrix.shape[0] * matrix.shape[1]:
         return sp.csr_array(matrix)
@@ -165,7 +165,9 @@ def clean(
     if raw.edge_weight is None:
         edge_index = undirected_edges(raw.edge_index, num_nodes)
     else:
-        edge_index, edge_weight = weighted_edges(raw.edge_index, raw.edge_weight, num_nodes, weights, source)
+        edge_index, edge_weight = weighted_edges(
+            raw.edge_index, raw.edge_weight, num_nodes, weights, source, raw.node_names
+        )
     features, transform = _features(raw, edge_index, structure, source)
     labels = None if raw.labels is None else raw.labels.astype(np.int64)
     num_classes = 0

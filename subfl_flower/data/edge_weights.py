@@ -18,7 +18,12 @@ EdgeWeightRule: TypeAlias = Literal["unique", "sum", "mean", "max"]
 
 
 def weighted_edges(
-    edge_index: np.ndarray, weight: np.ndarray, num_nodes: int, reduce: EdgeWeightRule, source: str
+    edge_index: np.ndarray,
+    weight: np.ndarray,
+    num_nodes: int,
+    reduce: EdgeWeightRule,
+    source: str,
+    names: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both directions of every edge once, without self-loops, and a weight for each that is equal in both.
 
@@ -39,6 +44,7 @@ def weighted_edges(
         num_nodes: number of nodes.
         reduce: see above.
         source: what to call the data in an error.
+        names: text `[nodes]`, to call nodes in an error; None calls them by their numbers.
 
     Returns:
         int64 `[2, edges']`, sorted by (row, column), as `undirected_edges` gives them, and float32 `[edges']`.
@@ -51,6 +57,7 @@ def weighted_edges(
         raise SubflError(
             f"{source}: edge weights have the shape {list(weight.shape)}; expected [{edge_index.shape[1]}]"
         )
+    called = np.arange(num_nodes) if names is None else names
     row, column = edge_index.astype(np.int64, copy=False)
     places = np.flatnonzero(row != column)
     row, column = row[places], column[places]
@@ -60,8 +67,8 @@ def weighted_edges(
         first = int(unusable.argmax())
         raise SubflError(
             f"{source}: {np.count_nonzero(unusable)} edge weights are not positive finite numbers, "
-            f"the first is {weight[places[first]]} of edge {places[first]}, from node {row[first]} to node "
-            f"{column[first]}; dataset.edge_weights=ignore leaves weights out"
+            f"the first is {weight[places[first]]} of edge {places[first]}, from node {called[row[first]]} to "
+            f"node {called[column[first]]}; dataset.edge_weights=ignore leaves weights out"
         )
     size = max(num_nodes, 1)
     low, high = np.minimum(row, column), np.maximum(row, column)
@@ -75,12 +82,12 @@ def weighted_edges(
             different = np.unique(values[pair_of == first])
             raise SubflError(
                 f"{source}: {np.count_nonzero(wrong)} pairs of nodes are joined by edges of different weights, the "
-                f"first are {low[first]} and {high[first]} ({different[0]} and {different[1]}); choose "
+                f"first are {called[low[first]]} and {called[high[first]]} ({different[0]} and {different[1]}); choose "
                 "dataset.edge_weights=sum, mean, max or ignore"
             )
         raise SubflError(
             f"{source}: the edge weights of {np.count_nonzero(wrong)} pairs of nodes add up to more than "
-            f"{np.finfo(np.float32).max:.3g}, the first are {low[first]} and {high[first]}; choose "
+            f"{np.finfo(np.float32).max:.3g}, the first are {called[low[first]]} and {called[high[first]]}; choose "
             "dataset.edge_weights=mean, max or ignore"
         )
     order = np.argsort(np.concatenate([low * size + high, high * size + low]))

@@ -91,7 +91,8 @@ def _write(
 
 def _require_classes(dataset: DatasetSettings, num_classes: int) -> None:
     if num_classes == 0:
-        raise SubflError(f"dataset={dataset.name} has no labels, and this task needs them")
+        how = "; dataset.columns.label=... names the column" if dataset.name == "custom" else ""
+        raise SubflError(f"dataset={dataset.name} has no labels, and this task needs them{how}")
     if num_classes == 1:
         raise SubflError(f"dataset={dataset.name}: all labels are the same; a task of classes needs at least two")
 

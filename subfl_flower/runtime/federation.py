@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,14 @@ from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
 
 
 def run_federation(
-    grid: Grid, config: Config, directory: Path, stop: threading.Event, *, lines: bool = False, resume: bool = False
+    grid: Grid,
+    config: Config,
+    directory: Path,
+    stop: threading.Event,
+    *,
+    lines: bool = False,
+    resume: bool = False,
+    said: set[str] | None = None,
 ) -> dict[str, Any]:
     """Train, and leave a run directory.
 
@@ -54,6 +60,7 @@ def run_federation(
         stop: set it to end the run after the current round; what is finished is kept.
         lines: print progress lines where there is no terminal.
         resume: go on with the run in `directory` after its checkpoint.
+        said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
 
     Returns:
         The summary.
@@ -77,7 +84,7 @@ def run_federation(
     records.write_config(config.plain())
     if prepared is not None:
         records.write_data(prepared.data)
-        _print_remarks(prepared)
+        _print_remarks(prepared, set() if said is None else said)
     run = _Run(grid, config, records, checkpoint, prepared)
     status = "failed"
     try:
@@ -107,16 +114,13 @@ def run_federation(
     return summary
 
 
-@cache
-def _print_once(line: str) -> None:
-    """Print a line to the standard error stream; not again for the next job of a sweep."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def _print_remarks(prepared: Prepared) -> None:
+def _print_remarks(prepared: Prepared, said: set[str]) -> None:
+    """Print remarks on data to the standard error stream, but for those that were said before."""
     for part, called in (("dropped", "not used"), ("warnings", "warning")):
-        for line in prepared.data[part]:
-            _print_once(f"{called}: {line}")
+        for line in (f"{called}: {remark}" for remark in prepared.data[part]):
+            if line not in said:
+                print(line, file=sys.stderr, flush=True)
+                said.add(line)
 
 
 def resumable(config: Config, directory: Path) -> Checkpoint:

@@ -72,6 +72,8 @@ class CustomDataset(DatasetSettings):
     def _all_different(cls, value: tuple[ClassName, ...] | None) -> tuple[ClassName, ...] | None:
         if value is not None and same_text_twice(value):
             raise ValueError("every class must be named once")
+        if value is not None and any(isinstance(name, str) and not name.strip() for name in value):
+            raise ValueError("a class needs a name; an empty label means none")
         return value
 
     @model_validator(mode="after")
@@ -82,6 +84,8 @@ class CustomDataset(DatasetSettings):
                 "give either dataset.path (a PyG Data file, or a directory with nodes.csv and edges.csv or "
                 "their .parquet forms) or both dataset.nodes and dataset.edges"
             )
+        if self.classes and self.unlabelled and same_text_twice([*self.classes, *self.unlabelled]):
+            raise ValueError("classes and unlabelled name the same label; it is a class, or it means none")
         if self.row_normalize and self.features.standardize is True:
             raise ValueError("row_normalize and features.standardize exclude each other: choose one of them")
         return self
@@ -100,7 +104,7 @@ class CustomDataset(DatasetSettings):
         if len(files) == 1:
             from subfl_flower.data.datasets.custom_pyg import read_pyg_data  # torch is slow to import
 
-            return read_pyg_data(files[0], self)
+            return read_pyg_data(files[0], self, transform)
         from subfl_flower.data.datasets.custom_tables import read_tables
 
         return read_tables(files[0], files[1], self, transform)

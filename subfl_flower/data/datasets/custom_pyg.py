@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.labels import ClassName, label_warnings, numbered_labels
 from subfl_flower.data.datasets.masks import MASKS, roles_of_masks
+from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Notes
 from subfl_flower.errors import SubflError
 
@@ -22,13 +23,13 @@ _READ = {"x", "edge_index", "adj_t", "y", "num_nodes", *MASKS}
 _ADVICE = {
     "numpy": "make tensors of NumPy arrays with torch.from_numpy, or delete them from the Data",
     "torch_sparse": "a SparseTensor is not read: keep edge_index, without T.ToSparseTensor()",
-    "HeteroData": "a graph of several types is not read: data.to_homogeneous() makes one of one type",
+    "NodeStorage": "a graph of several types is not read: data.to_homogeneous() makes one of one type",
     "Batch": "a batch of graphs is not read: save one graph, batch[0]",
     "": "save one graph, torch.save(dataset[0], path), without other Python objects in it",
 }
 
 
-def read_pyg_data(path: Path, settings: CustomDataset) -> RawGraph:
+def read_pyg_data(path: Path, settings: CustomDataset, transform: FeatureTransform | None = None) -> RawGraph:
     """The graph of a file that `torch.save(data, path)` wrote of a `torch_geometric.data.Data`.
 
     Read are `x` (`[nodes, features]`, dense or sparse), `edge_index` (`[2, edges]`) or `adj_t` (sparse, `[nodes,
@@ -40,19 +41,37 @@ def read_pyg_data(path: Path, settings: CustomDataset) -> RawGraph:
     Args:
         path: of the file.
         settings: classes, labels that mean none, the column of the masks, and whether weights are used.
+        transform: features as a model was trained on; None treats them as `settings` say.
 
     Raises:
         SubflError: the file is not such a `Data`, its tensors have the wrong shape or type, or a label is none of
             the classes.
     """
+    _refuse_settings_of_tables(settings, path)
     data = _load(path)
+    _require_tensors(data, settings.columns.weight or "edge_weight", path)
+    try:
+        return _graph(data, settings, path, transform)
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # of tensors on other devices, nested, quantised
+        reason = str(error).strip().splitlines()[0]
+        raise SubflError(f"{path} holds a tensor that cannot be read ({reason}); save plain tensors") from error
+
+
+def _graph(data: Any, settings: CustomDataset, path: Path, transform: FeatureTransform | None) -> RawGraph:
     edges, weight, used = _edges(data, settings, path)
     features = _features(data.x, path)
     num_nodes = features.shape[0] if features is not None else _number_of_nodes(data, edges)
-    labels, names = _labels(data.y, num_nodes, settings, path)
+    stated = data._store.get("num_nodes")
+    if stated is not None and int(stated) != num_nodes:
+        raise SubflError(f"{path}: num_nodes is {int(stated)}, and x has {num_nodes} rows; one for each node is needed")
+    texts, labels, names = _labels(data.y, num_nodes, settings, path)
     roles, about_masks = roles_of_masks(_masks(data, num_nodes, settings, path), settings.split, str(path))
-    warnings = () if labels is None else label_warnings(labels, names or (), path.name)
+    warnings: tuple[str, ...] = ()
+    if texts is not None and labels is not None:
+        warnings = label_warnings(texts, labels, names or (), path.name, settings.unlabelled)
+    filled = settings.features.impute is not None if transform is None else transform.fill is not None
     return RawGraph(
+        encoding=FeatureTransform() if filled and features is not None else None,
         features=features,
         edge_index=edges,
         labels=labels,
@@ -63,6 +82,22 @@ def read_pyg_data(path: Path, settings: CustomDataset) -> RawGraph:
         num_nodes=num_nodes,
         notes=Notes(_not_read(data, used, path), warnings) + about_masks,
     )
+
+
+def _refuse_settings_of_tables(settings: CustomDataset, path: Path) -> None:
+    columns, features = settings.columns.model_dump(), settings.features
+    stated = [f"dataset.columns.{name}" for name in ("id", "label", "source", "target") if columns[name] is not None]
+    stated += [f"dataset.features.{name}" for name in ("one_hot", "missing", "ignore") if getattr(features, name)]
+    if stated:
+        raise SubflError(f"{path}: {stated[0]} is for tables, and this is a PyG file; leave it out")
+
+
+def _require_tensors(data: Any, weight: str, path: Path) -> None:
+    import torch
+
+    for name in sorted((_READ | {weight}) - {"num_nodes"}):
+        if name in data and not isinstance(data[name], torch.Tensor):
+            raise SubflError(f"{path}: {name} is a {type(data[name]).__name__}; make a tensor of it, torch.tensor(...)")
 
 
 def _load(path: Path) -> Any:
@@ -137,6 +172,8 @@ def _edges(data: Any, settings: CustomDataset, path: Path) -> tuple[np.ndarray, 
     edges = _dense(index).numpy().astype(np.int64)
     if weight is None:
         return edges, None, used
+    if weight.is_complex():
+        raise SubflError(f"{path}: {name} is {weight.dtype}; weights must be real numbers")
     values = _dense(weight).double().numpy()
     if values.shape not in ((edges.shape[1],), (edges.shape[1], 1)):
         raise SubflError(
@@ -202,9 +239,10 @@ def _number_of_nodes(data: Any, edges: np.ndarray) -> int:
 
 def _labels(
     y: Any, num_nodes: int, settings: CustomDataset, path: Path
-) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...] | None]:
+    """The labels as text `[nodes]`, their class numbers, and the names of the classes; None each without labels."""
     if y is None:
-        return None, None
+        return None, None, None
     if tuple(y.shape) not in ((num_nodes,), (num_nodes, 1)):
         raise SubflError(f"{path}: y has the shape {list(y.shape)}; expected one label a node, [{num_nodes}]")
     values = _dense(y).numpy().reshape(-1)
@@ -217,6 +255,8 @@ def _labels(
     if fractions.size:
         first = int(np.flatnonzero(np.isin(values, fractions))[0])
         raise SubflError(f"{path}: y is not a class at node {first} ({values[first]}); expected whole numbers")
+    if known.size and np.abs(known.astype(np.float64)).max() >= 2**53:
+        raise SubflError(f"{path}: y holds {known.max()}; classes are whole numbers below {2**53}")
     if settings.unlabelled is None and set(known.tolist()) == {-1, 1} and known.dtype.kind != "b":
         raise SubflError(
             f"{path}: the labels are -1 and 1, and -1 usually means unlabelled; state dataset.unlabelled=[] for two "
@@ -226,7 +266,7 @@ def _labels(
     names = ["" if gap else str(value) for value, gap in zip(whole.tolist(), missing.tolist(), strict=True)]
     texts = np.array(names, dtype=object)[which]
     unlabelled = _UNLABELLED if settings.unlabelled is None else settings.unlabelled
-    return numbered_labels(texts, str(path), settings.classes, unlabelled)
+    return texts, *numbered_labels(texts, str(path), settings.classes, unlabelled)
 
 
 def _masks(data: Any, num_nodes: int, settings: CustomDataset, path: Path) -> dict[str, np.ndarray]:
@@ -239,6 +279,10 @@ def _masks(data: Any, num_nodes: int, settings: CustomDataset, path: Path) -> di
         mask = _dense(data[name]).numpy()
         if mask.ndim == 2 and mask.shape[1] == 1:
             mask = mask[:, 0]
+        if mask.ndim == 1 and settings.mask_column is not None:
+            raise SubflError(f"{path}: {name} is one split; leave dataset.mask_column out")
+        if mask.ndim == 2 and mask.shape[0] != num_nodes:
+            raise SubflError(f"{path}: {name} has the shape {list(mask.shape)}; expected [{num_nodes}, splits]")
         if mask.ndim == 2:
             chosen, count = settings.mask_column, mask.shape[1]
             if chosen is None or chosen >= count:

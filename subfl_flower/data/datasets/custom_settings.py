@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from subfl_flower.data.feature_transform import Imputation
 
@@ -49,6 +49,23 @@ class FeatureSettings(_Closed):
     missing: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     from_structure: Literal["degree", "identity"] | None = None
+
+    @field_validator("one_hot", "missing", "ignore", mode="before")
+    @classmethod
+    def _texts(cls, value: object) -> object:
+        """Numbers and truth values on the command line are texts of the data."""
+        if isinstance(value, dict):
+            return {key: cls._texts(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [str(part) if isinstance(part, bool | int | float) else part for part in value]
+        return value
+
+    @field_validator("one_hot")
+    @classmethod
+    def _categories_once(cls, value: object) -> object:
+        if isinstance(value, dict) and any(len(set(names)) < len(names) or not names for names in value.values()):
+            raise ValueError("a column's categories must be named once each, at least one")
+        return value
 
     @property
     def encoded(self) -> tuple[str, ...]:

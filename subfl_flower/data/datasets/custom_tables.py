@@ -15,7 +15,7 @@ from subfl_flower.data.datasets.masks import MASKS, roles_of_masks
 from subfl_flower.data.datasets.table_features import encoded_features
 from subfl_flower.data.graph import Notes
 from subfl_flower.data.table_file import Table, TableFormat
-from subfl_flower.data.tables import Problems, matched, read_ids, read_numbers, read_table, texts_of
+from subfl_flower.data.tables import Problems, matched, numbers_of, read_ids, read_numbers, read_table, texts_of
 from subfl_flower.errors import SubflError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def read_tables(
     if "label" in columns:
         texts = texts_of(table.columns[columns["label"]])
         labels, names = numbered_labels(texts, str(nodes_path), settings.classes, settings.unlabelled)
-        notes += Notes(warnings=label_warnings(labels, names, nodes_path.name))
+        notes += Notes(warnings=label_warnings(texts, labels, names, nodes_path.name, settings.unlabelled))
     edges = _read_edges(edges_path, ids, nodes_path.name, named, format, settings.edge_weights != "ignore")
     return RawGraph(
         features=features.matrix,
@@ -82,6 +82,9 @@ def read_tables(
         encoding=features.encoding,
         notes=notes + edges.notes,
     )
+
+
+_IGNORE = "dataset.edge_weights=ignore leaves weights out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +104,12 @@ def _read_edges(
     unused = [name for name in table.columns if name not in columns.values()]
     if "weight" in columns and weighted:
         weight = read_numbers(table, columns["weight"], "weight", problems)
-        empty = np.isnan(weight) & (table.columns[columns["weight"]] == "")
-        problems.add_rows(empty, "empty weight", "every edge needs one; dataset.edge_weights=ignore leaves them out")
+        _, words = numbers_of(table.columns[columns["weight"]])
+        problems.add_rows(np.isnan(weight) & ~words, "empty weight", f"every edge needs one; {_IGNORE}")
+        with np.errstate(over="ignore"):
+            unusable = ~np.isnan(weight) & ~((weight > 0) & np.isfinite(weight.astype(np.float32)))
+        between = pairs[0] != pairs[1]
+        problems.add_rows(unusable & between, "weight that is not positive and finite", _IGNORE, weight)
     elif "weight" in columns:
         unused.append(columns["weight"])
     problems.require_none()
@@ -157,7 +164,8 @@ def _given_roles(
     masks = {}
     for name in MASKS:
         if name in columns:
-            values = read_numbers(table, columns[name], name, problems)
-            problems.add_rows(~np.isin(values, (0, 1)), f"{name} that is neither 0 nor 1", "mend them")
+            values, _ = numbers_of(table.columns[columns[name]])
+            wrong = ~np.isin(values, (0, 1))
+            problems.add_rows(wrong, f"{name} that is neither 0 nor 1", "allowed are 0 and 1, or true and false")
             masks[name] = values == 1
     return roles_of_masks(masks, settings.split, str(table.path))

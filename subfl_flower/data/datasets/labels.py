@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from subfl_flower.data.tables import without_points
 from subfl_flower.errors import SubflError
 
 ClassName = bool | int | float | str
 """The name of a class as an override holds it: YAML makes truth values and numbers of some."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NO_NUMBER = {"na", "nan", "null", "none", "n/a", "#n/a", "inf", "-inf", "+inf", "infinity", "-infinity"}
 _FEWEST_TO_A_CLASS = 2
 
 
@@ -40,13 +42,15 @@ def numbered_labels(
     """
     found = set(labels.tolist()) - {""}
     none = {""} | {_meant(name, found) for name in unlabelled or ()}
-    found -= none
+    labels = without_points(np.array(["" if label in none else label for label in labels.tolist()], dtype=object))
+    found = set(labels.tolist()) - {""}
+    _refuse_points(found, source)
     if classes is None:
         _refuse_measurements(labels, found, source)
         names = sorted(found, key=numbers_first)
     else:
         names = [_meant(name, found) for name in classes]
-    number_of = {name: number for number, name in enumerate(names)} | dict.fromkeys(none, -1)
+    number_of = {name: number for number, name in enumerate(names)} | {"": -1}
     strange = found.difference(number_of)
     if strange:
         rows = np.array([label in strange for label in labels.tolist()])
@@ -54,8 +58,7 @@ def numbered_labels(
             f"{source}: {np.count_nonzero(rows)} labels are none of dataset.classes, the first is "
             f"{labels[int(rows.argmax())]!r}; the classes are {', '.join(names)}"
         )
-    numbers = {label: number_of[label] for label in found | (none & set(labels.tolist()))}
-    return np.array([numbers[label] for label in labels.tolist()], dtype=np.int64), tuple(names)
+    return np.array([number_of[label] for label in labels.tolist()], dtype=np.int64), tuple(names)
 
 
 def numbers_first(name: str) -> tuple[bool, int, str]:
@@ -69,16 +72,26 @@ def same_text_twice(names: Sequence[ClassName]) -> bool:
     return len({_meant(name, set()) for name in names}) < len(names)
 
 
-def label_warnings(labels: np.ndarray, names: Sequence[str], source: str) -> tuple[str, ...]:
+def label_warnings(
+    texts: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    source: str,
+    unlabelled: Sequence[ClassName] | None = None,
+) -> tuple[str, ...]:
     """Remarks on labels that are often meant otherwise.
 
     Args:
-        labels: int64 `[nodes]`, -1 where there is none.
+        texts: `[nodes]`, the labels as they were read.
+        labels: int64 `[nodes]`, their numbers, -1 where there is none.
         names: of the classes.
         source: to begin a remark with.
+        unlabelled: labels that the user says stand for none.
     """
+    found = set(texts.tolist())
+    nowhere = [str(name) for name in unlabelled or () if _meant(name, found) not in found]
     counts = np.bincount(labels[labels >= 0], minlength=len(names))
-    said = []
+    said = [f"{source}: no label is {name}, which dataset.unlabelled names" for name in nowhere]
     if counts.sum() and len(names) > 2 and counts.sum() < _FEWEST_TO_A_CLASS * np.count_nonzero(counts):
         said.append(f"{source}: {np.count_nonzero(counts)} classes on {counts.sum()} labelled nodes; is label a class?")
     if "-1" in names and source.endswith(".csv"):
@@ -102,14 +115,29 @@ def _meant(name: ClassName, found: set[str]) -> str:
     return next((label for label in (text, f"{text}.0") if label in found), text)
 
 
+def _refuse_points(found: set[str], source: str) -> None:
+    both = sorted(text for text in found if text.endswith(".0") and text.removesuffix(".0") in found)
+    if both:
+        raise SubflError(
+            f"{source}: the labels {both[0].removesuffix('.0')} and {both[0]} stand beside words and differ in a point "
+            "only; write each class in one way"
+        )
+
+
 def _refuse_measurements(labels: np.ndarray, found: set[str], source: str) -> None:
-    if not found or not all(map(_NUMBER.fullmatch, found)):
-        return
-    fractions = {label for label in found if float(label) % 1 != 0}
-    if fractions:
+    numbers = {label: float(_as_number(label)) for label in found if _NUMBER.fullmatch(_as_number(label))}
+    fractions = {label for label, value in numbers.items() if value % 1 != 0}
+    others = {label for label in found if label not in numbers and label.lower() not in _NO_NUMBER}
+    if fractions and (not others or 2 * len(fractions) > len(found)):
         rows = np.array([label in fractions for label in labels.tolist()])
         raise SubflError(
             f"{source}: label is not a class ({len(fractions)} different fractional values on {np.count_nonzero(rows)} "
             f"nodes, the first is {labels[int(rows.argmax())]}); classes are names or whole numbers. Cut the values "
             "into classes, or name all of them in dataset.classes"
         )
+
+
+def _as_number(label: str) -> str:
+    """A label with a decimal comma or a percent sign as a number is written."""
+    text = label.removesuffix("%").rstrip()
+    return text.replace(",", ".") if text.count(",") == 1 else text

@@ -71,6 +71,7 @@ def encoded_features(
             warnings += about
             continue
         numbers, no_number = numbers_of(column)
+        numbers = np.where(np.isin(numbers, _numbers(settings.missing)), np.nan, numbers)
         if no_number.any():
             wrong[name] = (no_number, column)
         empty = np.isnan(numbers) & ~no_number
@@ -81,6 +82,9 @@ def encoded_features(
         warnings += _row_number_warning(table, name, numbers)
         parts.append(numbers[:, None])
     _refuse_words(wrong, problems)
+    if transform is None:
+        warnings += _missing_nowhere(table, columns, settings.missing)
+        warnings += _split_warning(table, columns)
     encoding = FeatureTransform(columns=tuple(columns), one_hot={name: tuple(one_hot[name]) for name in one_hot})
     matrix = np.concatenate(parts, axis=1) if parts else None
     return TableFeatures(matrix, encoding, Notes(tuple(dropped), tuple(warnings)))
@@ -94,6 +98,26 @@ def _without(column: np.ndarray, missing: Sequence[str]) -> np.ndarray:
     if column.dtype != object or not missing:
         return column
     return np.array(["" if text in missing else text for text in column.tolist()], dtype=object)
+
+
+def _numbers(missing: Sequence[str]) -> list[float]:
+    """Those of the texts that are numbers: -999 means -999.0, too."""
+    values, _ = numbers_of(np.array(missing, dtype=object))
+    return values[~np.isnan(values)].tolist() if missing else []
+
+
+def _missing_nowhere(table: Table, columns: Sequence[str], missing: Sequence[str]) -> list[str]:
+    """Remarks on texts that mean a missing field and stand nowhere."""
+    said = []
+    for text in missing:
+        values = _numbers([text])
+        there = any(
+            bool(np.any(column == text)) or (bool(values) and bool(np.isin(numbers_of(column)[0], values).any()))
+            for column in (table.columns[name] for name in columns)
+        )
+        if not there:
+            said.append(f"{table.path.name}: no feature is {text}, which dataset.features.missing names")
+    return said
 
 
 def _refuse_unknown(table: Table, columns: Sequence[str], settings: FeatureSettings, problems: Problems) -> None:
@@ -150,6 +174,16 @@ def _refuse_words(wrong: Mapping[str, tuple[np.ndarray, np.ndarray]], problems: 
             f"dataset.features.ignore=[{name}], for a text that means a missing number dataset.features.missing",
             column,
         )
+
+
+def _split_warning(table: Table, columns: Sequence[str]) -> list[str]:
+    """A remark on features that seem to be masks under other names."""
+    if not {"train", "test"} <= {name.lower() for name in columns}:
+        return []
+    return [
+        f"{table.path.name}: train and test are features here; where they are masks, call them train_mask, val_mask and "
+        "test_mask"
+    ]
 
 
 def _row_number_warning(table: Table, name: str, numbers: np.ndarray) -> list[str]:

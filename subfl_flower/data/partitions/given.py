@@ -154,28 +154,36 @@ class GivenPartition(PartitionSettings):
             with archive:
                 arrays = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise SubflError(f"{self.file} cannot be read as a .npz partition: {error}") from error
+            raise SubflError(f"{self.file} cannot be read as a .npz partition: {_reason(error)}") from error
         about: dict[str, np.ndarray] = {name: arrays.pop(name) for name in ("split", "ids") if name in arrays}
         names = [f"client_{client_id}" for client_id in range(len(arrays))]
         if set(arrays) != set(names) or not names or "split" not in about:
             found = ", ".join(sorted({**arrays, **about})) or "nothing"
             raise SubflError(f"{self.file} holds {found}; expected split, client_0, client_1, ... (and perhaps ids)")
-        nodes = [*arrays.values(), *(about[name] for name in ("ids",) if name in about)]
-        if (
-            about["split"].dtype.kind not in "iu"
-            or any(array.dtype.kind not in "iuUS" for array in nodes)
-            or any(array.ndim != 1 for array in (*nodes, about["split"]))
-        ):
-            raise SubflError(
-                f"{self.file}: split and every client must be one-dimensional arrays of integers; nodes may be text "
-                "where they are ids"
+        for name, array in {**about, **arrays}.items():
+            kinds, what = (
+                ("iu", "integers") if name == "split" else ("iuUS", "integers, or of text where nodes have ids")
             )
+            if array.ndim != 1 or array.dtype.kind not in kinds:
+                raise SubflError(
+                    f"{self.file}: {name} is {array.dtype} of the shape {list(array.shape)}; split and every client must "
+                    f"be one-dimensional arrays of integers, and {name} of {what}"
+                )
         if self.clients is not None and self.clients != len(names):
             raise SubflError(f"{self.file} holds {len(names)} clients, but partition.clients={self.clients}")
         return about, [arrays[name] for name in names]
 
 
+def _reason(error: Exception) -> str:
+    """The cause of a file that cannot be read, in words of its owner."""
+    if "Object arrays" in str(error):
+        return "it holds Python objects; save ids as text, with ids.astype(str)"
+    if "pickled" in str(error):
+        return "it is no file of numpy.savez"
+    return str(error)
+
+
 def _as_text(nodes: np.ndarray) -> np.ndarray:
-    """Ids as text without blanks around them, an object array."""
-    texts = [node.decode() if isinstance(node, bytes) else str(node) for node in nodes.tolist()]
+    """Ids as text without blanks around them, an object array; bytes are UTF-8."""
+    texts = [node.decode("utf-8", "replace") if isinstance(node, bytes) else str(node) for node in nodes.tolist()]
     return np.array([text.strip() for text in texts], dtype=object)
