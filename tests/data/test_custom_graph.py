@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
@@ -231,6 +232,52 @@ def test_columns_are_left_out_and_texts_count_as_missing(tmp_path: Path) -> None
             SubflError, match=f"dataset.features.{key} names town; the feature columns are age, city, smoker"
         ):
             CustomDataset(path=tmp_path, features=FeatureSettings(**{key: ("town",)})).load(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["text", "float text", "parquet"])
+def test_a_number_that_means_missing_is_found_in_any_form(tmp_path: Path, form: str) -> None:
+    ages = [10, 20, -999, 40, -999, 60]
+    nodes = pd.DataFrame({"id": list("abcdef"), "label": list("xyxyxy"), "age": ages})
+    tables(tmp_path)
+    (tmp_path / "nodes.csv").unlink()
+    if form == "parquet":
+        nodes.to_parquet(tmp_path / "nodes.parquet")
+    else:
+        nodes["age"] = nodes["age"].astype(float if form == "float text" else int)
+        nodes.to_csv(tmp_path / "nodes.csv", index=False)
+    settings = FeatureSettings(missing=("-999",), impute="zero", standardize=False)
+    graph, _ = whole(tmp_path, CustomDataset(path=tmp_path, features=settings))
+    np.testing.assert_array_equal(dense(graph)[:, 0], [10, 20, 0, 40, 0, 60])
+    graph, _ = whole(tmp_path, CustomDataset(path=tmp_path, features=settings.model_copy(update={"missing": ("7",)})))
+    made = prepared(tmp_path, CustomDataset(path=tmp_path, features=settings.model_copy(update={"missing": ("7",)})))
+    assert any("no feature is 7, which dataset.features.missing names" in line for line in made.data["warnings"])
+
+
+def test_missing_values_of_a_pyg_file_are_filled_where_that_is_asked_for(tmp_path: Path) -> None:
+    x = torch.tensor([[1.0, 2], [float("nan"), 4], [3, 6], [5, 8]])
+    path = saved(tmp_path, x=x)
+    with pytest.raises(SubflError, match="1 feature values are NaN"):
+        CustomDataset(path=path).load(tmp_path)
+    graph, _ = whole(tmp_path, CustomDataset(path=path, features=FeatureSettings(impute="zero")))
+    np.testing.assert_array_equal(dense(graph)[:, 0], [1, 0, 3, 5])
+
+
+def test_weights_that_are_none_are_located_by_row(tmp_path: Path) -> None:
+    weighted = "source,target,weight\na,b,1\nb,c,0\nc,d,-2\nd,d,0\n"
+    with pytest.raises(
+        SubflError, match=r"edges\.csv: 2 x weight that is not positive and finite, first in row 2 \(0\.0\)"
+    ):
+        CustomDataset(path=tables(tmp_path, edges=weighted), features=CITIES).load(tmp_path)
+    weighted = "source,target,weight\nc,d,1\nd,c,2\n"
+    with pytest.raises(SubflError, match=r"different weights, the first are c and d \(1\.0 and 2\.0\)"):
+        CustomDataset(path=tables(tmp_path, edges=weighted), features=CITIES).load(tmp_path)
+
+
+def test_numbers_on_the_command_line_are_texts_of_the_data() -> None:
+    settings = FeatureSettings.model_validate({"one_hot": {"floor": [1, 2]}, "missing": [-999], "ignore": [True]})
+    assert settings.one_hot == {"floor": ("1", "2")} and settings.missing == ("-999",) and settings.ignore == ("True",)
+    with pytest.raises(ValidationError, match="categories must be named once each"):
+        FeatureSettings.model_validate({"one_hot": {"floor": [1, "1"]}})
 
 
 def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:

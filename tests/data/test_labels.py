@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets import CustomDataset
+from subfl_flower.data.datasets.custom_settings import FeatureSettings, GraphColumns
 from subfl_flower.data.graph import Graph
 from subfl_flower.errors import SubflError
 
@@ -108,6 +109,80 @@ def test_minus_one_and_one_are_refused_until_their_meaning_is_stated(tmp_path: P
         tensor(tmp_path, [1, -1, 1])
     graph = tensor(tmp_path, [1, -1, 1], unlabelled=(-1,))
     assert graph.labels is not None and graph.labels.tolist() == [0, -1, 0]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1,5", "2,5", "3,5"],
+        ["1.5", "2.25", "NA"],
+        ["nan", "0.5", "inf", "0.25"],
+        ["12.5%", "13%", "1%"],
+        ["0.1", "0.2", "0.3", "0.4", "unknown"],
+    ],
+)
+def test_measurements_in_any_form_are_refused(tmp_path: Path, labels: list[str]) -> None:
+    with pytest.raises(SubflError, match="label is not a class"):
+        table(tmp_path, [f'"{label}"' for label in labels])
+    assert table(tmp_path, ["v1.5", "v2.5", "1.5", ""]).num_classes == 3
+
+
+def test_a_label_is_written_in_one_way_only(tmp_path: Path) -> None:
+    graph = table(tmp_path, ["1", "1.0", "unknown", "2"], unlabelled=("unknown",))
+    assert graph.class_names == ("1", "2") and graph.labels is not None and graph.labels.tolist() == [0, 0, -1, 1]
+    with pytest.raises(SubflError, match=r"nodes\.csv: the labels 1 and 1\.0 stand beside words"):
+        table(tmp_path, ["1", "1.0", "unknown", "2"])
+
+
+def test_labels_that_mean_none_and_stand_nowhere_are_remarked_on(tmp_path: Path) -> None:
+    notes = table(tmp_path, ["NA", "x", "y"] * 2, unlabelled=("na",)).notes
+    assert any("no label is na, which dataset.unlabelled names" in line for line in notes.warnings)
+    with pytest.raises(ValidationError, match="classes and unlabelled name the same label"):
+        CustomDataset(path=tmp_path, classes=("a", "b"), unlabelled=("a",))
+    with pytest.raises(ValidationError, match="a class needs a name"):
+        CustomDataset(path=tmp_path, classes=(" ", "b"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentence"),
+    [
+        ({"y": [0, 1, 0, 1]}, r"g\.pt: y is a list; make a tensor of it"),
+        ({"x": [[1.0], [2.0]]}, r"x is a list"),
+        ({"edge_weight": [1.0]}, r"edge_weight is a list"),
+        ({"train_mask": [True]}, r"train_mask is a list"),
+        ({"y": torch.tensor([1e20, 0, 0, 0])}, r"y holds 1e\+20; classes are whole numbers below"),
+        ({"edge_weight": torch.tensor([1j])}, r"edge_weight is torch\.complex64; weights must be real"),
+        ({"num_nodes": 9}, r"num_nodes is 9, and x has 4 rows"),
+        ({"x": torch.ones(4, 1, device="meta")}, r"holds a tensor that cannot be read"),
+        ({"val_mask": torch.ones(3, 4).bool()}, r"val_mask has the shape \[3, 4\]; expected \[4, splits\]"),
+    ],
+)
+def test_what_no_plain_tensor_holds_is_refused(tmp_path: Path, attributes: dict[str, Any], sentence: str) -> None:
+    data = Data(x=torch.ones(4, 1), edge_index=torch.tensor([[0], [1]]), y=torch.tensor([0, 1, 0, 1]))
+    for name, value in attributes.items():
+        data[name] = value
+    torch.save(data, tmp_path / "g.pt")
+    with pytest.raises(SubflError, match=sentence):
+        CustomDataset(path=tmp_path / "g.pt").load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"columns": GraphColumns(label="target")}, r"dataset\.columns\.label is for tables, and this is a PyG file"),
+        ({"features": FeatureSettings(one_hot=("a",))}, r"dataset\.features\.one_hot is for tables"),
+        ({"features": FeatureSettings(ignore=("a",))}, r"dataset\.features\.ignore is for tables"),
+        ({"mask_column": 7}, r"train_mask is one split; leave dataset\.mask_column out"),
+    ],
+)
+def test_settings_that_a_pyg_file_does_not_read_are_refused(
+    tmp_path: Path, settings: dict[str, Any], sentence: str
+) -> None:
+    data = Data(x=torch.ones(4, 1), edge_index=torch.tensor([[0], [1]]), y=torch.tensor([0, 1, 0, 1]))
+    data.train_mask = torch.ones(4).bool()
+    torch.save(data, tmp_path / "g.pt")
+    with pytest.raises(SubflError, match=sentence):
+        CustomDataset(path=tmp_path / "g.pt", **settings).load(tmp_path)
 
 
 def test_measurements_are_no_classes(tmp_path: Path) -> None:

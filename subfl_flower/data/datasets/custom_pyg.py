@@ -256,7 +256,7 @@ def _labels(
         first = int(np.flatnonzero(np.isin(values, fractions))[0])
         raise SubflError(f"{path}: y is not a class at node {first} ({values[first]}); expected whole numbers")
     if known.size and np.abs(known.astype(np.float64)).max() >= 2**53:
-        raise SubflError(f"{path}: y holds {known.max()}; classes are whole numbers below {2**53}")
+        raise SubflError(f"{path}: y holds {known.max():.3g}; classes are whole numbers below {2**53}")
     if settings.unlabelled is None and set(known.tolist()) == {-1, 1} and known.dtype.kind != "b":
         raise SubflError(
             f"{path}: the labels are -1 and 1, and -1 usually means unlabelled; state dataset.unlabelled=[] for two "

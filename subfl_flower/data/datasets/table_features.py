@@ -181,8 +181,8 @@ def _split_warning(table: Table, columns: Sequence[str]) -> list[str]:
     if not {"train", "test"} <= {name.lower() for name in columns}:
         return []
     return [
-        f"{table.path.name}: train and test are features here; where they are masks, call them train_mask, val_mask and "
-        "test_mask"
+        f"{table.path.name}: train and test are features here; where they are masks, call them train_mask, val_mask "
+        "and test_mask"
     ]
 
 

@@ -166,8 +166,8 @@ class GivenPartition(PartitionSettings):
             )
             if array.ndim != 1 or array.dtype.kind not in kinds:
                 raise SubflError(
-                    f"{self.file}: {name} is {array.dtype} of the shape {list(array.shape)}; split and every client must "
-                    f"be one-dimensional arrays of integers, and {name} of {what}"
+                    f"{self.file}: {name} is {array.dtype} of the shape {list(array.shape)}; split and every client "
+                    f"must be one-dimensional arrays of integers, and {name} of {what}"
                 )
         if self.clients is not None and self.clients != len(names):
             raise SubflError(f"{self.file} holds {len(names)} clients, but partition.clients={self.clients}")
