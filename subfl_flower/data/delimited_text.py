@@ -48,6 +48,8 @@ def parsed(path: Path, text: TextIO, suffix: str | None, format: TableFormat) ->
     if suffix in (".tsv", ".inter"):
         delimiter = "\t"
     delimiter = delimiter or likely_delimiter(lines, len(lines) <= _LOOKED_AT, format.header)
+    if problem := about_other_forms(lines, delimiter):
+        raise SubflError(f"{path}: {problem}")
     quoted = suffix != ".inter"
     rows = _rows(path, chain(lines, text), delimiter or ",", quoted, skipped)
     if format.header is not None:
@@ -58,9 +60,8 @@ def parsed(path: Path, text: TextIO, suffix: str | None, format: TableFormat) ->
         if delimiter == "::" and implied is not None and _is_data(names) and len(names) <= len(implied):
             rows, names = chain([names], rows), list(implied[: len(names)])
     reading = _Reading([stripped(name) for name in names], delimiter or ",", format.header is not None)
-    for_form = about_other_forms(lines, delimiter) if format.header is None else None
     reading.read(rows)
-    return reading.columns(path, format.without_header, for_form)
+    return reading.columns(path, format.without_header)
 
 
 def _first_line(path: Path, text: TextIO) -> tuple[str, int]:
@@ -179,7 +180,7 @@ class _Reading:
             if fields == self._names and not (self._header_stated and number == 1):
                 self._headers.append(number)
 
-    def columns(self, path: Path, without_header: str, other_form: str | None) -> tuple[list[Column], list[str]]:
+    def columns(self, path: Path, without_header: str) -> tuple[list[Column], list[str]]:
         """The columns, and a remark on empty rows.
 
         Raises:
@@ -192,8 +193,6 @@ class _Reading:
             named = [(name, entries) for name, entries in named if name or any(entries)]
             which = ", ".join(map(str, nameless))
             dropped.append(f"{path.name}: columns {which}, which have no names and are empty")
-        if other_form:
-            raise SubflError(f"{path}: {other_form}")
         problems = name_problems([name for name, _ in named], without_header)
         problems += _width_problems(self._odd, len(self._names))
         if self._nul:

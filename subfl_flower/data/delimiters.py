@@ -69,12 +69,14 @@ def about_other_forms(lines: Sequence[str], delimiter: str | None) -> str | None
     lines = [stripped(line) for line in lines if stripped(line)]
     data = [line for line in lines if not line.startswith("#")]
     said = []
-    widths = {_widths([line], delimiter, True)[0] if delimiter else 1 for line in data}
-    begins = lines[0].startswith("#") and len(lines) > 1
-    if begins and (lines[1].startswith("#") or (data and _widths([lines[0]], delimiter or ",", True)[0] not in widths)):
-        said.append(
-            f"the file begins with a remark ({lines[0]}); its first row must name the columns: remove the remark"
-        )
+    if lines[0].startswith("#") and data:
+        of_data = likely_delimiter(data, True, None)
+        as_wide = _widths(lines[:1], of_data or ",", True)[0] == _widths(data[:1], of_data or ",", True)[0]
+        if lines[1].startswith("#") or not as_wide:
+            said.append(
+                f"the file begins with a remark ({lines[0]}); its first row must name the columns: remove the remark"
+            )
+            delimiter = of_data
     if delimiter is None and _parted_by_blanks(data):
         said.append(
             "no delimiter was found, its fields seem to be parted by blanks; comma, tab, semicolon, | and :: are "

@@ -45,7 +45,7 @@ def _known_encoding(value: str) -> str:
     except (LookupError, UnicodeError):
         known = False
     if not known:
-        raise ValueError("must be an encoding of text that Python knows, for instance utf-8, latin-1, cp1252")
+        raise ValueError("must be an encoding that Python knows for text, for instance utf-8, latin-1, cp1252")
     return value
 
 
@@ -171,15 +171,16 @@ def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
             its form in one sentence.
     """
     suffix = table_suffix(path)
+    refused: dict[str, str] = {}
+    about_rows: list[str] = []
     if suffix == ".parquet":
         found = parquet_columns(path)
         if problems := name_problems([name for name, _ in found.columns]):
             raise SubflError(f"{path}: {'; '.join(problems)}")
-        columns, refused, about_rows = found.columns, found.refused, []
+        columns, refused = found.columns, found.refused
     else:
         with readable(path, format.encoding), open_text(path, format.encoding) as text, _without_collector():
             columns, about_rows = parsed(path, text, suffix, format)
-        refused = {}
     columns, about_columns = without_index(columns, str(path), path.name)
     return Table(path, Columns(columns, refused, path), about_rows + about_columns)
 
@@ -252,7 +253,8 @@ def _unpacked(path: Path) -> BinaryIO:
     """
     if path.exists() and not path.is_file():
         raise SubflError(f"{path} is no plain file; a table is one")
-    file: BinaryIO = path.open("rb")
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.open(file) if packed else file  # type: ignore[return-value]
+    file = path.open("rb")
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
+    file.close()
+    return gzip.open(path)  # type: ignore[return-value]
