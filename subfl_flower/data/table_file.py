@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import gc
 import gzip
 import io
-import re
-import sys
+import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO, TextIO
 
 import numpy as np
 from pydantic import AfterValidator
 
+from subfl_flower.data.delimited_text import name_problems, parsed
+from subfl_flower.data.leftover_index import Column, without_index
 from subfl_flower.data.parquet_file import parquet_columns
 from subfl_flower.errors import SubflError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".parquet")
 """Names of tables end so, in any case; all but Parquet may have .gz after it."""
 
-_DELIMITERS = (",", "\t", ";", "|")
-_ROWS_A_BLOCK = 1 << 12
-_LEFTOVER_INDEX = re.compile(r"(Unnamed: \d+)?")
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive; unpack it, or name the table inside",
+    b"PK\x03\x04": "a zip archive; unpack it, or save it as CSV where it is an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "a document of Microsoft Office; save it as CSV",
     b"PAR1": "a Parquet file; give it a name that ends in .parquet",
+    b"\xfd7zXZ\x00": "packed by xz; unpack it, or pack it by gzip",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it, or pack it by gzip",
+    **{b"BZh%d1AY&SY" % level: "packed by bzip2; unpack it, or pack it by gzip" for level in range(1, 10)},
+}
+_UTF_16 = {
     codecs.BOM_UTF16_LE: "encoded in UTF-16; dataset.encoding=utf-16 reads it",
     codecs.BOM_UTF16_BE: "encoded in UTF-16; dataset.encoding=utf-16 reads it",
 }
@@ -39,9 +41,11 @@ _FOREIGN = {
 
 def _known_encoding(value: str) -> str:
     try:
-        codecs.lookup(value)
-    except LookupError:
-        raise ValueError("must be an encoding that Python knows, for instance utf-8, latin-1, cp1252") from None
+        known = "a,b".encode(value).decode(value) == "a,b"  # other codecs than those of text raise LookupError
+    except (LookupError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError("must be an encoding that Python knows for text, for instance utf-8, latin-1, cp1252")
     return value
 
 
@@ -70,6 +74,32 @@ PLAIN = TableFormat()
 """The format of a file of which nothing is said."""
 
 
+class Columns(dict[str, np.ndarray]):
+    """Entries `[rows]` of columns by name; a column that cannot be read is refused when it is asked for.
+
+    Args:
+        found: name and entries of each, in the file's order.
+        refused: by name, why a column cannot be read.
+        path: of the file.
+    """
+
+    def __init__(self, found: Sequence[Column], refused: Mapping[str, str], path: Path) -> None:
+        super().__init__(found)
+        self._refused = refused
+        self._path = path
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A column's entries.
+
+        Raises:
+            KeyError: there is no such column.
+            SubflError: it cannot be read.
+        """
+        if name in self._refused:
+            raise SubflError(f"{self._path}: {name} {self._refused[name]}")
+        return super().__getitem__(name)
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """The columns of a file, in its order. Data rows count from 1.
@@ -82,12 +112,12 @@ class Table:
     """
 
     path: Path
-    columns: dict[str, np.ndarray]
+    columns: Columns
     dropped: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of rows."""
-        return len(next(iter(self.columns.values()))) if self.columns else 0
+        return next((len(values) for values in self.columns.values()), 0)
 
 
 def table_suffix(path: Path) -> str | None:
@@ -110,11 +140,19 @@ def require_table(path: Path, what: str) -> Path:
         what: to begin an error with.
 
     Raises:
-        SubflError: there is no such file, or its name does not end as a table's.
+        SubflError: there is no such file, it is a folder or a pipe, or its name does not end as a table's.
     """
     path = path.expanduser()
-    if not path.is_file():
-        raise SubflError(f"{what}: {path} does not exist (looked for at {path.absolute()})")
+    try:
+        kind = path.stat().st_mode
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise SubflError(f"{what}: {path} cannot be read: {error.strerror}") from error
+        raise SubflError(f"{what}: {path} does not exist (looked for at {path.absolute()})") from error
+    if stat.S_ISDIR(kind):
+        raise SubflError(f"{what}: {path} is a folder; a table is one file (name one in it, or join them)")
+    if not stat.S_ISREG(kind):
+        raise SubflError(f"{what}: {path} is no plain file; write the table to one")
     if table_suffix(path) is None:
         raise SubflError(f"{what}: {path} is no table; its name must end in {', '.join(SUFFIXES)} (.gz may follow)")
     return path
@@ -123,20 +161,28 @@ def require_table(path: Path, what: str) -> Path:
 def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
     """Read a file whole.
 
-    The delimiter is a tab for .tsv and .inter, and else the one of ``::``, comma, tab, semicolon and ``|`` that parts
-    the first row into most fields. Fields may stand in double quotes, but for files separated by ``::``.
+    The delimiter is a tab for .tsv and .inter; one that a first line `sep=;` states; and else the one of ``::``,
+    comma, tab, semicolon and ``|`` that parts the first rows into equally many fields, and into most. Fields may stand
+    in double quotes, but for files separated by ``::``.
 
     Raises:
-        SubflError: the file cannot be read, a name of a column stands twice, or rows have more or fewer fields than
-            there are names; all that is wrong with its form in one sentence.
+        SubflError: the file cannot be read, a name of a column stands twice, rows have more or fewer fields than
+            there are names or repeat these, or a stray quote makes one field of several rows; all that is wrong with
+            its form in one sentence.
     """
-    if table_suffix(path) == ".parquet":
+    suffix = table_suffix(path)
+    refused: dict[str, str] = {}
+    about_rows: list[str] = []
+    if suffix == ".parquet":
         found = parquet_columns(path)
-        if problems := _name_problems([name for name, _ in found]):
+        if problems := name_problems([name for name, _ in found.columns]):
             raise SubflError(f"{path}: {'; '.join(problems)}")
-        return _without_index(Table(path, dict(found)))
-    with readable(path, format.encoding), open_text(path, format.encoding) as text, _without_collector():
-        return _without_index(_parsed(path, text, format))
+        columns, refused = found.columns, found.refused
+    else:
+        with readable(path, format.encoding), open_text(path, format.encoding) as text, _without_collector():
+            columns, about_rows = parsed(path, text, suffix, format)
+    columns, about_columns = without_index(columns, str(path), path.name)
+    return Table(path, Columns(columns, refused, path), about_rows + about_columns)
 
 
 @contextmanager
@@ -162,7 +208,7 @@ def readable(path: Path, encoding: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise SubflError(
-            f"{path} is not encoded in {encoding} (byte 0x{error.object[error.start]:02x} at {error.start}); "
+            f"{path} is not encoded in {encoding} ({_wrong_byte(path, encoding, error)}); "
             "state dataset.encoding, for instance latin-1 or cp1252"
         ) from error
     except UnicodeError as error:
@@ -171,177 +217,44 @@ def readable(path: Path, encoding: str) -> Iterator[None]:
         raise SubflError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _wrong_byte(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
+    """The first byte that cannot be decoded, and its position in the file, from 0; an error knows that in a block."""
+    with _unpacked(path) as file:
+        try:
+            file.read().decode(encoding)
+        except UnicodeDecodeError as whole:
+            error = whole
+    return f"byte 0x{error.object[error.start]:02x} at {error.start}"
+
+
 def open_text(path: Path, encoding: str) -> TextIO:
     """Open a file of text, packed by gzip or not, to be read within `readable`.
 
     Raises:
         OSError: the file cannot be read.
-        SubflError: it is no text.
+        SubflError: it is no text, or no plain file.
     """
-    file: BinaryIO = path.open("rb")
-    start = file.read(4)
-    file.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        file = gzip.open(file)  # type: ignore[assignment]  # noqa: SIM115
-    elif encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        for magic, what in _FOREIGN.items():
-            if start.startswith(magic):
-                file.close()
-                raise SubflError(f"{path} is {what}")
-    name = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    return io.TextIOWrapper(file, encoding=name, newline="")
+    file = _unpacked(path)
+    start = file.peek(10)[:10]  # type: ignore[attr-defined]
+    is_utf_8 = codecs.lookup(encoding).name == "utf-8"
+    for magic, what in (_FOREIGN | (_UTF_16 if is_utf_8 else {})).items():
+        if start.startswith(magic):
+            file.close()
+            raise SubflError(f"{path} is {what}")
+    return io.TextIOWrapper(file, encoding="utf-8-sig" if is_utf_8 else encoding, newline="")
 
 
-def _parsed(path: Path, text: TextIO, format: TableFormat) -> Table:
-    first = ""
-    start = 0
-    while not first.strip():
-        start = text.tell()
-        first = text.readline()
-        if not first:
-            raise SubflError(f"{path} cannot be read as a table: it is empty")
-    text.seek(start)
-    rows = _rows(path, text, _delimiter(path, first, format.header))
-    names = list(format.header) if format.header is not None else None
-    if names is None:
-        names = next(rows)
-        implied = format.implied_header
-        if "::" in first and implied is not None and _is_data(names) and len(names) <= len(implied):
-            text.seek(start)
-            rows, names = _rows(path, text, "::"), list(implied[: len(names)])
-    return _columns(path, names, rows, format.without_header)
-
-
-def _delimiter(path: Path, first: str, header: Sequence[str] | None) -> str:
-    if table_suffix(path) in (".tsv", ".inter"):
-        return "\t"
-    counts = {delimiter: len(next(csv.reader([first], delimiter=delimiter), [])) for delimiter in _DELIMITERS}
-    fitting = [delimiter for delimiter, count in counts.items() if header is not None and count == len(header) > 1]
-    if fitting:
-        return fitting[0]
-    if "::" in first:
-        return "::"
-    return max(counts, key=lambda delimiter: counts[delimiter])
-
-
-def _is_data(fields: Sequence[str]) -> bool:
-    """Whether a row of ids, a rating and perhaps a time cannot be a header."""
-    return len(fields) > 2 and all(re.fullmatch(r"[0-9.]+", value.strip()) for value in fields[2:])
-
-
-def _rows(path: Path, text: TextIO, delimiter: str) -> Iterator[list[str]]:
-    if delimiter == "::":
-        for line in text:
-            if stripped := line.strip("\r\n"):
-                yield stripped.split("::")
-        return
-    reader = csv.reader(
-        text,
-        delimiter=delimiter,
-        quoting=csv.QUOTE_NONE if table_suffix(path) == ".inter" else csv.QUOTE_MINIMAL,
-        strict=True,
-        skipinitialspace=delimiter != "\t",
-    )
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise SubflError(
-            f"{path} cannot be read as a table: {error} (line {reader.line_num}); "
-            'a field with quotes stands in quotes, and a quote inside is doubled, as in "the ""cut"""'
-        ) from error
-
-
-def _columns(path: Path, names: list[str], rows: Iterator[list[str]], without_header: str) -> Table:
-    names = [name.strip() for name in names]
-    problems = _name_problems(names, without_header)
-    width, count, empty = len(names), 0, 0
-    odd: dict[int, list[int]] = {}  # rows of another width: how many fields, and which rows
-    nul = 0
-    columns: list[list[str]] = [[] for _ in names]
-    while block := list(islice(rows, _ROWS_A_BLOCK)):
-        if set(map(len, block)) == {width} and all(row[0].strip() for row in block):  # nothing to look at row by row
-            kept = block
-            count += len(block)
-        else:
-            kept = []
-            for row in block:
-                if not any(map(str.strip, row)):
-                    empty += len(row) > 1
-                    continue
-                count += 1
-                if len(row) != width:
-                    odd.setdefault(len(row), []).append(count)
-                else:
-                    kept.append(row)
-        for column, values in zip(columns, zip(*kept, strict=True), strict=False):
-            if "\0" in "".join(values):
-                nul += sum("\0" in value for value in values)
-            # Interned: a table of millions of rows has few different ids, and each is kept once.
-            column.extend(map(sys.intern, map(str.strip, values)))
-    problems += _width_problems(odd, names)
-    if nul:
-        problems.append(f"{nul} x field with a NUL byte; the file is damaged or no text")
-    if problems:
-        raise SubflError(f"{path}: {'; '.join(problems)}")
-    arrays = {}
-    for name, column in zip(names, columns, strict=True):
-        arrays[name] = np.array(column, dtype=object)
-    dropped = [f"{path.name}: {empty} rows without any content"] if empty else []
-    return Table(path, arrays, dropped)
-
-
-def _name_problems(names: list[str], without_header: str = "") -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if not twice:
-        return []
-    named = " and ".join(repr(name) if name else "a column without a name" for name in twice)
-    problem = f"the header has {named} more than once; every column needs a name that no other has"
-    return [f"{problem}; if the first row is data, {without_header}" if are_data(names) else problem]
-
-
-def are_data(names: Sequence[str]) -> bool:
-    """Whether names of columns are numbers, for the most part: a first row that is data."""
-    return 2 * sum(bool(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?", name)) for name in names) > len(names)
-
-
-def _width_problems(odd: dict[int, list[int]], names: list[str]) -> list[str]:
-    problems = []
-    width = len(names)
-    if odd and width == 1 and names[0].startswith("#"):
-        return [f"the file begins with a remark ({names[0]}); its first row must name the columns: remove the remark"]
-    for fields, found in sorted(odd.items()):
-        more = "more" if fields > width else "fewer"
-        advice = "name every column in the header, or remove what is too much" if fields > width else "complete them"
-        problems.append(
-            f"{len(found)} x row with {fields} fields, {more} than the {width} that the header names, first in row "
-            f"{found[0]}; {advice}"
-        )
-    return problems
-
-
-def _without_index(table: Table) -> Table:
-    """Leave out columns without a name that hold nothing, or the row numbers of a program that wrote the file.
+def _unpacked(path: Path) -> BinaryIO:
+    """A file's bytes, out of gzip where it is packed so.
 
     Raises:
-        SubflError: such a column holds something else.
+        OSError: the file cannot be read.
+        SubflError: it is no plain file, which might wait for a writer for ever.
     """
-    columns, dropped = dict(table.columns), list(table.dropped)
-    for position, (name, values) in enumerate(table.columns.items(), start=1):
-        if not _LEFTOVER_INDEX.fullmatch(name):
-            continue
-        called = f"column {position} ({name})" if name else f"column {position}, which has no name"
-        if not any(str(value) for value in values.tolist()):
-            dropped.append(f"{table.path.name}: {called} and is empty" if not name else f"{table.path.name}: {called}")
-        elif _are_row_numbers(values):
-            dropped.append(f"{table.path.name}: {called}: row numbers")
-        elif name:
-            continue
-        else:
-            raise SubflError(f"{table.path}: column {position} has values and no name; give it one in the header")
-        del columns[name]
-    return Table(table.path, columns, dropped)
-
-
-def _are_row_numbers(values: np.ndarray) -> bool:
-    texts = [str(value) for value in values.tolist()]
-    return len(set(texts)) == len(texts) and all(re.fullmatch("[0-9]+", text) for text in texts)
+    if path.exists() and not path.is_file():
+        raise SubflError(f"{path} is no plain file; a table is one")
+    file = path.open("rb")
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return file
+    file.close()
+    return gzip.open(path)  # type: ignore[return-value]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from subfl_flower.data.table_file import PLAIN, Table, TableFormat, are_data, open_table
+from subfl_flower.data.blanks import shown
+from subfl_flower.data.delimited_text import are_data
+from subfl_flower.data.table_file import PLAIN, Table, TableFormat, open_table
 from subfl_flower.errors import SubflError
 
 _SAMPLE_TYPE = re.compile(r":(token|float|token_seq|float_seq)$")
@@ -16,6 +19,8 @@ _WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")
 _WHOLE_OR_NOT = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
 _PLAIN_CHARACTERS = frozenset("0123456789+-.eE")
+_FREE_TEXT = frozenset({"title"})  # meanings that may have several lines
+_NAMING = frozenset({"id", "label", "source", "target", "user", "item"})
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -44,7 +49,7 @@ class Problems:
             values: `[rows]`, of which the first such row's is shown; None shows none.
         """
         if mask.any():
-            example = "" if values is None else f" ({values[int(np.flatnonzero(mask)[0])]})"
+            example = "" if values is None else f" ({shown(values[int(np.flatnonzero(mask)[0])])})"
             self._found.append(f"{count_rows(mask, what)}{example}; {advice}")
 
     def require_none(self) -> None:
@@ -88,7 +93,36 @@ def read_table(
         first = {meaning: str(table.columns[name][0]) for meaning, name in columns.items()}
         if all(_normal(value) in {_normal(meaning), *map(_normal, known[meaning])} for meaning, value in first.items()):
             raise SubflError(f"{path}: its first row names the columns ({', '.join(first.values())}); state no header")
+    problems = Problems(path)
+    for meaning, name in columns.items():
+        _refuse_lines(table.columns[name], meaning, problems)
+        if meaning in _NAMING:
+            _refuse_rounded(table.columns[name], meaning, problems)
+    problems.require_none()
     return table, columns
+
+
+def _refuse_lines(column: np.ndarray, meaning: str, problems: Problems) -> None:
+    if column.dtype != object or meaning in _FREE_TEXT:
+        return
+    joined = "".join(column.tolist())
+    if "\n" in joined or "\r" in joined:
+        broken = np.array(["\n" in text or "\r" in text for text in column.tolist()], dtype=bool)
+        problems.add_rows(
+            broken, f"{meaning} with a line break", "each stands in one line; a quote may be missing or stray", column
+        )
+
+
+def _refuse_rounded(column: np.ndarray, meaning: str, problems: Problems) -> None:
+    """Refuse fractions so large that different whole numbers are the same one."""
+    if column.dtype.kind == "f":
+        limit = 2.0 ** (np.finfo(column.dtype).nmant + 1)
+        problems.add_rows(
+            np.abs(column) > limit,
+            f"{meaning} that is a rounded number",
+            f"above {limit:.0f} fractions of this type lose digits: store whole numbers or text",
+            column,
+        )
 
 
 def _found_columns(
@@ -117,6 +151,10 @@ def _found_columns(
             problems.add(f"there is no column {stated} (dataset.columns.{meaning}); its columns are {', '.join(names)}")
         elif meaning in required:
             missing.append(meaning)
+    for name, count in Counter(found.values()).items():
+        if count > 1:
+            several = " and ".join(meaning for meaning in found if found[meaning] == name)
+            problems.add(f"the column {name} is both {several}; each needs a column that the other has not")
     if missing:
         headless = are_data(names)
         advice = f"dataset.columns.{missing[0]}=... names a column"
@@ -169,7 +207,9 @@ def read_ids(table: Table, column: str, meaning: str, problems: Problems) -> np.
 
 def _refuse_points(ids: np.ndarray, meaning: str, problems: Problems) -> None:
     different = set(ids.tolist())
-    both = sorted(text for text in different if (match := _WHOLE.fullmatch(text)) and match[1] in different)
+    pointed = {text: match[1] for text in different if (match := _WHOLE.fullmatch(text))}
+    written = Counter(pointed.values())
+    both = sorted(text for text, whole in pointed.items() if whole in different or written[whole] > 1)
     if both:
         problems.add(
             f"{len(both)} x {meaning} written both as a whole number and with a point, the first is {both[0]}; "
@@ -178,15 +218,22 @@ def _refuse_points(ids: np.ndarray, meaning: str, problems: Problems) -> None:
 
 
 def matched(texts: np.ndarray, known: Mapping[str, int]) -> np.ndarray:
-    """Positions of ids of another table, int64 `[rows]`, -1 where unknown; `1.0` is `1` where only that is known."""
+    """Find ids in those of another table: int64 `[rows]`, -1 where unknown.
 
-    def position(text: str) -> int:
-        if text in known:
-            return known[text]
-        match = _WHOLE.fullmatch(text)
-        return known.get(match[1], -1) if match else -1
+    An id that is not known as it is written may have a point in one of the tables alone: `1.0` and `1` are the same.
 
-    found = {text: position(text) for text in set(texts.tolist())}
+    Args:
+        texts: the ids, text `[rows]`.
+        known: the position of each id of the other table.
+    """
+    different = set(texts.tolist())
+    found = {text: known[text] for text in different if text in known}
+    if strange := different - found.keys():
+        whole = {match[1]: position for text, position in known.items() if (match := _WHOLE.fullmatch(text))}
+        for text in strange:
+            match = _WHOLE.fullmatch(text)
+            plain = match[1] if match else text
+            found[text] = known.get(plain, whole.get(plain, -1))
     return np.array([found[text] for text in texts.tolist()], dtype=np.int64)
 
 

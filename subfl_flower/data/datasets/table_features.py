@@ -187,7 +187,13 @@ def _split_warning(table: Table, columns: Sequence[str]) -> list[str]:
 
 
 def _row_number_warning(table: Table, name: str, numbers: np.ndarray) -> list[str]:
-    if len(numbers) < 3 or not np.array_equal(np.diff(numbers), np.ones(len(numbers) - 1)):
+    """A remark on numbers that count the rows: one by one, or from 0 or 1 in any order."""
+    if len(numbers) < 3:
+        return []
+    steps = np.ones(len(numbers) - 1)
+    in_order = np.array_equal(np.diff(numbers), steps)
+    ascending = np.sort(numbers)
+    if not in_order and not (ascending[0] in (0, 1) and np.array_equal(np.diff(ascending), steps)):
         return []
     return [
         f"{table.path.name}: the feature {name} counts the rows; where it is a row number, state "
