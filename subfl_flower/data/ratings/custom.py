@@ -138,9 +138,7 @@ class CustomRatingsDataset(RatingDatasetSettings):
     def _side_table(self, path: Path | None, of: str, known: np.ndarray, parts: list[RatingRows]) -> SideTable:
         if path is None:
             return SideTable({})
-        names, stated, titles = list(ITEM_NAMES), self.columns.item, ["title", self.columns.title or "title"]
-        if of == "user":
-            names, stated, titles = list(USER_NAMES), self.columns.user, []
+        names_of = {"item": ITEM_NAMES, "title": ()} if of == "item" else {"user": USER_NAMES}
         source = " and ".join(part.path.name for part in parts)
-        id_names = [*names, *([stated] if stated else [])]
-        return read_side_table(require_table(path, _WHAT), of, id_names, titles, self.encoding, known, source)
+        table, stated = require_table(path, _WHAT), self.columns.model_dump()
+        return read_side_table(table, of, names_of, stated, self.encoding, known, source)

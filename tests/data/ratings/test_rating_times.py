@@ -111,7 +111,10 @@ def test_an_empty_file_has_no_way_of_writing_times(tmp_path: Path) -> None:
         (["5", "6", "2020-01-01"], r"1 x timestamp that is an ISO date among numbers, first in row 3 \(2020-01-01\)"),
         (["2020-01-01", "6", "2020-01-01"], r"1 x timestamp that is a number among ISO dates, first in row 2 \(6\)"),
         (["1600000000", "1600000001", "978300000000"], r"1 x timestamp in milliseconds, first in row 3 .* other years"),
-        (["1600000000", "5", "1600000001000"], r"1 x timestamp of a year before 1973 or after 2099, first in row 2 \(5"),
+        (
+            ["1600000000", "5", "1600000001000"],
+            r"1 x timestamp of a year before 1973 or after 2099, first in row 2 \(5",
+        ),
         (["1", "99999999999999999999"], r"1 x timestamp that is too large, first in row 2"),
         (["1", "nan"], r"1 x timestamp that is neither a number"),
         (["1", "inf"], r"1 x timestamp that is neither a number"),
