@@ -250,7 +250,7 @@ def _of_several_units(
     values = np.maximum(values, -(_MOST // factors)) * factors
     said = f"{table.path.name}: {counts[few]} of {counts.sum()} timestamps are in {names[few]} and the others in"
     without = np.count_nonzero(~timely)
-    rest = f"; {without} more are 0 or less and count as the oldest" if without else ""
+    rest = f"; numbers of 0 or less ({without}) count as the oldest" if without else ""
     return Times(values, denominator * finest, False, (f"{said} {others}; each was read by its size{rest}",))
 
 

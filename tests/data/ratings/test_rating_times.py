@@ -62,7 +62,10 @@ def test_a_number_for_a_missing_time_does_not_hide_two_units(tmp_path: Path, mis
     raw = read(tmp_path, "1700000000", "1600000000000", missing, "1650000000", "1500000000000")
     assert order(raw) == [2, 4, 1, 3, 0] and raw.per_second == (1000 if missing == "0" else None)
     (warning,) = raw.notes.warnings
-    assert warning.startswith("ratings.csv: 2 of 4 timestamps are in ") and "1 more are 0 or less" in warning
+    assert (
+        warning.startswith("ratings.csv: 2 of 4 timestamps are in ")
+        and "numbers of 0 or less (1) count as the oldest" in warning
+    )
 
 
 def test_a_time_far_off_does_not_change_the_unit(tmp_path: Path) -> None:
