@@ -327,6 +327,8 @@ def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], pref
     # A value that fits no alternative of a union has one complaint for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
     found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no answer
+    if first["type"] in ("string_type", "path_type") and isinstance(first["input"], int | float):
+        found += "; text that reads as a number, or as true or false, stands in quotes"
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
 
 

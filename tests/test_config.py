@@ -124,6 +124,13 @@ def test_a_sentence_says_what_was_found_and_what_is_allowed(defaults: dict[str, 
         validate(changed(defaults, "method.taw", -1))
 
 
+@pytest.mark.parametrize("header", [[1, "2"], ["user", 2.5], ["user", "item", True]])
+def test_text_that_reads_as_a_number_needs_quotes(header: list[Any]) -> None:
+    composed = composed_config(["dataset=custom_ratings", "dataset.path=r.csv", "method=fedgnn"])[0].plain()
+    with pytest.raises(SubflError, match=r"dataset\.header: .*\(found (1|2\.5|True)\); text that reads .* in quotes$"):
+        validate(changed(composed, "dataset.header", header))
+
+
 def test_overlapping_clients_come_in_fives(defaults: dict[str, Any]) -> None:
     overlapping = changed(defaults, "partition", {"name": "overlapping", "clients": 12, "seed": 1})
     with pytest.raises(SubflError, match=r"partition\.clients: must be a multiple of 5.*12"):

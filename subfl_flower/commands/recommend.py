@@ -108,10 +108,10 @@ def _recommend(request: _Request) -> None:
     header, rows = _rows(user, items, values)
     _print_about(user)
     if request.out is not None:
-        write_csv(request.out, header, rows)
+        write_csv(request.out, [*header, "score"], rows)
         print(f"{len(rows)} items in {request.out}")
         return
-    table = Table(*header)
+    table = Table(*header, "score" if _ranks(user) else "predicted rating")
     for row in rows:
         table.add_row(*(Text(value) for value in row))  # a title may hold what rich takes for markup
     Console().print(table)
@@ -194,13 +194,13 @@ def _best(scores: np.ndarray, n: int) -> np.ndarray:
 
 
 def _rows(user: UserToRecommend, items: np.ndarray, values: np.ndarray) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The names of all columns but the last, and the rows; the last column is what the items are recommended by."""
     numbers = items.tolist()
     columns = {"item": [str(item) if user.item_names is None else user.item_names[item] for item in numbers]}
     if user.titles is not None:
         columns["title"] = [user.titles[item] for item in numbers]
-    named = "score" if _ranks(user) else "predicted rating"
-    columns[named] = [f"{value:.4f}" for value in values.tolist()]
-    return list(columns), list(zip(*columns.values(), strict=True))
+    scores = [f"{value:.4f}" for value in values.tolist()]
+    return list(columns), list(zip(*columns.values(), scores, strict=True))
 
 
 def _print_about(user: UserToRecommend) -> None:
@@ -236,7 +236,8 @@ client=NUMBER
 --all        all users of a run, into out=FILE (user, item, title if there are titles, score); also all=true
 n=10         how many items a user
 data=DIR     the user's folder, where MODEL is something else than a run of a simulation or that folder
-out=FILE     write them as CSV instead of showing them
+out=FILE     write them as CSV instead of showing them; its column score is the predicted rating, where ratings are
+             predicted
 
 Users and items are called by their ids in the data set; in a user's folder of an older version, which does not hold
 these, by their numbers.

@@ -136,10 +136,10 @@ def test_a_runs_clients_are_recommended_what_the_formulas_say(
         out = tmp_path / "found" / f"{client}.csv"
         assert main([str(run), f"client={client}", "n=100", f"out={out}"]) == 0
         found = rows(out)
-        assert list(found[0]) == ["item", "title", "predicted rating"]
+        assert list(found[0]) == ["item", "title", "score"]
         assert [row["item"] for row in found] == [IDS[item] for item in items]
         assert [row["title"] for row in found] == [TITLES[item] for item in items]
-        np.testing.assert_allclose([float(row["predicted rating"]) for row in found], predicted, atol=1e-3)
+        np.testing.assert_allclose([float(row["score"]) for row in found], predicted, atol=1e-3)
         said = capsys.readouterr().out
         known = ratings.values[ratings.roles != TEST]
         assert "fedgnn's recommender of round 7 (custom_ratings)" in said
@@ -201,7 +201,7 @@ def test_a_users_folder_uses_the_newest_of_its_runs(
         found = rows(tmp_path / "out.csv")
         assert [int(row["item"]) for row in found] == items[:4]
         assert [row["title"] for row in found] == [TITLES[item] for item in items[:4]]
-        np.testing.assert_allclose([float(row["predicted rating"]) for row in found], predicted[:4], atol=1e-3)
+        np.testing.assert_allclose([float(row["score"]) for row in found], predicted[:4], atol=1e-3)
     refused(capsys, [folder, "client=1"], "client: ", "client-03 is the folder of client 3, not of 1")
 
 
@@ -220,7 +220,7 @@ def test_the_recommender_may_lie_elsewhere(
     assert main([str(place), f"data={folder}", f"out={tmp_path / 'out.csv'}"]) == 0
     found = rows(tmp_path / "out.csv")
     items, _ = expected(model, prepared.ratings([1]), 1)
-    assert list(found[0]) == ["item", "predicted rating"]
+    assert list(found[0]) == ["item", "score"]
     assert [int(row["item"]) for row in found] == items[:10]
     if where != "run":
         refused(capsys, [place], "neither a run directory nor a user's folder; data=")

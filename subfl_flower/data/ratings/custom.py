@@ -13,7 +13,7 @@ from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.custom_settings import RatingColumns
 from subfl_flower.data.ratings.custom_tables import ITEM_NAMES, USER_NAMES, RatingRows, joined, read_rows
-from subfl_flower.data.ratings.item_lists import holds_item_lists, read_item_lists
+from subfl_flower.data.ratings.item_lists import holds_item_lists, read_item_lists, require_lists
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.side_tables import SideTable, read_side_table
 from subfl_flower.data.ratings.splits import DrawnSplit, SplitName
@@ -80,7 +80,9 @@ class CustomRatingsDataset(RatingDatasetSettings):
             SubflError: a file is missing or cannot be used; names the file, the count and the first row.
         """
         paths = self._rating_files()
-        parts = [self._read_part(path) for path in paths]
+        lists = self.header is None and any(holds_item_lists(path, self.encoding) for path in paths)
+        parts = [self._read_part(path, lists) for path in paths]
+        require_lists(parts)
         roles = None
         if len(parts) > 1 and self.takes_given_split:
             roles = [_STEMS[table_stem(path) or ""] for path in paths]
@@ -131,16 +133,16 @@ class CustomRatingsDataset(RatingDatasetSettings):
                 )
         return [file for files in found.values() for file in files]
 
-    def _read_part(self, path: Path) -> RatingRows:
-        lists = self.header is None and holds_item_lists(path, self.encoding)
-        return read_item_lists(path, self.encoding) if lists else read_rows(path, self)
+    def _read_part(self, path: Path, lists: bool) -> RatingRows:
+        """The rows of a file; `lists`: some file of the folder holds lists of items."""
+        if lists and holds_item_lists(path, self.encoding, tabs=True):
+            return read_item_lists(path, self.encoding)
+        return read_rows(path, self)
 
     def _side_table(self, path: Path | None, of: str, known: np.ndarray, parts: list[RatingRows]) -> SideTable:
         if path is None:
             return SideTable({})
-        names, stated, titles = list(ITEM_NAMES), self.columns.item, ["title", self.columns.title or "title"]
-        if of == "user":
-            names, stated, titles = list(USER_NAMES), self.columns.user, []
+        names_of = {"item": ITEM_NAMES, "title": ()} if of == "item" else {"user": USER_NAMES}
         source = " and ".join(part.path.name for part in parts)
-        id_names = [*names, *([stated] if stated else [])]
-        return read_side_table(require_table(path, _WHAT), of, id_names, titles, self.encoding, known, source)
+        table, stated = require_table(path, _WHAT), self.columns.model_dump()
+        return read_side_table(table, of, names_of, stated, self.encoding, known, source)

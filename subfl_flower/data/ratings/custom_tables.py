@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "title": (),
     "split": (),
 }
+_STATED_TITLE = "title that the user states"
 _MOVIELENS = ("user", "item", "rating", "timestamp")
 _WITHOUT_HEADER = "dataset.header=[user,item,rating,timestamp] names its columns in their order"
 _ROLES = {
@@ -45,7 +46,8 @@ class RatingRows:
 
     Attributes:
         path: of the file.
-        users, items: ids, text `[rows]`.
+        users, items: ids, text `[rows]`; `1.0` is `1` where the column of this file holds whole numbers alone.
+        written: by `user` and `item` the ids as the file writes them; empty: as `users` and `items`.
         values: float64 `[rows]`; None where there is no column of ratings.
         times: None where there is no column of timestamps.
         titles: text `[rows]`, `""` where missing; None where there is no column of titles.
@@ -62,6 +64,7 @@ class RatingRows:
     titles: np.ndarray | None = None
     roles: np.ndarray | None = None
     all_users: np.ndarray | None = None
+    written: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
 
 
@@ -75,8 +78,9 @@ def read_rows(path: Path, settings: CustomRatingsDataset) -> RatingRows:
         raise SubflError(f"{path}: dataset.header is for files without names of columns, and Parquet has them")
     format = TableFormat(settings.encoding, settings.header, _MOVIELENS, _WITHOUT_HEADER)
     known, chosen = dict(_COLUMNS), settings.columns.model_dump()
-    if settings.items is not None and chosen["title"] is not None:  # the table of items may have it
-        known["title"] = (chosen.pop("title"),)
+    if settings.items is not None and (title := chosen.pop("title")) is not None:  # the table of items may have it
+        known[_STATED_TITLE] = (title,)
+        del known["title"]
     table, columns = read_table(path, known, ["user", "item"], chosen, format)
     problems = Problems(path)
     users = read_ids(table, columns["user"], "user", problems)
@@ -86,8 +90,8 @@ def read_rows(path: Path, settings: CustomRatingsDataset) -> RatingRows:
         values = _read_values(table, columns["rating"], problems)
     if "timestamp" in columns:
         times = read_times(table, columns["timestamp"], problems)
-    if "title" in columns:
-        titles = texts_of(table.columns[columns["title"]])
+    if title_column := columns.get("title", columns.get(_STATED_TITLE)):
+        titles = texts_of(table.columns[title_column])
     if "split" in columns and settings.takes_given_split:
         roles = _read_roles(texts_of(table.columns[columns["split"]]), columns["split"], problems)
     problems.require_none()
@@ -95,7 +99,14 @@ def read_rows(path: Path, settings: CustomRatingsDataset) -> RatingRows:
     dropped = [*table.dropped, *([f"{path.name}: columns {', '.join(unused)}"] if unused else [])]
     if "split" in columns and roles is None:
         dropped.append(f"{path.name}: the column {columns['split']}, because dataset.split={settings.split}")
-    return RatingRows(path, users, items, values, times, titles, roles, None, Notes(tuple(dropped)))
+    written = {of: written_ids(table, columns[of]) for of in ("user", "item")}
+    return RatingRows(path, users, items, values, times, titles, roles, None, written, Notes(tuple(dropped)))
+
+
+def written_ids(table: Table, column: str) -> np.ndarray:
+    """A column of ids `[rows]` as the file writes them: of a file of text exactly so, else as `texts_of`."""
+    values = table.columns[column]
+    return values if values.dtype == object else texts_of(values)
 
 
 def _read_values(table: Table, column: str, problems: Problems) -> np.ndarray:
@@ -123,8 +134,10 @@ def joined(parts: Sequence[RatingRows], roles: Sequence[int] | None) -> RawRatin
         roles: what the rows of each file are used for; None: what the files state.
 
     Raises:
-        SubflError: the files do not have the same columns, or their timestamps do not fit together.
+        SubflError: the files do not have the same columns, their timestamps do not fit together, or an id is written
+            with a point in one and without in another.
     """
+    parts = _with_ids_of_one_kind(parts)
     for part in parts[1:]:
         for name in ("values", "times", "roles"):
             if (getattr(part, name) is None) != (getattr(parts[0], name) is None):
@@ -157,6 +170,24 @@ def joined(parts: Sequence[RatingRows], roles: Sequence[int] | None) -> RawRatin
         all_users=np.concatenate(known) if any(part.all_users is not None for part in parts) else None,
         notes=notes,
     )
+
+
+def _with_ids_of_one_kind(parts: Sequence[RatingRows]) -> Sequence[RatingRows]:
+    """The parts, with `1.0` as `1` only where the column holds whole numbers alone in every one of them."""
+    if len(parts) < 2:
+        return parts
+    problems = Problems(parts[0].path.parent)
+    ends = np.cumsum([len(part.users) for part in parts])[:-1]
+    ids = {}
+    for of in ("user", "item"):
+        own = [part.written.get(of, part.users if of == "user" else part.items) for part in parts]
+        table = Table(parts[0].path.parent, {of: np.concatenate(own)})
+        ids[of] = np.split(read_ids(table, of, of, problems), ends)
+    problems.require_none()
+    return [
+        replace(part, users=users, items=items)
+        for part, users, items in zip(parts, ids["user"], ids["item"], strict=True)
+    ]
 
 
 def _titles(parts: Sequence[RatingRows]) -> dict[str, str] | None:

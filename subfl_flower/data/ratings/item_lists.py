@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,18 @@ from subfl_flower.data.ratings.custom_tables import RatingRows
 from subfl_flower.data.table_file import open_text, readable, table_suffix
 from subfl_flower.errors import SubflError
 
-_LINE = re.compile(r"[0-9]+( +[0-9]+)*")
+_LINE = re.compile(r"[0-9]+([ \t]+[0-9]+)*")
+_TABBED = re.compile(r"[0-9]+(\t[0-9]+)+")
 
 
-def holds_item_lists(path: Path, encoding: str) -> bool:
+def holds_item_lists(path: Path, encoding: str, tabs: bool = False) -> bool:
     """Whether a file begins with a line of whole numbers with blanks between them, and its name ends in .txt.
+
+    Args:
+        path: of the file.
+        encoding: of its text.
+        tabs: whether a line with tabs alone is one; else only before a longer or shorter one, and some blanks may be
+            tabs.
 
     Raises:
         SubflError: the file cannot be read.
@@ -23,8 +32,35 @@ def holds_item_lists(path: Path, encoding: str) -> bool:
     if table_suffix(path) != ".txt":
         return False
     with readable(path, encoding), open_text(path, encoding) as text:
-        first = next((line.strip() for line in text if line.strip()), "")
+        lines = (line.strip() for line in text if line.strip())
+        first, second = next(lines, ""), next(lines, "")
+    if _TABBED.fullmatch(first) and not tabs:
+        return _LINE.fullmatch(second) is not None and len(second.split()) != len(first.split())
     return _LINE.fullmatch(first) is not None
+
+
+def require_lists(parts: Sequence[RatingRows]) -> None:
+    """Refuse files of lists whose every line may be one rating: a user, an item, a rating and perhaps a time.
+
+    Args:
+        parts: the files of a data set; those that are no lists do not count.
+
+    Raises:
+        SubflError: all lines have 3 numbers, or all have 4.
+    """
+    lists = [part for part in parts if part.all_users is not None]
+    lengths: set[int] = set()
+    for part in lists:
+        items_of = Counter(part.users.tolist())
+        lengths |= {1 + items_of[user] for user in (part.all_users if part.all_users is not None else ())}
+    if lengths in ({3}, {4}):
+        (length,) = lengths
+        rating = "a user, an item and a rating" if length == 3 else "a user, an item, a rating and a time"
+        raise SubflError(
+            f"{' and '.join(str(part.path) for part in lists)}: every line has {length} whole numbers, which may be "
+            f"{rating}, or a user and {length - 1} items; write a table with names of columns in its first row and "
+            "commas between the fields: user,item,rating, or user,item with a row for each item"
+        )
 
 
 def read_item_lists(path: Path, encoding: str) -> RatingRows:
@@ -45,7 +81,7 @@ def read_item_lists(path: Path, encoding: str) -> RatingRows:
             if not _LINE.fullmatch(stripped):
                 raise SubflError(
                     f"{path}: line {number} is not a user and items, whole numbers with blanks between them, as the "
-                    "first line is; part the fields of a table by commas or tabs"
+                    "first line is; part the fields of a table by commas"
                 )
             user, *own = stripped.split()
             users.append(user)
@@ -53,7 +89,7 @@ def read_item_lists(path: Path, encoding: str) -> RatingRows:
     if len(set(users)) < len(users):
         raise SubflError(
             f"{path}: {len(users) - len(set(users))} x user on a second line; every line is a user and all its items. "
-            "If each is a user, an item and a rating, part them by commas or tabs"
+            "If each is a user, an item and a rating, part them by commas"
         )
     names = np.array(users, dtype=object)
     return RatingRows(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import numpy as np
 
 from subfl_flower.data.graph import Notes
 from subfl_flower.data.ratings.attributes import RawAttributes
-from subfl_flower.data.table_file import TableFormat
+from subfl_flower.data.ratings.custom_tables import written_ids
+from subfl_flower.data.table_file import TableFormat, open_table
 from subfl_flower.data.tables import Problems, matched, read_ids, read_table, texts_of
 from subfl_flower.errors import SubflError
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +36,17 @@ class SideTable:
 
 
 def read_side_table(
-    path: Path, of: str, id_names: Sequence[str], title_names: Sequence[str], encoding: str, known: np.ndarray,
-    source: str,
+    path: Path, of: str, names_of: Mapping[str, Sequence[str]], stated: Mapping[str, str | None], encoding: str,
+    known: np.ndarray, source: str,
 ) -> SideTable:  # fmt: skip
     """The attributes in a table, and titles.
 
     Args:
         path: of the table.
         of: `user` or `item`, the name of the column of ids.
-        id_names: other names that it may have.
-        title_names: names of a column of titles; none: a title is an attribute as any other.
+        names_of: other names that the columns `of` and `title` may have; without `title` a title is an attribute as
+            any other.
+        stated: names of these columns that the user states; another table may be meant.
         encoding: of a table of text.
         known: the ids of the ratings, text.
         source: of these, for the error.
@@ -48,13 +54,18 @@ def read_side_table(
     Raises:
         SubflError: the table cannot be read, has no such ids, or none of them is known.
     """
-    columns_of = {of: tuple(id_names)} | ({"title": tuple(title_names)} if title_names else {})
-    table, columns = read_table(path, columns_of, [of], format=TableFormat(encoding))
+    format = TableFormat(encoding)
+    chosen = {meaning: name for meaning, name in stated.items() if name is not None and meaning in names_of}
+    columns_of = {meaning: [*names, *filter(None, [chosen.get(meaning)])] for meaning, names in names_of.items()}
+    if chosen:
+        there = open_table(path, format).columns
+        chosen = {meaning: name for meaning, name in chosen.items() if name in there}
+    table, columns = read_table(path, columns_of, [of], chosen, format)
     problems = Problems(path)
     ids = read_ids(table, columns[of], of, problems)
     problems.require_none()
     names = sorted(set(known.tolist()))
-    positions = matched(ids, {name: position for position, name in enumerate(names)})
+    positions = matched(written_ids(table, columns[of]), _positions(names))
     notes = Notes(tuple(table.dropped)) + _about_matches(ids, positions, names, path.name, of, source)
     rows = np.flatnonzero(positions >= 0)
     whose = [names[position] for position in positions[rows].tolist()]
@@ -68,6 +79,14 @@ def read_side_table(
     return SideTable({name: _values(whose, texts) for name, texts in values.items()}, titles, notes)
 
 
+def _positions(names: Sequence[str]) -> dict[str, int]:
+    """The position of each name; of `1.0` also under `1`, where nothing else is called or would be called so."""
+    positions = {name: position for position, name in enumerate(names)}
+    plain = {name: match[1] for name in names if (match := _WHOLE.fullmatch(name))}
+    times = Counter(plain.values())
+    return {short: positions[name] for name, short in plain.items() if times[short] == 1} | positions
+
+
 def _about_matches(
     ids: np.ndarray, positions: np.ndarray, names: Sequence[str], table: str, of: str, source: str
 ) -> Notes:
@@ -79,6 +98,8 @@ def _about_matches(
             f"(first: {ids[0]}); both must write an id in the same way"
         )
     dropped, warnings = [], []
+    if not different:
+        warnings.append(f"{table} has no rows")
     if unknown:
         first = next(iter(unknown))
         dropped.append(

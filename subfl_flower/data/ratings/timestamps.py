@@ -55,7 +55,7 @@ class Times:
         if self.dates or not self.values.size:
             return self.dates
         low, high = int(self.values.min()) / self.per_second, int(self.values.max()) / self.per_second
-        return low >= 0 and _PLAUSIBLE[0] <= high <= _PLAUSIBLE[1]
+        return low >= 0 and _PLAUSIBLE[0] <= high <= _PLAUSIBLE[1] and not self._are_digits_of_dates()
 
     @classmethod
     def joined(cls, parts: Mapping[str, Times]) -> Times:
@@ -67,7 +67,8 @@ class Times:
         Raises:
             SubflError: some are dates and others numbers, or their units do not fit together.
         """
-        (first, one), *others = parts.items()
+        filled = {name: part for name, part in parts.items() if part.values.size} or dict(parts)
+        (first, one), *others = filled.items()
         for name, part in others:
             if part.dates != one.dates:
                 with_dates, with_numbers = (first, name) if one.dates else (name, first)
@@ -75,14 +76,39 @@ class Times:
                     f"the timestamps of {with_dates} are dates and those of {with_numbers} numbers; "
                     "write all in one way"
                 )
-        finest = max(part.per_second for part in parts.values())
-        for name, part in parts.items():
-            factor = finest // part.per_second
-            if part.values.size and int(np.abs(part.values).max()) * factor > _MOST:
+        finest = max(part.per_second for part in filled.values())
+        if one.dates and not all(part._fits(finest) for part in filled.values()):  # dates far from now
+            finest = min(part.per_second for part in filled.values())
+        for name, part in filled.items():
+            if not part._fits(finest):
                 raise SubflError(f"the timestamps of {name} are not in the unit of the other files; write all in one")
-        values = [part.values * (finest // part.per_second) for part in parts.values()]
+        values = [
+            part.values * (finest // part.per_second)
+            if part.per_second <= finest
+            else part.values // (part.per_second // finest)
+            for part in filled.values()
+        ]
         warnings = tuple(warning for part in parts.values() for warning in part.warnings)
         return cls(np.concatenate(values), finest, one.dates, warnings)
+
+    def _fits(self, per_second: int) -> bool:
+        """Whether the times are whole numbers of 64 bits in another unit."""
+        largest = max(abs(int(self.values.min())), abs(int(self.values.max()))) if self.values.size else 0
+        return largest * per_second // self.per_second <= _MOST
+
+    def _are_digits_of_dates(self) -> bool:
+        """Whether all numbers above 0 read as `yyyymmddhh` or `yyyymmddhhmm`, an order that is no count of seconds."""
+        known = self.values[self.values > 0]
+        for digits, size in ((10, 1), (12, 1000)):
+            if self.per_second % size or not known.size:
+                continue
+            numbers = known // (self.per_second // size) * 10 ** (12 - digits)
+            year, month, day = numbers // 10**8, numbers // 10**6 % 100, numbers // 10**4 % 100
+            hour, minute = numbers // 100 % 100, numbers % 100
+            right = (year >= 1970) & (year <= 2099) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+            if np.all(right & (hour < 24) & (minute < 60)):
+                return True
+        return False
 
 
 def day_of(value: int, per_second: int) -> str:
@@ -185,29 +211,47 @@ def _of_numbers(values: np.ndarray, denominator: int, table: Table, problems: Pr
     """Times of numbers `values / denominator`, their unit by their size."""
     if not values.size:
         return Times(values, 1, dates=False)
-    names, sizes = list(_UNITS), list(_UNITS.values())
+    sizes = np.array(list(_UNITS.values()))
     unit = np.searchsorted(_SMALLEST, np.abs(values / denominator), side="right")
-    found = np.unique(unit).tolist()
-    spans = {}
-    for position in found:
-        own = values[unit == position]
-        spans[position] = tuple(float(end) / denominator / sizes[position] for end in (own.min(), own.max()))
-    mixed = len(found) > 1 and all(_PLAUSIBLE[0] <= low and high <= _PLAUSIBLE[1] for low, high in spans.values())
-    if not mixed:  # of one unit; or mere numbers
-        return Times(values, denominator * sizes[found[-1]], dates=False)
-    counts = np.bincount(unit, minlength=len(sizes))
+    seconds = values / denominator / sizes[unit]
+    timely = (seconds >= _PLAUSIBLE[0]) & (seconds <= _PLAUSIBLE[1])  # others may stand for a missing time
+    found = np.unique(unit[timely]).tolist()
+    strange = ~timely & (values > 0)
+    if len(found) < 2 or np.count_nonzero(strange) >= np.count_nonzero(timely):  # of one unit; or mere numbers
+        finest = found[0] if len(found) == 1 else int(unit.max())
+        return Times(values, denominator * int(sizes[finest]), dates=False)
+    if strange.any():
+        advice = "the others are times in several units; write all in one unit"
+        problems.add_rows(strange, "timestamp of a year before 1973 or after 2099", advice, values / denominator)
+        return None
+    return _of_several_units(values, denominator, unit, table, problems)
+
+
+def _of_several_units(
+    values: np.ndarray, denominator: int, unit: np.ndarray, table: Table, problems: Problems
+) -> Times | None:
+    """Times of numbers whose sizes speak for several units; those that are 0 or less are no times."""
+    timely = values > 0
+    names, sizes = list(_UNITS), np.array(list(_UNITS.values()))
+    found = np.unique(unit[timely]).tolist()
+    counts = np.bincount(unit[timely], minlength=len(sizes))
     few = min(found, key=lambda position: int(counts[position]))
     others = " and ".join(names[position] for position in found if position != few)
-    if not _touch(sorted(spans.values())):
+    seconds = values / denominator / sizes[unit]
+    spans = [(float(own.min()), float(own.max())) for own in (seconds[timely & (unit == at)] for at in found)]
+    if not _touch(sorted(spans)):
         advice = f"they would be of other years than those in {others}; write all in one unit"
-        problems.add_rows(unit == few, f"timestamp in {names[few]}", advice, values / denominator)
+        problems.add_rows(timely & (unit == few), f"timestamp in {names[few]}", advice, values / denominator)
         return None
-    if denominator * sizes[found[-1]] > 10**9:
+    finest = int(sizes[found[-1]])
+    if denominator * finest > 10**9:
         values, denominator = values // denominator, 1
-    values = values * (sizes[found[-1]] // np.array(sizes)[unit].clip(max=sizes[found[-1]]))
-    said = f"{table.path.name}: {counts[few]} of {len(unit)} timestamps are in {names[few]} and the others in {others}"
-    warning = f"{said}; each was read by its size"
-    return Times(values, denominator * sizes[found[-1]], False, (warning,))
+    factors = finest // sizes[unit].clip(max=finest)
+    values = np.maximum(values, -(_MOST // factors)) * factors
+    said = f"{table.path.name}: {counts[few]} of {counts.sum()} timestamps are in {names[few]} and the others in"
+    without = np.count_nonzero(~timely)
+    rest = f"; numbers of 0 or less ({without}) count as the oldest" if without else ""
+    return Times(values, denominator * finest, False, (f"{said} {others}; each was read by its size{rest}",))
 
 
 def _touch(spans: Sequence[tuple[float, ...]]) -> bool:

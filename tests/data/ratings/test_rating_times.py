@@ -57,6 +57,53 @@ def test_seconds_among_milliseconds_are_told_by_their_size(tmp_path: Path) -> No
     assert warning.startswith("ratings.csv: 2 of 4 timestamps are in ") and "each was read by its size" in warning
 
 
+@pytest.mark.parametrize("missing", ["0", "-1", "-99999999999"])
+def test_a_number_for_a_missing_time_does_not_hide_two_units(tmp_path: Path, missing: str) -> None:
+    raw = read(tmp_path, "1700000000", "1600000000000", missing, "1650000000", "1500000000000")
+    assert order(raw) == [2, 4, 1, 3, 0] and raw.per_second == (1000 if missing == "0" else None)
+    (warning,) = raw.notes.warnings
+    assert (
+        warning.startswith("ratings.csv: 2 of 4 timestamps are in ")
+        and "numbers of 0 or less (1) count as the oldest" in warning
+    )
+
+
+def test_a_time_far_off_does_not_change_the_unit(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(
+        "user,item,rating,timestamp\na,x,1,1600000000\na,y,1,1600000002\nb,x,1,9999999999999\n"
+    )
+    (tmp_path / "test.csv").write_text("user,item,rating,timestamp\na,z,1,1600000001\n")
+    raw = CustomRatingsDataset(path=tmp_path).read(tmp_path)
+    assert order(raw) == [0, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("times", "known"),
+    [
+        (["202405311200", "202406301200", "202306301200"], False),
+        (["2024053112", "2024063012", "0"], False),
+        (["202405311260", "202406301200", "202306301200"], True),
+        (["2024053112", "2024063024", "1600000000"], True),
+    ],
+)
+def test_digits_of_dates_are_no_seconds(tmp_path: Path, times: list[str], known: bool) -> None:
+    raw = read(tmp_path, *times)
+    assert order(raw) == [2, 0, 1] and (raw.per_second is not None) == known
+
+
+def test_an_empty_file_has_no_way_of_writing_times(tmp_path: Path) -> None:
+    header = "user,item,rating,timestamp\n"
+    (tmp_path / "train.csv").write_text(header + "a,x,1,2024-01-02\nb,x,1,9999-12-31\n")
+    (tmp_path / "validation.csv").write_text(header)
+    (tmp_path / "test.csv").write_text(header + "a,y,1,2024-01-01\n")
+    raw = CustomRatingsDataset(path=tmp_path).read(tmp_path)
+    assert order(raw) == [2, 0, 1] and raw.per_second == 10**6
+    assert raw.timestamps is not None and raw.timestamps[2] == 1704067200 * 10**6
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text(header)
+    assert CustomRatingsDataset(path=tmp_path).read(tmp_path).values.size == 0
+
+
 @pytest.mark.parametrize(
     ("times", "message"),
     [
@@ -67,6 +114,10 @@ def test_seconds_among_milliseconds_are_told_by_their_size(tmp_path: Path) -> No
         (["5", "6", "2020-01-01"], r"1 x timestamp that is an ISO date among numbers, first in row 3 \(2020-01-01\)"),
         (["2020-01-01", "6", "2020-01-01"], r"1 x timestamp that is a number among ISO dates, first in row 2 \(6\)"),
         (["1600000000", "1600000001", "978300000000"], r"1 x timestamp in milliseconds, first in row 3 .* other years"),
+        (
+            ["1600000000", "5", "1600000001000"],
+            r"1 x timestamp of a year before 1973 or after 2099, first in row 2 \(5",
+        ),
         (["1", "99999999999999999999"], r"1 x timestamp that is too large, first in row 2"),
         (["1", "nan"], r"1 x timestamp that is neither a number"),
         (["1", "inf"], r"1 x timestamp that is neither a number"),
