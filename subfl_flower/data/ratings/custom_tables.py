@@ -47,7 +47,7 @@ class RatingRows:
     Attributes:
         path: of the file.
         users, items: ids, text `[rows]`; `1.0` is `1` where the column of this file holds whole numbers alone.
-        written: by `user` and `item` the ids as the file writes them; empty: as `users` and `items`.
+        written: by `user` and `item` the ids of a file of text as they stand there; absent: as `users`, or `items`.
         values: float64 `[rows]`; None where there is no column of ratings.
         times: None where there is no column of timestamps.
         titles: text `[rows]`, `""` where missing; None where there is no column of titles.
@@ -99,14 +99,8 @@ def read_rows(path: Path, settings: CustomRatingsDataset) -> RatingRows:
     dropped = [*table.dropped, *([f"{path.name}: columns {', '.join(unused)}"] if unused else [])]
     if "split" in columns and roles is None:
         dropped.append(f"{path.name}: the column {columns['split']}, because dataset.split={settings.split}")
-    written = {of: written_ids(table, columns[of]) for of in ("user", "item")}
+    written = {of: table.columns[columns[of]] for of in ("user", "item") if table.columns[columns[of]].dtype == object}
     return RatingRows(path, users, items, values, times, titles, roles, None, written, Notes(tuple(dropped)))
-
-
-def written_ids(table: Table, column: str) -> np.ndarray:
-    """A column of ids `[rows]` as the file writes them: of a file of text exactly so, else as `texts_of`."""
-    values = table.columns[column]
-    return values if values.dtype == object else texts_of(values)
 
 
 def _read_values(table: Table, column: str, problems: Problems) -> np.ndarray:

@@ -18,7 +18,7 @@ _TABBED = re.compile(r"[0-9]+(\t[0-9]+)+")
 
 
 def holds_item_lists(path: Path, encoding: str, tabs: bool = False) -> bool:
-    """Whether a file begins with a line of whole numbers with blanks between them, and its name ends in .txt.
+    """Tell a file of lists: its name ends in .txt, and its first line is whole numbers with blanks between them.
 
     Args:
         path: of the file.

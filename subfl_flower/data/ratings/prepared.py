@@ -22,8 +22,8 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.storage import write_tensors
 from subfl_flower.errors import SubflError
 
-RATINGS_SCHEMA = 3
-"""Raised whenever the same settings would give other files; since 3 facts on the data stand in the metadata."""
+RATINGS_SCHEMA = 4
+"""Raised whenever the same settings would give other files; since 4 ids of several files are compared as written."""
 
 _RATINGS, _NAMES, _ATTRIBUTES = "ratings.safetensors", "names.json", "attributes.safetensors"
 _USERS_A_BLOCK = 1024

@@ -12,7 +12,6 @@ import numpy as np
 
 from subfl_flower.data.graph import Notes
 from subfl_flower.data.ratings.attributes import RawAttributes
-from subfl_flower.data.ratings.custom_tables import written_ids
 from subfl_flower.data.table_file import TableFormat, open_table
 from subfl_flower.data.tables import Problems, matched, read_ids, read_table, texts_of
 from subfl_flower.errors import SubflError
@@ -65,7 +64,8 @@ def read_side_table(
     ids = read_ids(table, columns[of], of, problems)
     problems.require_none()
     names = sorted(set(known.tolist()))
-    positions = matched(written_ids(table, columns[of]), _positions(names))
+    written = table.columns[columns[of]]
+    positions = matched(written if written.dtype == object else ids, _positions(names))
     notes = Notes(tuple(table.dropped)) + _about_matches(ids, positions, names, path.name, of, source)
     rows = np.flatnonzero(positions >= 0)
     whose = [names[position] for position in positions[rows].tolist()]

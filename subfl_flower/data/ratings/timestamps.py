@@ -61,6 +61,8 @@ class Times:
     def joined(cls, parts: Mapping[str, Times]) -> Times:
         """Times of several files of one data set, one after the other, in the finest of their units.
 
+        Dates far from now are in the coarsest.
+
         Args:
             parts: by the file's name, at least one.
 
@@ -92,12 +94,12 @@ class Times:
         return cls(np.concatenate(values), finest, one.dates, warnings)
 
     def _fits(self, per_second: int) -> bool:
-        """Whether the times are whole numbers of 64 bits in another unit."""
+        """Check that the times are whole numbers of 64 bits in another unit."""
         largest = max(abs(int(self.values.min())), abs(int(self.values.max()))) if self.values.size else 0
         return largest * per_second // self.per_second <= _MOST
 
     def _are_digits_of_dates(self) -> bool:
-        """Whether all numbers above 0 read as `yyyymmddhh` or `yyyymmddhhmm`, an order that is no count of seconds."""
+        """Check that all numbers above 0 read as `yyyymmddhh` or `yyyymmddhhmm`: no count of seconds."""
         known = self.values[self.values > 0]
         for digits, size in ((10, 1), (12, 1000)):
             if self.per_second % size or not known.size:
