@@ -27,7 +27,9 @@ _ROWS_A_BLOCK = 1 << 12
 
 
 def parsed(path: Path, text: TextIO, suffix: str | None, format: TableFormat) -> tuple[list[Column], list[str]]:
-    """The columns of an open file, and a remark on rows that were left out.
+    """Read the columns of an open file, and make a remark on rows that were left out.
+
+    A column is its name and its fields, text `[rows]`, without blanks around them.
 
     Args:
         path: of the file, for errors.
@@ -73,7 +75,7 @@ def _first_line(path: Path, text: TextIO) -> tuple[str, int]:
 
 
 def _is_data(fields: Sequence[str]) -> bool:
-    """Whether a row of ids, a rating and perhaps a time cannot be a header."""
+    """Test for a row of ids, a rating and perhaps a time, which cannot be a header."""
     return len(fields) > 2 and all(re.fullmatch(r"[0-9.]+", value.strip()) for value in fields[2:])
 
 
@@ -229,7 +231,7 @@ def name_problems(names: list[str], without_header: str = "") -> list[str]:
 
 
 def are_data(names: Sequence[str]) -> bool:
-    """Whether names of columns are numbers, for the most part: a first row that is data."""
+    """Test for names of columns that are numbers for the most part: a first row that is data."""
     return 2 * sum(bool(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?", name)) for name in names) > len(names)
 
 

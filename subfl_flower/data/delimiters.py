@@ -1,4 +1,4 @@
-"""What parts the fields of a file of text: its first lines tell."""
+"""Delimiters of fields, as the first lines of a file of text tell them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stated_delimiter(line: str) -> str | None:
 
 
 def likely_delimiter(lines: Sequence[str], complete: bool, header: Sequence[str] | None) -> str | None:
-    """The delimiter that parts the first lines of a file best.
+    """Choose the delimiter that parts the first lines of a file best.
 
     It is the one that gives most of the rows as many fields as the first one, and among such the one that gives it
     most fields. Where names of columns are stated, one that gives the first row as many comes before.
@@ -60,7 +60,7 @@ def _widths(lines: Sequence[str], delimiter: str, complete: bool) -> list[int]:
 
 
 def about_other_forms(lines: Sequence[str], delimiter: str | None) -> str | None:
-    """Why the first lines of a file are no table of a form that is read, with advice; None where nothing shows it.
+    """Say why the first lines of a file are no table of a form that is read; None where nothing shows it.
 
     Args:
         lines: the first ones, with their ends.
@@ -86,7 +86,7 @@ def about_other_forms(lines: Sequence[str], delimiter: str | None) -> str | None
 
 
 def _parted_by_blanks(lines: Sequence[str]) -> bool:
-    """Whether all lines have equally many words; the first may have one fewer, as R leaves out that of row names."""
+    """Test for equally many words in all lines; the first may have one fewer: R gives row names no name."""
     words = [len(line.split()) for line in lines]
     if len(words) == 1:
         return False

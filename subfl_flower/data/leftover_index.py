@@ -53,7 +53,7 @@ def without_index(columns: Sequence[Column], path: str, name: str) -> tuple[list
 
 
 def _counts_again(texts: Sequence[str]) -> bool:
-    """Whether numbers count up by one and begin with the first one again: tables that were joined."""
+    """Test for numbers that count up by one and start over, as in tables that were joined."""
     numbers = [int(text) for text in texts]
     return all(after in (before + 1, numbers[0]) for before, after in pairwise(numbers)) and (
         numbers[0] in (0, 1) and max(numbers) > numbers[0]

@@ -6,7 +6,7 @@ import re
 
 
 def holds_rows(field: str, position: int, width: int, delimiter: str) -> bool:
-    """Whether a field reads as the end of a row, whole rows, and the begin of another one.
+    """Test a field for the end of a row, whole rows, and the begin of another one.
 
     A quote that opens a field and is closed in a later row makes one field of all between. A text of several lines
     that has the same number of delimiters in each by chance cannot be told from it.

@@ -9,7 +9,7 @@ import io
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, BinaryIO, TextIO
@@ -219,7 +219,7 @@ def readable(path: Path, encoding: str) -> Iterator[None]:
 
 def _wrong_byte(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
     """The first byte that cannot be decoded, and its position in the file, from 0; an error knows that in a block."""
-    with _unpacked(path) as file:
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # a packed file may be damaged
         try:
             file.read().decode(encoding)
         except UnicodeDecodeError as whole:

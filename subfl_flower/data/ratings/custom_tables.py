@@ -12,7 +12,7 @@ import numpy as np
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.ratings.timestamps import Times, read_times
-from subfl_flower.data.table_file import Table, TableFormat, table_suffix
+from subfl_flower.data.table_file import Columns, Table, TableFormat, table_suffix
 from subfl_flower.data.tables import Problems, read_ids, read_numbers, read_table, texts_of
 from subfl_flower.errors import SubflError
 
@@ -175,7 +175,8 @@ def _with_ids_of_one_kind(parts: Sequence[RatingRows]) -> Sequence[RatingRows]:
     ids = {}
     for of in ("user", "item"):
         own = [part.written.get(of, part.users if of == "user" else part.items) for part in parts]
-        table = Table(parts[0].path.parent, {of: np.concatenate(own)})
+        path = parts[0].path.parent
+        table = Table(path, Columns([(of, np.concatenate(own))], {}, path))
         ids[of] = np.split(read_ids(table, of, of, problems), ends)
     problems.require_none()
     return [

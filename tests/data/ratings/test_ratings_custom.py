@@ -144,7 +144,10 @@ def test_a_table_of_attributes_that_cannot_be_used_is_refused(tmp_path: Path, co
 def test_lists_within_a_table_of_attributes_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"item": ["3", "7"], "genre": [None, ["War"]]}).to_parquet(tmp_path / "items.parquet")
     dataset = written(tmp_path, ROWS).model_copy(update={"items": tmp_path / "items.parquet"})
-    with pytest.raises(SubflError, match=r"items\.parquet: genre is a list in row 2; several values are text, parted"):
+    with pytest.raises(
+        SubflError,
+        match=r"items\.parquet: genre is a list in row 2; a column holds one number or text a row, and several values",
+    ):
         dataset.load(tmp_path, 0)
     with pytest.raises(SubflError, match=r"none\.csv does not exist"):
         dataset.model_copy(update={"items": tmp_path / "none.csv"}).raw_fingerprint(tmp_path)
