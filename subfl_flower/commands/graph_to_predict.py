@@ -72,6 +72,10 @@ def open_graph(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredi
     return data
 
 
+def _scaling(transform: FeatureTransform) -> tuple[object, ...]:
+    return transform.mean, transform.scale, transform.structure, transform.row_normalize
+
+
 def _of_folder(path: Path, card: ModelCard) -> GraphToPredict:
     folder = ClientFolder.open(path)
     said, graph, names = folder.description, folder.graph(), folder.names()
@@ -82,7 +86,12 @@ def _of_folder(path: Path, card: ModelCard) -> GraphToPredict:
             raise SubflError(
                 f"{path} has the features {', '.join(found)}, and the model reads {', '.join(trained)}, in this order"
             )
-        warnings.append(f"the features of {path} were filled or scaled otherwise than those of the model's training")
+        if _scaling(card.transform) != _scaling(said.transform):
+            raise SubflError(
+                f"{path} holds features that were scaled otherwise than those of the model's training, so that its "
+                "predictions would mean nothing; give the tables that it was made of instead"
+            )
+        warnings.append(f"missing features of {path} were filled with other numbers than in the model's training")
     return GraphToPredict(
         graph=graph,
         names=graph.node_ids if names is None else names,

@@ -83,9 +83,9 @@ def _show(facts: Mapping[str, Any], title: str) -> None:
         _show_counts(console, "class", "nodes", facts["classes"])
     if facts.get("clients"):
         _show_clients(console, facts["clients"])
-    for part in ("dropped", "warnings"):
+    for part, called in (("dropped", "not used"), ("warnings", "warning")):
         for line in facts.get(part, ()):
-            print(f"{part.removesuffix('s')}: {line}")
+            print(f"{called}: {line}")
     for part, digest in facts.get("fingerprints", {}).items():
         if isinstance(digest, str):
             print(f"fingerprint of the {part}: {digest[:16]}")

@@ -114,7 +114,7 @@ def _of_site(config: Config) -> Config:
     if features.one_hot and not isinstance(features.one_hot, dict):
         raise SubflError(
             "dataset.features.one_hot: a site that makes its own folder must state the categories that all sites agree "
-            f"on, for instance dataset.features.one_hot={{{features.one_hot[0]}:[a,b]}}"
+            f"on, for instance 'dataset.features.one_hot={{{features.one_hot[0]}:[a,b]}}'"
         )
     if features.standardize == "auto":  # means over all sites would need sums that others see in clear
         features = features.model_copy(update={"standardize": False})
@@ -122,21 +122,25 @@ def _of_site(config: Config) -> Config:
 
 
 def _unscaled(prepared: Prepared) -> list[str]:
-    """A remark that names the columns which would be scaled if all sites' data lay in one place."""
+    """Remarks on what a site does alone: gaps that it fills, and columns that are scaled only where data lie together."""
     if not isinstance(prepared, PreparedPartition) or prepared.transform is None:
         return []
     transform, (graph, _) = prepared.transform, prepared.graph()
+    filled = []
+    if transform.fill is not None:
+        filled.append("missing numbers are filled by this site's own nodes; another site fills in other numbers")
     names = transform.feature_names
     if names is None or transform.scale is not None or transform.row_normalize:
-        return []
+        return filled
     features = sp.csc_array(graph.features)
     columns = np.repeat(np.arange(len(names)), np.diff(features.indptr))[features.data != 1]
     if not columns.size:
-        return []
+        return filled
     named = ", ".join(names[column] for column in np.unique(columns))
     return [
+        *filled,
         f"{named} are not scaled: common means would need sums over all sites, which others would see. Where all sites "
-        "know common means and scales, apply them to the tables"
+        "know common means and scales, apply them to the tables",
     ]
 
 
@@ -147,7 +151,7 @@ def _require_class_numbers(config: Config, prepared: Prepared) -> None:
     if kind_of(config).about(prepared)["num_classes"]:
         raise SubflError(
             "dataset.classes: a site that makes its own folder must name all classes of the federation in their "
-            "common order, for instance dataset.classes=[benign,malignant]"
+            "common order, for instance 'dataset.classes=[benign,malignant]'"
         )
 
 

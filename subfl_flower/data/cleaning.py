@@ -270,7 +270,7 @@ def _edge_notes(listed: np.ndarray, edge_index: np.ndarray, num_nodes: int) -> N
         dropped.append(f"{loops} self-loops")
     if repeated:
         dropped.append(f"{repeated} repeated edges")
-    return Notes(tuple(dropped), (), {"self_loops": loops, "repeated_edges": repeated, "one_way_edges": one_way})
+    return Notes(tuple(dropped), (), {"self_loops": loops, "repeated_edges": repeated, "edges_listed_one_way": one_way})
 
 
 def _check_edges(edges: np.ndarray, num_nodes: int, source: str) -> None:

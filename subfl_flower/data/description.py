@@ -62,7 +62,11 @@ def _arrays(features: FeatureMatrix) -> tuple[np.ndarray, ...]:
 
 
 def describe_graph(
-    graph: Graph, roles: np.ndarray, assignments: Sequence[np.ndarray], clients: Sequence[Mapping[str, int]]
+    graph: Graph,
+    roles: np.ndarray,
+    assignments: Sequence[np.ndarray],
+    clients: Sequence[Mapping[str, int]],
+    between: int,
 ) -> dict[str, Any]:
     """Facts on a partitioned graph.
 
@@ -71,6 +75,7 @@ def describe_graph(
         roles: int8 `[nodes]`.
         assignments: for each client its nodes.
         clients: for each client how many nodes it has, how many of each role, and how many directed edges.
+        between: number of edges that no client holds both ends of.
     """
     edges = graph.num_edges // 2
     degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes)
@@ -84,17 +89,22 @@ def describe_graph(
         labelled = graph.labels[graph.labels >= 0]
         counts, unlabelled = np.bincount(labelled, minlength=graph.num_classes), graph.num_nodes - labelled.size
     classes = dict(zip(class_names(graph.num_classes, graph.class_names), map(int, counts), strict=True))
+    held = np.zeros(graph.num_nodes, dtype=bool)
+    for nodes in assignments:
+        held[nodes] = True
     about = [_client(client, nodes, graph) for client, nodes in zip(clients, assignments, strict=True)]
     weights = None
     if graph.edge_weight is not None and edges:
         weights = {"least": float(graph.edge_weight.min()), "largest": float(graph.edge_weight.max())}
-    warnings = [*graph.notes.warnings, *_class_warnings(classes, graph, roles, about)]
+    unheld = [f"no client holds {np.count_nonzero(~held)} of {held.size} nodes"] if not held.all() else []
+    warnings = [*graph.notes.warnings, *unheld, *_class_warnings(classes, graph, roles, about)]
     return {
         "schema": DATA_SCHEMA,
         "kind": "graph",
         "nodes": graph.num_nodes,
         "edges": edges,
         **{name: int(count) for name, count in graph.notes.counts.items()},
+        "edges_between_clients": int(between),
         "components": int(num_components),
         "largest_component": int(np.bincount(component).max()),
         "isolated": int(np.count_nonzero(degrees == 0)),

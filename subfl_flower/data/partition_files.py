@@ -160,7 +160,8 @@ def write_partition(
     metadata = described | {
         "class_names": graph.class_names,
         "transform": None if graph.transform is None else graph.transform.model_dump(mode="json"),
-        "data": describe_graph(graph, roles, assignments, clients) | {"fingerprints": digests},
+        "data": describe_graph(graph, roles, assignments, clients, cross_edges.shape[1] // 2)
+        | {"fingerprints": digests},
         "num_nodes": graph.num_nodes,
         "num_edges": graph.num_edges,
         "num_features": graph.num_features,

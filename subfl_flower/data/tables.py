@@ -278,13 +278,14 @@ def read_numbers(table: Table, column: str, meaning: str, problems: Problems, al
     values, wrong = numbers_of(table.columns[column])
     if wrong.any():
         texts = table.columns[column]
-        known = _number_advice(str(texts[int(np.flatnonzero(wrong)[0])]))
+        known = number_advice(str(texts[int(np.flatnonzero(wrong)[0])]))
         advice = "mend or drop them" + (known or (f": {allowed}" if allowed else ""))
         problems.add_rows(wrong, f"{meaning} that is no number", advice, texts)
     return values
 
 
-def _number_advice(text: str) -> str:
+def number_advice(text: str) -> str:
+    """Advice on a text that should be a number, as the end of a sentence; empty where there is none."""
     if re.fullmatch(
         r"[+-]?[0-9]+([.,'\u2019 \u00a0][0-9]+)*,[0-9]+|[+-]?[0-9]+([,'\u2019 ][0-9]{3})+(\.[0-9]+)?", text
     ):

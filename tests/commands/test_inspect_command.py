@@ -34,7 +34,7 @@ def test_a_graph_is_described_and_nothing_is_trained(tables: Path, capsys: pytes
         "nodes",
         "categories 2, standardized 1",
         "│ x     │ 8     │ 66.7% │",
-        "dropped: 1 self-loops",
+        "not used: 1 self-loops",
         "fingerprint",
     ):
         assert part in shown, part

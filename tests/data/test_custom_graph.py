@@ -408,7 +408,7 @@ def test_facts_and_fingerprints_of_prepared_data(tmp_path: Path) -> None:
     data = made.data
     assert (data["nodes"], data["edges"], data["features"], data["components"]) == (6, 5, 5, 1)
     assert data["classes"] == {"x": 3, "y": 2} and data["unlabelled"] == 1
-    assert (data["self_loops"], data["repeated_edges"], data["one_way_edges"]) == (1, 1, 4)
+    assert (data["self_loops"], data["repeated_edges"], data["edges_listed_one_way"]) == (1, 1, 4)
     assert data["dropped"] == ["1 self-loops", "1 repeated edges"]
     assert [client["nodes"] for client in data["clients"]] == [3, 3]
     assert set(data["fingerprints"]["files"]) == {"nodes.csv", "edges.csv"}

@@ -19,6 +19,7 @@ from subfl_flower.data.edge_weights import EdgeWeightRule
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_stem, table_suffix
+from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
 
 
@@ -46,9 +47,9 @@ class CustomDataset(DatasetSettings):
     """
 
     name: Literal["custom"] = "custom"
-    path: Path | None = None
-    nodes: Path | None = None
-    edges: Path | None = None
+    path: UserPath | None = None
+    nodes: UserPath | None = None
+    edges: UserPath | None = None
     encoding: Encoding = "utf-8"
     columns: GraphColumns = GraphColumns()
     classes: tuple[ClassName, ...] | None = Field(default=None, min_length=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from subfl_flower.data.datasets.custom_settings import FeatureSettings
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Notes
 from subfl_flower.data.table_file import Table
-from subfl_flower.data.tables import Problems, numbers_of, texts_of
+from subfl_flower.data.tables import Problems, number_advice, numbers_of, texts_of
 
 _MANY_CATEGORIES = 100
 
@@ -167,13 +168,14 @@ def _one_hot(
 
 def _refuse_words(wrong: Mapping[str, tuple[np.ndarray, np.ndarray]], problems: Problems) -> None:
     for name, (rows, column) in wrong.items():
-        problems.add_rows(
-            rows,
-            f"value that is no number (column {name})",
+        first = str(column[int(rows.argmax())])
+        advice = (
             f"for categories state dataset.features.one_hot=[{name}], to leave the column out "
-            f"dataset.features.ignore=[{name}], for a text that means a missing number dataset.features.missing",
-            column,
+            f"dataset.features.ignore=[{name}], for a text that means a missing number dataset.features.missing"
         )
+        if re.search("[0-9]", first) and (known := number_advice(first)):
+            advice = f"mend them{known}"
+        problems.add_rows(rows, f"value that is no number (column {name})", advice, column)
 
 
 def _split_warning(table: Table, columns: Sequence[str]) -> list[str]:

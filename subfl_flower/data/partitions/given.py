@@ -14,6 +14,7 @@ from subfl_flower.data.graph import NO_ROLE, TEST, Graph
 from subfl_flower.data.partitions.settings import PartitionSettings
 from subfl_flower.data.raw_files import sha256_of
 from subfl_flower.data.tables import matched
+from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
 
 
@@ -32,7 +33,7 @@ class GivenPartition(PartitionSettings):
     """
 
     name: Literal["given"] = "given"
-    file: Path
+    file: UserPath
     clients: int | None = Field(default=None, ge=1)
     by: Literal["auto", "id", "row"] = "auto"
 

@@ -19,6 +19,7 @@ from subfl_flower.data.ratings.side_tables import SideTable, read_side_table
 from subfl_flower.data.ratings.splits import DrawnSplit, SplitName
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_stem
+from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
 
 _WHAT = "dataset=custom_ratings"
@@ -52,9 +53,9 @@ class CustomRatingsDataset(RatingDatasetSettings):
     """
 
     name: Literal["custom_ratings"] = "custom_ratings"
-    path: Path
-    users: Path | None = None
-    items: Path | None = None
+    path: UserPath
+    users: UserPath | None = None
+    items: UserPath | None = None
     encoding: Encoding = "utf-8"
     header: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     columns: RatingColumns = RatingColumns()

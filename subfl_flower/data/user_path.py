@@ -1,0 +1,19 @@
+"""Paths of a user's own files, independent of the folder in which a later command is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(f"{path}: {error}") from None
+
+
+UserPath = Annotated[Path, AfterValidator(_absolute)]
+"""A path with `~` that is relative to the folder in which the command is started; kept as an absolute one."""
