@@ -87,7 +87,7 @@ def test_a_folder_of_any_name_is_found_in_the_configuration(name: str) -> None:
     given_partition = ["partition=given", f"partition.file={name}"]
     config, run = composed_config([*overrides, *given_partition, f"hydra.run.dir={name}/run"])
     plain = config.plain()
-    assert (plain["dataset"]["nodes"], plain["dataset"]["edges"]) == (name, f"/x/{name}/y.csv")
+    assert (plain["dataset"]["nodes"], plain["dataset"]["edges"]) == (str(Path.cwd() / name), f"/x/{name}/y.csv")
     assert plain["partition"]["file"] == name and config.data.root == Path(f"/{name}") and run == Path(name) / "run"
 
 

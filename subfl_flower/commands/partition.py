@@ -122,7 +122,7 @@ def _of_site(config: Config) -> Config:
 
 
 def _unscaled(prepared: Prepared) -> list[str]:
-    """Remarks on what a site does alone: gaps that it fills, and columns that are scaled only where data lie together."""
+    """Remarks on what a site does alone: gaps that it fills, and columns that are not scaled there."""
     if not isinstance(prepared, PreparedPartition) or prepared.transform is None:
         return []
     transform, (graph, _) = prepared.transform, prepared.graph()

@@ -64,7 +64,7 @@ def _frame(path: Path) -> Any:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
             return parquet.ParquetFile(file).read().to_pandas(types_mapper=nullable.get)
-    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are among these
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise SubflError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from error
 
 
@@ -108,8 +108,8 @@ def _plain(column: Any) -> np.ndarray:
         if isinstance(value, list | tuple | dict | np.ndarray):
             kind = "a struct" if isinstance(value, dict) else "a list"
             raise TypeError(
-                f"is {kind} in row {row}; a column holds one number or text a row, and several values of an "
-                "attribute are one text, parted by |"
+                f"is {kind} in row {row}; several values are text, parted by |, in an attribute of ratings, and "
+                "columns of one number each in features"
             )
         texts.append("" if missing is True else _text(value))
     return np.array(texts, dtype=object)

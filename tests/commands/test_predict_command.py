@@ -341,8 +341,9 @@ def test_a_folder_with_other_features_is_refused_or_warned_of(
     assert capsys.readouterr().err == ""
     table = pd.read_csv(tmp_path / "p.csv")
     assert table["node"].tolist() == ["x1", "x2"] and table["label"].tolist() == ["cat", "dog"]
-    assert main([arguments[0], str(folder("scaled", mean=(51, 170)))]) == 0
-    assert "warning: the features of" in capsys.readouterr().err
+    refused(capsys, [arguments[0], folder("scaled", mean=(51, 170))], "holds features that were scaled otherwise than")
+    assert main([arguments[0], str(folder("filled", fill=(51, 170)))]) == 0
+    assert "warning: missing features of" in capsys.readouterr().err
     other = folder("order", columns=("height", "age"))
     refused(capsys, [arguments[0], other], "has the features height, age, and the model reads age, height")
     refused(
