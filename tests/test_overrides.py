@@ -88,7 +88,11 @@ def test_a_folder_of_any_name_is_found_in_the_configuration(name: str) -> None:
     config, run = composed_config([*overrides, *given_partition, f"hydra.run.dir={name}/run"])
     plain = config.plain()
     assert (plain["dataset"]["nodes"], plain["dataset"]["edges"]) == (str(Path.cwd() / name), f"/x/{name}/y.csv")
-    assert plain["partition"]["file"] == name and config.data.root == Path(f"/{name}") and run == Path(name) / "run"
+    assert (
+        plain["partition"]["file"] == str(Path.cwd() / name)
+        and config.data.root == Path(f"/{name}")
+        and run == Path(name) / "run"
+    )
 
 
 @pytest.mark.parametrize(

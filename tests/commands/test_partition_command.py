@@ -79,7 +79,9 @@ def test_each_folder_holds_one_client_and_nothing_of_the_others(
     assert str(tmp_path / "out") in shown.out
     one = [client for client, graph in enumerate(graphs) if len(np.unique(graph.labels)) == 1]
     said = f"warning: {len(one)} of 10 clients have nodes of one class only, the first is client {one[:1]}\n"
-    assert shown.err == (said.translate({91: None, 93: None}) if one else "")
+    unheld = expected.graph()[0].num_nodes - np.count_nonzero(holders)
+    lacking = f"warning: no client holds {unheld} of 1797 nodes\n" if unheld else ""
+    assert shown.err == lacking + (said.translate({91: None, 93: None}) if one else "")
 
 
 def test_every_partition_has_a_key_of_its_own_unless_one_is_given(tmp_path: Path) -> None:
