@@ -168,7 +168,7 @@ def test_the_reported_shares_are_those_of_the_graphs(recorded: Recorded) -> None
     figures = recorded.outcome.summary["similar_nodes"][0]
     for name, least in (("same_class", 0.3), ("cross_edges", 0.01), ("same_node", 0.01)):
         low, high = (float(np.mean([choose(each) for each in found[name]])) for choose in (min, max))
-        assert low - 1e-3 <= figures[name] <= high + 1e-3 and high - low < 0.05, (name, low, figures[name], high)
+        assert low - 1e-3 <= figures[name] <= high + 1e-3 and high - low < 0.1, (name, low, figures[name], high)
         assert least < figures[name] < 1
 
 

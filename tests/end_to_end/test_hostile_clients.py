@@ -34,6 +34,7 @@ class Sending(SubgraphClient):
         self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
     ) -> dict[str, Tensor]:
         uploads = super().uploads(shared, personal, effective, chunk)
+        uploads = {name: value.clone() for name, value in uploads.items()}  # not the model that the client keeps
         if 3 in chunk.client_ids and self.announced["round"] == 2:
             self.spoil(uploads, chunk.client_ids.index(3))
         return uploads
@@ -64,6 +65,7 @@ class AllOfANode(SubgraphClient):
         self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
     ) -> dict[str, Tensor]:
         uploads = super().uploads(shared, personal, effective, chunk)
+        uploads = {name: value.clone() for name, value in uploads.items()}  # not the model that the client keeps
         if 3 in self.cohort.client_ids and self.announced["round"] == 2:
             self.spoil(uploads)
         return uploads
@@ -89,6 +91,7 @@ class Extreme(MaskedClient):
         self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
     ) -> dict[str, Tensor]:
         uploads = super().uploads(shared, personal, effective, chunk)
+        uploads = {name: value.clone() for name, value in uploads.items()}  # not the model that the client keeps
         if 3 in chunk.client_ids:
             row = chunk.client_ids.index(3)
             uploads["wanted_features"][row] = 255
