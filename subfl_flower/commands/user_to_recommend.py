@@ -185,7 +185,7 @@ def _of_folder(model: Path, client: int | None, user: str | None, folder: UserFo
 
 
 def _recommenders(path: Path) -> list[Recommender | Ranker]:
-    """What a simulation's nodes know of their clients; of files for several numbers of nodes the last round first."""
+    """Recommenders of a simulation's nodes; of files for several numbers of nodes the last round first."""
     files = sorted(RunDirectory(path).recommender_folder.glob("node-*.safetensors"))
     if not files:
         raise SubflError(

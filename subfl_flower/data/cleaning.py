@@ -104,7 +104,7 @@ def row_normalised(features: FeatureMatrix) -> FeatureMatrix:
 
 
 def compact(features: np.ndarray | sp.sparray | sp.spmatrix, source: str) -> FeatureMatrix:
-    """The same matrix in float32: CSR when fewer than a tenth of its entries are non-zero, else dense.
+    """Cast a matrix to float32: CSR when fewer than a tenth of its entries are non-zero, else dense.
 
     Args:
         features: `[nodes, features]`.

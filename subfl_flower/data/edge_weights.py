@@ -96,7 +96,7 @@ def weighted_edges(
 
 
 def _float32(values: np.ndarray) -> np.ndarray:
-    """The same numbers in float32; those that are too large become infinite."""
+    """Cast numbers to float32; those that are too large become infinite."""
     with np.errstate(over="ignore"):
         return np.asarray(values).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Whether data are still those that a run was started with."""
+"""Comparison of data with those that a run was started with."""
 
 from __future__ import annotations
 

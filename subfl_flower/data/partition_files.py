@@ -72,7 +72,7 @@ class PreparedPartition(PreparedEntry):
 
     @property
     def transform(self) -> FeatureTransform | None:
-        """What was done to the source's features; None: nothing."""
+        """Treatment of the source's features; None where there was none."""
         transform = self.metadata["transform"]
         return None if transform is None else FeatureTransform.model_validate(transform)
 

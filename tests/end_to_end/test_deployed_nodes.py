@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from subfl_flower.composition import composed_config
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.models.exported import read_model
 from subfl_flower.runtime.federation import run_federation
+from subfl_flower.runtime.hosts import DeployedNode
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.open_nodes import forget_nodes, open_node
 
@@ -51,6 +54,55 @@ def deployed(grid: InlineGrid, directory: Path, *overrides: str) -> Outcome:
     finally:
         forget_nodes()
     return Outcome(directory)
+
+
+NODES = "id,label,h\n" + "".join(f"n{i},{'xy'[i % 2]},{i * i % 7}\n" for i in range(12))
+EDGES = "source,target\n" + "".join(f"n{i},n{i + 1}\n" for i in range(11))
+
+
+def site(folder: Path, client: int, classes: str = "[x,y]", nodes: str = NODES) -> Path:
+    """The folder that a site makes of its own tables."""
+    tables = folder / f"tables-{client}"
+    tables.mkdir()
+    (tables / "nodes.csv").write_text(nodes)
+    (tables / "edges.csv").write_text(EDGES)
+    (folder / "clients.key").write_bytes(b"k" * 32)
+    own = (f"dataset.path={tables}", f"dataset.classes={classes}", "partition=whole", f"client={client}")
+    out = folder / f"folders-{client}"
+    arguments = ["dataset=custom", *own, "dataset.train_fraction=0.5", f"key={folder / 'clients.key'}", f"out={out}"]
+    assert partition(arguments) == 0
+    return next(out.iterdir())
+
+
+def test_a_node_keeps_what_its_data_are_and_the_server_their_fingerprints(tmp_path: Path) -> None:
+    sites = [site(tmp_path, client) for client in (0, 1)]
+    run = ("dataset=custom", f"dataset.path={tmp_path / 'nowhere'}", "method=fedavg", "federation.rounds=1")
+    outcome = deployed(FolderGrid([sites[0]], [sites[1]]), tmp_path / "run", *run, "federation.min_clients=2")
+    [kept] = sites[1].glob("runs/*/data.json")
+    facts = json.loads(kept.read_text())
+    assert (facts["nodes"], facts["edges"], facts["classes"]) == (12, 11, {"x": 6, "y": 6})
+    known = json.loads((outcome.directory / "data.json").read_text())["fingerprints"]["clients"]
+    assert known["1"] == facts["fingerprint"] and set(known) == {"0", "1"}
+    assert "nodes" not in (outcome.directory / "data.json").read_text()
+
+    config, _ = composed_config(["runtime=deploy", *SMALL, *run])
+    again = DeployedNode(config, kept.parent.name, [sites[1]], None)
+    assert len(again.cohort.graphs) == 1  # type: ignore[union-attr]
+    other = site(tmp_path, 2, nodes=NODES.replace("n3,y,2", "n3,y,5"))
+    shutil.copyfile(other / "graph.safetensors", sites[1] / "graph.safetensors")
+    said = json.loads((other / "client.json").read_text()) | {"client": 1}
+    (sites[1] / "client.json").write_text(json.dumps(said))
+    with pytest.raises(SubflError, match="holds other data than at the beginning of run"):
+        _ = DeployedNode(config, kept.parent.name, [sites[1]], None).cohort
+
+
+def test_sites_that_name_classes_in_another_order_are_refused(tmp_path: Path) -> None:
+    sites = [site(tmp_path, 0), site(tmp_path, 1), site(tmp_path, 2, "[y,x]")]
+    run = ("dataset=custom", f"dataset.path={tmp_path / 'nowhere'}", "method=fedavg", "federation.rounds=1")
+    outcome = deployed(FolderGrid(*([path] for path in sites)), tmp_path / "run", *run, "federation.min_clients=2")
+    assert outcome.summary["clients"] == 2
+    [refusal] = outcome.summary["refused"]
+    assert refusal["clients"] == [2] and "other names of classes or features than the others have" in refusal["reason"]
 
 
 @pytest.mark.parametrize("method", ["fedpub", "subpfed", "gcfl_plus", "fedper", "fedavg", "local"])

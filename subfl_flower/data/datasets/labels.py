@@ -68,7 +68,7 @@ def numbers_first(name: str) -> tuple[bool, int, str]:
 
 
 def same_text_twice(names: Sequence[ClassName]) -> bool:
-    """Whether two names of classes are the same as text."""
+    """Compare names of classes as text; true where two are equal."""
     return len({_meant(name, set()) for name in names}) < len(names)
 
 

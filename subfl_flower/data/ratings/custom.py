@@ -65,7 +65,7 @@ class CustomRatingsDataset(RatingDatasetSettings):
 
     @property
     def takes_given_split(self) -> bool:
-        """Whether the split that a source may state is of interest."""
+        """True where the split that a source may state is asked for."""
         return self.split in ("auto", "given")
 
     def chosen_split(self, stated: bool) -> SplitName:

@@ -21,7 +21,7 @@ _WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")
 
 @dataclass(frozen=True, eq=False)
 class SideTable:
-    """What a table says of users or of items.
+    """Attributes and titles from a table of users or of items.
 
     Attributes:
         attributes: by field and id, as the ratings write it.

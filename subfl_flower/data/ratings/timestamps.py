@@ -51,7 +51,7 @@ class Times:
 
     @property
     def of_calendar(self) -> bool:
-        """Whether they are times since 1970, by their size where they are numbers."""
+        """Judge by their size whether numbers are times since 1970."""
         if self.dates or not self.values.size:
             return self.dates
         low, high = int(self.values.min()) / self.per_second, int(self.values.max()) / self.per_second
@@ -257,7 +257,7 @@ def _of_several_units(
 
 
 def _touch(spans: Sequence[tuple[float, ...]]) -> bool:
-    """Whether spans of time, sorted, overlap or lie within a year or the length of the longest of each other."""
+    """Test whether spans of time, sorted, overlap or lie within a year or the length of the longest of each other."""
     longest = max(high - low for low, high in spans)
     ends = np.maximum.accumulate([high for _, high in spans]).tolist()
     gaps = [later[0] - end for end, (_, later) in zip(ends, pairwise(spans), strict=False)]
