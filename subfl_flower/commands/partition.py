@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from subfl_flower.commands.remarks import print_remarks
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import CustomDataset
@@ -27,6 +26,7 @@ from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
+from subfl_flower.runtime.remarks import print_remarks
 from subfl_flower.runtime.shared_key import KEY_BYTES, SharedKey
 
 _OWN_ARGUMENTS = ("out", "client", "key")

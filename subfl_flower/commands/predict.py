@@ -19,12 +19,12 @@ from torch import Tensor
 from subfl_flower.commands.csv_file import write_csv
 from subfl_flower.commands.graph_to_predict import GraphToPredict, open_graph
 from subfl_flower.commands.node_predictions import model_outputs, node_predictions
-from subfl_flower.commands.remarks import print_remarks
 from subfl_flower.commands.run_to_predict import PredictedClient, RunToPredict
 from subfl_flower.data.datasets.custom_tables import read_pairs
 from subfl_flower.data.graph import NO_ROLE, TEST, TRAIN, VALIDATION
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard, read_model
+from subfl_flower.runtime.remarks import print_remarks
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.tasks import LinkPrediction
 from subfl_flower.tasks.link_prediction import pair_scores

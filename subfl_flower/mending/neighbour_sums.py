@@ -65,7 +65,7 @@ def partial_sums(graph: ClientGraph, boundary: Boundary, kept: np.ndarray, count
 
 
 def _closed_neighbourhoods(graph: ClientGraph, counted: np.ndarray) -> sp.csr_array:
-    """What sums of z are made by: float32 CSR [nodes + nodes elsewhere, nodes], w / sqrt(d) for d of who is counted."""
+    """The matrix that makes sums of z: float32 CSR [nodes + nodes elsewhere, nodes], w / sqrt(d) of nodes counted."""
     own, elsewhere = graph.cross_edges
     others, other = np.unique(elsewhere, return_inverse=True)
     loops = np.arange(graph.num_nodes)

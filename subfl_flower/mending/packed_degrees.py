@@ -19,7 +19,7 @@ def packed_degrees(degrees: np.ndarray) -> np.ndarray:
 
 
 def unpacked_degrees(packed: np.ndarray | None) -> np.ndarray:
-    """What `packed_degrees` was given: int64 `[nodes]` where all are whole, else float64.
+    """Degrees as `packed_degrees` was given them: int64 `[nodes]` where all are whole, else float64.
 
     Args:
         packed: not trusted; None where it is missing.

@@ -170,7 +170,7 @@ def read_with_card(file: Path, kind: type[AnyCard]) -> tuple[dict[str, np.ndarra
 
 
 def _schema_of(card: str) -> object:
-    """What a card that is refused says of its form; None where it says nothing."""
+    """Schema that a refused card states; None where it states none."""
     try:
         content = from_json(card)
     except ValueError:

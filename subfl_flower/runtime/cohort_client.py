@@ -84,7 +84,7 @@ class CohortClient(NumPyClient, ABC):
     """Whether its clients do to their uploads what `privacy` says."""
 
     uses_edge_weights: ClassVar[bool] = True
-    """Whether its clients compute with the weights of a weighted graph; if not, such graphs are refused."""
+    """True where clients compute with the weights of a graph; else weighted graphs are refused."""
 
     class Settings(BaseModel):
         """No knobs."""

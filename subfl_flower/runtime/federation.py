@@ -6,7 +6,6 @@ import json
 import secrets
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from subfl_flower.runtime.messages import Choice, pack
 from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
 from subfl_flower.runtime.provenance import provenance
+from subfl_flower.runtime.remarks import print_remarks
 from subfl_flower.runtime.roster import Roster, describe_error
 from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
 from subfl_flower.runtime.run_directory import RunDirectory
@@ -84,7 +84,7 @@ def run_federation(
     records.write_config(config.plain())
     if prepared is not None:
         records.write_data(prepared.data)
-        _print_remarks(prepared, set() if said is None else said)
+        print_remarks(prepared.data["dropped"], prepared.data["warnings"], said)
     run = _Run(grid, config, records, checkpoint, prepared)
     status = "failed"
     try:
@@ -112,15 +112,6 @@ def run_federation(
             logger.finish(summary)
         shutil.rmtree(directory / "state", ignore_errors=True)
     return summary
-
-
-def _print_remarks(prepared: Prepared, said: set[str]) -> None:
-    """Print remarks on data to the standard error stream, but for those that were said before."""
-    for part, called in (("dropped", "not used"), ("warnings", "warning")):
-        for line in (f"{called}: {remark}" for remark in prepared.data[part]):
-            if line not in said:
-                print(line, file=sys.stderr, flush=True)
-                said.add(line)
 
 
 def resumable(config: Config, directory: Path) -> Checkpoint:

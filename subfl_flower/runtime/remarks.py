@@ -1,0 +1,22 @@
+"""Remarks on data that commands and runs print together with their results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+
+def print_remarks(dropped: Iterable[str] = (), warnings: Iterable[str] = (), said: set[str] | None = None) -> None:
+    """Print the parts of a source that are not used, and warnings, to the standard error stream, a line each.
+
+    Args:
+        dropped: parts that are not used.
+        warnings: things to look at.
+        said: lines that were printed before and are left out; these are added. None prints all.
+    """
+    for called, lines in (("not used", dropped), ("warning", warnings)):
+        for line in (f"{called}: {remark}" for remark in lines):
+            if said is None or line not in said:
+                print(line, file=sys.stderr, flush=True)
+            if said is not None:
+                said.add(line)
