@@ -42,7 +42,7 @@ def test_data_and_runs_may_lie_in_any_folder(name: str, tmp_path: Path, monkeypa
     assert subfl(monkeypatch, *SMALL, *paths) == 0
     outcome = Outcome(tmp_path / name / "run")
     assert (outcome.summary["status"], outcome.summary["clients"]) == ("completed", 2)
-    assert settings(outcome.directory)["dataset"]["path"] == str(path)
+    assert settings(outcome.directory)["dataset"]["path"] == str(tmp_path / path)
     assert any((tmp_path / name / "cache").iterdir())
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
@@ -72,7 +72,7 @@ def test_a_sweep_takes_them_one_by_one(tmp_path: Path, monkeypatch: pytest.Monke
     assert subfl(monkeypatch, "-m", *SMALL, paths, "hydra.sweep.dir=s=[1,2", "partition.clients=2,3") == 0
     jobs = [settings(tmp_path / "s=[1,2" / str(job)) for job in range(8)]
     assert [(job["dataset"]["path"], job["partition"]["clients"]) for job in jobs] == [
-        (name, clients) for clients in (2, 3) for name in (*names, "e,f")
+        (str(tmp_path / name), clients) for clients in (2, 3) for name in (*names, "e,f")
     ]
 
 

@@ -57,7 +57,7 @@ def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytes
         assert isinstance(line, str)
         job = composed_job(shlex.split(line), "ray")
         expected = "quoted, already" if name == "'quoted, already'" else path
-        assert job.config.plain()["dataset"]["path"] == expected
+        assert job.config.plain()["dataset"]["path"] == str(Path.cwd() / expected)
         assert job.config.data.cache == Path(f"/c/{name}") and job.directory == Path(f"/r/{name}")
 
 
