@@ -146,7 +146,7 @@ def test_lists_within_a_table_of_attributes_are_refused(tmp_path: Path) -> None:
     dataset = written(tmp_path, ROWS).model_copy(update={"items": tmp_path / "items.parquet"})
     with pytest.raises(
         SubflError,
-        match=r"items\.parquet: genre is a list in row 2; a column holds one number or text a row, and several values",
+        match=r"items\.parquet: genre is a list in row 2; several values are text, parted",
     ):
         dataset.load(tmp_path, 0)
     with pytest.raises(SubflError, match=r"none\.csv does not exist"):
