@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """What must be the same for all clients.
+    """Facts that must be equal for all clients.
 
     Attributes:
         shape: of models.

@@ -67,7 +67,7 @@ def ndcg(above: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
 
 _GAINS = {"hr": hit_rate, "ndcg": ndcg}
 _AMONG = ("", "full_")
-"""What figures are called among drawn items and among all."""
+"""Names of figures among drawn items and among all."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ class TaskSettings(BaseModel, ABC):
 
     @property
     def candidates(self) -> dict[str, int] | None:
-        """What items are drawn by that held-out ones are ranked among; None where none are drawn."""
+        """Rule by which the items that held-out ones are ranked among are drawn; None where none are."""
         return None
 
     def over_clients(self, metrics: Mapping[str, np.ndarray], name: str) -> float | None:

@@ -121,7 +121,7 @@ def test_what_is_read_is_what_was_meant(
 
 
 def same(found: list[str], meant: list[str]) -> bool:
-    """Whether ids are those that were written; whole numbers in a column of such may have lost their point."""
+    """Compare ids with those that were written; whole numbers in a column of such may have lost their point."""
     plain = [text.removesuffix(".0").removesuffix(".") if is_whole(text) else text for text in meant]
     return found == meant or found == [text.partition(".")[0] if is_whole(text) else text for text in meant] == plain
 
