@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -12,13 +10,13 @@ from pydantic import Field
 from clients.central_recommender import CentralRatingPredictor
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.bias_row import BiasRow, bias_row
-from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import MethodSettings
 
 
 class BiasRowClient(CentralRatingPredictor):
     """Predicts mean + bias of the user + bias of the item, the same in every round."""
 
-    class Settings(CohortClient.Settings):
+    class Settings(MethodSettings):
         """The baseline's knob.
 
         Attributes:
@@ -29,7 +27,7 @@ class BiasRowClient(CentralRatingPredictor):
 
     settings: Settings
 
-    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """Nothing is trained in rounds."""
         return {}
 

@@ -31,7 +31,10 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.sparse import SparseMatrix
-from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import MethodSettings, RunContext
+from subfl_flower.runtime.iteration import Iteration, in_chunks
+from subfl_flower.runtime.state import StateStore
+from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
 
 _USERS = "user"
@@ -40,7 +43,7 @@ _USERS = "user"
 class CentralLightGCNClient(CentralRatingsClient):
     """Trains embeddings of all users and items, every training item counting the same."""
 
-    class Settings(CohortClient.Settings):
+    class Settings(MethodSettings):
         """Knobs of central training.
 
         Attributes:
@@ -58,22 +61,22 @@ class CentralLightGCNClient(CentralRatingsClient):
         if model.attributes:
             raise SubflError(f"model.attributes must be false with method={method}: its layers are over ids alone")
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        model = model_of(self.cohort, self.model_settings)
+    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
+        model = model_of(self.cohort, self.run.model)
         assert isinstance(model, LightGCN)
         self.model = model
-        width = self.model_settings.dim
+        width = self.run.model.dim
         trained = {ITEMS: (self.whole.num_items, width), _USERS: (self.whole.num_users, width)}
-        self._state_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
+        self._central_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
 
-    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """`local_epochs` passes over all training items; each user's mean loss in the last one."""
-        generator = client_generator(self.seed, CENTRAL, int(config["round"]), "batches")
-        state = self.store.open((CENTRAL,), self._state_shapes)
+        generator = client_generator(self.seed, CENTRAL, server_round, "batches")
+        state = self.store.open((CENTRAL,), self._central_shapes)
         with state.rows([0], self.cohort.device) as rows:
             self._begin(rows)
-            for _ in range(config["local_epochs"]):
+            for _ in range(local_epochs):
                 losses = self._pass(rows, generator)
         self.store.commit(state)
         users, _ = self._pairs
@@ -117,7 +120,7 @@ class CentralLightGCNClient(CentralRatingsClient):
         losses = F.softplus(margins)
         squares = (start[_USERS].index_select(0, users).square() + start[ITEMS].index_select(0, items).square()).sum(1)
         squares = squares + start[ITEMS].index_select(0, others).square().sum(1)
-        objective = (losses + self.model_settings.embedding_penalty * squares).mean()
+        objective = (losses + self.run.model.embedding_penalty * squares).mean()
         gradients = torch.autograd.grad(objective, list(start.values()))
         stacks = {name: found[None] for name, found in zip(start, gradients, strict=True)}
         adam_step({name: rows[name] for name in start}, stacks, rows, self.optimizer)
@@ -128,16 +131,16 @@ class CentralLightGCNClient(CentralRatingsClient):
         """The means of all layers of users and of items."""
         layer = torch.cat([start[_USERS], start[ITEMS]])
         total = layer
-        for _ in range(self.model_settings.layers):
+        for _ in range(self.run.model.layers):
             layer = self._adjacency @ layer
             total = total + layer
-        users, items = (total / (self.model_settings.layers + 1)).split([self.whole.num_users, self.whole.num_items])
+        users, items = (total / (self.run.model.layers + 1)).split([self.whole.num_users, self.whole.num_items])
         return users, items
 
     @property
     def _layers(self) -> tuple[Tensor, Tensor]:
         """Users and items after all layers, as they are trained by now."""
-        state = self.store.open((CENTRAL,), self._state_shapes)
+        state = self.store.open((CENTRAL,), self._central_shapes)
         with torch.no_grad():
             return self._propagated({name: state[name][0].to(self.cohort.device) for name in (_USERS, ITEMS)})
 

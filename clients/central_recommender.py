@@ -7,7 +7,7 @@ hosts. Nothing travels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -25,7 +25,11 @@ from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients
-from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
+from subfl_flower.runtime.batch import Batch, Result
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import Declared, MethodSettings, RunContext
+from subfl_flower.runtime.iteration import Iteration, in_chunks
+from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
 
@@ -47,47 +51,47 @@ class CentralRatingsClient(CohortClient):
 
     cohort: UserCohort
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """Nothing travels."""
+        return {}
+
+    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
         if self.cohort.whole is None:
             raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
         self.whole = self.cohort.whole()
 
     @abstractmethod
-    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """One round of central training; figures of all users by name, each [users]."""
 
     @abstractmethod
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
         """What the model comes to on what U users hold out, by name, each [U]."""
 
-    @property
-    def parameter_names(self) -> Sequence[str]:
-        """Nothing travels."""
-        return ()
+    def train(self, batch: Batch) -> Result:
+        """Train the central model for one round, and measure the users that are asked for."""
+        self._of_training = self.train_centrally(batch.server_round, batch.local_epochs)
+        return super().train(batch)
 
-    def fit(
-        self, parameters: list[np.ndarray], config: Mapping[str, Any]
-    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
-        """One round of central training, and the errors of the users that are asked for; see `CohortClient.fit`."""
-        figures = self.train(config)
-        positions = np.searchsorted(self.cohort.ratings.user_ids, sorted(config["clients"])).tolist()
-        parts, failures = work_in_chunks(
-            self.cohort.chunks(positions), lambda chosen: self._measured(chosen, figures), self.cohort.client_ids
-        )
-        merged = merged_metrics(parts, failures, self.cohort.client_ids)
-        return [], int(sum(merged.get("num_examples", []))), merged
+    def chunks(self, batch: Batch) -> list[Batch]:
+        """Users by their positions in the cohort."""
+        place_of = {self.position_of[client_id]: place for place, client_id in enumerate(batch.clients)}
+        cut = self.cohort.chunks(sorted(place_of))
+        return [batch.take([place_of[position] for position in positions]) for positions in cut]
 
-    def _measured(self, positions: Sequence[int], figures: Mapping[str, np.ndarray]) -> Worked:
-        ratings = self.cohort.ratings.of_users(positions)
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Figures of some users; the model has been trained."""
+        ratings = self.cohort.ratings.of_users([self.position_of[client_id] for client_id in batch.clients])
         metrics = {
             "num_examples": ratings.counts(TRAIN).astype(float),
-            **{name: values[ratings.user_ids] for name, values in figures.items()},
+            **{name: values[ratings.user_ids] for name, values in self._of_training.items()},
             **self.figures(ratings),
         }
-        return Worked(list(positions), {}, {}, metrics)
+        return Result(batch.clients, metrics=metrics)
 
-    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
+    def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
         """None: no user has a model of its own."""
         return {}
 
@@ -113,7 +117,7 @@ class CentralRatingPredictor(CentralRatingsClient):
 class CentralRecommenderClient(CentralRatingPredictor):
     """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
 
-    class Settings(CohortClient.Settings):
+    class Settings(MethodSettings):
         """Knobs of central training.
 
         Attributes:
@@ -129,24 +133,24 @@ class CentralRecommenderClient(CentralRatingPredictor):
 
     settings: Settings
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self.model = StackedRecommender(self.model_settings, self.cohort.ratings.num_items)
+    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
+        self.model = StackedRecommender(self.run.model, self.cohort.ratings.num_items)
         everyone = self.whole.num_users
         personal = {name: (everyone, *shape) for name, shape in self.model.personal_shapes.items()}
         trained = {**self.model.shapes, **personal}
         self._measured_as = {name: f"average.{name}" if self.settings.iterate_average else name for name in trained}
         averages = {self._measured_as[name]: shape for name, shape in trained.items()}
-        self._state_shapes = {**trained, **averages, **adam_state_shapes(trained), "started": ()}
+        self._central_shapes = {**trained, **averages, **adam_state_shapes(trained), "started": ()}
 
-    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """`local_epochs` passes over all users; the loss of each in the last one, before its batch's step."""
         losses = np.zeros(self.whole.num_users)
-        generator = client_generator(self.seed, CENTRAL, int(config["round"]), "batches")
-        state = self.store.open((CENTRAL,), self._state_shapes)
+        generator = client_generator(self.seed, CENTRAL, server_round, "batches")
+        state = self.store.open((CENTRAL,), self._central_shapes)
         with state.rows([0], self.cohort.device) as rows:
             self._begin(rows)
-            for _ in range(config["local_epochs"]):
+            for _ in range(local_epochs):
                 order = generator.permutation(self.whole.num_users)
                 for start in range(0, len(order), self.settings.batch_users):
                     users = order[start : start + self.settings.batch_users]
@@ -189,7 +193,7 @@ class CentralRecommenderClient(CentralRatingPredictor):
     def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
         """The central model's predictions for users, from their training ratings."""
         cohort = self.cohort
-        state = self.store.open((CENTRAL,), self._state_shapes)
+        state = self.store.open((CENTRAL,), self._central_shapes)
         rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
         shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
         predicted = self.model.predict(

@@ -13,9 +13,7 @@ hidden state being the embedding), μ its `bias_penalty`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +24,8 @@ from subfl_flower.models.segments import segment_sum
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients
+from subfl_flower.runtime.batch import Batch, Result
+from subfl_flower.runtime.state import CohortState
 
 
 class FCFClient(RecommenderClient):
@@ -44,7 +44,7 @@ class FCFClient(RecommenderClient):
     @property
     def _penalty(self) -> float:
         """λ."""
-        penalty: float = self.model_settings.embedding_penalty + self.model_settings.hidden_penalty
+        penalty: float = self.run.model.embedding_penalty + self.run.model.hidden_penalty
         return penalty
 
     def own_steps(
@@ -55,16 +55,15 @@ class FCFClient(RecommenderClient):
         personal = {name: own[name] for name in self.model.personal_shapes}
         return self._weighted(self.model.gradients(shared, items, personal, graphs), graphs)
 
-    def evaluate(self, parameters: list[np.ndarray], config: Mapping[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Each user's errors with what it solves for, and keeps; see `CohortClient.evaluate`."""
-        state, shared = self._state(), self._received(parameters)
-        for positions in self.cohort.chunks(sorted(self._position_of[client_id] for client_id in config["clients"])):
-            graphs, items = self._graphs(self.cohort.ratings.of_users(positions), positions, shared[ITEMS], None)
-            with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
-                self._begin(own, positions)
-                own.update(self._solved(shared, items, graphs))
-        self.store.commit(state)
-        return super().evaluate(parameters, config)
+    def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Each user's errors with what it solves for, and keeps."""
+        (shared,) = self.received(batch)
+        positions = [self.position_of[client_id] for client_id in batch.clients]
+        graphs, items = self._graphs(self.cohort.ratings.of_users(positions), positions, shared[ITEMS], None)
+        with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
+            self._begin(own, positions, batch.announced)
+            own.update(self._solved(shared, items, graphs))
+        return super().measure_chunk(batch, state)
 
     def _solved(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs) -> dict[str, Tensor]:
         """Each user's embedding [U, dim] and bias [U]; zeros without ratings."""
@@ -75,7 +74,7 @@ class FCFClient(RecommenderClient):
         # A Gram matrix takes no copy of rows for every pair of columns.
         products = torch.stack([own.T @ own for own in known.split(graphs.lengths)])
         penalties = known.new_full((known.shape[1],), self._penalty)
-        penalties[-1] = self.model_settings.bias_penalty
+        penalties[-1] = self.run.model.bias_penalty
         ridge = torch.diag_embed(graphs.counts.clamp(min=1)[:, None] * penalties)
         right = segment_sum(known * targets[:, None], graphs.segment, len(graphs))
         solution = torch.linalg.solve(products + ridge, right)

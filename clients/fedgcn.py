@@ -37,25 +37,29 @@ from subfl_flower.mending.packed_degrees import packed_degrees, unpacked_degrees
 from subfl_flower.mending.packed_rows import dense, packed_rows, unpacked_rows
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.privacy.secure_sum import VALUE_BITS
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.messages import Stack
 
 SUMS = "neighbour_sums"
+BOUNDARY, NEIGHBOURS, MEND = "boundary", "neighbours", "mend"
+"""The phases; see above."""
 
 
 class FedGcnClient(SubgraphClient):
     """Trains on its own nodes, with what it was told of their neighbours."""
 
     class Settings(SubgraphClient.Settings):
-        """What is told.
+        """The exchange before training.
 
         Attributes:
+            weighting: as in FedAvg.
             hops: 0, nothing; 1, sums over the neighbours of own nodes; 2, and of their neighbours elsewhere.
             masking: hide what a client adds to a sum from the server.
             fraction_bits: bits after the point of what is added up under masks.
         """
 
+        weighting: Literal["examples", "uniform"] = "examples"
         hops: Literal[0, 1, 2] = 2
         masking: bool = False
         fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
@@ -65,29 +69,27 @@ class FedGcnClient(SubgraphClient):
     networks = ("gcn",)
     """Its convolutions are sums, which can be made in parts."""
 
-    def answer(self, question: Question, client_id: int) -> Stack:
-        """One of the three phases.
+    phases = (BOUNDARY, NEIGHBOURS, MEND)
+
+    def answer_of(self, client_id: int, question: Question) -> Stack:
+        """One client's answer in one of the three phases.
 
         Raises:
-            SubflError: the shared key cannot be read, what the server sent makes no sense, or another phase is asked
-                for.
+            SubflError: the shared key cannot be read, or what the server sent makes no sense.
         """
-        graph = self.cohort.visible[self.cohort.client_ids.index(client_id)]
-        received = question.received[client_id]
-        if question.action == "boundary":
+        graph, received = self.cohort.visible[self.position_of[client_id]], question.received[client_id]
+        if question.phase == BOUNDARY:
             boundary = self._boundary(graph, question)
             return {"tokens": boundary.tokens, "held": boundary.held}
-        if question.action == "neighbours":
+        if question.phase == NEIGHBOURS:
             return self._add(graph, question, received)
-        if question.action == "mend":
-            self._keep(graph, question, received)
-            return {}
-        return super().answer(question, client_id)
+        self._keep(graph, question, received)
+        return {}
 
-    mended_by = SUMS
+    graph_patch_name = SUMS
 
-    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
-        """What the client holds, with the sums that it was told."""
+    def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+        """The graph that the client holds, with the sums that it was told."""
         mended = mended_graph if self.settings.hops > 1 else graph_with_mended_inputs
         return mended(own, NeighbourSums.of_arrays(kept, own.num_features))
 

@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from clients.recommender import IDS, ROWS, RecommenderClient
+from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
@@ -27,10 +27,11 @@ from subfl_flower.privacy.mechanism import Uploads, protect_uploads
 from subfl_flower.privacy.pseudo_items import draw_pseudo_items, stacked_pseudo_gradients
 from subfl_flower.privacy.sealed_box import KEY_BYTES
 from subfl_flower.privacy.tokens import token_table
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Answers, Batch, Question
+from subfl_flower.runtime.contract import Declared, RunContext
 from subfl_flower.runtime.matcher_node import BOX, expansion_context
-from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.ragged import Ragged
+from subfl_flower.runtime.messages import ArraySpec, Stack
+from subfl_flower.runtime.ragged import Ragged, RaggedSpec
 
 EXPAND, NEIGHBOURS, WANTED = "expand", "neighbours", "rows"
 
@@ -41,7 +42,7 @@ class FedGNNClient(RecommenderClient):
     protects_uploads: ClassVar[bool] = True
 
     class Settings(RecommenderClient.Settings):
-        """What hides a user.
+        """What hides a user, and the expansion of graphs.
 
         Attributes:
             pseudo_items: items that a user uploads gradients of beside those that it rated; ``all``: all others.
@@ -54,7 +55,19 @@ class FedGNNClient(RecommenderClient):
                 are heavier than a normal's.
             train_neighbours: train neighbours' embeddings as the user's own (an ablation of the paper).
             embedding_noise: deviation of the normal noise on an embedding before it is sealed for the matcher.
+            download: what users are sent of the item table: the `rows` that they send, for which they ask once, or the
+                whole `table`, which tells nothing of what they want; ``auto`` takes the table where rows are more than
+                half of it, and with `pseudo_refresh`.
+            max_neighbours: neighbours that a user is told of at most; 0: no expansion, and no matcher.
+            expansion_start: the first round with an expansion.
+            expansion_every: rounds between two of them.
+            audit_users: users whose uploads are watched for what they give away (simulation only); 0: none.
         """
+
+        user_lr: float | None = Field(default=0.03, gt=0)
+        user_steps: int = Field(default=5, ge=1)
+        server_lr_final: float = Field(default=0.02, gt=0, le=1)
+        network_weight_decay: float = Field(default=0.003, ge=0)
 
         pseudo_items: Annotated[int, Field(ge=0)] | Literal["all"] = 1000
         pseudo_refresh: bool = False
@@ -62,31 +75,58 @@ class FedGNNClient(RecommenderClient):
         pseudo_norms: Literal["normal", "like_real"] = "like_real"
         train_neighbours: bool = False
         embedding_noise: float = Field(default=0.0, ge=0)
+        download: Literal["auto", "rows", "table"] = "auto"
+        max_neighbours: int = Field(default=0, ge=0)
+        expansion_start: int = Field(default=1, ge=1)
+        expansion_every: int = Field(default=50, ge=1)
+        audit_users: int = Field(default=0, ge=0)
+
+        @field_validator("download")
+        @classmethod
+        def _rows_are_known(cls, value: str, info: ValidationInfo) -> str:
+            if value == "rows" and info.data.get("pseudo_refresh"):
+                raise ValueError(
+                    "with method.pseudo_refresh the server cannot know which rows are needed; must be table"
+                )
+            return value
 
     settings: Settings
 
+    phases: ClassVar[tuple[str, ...]] = (EXPAND, NEIGHBOURS, WANTED)
+
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """The shared parameters; in place of the item table perhaps the rows of it that a user asked for."""
+        num_items, width = run.initial[ITEMS].shape
+        return {
+            **super().downloads(run),
+            ITEMS: ArraySpec((num_items, width), "float32", needed=False),
+            ROWS: RaggedSpec((width,), "float32", num_items, needed=False),
+        }
+
     def more_model(self) -> dict[str, tuple[int, ...]]:
         """The neighbours."""
-        most, width = self.model_settings.neighbours, self.model_settings.dim
+        most, width = self.run.model.neighbours, self.run.model.dim
         return {"neighbours": (most, width), "num_neighbours": ()} if most else {}
 
     def more_state(self) -> dict[str, tuple[int, ...]]:
         """The key that the next neighbours are sealed with."""
-        return {"reply_key": (KEY_BYTES,)} if self.model_settings.neighbours else {}
+        return {"reply_key": (KEY_BYTES,)} if self.run.model.neighbours else {}
 
     # Uploads ----------------------------------------------------------------------------------------------------------
 
-    def uploads(
-        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, server_round: int
+    def made_uploads(
+        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, batch: Batch
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """Protected gradients of real and pseudo items together, ascending by item."""
-        shared, ragged = super().uploads(gradients, graphs, ratings, server_round)
+        server_round = batch.server_round
+        shared, ragged = super().made_uploads(gradients, graphs, ratings, batch)
         ids, rows = ragged[IDS], ragged[ROWS]
         if self.settings.pseudo_items != 0:
             ids, rows = self._among_pseudo_items(ids, rows, ratings, server_round)
-        if self.privacy.mechanism != "none":
+        if self.run.privacy.mechanism != "none":
             noise = self._noise_generators(ratings, server_round, "noise")
-            protected = protect_uploads(Uploads(rows.values, rows.offsets, shared), self.privacy, noise)
+            protected = protect_uploads(Uploads(rows.values, rows.offsets, shared), self.run.privacy, noise)
             rows, shared = Ragged(protected.rows, rows.lengths), dict(protected.shared)
         return shared, {IDS: ids, ROWS: rows}
 
@@ -160,7 +200,7 @@ class FedGNNClient(RecommenderClient):
 
     def expanded(self, graphs: UserGraphs, own: Mapping[str, Tensor]) -> UserGraphs:
         """The local graphs with the neighbours that users were told of."""
-        if not self.model_settings.neighbours:
+        if not self.run.model.neighbours:
             return graphs
         counts = own["num_neighbours"].long().tolist()
         embeddings = own["neighbours"].cpu().numpy()
@@ -169,7 +209,7 @@ class FedGNNClient(RecommenderClient):
     @property
     def trains_neighbours(self) -> bool:  # type: ignore[override]
         """An ablation: in the method neighbours stay as they were told."""
-        return self.settings.train_neighbours and self.model_settings.neighbours > 0
+        return self.settings.train_neighbours and self.run.model.neighbours > 0
 
     def step_neighbours(self, graphs: UserGraphs, gradients: UserGradients, own: Mapping[str, Tensor]) -> UserGraphs:
         """Take a plain gradient step of the neighbours' embeddings, and keep them."""
@@ -180,26 +220,26 @@ class FedGNNClient(RecommenderClient):
         own["neighbours"][graphs.neighbour_segment, places.to(stepped.device)] = stepped
         return replace(graphs, neighbours=stepped)
 
-    def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
-        """Users' answers to ``query.rows``, ``query.expand`` and ``query.neighbours``."""
+    def answer(self, question: Question) -> Answers:
+        """Users' answers to ``query.rows``, ``query.expand`` and ``query.neighbours``, all users at once."""
         clients = list(question.received)
-        positions = [self._position_of[client_id] for client_id in clients]
-        if question.action == WANTED:
+        positions = [self.position_of[client_id] for client_id in clients]
+        if question.phase == WANTED:
             wanted = self._wanted(self.cohort.ratings.of_users(positions))
-            return {client: {IDS: wanted.of(row).astype(np.int32)} for row, client in enumerate(clients)}, {}
-        if question.action not in (EXPAND, NEIGHBOURS) or not self.model_settings.neighbours:
-            return super().answers(question)
-        state = self._state()
+            return Answers({client: {IDS: wanted.of(row).astype(np.int32)} for row, client in enumerate(clients)})
+        if question.phase not in (EXPAND, NEIGHBOURS) or not self.run.model.neighbours:
+            raise SubflError(f"{type(self).__name__} has no answer to query.{question.phase}")
+        state = self.open_state()
         with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
-            self._begin(own, positions)
-            work = self._sealed if question.action == EXPAND else self._unsealed
+            self._begin(own, positions, question.announced)
+            work = self._sealed if question.phase == EXPAND else self._unsealed
             answered = work(question, clients, positions, own)
         self.store.commit(state)
         return answered
 
     def _sealed(
         self, question: Question, clients: Sequence[int], positions: Sequence[int], own: Mapping[str, Tensor]
-    ) -> tuple[dict[int, Stack], dict[int, str]]:
+    ) -> Answers:
         """A box for the matcher from each user: the tokens of its items, its embedding, and a key for the answer."""
         if self.cohort.shared_key is None:
             raise SubflError("this node has no shared key, which items' tokens are made with")
@@ -220,11 +260,11 @@ class FedGNNClient(RecommenderClient):
             )
             own["reply_key"][row] = torch.from_numpy(np.frombuffer(reply_key, dtype=np.uint8).astype(np.float32))
             boxes[client_id] = {BOX: np.frombuffer(box, dtype=np.uint8)}
-        return boxes, {}
+        return Answers(boxes)
 
     def _unsealed(
         self, question: Question, clients: Sequence[int], positions: Sequence[int], own: Mapping[str, Tensor]
-    ) -> tuple[dict[int, Stack], dict[int, str]]:
+    ) -> Answers:
         """Take in what the matcher sealed; a user whose box does not open keeps the neighbours that it had."""
         context = expansion_context(str(question.about["id"]), question.server_round)
         most, width = self.more_model()["neighbours"]
@@ -242,7 +282,7 @@ class FedGNNClient(RecommenderClient):
             own["neighbours"][row, : len(found)] = torch.from_numpy(found.copy())
             own["num_neighbours"][row] = len(found)
             taken[client_id] = {}
-        return taken, failures
+        return Answers(taken, failures)
 
 
 def _rated(ratings: Ratings) -> Ragged:

@@ -15,10 +15,11 @@ told.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
@@ -26,12 +27,17 @@ from subfl_flower.errors import SubflError
 from subfl_flower.mending.similar_nodes import ORDER, require_similar_nodes, with_similar_nodes, with_zero_rows
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.privacy.mechanism import protect
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.seeding import client_generator
 
+FIRST = "conv1"
+"""The layer that makes representations."""
+
 SHOW, MEND = "representations", "mend"
+"""The phases."""
+
 SHOWN_ORDER, SIMILAR_NODES = "shown_order", "similar_nodes"
 """Names of what a client keeps: which node each row was of that it showed last, and what it was told."""
 
@@ -39,8 +45,36 @@ SHOWN_ORDER, SIMILAR_NODES = "shown_order", "similar_nodes"
 class SimilarNodesClient(SubgraphClient):
     """Trains on its graph and on nodes of others. `privacy` is done to representations, not to parameters."""
 
+    class Settings(SubgraphClient.Settings):
+        """The exchanges.
+
+        Attributes:
+            weighting: as in FedAvg.
+            threshold: cosine that a similar node's must be larger than.
+            max_neighbours: similar nodes that a node is joined with at most.
+            exchange_start: the round before which the first exchange is; its representations are the initial model's
+                where it is 1.
+            exchange_every: rounds between two exchanges; 0: the first one is the only one.
+        """
+
+        weighting: Literal["examples", "uniform"] = "examples"
+        threshold: float = Field(default=0.5, ge=0, lt=1)
+        max_neighbours: int = Field(default=1, ge=1)
+        exchange_start: int = Field(default=1, ge=1)
+        exchange_every: int = Field(default=10, ge=0)
+
+        @field_validator("personal_layers")
+        @classmethod
+        def _representations_can_be_compared(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+            if FIRST in value:
+                raise ValueError(f"{FIRST} makes the representations that clients are compared by, and must be shared")
+            return value
+
+    settings: Settings
+
     protects_uploads: ClassVar[bool] = True
-    mended_by = SIMILAR_NODES
+    phases = (SHOW, MEND)
+    graph_patch_name = SIMILAR_NODES
     uses_edge_weights = False
     """Edges to similar nodes have none."""
 
@@ -57,7 +91,7 @@ class SimilarNodesClient(SubgraphClient):
                 f"must be at least 2 (found {model.layers})"
             )
 
-    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+    def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
         """The client's own graph, and the similar nodes that it was told of last."""
         alone, told = self.model.local_graph(own), kept["representations"]
         if not len(told):
@@ -65,23 +99,20 @@ class SimilarNodesClient(SubgraphClient):
         mended = self.model.local_graph(with_similar_nodes(own, len(told), kept["edges"]), num_own=own.num_nodes)
         return replace(mended, inputs=with_zero_rows(alone.inputs, len(told)), told=told)
 
-    def answer(self, question: Question, client_id: int) -> Stack:
-        """A client's answer to ``query.representations`` and ``query.mend``.
+    def answer_of(self, client_id: int, question: Question) -> Stack:
+        """One client's answer to ``query.representations`` or ``query.mend``.
 
         Raises:
-            SubflError: what it was sent cannot be used, or another phase is asked for.
+            SubflError: what it was sent cannot be used.
         """
-        work = {SHOW: self._shown, MEND: self._mended}.get(question.action)
-        if work is None:
-            return super().answer(question, client_id)
         try:
-            return work(question, client_id)
+            return {SHOW: self._shown, MEND: self._mended}[question.phase](question, client_id)
         except (KeyError, ValueError) as error:
-            raise SubflError(f"what the server sent with query.{question.action} cannot be used: {error}") from None
+            raise SubflError(f"what the server sent with query.{question.phase} cannot be used: {error}") from None
 
     def _shown(self, question: Question, client_id: int) -> Stack:
         """Representations of all nodes, float32 [n, hidden], in an order of the client's own."""
-        position = self.cohort.client_ids.index(client_id)
+        position = self.position_of[client_id]
         parameters = {}
         for name in ("conv1.weight", "conv1.bias"):
             values = question.received[client_id][name]
@@ -95,9 +126,9 @@ class SimilarNodesClient(SubgraphClient):
         order = self._generator(question, client_id, ORDER).permutation(len(hidden))
         self.store.kept.put(client_id, SHOWN_ORDER, question.server_round, {"order": order})
         shown = hidden[order]
-        if self.privacy.mechanism != "none":
+        if self.run.privacy.mechanism != "none":
             noise = self._generator(question, client_id, "noise on representations")
-            shown = np.concatenate([protect([row], self.privacy, noise)[0][None] for row in shown])
+            shown = np.concatenate([protect([row], self.run.privacy, noise)[0][None] for row in shown])
         return {"representations": shown}
 
     def _mended(self, question: Question, client_id: int) -> Stack:

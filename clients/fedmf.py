@@ -7,11 +7,11 @@ in place of the paper's homomorphic encryption).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
 from clients.recommender_models import require_factorisation
@@ -21,6 +21,9 @@ from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients
 from subfl_flower.privacy.secure_sum import VALUE_BITS, masked, quantise
+from subfl_flower.runtime.batch import Batch
+from subfl_flower.runtime.contract import Declared, RunContext
+from subfl_flower.runtime.messages import ArraySpec
 from subfl_flower.runtime.ragged import Ragged
 
 PARTICIPANTS, MASKED = "participants", "masked"
@@ -39,9 +42,18 @@ class FedMFClient(RecommenderClient):
                 its upload.
         """
 
-        masks: bool = True
+        user_lr: float | None = Field(default=0.05, gt=0)
+        row_average: Literal["uploads", "participants"] = "participants"
+        masks: bool = Field(default=True, validate_default=True)
         fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
         mask_degree: int = Field(default=2, ge=2, multiple_of=2)
+
+        @field_validator("masks")
+        @classmethod
+        def _nobody_counts_rows(cls, value: bool, info: ValidationInfo) -> bool:
+            if value and info.data.get("row_average") == "uploads":
+                raise ValueError("must be false with row_average=uploads: a masked upload does not show its rows")
+            return value
 
     settings: Settings
 
@@ -50,51 +62,38 @@ class FedMFClient(RecommenderClient):
         """It must be plain matrix factorisation."""
         require_factorisation(model, method)
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self._participants: tuple[int, ...] = ()
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """The shared parameters; under masks also the ids of all who take part in the round."""
+        participants = {PARTICIPANTS: ArraySpec((-1,), "int32", needed=False)} if run.settings.masks else {}
+        return {**super().downloads(run), **participants}
 
-    @property
-    def parameter_names(self) -> Sequence[str]:
-        """The shared parameters; under masks also who takes part in the round."""
-        return (*super().parameter_names, *([PARTICIPANTS] if self.settings.masks else []))
+    @classmethod
+    def uploads(cls, run: RunContext) -> Declared:
+        """Under masks one array of all gradients."""
+        if not run.settings.masks:
+            return super().uploads(run)
+        size = sum(value.size for value in run.initial.values())
+        return {MASKED: ArraySpec((size,), "uint64", bounded=False)}
 
-    @property
-    def uploaded_parameters(self) -> Sequence[str]:
-        """Under masks all in one array."""
-        return (MASKED,) if self.settings.masks else super().uploaded_parameters
-
-    @property
-    def ragged_uploads(self) -> tuple[str, ...]:
-        """Under masks none."""
-        return () if self.settings.masks else super().ragged_uploads
-
-    def fit(
-        self, parameters: list[np.ndarray], config: Mapping[str, Any]
-    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
-        """One gradient of each user; see `CohortClient.fit`."""
-        if self.settings.masks:
-            *parameters, participants = parameters
-            self._participants = tuple(participants[0].tolist())
-        return super().fit(parameters, config)
-
-    def uploads(
-        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, server_round: int
+    def made_uploads(
+        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, batch: Batch
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """The gradients of everything that is shared, masked: uint64 [U, values], the item table's last."""
-        shared, ragged = super().uploads(gradients, graphs, ratings, server_round)
+        shared, ragged = super().made_uploads(gradients, graphs, ratings, batch)
         if not self.settings.masks:
             return shared, ragged
         if self.cohort.shared_key is None:
             raise SubflError("this node has no shared key, which the masks of a sum are made with")
         key = self.cohort.shared_key.read()
         # Others in the same round would be another sum, and two sums must not share masks.
-        about = np.array([server_round, *self._participants], dtype="<i8").tobytes() + self.cohort.run.encode()
+        participants = tuple(batch.sent.values[PARTICIPANTS][batch.sent.rows[0, 0]].tolist())
+        about = np.array([batch.server_round, *participants], dtype="<i8").tobytes() + self.cohort.run.encode()
         hidden = [
             masked(
                 quantise(self._dense(shared, ragged, user), self.settings.fraction_bits),
                 client_id,
-                self._participants,
+                participants,
                 key,
                 about,
                 self.settings.mask_degree,
@@ -107,4 +106,4 @@ class FedMFClient(RecommenderClient):
         """All of a user's gradients in a row, with zeros for items that it has not rated."""
         table = np.zeros(self.model.shapes[ITEMS], dtype=np.float32)
         table[ragged[IDS].of(user)] = ragged[ROWS].of(user)
-        return np.concatenate([*(shared[name][user].reshape(-1) for name in self._network_names), table.reshape(-1)])
+        return np.concatenate([*(shared[name][user].reshape(-1) for name in self.network_names), table.reshape(-1)])

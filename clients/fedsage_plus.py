@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from subfl_flower.mending.neighbour_generator import NeighbourGenerator, Neighbo
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.models.settings import OptimizerSettings
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.kept_arrays import Arrays
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.seeding import client_generator
@@ -45,6 +46,9 @@ class FedSagePlusClient(SubgraphClient):
         """The generator and its training.
 
         Attributes:
+            weighting: as in FedAvg.
+            exchanges: steps of the generators with gradients of all other clients; 0: every client trains its generator
+                by itself.
             generator: its widths and the weights of its loss.
             hidden_share: share of a client's nodes that are hidden to learn from, others in every step.
             generator_epochs: full-batch steps on the client's own hidden nodes, before others are asked.
@@ -52,6 +56,8 @@ class FedSagePlusClient(SubgraphClient):
             cross_weight: α, the weight of what other clients say.
         """
 
+        weighting: Literal["examples", "uniform"] = "examples"
+        exchanges: int = Field(default=10, ge=0)
         generator: NeighbourGeneratorSettings = NeighbourGeneratorSettings()
         hidden_share: float = Field(default=0.5, gt=0, lt=1)
         generator_epochs: int = Field(default=50, ge=0)
@@ -66,9 +72,10 @@ class FedSagePlusClient(SubgraphClient):
 
     # The mended graph -----------------------------------------------------------------------------------------------
 
-    mended_by = _TRAINED
+    phases = (GENERATOR, GRADIENTS)
+    graph_patch_name = _TRAINED
 
-    def mended_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+    def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
         """What the client holds, with generated neighbours."""
         return self.model.local_graph(self.with_generated(own, kept), num_own=own.num_nodes)
 
@@ -79,17 +86,11 @@ class FedSagePlusClient(SubgraphClient):
 
     # Answers --------------------------------------------------------------------------------------------------------
 
-    def answer(self, question: Question, client_id: int) -> Stack:
-        """What a client says of its own generator, or of others'.
-
-        Raises:
-            SubflError: another phase is asked for.
-        """
-        if question.action == GENERATOR:
+    def answer_of(self, client_id: int, question: Question) -> Stack:
+        """One client's answer on its generator, or on the generators of others."""
+        if question.phase == GENERATOR:
             return self._improved(question, client_id)
-        if question.action == GRADIENTS:
-            return self._judged(question.received[client_id], client_id)
-        return super().answer(question, client_id)
+        return self._judged(question.received[client_id], client_id)
 
     def _improved(self, question: Question, client_id: int) -> Stack:
         """Train the generator, and tell what others need to judge it by; the last time, how good it has become."""
@@ -174,7 +175,7 @@ class FedSagePlusClient(SubgraphClient):
         return NeighbourGenerator(self.settings.generator, self.cohort.num_features, classes)
 
     def _own(self, client_id: int) -> ClientGraph:
-        return self.cohort.visible[self.cohort.client_ids.index(client_id)]
+        return self.cohort.visible[self.position_of[client_id]]
 
     def _example(self, client_id: int, step: int) -> MendingExample:
         own = self._own(client_id)

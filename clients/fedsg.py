@@ -10,34 +10,47 @@ makes of features N(0, 1).
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from clients.description import Description
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.decoupled import TOPOLOGY
 from subfl_flower.models.stacked_gnn import CONVOLUTION, Parameters
 from subfl_flower.models.structure_encoding import structure_encoding
+from subfl_flower.runtime.batch import Batch
+from subfl_flower.runtime.contract import Declared, RunContext
+from subfl_flower.runtime.messages import ArraySpec
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.functional import FunctionalProbe
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
+FEATURE_EMBEDDING, TOPOLOGY_EMBEDDING = "feature_embedding", "topology_embedding"
+
 
 class FedSGClient(SubgraphClient):
-    """Sends an embedding of each of its extractors beside its parameters."""
+    """Send an embedding of each extractor together with the parameters."""
 
     class Settings(SubgraphClient.Settings):
-        """The random graph, a stochastic block model.
+        """The aggregation, and the random graph, a stochastic block model.
 
         Attributes:
+            tau_topology, tau_feature: sharpness of the softmax over the extractors' similarities; 0: the plain average.
+            classifier: the extractor whose matrix mixes the classifier; ``average`` is the mean of both matrices.
             random_blocks: blocks.
             random_block_nodes: nodes of a block.
             random_p_in: probability of an edge between two nodes of a block.
             random_p_out: probability of an edge between nodes of different blocks.
         """
 
+        tau_topology: float = Field(default=5.0, ge=0)
+        tau_feature: float = Field(default=20.0, ge=0)
+        classifier: Literal["feature", "topology", "average"] = "average"
+        weight_decay: float | None = Field(default=0.0, ge=0)
         random_blocks: int = Field(default=5, ge=1)
         random_block_nodes: int = Field(default=100, ge=1)
         random_p_in: float = Field(default=0.1, ge=0, le=1)
@@ -47,34 +60,42 @@ class FedSGClient(SubgraphClient):
 
     networks = ("decoupled",)
 
-    @property
-    def extra_uploads(self) -> tuple[str, ...]:
+    @classmethod
+    def uploads(cls, run: RunContext) -> Declared:
+        """The shared parameters, and the two embeddings [hidden]."""
+        embedding = ArraySpec(run.initial["conv1.bias"].shape, "float32", remembered=True)
+        return {**cls.shared(run), FEATURE_EMBEDDING: embedding, TOPOLOGY_EMBEDDING: embedding}
+
+    def describes(self) -> Sequence[Description]:
         """The two embeddings."""
-        return ("feature_embedding", "topology_embedding")
-
-    def uploads(
-        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
-    ) -> dict[str, Tensor]:
-        """The parameters, and the extractors' embeddings, each [C, hidden]."""
-        of_features, of_topology = self._probes
-        return {
-            **super().uploads(shared, personal, effective, chunk),
-            "feature_embedding": of_features.embed(effective),
-            "topology_embedding": of_topology.embed(_as_convolutions(effective)),
-        }
-
-    @cached_property
-    def _probes(self) -> tuple[FunctionalProbe, FunctionalProbe]:
-        """The random graph with features, and with the structural encoding of its nodes."""
         settings, rng = self.settings, shared_generator(self.seed, "random graph")
         num_nodes = settings.random_blocks * settings.random_block_nodes
         edges = stochastic_block_model(
             settings.random_blocks, settings.random_block_nodes, settings.random_p_in, settings.random_p_out, rng
         )
         features = rng.standard_normal((num_nodes, self.cohort.num_features), dtype="float32")
-        encoding = structure_encoding(edges, num_nodes, self.model_settings.encoding)
-        device = self.cohort.device
-        return FunctionalProbe(edges, features, device), FunctionalProbe(edges, encoding, device)
+        encoding = structure_encoding(edges, num_nodes, self.run.model.encoding)
+        probes = [FunctionalProbe(edges, inputs, self.cohort.device) for inputs in (features, encoding)]
+        return (ExtractorDescription(*probes),)
+
+
+class ExtractorDescription(Description):
+    """Embeddings of both extractors.
+
+    Args:
+        of_features: the random graph with features.
+        of_topology: the random graph with the structural encoding of its nodes.
+    """
+
+    def __init__(self, of_features: FunctionalProbe, of_topology: FunctionalProbe) -> None:
+        self._of_features, self._of_topology = of_features, of_topology
+
+    def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
+        """The extractors' embeddings, each [C, hidden]."""
+        return {
+            FEATURE_EMBEDDING: self._of_features.embed(effective),
+            TOPOLOGY_EMBEDDING: self._of_topology.embed(_as_convolutions(effective)),
+        }
 
 
 def _as_convolutions(parameters: Parameters) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -54,7 +54,13 @@ class LocalTrainingClient(FedGNNClient):
                 `loss` says: all of them speak of it.
         """
 
-        local_lr: float = Field(default=0.1, gt=0)
+        local_lr: float = Field(default=0.3, gt=0)
+        user_lr: float | None = Field(default=0.01, gt=0)
+        server_optimizer: Literal["adam", "sgd"] = "sgd"
+        server_lr: float = Field(default=1.0, gt=0)
+        server_lr_final: float = Field(default=1.0, gt=0, le=1)
+        network_weight_decay: float = Field(default=0.0, ge=0)
+        pseudo_items: Annotated[int, Field(ge=0)] | Literal["all"] = 0
 
     settings: Settings
     model: LightGCN

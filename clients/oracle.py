@@ -7,20 +7,23 @@ model, from the same random numbers, and measures the clients that it hosts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clients.local_weights import LocalWeights
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.runtime.batch import Batch, Result
 from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.state import CohortState
+from subfl_flower.runtime.contract import Declared, RunContext
+from subfl_flower.runtime.iteration import Iteration, in_chunks
+from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.tasks import Examples
 
 _CENTRAL = -1
@@ -30,57 +33,55 @@ _CENTRAL = -1
 class OracleClient(SubgraphClient):
     """Trains one central model; its `hosted` clients are only measured."""
 
-    def __init__(self, cohort: Cohort, **rest: Any) -> None:
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """Nothing travels."""
+        return {}
+
+    def __init__(self, run: RunContext, cohort: Cohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
         self.hosted = cohort
-        super().__init__(replace(cohort, graphs=(cohort.whole_graph(_CENTRAL, "the oracle"),)), **rest)
+        whole = replace(cohort, graphs=(cohort.whole_graph(_CENTRAL, "the oracle"),))
+        super().__init__(run, whole, store, iterate)
 
-    def own_parameters(self) -> tuple[str, ...]:
-        """All: nothing travels, and the central model is personal to its one-member cohort."""
-        return tuple(self.model.shapes)
+    def local_weights(self) -> LocalWeights:
+        """All parameters are personal to the central model's one-member cohort."""
+        return LocalWeights(self.model, self.settings, self.seed, self.cohort.device, own=tuple(self.model.shapes))
 
-    def fit(
-        self, parameters: list[np.ndarray], config: Mapping[str, Any]
-    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
-        """One round of central training; the metrics are the hosted clients' [hosted]."""
-        state = self.store.open(self.cohort.client_ids, self._state_shapes)
-        metrics = dict(self._train_chunk([0], {}, state, config).metrics)
+    def train(self, batch: Batch) -> Result:
+        """Train the central model for one round; figures are the hosted clients'."""
+        state = self.open_state()
+        central = replace(batch, clients=(_CENTRAL,))
+        metrics = dict(self.train_chunk(central, state).metrics)
         self.store.commit(state)
         hosted = self.hosted.client_ids
         metrics["train_loss"] = np.repeat(metrics["train_loss"], len(hosted))
         metrics["num_examples"] = np.array(self.hosted.num_examples)
-        chosen = [hosted.index(client_id) for client_id in config["clients"]]
-        merged: dict[str, Any] = {name: values[chosen].tolist() for name, values in metrics.items()}
-        return [], sum(merged["num_examples"]), {**merged, "clients": list(config["clients"]), "failures": "{}"}
-
-    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
-        """The central model at each hosted client's best validation round."""
-        return self._models_in(self._best_of_hosted())
+        chosen = [hosted.index(client_id) for client_id in batch.clients]
+        return Result(batch.clients, metrics={name: values[chosen] for name, values in metrics.items()})
 
     def mended(self, client_id: int) -> bool:
         """The central model's graph is the whole one."""
         return True
 
-    def best_validation(self) -> dict[int, float]:
-        """The validation figure of each hosted client's best model."""
-        return self._validation_in(self._best_of_hosted())
-
-    def _best_of_hosted(self) -> CohortState:
+    def best_state(self) -> CohortState:
+        """The state that holds the central model at each hosted client's best validation round."""
         return self.store.open(self.hosted.client_ids, self._best_shapes)
 
-    def _keep_best(
+    def keep_best(
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
     ) -> None:
+        """Remember the central model for the hosted clients whose validation figure is higher than ever."""
         hosted = range(len(self.hosted.graphs))
-        best = self._best_of_hosted()
+        best = self.best_state()
         everyones = {name: value.expand(len(hosted), *value.shape[1:]) for name, value in effective.items()}
-        super()._keep_best(best, hosted, everyones, validation)
+        super().keep_best(best, hosted, everyones, validation)
         self.store.commit(best)
 
-    def _outputs(self, effective: Parameters, chunk: GraphChunk) -> Tensor:
+    def outputs(self, effective: Parameters, chunk: GraphChunk) -> Tensor:
         """The central model's outputs at the hosted clients' nodes [hosted, width, outputs]."""
-        return super()._outputs(effective, chunk)[0][self._nodes]
+        return super().outputs(effective, chunk)[0][self._nodes]
 
-    def _held_out(self, positions: Sequence[int]) -> Examples:
+    def held_out(self, positions: Sequence[int]) -> Examples:
         """The hosted clients' examples."""
         return self.hosted.examples(range(len(self.hosted.graphs)))
 

@@ -30,9 +30,11 @@ from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.models.mixture import Mixture, MixtureScores, OwnScores, Scorer
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients, expanded
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Answers, Question
+from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.tasks import Ranking
+from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.tasks.ranking_metrics import validation_ranks
 
 EMBEDDING = "embedding"
@@ -47,9 +49,17 @@ class PerFedRecClient(LocalTrainingClient):
     """Trains from a cluster's model, tells its embedding, and mixes three models."""
 
     class Settings(LocalTrainingClient.Settings):
-        """What is told and mixed.
+        """Clusters, and what is told and mixed.
 
         Attributes:
+            clusters: k.
+            cluster_start: the first round before which users are clustered; until then there is the global model alone.
+            cluster_every: r, rounds between two clusterings.
+            cluster_pull: by which share a cluster's model is drawn to the global one after each round; 0, the paper's:
+                not at all. 1: all users have the global model, as in FedAvg.
+            selection: who takes part in a round. `representative`: those nearest to the centroids first, each cluster
+                by its size, the rest at random; `size`: drawn in proportion to clusters' sizes; `random`.
+            representative_share: the share of a round's users that are representatives.
             agreeing: share of the users who agree to tell an embedding, drawn once; the others have no cluster.
             cluster_noise: deviation of the normal noise on each coordinate of the embedding, whose length is 1.
             combination: mix the models' ``scores`` or their ``parameters``.
@@ -60,6 +70,13 @@ class PerFedRecClient(LocalTrainingClient):
                 validation figures are then too good, the test figures are not.
         """
 
+        local_lr: float = Field(default=0.1, gt=0)
+        clusters: int = Field(default=3, ge=1)
+        cluster_start: int = Field(default=60, ge=1)
+        cluster_every: int = Field(default=20, ge=1)
+        cluster_pull: float = Field(default=0.1, ge=0, le=1)
+        selection: Literal["representative", "size", "random"] = "representative"
+        representative_share: float = Field(default=0.5, ge=0, le=1)
         agreeing: Share = 1.0
         cluster_noise: float = Field(default=0.0, ge=0)
         own_lr: float = Field(default=0.01, ge=0)
@@ -77,13 +94,27 @@ class PerFedRecClient(LocalTrainingClient):
 
     settings: Settings
 
+    @classmethod
+    def metrics(cls, run: RunContext) -> dict[str, Metric]:
+        """Also the figures of each of the three models, at the first cutoff."""
+        assert isinstance(run.task, Ranking)
+        figures = [name for name in run.task.figures if name.endswith(f"@{run.task.cutoffs[0]}")]
+        names = [
+            f"{role}.{model}.{among}{figure}"
+            for role in ("validation", "test")
+            for model in ("global", "cluster", "own")
+            for among in ("", "full_")
+            for figure in figures
+        ]
+        return {**super().metrics(run), **dict.fromkeys(names, SHARE)}
+
     def more_model(self) -> dict[str, tuple[int, ...]]:
         """And what the own model's steps begin with."""
         return {**super().more_model(), **adam_state_shapes(self.model.personal_shapes)}
 
     def more_state(self) -> dict[str, tuple[int, ...]]:
         """The embedding as it was after the last training; nothing but zeros before."""
-        return {**super().more_state(), EMBEDDING: (self.model_settings.dim,)}
+        return {**super().more_state(), EMBEDDING: (self.run.model.dim,)}
 
     # Clusters ---------------------------------------------------------------------------------------------------------
 
@@ -96,14 +127,16 @@ class PerFedRecClient(LocalTrainingClient):
             own[EMBEDDING].copy_(torch.nn.functional.normalize(self._users(trained, own), dim=1))
         return trained.differences
 
-    def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
-        """And to ``query.embedding``; nothing from who has not trained, or does not agree."""
-        if question.action != EMBEDDING:
-            return super().answers(question)
-        state = self._state()
+    phases = (EMBEDDING, *LocalTrainingClient.phases)
+
+    def answer(self, question: Question) -> Answers:
+        """Also answer ``query.embedding``: with nothing where a user has not trained, or does not agree."""
+        if question.phase != EMBEDDING:
+            return super().answer(question)
+        state = self.open_state()
         found: dict[int, Stack] = {}
         for client_id in question.received:
-            embedding = state[EMBEDDING][self._position_of[client_id]].cpu().numpy()
+            embedding = state[EMBEDDING][self.position_of[client_id]].cpu().numpy()
             lot = self.cohort.lasting_generator(self.seed, client_id, "agreement").random()
             agrees = lot < self.settings.agreeing and not self.cohort.keep_embeddings
             if not agrees or not embedding.any():
@@ -112,7 +145,7 @@ class PerFedRecClient(LocalTrainingClient):
             noise = self.cohort.noise_generator(self.seed, client_id, question.server_round, "embedding")
             hidden = embedding + self.settings.cluster_noise * noise.standard_normal(len(embedding))
             found[client_id] = {EMBEDDING: hidden.astype(np.float32)}
-        return found, {}
+        return Answers(found)
 
     # Mixture ----------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +22,7 @@ class PopularityClient(CentralRatingsClient):
         """It ranks; the model itself is not used."""
         require_ranking_model(model, method)
 
-    def train(self, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """Nothing is trained in rounds."""
         return {}
 

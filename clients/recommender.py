@@ -7,11 +7,9 @@ stays with it, and never sends. Users are worked many at once; each upload is on
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,27 +25,25 @@ from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.mixture import Mixture
 from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.models.user_models import UserGradients
-from subfl_flower.runtime.cohort_client import CohortClient, Worked, merged_metrics, work_in_chunks
-from subfl_flower.runtime.memory import hand_back_freed_memory
-from subfl_flower.runtime.messages import Choice
-from subfl_flower.runtime.ragged import Ragged
-from subfl_flower.runtime.state import CohortState
+from subfl_flower.runtime.batch import Batch, Result
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import Declared, MethodSettings, RunContext
+from subfl_flower.runtime.iteration import Iteration, in_chunks
+from subfl_flower.runtime.messages import ArraySpec
+from subfl_flower.runtime.ragged import Ragged, RaggedSpec
+from subfl_flower.runtime.state import CohortState, Shapes, StateStore
 from subfl_flower.runtime.user_cohort import UserCohort
 
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
-
-# What was received is a read-only view of the message's bytes, and nothing writes to it.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 class RecommenderClient(CohortClient):
     """Uploads gradients of a recommender; the base of the families that differ in how."""
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
-    takes_choices: ClassVar[bool] = True
 
-    class Settings(CohortClient.Settings):
-        """Knobs of a user's own step.
+    class Settings(MethodSettings):
+        """Knobs of a user's step, and of the server's.
 
         Attributes:
             loss: ``mean`` over a user's ratings, or their ``sum``, by which users count as much as they rated.
@@ -56,21 +52,62 @@ class RecommenderClient(CohortClient):
                 shrinks those of users with few ratings most.
             user_steps: steps in a round: of the personal parameters, the last one's gradient being uploaded, or of all
                 parameters where users train them all.
+            users_per_round: users that are drawn for a round; null: as many as federation.fraction says.
+            server_optimizer: what steps the averaged gradient.
+            server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
+            network_lr: learning rate of the graph network's weights and of the global bias, of which every upload
+                speaks; null: `server_lr`.
+            network_weight_decay: weight decay of the graph network's weights, inside the gradient.
+            table_weight_decay: weight decay of the item table, inside the gradient: unlike the model's penalties, which
+                grow with an item's ratings, it shrinks the rows of items with few ratings most.
+            row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
+                row, or by the number of all `participants` of the round.
+            iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what
+                is evaluated and kept; 0: the parameters themselves.
+            evaluate_every: rounds between two evaluations of all users; the last round is always evaluated.
         """
 
-        loss: Literal["mean", "sum"] = "mean"
+        loss: Literal["mean", "sum"] = "sum"
         user_lr: float | None = Field(default=None, gt=0)
         user_weight_decay: float = Field(default=0.0, ge=0)
         user_steps: int = Field(default=1, ge=1)
+        users_per_round: int | None = Field(default=128, ge=1)
+        server_optimizer: Literal["adam", "sgd"] = "adam"
+        server_lr: float = Field(default=0.01, gt=0)
+        server_lr_final: float = Field(default=1.0, gt=0, le=1)
+        network_lr: float | None = Field(default=None, gt=0)
+        network_weight_decay: float = Field(default=0.0, ge=0)
+        table_weight_decay: float = Field(default=0.0, ge=0)
+        row_average: Literal["uploads", "participants"] = "uploads"
+        iterate_average: float = Field(default=0.0, ge=0, lt=1)
+        evaluate_every: int = Field(default=10, ge=1)
 
     settings: Settings
     cohort: UserCohort
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self.model = model_of(self.cohort, self.model_settings)
+    # The contract -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """The shared parameters."""
+        return {name: ArraySpec.like(value) for name, value in run.initial.items()}
+
+    @classmethod
+    def uploads(cls, run: RunContext) -> Declared:
+        """Gradients of everything but the item table, and of the table's rows that a user has to do with."""
+        arrays: Declared = {name: ArraySpec.like(value) for name, value in run.initial.items() if name != ITEMS}
+        num_items, width = run.initial[ITEMS].shape
+        return {
+            **arrays,
+            IDS: RaggedSpec((), "int32", num_items, below=num_items),
+            ROWS: RaggedSpec((width,), "float32", num_items, like=IDS),
+        }
+
+    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
+        self.model = model_of(cohort, run.model)
         if self.settings.user_lr is not None:
-            self.optimizer = self.optimizer.model_copy(update={"lr": self.settings.user_lr})
+            self.optimizer = run.optimizer.model_copy(update={"lr": self.settings.user_lr})
         personal = self.model.personal_shapes
         kept = {**personal, **self.more_model()}
         self._worked_on: dict[str, tuple[int, ...]] = {
@@ -92,95 +129,58 @@ class RecommenderClient(CohortClient):
         """Further state of a user, by name."""
         return {}
 
-    # What travels -----------------------------------------------------------------------------------------------------
+    @property
+    def state_shapes(self) -> Shapes:
+        """The personal parameters, their moments, and what both were at the best round."""
+        return self._worked_on
 
     @property
-    def parameter_names(self) -> Sequence[str]:
-        """The shared parameters; the item table is last, because it is missing where a user is sent its rows alone."""
-        return (*self._network_names, ITEMS)
-
-    @property
-    def _network_names(self) -> tuple[str, ...]:
+    def network_names(self) -> tuple[str, ...]:
+        """Names of the shared parameters but the item table."""
         return tuple(name for name in self.model.shapes if name != ITEMS)
-
-    @property
-    def uploaded_parameters(self) -> Sequence[str]:
-        """Gradients of everything but the item table."""
-        return self._network_names
-
-    @property
-    def ragged_uploads(self) -> tuple[str, ...]:
-        """Which rows of the item table a user's gradient is of, and the gradient."""
-        return (IDS, ROWS)
 
     # A round ----------------------------------------------------------------------------------------------------------
 
-    def fit(
-        self, parameters: list[np.ndarray], config: Mapping[str, Any]
-    ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
-        """One upload of each user; see `CohortClient.fit`."""
-        state = self._state()
-        parts, merged = self._worked(partial(self._train_chunk, state=state, config=config), parameters, config)
-        self.store.commit(state)
-        if not parts:
-            return [], 0, merged
-        arrays = [np.concatenate([part.uploads[name] for part in parts]) for name in self.uploaded_parameters]
-        for name in self.ragged_uploads:
-            joined = Ragged.joined([part.ragged.pop(name) for part in parts])
-            hand_back_freed_memory(joined.values.nbytes)  # what was joined
-            arrays += [joined.values, joined.lengths]
-        return arrays, int(sum(merged["num_examples"])), merged
-
-    def _worked(
-        self, work: Callable[..., Worked], parameters: list[np.ndarray], config: Mapping[str, Any]
-    ) -> tuple[list[Worked], dict[str, Any]]:
-        """Work the message's users in chunks whose users are all sent the same; what it came to, and its metrics."""
-        row_of = {self._position_of[client_id]: row for row, client_id in enumerate(config["clients"])}
-        sent = config.get("models", np.zeros((len(row_of), 1), dtype=np.int64))
-        parts: list[Worked] = []
-        failures: dict[int, str] = {}
-        for received, positions in self._sent_alike(parameters, sent, row_of):
-            succeeded, failed = work_in_chunks(
-                self.cohort.chunks(positions), partial(work, models=received, row_of=row_of), self.cohort.client_ids
-            )
-            parts += succeeded
-            failures |= failed
-        return parts, merged_metrics(parts, failures, self.cohort.client_ids)
-
-    def _sent_alike(
-        self, parameters: list[np.ndarray], sent: np.ndarray, row_of: Mapping[int, int]
-    ) -> Iterator[tuple[list[dict[str, Tensor]], list[int]]]:
-        """The models of a message, and the positions of the users who were sent just these."""
+    def chunks(self, batch: Batch) -> list[Batch]:
+        """Users who are sent the same models together, by their positions in the cohort."""
+        place_of = {self.position_of[client_id]: place for place, client_id in enumerate(batch.clients)}
         groups: dict[tuple[int, ...], list[int]] = {}
-        for position in sorted(row_of):
-            groups.setdefault(tuple(sent[row_of[position]].tolist()), []).append(position)
-        for models, positions in groups.items():
-            yield [self._received(parameters, model) for model in models], positions
+        for position in sorted(place_of):
+            groups.setdefault(tuple(batch.sent.rows[place_of[position]].tolist()), []).append(position)
+        return [
+            batch.take([place_of[position] for position in positions])
+            for group in groups.values()
+            for positions in self.cohort.chunks(group)
+        ]
 
-    def _train_chunk(
-        self,
-        positions: Sequence[int],
-        models: Sequence[Mapping[str, Tensor]],
-        row_of: Mapping[int, int],
-        state: CohortState,
-        config: Mapping[str, Any],
-    ) -> Worked:
-        (shared,) = models
+    def received(self, batch: Batch) -> list[dict[str, Tensor]]:
+        """The models that all users of a chunk were sent: shared parameters by name, without a client axis."""
+        device = self.cohort.device
+        return [
+            {
+                name: torch.from_numpy(values[row]).to(device)
+                for name, values in batch.sent.values.items()
+                if name in self.model.shapes
+            }
+            for row in batch.sent.rows[0].tolist()
+        ]
+
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """One upload of each user."""
+        (shared,) = self.received(batch)
+        positions = [self.position_of[client_id] for client_id in batch.clients]
         ratings = self.cohort.ratings.of_users(positions)
-        own_rows = config["rows"].get(ROWS)
-        rows = None if own_rows is None else own_rows.take([row_of[position] for position in positions])
-        server_round = int(config["round"])
-        samplers = self._samplers(ratings, server_round) if self.model.samples_items else None
-        graphs, items = self._graphs(ratings, positions, shared.get(ITEMS), rows, samplers)
+        samplers = self._samplers(ratings, batch.server_round) if self.model.samples_items else None
+        graphs, items = self._graphs(ratings, positions, shared.get(ITEMS), batch.rows.get(ROWS), samplers)
         with state.rows(positions, self.cohort.device, tuple(self._worked_on)) as own:
-            self._begin(own, positions)
+            self._begin(own, positions, batch.announced)
             graphs = self.expanded(graphs, own)
             gradients = self.own_steps(shared, items, graphs, own)
-            uploads, ragged = self.uploads(gradients, graphs, ratings, server_round)
+            uploads, ragged = self.made_uploads(gradients, graphs, ratings, batch)
         metrics = {"num_examples": ratings.counts(TRAIN).astype(float)}
-        if self.privacy.mechanism == "none":  # a loss tells of a user's ratings, and nothing hides it
+        if self.run.privacy.mechanism == "none":  # a loss tells of a user's ratings, and nothing hides it
             metrics["train_loss"] = gradients.loss.cpu().numpy().astype(float)
-        return Worked(list(positions), uploads, ragged, metrics)
+        return Result(batch.clients, uploads, ragged, metrics)
 
     def _samplers(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
         """What users draw the items from that they hold their own against."""
@@ -231,8 +231,8 @@ class RecommenderClient(CohortClient):
             personal={name: _times(value, counts) for name, value in found.personal.items()},
         )
 
-    def uploads(
-        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, server_round: int
+    def made_uploads(
+        self, gradients: UserGradients, graphs: UserGraphs, ratings: Ratings, batch: Batch
     ) -> tuple[dict[str, np.ndarray], dict[str, Ragged]]:
         """What users send: gradients of what they have one of, each [U, ...], and of item rows."""
         lengths = np.array(graphs.lengths, dtype=np.int64)
@@ -250,24 +250,14 @@ class RecommenderClient(CohortClient):
 
     # Evaluation -------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, parameters: list[np.ndarray], config: Mapping[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Each user's figures on validation and test ratings; see `CohortClient.evaluate`."""
-        _, merged = self._worked(partial(self._evaluate_chunk, state=self._state()), parameters, config)
-        counts = int(np.nansum(merged.get("validation_examples", merged.get("num_examples", []))))
-        return 0.0, counts, merged
-
-    def _evaluate_chunk(
-        self,
-        positions: Sequence[int],
-        models: Sequence[Mapping[str, Tensor]],
-        row_of: Mapping[int, int],
-        state: CohortState,
-    ) -> Worked:
+    def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Each user's figures on validation and test ratings."""
+        positions = [self.position_of[client_id] for client_id in batch.clients]
         ratings = self.cohort.ratings.of_users(positions)
         own = self._copied(state, positions)
-        self._begin(own, positions)
-        figures = self.figures(models, ratings, positions, own)
-        return Worked(list(positions), {}, {}, {"num_examples": ratings.counts(TRAIN).astype(float), **figures})
+        self._begin(own, positions, batch.announced)
+        figures = self.figures(self.received(batch), ratings, positions, own)
+        return Result(batch.clients, metrics={"num_examples": ratings.counts(TRAIN).astype(float), **figures})
 
     @torch.no_grad()
     def figures(
@@ -309,44 +299,40 @@ class RecommenderClient(CohortClient):
 
     # State ------------------------------------------------------------------------------------------------------------
 
-    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
+    def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
         """What is personal of each user as it was at the best round, by client id."""
-        found = self._best_state()
+        found = self._best_state(batch)
         best = {name: found[name].cpu().numpy() for name in self._kept}
         return {
             client_id: {name: values[position] for name, values in best.items()}
             for position, client_id in enumerate(self.cohort.client_ids)
         }
 
-    def best_mixture(self, clients: Sequence[int], received: Choice) -> Mixture | None:
+    def best_mixture(self, batch: Batch) -> Mixture | None:
         """What users scored items by when they were measured at the best round; nothing where the model rates."""
         if not isinstance(self.model, LightGCN):
             return None
-        row_of = {self._position_of[client_id]: row for row, client_id in enumerate(clients)}
-        parameters = [received.values[name] for name in self.parameter_names]
-        best = self._best_state()
-        found = Mixture.joined(
-            self.mixture(models, self.cohort.ratings.of_users(chosen), chosen, self._copied(best, chosen))
-            for models, positions in self._sent_alike(parameters, received.rows, row_of)
-            for chosen in self.cohort.chunks(positions)
-        )
+        best = self._best_state(batch)
+        parts = []
+        for part in self.chunks(batch):
+            chosen = [self.position_of[client_id] for client_id in part.clients]
+            ratings = self.cohort.ratings.of_users(chosen)
+            parts.append(self.mixture(self.received(part), ratings, chosen, self._copied(best, chosen)))
+        found = Mixture.joined(parts)
         return found.at(np.argsort(found.client_ids))
 
-    def _best_state(self) -> dict[str, Tensor]:
+    def _best_state(self, batch: Batch) -> dict[str, Tensor]:
         """A copy of all users' state, in which everything that is kept is as it was at the best round."""
-        state = self._state()
+        state = self.open_state()
         own = {name: state[name].clone() for name in self._worked_on}
-        self._begin(own, range(len(self.cohort.client_ids)))
+        self._begin(own, range(len(self.cohort.client_ids)), batch.announced)
         return own | {name: own[f"best.{name}"] for name in self._kept}
 
     def _copied(self, state: Mapping[str, Tensor] | CohortState, positions: Sequence[int]) -> dict[str, Tensor]:
         """The state of some users, where the model is."""
         return {name: state[name][list(positions)].to(self.cohort.device) for name in self._worked_on}
 
-    def _state(self) -> CohortState:
-        return self.store.open(self.cohort.client_ids, self._worked_on)
-
-    def _begin(self, own: Mapping[str, Tensor], positions: Sequence[int]) -> None:
+    def _begin(self, own: Mapping[str, Tensor], positions: Sequence[int], announced: Mapping[str, float]) -> None:
         """Give new users their first embeddings, and keep everyone's as it was at the best round so far.
 
         The server announces with each message which round that was. Who has not trained since is still as it was then.
@@ -356,25 +342,11 @@ class RecommenderClient(CohortClient):
             for name, value in self.model.initial_user(self.seed, client_id).items():
                 own[name][row] = torch.from_numpy(np.asarray(value)).to(own[name])
         own["started"].fill_(1)
-        best_round = float(self.announced.get("best_round", 0))
+        best_round = float(announced.get("best_round", 0))
         outdated = (own["best_round"] != best_round) | (own["best_round"] == 0)
         for name in self._kept:
             own[f"best.{name}"][outdated] = own[name][outdated]
         own["best_round"].fill_(best_round)
-
-    @cached_property
-    def _position_of(self) -> dict[int, int]:
-        return {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
-
-    def _received(self, parameters: list[np.ndarray], model: int = 0) -> dict[str, Tensor]:
-        """The shared parameters by name, without a client axis: those of one of the models in the message."""
-        found = {}
-        for name, values in zip(self.parameter_names, parameters, strict=False):
-            expected = self.model.shapes[name]
-            if values.shape[1:] != expected:
-                raise ValueError(f"the server sent {name} with the shape {values.shape[1:]}, not {expected}")
-            found[name] = torch.from_numpy(values[model]).to(self.cohort.device)
-        return found
 
     def _graphs(
         self,

@@ -27,20 +27,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from logging import WARNING
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flwr.supercore import log
-from pydantic import Field
 
-from strategies.fedavg import FedAvg
+from clients.fedgcn import BOUNDARY, MEND, NEIGHBOURS, FedGcnClient
+from strategies.mixing import MixingStrategy, average_matrix
 from subfl_flower.data.graph import FeatureMatrix
 from subfl_flower.mending.packed_degrees import packed_degrees, unpacked_degrees
 from subfl_flower.mending.packed_rows import packed_rows, unpacked_rows
 from subfl_flower.mending.sum_plan import Listing, SumPlan, check_listing
-from subfl_flower.privacy.secure_sum import VALUE_BITS, unmask_sum
+from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.updates import Updates
 
 # A token and whether it is held; and room for what describes the arrays.
 _NODE_BYTES, _SLACK = 17, 4096
@@ -62,17 +63,15 @@ class Share(NamedTuple):
         return self.rows.shape[0], len(self.degrees)
 
 
-class FedGcn(FedAvg):
+class FedGcn(MixingStrategy):
     """Averages, after an exchange of sums over neighbours."""
 
-    class Settings(FedAvg.Settings):
-        """What is told; see the client."""
+    Settings = FedGcnClient.Settings
+    counterpart = FedGcnClient
 
-        hops: Literal[0, 1, 2] = 2
-        masking: bool = False
-        fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
-
-    settings: Settings
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """FedAvg's, n_j / n in every row."""
+        return average_matrix(self.roster, updates, self.settings.weighting)
 
     def set_up(self, exchange: Exchange) -> None:
         """Three phases, after which clients know the sums over their neighbours; none without `hops`.
@@ -84,13 +83,13 @@ class FedGcn(FedAvg):
             return
         nodes = int(np.nan_to_num(self.roster.num_nodes).sum())
         most = _NODE_BYTES * (_LISTED_PER_NODE * nodes + _LISTED) + _SLACK
-        answers = exchange.ask("boundary", _listing, [most] * len(self.roster))
+        answers = exchange.ask(BOUNDARY, _listing, [most] * len(self.roster))
         listings = {position: listing for position, listing in enumerate(answers) if listing is not None}
         self._warn_of_other_keys(listings)
         plan, shares = self._shares(exchange, listings)
         sums, degrees = self._added(plan, shares)
         told = {position: self._told(plan, position, sums, degrees) for position in plan.listings}
-        exchange.ask("mend", _nothing, [_SLACK] * len(self.roster), told)
+        exchange.ask(MEND, _nothing, [_SLACK] * len(self.roster), told)
 
     def _warn_of_other_keys(self, listings: Mapping[int, Listing]) -> None:
         """Clients with another key than the rest have no node in common with them."""
@@ -127,12 +126,12 @@ class FedGcn(FedAvg):
             of_row = (8 if self.settings.masking else 4) * self.roster.num_features + 8 * (self.settings.hops - 1)
             largest[position] += of_row * len(plan.rows(position))
         about = {"attempt": attempt}
-        answers = exchange.ask("neighbours", self._share, largest, sent, about)
+        answers = exchange.ask(NEIGHBOURS, self._share, largest, sent, about)
         for position in sent:
             found, sizes = answers[position], self._sizes(plan, position)
             if found is not None and found.sizes != sizes:  # asked alone, its answer is judged as its own
                 alone, decode = {position: sent[position]}, partial(self._share, sizes=sizes)
-                answers[position] = exchange.ask("neighbours", decode, largest, alone, about)[position]
+                answers[position] = exchange.ask(NEIGHBOURS, decode, largest, alone, about)[position]
         return {position: share for position, share in enumerate(answers) if share is not None}
 
     @property

@@ -10,25 +10,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from logging import WARNING
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from flwr.supercore import log
-from pydantic import Field, ValidationInfo, field_validator
 
-from strategies.recommender import IDS, ITEMS, ROWS, GradientAveraging, for_all
+from clients.fedgnn import EXPAND, NEIGHBOURS, WANTED, FedGNNClient
+from clients.recommender import IDS, ITEMS, ROWS
+from strategies.recommender import GradientAveraging, for_all
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.privacy.accountant import privacy_report
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.privacy.tokens import TOKEN_BYTES
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.matcher_node import BOX, MATCH
 from subfl_flower.runtime.messages import Choice, Stack
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.tasks import Ranking
 
 HEADERS = 4096  # bytes beside what an answer is about: headers, keys, padding
@@ -37,48 +39,18 @@ HEADERS = 4096  # bytes beside what an answer is about: headers, keys, padding
 class FedGNN(GradientAveraging):
     """Averages protected gradients, and has graphs expanded every few rounds."""
 
-    class Settings(GradientAveraging.Settings):
-        """The method's knobs on the server.
+    Settings = FedGNNClient.Settings
+    counterpart = FedGNNClient
 
-        Attributes:
-            pseudo_items, pseudo_refresh: see the client; the server must know how large uploads are.
-            download: what users are sent of the item table: the `rows` that they send, for which they ask once, or the
-                whole `table`, which tells nothing of what they want; ``auto`` takes the table where rows are more than
-                half of it, and with `pseudo_refresh`.
-            max_neighbours: neighbours that a user is told of at most; 0: no expansion, and no matcher.
-            expansion_start: the first round with an expansion.
-            expansion_every: rounds between two of them.
-            audit_users: users whose uploads are watched for what they give away (simulation only); 0: none.
-        """
-
-        pseudo_items: Annotated[int, Field(ge=0)] | Literal["all"] = 1000
-        pseudo_refresh: bool = False
-        download: Literal["auto", "rows", "table"] = "auto"
-        max_neighbours: int = Field(default=0, ge=0)
-        expansion_start: int = Field(default=1, ge=1)
-        expansion_every: int = Field(default=50, ge=1)
-        audit_users: int = Field(default=0, ge=0)
-
-        @field_validator("download")
-        @classmethod
-        def _rows_are_known(cls, value: str, info: ValidationInfo) -> str:
-            if value == "rows" and info.data.get("pseudo_refresh"):
-                raise ValueError(
-                    "with method.pseudo_refresh the server cannot know which rows are needed; must be table"
-                )
-            return value
-
-    settings: Settings
-
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
         self._rows_of: dict[int, np.ndarray] = {}
         """Which rows of the item table the client at a position asked for, int32 ascending."""
         self._values_per_upload = 0
         self._audit = LeakageAudit(self.num_items, self.settings.audit_users) if self.settings.audit_users else None
 
     @classmethod
-    def needs_matcher(cls, settings: Settings) -> bool:
+    def needs_matcher(cls, settings: FedGNNClient.Settings) -> bool:
         """Where graphs are expanded."""
         return settings.max_neighbours > 0
 
@@ -86,7 +58,7 @@ class FedGNN(GradientAveraging):
 
     def set_up(self, exchange: Exchange) -> None:
         """Refuse what the task cannot do."""
-        if isinstance(self.task, Ranking) and self.settings.download == "rows":
+        if isinstance(self.run.task, Ranking) and self.settings.download == "rows":
             raise SubflError(
                 "method.download: with task=ranking users sample items in each round, and the server cannot know which "
                 "rows they need; must be table or auto"
@@ -96,7 +68,7 @@ class FedGNN(GradientAveraging):
     def sends_rows(self) -> bool:
         """Whether users are sent the rows that they asked for, instead of the table."""
         settings = self.settings
-        if isinstance(self.task, Ranking):  # items are sampled anew each round
+        if isinstance(self.run.task, Ranking):  # items are sampled anew each round
             return False
         if settings.download != "auto":
             return settings.download == "rows"
@@ -129,7 +101,7 @@ class FedGNN(GradientAveraging):
             unknown = [p for p in self.participants(server_round) if p not in self._rows_of]
             if unknown:
                 most = [np.dtype(np.int32).itemsize * self.num_items + HEADERS] * len(self.roster)
-                answers = exchange.ask("rows", self._decode_rows, most, sent={position: {} for position in unknown})
+                answers = exchange.ask(WANTED, self._decode_rows, most, sent={position: {} for position in unknown})
                 self._rows_of.update((p, ids) for p, ids in enumerate(answers) if ids is not None)
 
     def _decode_rows(self, answer: Stack) -> np.ndarray:
@@ -155,13 +127,13 @@ class FedGNN(GradientAveraging):
             if matcher is None:
                 raise RunFailure("no node is the matcher at the moment")
             about: dict[str, int | bytes] = {"matcher_key": matcher.public_key}
-            sealed = exchange.ask("expand", _box, self._most_bytes_of_box, about=about, tolerant=True)
+            sealed = exchange.ask(EXPAND, _box, self._most_bytes_of_box, about=about, tolerant=True)
             # The matcher is told a number that stands for the user in this expansion alone.
             numbers = np.random.default_rng().permutation(len(sealed)).tolist()
             boxes = {number: {BOX: box} for number, box in zip(numbers, sealed, strict=True) if box is not None}
             answers = exchange.ask_matcher(MATCH, boxes)
             told = {p: answers[number] for p, number in enumerate(numbers) if number in answers}
-            exchange.ask("neighbours", _nothing, sent=told, tolerant=True)
+            exchange.ask(NEIGHBOURS, _nothing, sent=told, tolerant=True)
         except RunFailure as error:
             log(WARNING, "round %d goes on without an expansion of graphs: %s", server_round, error)
 
@@ -192,9 +164,9 @@ class FedGNN(GradientAveraging):
         """The guarantees of the uploads so far, and what was found out in spite of them."""
         uploads = int(self.uploads.max(initial=0))
         found: dict[str, Any] = {**super().report(prepared), "uploads_per_user": uploads}
-        if self.privacy.mechanism != "none" and uploads:
+        if self.run.privacy.mechanism != "none" and uploads:
             found["privacy"] = {
-                **asdict(privacy_report(self.privacy, uploads, self._values_per_upload)),
+                **asdict(privacy_report(self.run.privacy, uploads, self._values_per_upload)),
                 "covers": "values" if self.settings.pseudo_items != "all" else "values and which rows are sent",
             }
         if self._audit is not None and isinstance(prepared, PreparedRatings):

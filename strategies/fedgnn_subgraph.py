@@ -29,21 +29,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
 
-from strategies.fedavg import FedAvg
+from clients.fedgnn_subgraph import FIRST, MEND, SHOW, SimilarNodesClient
+from strategies.mixing import MixingStrategy, average_matrix
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.mending.similar_nodes import ORDER, require_representations, similar_nodes
 from subfl_flower.privacy.accountant import privacy_report, user_level_epsilon
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.replies import LARGEST_VALUE
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.seeding import client_generator
 
-FIRST = "conv1"
 _SLACK = 4096  # bytes of what describes an array
 COVERS = (
     "one node's representation in the exchanges, given the model; its neighbours' representations tell of it, too, "
@@ -77,37 +77,19 @@ class Joined:
         return {"clients": clients, "nodes": nodes / each, "edges": self.edges.shape[1] / each}
 
 
-class SubgraphFedGNN(FedAvg):
+class SubgraphFedGNN(MixingStrategy):
     """Averages like FedAvg, and tells clients of similar nodes before the first round and every few ones."""
 
-    class Settings(FedAvg.Settings):
-        """The exchanges.
+    Settings = SimilarNodesClient.Settings
+    counterpart = SimilarNodesClient
 
-        Attributes:
-            threshold: cosine that a similar node's must be larger than.
-            max_neighbours: similar nodes that a node is joined with at most.
-            exchange_start: the round before which the first exchange is; its representations are the initial model's
-                where it is 1.
-            exchange_every: rounds between two exchanges; 0: the first one is the only one.
-        """
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """FedAvg's, n_j / n in every row."""
+        return average_matrix(self.roster, updates, self.settings.weighting)
 
-        threshold: float = Field(default=0.5, ge=0, lt=1)
-        max_neighbours: int = Field(default=1, ge=1)
-        exchange_start: int = Field(default=1, ge=1)
-        exchange_every: int = Field(default=10, ge=0)
-
-        @field_validator("personal_layers")
-        @classmethod
-        def _representations_can_be_compared(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-            if FIRST in value:
-                raise ValueError(f"{FIRST} makes the representations that clients are compared by, and must be shared")
-            return value
-
-    settings: Settings
-
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
-        self._width = len(initial[f"{FIRST}.bias"])
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self._width = len(run.initial[f"{FIRST}.bias"])
         self._joined: dict[int, Joined] = {}
         """By the round that an exchange came before."""
 
@@ -126,7 +108,7 @@ class SubgraphFedGNN(FedAvg):
         num_nodes = np.nan_to_num(self.roster.num_nodes).astype(np.int64)
         largest = (np.dtype(np.float32).itemsize * self._width * num_nodes + _SLACK).tolist()
         decode = partial(_representations, width=self._width)
-        answers = exchange.ask("representations", decode, largest, sent=sent)
+        answers = exchange.ask(SHOW, decode, largest, sent=sent)
         nothing = np.zeros((0, self._width), dtype=np.float32)
         shown = [nothing if answer is None else answer for answer in answers]
         found = similar_nodes(shown, self.settings.threshold, self.settings.max_neighbours)
@@ -137,7 +119,7 @@ class SubgraphFedGNN(FedAvg):
                 distinct, which = np.unique(other, return_inverse=True)
                 edges = np.stack([own, which]).astype(np.int32)
                 told[position] = {"representations": everything[distinct], "edges": edges}
-        exchange.ask("mend", _nothing, [0] * len(self.roster), sent=told)
+        exchange.ask(MEND, _nothing, [0] * len(self.roster), sent=told)
         sizes = np.array([len(rows) for rows in shown])
         starts = np.cumsum(sizes) - sizes
         edges = np.concatenate(
@@ -171,14 +153,14 @@ class SubgraphFedGNN(FedAvg):
                 figures.update(self._shares(server_round, joined, graphs))
         found: dict[str, Any] = {**super().report(prepared), "similar_nodes": rounds}
         releases = sum((joined.sizes > 0).astype(int) for joined in self._joined.values())
-        if self.privacy.mechanism != "none" and np.any(releases):
+        if self.run.privacy.mechanism != "none" and np.any(releases):
             found["privacy"] = {"covers": COVERS, **self._guarantee(int(np.max(releases)))}
         return found
 
     def _guarantee(self, exchanges: int) -> dict[str, Any]:
         """Of a node's representation in one exchange, and composed over all of them, both at delta."""
-        once = user_level_epsilon(self.privacy, 1, self.privacy.delta, self._width)
-        composed = asdict(privacy_report(self.privacy, exchanges, self._width))
+        once = user_level_epsilon(self.run.privacy, 1, self.run.privacy.delta, self._width)
+        composed = asdict(privacy_report(self.run.privacy, exchanges, self._width))
         return {**composed, "exchange_epsilon": once if math.isfinite(once) else None}
 
     def _shares(self, server_round: int, joined: Joined, graphs: list[ClientGraph]) -> dict[str, float | None]:
@@ -186,7 +168,7 @@ class SubgraphFedGNN(FedAvg):
         ids, labels, cut = [], [], []
         for graph, size in zip(graphs, joined.sizes.tolist(), strict=True):
             # The orders of a simulation follow from its seed, and are drawn again.
-            rng = client_generator(self.participation.seed, graph.client_id, server_round, ORDER)
+            rng = client_generator(self.run.seed, graph.client_id, server_round, ORDER)
             order = rng.permutation(graph.num_nodes)[:size]
             ids.append(graph.node_ids[order])
             labels.append(np.full(size, -1) if graph.labels is None else graph.labels[order])

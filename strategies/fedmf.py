@@ -5,57 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from logging import WARNING
-from typing import Literal
 
 import numpy as np
 import torch
 from flwr.supercore import log
-from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from strategies.recommender import ITEMS, GradientAveraging, for_all
-from subfl_flower.privacy.secure_sum import VALUE_BITS, unmask_sum
-from subfl_flower.runtime.messages import ArraySpec, Stack
-from subfl_flower.runtime.ragged import RaggedSpec
-from subfl_flower.runtime.strategy import Updates
-
-PARTICIPANTS, MASKED = "participants", "masked"
+from clients.fedmf import MASKED, PARTICIPANTS, FedMFClient
+from clients.recommender import ITEMS
+from strategies.recommender import GradientAveraging, for_all
+from subfl_flower.privacy.secure_sum import unmask_sum
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.updates import Updates
 
 
 class FedMF(GradientAveraging):
     """Tells users who takes part in a round, adds up what they masked, and averages over participants."""
 
-    class Settings(GradientAveraging.Settings):
-        """The method's knobs on the server.
-
-        Attributes:
-            masks, fraction_bits: see the client; the server takes the sum apart again.
-        """
-
-        row_average: Literal["uploads", "participants"] = "participants"
-        masks: bool = Field(default=True, validate_default=True)
-        fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
-
-        @field_validator("masks")
-        @classmethod
-        def _nobody_counts_rows(cls, value: bool, info: ValidationInfo) -> bool:
-            if value and info.data.get("row_average") == "uploads":
-                raise ValueError("must be false with row_average=uploads: a masked upload does not show its rows")
-            return value
-
-    settings: Settings
-
-    @property
-    def expected(self) -> dict[str, ArraySpec]:
-        """Under masks one array of all gradients."""
-        if not self.settings.masks:
-            return super().expected
-        return {MASKED: ArraySpec((sum(value.size for value in self.initial.values()),), "uint64")}
-
-    @property
-    def expected_rows(self) -> dict[str, RaggedSpec]:
-        """Under masks none."""
-        return {} if self.settings.masks else super().expected_rows
+    Settings = FedMFClient.Settings
+    counterpart = FedMFClient
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """All parameters; under masks also the ids of all who take part, the same for everyone."""

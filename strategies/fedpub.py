@@ -7,39 +7,53 @@ that client i sends, and S_ij the cosine of h_i and h_j, every client gets an av
           \alpha_{ij} = \frac{\exp(\tau S_{ij})}{\sum_k \exp(\tau S_{ik})} .
 
 Clients send only the weights that their private mask keeps and that their training reaches. The paper leaves open
-what a missing weight counts for in the average; see `FedPub.Settings.missing`.
+what a missing weight counts for in the average; see ``missing`` of `clients.fedpub.FedPubClient.Settings`. The softmax
+over similarities is in `strategies.similarity`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from strategies.mixing import mix
-from strategies.similarity import SimilarityStrategy
-from subfl_flower.runtime.messages import ArraySpec, Stack
-from subfl_flower.runtime.strategy import Updates
+from clients.fedpub import WANTED, FedPubClient
+from strategies.mixing import MixingStrategy, mix
+from strategies.similarity import SimilarityWeights
+from subfl_flower.runtime.contract import Contract, RunContext
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.updates import Updates
 
 # Entries of a client's weights that are mixed at once.
 _BLOCK = 4096
 
 
-class FedPub(SimilarityStrategy):
+class FedPub(MixingStrategy):
     """Similarity-weighted averages of masked models, one a client."""
 
-    class Settings(SimilarityStrategy.Settings):
-        """`missing`: ``owners`` averages a weight over the clients that sent it, ``zero`` counts it as zero."""
+    Settings = FedPubClient.Settings
+    counterpart = FedPubClient
 
-        missing: Literal["owners", "zero"] = "owners"
-
-    settings: Settings
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self.similarity = SimilarityWeights(self.settings, roster, self.remembered)
 
     @property
-    def expected(self) -> dict[str, ArraySpec]:
-        """Adds what masked clients want to know of features; others do not send it."""
-        wanted = ArraySpec((self.roster.num_features,), "uint8", needed=False)
-        return {**super().expected, "wanted_features": wanted}
+    def announcements(self) -> dict[str, float]:
+        """The size of a random graph that is like the clients' graphs."""
+        return self.similarity.announcements
+
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """α (eq. 3)."""
+        return self.similarity.matrix(updates, self.parameters, self.roster.num_examples)
+
+    def state(self) -> Stack:
+        """Also what clients are compared by."""
+        return {**super().state(), **self.similarity.state()}
+
+    def load_state(self, state: Stack) -> None:
+        """Also what clients are compared by."""
+        super().load_state(state)
+        self.similarity.load_state(state)
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """Each client's average; what a client does not use is not sent back to it."""
@@ -50,7 +64,7 @@ class FedPub(SimilarityStrategy):
             if sent.ndim < 3 or all(client.all() for client in sent):
                 mixed |= mix(matrix, {name: sent})
                 continue
-            wanted = updates.arrays.get("wanted_features") if name == "conv1.weight" else None
+            wanted = updates.arrays.get(WANTED) if name == "conv1.weight" else None
             mixed[name] = self._mixed_where_used(matrix.astype(np.float32), sent, wanted, updates.positions)
         return mixed
 

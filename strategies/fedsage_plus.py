@@ -27,39 +27,33 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from strategies.fedavg import FedAvg
-from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
+from clients.fedsage_plus import GENERATOR, GRADIENTS, FedSagePlusClient
+from strategies.mixing import MixingStrategy, average_matrix
+from subfl_flower.mending.neighbour_generator import NeighbourGenerator
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
 
 _SLACK = 4096
 _FIGURES = 5
 _IN_FLIGHT = 1 << 28  # bytes that are sent at once to be judged; more go in several phases
 
 
-class FedSagePlus(FedAvg):
+class FedSagePlus(MixingStrategy):
     """Has clients' generators trained on one another's nodes; then FedAvg."""
 
-    class Settings(FedAvg.Settings):
-        """The exchange before the first round.
+    Settings = FedSagePlusClient.Settings
+    counterpart = FedSagePlusClient
 
-        Attributes:
-            generator: as the clients'; the server must know what decoders hold.
-            exchanges: steps of the generators with gradients of all other clients; 0: every client trains its generator
-                by itself.
-        """
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """FedAvg's, n_j / n in every row."""
+        return average_matrix(self.roster, updates, self.settings.weighting)
 
-        generator: NeighbourGeneratorSettings = NeighbourGeneratorSettings()
-        exchanges: int = Field(default=10, ge=0)
-
-    settings: Settings
-
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
         generator = NeighbourGenerator(self.settings.generator, roster.num_features, 0)
         self._decoder = {name: generator.shapes[name] for name in generator.decoder_names}
         self._figures = np.full((len(roster), _FIGURES), np.nan)
@@ -73,7 +67,7 @@ class FedSagePlus(FedAvg):
         advice: dict[int, Stack] = {}
         for _ in range(self.settings.exchanges):
             advice = self._advice(exchange, self._generators(exchange, advice))
-        last = exchange.ask("generator", _figures, sent=self._advised(advice), about={"last": 1})
+        last = exchange.ask(GENERATOR, _figures, sent=self._advised(advice), about={"last": 1})
         for position, figures in enumerate(last):
             if figures is not None:
                 self._figures[position] = figures
@@ -86,7 +80,7 @@ class FedSagePlus(FedAvg):
         decode = partial(
             _generator, shapes=self._decoder, latent=latent, most_neighbours=self.settings.generator.most_neighbours
         )
-        answers = exchange.ask("generator", decode, most.tolist(), sent=self._advised(advice), about={"last": 0})
+        answers = exchange.ask(GENERATOR, decode, most.tolist(), sent=self._advised(advice), about={"last": 0})
         return {position: answer for position, answer in enumerate(answers) if answer is not None}
 
     def _advised(self, advice: Mapping[int, Stack]) -> dict[int, Stack]:
@@ -112,7 +106,7 @@ class FedSagePlus(FedAvg):
         most = [len(generators) * (self._decoder_bytes + _SLACK)] * len(self.roster)
         asked = {judge: stack for judge, stack in sent.items() if stack}
         said: dict[int, list[Stack]] = {position: [] for position in generators}
-        for judge, answer in enumerate(exchange.ask("gradients", decode, most, asked)):
+        for judge, answer in enumerate(exchange.ask(GRADIENTS, decode, most, asked)):
             for position, gradients in (answer or {}).items():
                 if position != judge:
                     said[position].append(gradients)

@@ -24,11 +24,12 @@ import numpy as np
 from dtaidistance import dtw
 from pydantic import Field
 
-from strategies.fedavg import average_weights
-from strategies.mixing import MixingStrategy, rows
+from clients.subgraph import SubgraphClient
+from strategies.mixing import MixingStrategy, average_weights, rows
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.similarity.functional import cosine_similarity
 
 
@@ -39,7 +40,7 @@ class Gcfl(MixingStrategy):
     which nobody took part keeps its parameters.
     """
 
-    class Settings(MixingStrategy.Settings):
+    class Settings(SubgraphClient.Settings):
         """When a cluster is halved.
 
         Attributes:
@@ -59,8 +60,8 @@ class Gcfl(MixingStrategy):
 
     settings: Settings
 
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
         self._clusters = [list(range(len(roster)))]
         size = sum(value.size for value in self.initial.values())
         self._updates = np.zeros((len(roster), size), dtype=np.float32)
@@ -134,7 +135,10 @@ class Gcfl(MixingStrategy):
 
 
 class GcflPlus(Gcfl):
-    """GCFL whose clusters are halved along the least similar courses of the updates' norms."""
+    """GCFL whose clusters are halved along the least similar courses of the updates' norms.
+
+    It stands a level deeper than other strategies because it is GCFL in all but the weights of the cut.
+    """
 
     class Settings(Gcfl.Settings):
         """Adds what courses are compared.
@@ -150,8 +154,8 @@ class GcflPlus(Gcfl):
 
     settings: Settings
 
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
         self._courses: list[deque[float]] = [deque(maxlen=self.settings.window) for _ in range(len(roster))]
 
     def state(self) -> Stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from strategies.mixing import MixingStrategy
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 
 
 class Local(MixingStrategy):

@@ -17,10 +17,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from subfl_flower.models.stacked_gnn import layer_parameters
-from subfl_flower.runtime.messages import ArraySpec, Stack
+from clients.subgraph import SubgraphClient
+from subfl_flower.runtime.contract import Contract, RunContext
+from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
 
 
 class MixingStrategy(CohortStrategy):
@@ -29,22 +31,17 @@ class MixingStrategy(CohortStrategy):
     `parameters` is what each client is sent next. A client whose row of M is zero keeps what it had.
     """
 
-    class Settings(CohortStrategy.Settings):
-        """`personal_layers`: layers that stay with the clients and are not mixed; FedPer's is the classifier."""
-
-        personal_layers: tuple[str, ...] = ()
-
-    settings: Settings
+    Settings = SubgraphClient.Settings
+    counterpart = SubgraphClient
 
     recorded_group: ClassVar[str] = ""
     """The group whose mixing matrix a run records."""
 
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
-        own = layer_parameters(initial, self.settings.personal_layers)
-        initial = self.initial = {name: value for name, value in initial.items() if name not in own}
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self.initial = {name: value for name, value in run.initial.items() if name in self.contract.downloads}
         self.parameters: Stack = {
-            name: np.broadcast_to(value, (len(roster), *value.shape)) for name, value in initial.items()
+            name: np.broadcast_to(value, (len(roster), *value.shape)) for name, value in self.initial.items()
         }
         self._mixing: dict[str, np.ndarray] = {}
 
@@ -65,11 +62,6 @@ class MixingStrategy(CohortStrategy):
         return mix(matrix, {name: updates.arrays[name] for name in self.initial if name in updates.arrays})
 
     @property
-    def expected(self) -> dict[str, ArraySpec]:
-        """The parameters that are not personal."""
-        return {name: ArraySpec(value.shape, str(value.dtype)) for name, value in self.initial.items()}
-
-    @property
     def mixing(self) -> np.ndarray | None:
         """The mixing matrix [K, K] of the last aggregation, of `recorded_group` where there are several.
 
@@ -84,10 +76,15 @@ class MixingStrategy(CohortStrategy):
     def state(self) -> Stack:
         """Parameters and M."""
         kept = {f"parameters.{name}": value for name, value in self.parameters.items()}
-        return {**kept, **{f"mixing{_dotted(group)}": matrix for group, matrix in self._mixing.items()}}
+        return {
+            **super().state(),
+            **kept,
+            **{f"mixing{_dotted(group)}": matrix for group, matrix in self._mixing.items()},
+        }
 
     def load_state(self, state: Stack) -> None:
         """Parameters and M."""
+        super().load_state(state)
         self.parameters = {name: state[f"parameters.{name}"] for name in self.initial}
         names = [name for name in state if name == "mixing" or name.startswith("mixing.")]
         self._mixing = {name.removeprefix("mixing").removeprefix("."): state[name] for name in names}
@@ -143,6 +140,23 @@ def mix(matrix: np.ndarray, stack: Mapping[str, np.ndarray]) -> Stack:
         name: (matrix @ value.reshape(len(value), -1)).reshape(len(matrix), *value.shape[1:])
         for name, value in stack.items()
     }
+
+
+def average_weights(num_examples: np.ndarray, weighting: str = "examples") -> np.ndarray:
+    """FedAvg's weights [A] of an average over A clients, n_j / n.
+
+    Args:
+        num_examples: n_j, training examples of each client [A].
+        weighting: ``examples``, or ``uniform``: all alike, as where nobody has an example.
+    """
+    weights = num_examples if weighting == "examples" and num_examples.any() else np.ones(len(num_examples))
+    normalised: np.ndarray = weights / weights.sum()
+    return normalised
+
+
+def average_matrix(roster: Roster, updates: Updates, weighting: str = "examples") -> np.ndarray:
+    """FedAvg's matrix M [K, A]: `average_weights` of the A replies in every row."""
+    return np.tile(average_weights(roster.num_examples[updates.positions], weighting), (len(roster), 1))
 
 
 def rows(stack: np.ndarray, positions: Sequence[int]) -> np.ndarray:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subfl_flower.runtime.messages import ArraySpec, Stack
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
 
 
 class Oracle(CohortStrategy):
-    """Sends nothing and learns nothing: every node trains the same central model and measures its own clients."""
+    """Send nothing and learn nothing: every node trains the same central model and measures its own clients."""
 
-    @property
-    def expected(self) -> dict[str, ArraySpec]:
-        """Nothing."""
-        return {}
+    counterpart = CohortClient
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """Nothing."""
@@ -24,5 +23,5 @@ class Oracle(CohortStrategy):
         """Nothing to aggregate."""
 
     def participants(self, server_round: int) -> Sequence[int]:
-        """All: a node that left out a round would train another model."""
+        """All clients: a node that left out a round would train another model."""
         return range(len(self.roster))

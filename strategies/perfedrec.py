@@ -15,57 +15,36 @@ cluster's. With one cluster and no mixture this is FedAvg.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from clients.perfedrec import EMBEDDING, PerFedRecClient
+from clients.recommender import IDS, ITEMS
 from strategies.fedgnn import HEADERS, FedGNN
-from strategies.recommender import IDS, ITEMS
 from strategies.server_model import ServerModel, part_of, prefixed
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Choice, Stack
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.round_arrays import Clustering
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.seeding import round_generator
 from subfl_flower.similarity.user_clusters import cluster_users, projection, proportional, relabelled, representatives
 
-EMBEDDING = "embedding"
 NO_CLUSTER = -1
 
 
 class PerFedRec(FedGNN):
     """Clusters users, and holds a global model and one for each cluster."""
 
-    class Settings(FedGNN.Settings):
-        """The method's knobs on the server.
+    Settings = PerFedRecClient.Settings
+    counterpart = PerFedRecClient
 
-        Attributes:
-            clusters: k.
-            cluster_start: the first round before which users are clustered; until then there is the global model alone.
-            cluster_every: r, rounds between two clusterings.
-            cluster_pull: by which share a cluster's model is drawn to the global one after each round; 0, the paper's:
-                not at all. 1: all users have the global model, as in FedAvg.
-            selection: who takes part in a round. `representative`: those nearest to the centroids first, each cluster
-                by its size, the rest at random; `size`: drawn in proportion to clusters' sizes; `random`.
-            representative_share: the share of a round's users that are representatives.
-        """
-
-        clusters: int = Field(default=5, ge=1)
-        cluster_start: int = Field(default=1, ge=1)
-        cluster_every: int = Field(default=20, ge=1)
-        cluster_pull: float = Field(default=0.0, ge=0, le=1)
-        selection: Literal["representative", "size", "random"] = "representative"
-        representative_share: float = Field(default=0.5, ge=0, le=1)
-
-    settings: Settings
-
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
         self.clusters: list[ServerModel] = []
         """The models of the clusters; none before the first clustering."""
         self.labels = np.full(len(roster), NO_CLUSTER)
@@ -99,7 +78,7 @@ class PerFedRec(FedGNN):
         if not known:
             return
         embeddings = np.stack([answer for answer in answers if answer is not None and len(answer)])
-        seed = int(round_generator(self.participation.seed, server_round, "clusters").integers(2**31))
+        seed = int(round_generator(self.run.seed, server_round, "clusters").integers(2**31))
         found = cluster_users(embeddings, self.settings.clusters, seed, self._centroids, unit=True)
         if self._centroids is not None:
             found = relabelled(found, self.labels[known])
@@ -117,7 +96,7 @@ class PerFedRec(FedGNN):
         if settings.selection == "random" or not self.clusters:
             return super().participants(server_round)
         count = settings.users_per_round or self.participation.count(everyone)
-        generator = round_generator(self.participation.seed, server_round, "participation")
+        generator = round_generator(self.run.seed, server_round, "participation")
         available = np.arange(everyone)
         if settings.selection == "size":
             return proportional(self.labels, count, generator, available=available).tolist()
@@ -155,7 +134,7 @@ class PerFedRec(FedGNN):
     def aggregate(self, updates: Updates) -> None:
         """The mean of all users' models, and of each cluster's; their starts are known, and the differences came."""
         starts = self._starts(updates.positions.tolist())
-        parts = [_part(updates, starts == model) for model in range(1 + len(self.clusters))]
+        parts = [updates.take(starts == model) for model in range(1 + len(self.clusters))]
         if self.clusters:
             self._set_to_mean_start(updates, starts)
         rates, decays = self.learning_rates, self.weight_decays  # of this step, for all models
@@ -239,16 +218,6 @@ def _choice(models: Sequence[Mapping[str, Tensor]], rows: np.ndarray) -> Choice:
     used, renumbered = np.unique(rows, return_inverse=True)
     values = {name: np.stack([models[number][name].numpy() for number in used]) for name in models[0]}
     return Choice(values, renumbered.reshape(rows.shape))
-
-
-def _part(updates: Updates, chosen: np.ndarray) -> Updates:
-    """The replies of some of the clients; `chosen` bool [A]."""
-    return replace(
-        updates,
-        positions=updates.positions[chosen],
-        arrays={name: values[chosen] for name, values in updates.arrays.items()},
-        ragged={name: rows.take(np.flatnonzero(chosen)) for name, rows in updates.ragged.items()},
-    )
 
 
 def _decoded(width: int) -> Any:

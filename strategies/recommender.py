@@ -3,68 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Message, MetricRecord
-from pydantic import Field
 from torch import Tensor
 
+from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
 from strategies.server_model import ServerModel, part_of, prefixed
 from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.models.bias_row import bias_row_errors
 from subfl_flower.models.popularity import popularity_figures
-from subfl_flower.runtime.messages import ArraySpec, Choice, Stack
-from subfl_flower.runtime.ragged import RaggedSpec
+from subfl_flower.runtime.contract import Contract, RunContext, arrays_of
+from subfl_flower.runtime.messages import Choice, Stack
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.seeding import round_generator
-from subfl_flower.tasks import Ranking, RatingPrediction
-
-ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
+from subfl_flower.tasks import Ranking
 
 
 class GradientAveraging(CohortStrategy):
     """Averages gradients over users, and steps item rows, network weights and biases."""
 
-    class Settings(CohortStrategy.Settings):
-        """The server's side.
+    Settings = RecommenderClient.Settings
+    counterpart = RecommenderClient
 
-        Attributes:
-            users_per_round: users that are drawn for a round; null: as many as federation.fraction says.
-            server_optimizer: what steps the averaged gradient.
-            server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
-            network_lr: learning rate of the graph network's weights and of the global bias, of which every upload
-                speaks; null: `server_lr`.
-            network_weight_decay: weight decay of the graph network's weights, inside the gradient.
-            table_weight_decay: weight decay of the item table, inside the gradient: unlike the model's penalties, which
-                grow with an item's ratings, it shrinks the rows of items with few ratings most.
-            row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
-                row, or by the number of all `participants` of the round.
-            iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what
-                is evaluated and kept; 0: the parameters themselves.
-            evaluate_every: rounds between two evaluations of all users; the last round is always evaluated.
-        """
-
-        users_per_round: int | None = Field(default=128, ge=1)
-        server_optimizer: Literal["adam", "sgd"] = "adam"
-        server_lr: float = Field(default=0.01, gt=0)
-        server_lr_final: float = Field(default=1.0, gt=0, le=1)
-        network_lr: float | None = Field(default=None, gt=0)
-        network_weight_decay: float = Field(default=0.0, ge=0)
-        table_weight_decay: float = Field(default=0.0, ge=0)
-        row_average: Literal["uploads", "participants"] = "uploads"
-        iterate_average: float = Field(default=0.0, ge=0, lt=1)
-        evaluate_every: int = Field(default=10, ge=1)
-
-    settings: Settings
-
-    def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
-        super().__init__(settings, roster, initial)
-        self.task = RatingPrediction(name="rating_prediction")
-        start = {name: torch.from_numpy(np.array(value)) for name, value in initial.items()}
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        start = {name: torch.from_numpy(np.array(value)) for name, value in self.initial.items()}
         self.server = ServerModel(start, self.settings.server_optimizer, self.settings.iterate_average)
         self._best = {name: value.clone() for name, value in start.items()}
         self._best_round, self._best_figure = 0, math.nan
@@ -88,20 +56,6 @@ class GradientAveraging(CohortStrategy):
         """Rows of the item table."""
         return len(self.initial[ITEMS])
 
-    @property
-    def expected(self) -> dict[str, ArraySpec]:
-        """A gradient of everything but the item table."""
-        return {name: ArraySpec(value.shape, str(value.dtype)) for name, value in self.initial.items() if name != ITEMS}
-
-    @property
-    def expected_rows(self) -> dict[str, RaggedSpec]:
-        """Which rows of the item table a user's gradient is of, and the gradient."""
-        width = self.initial[ITEMS].shape[1]
-        return {
-            IDS: RaggedSpec((), "int32", self.num_items, below=self.num_items),
-            ROWS: RaggedSpec((width,), "float32", self.num_items, like=IDS),
-        }
-
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
         """All parameters, the same for everyone."""
         return for_all(self.parameters, positions)
@@ -120,7 +74,7 @@ class GradientAveraging(CohortStrategy):
         count = self.settings.users_per_round
         if count is None:
             return super().participants(server_round)
-        return drawn(self.participation.seed, server_round, len(self.roster), count)
+        return drawn(self.run.seed, server_round, len(self.roster), count)
 
     # A round ----------------------------------------------------------------------------------------------------------
 
@@ -131,7 +85,7 @@ class GradientAveraging(CohortStrategy):
 
     def mean_gradients(self, updates: Updates) -> Mapping[str, Tensor]:
         """The mean gradient by each parameter."""
-        found = {name: torch.from_numpy(updates.arrays[name]).mean(0) for name in self.expected}
+        found = {name: torch.from_numpy(updates.arrays[name]).mean(0) for name in arrays_of(self.contract.uploads)}
         ids = torch.from_numpy(updates.ragged[IDS].values).long()
         total = torch.zeros_like(self.parameters[ITEMS])
         total.index_add_(0, ids, torch.from_numpy(updates.ragged[ROWS].values))
@@ -161,34 +115,31 @@ class GradientAveraging(CohortStrategy):
     def _share_of_rate(self) -> float:
         """The learning rate's share, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
         last = self.settings.server_lr_final
-        if last == 1 or not self.num_rounds:
+        if last == 1 or not self.run.num_rounds:
             return 1.0
-        progress = min(1.0, self.server.steps / max(1, self.num_rounds - 1))
+        progress = min(1.0, self.server.steps / max(1, self.run.num_rounds - 1))
         return last + (1 - last) * (1 + math.cos(math.pi * progress)) / 2
 
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def evaluates(self, server_round: int) -> bool:
         """Every so many rounds, and after the last."""
-        return server_round % self.settings.evaluate_every == 0 or server_round == self.num_rounds
+        return server_round % self.settings.evaluate_every == 0 or server_round == self.run.num_rounds
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def take_evaluation(self, evaluation: Updates) -> None:
         """Keep the parameters of the round that is best on all users' validation ratings together."""
-        super().aggregate_evaluate(server_round, replies)
-        assert self.evaluation is not None
-        assert self.task is not None
-        figure = self.task.over_clients(self.evaluation.metrics, "validation")
+        assert self.run.task is not None
+        figure = self.run.task.over_clients(evaluation.metrics, "validation")
         if figure is not None and not math.isnan(figure) and not self._is_beaten(figure):
-            self._best_figure, self._best_round = figure, server_round
+            self._best_figure, self._best_round = figure, evaluation.server_round
             self.keep()
-        return None
 
     def _is_beaten(self, figure: float) -> bool:
         """Whether an earlier round was as good."""
         if not self._best_round:
             return False
-        assert self.task is not None
-        return figure <= self._best_figure if self.task.higher_is_better else figure >= self._best_figure
+        assert self.run.task is not None
+        return figure <= self._best_figure if self.run.task.higher_is_better else figure >= self._best_figure
 
     def keep(self) -> None:
         """Keep what is evaluated: there was nothing better so far."""
@@ -206,20 +157,25 @@ class GradientAveraging(CohortStrategy):
         """
         if not isinstance(prepared, PreparedRatings):
             return {}
-        if isinstance(self.task, Ranking):
-            return {"popularity": popularity_figures(prepared.whole(), self.task)}
+        if isinstance(self.run.task, Ranking):
+            return {"popularity": popularity_figures(prepared.whole(), self.run.task)}
         return {"bias_row": bias_row_errors(prepared.whole())}
 
     # After a crash ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Stack:
         """Parameters, their average and best, the optimiser's moments, and what was counted."""
-        kept: Stack = {"uploads": self.uploads, "best": np.array([self._best_round, self._best_figure])}
+        kept: Stack = {
+            **super().state(),
+            "uploads": self.uploads,
+            "best": np.array([self._best_round, self._best_figure]),
+        }
         kept |= {f"best.{name}": value.numpy() for name, value in self._best.items()}
         return kept | prefixed("server", self.server.state())
 
     def load_state(self, state: Stack) -> None:
         """What `state` gave."""
+        super().load_state(state)
         self.uploads = np.array(state["uploads"])
         best_round, self._best_figure = state["best"].tolist()
         self._best_round = int(best_round)

@@ -15,17 +15,19 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from logging import WARNING
-from typing import Annotated, Literal
 
 import numpy as np
 from flwr.supercore import log
-from pydantic import Field
 
-from strategies.similarity import SimilarityStrategy
+from clients.subpfed import STRUCTURE, SubPFedClient
+from strategies.mixing import MixingStrategy
+from strategies.similarity import SimilarityWeights
 from subfl_flower.errors import RunFailure
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.similarity.structural import (
     Structure,
     check_structure,
@@ -37,29 +39,23 @@ from subfl_flower.similarity.structural import (
 _NODE_BYTES, _SLACK = 40, 4096
 
 
-class SubPFed(SimilarityStrategy):
+class SubPFed(MixingStrategy):
     """Averages by functional and structural similarity."""
 
-    class Settings(SimilarityStrategy.Settings):
-        """The structural part.
+    Settings = SubPFedClient.Settings
+    counterpart = SubPFedClient
 
-        Attributes:
-            tau: as in FED-PUB.
-            psi: ψ, the structural part's share.
-            kernel: from distance D to weight: ``exp``, exp(-γ D/D_max); ``inverse``, 1/(1 + γ D/D_max); ``literal``, D.
-            gamma: γ.
-            degree_weighted: whether shared nodes count by their degree (ω in eq. 5) or all alike.
-        """
-
-        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = 20.0
-        psi: float = Field(default=0.5, ge=0, le=1)
-        kernel: Literal["exp", "inverse", "literal"] = "exp"
-        gamma: float = Field(default=1.0, ge=0)
-        degree_weighted: bool = True
-
-    settings: Settings
     distances: np.ndarray
     """Structural distances D [K, K], infinite between clients that share no node."""
+
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self.functional = SimilarityWeights(self.settings, roster, self.remembered)
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """The size of a random graph that is like the clients' graphs."""
+        return self.functional.announcements
 
     def set_up(self, exchange: Exchange) -> None:
         """Ask every client for its structure, and measure distances.
@@ -69,7 +65,7 @@ class SubPFed(SimilarityStrategy):
         """
         num_nodes = np.nan_to_num(self.roster.num_nodes).astype(np.int64)
         decode = partial(_structure, most_nodes=int(num_nodes.max()))
-        structures = exchange.ask("structure", decode, (_NODE_BYTES * num_nodes + _SLACK).tolist())
+        structures = exchange.ask(STRUCTURE, decode, (_NODE_BYTES * num_nodes + _SLACK).tolist())
         self._require_one_key(structures)
         self._measured(structural_distances(structures, self.settings.degree_weighted))
 
@@ -78,17 +74,18 @@ class SubPFed(SimilarityStrategy):
         self._structural = structural_weights(distances, self.settings.kernel, self.settings.gamma)
 
     def state(self) -> Stack:
-        """Adds the distances, which are measured only once."""
-        return {**super().state(), "distances": self.distances}
+        """Also the distances, which are measured only once, and what clients are compared by."""
+        return {**super().state(), **self.functional.state(), "distances": self.distances}
 
     def load_state(self, state: Stack) -> None:
-        """Adds the distances, which are measured only once."""
+        """Also the distances, which are measured only once, and what clients are compared by."""
         super().load_state(state)
+        self.functional.load_state(state)
         self._measured(state["distances"])
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """Both parts over the replies, the structural one normalised again where clients are absent."""
-        functional = super().mixing_matrix(updates)
+        functional = self.functional.matrix(updates, self.parameters, self.roster.num_examples)
         structural = self._structural[:, updates.positions]
         total = structural.sum(1, keepdims=True)
         near = total[:, 0] > 0

@@ -1,87 +1,67 @@
-"""Flower's client side: turns messages into calls of the node's ``NumPyClient`` and results into replies."""
+"""Flower's client side: messages become batches and questions for the node's client object, results become replies."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from subfl_flower.config import Deploy
-from subfl_flower.runtime.cohort_client import CohortClient, Question
-from subfl_flower.runtime.exchange import answer_record, read_client_arrays
-from subfl_flower.runtime.matcher_node import MatcherNode
-from subfl_flower.runtime.messages import Stack, pack, unpack, unpack_choice
+from subfl_flower.runtime.batch import Batch
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import arrays_of, rows_of
+from subfl_flower.runtime.exchange import ASK, answer_record, read_question
+from subfl_flower.runtime.messages import pack, unpack_choice
 from subfl_flower.runtime.node import Node
 from subfl_flower.runtime.open_nodes import open_clients, open_node
-from subfl_flower.runtime.ragged import Ragged, pack_ragged, unpack_ragged
+from subfl_flower.runtime.ragged import pack_ragged, unpack_ragged
+from subfl_flower.runtime.replies import METRICS, OUTCOME
 from subfl_flower.runtime.roster import ROSTER
-from subfl_flower.runtime.strategy import METRICS, OUTCOME, RUN
+from subfl_flower.runtime.round_messages import RUN, announced_in
+from subfl_flower.runtime.state import EVALUATE, TRAIN
 
 app = ClientApp()
 
 
 @app.query(ROSTER)
 def roster(message: Message, context: Context) -> Message:
-    """Which clients this node hosts, and the sizes that the server needs."""
+    """Tell which clients this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
-    if isinstance(node, MatcherNode):
-        return Message(RecordDict({ROSTER: node.roster()}), reply_to=message)
-    answer: dict[str, Any] = {"clients": node.client_ids, **node.cohort.sizes, **node.about}
-    return Message(RecordDict({ROSTER: ConfigRecord(answer)}), reply_to=message)
+    return Message(RecordDict({ROSTER: node.roster()}), reply_to=message)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """One round of local training of the clients that the message names."""
-    return _work("train", message, context)
+    """Train the clients that the message names for one round."""
+    return _work(TRAIN, message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Figures of the clients that the message names, at what they are sent."""
-    return _work("evaluate", message, context)
+    """Measure the clients that the message names, at what they are sent."""
+    return _work(EVALUATE, message, context)
 
 
-def _work(kind: str, message: Message, context: Context) -> Message:
+def _work(phase: str, message: Message, context: Context) -> Message:
+    """Receive a batch, have the client object work it chunk by chunk, and reply with the result."""
     start, started_at = time.perf_counter(), time.time()
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_clients(run, context)
-    client = node.client(run, context, kind)
-    rows = unpack_ragged(message.content, None, len(run["clients"]))  # type: ignore[arg-type]
-    received: Stack
-    models: dict[str, np.ndarray] = {}
-    if client.takes_choices:
-        choice = unpack_choice(message.content)
-        received, models = choice.values, {"models": choice.rows}
-    else:
-        received = unpack(message.content)
-    instructions: dict[str, Any] = {
-        **models,
-        "clients": run["clients"],
-        "round": run["round"],
-        "local_epochs": node.config.federation.local_epochs,
-        "rows": rows,
-        **client.announced,
-    }
-    parameters = [received[name] for name in client.parameter_names if name in received]
-    arrays: list[np.ndarray] = []
-    if kind == "train":
-        arrays, _, metrics = client.fit(parameters, instructions)
-    else:
-        _, _, metrics = client.evaluate(parameters, instructions)
-    trained, failures = metrics.pop("clients"), metrics.pop("failures")
-    content = RecordDict({METRICS: MetricRecord(metrics)})
-    _pack_uploads(client, arrays, len(trained), content)
+    client = node.client(run, context, phase)
+    batch = _batch(message.content, client)
+    result = client.train(batch) if phase == TRAIN else client.measure(batch)
+    content = RecordDict({METRICS: MetricRecord({name: values.tolist() for name, values in result.metrics.items()})})
+    pack(result.arrays, len(result.clients)).into(content)
+    pack_ragged(result.rows, content)
     content[OUTCOME] = ConfigRecord(
         {
-            "clients": trained,
-            "failures": failures,
-            "round": run["round"],
+            "clients": list(result.clients),
+            "failures": json.dumps(result.failures),
+            "round": batch.server_round,
             "seconds": time.perf_counter() - start,
             "startup": _startup(node, started_at),
         }
@@ -89,99 +69,41 @@ def _work(kind: str, message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def _pack_uploads(client: CohortClient, arrays: Sequence[np.ndarray], num_trained: int, content: RecordDict) -> None:
-    """Name what `fit` returned, and put it into a reply."""
-    ragged = client.ragged_uploads if arrays else ()
-    stacked = arrays[: len(arrays) - 2 * len(ragged)]
-    names = (*client.uploaded_parameters, *client.extra_uploads) if arrays else ()
-    pack(dict(zip(names, stacked, strict=True)), num_trained).into(content)
-    rest = arrays[len(stacked) :]
-    pack_ragged({name: Ragged(*rest[2 * i : 2 * i + 2]) for i, name in enumerate(ragged)}, content)
+def _batch(content: RecordDict, client: CohortClient) -> Batch:
+    """The orders in a message, held against what the method's clients are sent.
+
+    Raises:
+        ValueError: the arrays are others, or of other shapes or types.
+    """
+    run: dict[str, Any] = dict(content.config_records[RUN])
+    declared, num_clients = client.downloads(client.run), len(run["clients"])
+    return Batch(
+        clients=tuple(run["clients"]),
+        server_round=int(run["round"]),
+        sent=unpack_choice(content, arrays_of(declared), num_clients=num_clients),
+        rows=unpack_ragged(content, rows_of(declared), num_clients),
+        announced=announced_in(run),
+        local_epochs=client.run.local_epochs,
+    )
 
 
-@app.query("structure")
-def structure(message: Message, context: Context) -> Message:
-    """What clients tell of the nodes that they may share with others, before training."""
-    return _answer("structure", message, context)
-
-
-@app.query("boundary")
-def boundary(message: Message, context: Context) -> Message:
-    """Which nodes clients have to do with that others have to do with, too."""
-    return _answer("boundary", message, context)
-
-
-@app.query("mend")
-def mend(message: Message, context: Context) -> Message:
-    """What clients are told to mend their graphs by."""
-    return _answer("mend", message, context)
-
-
-@app.query("generator")
-def generator(message: Message, context: Context) -> Message:
-    """A step of clients' generators of missing neighbours, and what others need to judge them by."""
-    return _answer("generator", message, context)
-
-
-@app.query("gradients")
-def gradients(message: Message, context: Context) -> Message:
-    """How others' generators would come nearer to the nodes that clients hold."""
-    return _answer("gradients", message, context)
-
-
-@app.query("representations")
-def representations(message: Message, context: Context) -> Message:
-    """What clients show of their nodes, for others to find those that are like their own."""
-    return _answer("representations", message, context)
-
-
-@app.query("rows")
-def rows(message: Message, context: Context) -> Message:
-    """Which rows of the item table users will send and want to be sent."""
-    return _answer("rows", message, context)
-
-
-@app.query("embedding")
-def embedding(message: Message, context: Context) -> Message:
-    """What users tell the server of themselves to be clustered by."""
-    return _answer("embedding", message, context)
-
-
-@app.query("expand")
-def expand(message: Message, context: Context) -> Message:
-    """What users seal for the matcher."""
-    return _answer("expand", message, context)
-
-
-@app.query("neighbours")
-def neighbours(message: Message, context: Context) -> Message:
-    """What clients are told, or tell, of neighbours elsewhere: what the matcher sealed for users, sums over nodes."""
-    return _answer("neighbours", message, context)
-
-
-@app.query("match")
-def match(message: Message, context: Context) -> Message:
-    """The matcher's work."""
-    return _answer("match", message, context)
-
-
-def _answer(action: str, message: Message, context: Context) -> Message:
-    """One phase outside of rounds; a client that cannot answer does not keep the others from it."""
+@app.query(ASK)
+def ask(message: Message, context: Context) -> Message:
+    """Answer a question of a phase outside of rounds; a client that cannot answer does not keep the others from it."""
     run = message.content.config_records[RUN]
-    node = open_node(run, context)
-    asked = [int(value) for value in run["clients"]]  # type: ignore[union-attr]
-    question = Question(action, read_client_arrays(message.content, asked), dict(run))
-    answerer = node if isinstance(node, MatcherNode) else node.client(run, context, action)
-    return Message(answer_record(*answerer.answers(question)), reply_to=message)
+    question = read_question(message.content)
+    answers = open_node(run, context).answerer(run, context, question.phase).answer(question)
+    return Message(answer_record(answers), reply_to=message)
 
 
 @app.query("export")
 def export(message: Message, context: Context) -> Message:
     """Write each client's best model where it belongs."""
-    run = message.content.config_records[RUN]
-    node = open_node(run, context)
-    if not isinstance(node, MatcherNode):
-        node.export(run, context, unpack_choice(message.content))
+    run: dict[str, Any] = dict(message.content.config_records[RUN])
+    node = open_clients(message.content.config_records[RUN], context)
+    received = unpack_choice(message.content)
+    last = Batch(tuple(run["clients"]), int(run["round"]) - 1, received, announced=announced_in(run))
+    node.export(node.client(message.content.config_records[RUN], context), last)
     return Message(RecordDict(), reply_to=message)
 
 
@@ -189,7 +111,7 @@ def _startup(node: Node, handled_at: float) -> float:
     """Seconds that this process took to come up for a message; 0 where processes are there before it.
 
     Args:
-        node: whom the message is for.
+        node: the node that the message is for.
         handled_at: the time of day when the message was handed to the app.
     """
     if not isinstance(node.config.runtime, Deploy):

@@ -28,6 +28,7 @@ from subfl_flower.models.settings import (
 )
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import MethodSettings, joined_settings
 from subfl_flower.runtime.loggers import LoggerSettings
 from subfl_flower.runtime.strategy import CohortStrategy
 from subfl_flower.tasks import Task
@@ -185,8 +186,8 @@ class Config(Section):
     @property
     def needs_matcher(self) -> bool:
         """Whether the method asks a third party, which is a node of its own."""
-        strategy = load_class(self.method.strategy, CohortStrategy, "method.strategy")
-        return bool(strategy.needs_matcher(settings_of(strategy, self.method)))
+        strategy = strategy_class(self.method)
+        return bool(strategy.needs_matcher(method_settings(strategy, client_class(self.method), self.method)))
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values, the form that is written, hashed and sent."""
@@ -223,8 +224,7 @@ def validate(composed: Mapping[str, Any]) -> Config:
         config = Config.model_validate(composed)
     except pydantic.ValidationError as error:
         raise SubflError(_sentence(error, composed)) from None
-    strategy = load_class(config.method.strategy, CohortStrategy, "method.strategy")
-    client = load_class(config.method.client, CohortClient, "method.client")
+    strategy, client = strategy_class(config.method), client_class(config.method)
     _require_one_kind(config, client)
     if config.privacy.mechanism != "none" and not client.protects_uploads:
         raise SubflError(
@@ -236,13 +236,7 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"
         )
     client.check_model(config.model, config.method.name)
-    known = {key for owner in (strategy, client) for key in settings_model(owner).model_fields}
-    for key in config.method.knobs:
-        if key not in known:
-            allowed = ", ".join(sorted(known)) or "none"
-            raise SubflError(f"method.{key}: method {config.method.name!r} has no such setting; it has: {allowed}")
-    settings_of(strategy, config.method)
-    settings_of(client, config.method)
+    method_settings(strategy, client, config.method)
     return config
 
 
@@ -268,7 +262,7 @@ def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]
             raise SubflError(f"method={method.get('name')} has no {role} for data sets that hold {_HOLDS[kind]}")
         chosen[role] = paths[kind]
         for of, path in paths.items():
-            fields = settings_model(load_class(str(path), base, f"method.{role}")).model_fields
+            fields = load_class(str(path), base, f"method.{role}").Settings.model_fields
             (own if of == kind else others).update(fields)
     if len(by_kind) < len(bases):
         others = set(chosen)
@@ -294,24 +288,31 @@ def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
             raise SubflError(sentence)
 
 
-def settings_model(owner: type) -> type[BaseModel]:
-    """The ``Settings`` model of a strategy or a client family."""
-    model: type[BaseModel] = owner.Settings  # type: ignore[attr-defined]
-    return model
+def strategy_class(method: Method) -> type[CohortStrategy]:
+    """The class of a method's strategy."""
+    return load_class(method.strategy, CohortStrategy, "method.strategy")
 
 
-def settings_of(owner: type, method: Method) -> Any:
-    """The method's knobs that concern `owner`, as its ``Settings``.
+def client_class(method: Method) -> type[CohortClient]:
+    """The class of a method's clients."""
+    return load_class(method.client, CohortClient, "method.client")
+
+
+def method_settings(strategy: type[CohortStrategy], client: type[CohortClient], method: Method) -> MethodSettings:
+    """The knobs of a method, as both sides have them.
 
     Raises:
-        SubflError: a value has the wrong type or is out of range.
+        SubflError: there is no such knob, or a value has the wrong type or is out of range.
     """
-    model = settings_model(owner)
-    chosen = {key: value for key, value in method.knobs.items() if key in model.model_fields}
+    model = joined_settings(client.Settings, strategy.Settings)
+    for key in method.knobs:
+        if key not in model.model_fields:
+            allowed = ", ".join(sorted(model.model_fields)) or "none"
+            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}")
     try:
-        return model(**chosen)
+        return model(**method.knobs)
     except pydantic.ValidationError as error:
-        raise SubflError(_sentence(error, chosen, "method.")) from None
+        raise SubflError(_sentence(error, method.knobs, "method.")) from None
 
 
 def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefix: str = "") -> str:

@@ -22,7 +22,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import SIZES, Roster
 
-_SCHEMA = 1
+_SCHEMA = 2
 _FILE = "server.safetensors"
 
 

@@ -1,25 +1,29 @@
-"""What the runtime expects of a client family: a ``NumPyClient`` for all clients of a node at once."""
+"""The base of every client: a Flower ``NumPyClient`` for all clients of a node at once.
+
+A method's clients work on batches of named arrays: `CohortClient.train`, `CohortClient.measure` and
+`CohortClient.answer`. ``fit`` and ``evaluate``, by which Flower's own strategies drive a ``NumPyClient``, are made of
+these.
+"""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from flwr.client import NumPyClient
-from pydantic import BaseModel, ConfigDict
 
 from subfl_flower.errors import SubflError
 from subfl_flower.models.mixture import Mixture
-from subfl_flower.models.settings import OptimizerSettings
-from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.messages import Choice, Stack
-from subfl_flower.runtime.ragged import Ragged
-from subfl_flower.runtime.state import StateStore
+from subfl_flower.runtime.batch import Answers, Batch, Question, Result
+from subfl_flower.runtime.contract import Contract, Declared, MethodSettings, RunContext
+from subfl_flower.runtime.iteration import Iteration, in_chunks
+from subfl_flower.runtime.messages import ArraySpec, Stack
+from subfl_flower.runtime.state import CohortState, Shapes, StateStore
+from subfl_flower.tasks.metric import COUNT, Metric
 
 
 class Hosted(Protocol):
@@ -42,78 +46,60 @@ class Hosted(Protocol):
         """Where models are trained."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What some clients are asked outside of rounds.
-
-    Attributes:
-        action: the phase's name, without ``query.``.
-        received: arrays that each of them is sent, by client id.
-        about: what else the message says: the run's ``id``, the ``round`` that the phase comes before, and what the
-            method adds.
-    """
-
-    action: str
-    received: Mapping[int, Stack]
-    about: Mapping[str, Any]
-
-    @property
-    def server_round(self) -> int:
-        """The round that the phase comes before."""
-        return int(self.about["round"])
-
-
 class CohortClient(NumPyClient, ABC):
-    """Trains and evaluates the clients of one node; every array has a leading client axis.
+    """Train and evaluate the clients of one node; every array has a leading client axis.
 
-    A family is written for one kind of data, with its own cohort and model settings.
+    A family is written for one kind of data. It must define `chunks`, `train_chunk` and `models`; it may override the
+    declarations (`Settings`, `phases`, `downloads`, `uploads`, `metrics`), `measure_chunk` and `answer_of`. It inherits
+    the loops over a node's clients, and the adapter to Flower's own strategies.
 
     Args:
+        run: facts of the run.
         cohort: the clients and their data, a `Hosted`.
-        settings: the family's knobs.
-        model: the model's knobs.
-        optimizer: the local optimiser's knobs.
-        seed: of everything random in local training.
         store: keeps what is personal between rounds.
+        iterate: the order in which clients are worked.
     """
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
-    """Of which data its clients are."""
+    """The kind of data that its clients hold."""
 
     protects_uploads: ClassVar[bool] = False
-    """Whether its clients do to their uploads what `privacy` says."""
+    """True where its clients do to their uploads what `privacy` says."""
 
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
 
-    class Settings(BaseModel):
+    # The contract -----------------------------------------------------------------------------------------------------
+
+    class Settings(MethodSettings):
         """No knobs."""
 
-        model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    phases: ClassVar[tuple[str, ...]] = ()
+    """Names of the questions that its clients answer outside of rounds, in the order in which they come before one."""
 
-    takes_choices: ClassVar[bool] = False
-    """Whether its clients are sent rows that many share: `fit` is then given all rows [M, ...] of a message, and as
-    ``models`` in the configuration which of them each client is sent [clients, r]."""
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """The arrays that clients are sent: the whole model."""
+        return {name: ArraySpec.like(value) for name, value in run.initial.items()}
 
-    def __init__(
-        self,
-        cohort: Any,
-        settings: Settings,
-        model: Any,
-        optimizer: OptimizerSettings,
-        seed: int,
-        store: StateStore,
-    ) -> None:
-        self.cohort = cohort
-        self.settings = settings
-        self.model_settings = model
-        self.optimizer = optimizer
-        self.seed = seed
-        self.store = store
-        self.announced: Mapping[str, Any] = {}
-        """What came with the message that is being handled beside arrays."""
-        self.privacy = LdpSettings()
-        """What is done to an upload before it leaves a client."""
+    @classmethod
+    def uploads(cls, run: RunContext) -> Declared:
+        """The arrays that clients send after training: those that they were sent, trained."""
+        return cls.downloads(run)
+
+    @classmethod
+    def metrics(cls, run: RunContext) -> dict[str, Metric]:
+        """The figures that clients send: the task's, the training loss, and the number of training examples."""
+        return {
+            **({} if run.task is None else run.task.metrics),
+            "train_loss": Metric(by_client=True, averaged=True),
+            "num_examples": Metric(COUNT.low, COUNT.high, needed=True),
+        }
+
+    @classmethod
+    def contract(cls, run: RunContext) -> Contract:
+        """The contract of a run."""
+        return Contract(cls.downloads(run), cls.uploads(run), cls.metrics(run), cls.phases)
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
@@ -121,154 +107,168 @@ class CohortClient(NumPyClient, ABC):
 
         Args:
             model: its settings, of the family's kind.
-            method: its name, for the error.
+            method: the method's name, for the error.
 
         Raises:
             SubflError: it is none.
         """
         return
 
+    def __init__(self, run: RunContext, cohort: Any, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        self.run = run
+        self.settings = run.settings
+        self.cohort = cohort
+        self.optimizer = run.optimizer
+        self.seed = run.seed
+        self.store = store
+        self.iterate = iterate
+
+    # The work of a node -----------------------------------------------------------------------------------------------
+
+    def train(self, batch: Batch) -> Result:
+        """Train some clients for one round: chunk by chunk, each by `train_chunk`."""
+        state = self.open_state()
+        result = self.iterate(self.chunks(batch), lambda part: self.train_chunk(part, state))
+        self.store.commit(state)
+        return result
+
+    def measure(self, batch: Batch) -> Result:
+        """Measure some clients at what they were sent, without training: chunk by chunk, each by `measure_chunk`."""
+        state = self.open_state()
+        result = self.iterate(self.chunks(batch), lambda part: self.measure_chunk(part, state))
+        self.store.commit(state)
+        return result
+
+    def answer(self, question: Question) -> Answers:
+        """Have some clients answer a question: client by client, each by `answer_of`."""
+        if question.phase not in self.phases:
+            raise SubflError(f"{type(self).__name__} has no answer to query.{question.phase}")
+        answers = Answers()
+        for client_id in question.received:
+            try:
+                answers.arrays[client_id] = self.answer_of(client_id, question)
+            except Exception as error:
+                known = isinstance(error, SubflError)
+                answers.failures[client_id] = str(error) if known else f"{type(error).__name__}: {error}"
+        return answers
+
     @property
+    def state_shapes(self) -> Shapes:
+        """The personal state of a client between rounds: shapes by name."""
+        return {}
+
     @abstractmethod
-    def parameter_names(self) -> Sequence[str]:
-        """Names of the arrays that `fit` receives, in their order."""
-
-    @property
-    def uploaded_parameters(self) -> Sequence[str]:
-        """Names of the arrays that `fit` returns first: what it received, trained."""
-        return self.parameter_names
-
-    @property
-    def extra_uploads(self) -> tuple[str, ...]:
-        """Names of the arrays that `fit` returns after the parameters."""
-        return ()
+    def chunks(self, batch: Batch) -> list[Batch]:
+        """Cut a batch into such of clients that are worked at once."""
 
     @abstractmethod
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Train the clients of one chunk, and change their rows of the state."""
+
+    def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Measure the clients of one chunk.
+
+        Raises:
+            SubflError: this family measures where it trains.
+        """
+        raise SubflError(f"{type(self).__name__} evaluates where it trains")
+
+    def answer_of(self, client_id: int, question: Question) -> Stack:
+        """One client's answer to a question of one of the `phases`: named arrays of any shape."""
+        raise NotImplementedError(f"{type(self).__name__} declares query.{question.phase}, and does not answer it")
+
+    @abstractmethod
+    def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
+        """Each client's model at its best validation round, by client id.
+
+        Args:
+            batch: the clients, and the part of their models that the server has.
+        """
+
+    def best_mixture(self, batch: Batch) -> Mixture | None:
+        """What clients score items by at their best validation round, where they are users with a model that ranks."""
+        return None
+
+    def mended(self, client_id: int) -> bool:
+        """True where a client's model is trained on, and measured by, more than the graph that the client holds."""
+        return False
+
+    def best_validation(self) -> dict[int, float]:
+        """The validation figures that `models` were chosen by, by client id; none where none is known."""
+        return {}
+
+    def open_state(self) -> CohortState:
+        """The state of all clients of this node."""
+        return self.store.open(self.cohort.client_ids, self.state_shapes)
+
+    @cached_property
+    def position_of(self) -> dict[int, int]:
+        """The position of each client in the cohort, by client id."""
+        return {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
+
+    # Flower's own strategies ------------------------------------------------------------------------------------------
+
+    def get_parameters(self, config: Mapping[str, Any]) -> list[np.ndarray]:
+        """The initial model, as Flower's strategies send it: one array a parameter, without a client axis."""
+        return [self.run.initial[name] for name in self._plain_names]
+
     def fit(
         self, parameters: list[np.ndarray], config: Mapping[str, Any]
     ) -> tuple[list[np.ndarray], int, dict[str, Any]]:
-        """Train some clients of the cohort for one round.
+        """Train this node's clients from one model, for Flower's own strategies.
 
         Args:
-            parameters: one array for each of `parameter_names`, each [clients, ...].
-            config: ``clients`` (their ids, in the order of the rows), ``round``, ``local_epochs``, and what the method
-                announces.
+            parameters: the model, one array a parameter in the order of `get_parameters`, without a client axis.
+            config: ``round`` (1) and ``local_epochs`` (the run's), where given.
 
         Returns:
-            Arrays named by `parameter_names` and `extra_uploads`, with a row for each client that succeeded; the
-            number of training examples of these; metrics, each a list over them. Among the metrics ``clients`` lists
-            their ids and ``failures`` maps the other ids to reasons, as JSON.
+            The trained model, a mean by training examples where the node has several clients; training examples;
+            mean figures.
         """
-
-    @property
-    def ragged_uploads(self) -> tuple[str, ...]:
-        """Names of what `fit` returns last, in rows of each client's own number: for each rows, then lengths [A]."""
-        return ()
+        batch = self._plain_batch(parameters, config)
+        result = self.train(batch)
+        examples, metrics = _plain_metrics(result)
+        trained = self.trained_models(batch, result)
+        weights = result.metrics["num_examples"] / max(examples, 1)
+        return [np.tensordot(weights.astype(value.dtype), value, 1) for value in trained.values()], examples, metrics
 
     def evaluate(self, parameters: list[np.ndarray], config: Mapping[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Figures of some clients at what the server sent, without training.
+        """Measure this node's clients at one model, for Flower's own strategies.
 
         Args:
             parameters: as for `fit`.
             config: as for `fit`.
 
         Returns:
-            The mean loss over clients, the number of examples that were evaluated, and metrics as `fit` gives them.
-
-        Raises:
-            SubflError: this family evaluates where it trains.
+            The mean training loss, not a number where it is not measured; training examples; mean figures.
         """
-        raise SubflError(f"{type(self).__name__} evaluates where it trains")
+        examples, metrics = _plain_metrics(self.measure(self._plain_batch(parameters, config)))
+        return metrics.get("train_loss", float("nan")), examples, metrics
 
-    def answer(self, question: Question, client_id: int) -> Stack:
-        """What a client answers in a phase outside of rounds (``query.<action>``): arrays by name, any shape.
+    def trained_models(self, batch: Batch, result: Result) -> Stack:
+        """Each client's trained model [A, ...], by name, from the client's upload."""
+        return {name: result.arrays[name] for name in self._plain_names}
 
-        Raises:
-            SubflError: this family takes no part in such a phase.
-        """
-        raise SubflError(f"{type(self).__name__} has no answer to query.{question.action}")
+    @property
+    def _plain_names(self) -> list[str]:
+        """Names of the model's parameters that travel, in their order."""
+        return [name for name in self.downloads(self.run) if name in self.run.initial]
 
-    def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
-        """What the clients of a question answer, by id, and reasons of those that cannot: each by `answer`."""
-        found: dict[int, Stack] = {}
-        failures: dict[int, str] = {}
-        for client_id in question.received:
-            try:
-                found[client_id] = self.answer(question, client_id)
-            except Exception as error:
-                failures[client_id] = (
-                    str(error) if isinstance(error, SubflError) else f"{type(error).__name__}: {error}"
-                )
-        return found, failures
-
-    @abstractmethod
-    def best_models(self) -> dict[int, dict[str, np.ndarray]]:
-        """Each client's model at its best validation round, by client id."""
-
-    def best_mixture(self, clients: Sequence[int], received: Choice) -> Mixture | None:
-        """What clients score items by at their best validation round, where they are users with a model that ranks.
-
-        Args:
-            clients: their ids.
-            received: what of their models the server has.
-        """
-        return None
-
-    def mended(self, client_id: int) -> bool:
-        """Whether a client's model is trained on, and measured by, more than the graph that the client holds."""
-        return False
-
-    def best_validation(self) -> dict[int, float]:
-        """The validation figures that `best_models` were chosen by, by client id; none where none is known."""
-        return {}
+    def _plain_batch(self, parameters: Sequence[np.ndarray], config: Mapping[str, Any]) -> Batch:
+        model = dict(zip(self._plain_names, parameters, strict=True))
+        epochs = int(config.get("local_epochs", self.run.local_epochs))
+        server_round = int(config.get("round", 1))
+        return Batch.for_all(self.cohort.client_ids, model, server_round=server_round, local_epochs=epochs)
 
 
-@dataclass(frozen=True, eq=False)
-class Worked:
-    """What a chunk of clients came to.
+def _plain_metrics(result: Result) -> tuple[int, dict[str, Any]]:
+    """Examples of all clients together, and means of their figures.
 
-    Attributes:
-        positions: of the clients in the cohort.
-        uploads: by name, each [clients, ...].
-        ragged: by name, of these clients.
-        metrics: by name, each [clients].
+    Raises:
+        SubflError: a client failed.
     """
-
-    positions: list[int]
-    uploads: Mapping[str, np.ndarray]
-    ragged: dict[str, Ragged]
-    metrics: Mapping[str, np.ndarray]
-
-
-def work_in_chunks(
-    chunks: Sequence[list[int]], work: Callable[[list[int]], Worked], client_ids: Sequence[int]
-) -> tuple[list[Worked], dict[int, str]]:
-    """Work chunk by chunk; one that fails is repeated client by client, to find out whose failure it was.
-
-    Returns:
-        What succeeded, in order, and reasons by client id for the others.
-    """
-    pending = list(chunks)
-    parts: list[Worked] = []
-    failures: dict[int, str] = {}
-    while pending:
-        chosen = pending.pop(0)
-        try:
-            parts.append(work(chosen))
-        except Exception as error:
-            if len(chosen) > 1:
-                pending = [[position] for position in chosen] + pending
-            else:
-                failures[client_ids[chosen[0]]] = f"{type(error).__name__}: {error}"
-    return parts, failures
-
-
-def merged_metrics(parts: Sequence[Worked], failures: Mapping[int, str], client_ids: Sequence[int]) -> dict[str, Any]:
-    """The metrics of a reply: lists over the clients that succeeded, their ids, and the other ids' reasons as JSON."""
-    merged: dict[str, Any] = {
-        name: np.concatenate([part.metrics[name] for part in parts]).tolist()
-        for name in (parts[0].metrics if parts else ())
-    }
-    merged["clients"] = [client_ids[position] for part in parts for position in part.positions]
-    merged["failures"] = json.dumps(failures)
-    return merged
+    if result.failures:
+        client, reason = min(result.failures.items())
+        raise SubflError(f"client {client} failed: {reason}")
+    means = {name: float(np.nanmean(values)) for name, values in result.metrics.items() if not np.isnan(values).all()}
+    return int(result.metrics["num_examples"].sum()), means

@@ -1,8 +1,9 @@
-"""What clients are asked outside of training rounds: a phase of its own, one message a node.
+"""Questions to clients outside of training rounds: a phase, with one message a node.
 
-A phase is named by its action (``query.structure``). Each client may be sent arrays, and answers with arrays of its own
-sizes; there is no client axis. The node's client object answers by `CohortClient.answer`. The matcher, a node without
-clients, is asked by `Exchange.ask_matcher`.
+A phase has a name, such as ``structure``, which a method's clients declare (`CohortClient.phases`). Each client may be
+sent arrays, and answers with arrays of its own sizes; there is no client axis. All phases have one type of message,
+``query.ask``, and the node's client object answers by `CohortClient.answer`. The matcher, a node without clients, is
+asked by `Exchange.ask_matcher`.
 """
 
 from __future__ import annotations
@@ -20,26 +21,20 @@ from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure
 from subfl_flower.runtime.array_format import read_array, to_array
+from subfl_flower.runtime.batch import Answers, Question
 from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.messages import ARRAYS, Stack
 from subfl_flower.runtime.replies import OUTCOME, one_line, read_outcome
 from subfl_flower.runtime.roster import Roster, describe_error
+from subfl_flower.runtime.round_messages import RUN, announced_in
 
 T = TypeVar("T")
 
-RUN = "run"
+ASK = "ask"
+"""Action of the messages of all phases."""
 
-ANNOUNCED = "announced."
-
-
-def announced(numbers: Mapping[str, float]) -> dict[str, float]:
-    """What a method announces, as entries of the record that describes the run."""
-    return {f"{ANNOUNCED}{name}": value for name, value in numbers.items()}
-
-
-def announced_in(run: ConfigRecord) -> dict[str, Any]:
-    """What `announced` made entries of."""
-    return {key.removeprefix(ANNOUNCED): value for key, value in run.items() if key.startswith(ANNOUNCED)}
+PHASE = "phase"
+"""Entry of the run's record that names the phase."""
 
 
 class Exchange:
@@ -110,12 +105,12 @@ class Exchange:
         messages, bytes_down = [], 0
         for node, positions in asked.items():
             ids = [self.roster.client_ids[p] for p in positions]
-            content = RecordDict({RUN: self._question(ids, about or {})})
+            content = RecordDict({RUN: self._question(action, ids, about or {})})
             if sent is not None:
                 stacks = {client: sent[position] for client, position in zip(ids, positions, strict=True)}
                 bytes_down += sum(values.nbytes for stack in stacks.values() for values in stack.values())
                 content[ARRAYS] = client_arrays(stacks)
-            messages.append(Message(content, node, f"query.{action}"))
+            messages.append(Message(content, node, f"query.{ASK}"))
         answers: list[T | None] = [None] * len(self.roster)
         failures = {self.roster.client_ids[position]: "no reply" for position in chosen}
         received = 0
@@ -168,11 +163,11 @@ class Exchange:
         start = time.perf_counter()
         if self.roster.matcher is None:
             raise RunFailure("there is no matcher")
-        content = RecordDict({RUN: self._question(sorted(sent), {})})
+        content = RecordDict({RUN: self._question(action, sorted(sent), {})})
         content[ARRAYS] = client_arrays(
             dict(sorted(sent.items()))
         )  # in the caller's order they would say whose they are
-        message = Message(content, self.roster.matcher.node_id, f"query.{action}")
+        message = Message(content, self.roster.matcher.node_id, f"query.{ASK}")
         replies = send_and_wait(self._grid, [message], self._timeout, self._interval)
         if not replies:
             raise RunFailure("the matcher did not reply")
@@ -191,8 +186,9 @@ class Exchange:
         self._log(action, up, down, start)
         return answers
 
-    def _question(self, ids: list[int], about: Mapping[str, int | bytes]) -> ConfigRecord:
-        return ConfigRecord({**self._run, "round": self.next_round, **self.about, **about, "clients": ids})
+    def _question(self, action: str, ids: list[int], about: Mapping[str, int | bytes]) -> ConfigRecord:
+        own: dict[str, Any] = {PHASE: action, "clients": ids}
+        return ConfigRecord({**self._run, "round": self.next_round, **self.about, **about, **own})
 
     def _log(self, action: str, bytes_up: int, bytes_down: int, start: float) -> None:
         traffic = {"bytes_up": bytes_up, "bytes_down": bytes_down}
@@ -211,21 +207,24 @@ def client_arrays(stacks: Mapping[int, Stack]) -> ArrayRecord:
     )
 
 
-def read_client_arrays(content: RecordDict, clients: Sequence[int]) -> dict[int, Stack]:
-    """Every client's arrays of a question; none where nothing was sent.
+def read_question(content: RecordDict) -> Question:
+    """The question that a message asks.
 
     Raises:
         ValueError: it holds arrays of nobody that is asked, or such that cannot be read.
     """
-    if ARRAYS not in content.array_records:
-        return {client: {} for client in clients}
-    return {client: _stack(arrays, None) for client, arrays in _by_client(content, clients).items()}
+    run: dict[str, Any] = dict(content.config_records[RUN])
+    received: dict[int, Stack] = {int(client): {} for client in run["clients"]}
+    if ARRAYS in content.array_records:
+        by_client = _by_client(content, list(received))
+        received = {client: _stack(arrays, None) for client, arrays in by_client.items()}
+    return Question(str(run[PHASE]), received, int(run["round"]), announced_in(run), run)
 
 
-def answer_record(answers: dict[int, Stack], failures: dict[int, str]) -> RecordDict:
+def answer_record(answers: Answers) -> RecordDict:
     """A node's reply: its clients' arrays, each named ``<client>/<array>``, and the reasons of those that failed."""
-    outcome = ConfigRecord({"clients": list(answers), "failures": json.dumps(failures)})
-    return RecordDict({ARRAYS: client_arrays(answers), OUTCOME: outcome})
+    outcome = ConfigRecord({"clients": list(answers.arrays), "failures": json.dumps(answers.failures)})
+    return RecordDict({ARRAYS: client_arrays(answers.arrays), OUTCOME: outcome})
 
 
 def _read(content: RecordDict, asked: Sequence[int]) -> tuple[dict[int, dict[str, Array]], dict[int, str]]:

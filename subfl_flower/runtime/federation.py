@@ -8,37 +8,39 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from subfl_flower.config import Config, Deploy, load_class, settings_of
+from subfl_flower.config import Config, Deploy, client_class, strategy_class
 from subfl_flower.data.fingerprints import require_same_data
-from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
-from subfl_flower.runtime.exchange import Exchange, announced
+from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.messages import Choice, pack
-from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.progress import RunProgress
 from subfl_flower.runtime.provenance import provenance
 from subfl_flower.runtime.remarks import print_remarks
 from subfl_flower.runtime.roster import Roster, describe_error
-from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
+from subfl_flower.runtime.round_messages import RUN, announced
+from subfl_flower.runtime.round_records import mean_seconds
+from subfl_flower.runtime.rounds import Rounds
+from subfl_flower.runtime.run_context import run_context
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
+from subfl_flower.runtime.strategy import CohortStrategy
 
 
 def run_federation(
@@ -180,14 +182,9 @@ class _Run:
         self._roster = roster = self._membership.gather()
         if self._prepared is None:
             self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
-        family = load_class(config.method.strategy, CohortStrategy, "method.strategy")
-        initial = kind_of(config).initial_parameters(config, roster)
-        strategy: CohortStrategy = family(settings_of(family, config.method), roster, dict(initial))
-        strategy.participation = Participation(config.federation.fraction, config.seed)
-        strategy.timeout = config.federation.round_timeout
-        strategy.privacy = config.privacy
-        strategy.task = config.task
-        strategy.num_rounds = config.federation.rounds
+        context = run_context(config, roster.shape, self.run_id)
+        contract = client_class(config.method).contract(context)
+        strategy = strategy_class(config.method)(context, roster, contract)
         self._exchange = Exchange(
             self._grid,
             self._record,
@@ -209,28 +206,11 @@ class _Run:
 
     def rounds(self, strategy: CohortStrategy) -> Iterator[dict[str, Any]]:
         """Train round after round; each round's record, once all that it leaves is written."""
-        config, every = self._config, self._config.checkpoint_every
         assert self._exchange is not None
-        latest = LatestMetrics(config.task, strategy.roster)
-        for record in self.finished:
-            latest.recall(record)
-        last_checkpoint = len(self.finished)
-        clustering = None
-        for server_round in range(len(self.finished) + 1, config.federation.rounds + 1):
-            strategy.roster = self._roster = self._membership.refresh()
-            due = bool(every) and (server_round % every == 0 or server_round == config.federation.rounds)
-            # Who is absent from the round of a checkpoint, or fails in it, must have kept the state of an earlier one.
-            some_are_absent = len(strategy.participants(server_round)) < len(strategy.roster)
-            some_may_lack = some_are_absent or config.runtime.on_client_failure == "continue"
-            keep = due or (bool(every) and some_may_lack)
-            about = {**self._record, "checkpoint": last_checkpoint, "keep": keep}
-            self._exchange.roster, self._exchange.next_round = strategy.roster, server_round
-            self._exchange.about = {**about, **announced(strategy.announcements)}
-            strategy.before_round(server_round, self._exchange)
-            updates, seconds = self._train(strategy, server_round, ConfigRecord(about))
-            updates, seconds = self._evaluate(strategy, server_round, ConfigRecord(about), updates, seconds)
-            record = round_record(updates, strategy.roster, seconds, latest)
-            del updates
+        config, clustering = self._config, None
+        rounds = Rounds(self._grid, config, strategy, self._membership, self._exchange, self._record, self.finished)
+        for record in rounds:
+            self._roster, server_round = strategy.roster, record["round"]
             self._records.append_round(record)
             self.finished.append(record)
             if strategy.mixing is not None and (
@@ -240,67 +220,10 @@ class _Run:
             if strategy.clustering is not None and strategy.clustering is not clustering:
                 clustering = strategy.clustering
                 self._records.add_clusters(server_round, clustering.client_ids, clustering.labels, clustering.points)
-            if due:
+            if rounds.is_due(server_round):
                 self._write_checkpoint(strategy, server_round)
-                last_checkpoint = server_round
+                rounds.last_checkpoint = server_round
             yield record
-
-    def _train(
-        self, strategy: CohortStrategy, server_round: int, about: ConfigRecord
-    ) -> tuple[Updates, dict[str, float]]:
-        """One round, and where its seconds went."""
-        start = time.perf_counter()
-        messages = list(strategy.configure_train(server_round, ArrayRecord(), about, self._grid))
-        sent = time.perf_counter()
-        replies = self._deliver(messages)
-        received = time.perf_counter()
-        strategy.aggregate_train(server_round, replies)
-        end = time.perf_counter()
-        updates = strategy.updates
-        assert updates is not None
-        self._require_enough(updates)
-        return updates, _where_time_went(updates, start, sent, received, end)
-
-    def _evaluate(
-        self,
-        strategy: CohortStrategy,
-        server_round: int,
-        about: ConfigRecord,
-        updates: Updates,
-        seconds: Mapping[str, float],
-    ) -> tuple[Updates, dict[str, float]]:
-        """The round with the figures of all clients after it, where the method asks for them by themselves."""
-        start = time.perf_counter()
-        messages = list(strategy.configure_evaluate(server_round, ArrayRecord(), about, self._grid))
-        if not messages:
-            return updates, dict(seconds)
-        sent = time.perf_counter()
-        replies = self._deliver(messages)
-        received = time.perf_counter()
-        strategy.aggregate_evaluate(server_round, replies)
-        evaluation = strategy.evaluation
-        assert evaluation is not None
-        if evaluation.failures and self._config.runtime.on_client_failure == "stop":
-            client, reason = min(evaluation.failures.items())
-            raise RunFailure(f"client {client} failed in the evaluation of round {server_round}: {reason}")
-        more = _where_time_went(evaluation, start, sent, received, time.perf_counter())
-        return updates.and_evaluated(evaluation), {part: seconds[part] + more[part] for part in more}
-
-    def _deliver(self, messages: Sequence[Message]) -> list[Message]:
-        config = self._config
-        return send_and_wait(self._grid, messages, config.federation.round_timeout, config.runtime.poll_seconds)
-
-    def _require_enough(self, updates: Updates) -> None:
-        replied, needed = len(updates.positions), self._config.federation.min_clients or 1
-        if updates.failures and (self._config.runtime.on_client_failure == "stop" or not replied):
-            client, reason = min(updates.failures.items())
-            raise RunFailure(f"client {client} failed in round {updates.server_round}: {reason}")
-        if replied < needed:
-            missing = "; ".join(f"client {client}: {reason}" for client, reason in sorted(updates.failures.items()))
-            raise RunFailure(
-                f"{replied} clients replied in round {updates.server_round}, where federation.min_clients is {needed}"
-                + (f" ({missing})" if missing else "")
-            )
 
     def _write_checkpoint(self, strategy: CohortStrategy, server_round: int) -> None:
         self._records.force_rounds_to_disk()
@@ -352,24 +275,12 @@ class _Run:
             found[f"bytes_{way}"] += size
         if self._strategy is not None:
             if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
-                # The strategy's own copy may lack personal layers.
-                initial = kind_of(self._config).initial_parameters(self._config, self._strategy.roster)
+                initial = self._strategy.run.initial
                 found["model_parameters"] = sum(value.size for value in initial.values())
             found.update(self._strategy.report(self._prepared))
         if self._membership.refusals:
             found["refused"] = self._membership.refusals
         return found
-
-
-def _where_time_went(updates: Updates, start: float, sent: float, received: float, end: float) -> dict[str, float]:
-    at_work = updates.client_seconds + updates.startup_seconds
-    return {
-        "round": end - start,
-        "client": updates.client_seconds,
-        "startup": updates.startup_seconds,
-        "server": (sent - start) + (end - received),
-        "transport": max(0.0, received - sent - at_work),
-    }
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from subfl_flower.config import Config, load_class
+from subfl_flower.config import Config, client_class
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
@@ -22,11 +22,11 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.graph_models import stacked_gnn
 from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings
+from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
-from subfl_flower.runtime.messages import Choice
-from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
 
@@ -154,21 +154,19 @@ class Graphs(Kind):
         sizes = {"client": said.client_id, "nodes": said.num_nodes, "directed edges": said.num_edges}
         return {**sizes, "train": said.train, "validation": said.validation, "test": said.test}
 
-    def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
+    def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
         """A graph network's."""
         assert isinstance(config.model, GraphModelSettings)
-        num_outputs = _graph_task(config).num_outputs(roster.num_classes)
-        return stacked_gnn(config.model, roster.num_features, num_outputs).initial_of(config.seed)
+        num_outputs = _graph_task(config).num_outputs(shape.num_classes)
+        return stacked_gnn(config.model, shape.num_features, num_outputs).initial_of(config.seed)
 
-    def export(
-        self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
-    ) -> None:
+    def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
         assert isinstance(config.model, ModelSettings | DecoupledSettings)
         assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
-        for client_id, tensors in client.best_models().items():
+        for client_id, tensors in client.models(last).items():
             card = ModelCard(
                 model=config.model,
                 task=task,
@@ -178,7 +176,7 @@ class Graphs(Kind):
                 client=client_id,
                 method=config.method.name,
                 run=node.run_id,
-                round=last_round,
+                round=last.server_round,
                 validation=validation.get(client_id),
                 mended=client.mended(client_id),
                 **dict(cohort.facts),
@@ -193,8 +191,7 @@ def _graph_task(config: Config) -> GraphTask:
 
 def _require_use_of_weights(config: Config, graphs: Iterable[ClientGraph]) -> None:
     """Raise SubflError where graphs have edge weights and the method's clients would not use them."""
-    family = load_class(config.method.client, CohortClient, "method.client")
-    if not family.uses_edge_weights and any(graph.edge_weight is not None for graph in graphs):
+    if not client_class(config.method).uses_edge_weights and any(graph.edge_weight is not None for graph in graphs):
         raise SubflError(
             f"method={config.method.name} does not use edge weights; dataset.edge_weights=ignore leaves them out"
         )

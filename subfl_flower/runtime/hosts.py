@@ -69,7 +69,7 @@ class SimulatedNode(Node):
         def folder_of(client_id: int) -> Path:
             return folder / (f"{client_id:04d}" if client_id >= 0 else "central")
 
-        return _durable(store, folder_of, run, phase, keep=bool(run.get("keep", False)))
+        return _durable(store, folder_of, run, phase, self.phases, keep=bool(run.get("keep", False)))
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Into the run directory."""
@@ -154,7 +154,7 @@ class DeployedNode(Node):
         def folder_of(client_id: int) -> Path:
             return self._runs[client_id] / self.run_id / "state"
 
-        return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, keep=True)
+        return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, self.phases, keep=True)
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Into the client's folder of the run."""
@@ -174,11 +174,16 @@ class DeployedNode(Node):
 
 
 def _durable(
-    store: StateStore, folder_of: Callable[[int], Path], run: ConfigRecord, phase: str, keep: bool
+    store: StateStore,
+    folder_of: Callable[[int], Path],
+    run: ConfigRecord,
+    phase: str,
+    phases: Sequence[str],
+    keep: bool,
 ) -> DurableStore:
     """States in `store` and in files, for the round and phase that a message is about."""
     server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
-    return DurableStore(store, folder_of, server_round, checkpoint, keep, phase)
+    return DurableStore(store, folder_of, server_round, checkpoint, keep, phase, phases)
 
 
 def _travels_with_messages(config: Config) -> bool:

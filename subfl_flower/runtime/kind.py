@@ -19,9 +19,9 @@ from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.ratings.user_folder import UserFolder
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.trained_users import TrainedUsers
+from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
-from subfl_flower.runtime.messages import Choice
-from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.shared_key import SharedKey
 
 Folder = ClientFolder | UserFolder
@@ -140,23 +140,23 @@ class Kind(ABC):
         """The sizes of what a folder holds, by the heading of a table's column."""
 
     @abstractmethod
-    def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
-        """What a federation starts from, each without a client axis.
+    def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
+        """The model that a federation starts from, by name, without a client axis.
+
+        Args:
+            config: of the run.
+            shape: of the clients' data.
 
         Raises:
             SubflError: the model needs what the clients' data do not have.
         """
 
     @abstractmethod
-    def export(
-        self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
-    ) -> None:
+    def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
         """Have a node write its clients' best models.
 
         Args:
             node: where they are to be written.
-            client: who trained them.
-            last_round: the last that was trained.
-            clients: ids of the node's clients.
-            received: what of their models the server has, for these clients.
+            client: the object that trained them.
+            last: the clients, the last round that was trained, and the part of their models that the server has.
         """

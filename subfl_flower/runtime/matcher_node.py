@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Context, RecordDict
 
 from subfl_flower.config import Config
 from subfl_flower.data.durable_files import write_durably
@@ -20,7 +20,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
 from subfl_flower.privacy.expansion import Matcher
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Answers, Question
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import MATCHER, ROLE
 from subfl_flower.runtime.shared_key import SharedKey
@@ -116,25 +116,29 @@ class MatcherNode:
         self._run_id, self._memory = run_id, memory
         self._width, self._most = config.model.dim, config.model.neighbours
 
+    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> MatcherNode:
+        """The object that answers questions: the matcher."""
+        return self
+
     def roster(self) -> ConfigRecord:
         """Who it is, and the key that users seal to."""
         return ConfigRecord({ROLE: MATCHER, "public_key": self._memory.key().public})
 
-    def answers(self, question: Question) -> tuple[dict[int, Stack], dict[int, str]]:
+    def answer(self, question: Question) -> Answers:
         """Sealed neighbours for every box that opens, by the number that it came with; reasons for the others.
 
         Raises:
             SubflError: another phase is asked for.
         """
-        if question.action != MATCH:
-            raise SubflError(f"the matcher has no answer to query.{question.action}")
+        if question.phase != MATCH:
+            raise SubflError(f"the matcher has no answer to query.{question.phase}")
         guard = ReplayGuard(self._memory.opened())
         matcher = Matcher(self._memory.key(), self._width, self._most, guard)
         numbers = list(question.received)
         boxes = [_bytes(question.received[number]) for number in numbers]
         answered, refused = matcher.answer(boxes, expansion_context(self._run_id, question.server_round))
         self._memory.remember(guard.remembered())
-        return (
+        return Answers(
             {
                 number: {BOX: np.frombuffer(box, dtype=np.uint8)}
                 for number, box in zip(numbers, answered, strict=True)

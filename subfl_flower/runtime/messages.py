@@ -40,19 +40,34 @@ class ArraySpec:
     """What an array of one client must be.
 
     Attributes:
-        shape: without the client axis.
+        shape: without the client axis; -1 for a length that varies.
         dtype: NumPy's name of it, such as ``float32``.
-        needed: whether it may not be left out.
+        needed: False where it may be left out.
+        bounded: False where values are no magnitudes, such as numbers under masks.
+        remembered: True where the server keeps the last array of a client that is absent.
     """
 
     shape: tuple[int, ...]
     dtype: str
     needed: bool = True
+    bounded: bool = True
+    remembered: bool = False
+
+    @classmethod
+    def like(cls, value: np.ndarray) -> ArraySpec:
+        """The shape and type of an array without a client axis."""
+        return cls(value.shape, str(value.dtype))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the plain values."""
+        """Bytes of the plain values, where no length varies."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def allows(self, shape: Sequence[int], dtype: str) -> bool:
+        """True for a shape and a type that an array may have."""
+        lengths = zip(self.shape, shape, strict=False)
+        fits = len(self.shape) == len(shape) and all(own in (-1, length) for own, length in lengths)
+        return fits and dtype == self.dtype
 
     def __str__(self) -> str:
         """Such as ``float32 [5, 2]``."""
@@ -82,6 +97,12 @@ class Choice:
         _check_rows(self.rows.reshape(-1).tolist(), self.num_rows)
 
     @classmethod
+    def of_stack(cls, stack: Stack, num_clients: int) -> Choice:
+        """Make a choice in which every client has the row of its place; arrays are [num_clients, ...]."""
+        rows = np.arange(num_clients, dtype=np.int64)[:, None]
+        return cls(stack, rows if stack else rows[:, :0])
+
+    @classmethod
     def for_all(cls, stack: Stack, num_clients: int) -> Choice:
         """The same row for all clients; `stack` is without a client axis."""
         values = {name: value[None] for name, value in stack.items()}
@@ -96,6 +117,19 @@ class Choice:
     def num_clients(self) -> int:
         """How many clients are sent rows."""
         return len(self.rows)
+
+    def stack(self) -> Stack:
+        """Each client's first row of every array, [clients, ...]; a row that all have stays one in memory."""
+        if not self.values:
+            return {}
+        first = self.rows[:, 0]
+        if self.num_rows == 1:
+            return {
+                name: np.broadcast_to(value[0], (len(first), *value.shape[1:])) for name, value in self.values.items()
+            }
+        if len(first) == self.num_rows and (first == np.arange(len(first))).all():
+            return dict(self.values)
+        return {name: value[first] for name, value in self.values.items()}
 
     def of(self, clients: Sequence[int]) -> Choice:
         """What some clients are sent, by position, in their order; of the M rows only those that they need.
@@ -112,7 +146,10 @@ def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The ascending `rows` of an array [M, ...]."""
     if len(rows) == len(values):
         return values
-    return values[: len(rows)] if values.strides[0] == 0 else values[rows]
+    if values.strides[0] == 0:
+        return values[: len(rows)]
+    adjacent = len(rows) and rows[-1] - rows[0] == len(rows) - 1
+    return values[rows[0] : rows[-1] + 1] if adjacent else values[rows]
 
 
 @dataclass(frozen=True)
@@ -316,6 +353,7 @@ def _claims(
 
 
 def _check_expected(claims: Sequence[Claim], expected: Mapping[str, ArraySpec]) -> None:
+    claimed = {claim.name: claim for claim in claims}
     found = {claim.name: ArraySpec(claim.shape[1:], str(claim.dtype)) for claim in claims}
     if unknown := found.keys() - expected.keys():
         allowed = ", ".join(expected) or "nothing"
@@ -323,7 +361,7 @@ def _check_expected(claims: Sequence[Claim], expected: Mapping[str, ArraySpec]) 
     if missing := {name for name, spec in expected.items() if spec.needed} - found.keys():
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     for name, spec in found.items():
-        if (spec.shape, spec.dtype) != (expected[name].shape, expected[name].dtype):
+        if not expected[name].allows(claimed[name].shape[1:], spec.dtype):
             raise ValueError(f"its {name} is {spec} for a client, where {expected[name]} belongs")
 
 

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context
 
-from subfl_flower.config import Config, Ray, load_class, settings_of
+from subfl_flower.config import Config, Ray, client_class
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.trained_users import TrainedUsers
+from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
-from subfl_flower.runtime.exchange import announced_in
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.memory import keep_freed_memory
-from subfl_flower.runtime.messages import Choice
-from subfl_flower.runtime.state import TRAIN, StateStore
+from subfl_flower.runtime.roster import Shape
+from subfl_flower.runtime.run_context import run_context
+from subfl_flower.runtime.state import EVALUATE, TRAIN, CurrentStore, StateStore
 
 
 class Node(ABC):
@@ -41,7 +42,6 @@ class Node(ABC):
         keep_freed_memory()
         self.config = config
         self.run_id = run_id
-        self._client: CohortClient | None = None
 
     @cached_property
     @abstractmethod
@@ -60,31 +60,42 @@ class Node(ABC):
     def write_recommender(self, trained: TrainedUsers) -> None:
         """Write what the users whom this node hosts need for recommendations where it belongs."""
 
+    def roster(self) -> ConfigRecord:
+        """The answer to ``query.roster``: who is hosted here, and what of."""
+        return ConfigRecord({"clients": self.client_ids, **self.cohort.sizes, **self.about})
+
     def client(self, run: ConfigRecord, context: Context, phase: str = TRAIN) -> CohortClient:
         """The object that trains this node's clients, with their state at hand as it was before a phase of a round."""
-        store = self.store(run, context, phase)
-        if self._client is None:
-            config = self.config
-            family = load_class(config.method.client, CohortClient, "method.client")
-            torch.set_num_threads(num_threads(config))
-            self._client = family(
-                cohort=self.cohort,
-                settings=settings_of(family, config.method),
-                model=config.model,
-                optimizer=config.optimizer,
-                seed=config.seed,
-                store=store,
-            )
-            self._client.privacy = config.privacy
-        self._client.store = store
-        self._client.announced = announced_in(run)
+        self._store.now = self.store(run, context, phase)
         return self._client
 
-    def export(self, run: ConfigRecord, context: Context, received: Choice) -> None:
-        """Write the best model of every client that a message names; `received` is what of it the server has."""
-        last_round = int(run.get("round", 1)) - 1  # type: ignore[arg-type]
-        clients = [int(client_id) for client_id in run["clients"]]  # type: ignore[union-attr]
-        kind_of(self.config).export(self, self.client(run, context), last_round, clients, received)
+    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
+        """The object that answers questions: that of the clients."""
+        return self.client(run, context, phase)
+
+    def export(self, client: CohortClient, last: Batch) -> None:
+        """Write the best model of some clients.
+
+        Args:
+            client: of this node.
+            last: the clients, the last round, and the part of their models that the server has.
+        """
+        kind_of(self.config).export(self, client, last)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases of a round, in their order."""
+        return *client_class(self.config.method).phases, TRAIN, EVALUATE
+
+    @cached_property
+    def _store(self) -> CurrentStore:
+        return CurrentStore()
+
+    @cached_property
+    def _client(self) -> CohortClient:
+        torch.set_num_threads(num_threads(self.config))
+        shape = Shape(*(self.about[name] for name in Shape._fields))
+        return client_class(self.config.method)(run_context(self.config, shape, self.run_id), self.cohort, self._store)
 
 
 def compute_device(name: str) -> torch.device:

@@ -77,6 +77,7 @@ class RaggedSpec:
         most: how many rows a client may have.
         below: its entries are counts from 0 to below this; None: any numbers.
         like: the name of the rows that it must have as many of; None: of none.
+        needed: False where rows may be left out for all clients.
     """
 
     shape: tuple[int, ...]
@@ -84,6 +85,7 @@ class RaggedSpec:
     most: int
     below: int | None = None
     like: str | None = None
+    needed: bool = True
 
 
 def pack_ragged(ragged: Mapping[str, Ragged], content: RecordDict) -> None:
@@ -112,15 +114,17 @@ def unpack_ragged(
     lengths = dict(content.config_records[LENGTHS]) if LENGTHS in content.config_records else {}
     if arrays.keys() != lengths.keys():
         raise ValueError(f"the lengths of {', '.join(sorted(arrays.keys() ^ lengths.keys()))} and its rows do not fit")
-    if expected is not None and arrays.keys() != expected.keys():
-        found, wanted = (", ".join(sorted(names)) or "none" for names in (arrays, expected))
-        raise ValueError(f"it holds the rows {found}, where {wanted} belong")
+    if expected is not None:
+        needed = {name for name, spec in expected.items() if spec.needed}
+        if not needed <= arrays.keys() <= expected.keys():
+            found, wanted = (", ".join(sorted(names)) or "none" for names in (arrays, expected))
+            raise ValueError(f"it holds the rows {found}, where {wanted} belong")
     ragged = {
         name: _unpacked(name, array, lengths[name], None if expected is None else expected[name], num_clients)
         for name, array in arrays.items()
     }
     for name, spec in (expected or {}).items():
-        if spec.like is not None and (ragged[name].lengths != ragged[spec.like].lengths).any():
+        if name in ragged and spec.like is not None and (ragged[name].lengths != ragged[spec.like].lengths).any():
             raise ValueError(f"it has not as many rows of {name} as of {spec.like}")
     return ragged
 

@@ -22,10 +22,10 @@ from subfl_flower.models.ranker_file import Ranker, RankerCard
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
 from subfl_flower.models.settings import GraphModelSettings, LightGCNSettings, RecommenderSettings
 from subfl_flower.models.stacked_user_model import stacked_user_model
+from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
-from subfl_flower.runtime.messages import Choice
-from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.tasks import Ranking
@@ -175,18 +175,16 @@ class RatingsOfUsers(Kind):
         said = UserFolder.open(path).description
         return {"client": said.client_id, "train": said.train, "validation": said.validation, "test": said.test}
 
-    def initial_parameters(self, config: Config, roster: Roster) -> Mapping[str, np.ndarray]:
+    def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
         """A user model's."""
         assert not isinstance(config.model, GraphModelSettings)
-        sizes = roster.num_features, roster.user_values, roster.item_values
+        sizes = shape.num_features, shape.user_values, shape.item_values
         return stacked_user_model(config.model, *sizes).initial_of(config.seed)
 
-    def export(
-        self, node: ModelWriter, client: CohortClient, last_round: int, clients: Sequence[int], received: Choice
-    ) -> None:
+    def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
         """What the server and the users know, together; nothing where the method has no such model."""
         config, cohort = node.config, client.cohort
-        if not received.values:
+        if not last.sent.values:
             return
         about = {
             "num_items": cohort.ratings.num_items,
@@ -196,18 +194,18 @@ class RatingsOfUsers(Kind):
             "data": cohort.fingerprint,
             "method": config.method.name,
             "run": node.run_id,
-            "round": last_round,
+            "round": last.server_round,
         }
         if isinstance(config.model, LightGCNSettings):
-            if mixture := client.best_mixture(clients, received):
+            if mixture := client.best_mixture(last):
                 node.write_recommender(Ranker(RankerCard(model=config.model, **about), mixture))
             return
         assert isinstance(config.model, RecommenderSettings)
-        users = client.best_models()
+        users = client.models(last)
         if not users:
             return
         ids = sorted(users)
         card = RecommenderCard(model=config.model, scale=cohort.ratings.scale, **about)
-        shared = {name: values[0] for name, values in received.values.items()}
+        shared = {name: values[0] for name, values in last.sent.values.items()}
         personal = {name: np.stack([users[client_id][name] for client_id in ids]) for name in users[ids[0]]}
         node.write_recommender(Recommender(card, shared, np.array(ids), personal))

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from subfl_flower.runtime.contract import Contract, arrays_of, rows_of
 from subfl_flower.runtime.messages import ARRAYS, ArraySpec, Stack, unpack_counted
-from subfl_flower.runtime.ragged import Ragged, RaggedSpec, unpack_ragged
+from subfl_flower.runtime.ragged import Ragged, unpack_ragged
+from subfl_flower.tasks.metric import Metric
 
 OUTCOME, METRICS = "outcome", "metrics"
 
@@ -26,7 +28,6 @@ LARGEST_VALUE = 1e12
 """No entry of an update may be larger: the sums of squares that strategies make of them must stay within float32."""
 
 _LARGEST_METRIC = 1e100  # so that their mean is finite, too
-_MOST_METRICS = 64
 _LONGEST_REASON = 300
 _LONGEST_REPORT = 1 << 16
 _SLACK = 1 << 16
@@ -56,11 +57,6 @@ class Reply:
     seconds: float
     startup: float
 
-    @property
-    def specs(self) -> dict[str, ArraySpec]:
-        """What each client's arrays are."""
-        return {name: ArraySpec(values.shape[1:], str(values.dtype)) for name, values in self.stack.items()}
-
     def array(self, name: str, spec: ArraySpec) -> np.ndarray:
         """What was sent under a name [A, ...], zeros where nothing was."""
         if name in self.stack:
@@ -68,23 +64,14 @@ class Reply:
         return np.zeros((len(self.clients), *spec.shape), dtype=spec.dtype)
 
 
-def read_reply(
-    content: RecordDict,
-    asked: Sequence[int],
-    expected: Mapping[str, ArraySpec] | None,
-    server_round: int,
-    largest: int | None = None,
-    expected_rows: Mapping[str, RaggedSpec] | None = None,
-) -> Reply:
+def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, server_round: int) -> Reply:
     """Decode a reply to ``train`` or ``evaluate``.
 
     Args:
         content: of the reply.
         asked: ids of the clients that the node was to train.
-        expected: what a client's update must hold; None: unknown.
+        contract: its uploads are what every client must have sent, its metrics all that a client may have measured.
         server_round: the round that the node was asked for.
-        largest: bytes that all updates may have together where `expected` is None; None: any number.
-        expected_rows: what an update must hold in rows of a client's own number; None: no such thing.
 
     Raises:
         ValueError: the whole reply is unusable.
@@ -95,14 +82,18 @@ def read_reply(
     seconds, startup = _duration(outcome, "seconds"), _duration(outcome, "startup", 0.0)
     if not clients:
         return Reply([], {}, {}, {}, failures, np.zeros(0, dtype=np.int64), seconds, startup)
-    metrics = _metrics(content, len(clients))
-    if expected is not None:
-        largest = math.ceil(1.1 * len(asked) * sum(spec.nbytes for spec in expected.values())) + _SLACK
+    metrics = _metrics(content, len(clients), contract.metrics)
+    expected = arrays_of(contract.uploads)
+    largest = math.ceil(1.1 * len(asked) * sum(spec.nbytes for spec in expected.values())) + _SLACK
     _check_size(content, largest, len(asked))
     stack, sizes = unpack_counted(content, expected, num_clients=len(clients), largest=largest)
-    ragged = unpack_ragged(content, expected_rows or {}, len(clients))
+    ragged = unpack_ragged(content, rows_of(contract.uploads), len(clients))
     sizes = sum((rows.bytes_per_client for rows in ragged.values()), start=sizes)
-    faults = {**_faults_of_metrics(metrics), **_faults_of_updates(stack, expected or {}), **_faults_of_rows(ragged)}
+    faults = {
+        **_faults_of_metrics(metrics, contract.metrics),
+        **_faults_of_updates(stack, expected),
+        **_faults_of_rows(ragged),
+    }
     if faults:
         failures.update({clients[row]: fault for row, fault in faults.items()})
         good = [row for row in range(len(clients)) if row not in faults]
@@ -113,17 +104,13 @@ def read_reply(
     return Reply(clients, stack, ragged, metrics, failures, sizes, seconds, startup)
 
 
-def combine(replies: Sequence[Reply], expected: Mapping[str, ArraySpec] | None) -> Reply:
+def combine(replies: Sequence[Reply], contract: Contract) -> Reply:
     """The replies of all nodes as one: clients ascending, the seconds those of the slowest node.
 
-    An array that need not be sent is zeros for clients that left it out, and a metric is not a number for them. Where
-    `expected` is None, clients whose arrays are not like those of most clients have failed.
+    An array that need not be sent is zeros for clients that left it out, and a metric is not a number for them.
     """
     failures = {client: reason for reply in replies for client, reason in reply.failures.items()}
     parts = [reply for reply in replies if reply.clients]
-    if expected is None:
-        parts, unlike = _alike(parts)
-        failures.update(unlike)
     if not parts:
         return Reply([], {}, {}, {}, failures, np.zeros(0, dtype=np.int64), 0.0, 0.0)
     clients = [client for part in parts for client in part.clients]
@@ -134,13 +121,12 @@ def combine(replies: Sequence[Reply], expected: Mapping[str, ArraySpec] | None) 
         together = values[0] if len(values) == 1 else np.concatenate(values)
         return together if ascending else together[order]
 
-    specs = expected if expected is not None else parts[0].specs
     slowest = max(parts, key=lambda part: part.startup + part.seconds)
     return Reply(
         clients=sorted(clients),
         stack={
             name: joined([part.array(name, spec) for part in parts])
-            for name, spec in specs.items()
+            for name, spec in arrays_of(contract.uploads).items()
             if any(name in part.stack for part in parts)
         },
         ragged={
@@ -157,22 +143,6 @@ def combine(replies: Sequence[Reply], expected: Mapping[str, ArraySpec] | None) 
         seconds=slowest.seconds,
         startup=slowest.startup,
     )
-
-
-def _alike(replies: Sequence[Reply]) -> tuple[list[Reply], dict[int, str]]:
-    """Those whose arrays are like those of most clients, and reasons for the clients of the others."""
-    votes: Counter[str] = Counter()
-    described = [", ".join(f"{name} {spec}" for name, spec in sorted(reply.specs.items())) for reply in replies]
-    for reply, arrays in zip(replies, described, strict=True):
-        votes[arrays] += len(reply.clients)
-    common = max(votes, key=votes.__getitem__, default="")
-    unlike = {
-        client: one_line(f"its update holds {arrays or 'nothing'}, and that of most clients {common or 'nothing'}")
-        for reply, arrays in zip(replies, described, strict=True)
-        for client in reply.clients
-        if arrays != common
-    }
-    return [reply for reply, arrays in zip(replies, described, strict=True) if arrays == common], unlike
 
 
 def read_outcome(content: RecordDict, asked: Sequence[int]) -> tuple[ConfigRecord, list[int], dict[int, str]]:
@@ -230,12 +200,14 @@ def _duration(outcome: ConfigRecord, key: str, default: float | None = None) -> 
     return float(value)
 
 
-def _metrics(content: RecordDict, num_clients: int) -> dict[str, np.ndarray]:
+def _metrics(content: RecordDict, num_clients: int, declared: Mapping[str, Metric]) -> dict[str, np.ndarray]:
     if METRICS not in content.metric_records:
         raise ValueError(f"it has no record {METRICS!r}")
     record = content.metric_records[METRICS]
-    if "num_examples" not in record or len(record) > _MOST_METRICS:
-        raise ValueError(f"its metrics must be num_examples and up to {_MOST_METRICS - 1} others")
+    if unknown := sorted(set(record) - set(declared)):
+        raise ValueError(f"it holds the metric {one_line(unknown[0])!r}, which this method does not have")
+    if missing := sorted(name for name, metric in declared.items() if metric.needed and name not in record):
+        raise ValueError(f"it lacks the metric {missing[0]}")
     metrics = {}
     for name, values in record.items():
         if not isinstance(values, list) or len(values) != num_clients:
@@ -247,28 +219,20 @@ def _metrics(content: RecordDict, num_clients: int) -> dict[str, np.ndarray]:
     return metrics
 
 
-def _faults_of_metrics(metrics: Mapping[str, np.ndarray]) -> dict[int, str]:
+def _faults_of_metrics(metrics: Mapping[str, np.ndarray], declared: Mapping[str, Metric]) -> dict[int, str]:
     """Reasons by row, for clients that measured what cannot be."""
     faults = {}
     for name, values in metrics.items():
-        if name == "num_examples":
-            sound = (values >= 0) & (values <= LARGEST_VALUE)
-        elif name.endswith("_examples"):
-            sound = np.isnan(values) | ((values >= 0) & (values <= LARGEST_VALUE))
-        else:
-            sound = np.isnan(values) | (np.abs(values) <= _LARGEST_METRIC)
-        faults.update({int(row): one_line(f"its {name} is {values[row]:g}") for row in np.flatnonzero(~sound)})
+        wrong = np.flatnonzero(~declared[name].allows(values)).tolist()
+        faults.update({row: one_line(f"its {name} is {values[row]:g}, and must be {declared[name]}") for row in wrong})
     return faults
 
 
 def _faults_of_updates(stack: Stack, expected: Mapping[str, ArraySpec]) -> dict[int, str]:
-    """Reasons by row, for clients whose update holds what no training gives.
-
-    Unsigned integers that a method expects are no magnitudes: masked numbers are anything, and bits are bits.
-    """
+    """Reasons by row, for clients whose update holds what no training gives."""
     faults = {}
     for name, values in stack.items():
-        if name in expected and values.dtype.kind == "u":
+        if not expected[name].bounded:
             continue
         shared = values.strides[0] == 0
         low, high = _range(values[:1] if shared else values)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.tasks import TaskSettings
+from subfl_flower.tasks.metric import Metric
 from subfl_flower.tasks.rating_prediction import EXAMPLES, pooled_error
 
 __all__ = ["LatestMetrics", "further_figures", "mean_seconds", "pooled_error", "round_record"]
 
-_PER_CLIENT = ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity")
 _FURTHER = ("validation.", "test.")
 
 
@@ -23,14 +23,19 @@ class LatestMetrics:
     """The last known figures of every client, so that the mean over clients also speaks of those that were absent.
 
     Args:
-        task: what validation and test measure.
+        task: the task, whose metric validation and test are of.
+        declared: the figures that clients send, by name.
         roster: the clients.
+
+    Attributes:
+        listed: names of the figures that a record lists by client.
+        names: names of the figures that have a mean over last known values.
     """
 
-    def __init__(self, task: TaskSettings, roster: Roster) -> None:
+    def __init__(self, task: TaskSettings, declared: Mapping[str, Metric], roster: Roster) -> None:
         self.metric = task.metric
-        self.client_figures = task.client_figures
-        self.names = (*_PER_CLIENT, *task.client_figures)
+        self.listed = tuple(name for name, metric in declared.items() if metric.by_client)
+        self.names = tuple(name for name, metric in declared.items() if metric.averaged)
         self._task = task
         self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
         self.heard = np.zeros(len(roster), dtype=bool)
@@ -54,8 +59,7 @@ class LatestMetrics:
     def recall(self, record: Mapping[str, Any]) -> None:
         """Take in a round again from its record."""
         clients = record["clients"]
-        names = (*self.names, *EXAMPLES.values())
-        found = {name: np.array(clients[name], dtype=float) for name in names if name in clients}
+        found = {name: np.array(clients[name], dtype=float) for name in self.listed if name in clients}
         self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
 
 
@@ -73,8 +77,8 @@ def round_record(
 ) -> dict[str, Any]:
     """A round's line of ``metrics.jsonl``.
 
-    Under ``figures`` stand means of the task's `client_figures`, over last known values as the metric's are, and means
-    of other further figures, over this round's clients.
+    Under ``figures`` stand the means of further figures (`further_figures`): over last known values, as the metric's
+    are, or over this round's clients, as each figure's declaration says.
     """
     clients: dict[str, Any] = {
         "ids": [roster.client_ids[position] for position in updates.positions],
@@ -82,12 +86,12 @@ def round_record(
         "bytes_up": updates.bytes_up[updates.positions].tolist(),
         "bytes_down": updates.bytes_down[updates.positions].tolist(),
     }
-    for name in (*latest.names, *EXAMPLES.values()):
+    for name in latest.listed:
         if name in updates.metrics:
             clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
     means = latest.take(updates.positions, updates.metrics)
     figures = further_figures(updates.metrics)
-    figures |= {name: means.pop(name) for name in latest.client_figures if name in means}
+    figures |= {name: means.pop(name) for name in list(means) if name.startswith(_FURTHER)}
     return {
         "round": updates.server_round,
         "metric": latest.metric,

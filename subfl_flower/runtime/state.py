@@ -140,19 +140,42 @@ def buffer_size(num_clients: int, shapes: Shapes) -> int:
 
 
 class StateStore(Protocol):
-    """Keeps cohorts' states between messages.
+    """Keeps cohorts' states between messages."""
 
-    Attributes:
-        kept: what clients keep of exchanges.
-    """
-
-    kept: KeptArrays
+    @property
+    def kept(self) -> KeptArrays:
+        """Arrays that clients keep of exchanges."""
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """The state of a cohort, fresh where there is none yet."""
 
     def commit(self, state: CohortState) -> None:
         """Keep what has changed since `open`."""
+
+
+class CurrentStore:
+    """The store of the message that is being handled.
+
+    A node makes one for its client object, and sets `now` for each message.
+
+    Attributes:
+        now: holds states as they were before the message.
+    """
+
+    now: StateStore
+
+    @property
+    def kept(self) -> KeptArrays:
+        """Arrays that clients keep of exchanges."""
+        return self.now.kept
+
+    def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
+        """The state of a cohort, fresh where there is none yet."""
+        return self.now.open(client_ids, shapes)
+
+    def commit(self, state: CohortState) -> None:
+        """Keep what has changed since `open`."""
+        self.now.commit(state)
 
 
 class MemoryStore:
@@ -222,9 +245,8 @@ class ContextStore:
         return f"cohort-{client_ids[0]:04d}"
 
 
-TRAIN = "train"
-PHASES = ("embedding", "expand", "neighbours", TRAIN, "evaluate")
-"""Of a round, in their order: what changes or reads clients' states."""
+TRAIN, EVALUATE = "train", "evaluate"
+"""The phases that every round has; a method's own ones come before them."""
 
 Moment = tuple[int, int]
 """A round, and the place of one of its phases."""
@@ -243,8 +265,9 @@ class DurableStore:
         server_round: the round that a message is of, 1-based.
         checkpoint: the last round that the server can go back to; states that it no longer needs are removed.
         keep: whether to write this round's states.
-        phase: of the round that the message is of, one of `PHASES`; any other question is none of a round, and sees
-            what training would begin with.
+        phase: of the round that the message is of; one that is not among `phases` sees what training would begin
+            with.
+        phases: of a round, in their order: those of the method, ``train`` and ``evaluate``.
     """
 
     def __init__(
@@ -255,11 +278,13 @@ class DurableStore:
         checkpoint: int,
         keep: bool,
         phase: str = TRAIN,
+        phases: Sequence[str] = (TRAIN, EVALUATE),
     ) -> None:
+        self._phases = tuple(phases)
         self._store = store
         self._folder_of = folder_of
         self.kept: KeptArrays = KeptInFiles(folder_of, server_round, checkpoint)
-        self._now: Moment = (server_round, PHASES.index(phase if phase in PHASES else TRAIN))
+        self._now: Moment = (server_round, self._phases.index(phase if phase in phases else TRAIN))
         self._checkpoint = checkpoint
         self._keep = keep
 
@@ -289,7 +314,7 @@ class DurableStore:
             return
         for position in sorted(state.changed):
             client_id = state.client_ids[position]
-            path = self._folder_of(client_id) / _file_name(self._now)
+            path = self._folder_of(client_id) / self._file_name(self._now)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(path, save(state.export_row(position)))
@@ -298,12 +323,16 @@ class DurableStore:
                 raise SubflError(f"the state of client {client_id} cannot be written to {path}: {error}") from error
         state.changed.clear()
 
+    def _file_name(self, moment: Moment) -> str:
+        server_round, phase = moment[0], self._phases[moment[1]]
+        return f"round-{server_round:06d}{'' if phase == TRAIN else f'-{phase}'}.safetensors"
+
     def _files(self, client_id: int) -> list[tuple[Moment, Path]]:
         found = []
         for path in self._folder_of(client_id).glob("round-*.safetensors"):
             match = re.fullmatch(r"round-(\d+)(?:-(\w+))?", path.stem)
-            if match and (match[2] or TRAIN) in PHASES:
-                found.append(((int(match[1]), PHASES.index(match[2] or TRAIN)), path))
+            if match and (match[2] or TRAIN) in self._phases:
+                found.append(((int(match[1]), self._phases.index(match[2] or TRAIN)), path))
         return found
 
     def _remove_unneeded(self, client_id: int) -> None:
@@ -315,13 +344,8 @@ class DurableStore:
                 path.unlink(missing_ok=True)
         # What a killed process left; this round's may be another node's that is being written, as the oracle's are.
         for unfinished in self._folder_of(client_id).glob(".round-*"):
-            if not unfinished.name.startswith(f".{_file_name(self._now)}"):
+            if not unfinished.name.startswith(f".{self._file_name(self._now)}"):
                 unfinished.unlink(missing_ok=True)
-
-
-def _file_name(moment: Moment) -> str:
-    server_round, phase = moment[0], PHASES[moment[1]]
-    return f"round-{server_round:06d}{'' if phase == TRAIN else f'-{phase}'}.safetensors"
 
 
 def _restore(state: CohortState, position: int, path: Path) -> None:

@@ -30,6 +30,7 @@ class NodeClassification(GraphTask):
         "test.majority",
         "test.one_class",
     )
+    metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["node_classification"]
 
     @property

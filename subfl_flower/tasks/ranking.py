@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.tasks.settings import TaskSettings
 
 
@@ -28,6 +29,7 @@ class Ranking(TaskSettings):
     """
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["ranking"]
     split: Literal["leave_one_out"] = "leave_one_out"
     choose_by: Literal["hr", "ndcg"] = "hr"
@@ -41,6 +43,22 @@ class Ranking(TaskSettings):
     def metric(self) -> str:
         """``hr@10``, with the measure that chooses and the first cutoff."""
         return f"{self.choose_by}@{self.cutoffs[0]}"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures of one list: both measures at every cutoff."""
+        return tuple(f"{measure}@{k}" for measure in ("hr", "ndcg") for k in self.cutoffs)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metric, and all figures among drawn items and among all."""
+        names = [
+            f"{role}.{among}{name}"
+            for role in ("validation", "test")
+            for among in ("", "full_")
+            for name in self.figures
+        ]
+        return {**super().metrics, **dict.fromkeys(names, SHARE)}
 
     @property
     def candidates(self) -> dict[str, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from subfl_flower.tasks.metric import COUNT, Metric
 from subfl_flower.tasks.settings import TaskSettings
 
 EXAMPLES = {"validation": "validation_examples", "test": "test_examples"}
@@ -20,12 +22,18 @@ class RatingPrediction(TaskSettings):
     pooled: ClassVar[bool] = True
     higher_is_better: ClassVar[bool] = False
     needs_ratings: ClassVar[bool] = True
+    metric_range: ClassVar[tuple[float, float]] = (0.0, 1e12)
     name: Literal["rating_prediction"]
 
     @property
     def metric(self) -> str:
         """``rmse``."""
         return "rmse"
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The errors, and the number of ratings that each of them is of."""
+        return {**super().metrics, **dict.fromkeys(EXAMPLES.values(), replace(COUNT, by_client=True))}
 
     def over_clients(self, metrics: Mapping[str, np.ndarray], name: str) -> float | None:
         """The pooled error of validation or test; the mean of any other figure."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.tasks.metric import SHARE, Metric
 
 
 class Examples(Protocol):
@@ -43,7 +45,8 @@ class TaskSettings(BaseModel, ABC):
         needs_ratings: whether users must have rated items, and not all alike; else users and items alone do.
         client_figures: names of the figures that each client reports besides the metric, such as ``test.macro_f1``, and
             that the round's record has by client. As of the metric, a client's last known value counts while it is
-            absent.
+            absent. They are shares, from 0 to 1.
+        metric_range: smallest and largest value of the metric.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -54,12 +57,22 @@ class TaskSettings(BaseModel, ABC):
     needs_labels: ClassVar[bool] = False
     needs_ratings: ClassVar[bool] = False
     client_figures: ClassVar[tuple[str, ...]] = ()
+    metric_range: ClassVar[tuple[float, float]] = (-1e100, 1e100)
     name: str
 
     @property
     @abstractmethod
     def metric(self) -> str:
         """What its validation and test figures measure: a fraction, or an error in units of the data."""
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The declaration of every figure by which a client's model is measured."""
+        roles = ("validation", "test", "validation_as_received", "test_as_received")
+        return {
+            **dict.fromkeys(roles, Metric(*self.metric_range, by_client=True, averaged=True)),
+            **dict.fromkeys(self.client_figures, replace(SHARE, by_client=True, averaged=True)),
+        }
 
     @property
     def candidates(self) -> dict[str, int] | None:

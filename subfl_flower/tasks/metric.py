@@ -1,0 +1,46 @@
+"""The declaration of a figure that clients measure: its name stands beside it, here are its range and its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_LARGEST = 1e100
+"""Bound of a figure without a range of its own, so that a mean over clients is finite."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that clients measure.
+
+    Attributes:
+        low, high: the range of its values.
+        needed: True where every client has it; else it may be left out, or be not a number.
+        by_client: True where the round's record lists each client's value.
+        averaged: True where the round's record also has the mean over the last known values of all clients.
+    """
+
+    low: float = -_LARGEST
+    high: float = _LARGEST
+    needed: bool = False
+    by_client: bool = False
+    averaged: bool = False
+
+    def allows(self, values: np.ndarray) -> np.ndarray:
+        """Which of the values [A] are in range, bool [A]. A value that is not a number is, unless it is needed."""
+        inside = (values >= self.low) & (values <= self.high)  # not a number compares as false
+        return inside if self.needed else inside | np.isnan(values)
+
+    def __str__(self) -> str:
+        """The range, such as ``from 0 to 1``."""
+        if (self.low, self.high) == (-_LARGEST, _LARGEST):
+            return "a finite number"
+        return f"from {self.low:g}" + ("" if self.high >= _LARGEST else f" to {self.high:g}")
+
+
+SHARE = Metric(0.0, 1.0)
+"""A figure between 0 and 1."""
+
+COUNT = Metric(0.0, 1e12)
+"""A number of examples."""
