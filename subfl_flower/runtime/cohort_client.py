@@ -240,10 +240,15 @@ class CohortClient(NumPyClient, ABC):
             config: as for `fit`.
 
         Returns:
-            The mean training loss, not a number where it is not measured; training examples; mean figures.
+            The mean training loss, or where that is not measured the validation error: the metric, or 1 - the metric
+            where more is better; training examples; mean figures.
         """
         examples, metrics = _plain_metrics(self.measure(self._plain_batch(parameters, config)))
-        return metrics.get("train_loss", float("nan")), examples, metrics
+        if "train_loss" in metrics:
+            return metrics["train_loss"], examples, metrics
+        validation = metrics.get("validation", float("nan"))
+        more_is_better = self.run.task is not None and self.run.task.higher_is_better
+        return 1 - validation if more_is_better else validation, examples, metrics
 
     def trained_models(self, batch: Batch, result: Result) -> Stack:
         """Each client's trained model [A, ...], by name, from the client's upload."""
