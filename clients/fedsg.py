@@ -17,11 +17,11 @@ from torch import Tensor
 
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.convolution_probe import ConvolutionProbe
 from subfl_flower.models.decoupled import TOPOLOGY
 from subfl_flower.models.stacked_gnn import CONVOLUTION, Parameters
 from subfl_flower.models.structure_encoding import structure_encoding
 from subfl_flower.seeding import shared_generator
-from subfl_flower.similarity.functional import FunctionalProbe
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
 
@@ -64,7 +64,7 @@ class FedSGClient(SubgraphClient):
         }
 
     @cached_property
-    def _probes(self) -> tuple[FunctionalProbe, FunctionalProbe]:
+    def _probes(self) -> tuple[ConvolutionProbe, ConvolutionProbe]:
         """The random graph with features, and with the structural encoding of its nodes."""
         settings, rng = self.settings, shared_generator(self.seed, "random graph")
         num_nodes = settings.random_blocks * settings.random_block_nodes
@@ -74,7 +74,7 @@ class FedSGClient(SubgraphClient):
         features = rng.standard_normal((num_nodes, self.cohort.num_features), dtype="float32")
         encoding = structure_encoding(edges, num_nodes, self.model_settings.encoding)
         device = self.cohort.device
-        return FunctionalProbe(edges, features, device), FunctionalProbe(edges, encoding, device)
+        return ConvolutionProbe(edges, features, device), ConvolutionProbe(edges, encoding, device)
 
 
 def _as_convolutions(parameters: Parameters) -> dict[str, Tensor]:

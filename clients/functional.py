@@ -16,9 +16,8 @@ from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.models.graph_network import Parameters, Probe
 from subfl_flower.seeding import shared_generator
-from subfl_flower.similarity.functional import FunctionalProbe
 from subfl_flower.similarity.random_graph import erdos_renyi, stochastic_block_model
 
 
@@ -54,9 +53,6 @@ class FunctionalClient(SubgraphClient):
 
     settings: Settings
 
-    networks = ("gcn",)
-    """Embeddings are made from a GCN's layers."""
-
     @property
     def extra_uploads(self) -> tuple[str, ...]:
         """What clients are compared by, where the server cannot see it in the parameters."""
@@ -66,7 +62,7 @@ class FunctionalClient(SubgraphClient):
     def uploads(
         self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
     ) -> dict[str, Tensor]:
-        """The parameters; the functional embedding [C, hidden] of the effective ones, or label distributions."""
+        """The parameters; the functional embedding [C, width] of the effective ones, or label distributions."""
         uploads = super().uploads(shared, personal, effective, chunk)
         if self.settings.similarity == "functional":
             uploads["functional_embedding"] = self._probe.embed(effective)
@@ -75,7 +71,7 @@ class FunctionalClient(SubgraphClient):
         return uploads
 
     @cached_property
-    def _probe(self) -> FunctionalProbe:
+    def _probe(self) -> Probe:
         settings = self.settings
         rng = shared_generator(self.seed, "random graph")
         if settings.random_graph == "er":
@@ -91,7 +87,7 @@ class FunctionalClient(SubgraphClient):
             features[:] = 1
         elif settings.random_graph == "feature":
             edges = edges[:, :0]
-        return FunctionalProbe(edges, features, self.cohort.device)
+        return self.model.probe(edges, features, self.cohort.device)
 
     def _erdos_renyi_size(self) -> tuple[int, float]:
         """N and p = d/(N-1), d the mean degree: SubPFed's, by the means that the server announces."""

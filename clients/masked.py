@@ -30,8 +30,6 @@ from clients.subgraph import Shapes
 from subfl_flower.models.chunk import GraphChunk, features_within_reach
 from subfl_flower.models.stacked_gnn import Parameters
 
-_FIRST = "conv1.weight"
-
 
 class MaskedClient(FunctionalClient):
     """Trains a mask µ beside every weight matrix θ; masks never leave the client."""
@@ -86,19 +84,26 @@ class MaskedClient(FunctionalClient):
             name: torch.ones(len(chunk), *shape, device=self.cohort.device) for name, shape in self._mask_shapes.items()
         }
         if masks and self._sends_what_it_teaches:
-            masks[self._mask(_FIRST)] *= chunk.feature_support.unsqueeze(-1)
+            masks[self._first_mask] *= chunk.feature_support.unsqueeze(-1)
         return {**super().initial_personal(chunk), **masks}
 
     @property
     def _sends_what_it_teaches(self) -> bool:
-        return self.settings.masks and self.settings.variant == "paper"
+        known = self.model.feature_rows is not None
+        return known and self.settings.masks and self.settings.variant == "paper"
+
+    @property
+    def _first_mask(self) -> str:
+        """The mask whose rows belong to features, where the network has such rows."""
+        return self._mask(self.model.feature_rows or "")
 
     def _taught(self, chunk: GraphChunk) -> Tensor:
         """[C, features]: 1 for the features that training reaches, else 0."""
         if chunk.client_ids not in self._taught_by_chunk:
+            assert self.model.reach is not None  # a network that knows its features' rows knows how far it reaches
             position = {client_id: p for p, client_id in enumerate(self.cohort.client_ids)}
             graphs = [self.cohort.visible[position[client_id]] for client_id in chunk.client_ids]
-            taught = [features_within_reach(graph, self.model.settings.layers) for graph in graphs]
+            taught = [features_within_reach(graph, self.model.reach + 1) for graph in graphs]
             self._taught_by_chunk[chunk.client_ids] = torch.from_numpy(np.stack(taught).astype(np.float32)).to(
                 self.cohort.device
             )
@@ -133,7 +138,7 @@ class MaskedClient(FunctionalClient):
             return
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
         for name in self._mask_shapes:
-            if name == self._mask(_FIRST):
+            if name == self._first_mask:
                 reached = self._taught(chunk).unsqueeze(-1)
                 gradients[name].addcmul_(personal[name].sign(), reached, value=self.settings.mask_l1)
             else:
@@ -157,9 +162,10 @@ class MaskedClient(FunctionalClient):
                 if name in shared:
                     uploads[name] = shared[name] * (effective[name] != 0)
         wanted = torch.zeros_like(chunk.feature_support)
-        if self._sends_what_it_teaches and _FIRST in shared:
+        first = self.model.feature_rows
+        if self._sends_what_it_teaches and first is not None and first in shared:
             taught = self._taught(chunk)
-            uploads[_FIRST] *= taught.unsqueeze(-1)
+            uploads[first] *= taught.unsqueeze(-1)
             wanted = chunk.feature_support & (taught == 0)
         uploads["wanted_features"] = wanted.to(torch.uint8)
         return uploads

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network, network_class
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.models.settings import GraphModelSettings, OptimizerSettings
 from subfl_flower.models.stacked_gnn import Parameters, layer_parameters
@@ -37,6 +37,7 @@ from subfl_flower.seeding import client_generator
 from subfl_flower.tasks import Examples
 
 Shapes = dict[str, tuple[int, ...]]
+Value = TypeVar("Value")
 
 # What was received is a read-only view of the message's bytes, and nothing writes to it.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -68,9 +69,10 @@ class SubgraphClient(CohortClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It must be one of `networks`."""
+        """It must be one of `networks`, and what it names must be there."""
         if cls.networks and model.name not in cls.networks:
             raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
+        network_class(model).check(model)
 
     def __init__(
         self,
@@ -84,23 +86,25 @@ class SubgraphClient(CohortClient):
         super().__init__(cohort, settings, model, optimizer, seed, store)
         if self.settings.weight_decay is not None:
             self.optimizer = optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
-        self.model = stacked_gnn(model, cohort.num_features, cohort.num_outputs)
+        self.model = graph_network(model, cohort.num_features, cohort.num_outputs)
         own = self.own_parameters()
-        self.own_shapes = {name: self.model.shapes[name] for name in own}
+        self.own_shapes = {**{name: self.model.shapes[name] for name in own}, **self.model.buffer_shapes}
         self.shared_shapes = {name: shape for name, shape in self.model.shapes.items() if name not in own}
-        trainable = {**self.shared_shapes, **self.personal_shapes()}
+        trainable = self._trainable({**self.shared_shapes, **self.personal_shapes()})
         worked_on: Shapes = {
             **adam_state_shapes(trainable),
             **{f"personal.{name}": shape for name, shape in self.personal_shapes().items()},
         }
         self._worked_on = tuple(worked_on)
         self._best_shapes: Shapes = {
-            **{f"best.{name}": shape for name, shape in self.model.shapes.items()},
+            **{f"best.{name}": shape for name, shape in self.model.tensor_shapes.items()},
             "best_validation": (),
         }
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
         self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
-        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trainable.values()), model.hidden)
+        self._chunk_size = cohort.chunk_size(
+            sum(int(np.prod(shape)) for shape in trainable.values()), self.model.widest
+        )
 
     @property
     def parameter_names(self) -> Sequence[str]:
@@ -121,7 +125,7 @@ class SubgraphClient(CohortClient):
         """First values of the personal parameters, each [C, ...]: all clients' personal layers start alike."""
         if not self.own_shapes:
             return {}
-        initial = self.model.initial_of(self.seed)
+        initial = {**self.model.initial_of(self.seed), **self.model.initial_buffers_of(self.seed)}
         return {
             name: torch.from_numpy(initial[name]).to(self.cohort.device).expand(len(chunk), *shape)
             for name, shape in self.own_shapes.items()
@@ -181,7 +185,7 @@ class SubgraphClient(CohortClient):
         key, versions = tuple(positions), tuple(self.graph_version(position) for position in positions)
         if key not in self._chunks or self._chunks[key][0] != versions:
             graphs = [self.local_graph(position) for position in positions]
-            self._chunks[key] = versions, GraphChunk.build(graphs, self.cohort.device)
+            self._chunks[key] = versions, self.model.stacked(graphs, self.cohort.device)
         return self._chunks[key][1]
 
     # A round --------------------------------------------------------------------------------------------------------
@@ -268,26 +272,30 @@ class SubgraphClient(CohortClient):
             [client_generator(self.seed, client_id, server_round, purpose) for client_id in chunk.client_ids]
             for purpose in ("dropout", "examples")
         )
-        trainable = {**shared, **personal}
+        trainable = self._trainable({**shared, **personal})
         losses = torch.zeros(len(chunk))
         for _ in range(int(config["local_epochs"])):
-            dropout = None
-            if self.model.settings.dropout:
-                dropout = self.model.dropout_masks(chunk, dropped, self.cohort.device)
+            draws = self.model.training_draws(chunk, dropped, self.cohort.device)
             leaves = {name: value.detach().requires_grad_() for name, value in trainable.items()}
             effective = self.effective(
-                {name: leaves[name] for name in shared}, {name: leaves[name] for name in personal}, pruned=False
+                {name: leaves[name] for name in shared},
+                {name: leaves.get(name, personal[name]) for name in personal},
+                pruned=False,
             )
-            losses = examples.losses(self.model(effective, chunk, dropout), sampled)
+            losses = examples.losses(self.model(effective, chunk, draws), sampled)
             if not bool(torch.isfinite(losses).all()):
                 bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                 raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
-            found = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
             gradients = dict(zip(leaves, found, strict=True))
             with torch.no_grad():
                 self.add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
                 adam_step(trainable, gradients, state, self.optimizer, self.learning_rates())
         return losses.detach()
+
+    def _trainable(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """What of the shared and personal values is trained: all but the network's buffers."""
+        return {name: value for name, value in values.items() if name not in self.model.buffer_shapes}
 
     def extra_metrics(self, effective: Parameters) -> dict[str, Tensor]:
         """Further metrics of a chunk, each [C]."""
@@ -337,7 +345,7 @@ class SubgraphClient(CohortClient):
 
     def _models_in(self, state: CohortState) -> dict[int, dict[str, np.ndarray]]:
         return {
-            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.shapes}
+            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.tensor_shapes}
             for position, client_id in enumerate(state.client_ids)
             if not state.is_fresh(position)
         }

@@ -44,7 +44,6 @@ class SimilarityStrategy(MixingStrategy):
 
     def __init__(self, settings: CohortStrategy.Settings, roster: Roster, initial: Stack) -> None:
         super().__init__(settings, roster, initial)
-        self._model = initial
         # Of the clients that are there at the start: a random graph of this size must not change on the way.
         self._means = np.array(
             [np.nanmean(roster.num_nodes), np.nansum(roster.num_edges) / np.nansum(roster.num_nodes)]
@@ -57,10 +56,15 @@ class SimilarityStrategy(MixingStrategy):
         """Adds what clients are compared by, where they send it beside their parameters."""
         expected = super().expected
         if self.settings.similarity == "functional":
-            expected[_UPLOADS["functional"]] = ArraySpec(self._model["conv1.bias"].shape, "float32")
+            expected[_UPLOADS["functional"]] = ArraySpec((self._embedding_width,), "float32")
         elif self.settings.similarity == "label":
             expected[_UPLOADS["label"]] = ArraySpec((self.roster.num_classes,), "float32")
         return expected
+
+    @property
+    def _embedding_width(self) -> int:
+        assert self.network is not None
+        return self.network.embedding_width
 
     @property
     def tau(self) -> float:

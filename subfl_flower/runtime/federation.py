@@ -187,6 +187,7 @@ class _Run:
         strategy.timeout = config.federation.round_timeout
         strategy.privacy = config.privacy
         strategy.task = config.task
+        strategy.network = kind_of(config).network(config, roster)
         strategy.num_rounds = config.federation.rounds
         self._exchange = Exchange(
             self._grid,

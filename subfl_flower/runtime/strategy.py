@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from pydantic import BaseModel, ConfigDict
 
+from subfl_flower.models.graph_network import GraphNetwork
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.exchange import RUN, Exchange, announced
 from subfl_flower.runtime.messages import ArraySpec, Choice, Stack, pack
@@ -118,6 +119,8 @@ class CohortStrategy(Strategy):
         """What clients do to an upload before they send it."""
         self.task: TaskSettings | None = None
         """What clients' figures measure."""
+        self.network: GraphNetwork[Any] | None = None
+        """What clients train, where it is a network on graphs."""
         self.num_rounds: int | None = None
         """How many rounds the run has, where that is known."""
         self.updates: Updates | None = None
