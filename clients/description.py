@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -19,13 +19,12 @@ from torch import Tensor
 from subfl_flower.data.graph import TRAIN, ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.models.graph_network import GraphNetwork, Parameters, Probe
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.contract import MethodSettings, RunContext
 from subfl_flower.runtime.messages import ArraySpec
 from subfl_flower.seeding import shared_generator
-from subfl_flower.similarity.functional import FunctionalProbe
 from subfl_flower.similarity.random_graph import erdos_renyi, stochastic_block_model
 
 EMBEDDING, LABELS = "functional_embedding", "label_distribution"
@@ -71,36 +70,38 @@ class SimilarityDescription(Description):
 
     Args:
         settings: the method's, which extend `DescriptionSettings`.
+        model: the network.
         cohort: the clients.
         seed: of the random graph.
     """
 
-    def __init__(self, settings: DescriptionSettings, cohort: Cohort, seed: int) -> None:
-        self._settings, self._cohort, self._seed = settings, cohort, seed
-        self._made: FunctionalProbe | None = None
+    def __init__(self, settings: DescriptionSettings, model: GraphNetwork[Any], cohort: Cohort, seed: int) -> None:
+        self._settings, self._model, self._cohort, self._seed = settings, model, cohort, seed
+        self._made: Probe | None = None
 
     @staticmethod
     def declared(run: RunContext) -> dict[str, ArraySpec]:
         """The upload by name."""
         if run.settings.similarity == "functional":
-            return {EMBEDDING: ArraySpec(run.initial["conv1.bias"].shape, "float32", remembered=True)}
+            assert run.network is not None
+            return {EMBEDDING: ArraySpec((run.network.embedding_width,), "float32", remembered=True)}
         if run.settings.similarity == "label":
             return {LABELS: ArraySpec((run.shape.num_classes,), "float32", remembered=True)}
         return {}
 
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
-        """The functional embedding [C, hidden] of the models, or label distributions [C, classes]."""
+        """The functional embedding [C, width] of the models, or label distributions [C, classes]."""
         if self._settings.similarity == "functional":
             return {EMBEDDING: self._probe(batch).embed(effective)}
         return {LABELS: self._label_distributions(chunk)} if self._settings.similarity == "label" else {}
 
-    def _probe(self, batch: Batch) -> FunctionalProbe:
+    def _probe(self, batch: Batch) -> Probe:
         """The random graph; its size may follow from what the server announces, the same in every round."""
         if self._made is None:
             self._made = self._make_probe(batch)
         return self._made
 
-    def _make_probe(self, batch: Batch) -> FunctionalProbe:
+    def _make_probe(self, batch: Batch) -> Probe:
         settings, rng = self._settings, shared_generator(self._seed, "random graph")
         if settings.random_graph == "er":
             num_nodes, probability = self._erdos_renyi_size(batch)
@@ -115,7 +116,7 @@ class SimilarityDescription(Description):
             features[:] = 1
         elif settings.random_graph == "feature":
             edges = edges[:, :0]
-        return FunctionalProbe(edges, features, self._cohort.device)
+        return self._model.probe(edges, features, self._cohort.device)
 
     def _erdos_renyi_size(self, batch: Batch) -> tuple[int, float]:
         """N and p = d/(N-1), d the mean degree: SubPFed's, by the means that the server announces."""

@@ -26,6 +26,7 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.mending.similar_nodes import ORDER, require_similar_nodes, with_similar_nodes, with_zero_rows
 from subfl_flower.models.local_graph import LocalGraph
+from subfl_flower.models.stacked_gnn import StackedGNN
 from subfl_flower.privacy.mechanism import protect
 from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.kept_arrays import Arrays
@@ -71,6 +72,10 @@ class SimilarNodesClient(SubgraphClient):
             return value
 
     settings: Settings
+    model: StackedGNN
+
+    networks = ("gcn", "sage", "decoupled")
+    """Representations are the outputs of a stacked network's first convolution."""
 
     protects_uploads: ClassVar[bool] = True
     phases = (SHOW, MEND)
@@ -83,8 +88,9 @@ class SimilarNodesClient(SubgraphClient):
         """Refuse a model that would never hear other clients' nodes.
 
         Raises:
-            SubflError: it has a single convolution.
+            SubflError: it has a single convolution, or is no stacked network.
         """
+        super().check_model(model, method)
         if model.layers < 2:
             raise SubflError(
                 f"model.layers: with method={method} the second convolution is the first to hear other clients' nodes; "
@@ -138,7 +144,7 @@ class SimilarNodesClient(SubgraphClient):
         order = self.store.kept.get(client_id, SHOWN_ORDER)["order"]
         told = question.received[client_id]
         representations, edges = told["representations"], told["edges"]
-        require_similar_nodes(representations, edges, len(order), self.model.settings.hidden)
+        require_similar_nodes(representations, edges, len(order), self.model.widest)
         local = np.stack([order[edges[0]], edges[1]])
         kept = {"representations": representations, "edges": local}
         self.store.kept.put(client_id, SIMILAR_NODES, question.server_round, kept)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -34,12 +34,11 @@ from clients.local_weights import LocalWeights, Shapes
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.chunk import GraphChunk, features_within_reach
-from subfl_flower.models.stacked_gnn import Parameters, StackedGNN
+from subfl_flower.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.runtime.contract import Declared, RunContext
 from subfl_flower.runtime.messages import ArraySpec
 from subfl_flower.tasks.metric import SHARE, Metric
 
-_FIRST = "conv1.weight"
 WANTED = "wanted_features"
 """Name of the upload [features] that is 1 where a client wants rows of the first weight that it does not send."""
 
@@ -76,9 +75,6 @@ class FedPubClient(SubgraphClient):
 
     settings: Settings
 
-    networks = ("gcn",)
-    """Embeddings are made from a GCN's layers."""
-
     @classmethod
     def uploads(cls, run: RunContext) -> Declared:
         """The shared parameters, the embedding, and which rows of features a client wants."""
@@ -98,7 +94,7 @@ class FedPubClient(SubgraphClient):
 
     def describes(self) -> Sequence[Description]:
         """The embedding."""
-        return (SimilarityDescription(self.settings, self.cohort, self.seed),)
+        return (SimilarityDescription(self.settings, self.model, self.cohort, self.seed),)
 
 
 class FedPubReleasedClient(FedPubClient):
@@ -131,7 +127,7 @@ class MaskedWeights(LocalWeights):
 
     def __init__(
         self,
-        model: StackedGNN,
+        model: GraphNetwork[Any],
         settings: FedPubClient.Settings,
         seed: int,
         device: torch.device,
@@ -164,18 +160,25 @@ class MaskedWeights(LocalWeights):
         """
         masks = {name: torch.ones(len(chunk), *shape, device=self._device) for name, shape in self._masks.items()}
         if masks and self._sends_what_it_teaches:
-            masks[_mask(_FIRST)] *= chunk.feature_support.unsqueeze(-1)
+            masks[self._first_mask] *= chunk.feature_support.unsqueeze(-1)
         return {**super().initial_personal(chunk), **masks}
 
     @property
     def _sends_what_it_teaches(self) -> bool:
-        return self._settings.masks and self._settings.variant == "paper"
+        known = self.model.feature_rows is not None
+        return known and self._settings.masks and self._settings.variant == "paper"
+
+    @property
+    def _first_mask(self) -> str:
+        """The mask whose rows belong to features, where the network has such rows."""
+        return _mask(self.model.feature_rows or "")
 
     def _taught(self, chunk: GraphChunk) -> Tensor:
         """[C, features]: 1 for the features that training reaches, else 0."""
         if chunk.client_ids not in self._taught_by_chunk:
+            assert self.model.reach is not None  # a network that knows its features' rows knows how far it reaches
             graphs = [self._graphs[client_id] for client_id in chunk.client_ids]
-            taught = [features_within_reach(graph, self.model.settings.layers) for graph in graphs]
+            taught = [features_within_reach(graph, self.model.reach + 1) for graph in graphs]
             stacked = torch.from_numpy(np.stack(taught).astype(np.float32))
             self._taught_by_chunk[chunk.client_ids] = stacked.to(self._device)
         return self._taught_by_chunk[chunk.client_ids]
@@ -205,7 +208,7 @@ class MaskedWeights(LocalWeights):
             return
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
         for name in self._masks:
-            if name == _mask(_FIRST):
+            if name == self._first_mask:
                 reached = self._taught(chunk).unsqueeze(-1)
                 gradients[name].addcmul_(personal[name].sign(), reached, value=self._settings.mask_l1)
             else:
@@ -225,9 +228,10 @@ class MaskedWeights(LocalWeights):
                 if name in shared:
                     uploads[name] = shared[name] * (effective[name] != 0)
         wanted = torch.zeros_like(chunk.feature_support)
-        if self._sends_what_it_teaches and _FIRST in shared:
+        first = self.model.feature_rows
+        if self._sends_what_it_teaches and first is not None and first in shared:
             taught = self._taught(chunk)
-            uploads[_FIRST] *= taught.unsqueeze(-1)
+            uploads[first] *= taught.unsqueeze(-1)
             wanted = chunk.feature_support & (taught == 0)
         uploads[WANTED] = wanted.to(torch.uint8)
         return uploads

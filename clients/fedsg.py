@@ -19,6 +19,7 @@ from torch import Tensor
 from clients.description import Description
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.convolution_probe import ConvolutionProbe
 from subfl_flower.models.decoupled import TOPOLOGY
 from subfl_flower.models.stacked_gnn import CONVOLUTION, Parameters
 from subfl_flower.models.structure_encoding import structure_encoding
@@ -26,7 +27,6 @@ from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.contract import Declared, RunContext
 from subfl_flower.runtime.messages import ArraySpec
 from subfl_flower.seeding import shared_generator
-from subfl_flower.similarity.functional import FunctionalProbe
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
 FEATURE_EMBEDDING, TOPOLOGY_EMBEDDING = "feature_embedding", "topology_embedding"
@@ -75,7 +75,7 @@ class FedSGClient(SubgraphClient):
         )
         features = rng.standard_normal((num_nodes, self.cohort.num_features), dtype="float32")
         encoding = structure_encoding(edges, num_nodes, self.run.model.encoding)
-        probes = [FunctionalProbe(edges, inputs, self.cohort.device) for inputs in (features, encoding)]
+        probes = [ConvolutionProbe(edges, inputs, self.cohort.device) for inputs in (features, encoding)]
         return (ExtractorDescription(*probes),)
 
 
@@ -87,7 +87,7 @@ class ExtractorDescription(Description):
         of_topology: the random graph with the structural encoding of its nodes.
     """
 
-    def __init__(self, of_features: FunctionalProbe, of_topology: FunctionalProbe) -> None:
+    def __init__(self, of_features: ConvolutionProbe, of_topology: ConvolutionProbe) -> None:
         self._of_features, self._of_topology = of_features, of_topology
 
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:

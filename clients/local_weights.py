@@ -12,15 +12,17 @@ never leave the client: with the classifier alone that is FedPer (Arivazhagan et
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.stacked_gnn import Parameters, StackedGNN, layer_parameters
+from subfl_flower.models.graph_network import GraphNetwork, Parameters
+from subfl_flower.models.stacked_gnn import layer_parameters
 
 Shapes = dict[str, tuple[int, ...]]
+Value = TypeVar("Value")
 
 
 class PenaltySettings(Protocol):
@@ -41,13 +43,13 @@ class LocalWeights:
         own: names of the personal parameters of the network; None: those of `personal_layers`.
 
     Attributes:
-        own_shapes: shapes of the network's personal parameters, by name.
+        own_shapes: shapes of the network's personal parameters and buffers, by name.
         shared_shapes: shapes of the network's other parameters.
     """
 
     def __init__(
         self,
-        model: StackedGNN,
+        model: GraphNetwork[Any],
         settings: PenaltySettings,
         seed: int,
         device: torch.device,
@@ -56,24 +58,28 @@ class LocalWeights:
         self.model, self.proximal = model, settings.proximal
         self._seed, self._device = seed, device
         own = layer_parameters(model.shapes, settings.personal_layers) if own is None else own
-        self.own_shapes: Shapes = {name: model.shapes[name] for name in own}
+        self.own_shapes: Shapes = {**{name: model.shapes[name] for name in own}, **model.buffer_shapes}
         self.shared_shapes: Shapes = {name: shape for name, shape in model.shapes.items() if name not in own}
 
     @property
     def personal_shapes(self) -> Shapes:
-        """Per-client shapes of the parameters that are trained and never leave the client."""
+        """Per-client shapes of what never leaves the client: trained parameters, and the network's buffers."""
         return dict(self.own_shapes)
 
     @property
     def trained_shapes(self) -> Shapes:
         """Per-client shapes of all parameters that are trained: shared ones, then personal ones."""
-        return {**self.shared_shapes, **self.personal_shapes}
+        return self.trained({**self.shared_shapes, **self.personal_shapes})
+
+    def trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """The shared and personal values that are trained: all but the network's buffers."""
+        return {name: value for name, value in values.items() if name not in self.model.buffer_shapes}
 
     def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
         """First values of the personal parameters, each [C, ...]: all clients' personal layers start alike."""
         if not self.own_shapes:
             return {}
-        initial = self.model.initial_of(self._seed)
+        initial = {**self.model.initial_of(self._seed), **self.model.initial_buffers_of(self._seed)}
         return {
             name: torch.from_numpy(initial[name]).to(self._device).expand(len(chunk), *shape)
             for name, shape in self.own_shapes.items()

@@ -20,9 +20,10 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network, network_class
+from subfl_flower.models.graph_network import Parameters
 from subfl_flower.models.local_graph import LocalGraph
-from subfl_flower.models.stacked_gnn import Parameters, layer_parameters
+from subfl_flower.models.stacked_gnn import layer_parameters
 from subfl_flower.runtime.batch import Batch, Result
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
@@ -77,9 +78,10 @@ class SubgraphClient(CohortClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """Refuse a model that is none of `networks`."""
+        """Refuse a model that is none of `networks`, or that is not there."""
         if cls.networks and model.name not in cls.networks:
             raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
+        network_class(model).check(model)
 
     # Parts that a method exchanges ------------------------------------------------------------------------------------
 
@@ -99,7 +101,7 @@ class SubgraphClient(CohortClient):
         super().__init__(run, cohort, store, iterate)
         if self.settings.weight_decay is not None:
             self.optimizer = run.optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
-        self.model = stacked_gnn(run.model, cohort.num_features, cohort.num_outputs)
+        self.model = graph_network(run.model, cohort.num_features, cohort.num_outputs)
         self.weights = self.local_weights()
         self.descriptions = self.describes()
         trained = self.weights.trained_shapes
@@ -109,12 +111,12 @@ class SubgraphClient(CohortClient):
         }
         self._worked_on = tuple(worked_on)
         self._best_shapes: Shapes = {
-            **{f"best.{name}": shape for name, shape in self.model.shapes.items()},
+            **{f"best.{name}": shape for name, shape in self.model.tensor_shapes.items()},
             "best_validation": (),
         }
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
         self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
-        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trained.values()), run.model.hidden)
+        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trained.values()), self.model.widest)
 
     @property
     def state_shapes(self) -> Shapes:
@@ -145,7 +147,7 @@ class SubgraphClient(CohortClient):
         key, versions = tuple(positions), tuple(self.graph_version(position) for position in positions)
         if key not in self._chunks or self._chunks[key][0] != versions:
             graphs = [self.local_graph(position) for position in positions]
-            self._chunks[key] = versions, GraphChunk.build(graphs, self.cohort.device)
+            self._chunks[key] = versions, self.model.stacked(graphs, self.cohort.device)
         return self._chunks[key][1]
 
     # A round ----------------------------------------------------------------------------------------------------------
@@ -220,21 +222,21 @@ class SubgraphClient(CohortClient):
     ) -> Tensor:
         """Take `local_epochs` full-batch steps in place; the last training loss [C]."""
         dropped, sampled = (self._generators(chunk, batch.server_round, purpose) for purpose in ("dropout", "examples"))
-        trained = {**shared, **personal}
+        trained = self.weights.trained({**shared, **personal})
         losses = torch.zeros(len(chunk))
         for _ in range(batch.local_epochs):
-            dropout = None
-            if self.model.settings.dropout:
-                dropout = self.model.dropout_masks(chunk, dropped, self.cohort.device)
+            draws = self.model.training_draws(chunk, dropped, self.cohort.device)
             leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
             effective = self.weights.effective(
-                {name: leaves[name] for name in shared}, {name: leaves[name] for name in personal}, pruned=False
+                {name: leaves[name] for name in shared},
+                {name: leaves.get(name, personal[name]) for name in personal},
+                pruned=False,
             )
-            losses = examples.losses(self.model(effective, chunk, dropout), sampled)
+            losses = examples.losses(self.model(effective, chunk, draws), sampled)
             if not bool(torch.isfinite(losses).all()):
                 bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                 raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
-            found = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
             gradients = dict(zip(leaves, found, strict=True))
             with torch.no_grad():
                 self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
@@ -287,7 +289,7 @@ class SubgraphClient(CohortClient):
         """Each client's model at its best validation round, as used outside training, by client id."""
         state = self.best_state()
         return {
-            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.shapes}
+            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.tensor_shapes}
             for position, client_id in enumerate(state.client_ids)
             if not state.is_fresh(position)
         }

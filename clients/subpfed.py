@@ -51,9 +51,6 @@ class SubPFedClient(SubgraphClient):
 
     settings: Settings
 
-    networks = ("gcn",)
-    """Embeddings are made from a GCN's layers."""
-
     phases = (STRUCTURE,)
 
     @classmethod
@@ -63,7 +60,7 @@ class SubPFedClient(SubgraphClient):
 
     def describes(self) -> Sequence[Description]:
         """The embedding."""
-        return (SimilarityDescription(self.settings, self.cohort, self.seed),)
+        return (SimilarityDescription(self.settings, self.model, self.cohort, self.seed),)
 
     def answer_of(self, client_id: int, question: Question) -> Stack:
         """The four arrays of a `Structure`, by name.

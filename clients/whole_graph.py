@@ -7,7 +7,7 @@ and possible in a simulation alone.
 Of the whole graph a client keeps the nodes that its own nodes' outputs depend on: after L convolutions, of which the
 first is computed beforehand, those at most L - 1 edges away. Operator and inputs are cut from the whole graph's, so
 that degrees are those of the whole graph. What is computed at the nodes furthest away lacks their neighbours and
-reaches no own node.
+reaches no own node. For a network that does not say how far it reaches, a client keeps all nodes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class WholeGraphClient(SubgraphClient):
             SubflError: the whole graph is not at hand.
         """
         whole, own = self._whole, self.cohort.visible[position].node_ids
-        near = np.zeros(whole.num_nodes, dtype=bool)
+        reach = self.model.reach
+        near = np.full(whole.num_nodes, reach is None)
         near[own] = True
-        for _ in range(self.model.settings.layers - 1):
+        for _ in range(reach or 0):
             near[whole.operator[np.flatnonzero(near)].indices] = True
         near[own] = False
         nodes = np.concatenate([own, np.flatnonzero(near)])

@@ -64,9 +64,13 @@ class FedPub(MixingStrategy):
             if sent.ndim < 3 or all(client.all() for client in sent):
                 mixed |= mix(matrix, {name: sent})
                 continue
-            wanted = updates.arrays.get(WANTED) if name == "conv1.weight" else None
+            wanted = updates.arrays.get(WANTED) if name == self._feature_rows else None
             mixed[name] = self._mixed_where_used(matrix.astype(np.float32), sent, wanted, updates.positions)
         return mixed
+
+    @property
+    def _feature_rows(self) -> str | None:
+        return None if self.run.network is None else self.run.network.feature_rows
 
     def _mixed_where_used(
         self, matrix: np.ndarray, sent: np.ndarray, wanted_rows: np.ndarray | None, positions: np.ndarray

@@ -23,6 +23,7 @@ from subfl_flower.models.settings import (
     DecoupledSettings,
     LightGCNSettings,
     ModelSettings,
+    ModuleSettings,
     OptimizerSettings,
     RecommenderSettings,
 )
@@ -166,7 +167,8 @@ class Config(Section):
     partition: Partition
     task: Task
     model: Annotated[
-        ModelSettings | DecoupledSettings | RecommenderSettings | LightGCNSettings, Field(discriminator="name")
+        ModelSettings | DecoupledSettings | ModuleSettings | RecommenderSettings | LightGCNSettings,
+        Field(discriminator="name"),
     ]
     optimizer: OptimizerSettings
     federation: Federation

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 
 def client_generator(seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
@@ -27,3 +30,26 @@ def secret_generator(secret: bytes, client_id: int, purpose: str) -> np.random.G
     """The generator of something that only who has the `secret` (32 bytes) can draw again."""
     digest = hashlib.blake2b(f"{client_id}/{purpose}".encode(), key=secret, digest_size=32).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def torch_seed(generator: np.random.Generator) -> int:
+    """A seed for PyTorch's generators: the next number of another generator."""
+    return int(generator.integers(2**63))
+
+
+@contextmanager
+def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Let the block draw from PyTorch's global generators as `seed` says, and leave them as they were before.
+
+    Args:
+        seed: below 2^63.
+        device: where the block draws, beside the CPU.
+    """
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

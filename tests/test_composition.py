@@ -24,8 +24,7 @@ NEEDED = {
     "model/recommender": ["method=fedgnn"],
     "model/lightgcn": ["method=perfedrec"],
     "model/factorisation": ["method=fcf"],
-    "model/sage": ["method=fedavg"],
-    "model/decoupled": ["method=fedavg"],
+    "model/module": ["model._target_=torch_geometric.nn.GCNConv"],
     **{f"dataset/{name}": ["method=fedgnn"] for name in RATINGS},
 }
 

@@ -8,9 +8,9 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
+from clients.masked import MaskedClient
 
 from clients.local_training import LocalTrainingClient
-from clients.masked import MaskedClient
 from clients.subgraph import SubgraphClient
 from strategies.fedavg import FedAvg
 from strategies.fedgnn import FedGNN

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 
 from subfl_flower.errors import SubflError
-from subfl_flower.models.stacked_gnn import Parameters, StackedGNN
+from subfl_flower.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.runtime.run_directory import RunDirectory
 
 
@@ -21,10 +21,10 @@ class ClientModels(Sequence[Parameters]):
         gnn: what the models are parameters of.
     """
 
-    def __init__(self, directory: RunDirectory, num_clients: int, gnn: StackedGNN) -> None:
+    def __init__(self, directory: RunDirectory, num_clients: int, gnn: GraphNetwork[Any]) -> None:
         self._directory = directory
         self._num_clients = num_clients
-        self._shapes = gnn.shapes
+        self._shapes = gnn.tensor_shapes
 
     def __len__(self) -> int:
         """The number of clients."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.models.graph_network import GraphNetwork, Parameters, Probe
 from subfl_flower.seeding import shared_generator
-from subfl_flower.similarity.functional import FunctionalProbe, cosine_similarity
+from subfl_flower.similarity.functional import cosine_similarity
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
 _BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT = 5, 100, 0.1, 0.01
 
 
-def reference_probe(seed: int, num_features: int) -> FunctionalProbe:
+def reference_probe(network: GraphNetwork[Any], seed: int, num_features: int) -> Probe:
     """The stochastic block model of FED-PUB (App. B.3) with features N(0, 1), drawn from a run's seed.
 
     It is the graph on which the clients of `method=fedpub` make their embeddings by default. Here it is the same for
@@ -22,10 +23,10 @@ def reference_probe(seed: int, num_features: int) -> FunctionalProbe:
     """
     rng = shared_generator(seed, "random graph")
     edges = stochastic_block_model(_BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT, rng)
-    return FunctionalProbe(edges, rng.standard_normal((_BLOCKS * _NODES_PER_BLOCK, num_features), dtype="float32"))
+    return network.probe(edges, rng.standard_normal((_BLOCKS * _NODES_PER_BLOCK, num_features), dtype="float32"))
 
 
-def functional_similarity(models: Sequence[Parameters], probe: FunctionalProbe) -> np.ndarray:
+def functional_similarity(models: Sequence[Parameters], probe: Probe) -> np.ndarray:
     """Cosine [K, K] of the functional embeddings of K clients' models (FED-PUB, Section 3.2).
 
     Args:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from subfl_flower.analysis.means import finite_mean
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.stacked_gnn import Parameters, StackedGNN
+from subfl_flower.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.tasks import GraphTask
 
 
@@ -52,7 +53,7 @@ def neighbours(missing: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def neighbour_performance(
-    gnn: StackedGNN,
+    gnn: GraphNetwork[Any],
     models: Sequence[Parameters],
     graphs: Sequence[ClientGraph],
     neighbour: np.ndarray,

@@ -21,7 +21,7 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.settings import GraphModelSettings
 from subfl_flower.tasks import GraphTask
 
@@ -158,13 +158,11 @@ def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> M
     graphs = partition.graphs
     num_features = graphs[0].num_features
     assert isinstance(config.model, GraphModelSettings) and isinstance(config.task, GraphTask)
-    if config.model.name != "gcn":
-        raise SubflError(f"functional embeddings are those of GCNs, and this run's model is {config.model.name}")
-    gnn = stacked_gnn(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
+    gnn = graph_network(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
     models = ClientModels(run.directory, len(graphs), gnn)
-    functional = functional_similarity(models, reference_probe(config.seed, num_features))
+    functional = functional_similarity(models, reference_probe(gnn, config.seed, num_features))
     return ModelAnalysis(
         Similarity(functional, partition.missing, partition.label_similarity),
         neighbour_performance(gnn, models, graphs, neighbours(partition.missing), config.task),
-        parameter_sharing(kept_weights(models), functional),
+        parameter_sharing(kept_weights(models, gnn.weight_matrices), functional),
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from subfl_flower.analysis.means import finite_mean
 from subfl_flower.analysis.pairs import most_and_least_similar
-from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.models.graph_network import Parameters
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,16 @@ class ParameterSharing:
     least_similar: SharedWeights
 
 
-def kept_weights(models: Sequence[Parameters]) -> np.ndarray:
+def kept_weights(models: Sequence[Parameters], matrices: Sequence[str]) -> np.ndarray:
     """Which entries of the weight matrices are not zero, bool [K, entries].
 
     A zero is an entry that the client's mask prunes, or one in the row of a feature that the client does not have.
+
+    Args:
+        models: by client id, each with a leading axis of one.
+        matrices: names of the weight matrices.
     """
-    return np.stack(
-        [
-            np.concatenate([value.numpy().ravel() != 0 for value in model.values() if value[0].ndim == 2])
-            for model in models
-        ]
-    )
+    return np.stack([np.concatenate([model[name].numpy().ravel() != 0 for name in matrices]) for model in models])
 
 
 def parameter_sharing(kept: np.ndarray, similarity: np.ndarray) -> ParameterSharing | None:

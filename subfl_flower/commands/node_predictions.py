@@ -62,7 +62,8 @@ class NodePredictions:
 def model_outputs(parameters: dict[str, np.ndarray], card: ModelCard, graph: ClientGraph) -> torch.Tensor:
     """A model's outputs for every node of a graph, float32 `[nodes, outputs]`, without dropout."""
     stacked = {name: torch.from_numpy(values).unsqueeze(0) for name, values in parameters.items()}
-    return card.gnn(stacked, card.gnn.chunk([graph]))[0]
+    network = card.gnn
+    return network(stacked, network.chunk([graph]))[0]
 
 
 def node_predictions(

@@ -1,4 +1,7 @@
-"""A chunk: some clients' graphs as one block-diagonal graph, prepared once for every step that follows."""
+"""A chunk: some clients' graphs, prepared once for every step that follows.
+
+For the stacked networks it is one block-diagonal graph.
+"""
 
 from __future__ import annotations
 
@@ -17,38 +20,52 @@ from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_
 
 @dataclass(frozen=True)
 class GraphChunk:
-    """C clients' graphs, each padded to `width` nodes; node k of client c is row ``c * width + k``.
+    """C clients' graphs, as their network reads them.
 
     Attributes:
         client_ids: the C client ids.
-        num_nodes: nodes of each client, without padding.
+        num_nodes: nodes of each client.
         width: nodes of the largest client.
         own_width: own nodes of the client that has the most; a client's own nodes come first.
-        adjacency: what hidden states are multiplied by, block-diagonal [C·width, C·width].
-        inputs: the first layer's constant half: block-diagonal sparse [C·width, C·inputs], or dense [C, width, inputs].
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
-        told: the output of the first convolution where it is not computed but given: which nodes, bool
-            [C, width, 1], and what, [C, width, hidden]; None where there are no such nodes.
-        structure: what `inputs` are of the nodes' structural encoding [C, width, encoding]; None where the model reads
-            none.
     """
 
     client_ids: tuple[int, ...]
     num_nodes: tuple[int, ...]
     width: int
     own_width: int
-    adjacency: SparseMatrix
-    inputs: SparseMatrix | Tensor
     feature_support: Tensor
-    told: tuple[Tensor, Tensor] | None = None
-    structure: Tensor | None = None
 
     def __len__(self) -> int:
         """The number of clients."""
         return len(self.client_ids)
 
+
+def stacked_support(graphs: Sequence[LocalGraph], device: torch.device | str) -> Tensor:
+    """The `feature_support` of a chunk of these graphs."""
+    return torch.from_numpy(np.stack([graph.feature_support for graph in graphs])).to(device)
+
+
+@dataclass(frozen=True)
+class StackedChunk(GraphChunk):
+    """C clients' graphs, each padded to `width` nodes; node k of client c is row ``c * width + k``.
+
+    Attributes:
+        adjacency: what hidden states are multiplied by, block-diagonal [C·width, C·width].
+        inputs: the first layer's constant half: block-diagonal sparse [C·width, C·inputs], or dense [C, width, inputs].
+        told: the output of the first convolution where it is not computed but given: which nodes, bool
+            [C, width, 1], and what, [C, width, hidden]; None where there are no such nodes.
+        structure: what `inputs` are of the nodes' structural encoding [C, width, encoding]; None where the model reads
+            none.
+    """
+
+    adjacency: SparseMatrix
+    inputs: SparseMatrix | Tensor
+    told: tuple[Tensor, Tensor] | None = None
+    structure: Tensor | None = None
+
     @classmethod
-    def build(cls, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> GraphChunk:
+    def build(cls, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
         """Stack clients' graphs.
 
         All must be of one model; they stay sparse if all clients' inputs are.
@@ -65,7 +82,7 @@ class GraphChunk:
                 block_diagonal(operators, (width, width)), device, symmetric=all(graph.symmetric for graph in graphs)
             ),
             inputs=_stacked_inputs(graphs, width, device),
-            feature_support=torch.from_numpy(np.stack([graph.feature_support for graph in graphs])).to(device),
+            feature_support=stacked_support(graphs, device),
             told=_stacked_told(graphs, width, device),
             structure=_stacked_structure(graphs, width, device),
         )

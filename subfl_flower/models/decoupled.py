@@ -19,15 +19,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.chunk import StackedChunk
 from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.graph_network import ForwardProbe, Parameters
 from subfl_flower.models.local_graph import LocalGraph
 from subfl_flower.models.settings import DecoupledSettings
-from subfl_flower.models.stacked_gnn import Parameters
 from subfl_flower.models.structure_encoding import structure_encoding
 
 TOPOLOGY = "topology"
@@ -50,7 +51,11 @@ class StackedDecoupled(StackedGCN):
         encoding = structure_encoding(graph.edge_index, graph.num_nodes, self.settings.encoding)
         return replace(local, structure=local.operator @ encoding)
 
-    def first_of(self, stem: str, parameters: Parameters, chunk: GraphChunk) -> Tensor:
+    def probe(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> ForwardProbe:
+        """A random graph, whose nodes have features and a structural encoding."""
+        return ForwardProbe(self, edge_index, features, device)
+
+    def first_of(self, stem: str, parameters: Parameters, chunk: StackedChunk) -> Tensor:
         """The output [C, width, hidden] of an extractor's first convolution, before its ReLU."""
         if stem != TOPOLOGY:
             return super().first_of(stem, parameters, chunk)

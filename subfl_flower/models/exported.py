@@ -16,9 +16,9 @@ from safetensors.numpy import save
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network
+from subfl_flower.models.graph_network import GraphNetwork
 from subfl_flower.models.settings import AnyGraphModel
-from subfl_flower.models.stacked_gnn import StackedGNN
 from subfl_flower.tasks import AnyGraphTask
 
 MODEL_SCHEMA: Literal[2] = 2
@@ -84,9 +84,13 @@ class ModelCard(DataFacts, Card):
         return self
 
     @property
-    def gnn(self) -> StackedGNN:
-        """The architecture, without parameters."""
-        return stacked_gnn(self.model, self.num_features, self.task.num_outputs(self.num_classes))
+    def gnn(self) -> GraphNetwork[Any]:
+        """The architecture, without parameters.
+
+        Raises:
+            SubflError: its class cannot be imported, or cannot be made.
+        """
+        return graph_network(self.model, self.num_features, self.task.num_outputs(self.num_classes))
 
 
 def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard) -> None:
@@ -193,11 +197,19 @@ def _key_of(problem: Mapping[str, Any], card: str) -> list[str]:
 
 def _require_model(tensors: Mapping[str, np.ndarray], card: ModelCard, source: str) -> None:
     """Raise SubflError unless the tensors have the names, shapes and type of the card's network, and are finite."""
-    needed = card.model.num_tensors
-    if len(tensors) != needed:  # before a network is laid out: a card may claim any depth
-        network = f"{card.model.name.upper()} of {card.model.layers} layers"
-        raise SubflError(f"{source} holds {len(tensors)} tensors; a {network} has {needed}")
-    require_tensors(tensors, card.gnn.shapes, source)
+    _require_number(tensors, card, card.model.num_tensors, source)  # before it is laid out: a card may claim any depth
+    try:
+        shapes = card.gnn.tensor_shapes
+    except SubflError as error:
+        raise SubflError(f"{source}: {error}") from None
+    _require_number(tensors, card, len(shapes), source)
+    require_tensors(tensors, shapes, source)
+
+
+def _require_number(tensors: Mapping[str, np.ndarray], card: ModelCard, needed: int | None, source: str) -> None:
+    """Raise SubflError unless there are as many tensors as are `needed`; None where that is not known yet."""
+    if needed is not None and len(tensors) != needed:
+        raise SubflError(f"{source} holds {len(tensors)} tensors; a {card.model} has {needed}")
 
 
 def require_tensors(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], source: str) -> None:

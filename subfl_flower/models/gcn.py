@@ -9,18 +9,23 @@ two of width 128 and a linear classifier are the architecture of FED-PUB (Baek e
 
 from __future__ import annotations
 
+import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.models.convolution_probe import ConvolutionProbe
+from subfl_flower.models.graph_network import Probe
 from subfl_flower.models.local_graph import LocalGraph, present_features
 from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
-from subfl_flower.models.stacked_gnn import StackedGNN, propagate
+from subfl_flower.models.stacked_gnn import CONVOLUTION, StackedGNN, propagate
 
 
 class StackedGCN(StackedGNN):
     """A GCN for C clients at once."""
+
+    feature_rows = f"{CONVOLUTION}1.weight"
 
     def fan_in(self, width: int) -> int:
         """A node's own width: a node is one of its neighbours in Â."""
@@ -42,3 +47,7 @@ class StackedGCN(StackedGNN):
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
         """Â (H W)."""
         return propagate(adjacency, torch.bmm(hidden, weight))
+
+    def probe(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> Probe:
+        """A random graph on which a GCN's mean is cheaper than its outputs."""
+        return ConvolutionProbe(edge_index, features, device)

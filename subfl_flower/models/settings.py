@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 
 class GraphModelSettings(BaseModel):
-    """A graph network: `layers` convolutions of width `hidden`, ReLU and dropout after each, a linear classifier."""
+    """A network on graphs, of whatever kind."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
     tasks: ClassVar[tuple[str, ...]] = ("node_classification", "link_prediction")
     name: str
+
+    @property
+    def num_tensors(self) -> int | None:
+        """How many tensors the network has by name; None where only the network itself can tell."""
+        return None
+
+    def __str__(self) -> str:
+        """Such as ``GCN``, for errors."""
+        return self.name.upper()
+
+
+class StackedSettings(GraphModelSettings):
+    """A graph network: `layers` convolutions of width `hidden`, ReLU and dropout after each, a linear classifier."""
+
     hidden: int = Field(default=128, ge=1)
     layers: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -24,14 +44,18 @@ class GraphModelSettings(BaseModel):
         """How many parameters the network has by name: a weight and a bias a layer."""
         return 2 * (self.layers + 1)
 
+    def __str__(self) -> str:
+        """Such as ``GCN of 2 layers``, for errors."""
+        return f"{super().__str__()} of {self.layers} layers"
 
-class ModelSettings(GraphModelSettings):
+
+class ModelSettings(StackedSettings):
     """Which convolution: GCN's, or GraphSAGE's with the mean aggregator."""
 
     name: Literal["gcn", "sage"]
 
 
-class DecoupledSettings(GraphModelSettings):
+class DecoupledSettings(StackedSettings):
     """Two GCNs, one over features and one over a structural encoding of width `encoding`, and one linear classifier."""
 
     name: Literal["decoupled"]
@@ -43,7 +67,36 @@ class DecoupledSettings(GraphModelSettings):
         return 2 * (2 * self.layers + 1)
 
 
-AnyGraphModel = Annotated[ModelSettings | DecoupledSettings, Field(discriminator="name")]
+class ModuleSettings(GraphModelSettings):
+    """Any ``torch.nn.Module``: the dotted path of its class (`target`, written ``_target_``), and further keys.
+
+    The further keys are arguments of the class's constructor. It is given the data's width and the task's output width
+    beside them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["module"]
+    target: str = Field(alias="_target_", min_length=1)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that the settings give, by name."""
+        return dict(self.model_extra or {})
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys as they are read again."""
+        found: dict[str, Any] = serialise(self)
+        target = found.pop("target", self.target)
+        return {"name": found.pop("name"), "_target_": target, **found}
+
+    def __str__(self) -> str:
+        """The class's path, for errors."""
+        return self.target
+
+
+AnyGraphModel = Annotated[ModelSettings | DecoupledSettings | ModuleSettings, Field(discriminator="name")]
 """The settings of any graph network, told apart by `name`."""
 
 

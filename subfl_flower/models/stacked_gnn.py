@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.chunk import StackedChunk
+from subfl_flower.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.models.local_graph import LocalGraph
-from subfl_flower.models.settings import GraphModelSettings
+from subfl_flower.models.settings import StackedSettings
 from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.seeding import shared_generator
 
-Parameters = Mapping[str, Tensor]
-"""Stacked parameters by name, each [C, ...]."""
+__all__ = ["CLASSIFIER", "CONVOLUTION", "Parameters", "StackedGNN", "layer_parameters", "propagate"]
 
 CLASSIFIER = "classifier"
 CONVOLUTION = "conv"
@@ -29,23 +28,30 @@ CONVOLUTION = "conv"
 def layer_parameters(names: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
     """The parameters among `names` that belong to some layers.
 
+    A layer is named by the beginning of its parameters' names up to any of their dots: of ``convs.0.lin.weight`` by
+    ``convs``, ``convs.0`` or ``convs.0.lin``. A parameter whose name has no dot is a layer by itself.
+
     Raises:
         SubflError: there is no such layer, or no parameter would be left.
     """
     by_layer: dict[str, list[str]] = {}
+    names = tuple(names)
     for name in names:
-        by_layer.setdefault(name.split(".")[0], []).append(name)
+        parts = name.split(".")
+        for end in range(1, max(2, len(parts))):
+            by_layer.setdefault(".".join(parts[:end]), []).append(name)
     for layer in layers:
         if layer not in by_layer:
             raise SubflError(
                 f"method.personal_layers: there is no layer {layer!r}; the model has {', '.join(by_layer)}"
             )
-    if set(layers) == set(by_layer):
+    found = tuple(dict.fromkeys(name for layer in layers for name in by_layer[layer]))
+    if len(found) == len(names):
         raise SubflError("method.personal_layers: all layers are personal; use method=local")
-    return tuple(name for layer in layers for name in by_layer[layer])
+    return found
 
 
-class StackedGNN(ABC):
+class StackedGNN(GraphNetwork[StackedChunk]):
     r"""Graph convolutions and a linear classifier, for C clients at once.
 
     .. math:: H^{(l)} = \mathrm{dropout}(\mathrm{relu}(\mathrm{conv}_l(H^{(l-1)}))), \quad
@@ -60,10 +66,13 @@ class StackedGNN(ABC):
         num_outputs: output width: classes, or whatever the task makes of a node.
     """
 
-    def __init__(self, settings: GraphModelSettings, num_features: int, num_outputs: int) -> None:
+    settings: StackedSettings
+
+    def __init__(self, settings: StackedSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
         self.num_features = num_features
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.reach = settings.layers - 1  # the first convolution is computed beforehand
+        self.shapes = {}
         for stem, inputs in self.extractors.items():
             for layer, (width, hidden) in enumerate(pairwise([inputs] + [settings.hidden] * settings.layers), start=1):
                 self.shapes[f"{stem}{layer}.weight"] = (self.fan_in(width), hidden)
@@ -78,15 +87,6 @@ class StackedGNN(ABC):
         """Rows of a convolution's weight, for nodes of `width` values."""
 
     @abstractmethod
-    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
-        """What of a graph is constant in all steps.
-
-        Args:
-            graph: the nodes and edges to propagate over.
-            num_own: how many of its nodes, from the first on, are the client's own; None for all.
-        """
-
-    @abstractmethod
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
         """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden]."""
 
@@ -98,13 +98,18 @@ class StackedGNN(ABC):
     # All the same ---------------------------------------------------------------------------------------------------
 
     @property
-    def weight_matrices(self) -> tuple[str, ...]:
-        """Names of the weight matrices: what masks act on."""
-        return tuple(name for name, shape in self.shapes.items() if len(shape) == 2)
+    def widest(self) -> int:
+        """Width of the hidden layers."""
+        return self.settings.hidden
 
-    def chunk(self, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> GraphChunk:
-        """Clients' graphs, prepared for this model."""
-        return GraphChunk.build([self.local_graph(graph) for graph in graphs], device)
+    @property
+    def embedding_width(self) -> int:
+        """The last convolution's width, for each of the extractors."""
+        return len(self.extractors) * self.settings.hidden
+
+    def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
+        """A chunk of clients' graphs as one block-diagonal graph."""
+        return StackedChunk.build(graphs, device)
 
     def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Fresh parameters of one client, without a client axis.
@@ -127,8 +132,14 @@ class StackedGNN(ABC):
         """The initial model that a whole federation starts from."""
         return self.initial(shared_generator(seed, "initial model"))
 
+    def training_draws(
+        self, chunk: StackedChunk, generators: Sequence[np.random.Generator], device: torch.device
+    ) -> list[Tensor] | None:
+        """Dropout masks; None without dropout."""
+        return self.dropout_masks(chunk, generators, device) if self.settings.dropout else None
+
     def dropout_masks(
-        self, chunk: GraphChunk, generators: Sequence[np.random.Generator], device: torch.device
+        self, chunk: StackedChunk, generators: Sequence[np.random.Generator], device: torch.device
     ) -> list[Tensor]:
         """One dropout multiplier a layer of each extractor, [C, width, hidden]: 0 or 1/(1-p), each client's drawn from
         its own generator.
@@ -147,42 +158,53 @@ class StackedGNN(ABC):
         keep *= 65536 / (65536 - threshold)
         return list(torch.from_numpy(keep).to(device))
 
-    def __call__(self, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None = None) -> Tensor:
+    def __call__(self, parameters: Parameters, chunk: StackedChunk, draws: Sequence[Tensor] | None = None) -> Tensor:
         """Outputs [C, own width, num_outputs] of clients' own nodes.
 
         Args:
             parameters: stacked.
             chunk: the clients' graphs, as `chunk` prepares them.
-            dropout: as made by `dropout_masks`; None to evaluate.
+            draws: dropout, as made by `dropout_masks`; None to evaluate.
         """
         layers = self.settings.layers
         found = []
         for position, stem in enumerate(self.extractors):
-            masks = None if dropout is None else dropout[position * layers : (position + 1) * layers]
+            masks = None if draws is None else draws[position * layers : (position + 1) * layers]
             found.append(self._extracted(stem, parameters, chunk, masks)[:, : chunk.own_width])
         hidden = found[0] if len(found) == 1 else torch.cat(found, dim=2)
         bias, weight = parameters[f"{CLASSIFIER}.bias"], parameters[f"{CLASSIFIER}.weight"]
         return torch.baddbmm(bias.unsqueeze(1), hidden, weight)
 
     def _extracted(
-        self, stem: str, parameters: Parameters, chunk: GraphChunk, dropout: Sequence[Tensor] | None
+        self, stem: str, parameters: Parameters, chunk: StackedChunk, dropout: Sequence[Tensor] | None
     ) -> Tensor:
         """One extractor's output [C, width, hidden]."""
+        hidden = torch.relu(self._last_convolution(stem, parameters, chunk, dropout))
+        return hidden if dropout is None else hidden * dropout[-1]
+
+    def _last_convolution(
+        self, stem: str, parameters: Parameters, chunk: StackedChunk, dropout: Sequence[Tensor] | None
+    ) -> Tensor:
+        """The output [C, width, hidden] of an extractor's last convolution, before its ReLU."""
         hidden = self.first_of(stem, parameters, chunk)
-        for layer in range(1, self.settings.layers + 1):
-            if layer > 1:
-                hidden = self.convolve(chunk.adjacency, hidden, parameters[f"{stem}{layer}.weight"])
-                hidden = hidden + parameters[f"{stem}{layer}.bias"].unsqueeze(1)
+        for layer in range(2, self.settings.layers + 1):
             hidden = torch.relu(hidden)
             if dropout is not None:
-                hidden = hidden * dropout[layer - 1]
+                hidden = hidden * dropout[layer - 2]
+            hidden = self.convolve(chunk.adjacency, hidden, parameters[f"{stem}{layer}.weight"])
+            hidden = hidden + parameters[f"{stem}{layer}.bias"].unsqueeze(1)
         return hidden
 
-    def first_of(self, stem: str, parameters: Parameters, chunk: GraphChunk) -> Tensor:
+    def embedding(self, parameters: Parameters, chunk: StackedChunk) -> Tensor:
+        """The nodes' mean of the last convolution before its ReLU, of all extractors side by side."""
+        found = [self._last_convolution(stem, parameters, chunk, None) for stem in self.extractors]
+        return torch.cat(found, dim=2).mean(1)
+
+    def first_of(self, stem: str, parameters: Parameters, chunk: StackedChunk) -> Tensor:
         """The output [C, width, hidden] of an extractor's first convolution, before its ReLU."""
         return self.first_convolution(parameters, chunk)
 
-    def first_convolution(self, parameters: Parameters, chunk: GraphChunk) -> Tensor:
+    def first_convolution(self, parameters: Parameters, chunk: StackedChunk) -> Tensor:
         """The first convolution's output [C, width, hidden] before its ReLU, from the constant half in the chunk."""
         weight, bias = parameters["conv1.weight"], parameters["conv1.bias"].unsqueeze(1)
         if isinstance(chunk.inputs, SparseMatrix):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 
+from subfl_flower.models.graph_network import GraphNetwork
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.messages import ArraySpec
@@ -50,6 +51,7 @@ class RunContext:
         fraction: share of the clients that take part in a round.
         run_id: of the run.
         shape: of the clients' data.
+        network: the network that clients train, where it is one on graphs.
         initial: the model that the federation starts from, by name, without a client axis.
     """
 
@@ -64,6 +66,7 @@ class RunContext:
     fraction: float = 1.0
     run_id: str = ""
     shape: Shape = field(default_factory=lambda: Shape(0, 0))
+    network: GraphNetwork[Any] | None = None
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 

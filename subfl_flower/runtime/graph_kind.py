@@ -20,8 +20,9 @@ from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
-from subfl_flower.models.graph_models import stacked_gnn
-from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings
+from subfl_flower.models.graph_models import graph_network, network_class
+from subfl_flower.models.graph_network import GraphNetwork
+from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings, ModuleSettings
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
@@ -154,16 +155,20 @@ class Graphs(Kind):
         sizes = {"client": said.client_id, "nodes": said.num_nodes, "directed edges": said.num_edges}
         return {**sizes, "train": said.train, "validation": said.validation, "test": said.test}
 
-    def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
-        """A graph network's."""
+    def network(self, config: Config, shape: Shape) -> GraphNetwork[Any]:
+        """The graph network that the clients train."""
         assert isinstance(config.model, GraphModelSettings)
         num_outputs = _graph_task(config).num_outputs(shape.num_classes)
-        return stacked_gnn(config.model, shape.num_features, num_outputs).initial_of(config.seed)
+        return graph_network(config.model, shape.num_features, num_outputs)
+
+    def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
+        """A graph network's."""
+        return self.network(config, shape).initial_of(config.seed)
 
     def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
-        assert isinstance(config.model, ModelSettings | DecoupledSettings)
+        assert isinstance(config.model, ModelSettings | DecoupledSettings | ModuleSettings)
         assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
         for client_id, tensors in client.models(last).items():
@@ -190,8 +195,10 @@ def _graph_task(config: Config) -> GraphTask:
 
 
 def _require_use_of_weights(config: Config, graphs: Iterable[ClientGraph]) -> None:
-    """Raise SubflError where graphs have edge weights and the method's clients would not use them."""
-    if not client_class(config.method).uses_edge_weights and any(graph.edge_weight is not None for graph in graphs):
-        raise SubflError(
-            f"method={config.method.name} does not use edge weights; dataset.edge_weights=ignore leaves them out"
-        )
+    """Raise SubflError where graphs have edge weights and the method's clients or their network would not use them."""
+    assert isinstance(config.model, GraphModelSettings)
+    idle = None if client_class(config.method).uses_edge_weights else f"method={config.method.name}"
+    if idle is None and not network_class(config.model).reads_edge_weights(config.model):
+        idle = f"model={config.model}"
+    if idle is not None and any(graph.edge_weight is not None for graph in graphs):
+        raise SubflError(f"{idle} does not use edge weights; dataset.edge_weights=ignore leaves them out")

@@ -18,6 +18,7 @@ from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.ratings.user_folder import UserFolder
 from subfl_flower.models.exported import ModelCard
+from subfl_flower.models.graph_network import GraphNetwork
 from subfl_flower.models.trained_users import TrainedUsers
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
@@ -138,6 +139,10 @@ class Kind(ABC):
     @abstractmethod
     def described(self, path: Path) -> dict[str, int]:
         """The sizes of what a folder holds, by the heading of a table's column."""
+
+    def network(self, config: Config, shape: Shape) -> GraphNetwork[Any] | None:
+        """The network that the clients train, where it is one on graphs."""
+        return None
 
     @abstractmethod
     def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:

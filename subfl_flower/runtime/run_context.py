@@ -16,6 +16,7 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         shape: of the clients' data.
         run_id: of the run.
     """
+    network = kind_of(config).network(config, shape)
     return RunContext(
         settings=method_settings(strategy_class(config.method), client_class(config.method), config.method),
         model=config.model,
@@ -28,5 +29,6 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         fraction=config.federation.fraction,
         run_id=run_id,
         shape=shape,
+        network=network,
         initial=kind_of(config).initial_parameters(config, shape),
     )

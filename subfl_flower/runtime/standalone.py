@@ -23,9 +23,7 @@ from subfl_flower.runtime.state import MemoryStore, StateStore
 from subfl_flower.runtime.strategy import CohortStrategy
 
 
-def make_client(
-    overrides: Sequence[str], client_ids: Sequence[int], store: StateStore | None = None
-) -> CohortClient:
+def make_client(overrides: Sequence[str], client_ids: Sequence[int], store: StateStore | None = None) -> CohortClient:
     """Make the object that trains some clients of a prepared data set: a Flower ``NumPyClient``.
 
     Args:

@@ -10,7 +10,7 @@ def test_weight_matrices_count_and_biases_do_not() -> None:
         {"a.weight": torch.tensor([[[0.0, 2.0], [-1.0, 0.0]]]), "a.bias": torch.tensor([[0.0, 1.0]])},
         {"a.weight": torch.tensor([[[3.0, 0.0], [1e-30, 1.0]]]), "a.bias": torch.tensor([[0.0, 0.0]])},
     ]
-    assert kept_weights(models).tolist() == [[False, True, True, False], [True, False, True, True]]
+    assert kept_weights(models, ["a.weight"]).tolist() == [[False, True, True, False], [True, False, True, True]]
 
 
 def test_three_clients_worked_out_by_hand() -> None:

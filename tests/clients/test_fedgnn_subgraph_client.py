@@ -13,7 +13,7 @@ from clients.fedgnn_subgraph import SimilarNodesClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.errors import SubflError
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.cohort_client import Question
@@ -51,7 +51,7 @@ def client(
 
 def parameters(model: str = "gcn", hidden: int = HIDDEN) -> Stack:
     rng = np.random.default_rng(5)
-    shapes = stacked_gnn(ModelSettings(name=model, hidden=hidden), FEATURES, CLASSES).shapes  # type: ignore[arg-type]
+    shapes = graph_network(ModelSettings(name=model, hidden=hidden), FEATURES, CLASSES).shapes  # type: ignore[arg-type]
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 

@@ -7,15 +7,15 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, model, tiny_client
-
 from clients.functional import FunctionalClient
 from clients.masked import MaskedClient
 from clients.structural import StructuralClient
+from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, model, tiny_client
+
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.models.sage import StackedSAGE
+from subfl_flower.models.settings import DecoupledSettings, ModelSettings, OptimizerSettings
 from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.random_graph import stochastic_block_model
@@ -154,8 +154,27 @@ def test_without_labels_there_is_no_label_distribution() -> None:
 
 
 @pytest.mark.parametrize("family", [FunctionalClient, MaskedClient, StructuralClient])
-def test_what_is_no_gcn_cannot_be_embedded(family: type[FunctionalClient]) -> None:
-    family.check_model(ModelSettings(name="gcn"), "fedpub")
-    with pytest.raises(SubflError, match=r"^method=fedpub is for model=gcn, not for model=sage$"):
-        family.check_model(ModelSettings(name="sage"), "fedpub")
-    SubgraphClient.check_model(ModelSettings(name="sage"), "fedavg")
+def test_any_network_is_embedded(family: type[FunctionalClient]) -> None:
+    for settings in (ModelSettings(name="gcn"), ModelSettings(name="sage"), DecoupledSettings(name="decoupled")):
+        family.check_model(settings, "fedpub")
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_sage_is_embedded_by_the_mean_of_its_last_convolution_before_its_relu(layers: int) -> None:
+    network = StackedSAGE(ModelSettings(name="sage", hidden=5, layers=layers, dropout=0.0), FEATURES, 3)
+    rng = np.random.default_rng(0)
+    edges = stochastic_block_model(2, 8, 0.5, 0.1, rng)
+    features = rng.standard_normal((16, FEATURES)).astype(np.float32)
+    parameters = {name: torch.randn(3, *shape) for name, shape in network.shapes.items()}
+    adjacency = np.zeros((16, 16))
+    adjacency[tuple(edges)] = 1
+    mean = torch.from_numpy(adjacency / adjacency.sum(1, keepdims=True).clip(min=1))
+    found = network.probe(edges, features).embed(parameters)
+    assert found.shape == (3, network.embedding_width)
+    for c in range(3):
+        hidden = torch.from_numpy(features).double()
+        for layer in range(1, layers + 1):
+            own = {kind: parameters[f"conv{layer}.{kind}"][c].double() for kind in ("weight", "bias")}
+            convolved = torch.cat([mean @ hidden, hidden], dim=1) @ own["weight"] + own["bias"]
+            hidden = convolved.relu()
+        torch.testing.assert_close(found[c].double(), convolved.mean(0), atol=1e-5, rtol=1e-5)

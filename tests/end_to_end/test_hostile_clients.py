@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clients.masked import MaskedClient
 from flwr.app import Array, Context, Message, RecordDict
 from run_outcomes import Outcome, run_inline
 from torch import Tensor
 
 import subfl_flower.client_app
-from clients.masked import MaskedClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.stacked_gnn import Parameters

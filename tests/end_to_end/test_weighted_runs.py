@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -163,3 +164,13 @@ def test_a_machine_of_its_own_refuses_them_too(prepared: dict[str, PreparedParti
     config, _ = composed_config([*SMALL, "method=fedavg"])
     (found,) = Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted).graphs
     assert found.edge_weight is not None and set(found.edge_weight.tolist()) == {2.5, 0.25}
+    for target, uses in (("torch_geometric.nn.GAT", False), ("torch_geometric.nn.GCN", True)):
+        depth = ("+model.hidden_channels=4", "+model.num_layers=2")
+        config, _ = composed_config(
+            ["dataset=digits", "method=fedavg", "model=module", f"model._target_={target}", *depth]
+        )
+        if uses:
+            assert len(Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted).graphs) == 1
+        else:
+            with pytest.raises(SubflError, match=rf"^model={re.escape(target)} does not use edge weights; dataset\."):
+                Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted)

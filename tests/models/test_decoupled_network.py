@@ -12,9 +12,9 @@ from torch_geometric.nn import GCNConv
 from torch_geometric.transforms import AddRandomWalkPE
 
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.chunk import GraphChunk
+from subfl_flower.models.chunk import StackedChunk
 from subfl_flower.models.decoupled import StackedDecoupled
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.settings import DecoupledSettings
 from subfl_flower.tasks import NodeClassification
 
@@ -24,7 +24,7 @@ HIDDEN, ENCODING = 5, 8
 
 def decoupled(layers: int = 2, dropout: float = 0.0) -> StackedDecoupled:
     settings = DecoupledSettings(name="decoupled", layers=layers, hidden=HIDDEN, dropout=dropout, encoding=ENCODING)
-    found = stacked_gnn(settings, FEATURES, CLASSES)
+    found = graph_network(settings, FEATURES, CLASSES)
     assert isinstance(found, StackedDecoupled)
     return found
 
@@ -141,7 +141,7 @@ def test_further_nodes_pass_messages_and_have_no_output() -> None:
     larger, other = tiny_client(0, 9), tiny_client(1, 4)
     parameters = random_parameters(network, 2)
     everything = network(parameters, network.chunk([larger, other]))
-    mended = GraphChunk.build([network.local_graph(larger, num_own=6), network.local_graph(other)])
+    mended = StackedChunk.build([network.local_graph(larger, num_own=6), network.local_graph(other)])
     found = network(parameters, mended)
     assert found.shape == (2, 6, CLASSES)
     torch.testing.assert_close(found, everything[:, :6])
@@ -153,9 +153,9 @@ def test_what_a_client_was_told_of_hidden_states_is_about_features_alone() -> No
     parameters = random_parameters(network, 1)
     told = np.random.default_rng(0).standard_normal((3, HIDDEN)).astype(np.float32)
     local = network.local_graph(graph, num_own=5)
-    chunk = GraphChunk.build([replace(local, told=told)])
+    chunk = StackedChunk.build([replace(local, told=told)])
     torch.testing.assert_close(network.first_of("conv", parameters, chunk)[0, 5:], torch.from_numpy(told))
-    plain = GraphChunk.build([local])
+    plain = StackedChunk.build([local])
     torch.testing.assert_close(
         network.first_of("topology", parameters, chunk), network.first_of("topology", parameters, plain)
     )

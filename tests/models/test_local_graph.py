@@ -9,18 +9,18 @@ import pytest
 import torch
 from tiny_clients import FEATURES, dense_gcn, dense_operator, model, random_parameters, tiny_client
 
-from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.chunk import StackedChunk
+from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.settings import ModelSettings
 
 
 @pytest.mark.parametrize("name", ["gcn", "sage"])
 def test_further_nodes_pass_messages_and_have_no_output(name: str) -> None:
-    network = stacked_gnn(ModelSettings(name=name, hidden=5, dropout=0.0), FEATURES, 3)  # type: ignore[arg-type]
+    network = graph_network(ModelSettings(name=name, hidden=5, dropout=0.0), FEATURES, 3)  # type: ignore[arg-type]
     larger, other = tiny_client(0, 9), tiny_client(1, 4)
     parameters = random_parameters(network, 2)
     everything = network(parameters, network.chunk([larger, other]))
-    mended = GraphChunk.build([network.local_graph(larger, num_own=6), network.local_graph(other)])
+    mended = StackedChunk.build([network.local_graph(larger, num_own=6), network.local_graph(other)])
     assert (mended.width, mended.own_width) == (9, 6)
     found = network(parameters, mended)
     assert found.shape == (2, 6, 3)
@@ -33,7 +33,7 @@ def test_what_a_client_was_told_takes_the_place_of_the_first_convolution() -> No
     parameters = random_parameters(gcn, 2)
     told = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     local = replace(gcn.local_graph(graph, num_own=5), told=told)
-    found = gcn(parameters, GraphChunk.build([local, gcn.local_graph(plain)]))
+    found = gcn(parameters, StackedChunk.build([local, gcn.local_graph(plain)]))
 
     own = {name: value[0].double() for name, value in parameters.items()}
     operator = torch.from_numpy(dense_operator(graph.edge_index, 8))

@@ -8,7 +8,7 @@ from tiny_clients import CLASSES, FEATURES, dense_features, random_parameters, t
 from torch_geometric.nn import SAGEConv
 
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.sage import StackedSAGE
 from subfl_flower.models.settings import ModelSettings
 
@@ -16,7 +16,7 @@ SIZES = (7, 4, 1, 12)
 
 
 def sage(layers: int = 2) -> StackedSAGE:
-    found = stacked_gnn(ModelSettings(name="sage", layers=layers, hidden=5, dropout=0.0), FEATURES, CLASSES)
+    found = graph_network(ModelSettings(name="sage", layers=layers, hidden=5, dropout=0.0), FEATURES, CLASSES)
     assert isinstance(found, StackedSAGE)
     return found
 

@@ -13,7 +13,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.chunk import features_within_reach
 from subfl_flower.models.gcn import StackedGCN
-from subfl_flower.models.graph_models import stacked_gnn
+from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.sage import StackedSAGE
 from subfl_flower.models.settings import DecoupledSettings, ModelSettings
 from subfl_flower.models.sparse import mean_adjacency, normalised_adjacency
@@ -101,7 +101,7 @@ def test_a_gcns_outputs_are_those_of_the_dense_formula(sparse: bool) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_graph_sage_hears_the_weighted_mean_of_its_neighbours(sparse: bool) -> None:
-    of = stacked_gnn(ModelSettings(name="sage", hidden=5, layers=1, dropout=0.0), FEATURES, CLASSES)
+    of = graph_network(ModelSettings(name="sage", hidden=5, layers=1, dropout=0.0), FEATURES, CLASSES)
     assert isinstance(of, StackedSAGE)
     graph, matrix = weighted(3, 9, sparse)
     x = dense_features(graph)
@@ -118,7 +118,7 @@ def test_graph_sage_hears_the_weighted_mean_of_its_neighbours(sparse: bool) -> N
 
 
 def test_both_extractors_propagate_by_weights_and_the_encoding_does_not_read_them() -> None:
-    of = stacked_gnn(DecoupledSettings(name="decoupled", hidden=5, dropout=0.0), FEATURES, CLASSES)
+    of = graph_network(DecoupledSettings(name="decoupled", hidden=5, dropout=0.0), FEATURES, CLASSES)
     graph, matrix = weighted(2, 11)
     closed = matrix + np.eye(11)
     scale = np.diag(closed.sum(1) ** -0.5)

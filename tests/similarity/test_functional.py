@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_clients import FEATURES, dense_gcn, dense_operator, model, random_parameters
 
-from subfl_flower.similarity.functional import FunctionalProbe, cosine_similarity
+from subfl_flower.similarity.functional import cosine_similarity
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
 NODES = 30
@@ -27,7 +27,7 @@ def test_embedding_is_the_mean_of_the_last_convolution_before_its_relu(
     parameters = random_parameters(model(layers), clients)
     parameters["conv1.weight"][0, zero_rows] = 0.0
     parameters["conv1.weight"][0, 4, 1:] = 0.0  # a row that is not all zero
-    embedded = FunctionalProbe(edges, features).embed(parameters)
+    embedded = model(layers).probe(edges, features).embed(parameters)
     operator = torch.from_numpy(dense_operator(edges, NODES))
     for c in range(clients):
         own = {name: value[c].double() for name, value in parameters.items()}

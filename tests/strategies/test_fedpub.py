@@ -10,6 +10,8 @@ from toy_rounds import replies, toy_roster
 
 from strategies.fedavg import FedAvg
 from strategies.fedpub import FedPub
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
 from subfl_flower.runtime.strategy import Updates
 
 INITIAL = {"conv1.weight": np.full((2, 2), 8.0, np.float32), "conv1.bias": np.zeros(2, np.float32)}
@@ -17,7 +19,9 @@ ZEROS = {"conv1__bias": [[1, 1], [1, 1]]}
 
 
 def fedpub(*num_examples: int, overlapping: bool = False, **settings: Any) -> FedPub:
-    return FedPub(FedPub.Settings(**settings), toy_roster(*num_examples, overlapping=overlapping), INITIAL)
+    strategy = FedPub(FedPub.Settings(**settings), toy_roster(*num_examples, overlapping=overlapping), INITIAL)
+    strategy.network = StackedGCN(ModelSettings(name="gcn", layers=1, hidden=2), num_features=2, num_outputs=2)
+    return strategy
 
 
 def sent(positions: list[int], clients: int, **arrays: Any) -> Updates:
