@@ -178,9 +178,11 @@ GRAPHS: dict[str, Overrides] = {
     "subpfed parameter": graph(subpfed(similarity="parameter", psi=0.3), partition=_OVERLAPPING),
     "gcfl": graph(gcfl(), rounds=4),
     "gcfl half": graph(gcfl(), partition=_EIGHT, fraction=0.5, rounds=6),
-    "gcfl absolute": graph(gcfl(relative=False, epsilon1=0.8, epsilon2=0.1, min_cluster=2), rounds=4),
+    "gcfl absolute": graph(gcfl(relative=False, epsilon1=0.8, epsilon2=0.1, min_cluster=1), rounds=4),
     "gcfl_plus": graph(gcfl("gcfl_plus", window=2, standardize=True), rounds=5),
-    "gcfl_plus half": graph(gcfl("gcfl_plus", window=3, standardize=False), partition=_EIGHT, fraction=0.5, rounds=7),
+    "gcfl_plus three quarters": graph(
+        gcfl("gcfl_plus", window=2, standardize=False), partition=_EIGHT, fraction=0.75, rounds=6
+    ),
     "fedsg": graph(fedsg(), model=_DECOUPLED),
     "fedsg topology, half": graph(fedsg(classifier="topology"), model=_DECOUPLED, fraction=0.5),
     "fedgcn": graph(fedgcn()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -46,10 +47,14 @@ def _short(values: list[Any]) -> Any:
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A round's record without groups of figures."""
-    groups = ("clients", "figures")
-    flat = {name: value for name, value in record.items() if name not in groups}
-    return flat | {f"{group}/{name}": value for group in groups for name, value in record.get(group, {}).items()}
+    """A round's record without groups of figures; of clients' further figures, such as ``test.macro_f1``, the means.
+
+    Numbers of examples are the data's.
+    """
+    flat = {name: value for name, value in record.items() if name not in ("round", "clients", "figures", "metric")}
+    clients = {name: values for name, values in record["clients"].items() if not re.search(r"\.|_examples$", name)}
+    flat |= {f"clients/{name}": values for name, values in clients.items()}
+    return flat | {f"figures/{name}": value for name, value in record.get("figures", {}).items()}
 
 
 def _plain(value: Any) -> Any:
