@@ -175,13 +175,13 @@ GRAPHS: dict[str, Overrides] = {
     "subpfed half": graph(subpfed(), partition=_OVERLAPPING, fraction=0.5, rounds=5),
     "subpfed inverse": graph(subpfed(kernel="inverse", gamma=2.0, psi=0.7), partition=_OVERLAPPING),
     "subpfed literal": graph(subpfed(kernel="literal", degree_weighted=False, psi=1.0), partition=_OVERLAPPING),
-    "subpfed parameter": graph(subpfed(similarity="parameter", psi=0.3), partition=_OVERLAPPING),
+    "subpfed parameter": graph(subpfed(similarity="parameter", psi=0.3, tau=5.0), partition=_OVERLAPPING),
     "gcfl": graph(gcfl(), rounds=4),
     "gcfl half": graph(gcfl(), partition=_EIGHT, fraction=0.5, rounds=6),
     "gcfl absolute": graph(gcfl(relative=False, epsilon1=0.8, epsilon2=0.1, min_cluster=1), rounds=4),
     "gcfl_plus": graph(gcfl("gcfl_plus", window=2, standardize=True), rounds=5),
     "gcfl_plus three quarters": graph(
-        gcfl("gcfl_plus", window=2, standardize=False), partition=_EIGHT, fraction=0.75, rounds=6
+        gcfl("gcfl_plus", window=2, standardize=False), partition=_EIGHT, fraction=0.75, rounds=9
     ),
     "fedsg": graph(fedsg(), model=_DECOUPLED),
     "fedsg topology, half": graph(fedsg(classifier="topology"), model=_DECOUPLED, fraction=0.5),

@@ -24,7 +24,21 @@ ABSENT = "absent"
 """Stands for a figure that a round does not have."""
 NOT_FIGURES = ("seconds", "seconds_per_round", "versions", "git_commit", "run_id")
 """What differs from run to run."""
-KNOWN = ("method", "dataset", "partition", "clients", "seed", "task", "rounds", "per_client", "figures", "popularity")
+OF_RUN = ("round", "metric", "clients", "figures", "clients_heard", "bytes_up", "bytes_down")
+"""What a round's record repeats of the run, or adds up over clients, and the two groups that are flattened."""
+KNOWN = (
+    "metric",
+    "method",
+    "dataset",
+    "partition",
+    "clients",
+    "seed",
+    "task",
+    "rounds",
+    "per_client",
+    "figures",
+    "popularity",
+)
 """What a summary repeats of the settings, of rounds and of the case `popularity`."""
 
 
@@ -51,7 +65,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
     Numbers of examples are the data's.
     """
-    flat = {name: value for name, value in record.items() if name not in ("round", "clients", "figures", "metric")}
+    flat = {name: value for name, value in record.items() if name not in OF_RUN}
     clients = {name: values for name, values in record["clients"].items() if not re.search(r"\.|_examples$", name)}
     flat |= {f"clients/{name}": values for name, values in clients.items()}
     return flat | {f"figures/{name}": value for name, value in record.get("figures", {}).items()}
