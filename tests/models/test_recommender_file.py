@@ -354,6 +354,16 @@ def test_many_users_are_predicted_as_one_by_one() -> None:
         np.testing.assert_allclose(found[client], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_users_in_several_parts_are_each_given_their_own_items(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subfl_flower.models.trained_users._USERS_AT_ONCE", at_once)
+    model, asked = recommender(), [np.array([3]), np.array([1, 5, 0]), np.array([2, 4])]
+    everything = model.scores(ratings())
+    found = model.scores(ratings(), asked)
+    for own, items, of_all in zip(found, asked, everything, strict=True):
+        np.testing.assert_allclose(own, of_all[items], rtol=1e-6)
+
+
 def test_ratings_of_other_items_or_users_are_refused() -> None:
     with pytest.raises(SubflError, match="the recommender has 6 items, and the ratings 7"):
         recommender().predict(Ratings(**{**vars(ratings()), "num_items": 7}))
