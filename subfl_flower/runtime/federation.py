@@ -38,6 +38,7 @@ from subfl_flower.runtime.remarks import print_remarks
 from subfl_flower.runtime.roster import Roster, describe_error
 from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
 from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runtime.run_schema import run_schema
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
 
 
@@ -165,9 +166,9 @@ class _Run:
             grid,
             self._record,
             config.dataset.name,
+            run_schema(config, prepared),
             tolerant=config.runtime.on_client_failure == "continue" and deployed,
             patience=config.runtime.node_timeout,
-            num_clients=None if prepared is None else prepared.num_clients,
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
             needs_matcher=config.needs_matcher,
