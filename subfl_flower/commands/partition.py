@@ -238,8 +238,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
         "it is),\ngraph.safetensors or ratings.safetensors (what the client holds; of other clients at most the ids of "
         "nodes\nthat its own are tied to) and clients.key (a secret that all clients share and the server must not "
-        "have).\nGive each client's machine its own folder. DIR/federation.json is for whoever submits a run: it states what "
-        "all\nclients' data have in common (subfl deploy submit schema=DIR/federation.json).",
+        "have).\nGive each client's machine its own folder. DIR/federation.json is for whoever submits a run: it "
+        "states\nwhat all clients' data have in common (subfl deploy submit schema=DIR/federation.json).",
         epilog="""\
 out=DIR      where the folders go; they appear all together or not at all
 key=FILE     32 random bytes to use as clients.key (head -c 32 /dev/urandom > FILE); by default a new key is made

@@ -22,8 +22,8 @@ def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> O
     Must be called in the main thread, since it listens to signals: SIGINT, SIGTERM and SIGHUP stop the run.
 
     Args:
-        overrides: Hydra's; `runtime=deploy` stands before them. `schema=FILE` is read here, and its content submitted. Or
-            `resume=RUN`, a folder of the SuperLink's machine.
+        overrides: Hydra's; `runtime=deploy` stands before them. `schema=FILE` is read here, and its content submitted.
+            Or `resume=RUN`, a folder of the SuperLink's machine.
         connection: a name in Flower's configuration.
         app: folder with the app's `pyproject.toml`; `None` looks for it.
 

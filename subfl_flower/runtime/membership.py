@@ -264,7 +264,9 @@ class Membership:
         if answer.dataset != self._dataset:
             return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
         if answer.schema.shape != self._shape:
-            theirs, stated = _told_apart(answer.schema.shape, self._shape)
+            theirs, stated = _told_apart(
+                answer.schema.shape, self._shape, "features" if ours.items is None else "items"
+            )
             return f"{who}: {theirs}, where the run's schema has {stated}"
         if ours.names is not None and answer.schema.names != ours.names:
             return f"{who}: {_NAMES} the run's schema; all sites state the same dataset.classes and columns"
@@ -334,10 +336,10 @@ def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
     return f"{who}: of another partition than nodes that came before; schema.partition says which is right"
 
 
-def _told_apart(one: Shape, other: Shape) -> list[str]:
-    """Two shapes in words, as far as they differ."""
+def _told_apart(one: Shape, other: Shape, things: str) -> list[str]:
+    """Two shapes in words, as far as they differ; a feature is one of `things`."""
     if one[:2] != other[:2]:
-        return [f"{shape.num_features} features and {shape.num_classes} classes" for shape in (one, other)]
+        return [f"{shape.num_features} {things} and {shape.num_classes} classes" for shape in (one, other)]
     named = ("users", one.user_values, other.user_values), ("items", one.item_values, other.item_values)
     whose, *both = next(row for row in named if row[1] != row[2])
     return [f"attributes of {whose} with {_listed(sizes)} values" for sizes in both]
