@@ -264,9 +264,8 @@ class Membership:
         if answer.dataset != self._dataset:
             return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
         if answer.schema.shape != self._shape:
-            theirs, stated = _told_apart(
-                answer.schema.shape, self._shape, "features" if ours.items is None else "items"
-            )
+            things = "features" if ours.items is None else "items"
+            theirs, stated = _told_apart(answer.schema.shape, self._shape, things)
             return f"{who}: {theirs}, where the run's schema has {stated}"
         if ours.names is not None and answer.schema.names != ours.names:
             return f"{who}: {_NAMES} the run's schema; all sites state the same dataset.classes and columns"

@@ -191,7 +191,7 @@ WRONG: dict[str, tuple[Answer, list[int], str]] = {
     "other attributes": (
         hosting(3, user_values=[3, 3]),
         [3],
-        "client 3: attributes of users with 3, 3 values, where the run's schema has attributes of users with 3, 2 values",
+        "client 3: attributes of users with 3, 3 values, where the run's schema has attributes of users with 3, 2 va",
     ),
     "no attributes": (hosting(3, item_values=[]), [3], "client 3: attributes of items with no values, where the run"),
     "many attributes": (
