@@ -65,7 +65,7 @@ def test_what_is_written_is_read_and_says_no_more(content: dict[str, Any], tmp_p
         ({**GRAPH, "dataset": None}, "dataset and sizes must be stated; make it again"),
         ({**GRAPH, "features": 0}, "features: Input should be greater than or equal to 1 (found 0)"),
         ({**GRAPH, "features": 2**31}, "features: Input should be less than or equal to 2147483647 (found 2147483648)"),
-        ({**GRAPH, "features": 10**400}, f"features: Input should be less than or equal to 2147483647 (found 1{'0' * 59}...)"),
+        ({**GRAPH, "features": 10**400}, f"less than or equal to 2147483647 (found 1{'0' * 59}...)"),
         ({**GRAPH, "features": 3.0}, "features: Input should be a valid integer (found 3.0)"),
         ({**GRAPH, "features": True}, "features: Input should be a valid integer (found True)"),
         ({**GRAPH, "features": "3"}, "features: Input should be a valid integer (found '3')"),

@@ -132,7 +132,7 @@ def test_most_nodes_cannot_change_what_the_run_is_on(folders: Callable[..., list
 def test_sizes_may_be_stated_without_a_file(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
     grid = FolderGrid(folders(*FEW))
     run = ["runtime=deploy", *SMALL, "method=fedavg", "federation.rounds=1"]
-    with pytest.raises(SubflError, match="schema=FILE, the federation.json that subfl partition wrote, or by schema.f"):
+    with pytest.raises(SubflError, match=r"schema=FILE, the federation\.json that subfl partition wrote, or by schema"):
         run_federation(grid, composed_config(run)[0], tmp_path / "without", threading.Event())
     sizes = ["schema.features=64", "schema.classes=10", "schema.clients=[0-4]", "schema.overlapping=true"]
     try:
