@@ -327,7 +327,7 @@ class Membership:
 
 def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
     """The reason for which a node's data cannot be mixed with those of a node that was taken, if there is one."""
-    if agreed is None or answer.schema == agreed:
+    if agreed is None or answer.schema == agreed or not answer.sizes:
         return None
     who = _named(sorted(answer.sizes))
     if answer.schema.names != agreed.names:

@@ -283,10 +283,11 @@ def test_the_width_of_graphs_is_held_against_the_schema_too() -> None:
 def test_what_a_schema_leaves_open_is_as_the_first_node_has_it_that_is_taken(key: str, lie: str) -> None:
     """Nothing else could tell who is right; but what differs is never mixed, nor when that node has gone."""
     misfit = hosting(3, num_features=9, **{key: lie})
-    with nodes(misfit, hosting(), hosting(0), hosting(1, **{key: lie}), hosting(2)).active() as grid:
+    with nodes(misfit, hosting(**{key: lie}), hosting(0), hosting(1, **{key: lie}), hosting(2)).active() as grid:
         found = members(grid, stated={key: None}, min_clients=2)
         assert hosts(found.gather()) == {0: 3, 1: None, 2: 5, 3: None}
-        grid.answers = {2: hosting(), 4: grid.answers[4], 9: hosting(3, **{key: lie}), 10: hosting(0), 11: hosting(2)}
+        late = {9: hosting(3, **{key: lie}), 10: hosting(0), 11: hosting(2)}
+        grid.answers = {2: grid.answers[2], 4: grid.answers[4], **late}
         assert hosts(found.refresh()) == {0: 10, 1: None, 2: 11, 3: None}
     reasons = [refusal["reason"] for refusal in found.refusals]
     assert len(reasons) == 3 and sum(f"schema.{key} says which" in reason for reason in reasons) == 2
