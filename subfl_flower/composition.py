@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from subfl_flower.config import Config, validate
 from subfl_flower.errors import SubflError
-from subfl_flower.overrides import literal_paths, path_keys, unreadable
+from subfl_flower.overrides import literal_paths, path_keys, schema_in_place, unreadable
 from subfl_flower.runtime.run_directory import RunDirectory
 
 _RESUME = "resume="
@@ -34,16 +34,19 @@ def config_directory() -> Path:
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
     """Compose `conf/` with Hydra overrides, of which the values of paths are taken literally.
 
+    ``schema=FILE`` stands for what that file of this machine says.
+
     Returns:
         The validated configuration, and the run directory that Hydra's settings name.
 
     Raises:
         SubflError: an override is malformed, names an unknown key or choice, or has a value that is not allowed.
     """
+    asked = schema_in_place(overrides)
     with readable_errors():
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            composed = compose("config", overrides=literal_paths(overrides), return_hydra_config=True)
+            composed = compose("config", overrides=literal_paths(asked), return_hydra_config=True)
         run_directory = Path(composed.hydra.run.dir)
     return validated(composed), run_directory
 

@@ -17,6 +17,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from subfl_flower.data.datasets import DATASET_KINDS, Dataset
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.partitions import Partition
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import (
@@ -164,6 +165,8 @@ class Config(Section):
     seed: int = Field(ge=0)
     data: Data
     dataset: Dataset
+    # `BaseModel` has a method of the key's own name.
+    data_schema: FederationSchema = Field(default=FederationSchema(), alias="schema")
     partition: Partition
     task: Task
     model: Annotated[
@@ -193,7 +196,7 @@ class Config(Section):
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values, the form that is written, hashed and sent."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 def load_class(path: str, base: type[Any], key: str) -> type[Any]:
@@ -228,6 +231,7 @@ def validate(composed: Mapping[str, Any]) -> Config:
         raise SubflError(_sentence(error, composed)) from None
     strategy, client = strategy_class(config.method), client_class(config.method)
     _require_one_kind(config, client)
+    _require_fitting_schema(config)
     if config.privacy.mechanism != "none" and not client.protects_uploads:
         raise SubflError(
             f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
@@ -288,6 +292,23 @@ def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
             if (kind, group) == ("ratings", "method"):
                 sentence += "; choose a method for ratings, such as method=fedgnn"
             raise SubflError(sentence)
+
+
+def _require_fitting_schema(config: Config) -> None:
+    """Raise SubflError where the clients' schema is of other data, or is stated though the server has the data."""
+    schema, dataset = config.data_schema, config.dataset
+    if not schema.is_stated:
+        return
+    if not isinstance(config.runtime, Deploy):
+        raise SubflError(
+            f"schema: runtime={config.runtime.name} takes it from the data that it has; it is stated with "
+            "runtime=deploy alone"
+        )
+    if schema.dataset not in (None, dataset.name):
+        raise SubflError(f"schema.dataset: {schema.dataset!r}, and the run is on dataset={dataset.name}")
+    if schema.kind not in (None, dataset.kind):
+        key, holds = ("items" if schema.kind == "ratings" else "features"), _HOLDS[dataset.kind]
+        raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
 
 
 def strategy_class(method: Method) -> type[CohortStrategy]:

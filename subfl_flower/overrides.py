@@ -19,8 +19,10 @@ from hydra.errors import HydraException
 from pydantic import BaseModel
 
 from subfl_flower.config import Config
+from subfl_flower.data.federation_schema import FederationSchema
 
 _OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
+_SCHEMA = "schema"
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _INTERPOLATION = r"\$\{(?:[^{}]|\{[^{}]*\})*\}"
 _PART = re.compile(rf"\s*{_QUOTED}\s*(?=,|\Z)|(?:{_INTERPOLATION}|[^,])*", re.DOTALL)
@@ -46,6 +48,19 @@ def literal_paths(overrides: Sequence[str], multirun: bool = False) -> list[str]
             also Hydra's functions such as ``choice(...)`` stay. Without it a comma is part of the path.
     """
     return [_literal(override, multirun) for override in overrides]
+
+
+def schema_in_place(overrides: Sequence[str]) -> list[str]:
+    """Put the content of the file that ``schema=FILE`` names in its place, as overrides of the section's keys.
+
+    Raises:
+        SubflError: the file cannot be read, or is not the schema of a federation.
+    """
+    found: list[str] = []
+    for override in overrides:
+        key, _, path = override.partition("=")
+        found += FederationSchema.read(Path(path).expanduser()).as_overrides() if key == _SCHEMA else [override]
+    return found
 
 
 def sweeps(arguments: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from subfl_flower.composition import composed_job
 from subfl_flower.config import Deploy, Inline
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
+from subfl_flower.runtime.run_schema import stated_schema
 
 app = ServerApp()
 
@@ -30,6 +31,8 @@ def main(grid: Grid, context: Context) -> None:
             f"runtime={job.config.runtime.name}: this SuperLink's runtime is "
             f"{'deploy' if networked else 'ray'}; leave it out"
         )
+    if networked:
+        stated_schema(job.config)
     directory = job.directory.absolute()
     # Said first, too: who wants to resume a run that was killed must know where it is.
     print(f"run directory: {directory}", flush=True)

@@ -57,6 +57,11 @@ def files(folder: Path) -> list[str]:
         ("partition=given", "partition.file: a value is required"),
         ("partition.clientz=3", "partition.clientz: there is no such setting"),
         ("federation.rounds=many", "federation.rounds: "),
+        ("schema=federation.json", "schema: a file is read by subfl deploy submit and by flwr run alone"),
+        (
+            "schema.features=64",
+            "schema: runtime=inline takes it from the data that it has; it is stated with runtime=de",
+        ),
         ("seed=[1", "[1"),
         ("method.strategy=strategies.nowhere.Nothing", "method.strategy: cannot import"),
         ("method.client=strategies.local.Local", "method.client: "),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from path_names import AWKWARD_NAMES
 
 from subfl_flower.composition import composed_config
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import SubflError
 from subfl_flower.overrides import literal_paths, path_keys, sweeps, unreadable
 
@@ -135,3 +136,17 @@ def test_a_home_that_there_is_not_is_said(override: str) -> None:
     key, _, value = override.partition("=")
     with pytest.raises(SubflError, match=rf"^{key}: {value} begins with the home of a user that there is not; give"):
         composed_config(["dataset=custom", override])
+
+
+def test_a_schemas_file_gives_way_to_what_it_says_and_later_overrides_count_more(tmp_path: Path) -> None:
+    path = tmp_path / "a, b=(c).json"
+    FederationSchema(dataset="digits", features=64, classes=10, names="", clients=(3, "5-8")).write(path)
+    config, _ = composed_config(["runtime=deploy", "schema.classes=7", f"schema={path}", "schema.clients=[0-1]"])
+    found = config.data_schema
+    assert (found.features, found.classes, found.names, found.clients) == (64, 10, "", ("0-1",))
+    with pytest.raises(SubflError, match=r"^schema.dataset: 'digits', and the run is on dataset=cora$"):
+        composed_config(["runtime=deploy", "dataset=cora", f"schema={path}"])
+    with pytest.raises(
+        SubflError, match=r"^schema.features: dataset=synthetic_ratings holds ratings of users; only da"
+    ):
+        composed_config(["runtime=deploy", "method=fedgnn", f"schema={path}", "schema.dataset=null"])

@@ -22,11 +22,13 @@ from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.durable_files import force_to_disk
+from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.remarks import print_remarks
+from subfl_flower.runtime.run_schema import run_schema
 from subfl_flower.runtime.shared_key import KEY_BYTES, SharedKey
 
 _OWN_ARGUMENTS = ("out", "client", "key")
@@ -91,7 +93,10 @@ def _partition(request: _Request) -> None:
     ids = range(prepared.num_clients) if request.client is None else [request.client]
     names = [f"client-{client_id:0{max(2, len(str(max(ids))))}d}" for client_id in ids]
     _require_absent(request.out, names)
-    with _placed_together(request.out, names) as folder:
+    schema = run_schema(config, prepared) if request.client is None else run_schema(config, prepared).of_sites()
+    placed = names if _has_already(request.out, schema) else [*names, FEDERATION_FILE]
+    with _placed_together(request.out, placed) as folder:
+        schema.write(folder / FEDERATION_FILE)
         for position, name in enumerate(_with_progress(names)):
             _write(folder / name, prepared, position, request, config, key)
     _print_result(request.out, names, config)
@@ -161,6 +166,20 @@ def _require_absent(out: Path, names: Sequence[str]) -> None:
         raise SubflError(f"out: {out} holds {present[0]} already; choose another folder, or remove what is there")
 
 
+def _has_already(out: Path, schema: FederationSchema) -> bool:
+    """True where `out` has the file of this very schema, as where a site makes several folders.
+
+    Raises:
+        SubflError: it has another schema's.
+    """
+    path = out / FEDERATION_FILE
+    if not path.exists():
+        return False
+    if FederationSchema.read(path) != schema:
+        raise SubflError(f"out: {path} is of other data; choose another folder, or remove what is there")
+    return True
+
+
 def _write(path: Path, prepared: Prepared, position: int, request: _Request, config: Config, key: bytes) -> None:
     kind_of(config).write_folder(path, config, prepared, position, key, own_id=request.client)
 
@@ -179,7 +198,10 @@ def _placed_together(out: Path, names: Sequence[str]) -> Iterator[Path]:
         force_to_disk(out)
     except BaseException as error:
         for path in placed:
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise SubflError(f"out: {out} cannot be written: {error.strerror or error}") from error
         raise
@@ -206,6 +228,7 @@ def _print_result(out: Path, names: Sequence[str], config: Config) -> None:
     print(
         f"{clients} of {config.dataset.name} in {out.absolute()}: give each machine the folder of its own client alone"
     )
+    print(f"{FEDERATION_FILE} there is for whoever submits a run: subfl deploy submit schema={FEDERATION_FILE} ...")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -215,13 +238,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Divide a data set into one folder a client, DIR/client-00, DIR/client-01, ...: client.json (what "
         "it is),\ngraph.safetensors or ratings.safetensors (what the client holds; of other clients at most the ids of "
         "nodes\nthat its own are tied to) and clients.key (a secret that all clients share and the server must not "
-        "have).\nGive each client's machine its own folder.",
+        "have).\nGive each client's machine its own folder. DIR/federation.json is for whoever submits a run: it "
+        "states\nwhat all clients' data have in common (subfl deploy submit schema=DIR/federation.json).",
         epilog="""\
 out=DIR      where the folders go; they appear all together or not at all
 key=FILE     32 random bytes to use as clients.key (head -c 32 /dev/urandom > FILE); by default a new key is made
 client=ID    with partition=whole: write the one folder client-ID. So a site makes the folder of its own graph
              where it lies; nothing is put together anywhere. All sites use the same key, and state the same
-             dataset.classes
+             dataset.classes; then the federation.json of all sites is the same file, byte by byte
 
 examples:
   subfl partition dataset=cora partition=metis partition.clients=10 out=partitions/cora

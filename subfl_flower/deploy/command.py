@@ -184,7 +184,12 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides; schema=FILE or schema.*")
+    parser.epilog = (
+        "The server has no data. schema=FILE tells it what the clients' look like: federation.json, as subfl partition "
+        "wrote it, read here and sent along. Without it: schema.features=N schema.classes=N for graphs, schema.items=N "
+        "for ratings. A run that is resumed (resume=FOLDER) has its own."
+    )
     _add_connection(parser)
     parser.add_argument("--app", type=Path, metavar="DIR", help="folder with the app's pyproject.toml")
 

@@ -10,6 +10,8 @@ from subfl_flower.launch.flower import Flower, flower_environment
 from subfl_flower.launch.request import overrides_toml
 from subfl_flower.launch.staging import find_app
 from subfl_flower.launch.submission import Outcome, Signals, stage, submit
+from subfl_flower.overrides import schema_in_place
+from subfl_flower.runtime.run_schema import stated_schema
 
 _RUNTIME = "runtime=deploy"
 
@@ -20,18 +22,19 @@ def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> O
     Must be called in the main thread, since it listens to signals: SIGINT, SIGTERM and SIGHUP stop the run.
 
     Args:
-        overrides: Hydra's; `runtime=deploy` stands before them. Or `resume=RUN`, a folder of the SuperLink's machine.
+        overrides: Hydra's; `runtime=deploy` stands before them. `schema=FILE` is read here, and its content submitted.
+            Or `resume=RUN`, a folder of the SuperLink's machine.
         connection: a name in Flower's configuration.
         app: folder with the app's `pyproject.toml`; `None` looks for it.
 
     Raises:
-        SubflError: there is no such app or connection, or an override is wrong.
+        SubflError: there is no such app or connection, an override is wrong, or no schema is stated.
     """
     folder = find_app(app)
     # A run to be resumed lies on the SuperLink's machine; what is asked of it is checked there.
-    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *overrides]
+    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *schema_in_place(overrides)]
     if not resumes(overrides) and folder == config_directory().parent:
-        composed_config(asked)
+        stated_schema(composed_config(asked)[0])
     run_config = overrides_toml(asked)
     require_connection(connection)
     with tempfile.TemporaryDirectory(prefix="subfl-") as staged, Signals() as signals:

@@ -40,6 +40,7 @@ from subfl_flower.runtime.round_records import mean_seconds
 from subfl_flower.runtime.rounds import Rounds
 from subfl_flower.runtime.run_context import run_context
 from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runtime.run_schema import run_schema
 from subfl_flower.runtime.strategy import CohortStrategy
 
 
@@ -167,9 +168,9 @@ class _Run:
             grid,
             self._record,
             config.dataset.name,
+            run_schema(config, prepared),
             tolerant=config.runtime.on_client_failure == "continue" and deployed,
             patience=config.runtime.node_timeout,
-            num_clients=None if prepared is None else prepared.num_clients,
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
             needs_matcher=config.needs_matcher,

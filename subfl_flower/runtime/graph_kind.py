@@ -72,6 +72,7 @@ class Graphs(Kind):
             "num_features": prepared.num_features,
             "num_classes": prepared.num_classes,
             "overlapping": prepared.overlapping,
+            "names": DataFacts.of(prepared).names_digest,
             **_WITHOUT_ATTRIBUTES,
         }
 

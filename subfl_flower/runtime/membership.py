@@ -1,14 +1,13 @@
 """Who takes part in a federation: nodes that come, answer the roster's question, leave and come back.
 
-In a simulation all nodes are there from the start and any disagreement ends the run. On real machines a node whose
-clients do not fit is refused, by name, and the others go on; a client that comes late, or comes back, is taken in
-between two rounds without anyone waiting for it.
+Every answer is held against the run's schema, whatever other nodes say. In a simulation all nodes are there from the
+start and any misfit ends the run. On real machines a node whose clients do not fit is refused, by name, and the others
+go on; a client that comes late, or comes back, is taken in between two rounds without anyone waiting for it.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from logging import WARNING
@@ -19,12 +18,14 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.runtime.replies import one_line
 from subfl_flower.runtime.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, Shape, describe_error
 
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
+_NAMES = "the names of classes or features, their order, or whether edges have weights, differ from"
 # Clients that are not taken, and why.
 Refusals = list[tuple[list[int], str]]
 
@@ -36,9 +37,9 @@ class Membership:
         grid: the connection to the nodes.
         run: the record that describes the run, sent along.
         dataset: what the clients' data must be of.
+        schema: what they must look like, and which clients there are, where that is known.
         tolerant: refuse a node whose clients do not fit and go on, instead of ending the run.
         patience: seconds to wait for clients.
-        num_clients: clients of the run, 0 .. num_clients - 1; None where only the nodes know.
         min_clients: as many suffice when `patience` is over; None: all.
         known: the roster of the run that is resumed; nobody else is taken in.
         needs_matcher: wait at the start for a node that is the matcher, too.
@@ -52,21 +53,22 @@ class Membership:
         grid: Grid,
         run: ConfigRecord,
         dataset: str,
+        schema: FederationSchema,
         *,
         tolerant: bool,
         patience: float,
-        num_clients: int | None = None,
         min_clients: int | None = None,
         known: Roster | None = None,
         needs_matcher: bool = False,
     ) -> None:
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
-        self._num_clients = num_clients
+        self._schema, self._shape, self._stated_ids = schema, Shape.of(schema), schema.client_ids
         self._answers: dict[int, RosterAnswer] = {}
         self._asked: dict[str, int] = {}
         self._failed_at: dict[int, float] = {}
-        self._schema: Schema | None = None
+        # Names and partition of the first node that was taken, for what the schema leaves open.
+        self._agreed: Schema | None = None
         self._hosts: dict[int, int] = {}
         self._roster = known
         self._needs_matcher = needs_matcher
@@ -120,13 +122,7 @@ class Membership:
         """The ids of the run's clients, ascending; None where nobody knows."""
         if self._roster is not None:
             return self._roster.client_ids
-        if self._num_clients is not None:
-            return range(self._num_clients)
-        ours, said = (self._dataset, self._common_schema()), Counter[int]()
-        for answer in self._answers.values():
-            if answer.num_clients and (answer.dataset, answer.schema) == ours:
-                said[answer.num_clients] += len(answer.sizes)
-        return range(said.most_common(1)[0][0]) if said else None
+        return self._stated_ids
 
     def _too_few(self, hosts: dict[int, int], refused: Refusals) -> str:
         ids, waited = self._known_ids(), f"within {self._patience:.0f} s (runtime.node_timeout)"
@@ -241,56 +237,45 @@ class Membership:
 
     def _assigned(self) -> tuple[dict[int, int], Refusals]:
         """The node of each client, and for every node of which clients do not fit these clients and the reason."""
-        schema, ids = self._schema or self._common_schema(), self._known_ids()
+        ids, agreed = self._known_ids(), self._agreed
         known = frozenset(ids) if isinstance(ids, tuple) else ids
         refused: Refusals = []
         hosts: dict[int, int] = {}
         # In the order in which nodes answered: whoever hosts a client keeps it for as long as the node is there.
         for node, answer in self._answers.items():
-            if reason := self._misfit(answer, schema, known):
+            if reason := self._misfit(answer, known) or _disagreement(answer, agreed):
                 refused.append((sorted(answer.sizes), reason))
                 continue
             if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
                 reason = f"client {taken[0]} is hosted by two nodes; every client must have exactly one"
                 refused.append((taken, reason))
+            if answer.sizes:
+                agreed = agreed or answer.schema
         return hosts, refused
 
-    def _common_schema(self) -> Schema | None:
-        """The schema that most clients have; of equals the one with the smallest client id.
-
-        A run that is resumed has its own, but for the partition.
-        """
-        votes: dict[Schema, list[int]] = {}
-        known = None if self._roster is None else self._roster.shape
-        for answer in self._answers.values():
-            if answer.dataset == self._dataset and known in (None, answer.schema.shape):
-                votes.setdefault(answer.schema, []).extend(answer.sizes)
-        if known and not votes:
-            return Schema(known, "")
-        return max(votes, key=lambda schema: (len(votes[schema]), -min(votes[schema], default=0)), default=None)
-
-    def _misfit(self, answer: RosterAnswer, schema: Schema | None, known: Container[int] | None) -> str | None:
-        """Why a node's clients cannot take part, if they cannot.
+    def _misfit(self, answer: RosterAnswer, known: Container[int] | None) -> str | None:
+        """The reason for which a node's clients cannot take part by the run's schema; None where they can.
 
         Args:
             answer: what the node said.
-            schema: what its clients' data must look like.
             known: the ids that the run's clients have; None where nobody knows.
         """
-        who = _named(sorted(answer.sizes))
+        who, ours = _named(sorted(answer.sizes)), self._schema
         if answer.dataset != self._dataset:
             return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
-        assert schema is not None
-        if answer.schema.shape != schema.shape:
-            theirs, ours = _told_apart(answer.schema.shape, schema.shape)
-            return f"{who}: {theirs}, where the others have {ours}"
-        if answer.schema.names != schema.names:
-            return (
-                f"{who}: other names of classes or features than the others have, or in another order, or edges with "
-                "weights where the others have none; all sites state the same dataset.classes and columns"
-            )
-        if answer.schema.partition != schema.partition:
-            return f"{who}: a file of another partition of {answer.dataset!r} than the others have"
+        if answer.schema.shape != self._shape:
+            things = "features" if ours.items is None else "items"
+            theirs, stated = _told_apart(answer.schema.shape, self._shape, things)
+            return f"{who}: {theirs}, where the run's schema has {stated}"
+        if ours.names is not None and answer.schema.names != ours.names:
+            return f"{who}: {_NAMES} the run's schema; all sites state the same dataset.classes and columns"
+        if ours.partition is not None and answer.schema.partition != ours.partition:
+            return f"{who}: not of the partition of {answer.dataset!r} that the run's schema names"
+        if answer.overlapping and not ours.overlapping:
+            return f"{who}: of a partition whose clients share nodes, where schema.overlapping is false"
+        listed = self._stated_ids
+        if listed is not None and answer.num_clients not in (0, len(listed)):
+            return f"{who}: of a partition into {answer.num_clients} clients, where the run's schema has {len(listed)}"
         if known is not None and (unknown := [client for client in sorted(answer.sizes) if client not in known]):
             ids = self._known_ids()
             assert ids is not None
@@ -299,7 +284,7 @@ class Membership:
 
     def _settle(self, hosts: dict[int, int], refused: Refusals) -> None:
         """Fix who hosts whom, and say who was refused."""
-        self._schema = self._schema or self._common_schema()
+        self._agreed = self._agreed or next((self._answers[node].schema for node in hosts.values()), None)
         self._hosts = hosts
         for clients, reason in refused:
             self._refuse(clients, reason)
@@ -313,19 +298,17 @@ class Membership:
     # The roster -----------------------------------------------------------------------------------------------------
 
     def _first_roster(self) -> Roster:
-        assert self._schema is not None
         known = self._known_ids()
         ids = tuple(sorted(self._hosts) if known is None else known)
         nothing = np.full(len(ids), np.nan)
-        overlapping = any(self._answers[node].overlapping for node in self._hosts.values())
         return Roster(
             client_ids=ids,
             node_ids=(None,) * len(ids),
             num_examples=nothing,
             num_nodes=nothing,
             num_edges=nothing,
-            overlapping=overlapping,
-            **self._schema.shape._asdict(),
+            overlapping=self._schema.overlapping,
+            **self._shape._asdict(),
         )
 
     def _updated(self) -> Roster:
@@ -342,10 +325,20 @@ class Membership:
         return self._roster
 
 
-def _told_apart(one: Shape, other: Shape) -> list[str]:
-    """Two shapes in words, as far as they differ."""
+def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
+    """The reason for which a node's data cannot be mixed with those of a node that was taken, if there is one."""
+    if agreed is None or answer.schema == agreed or not answer.sizes:
+        return None
+    who = _named(sorted(answer.sizes))
+    if answer.schema.names != agreed.names:
+        return f"{who}: {_NAMES} those of nodes that came before; schema.names says which are right"
+    return f"{who}: of another partition than nodes that came before; schema.partition says which is right"
+
+
+def _told_apart(one: Shape, other: Shape, things: str) -> list[str]:
+    """Two shapes in words, as far as they differ; a feature is one of `things`."""
     if one[:2] != other[:2]:
-        return [f"{shape.num_features} features and {shape.num_classes} classes" for shape in (one, other)]
+        return [f"{shape.num_features} {things} and {shape.num_classes} classes" for shape in (one, other)]
     named = ("users", one.user_values, other.user_values), ("items", one.item_values, other.item_values)
     whose, *both = next(row for row in named if row[1] != row[2])
     return [f"attributes of {whose} with {_listed(sizes)} values" for sizes in both]

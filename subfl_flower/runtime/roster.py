@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flwr.app import ConfigRecord, Message
 
+from subfl_flower.data.federation_schema import MOST_CLIENTS, FederationSchema
 from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES
 
 ROSTER = "roster"
@@ -17,8 +18,6 @@ ROLE, MATCHER = "role", "matcher"
 
 SIZES = ("num_examples", "num_nodes", "num_edges")
 """What is told of each client's data."""
-
-_MOST_CLIENTS = 1 << 20
 
 
 class Shape(NamedTuple):
@@ -34,9 +33,14 @@ class Shape(NamedTuple):
     user_values: tuple[int, ...] = ()
     item_values: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, schema: FederationSchema) -> Shape:
+        """What a schema says of models' shapes; ratings' features are items."""
+        return cls(schema.items or schema.features or 0, schema.classes or 0, schema.user_values, schema.item_values)
+
 
 class Schema(NamedTuple):
-    """Facts that must be equal for all clients.
+    """Facts that must be equal for all clients, as a node tells them.
 
     Attributes:
         shape: of models.
@@ -159,13 +163,15 @@ class RosterAnswer:
         clients = _list(record, "clients", int)
         if any(client < 0 for client in clients) or len(set(clients)) != len(clients):
             raise ValueError("clients must be different ids from 0 on")
+        if len(clients) > MOST_CLIENTS:
+            raise ValueError(f"clients must be at most {MOST_CLIENTS}")
         columns = [_list(record, key, float) for key in SIZES]
         if any(len(column) != len(clients) for column in columns):
             raise ValueError(f"it has not one {' and one '.join(SIZES)} for each client")
         if not all(0 <= value < 2**53 for column in columns for value in column):
             raise ValueError(f"{', '.join(SIZES)} must be counts")
         features, classes, known = (_one(record, key, int) for key in ("num_features", "num_classes", "num_clients"))
-        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known <= _MOST_CLIENTS):
+        if not (0 < features < 2**31 and 0 <= classes < 2**31 and 0 <= known <= MOST_CLIENTS):
             raise ValueError("num_features, num_classes, num_clients must be counts")
         values = [tuple(_list(record, key, int)) for key in ("user_values", "item_values")]
         if any(len(sizes) > MOST_FIELDS or any(not 0 < size <= MOST_VALUES for size in sizes) for sizes in values):

@@ -18,6 +18,7 @@ from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.node import compute_device
 from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.run_context import run_context
+from subfl_flower.runtime.run_schema import run_schema
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.state import MemoryStore, StateStore
 from subfl_flower.runtime.strategy import CohortStrategy
@@ -63,9 +64,8 @@ def make_strategy(overrides: Sequence[str], grid: Grid) -> tuple[CohortStrategy,
     run_id, directory = secrets.token_hex(8), tempfile.mkdtemp(prefix="subfl-")
     about = ConfigRecord({"config": json.dumps(config.plain()), "id": run_id, "directory": directory})
     patience = config.runtime.node_timeout
-    membership = Membership(
-        grid, about, config.dataset.name, tolerant=False, patience=patience, num_clients=prepared.num_clients
-    )
+    schema = run_schema(config, prepared)
+    membership = Membership(grid, about, config.dataset.name, schema, tolerant=False, patience=patience)
     roster = membership.gather()
     context = run_context(config, roster.shape, run_id)
     contract = client_class(config.method).contract(context)

@@ -12,7 +12,9 @@ from torch_geometric.data import Data
 from subfl_flower.commands.partition import main
 from subfl_flower.composition import composed_config
 from subfl_flower.data.client_folder import ClientFolder
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.data.ratings.user_folder import UserFolder
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime import graph_kind
 from subfl_flower.runtime.shared_key import SharedKey
@@ -51,7 +53,12 @@ def test_each_folder_holds_one_client_and_nothing_of_the_others(
     expected = prepared(*overrides)
     whole, roles = expected.graph()
     folders = [ClientFolder.open(tmp_path / "out" / f"client-{client:02d}") for client in range(10)]
-    assert sorted((tmp_path / "out").iterdir()) == [folder.path for folder in folders]
+    schema = tmp_path / "out" / "federation.json"
+    assert sorted((tmp_path / "out").iterdir()) == [*(folder.path for folder in folders), schema]
+    assert json.loads(schema.read_text()) == {
+        **{"format": "subfl-federation", "version": 1, "dataset": "digits", "partition": expected.key},
+        **{"clients": ["0-9"], "features": 64, "classes": 10, "names": "", "overlapping": overlapping},
+    }
     graphs = [folder.graph() for folder in folders]
     holders = np.bincount(np.concatenate([graph.node_ids for graph in graphs]), minlength=whole.num_nodes)
     assert (holders > 1).any() == overlapping
@@ -96,7 +103,8 @@ def test_every_partition_has_a_key_of_its_own_unless_one_is_given(tmp_path: Path
 def test_folders_of_a_hundred_clients_have_three_digits(tmp_path: Path) -> None:
     overrides = ["dataset=digits", "dataset.train_fraction=0.8", "partition=random", "partition.clients=101"]
     assert main([*overrides, f"out={tmp_path}"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"client-{client:03d}" for client in range(101)]
+    names = [f"client-{client:03d}" for client in range(101)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "federation.json"]
 
 
 def test_a_site_makes_the_folder_of_its_own_graph(tmp_path: Path) -> None:
@@ -129,7 +137,7 @@ def test_each_folder_names_its_own_nodes_and_no_others(tmp_path: Path) -> None:
     overrides += ["dataset.features.one_hot=[ward]", "dataset.train_fraction=0.5"]
     assert main([*overrides, f"out={tmp_path / 'out'}"]) == 0
     held: list[str] = []
-    for path in sorted((tmp_path / "out").iterdir()):
+    for path in sorted((tmp_path / "out").glob("client-*")):
         folder = ClientFolder.open(path)
         graph, names = folder.graph(), folder.names()
         assert names is not None and names.tolist() == [f"patient-{n}" for n in graph.node_ids]
@@ -205,6 +213,12 @@ def test_sites_with_other_labels_number_the_classes_alike(tmp_path: Path, capsys
         arguments = site(tmp_path / f"site-{client}", "\n".join(["id,label,x,y", *rows, ""]))
         refused(capsys, [*arguments, f"client={client}", f"out={tmp_path}"], "dataset.classes", "common order")
         assert main([*arguments, classes, f"client={client}", f"out={tmp_path}"]) == 0
+        assert main([*arguments, classes, f"client={client}", f"out={tmp_path / str(client)}"]) == 0
+    written = {path.read_bytes() for path in tmp_path.rglob("federation.json")}
+    assert len(written) == 1 and len(list(tmp_path.rglob("federation.json"))) == 3
+    schema = FederationSchema.read(tmp_path / "federation.json")
+    assert (schema.partition, schema.clients, schema.features, schema.classes) == ("", None, 2, 3)
+    assert schema.names == ClientFolder.open(tmp_path / "client-00").description.names_digest != ""
     found = [ClientFolder.open(tmp_path / f"client-0{client}").graph() for client in (0, 1)]
     assert [graph.num_classes for graph in found] == [3, 3]
     np.testing.assert_array_equal(found[0].labels, [0, 1, 2, 0, 1])
@@ -214,6 +228,27 @@ def test_sites_with_other_labels_number_the_classes_alike(tmp_path: Path, capsys
         [*site(tmp_path / "site"), classes, "client=2", f"out={tmp_path}"],
         "4 labels are none of dataset.classes, the first is 'cat'; the classes are 1, 5, 9",
     )
+
+
+def test_a_schema_of_other_data_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*site(tmp_path / "site"), "client=1", f"out={tmp_path / 'out'}"]
+    assert main([*arguments, "client=0", "dataset.classes=[cat,dog]"]) == 0
+    before = (tmp_path / "out" / "federation.json").read_bytes()
+    refused(capsys, [*arguments, "dataset.classes=[dog,cat]"], "federation.json is of other data; choose another")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["client-00", "federation.json"]
+    assert (tmp_path / "out" / "federation.json").read_bytes() == before
+
+
+def test_a_schema_is_the_same_whoever_writes_it_and_of_ratings_has_items(tmp_path: Path) -> None:
+    arguments = ["method=fedgnn", "dataset=synthetic_ratings", "dataset.num_users=6", "dataset.num_items=16"]
+    for name in "ab":
+        assert main([*arguments, "dataset.ratings_per_user=8", f"out={tmp_path / name}"]) == 0
+    first, second = ((tmp_path / name / "federation.json").read_bytes() for name in "ab")
+    assert first == second
+    said, user = json.loads(first), UserFolder.open(tmp_path / "a" / "client-04").description
+    assert (said["items"], said["clients"], said["partition"]) == (16, ["0-5"], user.partition)
+    assert (said["user_values"], said["item_values"]) == (list(user.user_values), list(user.item_values))
+    assert not {"features", "classes"} & set(said) and user.user_values
 
 
 def test_what_is_there_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,11 +150,14 @@ def test_tls_towards_a_plain_server_is_said(deploy: Callable[..., Answer], certi
             require_connection("lab")
 
 
+SIZES = ("schema.features=64", "schema.classes=10")
+
+
 def test_register_and_submit_need_a_superlink(deploy: Callable[..., Answer], key: Path) -> None:
     port = free_port()
     assert deploy("connect", "lab", "--address", f"127.0.0.1:{port}", "--insecure").code == 0
     expected = f"subfl deploy: the SuperLink 127.0.0.1:{port} does not answer: Connection refused"
-    for arguments in (["register", "node.pub"], ["submit", "method=fedavg"]):
+    for arguments in (["register", "node.pub"], ["submit", "method=fedavg", *SIZES]):
         answer = deploy(*arguments, "--connection", "lab")
         assert answer.code == 2
         assert answer.err[-1].startswith(expected)

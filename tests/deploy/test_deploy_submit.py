@@ -10,6 +10,8 @@ from flwr.common.config import parse_config_args
 from path_names import ALL_IN_ONE, AWKWARD_NAMES
 
 from subfl_flower.composition import composed_job, config_directory
+from subfl_flower.config import validate
+from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.deploy import command
 from subfl_flower.deploy import submission as deploy_submission
 from subfl_flower.launch import submission
@@ -109,9 +111,28 @@ def test_the_exit_code_tells_the_runs_true_end(
     assert answer.out + answer.err == [line]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ([], "by schema=FILE, the federation.json that subfl partition wrote, or by schema.features=... and schema.cl"),
+        (["schema.features=64"], "by schema=FILE, the federation.json that subfl partition wrote, or by schema.featur"),
+        (["method=fedgnn"], "by schema=FILE, the federation.json that subfl partition wrote, or by schema.items=..."),
+        (["schema=nowhere.json"], "nowhere.json cannot be read: No such file or directory"),
+        (["schema.items=3"], "schema.items: dataset=digits holds a graph; only data of the other kind have items"),
+        (["schema.clients=[0,0]"], "schema.clients: must be different ids from 0 to 2147483647, or ranges of them"),
+    ],
+)
+def test_nothing_starts_without_a_schema(overrides: list[str], reason: str, deploy: Callable[..., Answer]) -> None:
+    answer = deploy("submit", *overrides, "--connection", "nowhere")  # looked for only after that
+    assert answer.code == 2 and answer.out == []
+    assert len(answer.err) == 1 and reason in answer.err[0]
+
+
 def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is staged for `flwr run`, read as Flower and then the server app read it."""
     files: list[str] = []
+    keys = {"partition": "0" * 16, "names": "1e15" + "0" * 12, "features": 3, "classes": 2}
+    schema = FederationSchema.model_validate({"dataset": "custom", "clients": [4, "0-2"], "overlapping": True, **keys})
 
     def staged(_app: Path, run_config: str, _folder: Path) -> None:
         files.append(run_config)
@@ -120,13 +141,19 @@ def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(deploy_submission, "submit", lambda *_: Outcome(COMPLETED))
     monkeypatch.setattr(deploy_submission, "require_connection", lambda _: None)
     for name in (*AWKWARD_NAMES, ALL_IN_ONE):
+        folder = tmp_path / name
+        folder.mkdir()
+        schema.write(folder / FEDERATION_FILE)
         overrides = ["dataset=custom", f"dataset.path=/x/{name}", f"hydra.run.dir={name}"]
+        overrides.append(f"schema={folder / FEDERATION_FILE}")
         deploy_submission.submit_run(overrides, "lab", config_directory().parent)
+        (folder / FEDERATION_FILE).unlink()  # what is submitted needs no file
         file = tmp_path / "run-config.toml"
         file.write_text(files[-1], encoding="utf-8")
         job = composed_job(shlex.split(str(parse_config_args([str(file)])["overrides"])))
         assert job.config.runtime.name == "deploy" and job.directory == Path(name)
         assert job.config.plain()["dataset"]["path"] == f"/x/{name}"
+        assert job.config.data_schema == schema and validate(job.config.plain()) == job.config
     deploy_submission.submit_run([f"resume=/runs/{ALL_IN_ONE}", f"data.root={ALL_IN_ONE}"], "lab", None)
     file.write_text(files[-1], encoding="utf-8")
     line = str(parse_config_args([str(file)])["overrides"])

@@ -19,6 +19,8 @@ from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
 from subfl_flower import deploy
 from subfl_flower.cli import main as subfl
+from subfl_flower.composition import resumes
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.deploy.command import _SUBCOMMANDS
 from subfl_flower.deploy.files import PRIVATE
 from subfl_flower.launch.superlink import free_port
@@ -109,7 +111,7 @@ def deploy_arguments(subcommand: str, words: list[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(words)
 
 
-def test_the_submitters_lines_parse() -> None:
+def test_the_submitters_lines_parse_and_state_the_schema(host: Path) -> None:
     service = compose()["services"]["submitter"]
     assert service["entrypoint"][:3] == stages()["submitter"].words("ENTRYPOINT")
     runs = [service["command"], *documented_runs("submitter")]
@@ -117,6 +119,12 @@ def test_the_submitters_lines_parse() -> None:
     for words in runs:
         parsed = deploy_arguments("submit", [*service["entrypoint"][3:], *words])
         assert (parsed.connection, parsed.overrides) == ("lab", words)
+    places = {target: host.parent / source.removeprefix("../") for source, target, _ in mounts(service)}
+    new = [words for words in runs if not resumes(words)]
+    assert len(new) == 2
+    for words in new:
+        (file,) = (word.removeprefix("schema=") for word in words if word.startswith("schema="))
+        assert FederationSchema.read(places[file]).client_ids == range(len(NODES))
 
 
 def test_the_operators_lines_parse_and_register_every_node(host: Path) -> None:

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file
 
 from subfl_flower.client_app import app
 from subfl_flower.commands.partition import main as partition
-from subfl_flower.composition import composed_config
+from subfl_flower.composition import composed_config, composed_job
+from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.models.exported import read_model
 from subfl_flower.runtime.federation import run_federation
@@ -29,10 +30,11 @@ FEW = ("partition=overlap_rate", "partition.clients=5")
 
 
 class FolderGrid(InlineGrid):
-    """A node for every list of clients' folders."""
+    """A node for every list of clients' folders; the run's schema lies where the first of them was made."""
 
     def __init__(self, *nodes: Sequence[Path]) -> None:
         super().__init__(app, len(nodes))
+        self.schema = nodes[0][0].parent / FEDERATION_FILE
         for context, folders in zip(self._contexts.values(), nodes, strict=True):
             context.node_config = {"client": ",".join(map(str, folders))}
 
@@ -41,13 +43,13 @@ class FolderGrid(InlineGrid):
 def folders(tmp_path: Path) -> Callable[..., list[Path]]:
     def made(*overrides: str, name: str = "partition") -> list[Path]:
         assert partition(["dataset=digits", *overrides, f"out={tmp_path / name}"]) == 0
-        return sorted((tmp_path / name).iterdir())
+        return sorted((tmp_path / name).glob("client-*"))
 
     return made
 
 
-def deployed(grid: InlineGrid, directory: Path, *overrides: str) -> Outcome:
-    config, _ = composed_config(["runtime=deploy", *SMALL, *overrides])
+def deployed(grid: FolderGrid, directory: Path, *overrides: str) -> Outcome:
+    config, _ = composed_config(["runtime=deploy", *SMALL, f"schema={grid.schema}", *overrides])
     try:
         with grid.active():
             run_federation(grid, config, directory, threading.Event())
@@ -71,7 +73,7 @@ def site(folder: Path, client: int, classes: str = "[x,y]", nodes: str = NODES) 
     out = folder / f"folders-{client}"
     arguments = ["dataset=custom", *own, "dataset.train_fraction=0.5", f"key={folder / 'clients.key'}", f"out={out}"]
     assert partition(arguments) == 0
-    return next(out.iterdir())
+    return out / f"client-{client:02d}"
 
 
 def test_a_node_keeps_what_its_data_are_and_the_server_their_fingerprints(tmp_path: Path) -> None:
@@ -102,7 +104,45 @@ def test_sites_that_name_classes_in_another_order_are_refused(tmp_path: Path) ->
     outcome = deployed(FolderGrid(*([path] for path in sites)), tmp_path / "run", *run, "federation.min_clients=2")
     assert outcome.summary["clients"] == 2
     [refusal] = outcome.summary["refused"]
-    assert refusal["clients"] == [2] and "other names of classes or features than the others have" in refusal["reason"]
+    assert refusal["clients"] == [2]
+    assert "or whether edges have weights, differ from the run's schema" in refusal["reason"]
+
+
+def test_most_nodes_cannot_change_what_the_run_is_on(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    """Three sites have folders of other data under the same data set's name; what is stated counts."""
+    zero, *_ = folders(*FEW)
+    others = [site(tmp_path, client) for client in (1, 2, 3)]
+    for path in others:
+        said = json.loads((path / "client.json").read_text())
+        (path / "client.json").write_text(json.dumps({**said, "dataset": "digits"}))
+    grid = FolderGrid([zero], *([path] for path in others))
+    run = ("method=fedavg", "federation.rounds=1", "federation.min_clients=1")
+    outcome = deployed(grid, tmp_path / "run", *run)
+    assert [record["clients"]["ids"] for record in outcome.rounds] == [[0]]
+    assert [refusal["reason"] for refusal in outcome.summary["refused"]] == [
+        f"client {client}: 1 features and 2 classes, where the run's schema has 64 features and 10 classes"
+        for client in (1, 2, 3)
+    ]
+    resumed = composed_job([f"resume={outcome.directory}", "federation.rounds=2"]).config
+    assert resumed.data_schema == FederationSchema.read(grid.schema)
+    with pytest.raises(SubflError, match=r"^schema.features=3: a resumed run keeps its settings"):
+        composed_job([f"resume={outcome.directory}", "schema.features=3"])
+
+
+def test_sizes_may_be_stated_without_a_file(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
+    grid = FolderGrid(folders(*FEW))
+    run = ["runtime=deploy", *SMALL, "method=fedavg", "federation.rounds=1"]
+    with pytest.raises(SubflError, match=r"schema=FILE, the federation\.json that subfl partition wrote, or by schema"):
+        run_federation(grid, composed_config(run)[0], tmp_path / "without", threading.Event())
+    sizes = ["schema.features=64", "schema.classes=10", "schema.clients=[0-4]", "schema.overlapping=true"]
+    try:
+        with grid.active():
+            run_federation(grid, composed_config([*run, *sizes])[0], tmp_path / "with", threading.Event())
+    finally:
+        forget_nodes()
+    found, expected = Outcome(tmp_path / "with"), deployed(grid, tmp_path / "file", *run[1:])
+    np.testing.assert_array_equal(found.values("test"), expected.values("test"))
+    assert found.summary["clients"] == 5 and "refused" not in found.summary
 
 
 @pytest.mark.parametrize("method", ["fedpub", "subpfed", "gcfl_plus", "fedper", "fedavg", "local"])
@@ -194,7 +234,7 @@ def test_nodes_that_cannot_be_are_named(folders: Callable[..., list[Path]], tmp_
     clients, others = folders(*FEW), folders(*FEW, "partition.seed=1", name="others")
     with pytest.raises(SubflError, match="are not of one partition; a node needs folders of one"):
         deployed(FolderGrid([clients[0], others[1]]), tmp_path / "mixed", "federation.rounds=1")
-    with pytest.raises(SubflError, match="another partition of 'digits' than the others have"):
+    with pytest.raises(SubflError, match="client 4: not of the partition of 'digits' that the run's schema names"):
         deployed(FolderGrid(clients[:4], [others[4]]), tmp_path / "two", "federation.rounds=1")
     grid = FolderGrid(clients)
     grid._contexts[1].node_config = {}

@@ -17,6 +17,7 @@ from subfl_flower.client_app import app
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config
+from subfl_flower.data.federation_schema import FEDERATION_FILE
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.privacy.sealed_box import MatcherKey
 from subfl_flower.runtime.array_format import read_array
@@ -52,6 +53,7 @@ class MachinesGrid(InlineGrid):
         self, folders: list[Path], matcher: Path | None, *, trusted: str | None = None, together: int = 1
     ) -> None:
         alone = len(folders) - together
+        self.schema = folders[0].parent / FEDERATION_FILE
         super().__init__(app, alone + 1 + (matcher is not None))
         hosted = [[folder] for folder in folders[:alone]] + [folders[alone:]]
         configs: list[dict[str, Any]] = [{"client": ",".join(map(str, own))} for own in hosted]
@@ -93,13 +95,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], list[Path]
     def made() -> list[Path]:
         out = tmp_path_factory.mktemp("machines") / "users"
         assert partition(["method=fedgnn", *DATA, f"out={out}"]) == 0
-        return sorted(out.iterdir())
+        return sorted(out.glob("client-*"))
 
     return made
 
 
-def deployed(grid: InlineGrid, directory: Path, *overrides: str) -> Outcome:
-    config, _ = composed_config(["runtime=deploy", "runtime.node_timeout=1", *overrides])
+def deployed(grid: MachinesGrid, directory: Path, *overrides: str) -> Outcome:
+    config, _ = composed_config(["runtime=deploy", "runtime.node_timeout=1", f"schema={grid.schema}", *overrides])
     try:
         with grid.active():
             run_federation(grid, config, directory, threading.Event())

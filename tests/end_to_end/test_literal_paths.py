@@ -92,5 +92,5 @@ def test_partition_writes_folders_of_data_in_them(name: str, tmp_path: Path, mon
     overrides = (*SMALL[1:4], "dataset.train_fraction=0.5", f"dataset.nodes={name}/nodes.csv")
     arguments = (*overrides, f"dataset.edges={name}/edges.csv", f"data.cache={name}/cache", f"out={name}/out")
     assert subfl(monkeypatch, "partition", *arguments) == 0
-    folders = sorted((tmp_path / name / "out").iterdir())
+    folders = sorted((tmp_path / name / "out").glob("client-*"))
     assert [ClientFolder.open(folder).description.num_nodes for folder in folders] == [12, 12]

@@ -138,9 +138,9 @@ def test_a_prediction_is_the_same_in_a_simulation_in_a_folder_and_on_a_node(
 ) -> None:
     overrides = [*hospital(tmp_path / "hospital"), *RUN]
     assert partition([*overrides, f"out={tmp_path / 'folders'}"]) == 0
-    folders = sorted((tmp_path / "folders").iterdir())
-    config, _ = composed_config([*overrides, "runtime=deploy", "runtime.node_timeout=1"])
+    folders = sorted((tmp_path / "folders").glob("client-*"))
     grid = FolderGrid(folders[:1], folders[1:])
+    config, _ = composed_config([*overrides, "runtime=deploy", "runtime.node_timeout=1", f"schema={grid.schema}"])
     try:
         with grid.active():
             run_federation(grid, config, tmp_path / "deployed", threading.Event())

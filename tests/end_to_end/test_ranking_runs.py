@@ -287,7 +287,7 @@ def machines(tmp_path: Path) -> Callable[[], MachinesGrid]:
     def made() -> MachinesGrid:
         out = tmp_path / f"users-{next(number)}"
         assert partition(["method=perfedrec", *THREE, f"out={out}"]) == 0
-        return MachinesGrid(sorted(out.iterdir()), None)
+        return MachinesGrid(sorted(out.glob("client-*")), None)
 
     return made
 

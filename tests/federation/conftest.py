@@ -27,6 +27,7 @@ def federation(partition: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     before = os.environ.get("FLWR_HOME")
     with LocalFederation.opened(tmp_path_factory.mktemp("federation")) as federation:
         (federation.folder / "modules" / "held_clients.py").write_text(HELD_CLIENTS)
+        federation.schema = partition / "federation.json"
         federation.start_superlink()
         for number, clients in enumerate(NODES):
             folders = [partition / f"client-{client:02d}" for client in clients]

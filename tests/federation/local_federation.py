@@ -20,6 +20,7 @@ import psutil
 from run_outcomes import SUBFL, Outcome
 
 from subfl_flower.cli import main as subfl
+from subfl_flower.composition import resumes
 from subfl_flower.launch.processes import MARKER, LaunchProcesses
 
 _CONNECTION = "lab"
@@ -68,11 +69,13 @@ class LocalFederation:
     Attributes:
         folder: everything is below it.
         launch_id: marks every process, so that none is left behind.
+        schema: the file that every new run is submitted with.
     """
 
     folder: Path
     launch_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     port: int = field(default_factory=free_port)
+    schema: Path | None = None
     superlink: subprocess.Popen[bytes] | None = None
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -96,7 +99,7 @@ class LocalFederation:
             MARKER: self.launch_id,
             "FLWR_HOME": str(self.folder / home),
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(self.folder / "modules"),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(self.folder / "modules"), os.environ.get("PYTHONPATH")])),
         }
 
     def log(self, name: str) -> str:
@@ -180,10 +183,10 @@ class LocalFederation:
         wait_for(connected, f"the SuperNode {name} is connected")
 
     def submit(self, *overrides: str) -> subprocess.Popen[bytes]:
-        """Start a run; `outcome` waits for it."""
+        """Start a run, or resume one; `outcome` waits for it."""
         (self.folder / "user.log").unlink(missing_ok=True)
-        process = self._start("user", "deploy", "submit", *overrides, "--connection", _CONNECTION)
-        return process
+        schema = [] if resumes(overrides) else [f"schema={self.schema}"]
+        return self._start("user", "deploy", "submit", *schema, *overrides, "--connection", _CONNECTION)
 
     def run_directory(self) -> Path | None:
         """The folder that the run names in its log, once it has named it."""

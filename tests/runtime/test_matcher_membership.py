@@ -10,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime import membership
 from subfl_flower.runtime.inline_grid import InlineGrid
@@ -22,7 +23,7 @@ ABOUT: dict[str, Any] = {
     "user_values": [],
     "item_values": [],
     "dataset": "ratings",
-    "partition": "abc",
+    "partition": "ab" * 8,
     "num_clients": 3,
 }
 ABSENT = "no node is the matcher, and none came within 0 s (runtime.node_timeout)"
@@ -76,7 +77,10 @@ CLIENTS = {1: hosting(0), 2: hosting(1, 2)}
 
 def members(grid: Nodes, *, tolerant: bool = True, patience: float = 0.05, needs_matcher: bool = True) -> Membership:
     return Membership(
-        grid, ConfigRecord({}), "ratings", tolerant=tolerant, patience=patience, needs_matcher=needs_matcher
+        *(grid, ConfigRecord({}), "ratings", FederationSchema(items=7, clients=("0-2",))),
+        tolerant=tolerant,
+        patience=patience,
+        needs_matcher=needs_matcher,
     )
 
 

@@ -13,22 +13,29 @@ from flwr.clientapp import ClientApp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.runtime import membership
+from subfl_flower.runtime import roster as roster_module
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.roster import ROSTER, Roster
 
 ABOUT: dict[str, Any] = {
     "num_features": 7,
-    "num_classes": 3,
+    "num_classes": 0,
     "user_values": [3, 2],
     "item_values": [19],
     "dataset": "digits",
-    "partition": "abc",
+    "partition": "ab" * 8,
     "num_clients": 4,
     "overlapping": False,
 }
+SCHEMA: dict[str, Any] = {
+    **{"items": 7, "user_values": [3, 2], "item_values": [19]},
+    **{"partition": "ab" * 8, "names": "", "overlapping": False, "clients": ["0-3"]},
+}
+OTHER = "ba" * 8
 Answer = dict[str, Any] | RecordDict | Exception
 
 
@@ -91,8 +98,17 @@ def nodes(*answers: Answer) -> Nodes:
     return Nodes(dict(enumerate(answers, start=1)))
 
 
-def members(grid: Nodes, *, tolerant: bool = True, patience: float = 0.05, **rest: Any) -> Membership:
-    return Membership(grid, ConfigRecord({"config": "{}"}), "digits", tolerant=tolerant, patience=patience, **rest)
+def members(
+    grid: Nodes, *, tolerant: bool = True, patience: float = 0.05, stated: Mapping[str, Any] | None = None, **rest: Any
+) -> Membership:
+    """Of a run whose schema is `SCHEMA`, but for what is stated otherwise."""
+    schema = FederationSchema.model_validate({**SCHEMA, **(stated or {})})
+    run = ConfigRecord({"config": "{}"})
+    return Membership(grid, run, "digits", schema, tolerant=tolerant, patience=patience, **rest)
+
+
+OPEN: dict[str, Any] = {"clients": None}
+"""Stated where nobody knows who takes part."""
 
 
 def hosts(roster: Roster) -> dict[int, int | None]:
@@ -102,9 +118,10 @@ def hosts(roster: Roster) -> dict[int, int | None]:
 # All nodes are there, and none may be wrong -------------------------------------------------------------------------
 
 
-def gathered(num_clients: int, *answers: Answer) -> Roster:
-    with nodes(*answers).active() as grid:
-        return members(grid, tolerant=False, num_clients=num_clients).gather()
+def gathered(num_clients: int, *answers: Answer, **stated: Any) -> Roster:
+    own = [{**answer, "num_clients": num_clients} if isinstance(answer, dict) else answer for answer in answers]
+    with nodes(*own).active() as grid:
+        return members(grid, tolerant=False, stated={"clients": [f"0-{num_clients - 1}"], **stated}).gather()
 
 
 def test_clients_are_sorted_whichever_node_hosts_them() -> None:
@@ -114,13 +131,16 @@ def test_clients_are_sorted_whichever_node_hosts_them() -> None:
     np.testing.assert_array_equal(roster.num_examples, [10, 11, 12, 13])
     np.testing.assert_array_equal(roster.num_nodes, [50, 51, 52, 53])
     np.testing.assert_array_equal(roster.num_edges, [400, 399, 398, 397])
-    assert (roster.num_features, roster.num_classes, roster.overlapping) == (7, 3, False)
+    assert (roster.num_features, roster.num_classes, roster.overlapping) == (7, 0, False)
     assert (roster.user_values, roster.item_values) == ((3, 2), (19,))
     assert roster.by_node([0, 1, 3]) == {2: [0], 1: [1, 3]}
 
 
-def test_clients_overlap_if_any_node_says_so() -> None:
-    assert gathered(2, hosting(0), hosting(1, overlapping=True)).overlapping
+def test_clients_overlap_if_the_schema_says_so() -> None:
+    assert gathered(2, hosting(0), hosting(1, overlapping=True), overlapping=True).overlapping
+    assert gathered(2, hosting(0), hosting(1), overlapping=True).overlapping
+    with pytest.raises(SubflError, match=r"^client 1: of a partition whose clients share nodes, where schema.overlapp"):
+        gathered(2, hosting(0), hosting(1, overlapping=True))
 
 
 def test_a_node_may_host_nobody() -> None:
@@ -135,10 +155,10 @@ def test_a_node_may_host_nobody() -> None:
         (4, [], "4 of 4 clients are hosted by no node, the first is client 0; 0 nodes answered within 0 s"),
         (2, [hosting(0, 1), hosting(5)], "hosts client 5, but the run has the clients 0 .. 1"),
         (2, [hosting(0, 5)], "hosts client 5, but the run has the clients 0 .. 1"),
-        (2, [hosting(0), hosting(1, num_features=8)], "client 1: 8 features and 3 classes, where the others have 7 "),
-        (2, [hosting(0), hosting(1, num_classes=4)], "client 1: 7 features and 4 classes, where the others have 7 "),
+        (2, [hosting(0), hosting(1, num_features=8)], "client 1: 8 items and 0 classes, where the run's schema has 7 "),
+        (2, [hosting(0), hosting(1, num_classes=4)], "client 1: 7 items and 4 classes, where the run's schema has 7 "),
         (2, [hosting(0), hosting(1, dataset="cora")], "client 1: data of 'cora', and this run is on dataset=digits"),
-        (2, [hosting(0), hosting(1, partition="abd")], "client 1: a file of another partition of 'digits' than the"),
+        (2, [hosting(0), hosting(1, partition=OTHER)], "client 1: not of the partition of 'digits' that the run's sch"),
         (3, [hosting(0), hosting(1, 2, dataset="cora")], "clients 1 .. 2: data of 'cora'"),
         (1, [hosting(0), hosting(dataset="cora")], "a node without clients: data of 'cora'"),
         (2, [hosting(0), SubflError("client-0001 is damaged")], "a node could not open its clients: client-0001 is"),
@@ -156,9 +176,9 @@ def test_errors_are_one_sentence(num_clients: int, answers: list[Any], sentence:
 
 
 def test_nodes_that_come_late_are_waited_for_and_asked_once() -> None:
-    grid = Nodes({1: hosting(0)}, {40: lambda answers: answers.update({2: hosting(1)})})
+    grid = Nodes({1: hosting(0, num_clients=2)}, {40: lambda answers: answers.update({2: hosting(1, num_clients=2)})})
     with grid.active():
-        assert members(grid, tolerant=False, patience=60, num_clients=2).gather().node_ids == (1, 2)
+        assert members(grid, tolerant=False, patience=60, stated={"clients": [0, 1]}).gather().node_ids == (1, 2)
     assert grid.asked == [1, 2] and grid.looks == 40
 
 
@@ -166,14 +186,14 @@ def test_nodes_that_come_late_are_waited_for_and_asked_once() -> None:
 
 WRONG: dict[str, tuple[Answer, list[int], str]] = {
     "another data set": (hosting(1, 2, dataset="cora"), [1, 2], "data of 'cora', and this run is on dataset=digits"),
-    "another width": (hosting(3, num_features=8), [3], "client 3: 8 features and 3 classes, where the others have 7"),
-    "other classes": (hosting(3, num_classes=2), [3], "client 3: 7 features and 2 classes, where the others have 7"),
+    "another width": (hosting(3, num_features=8), [3], "client 3: 8 items and 0 classes, where the run's schema has 7"),
+    "other classes": (hosting(3, num_classes=2), [3], "client 3: 7 items and 2 classes, where the run's schema has 7"),
     "other attributes": (
         hosting(3, user_values=[3, 3]),
         [3],
-        "client 3: attributes of users with 3, 3 values, where the others have attributes of users with 3, 2 values",
+        "client 3: attributes of users with 3, 3 values, where the run's schema has attributes of users with 3, 2 va",
     ),
-    "no attributes": (hosting(3, item_values=[]), [3], "client 3: attributes of items with no values, where the oth"),
+    "no attributes": (hosting(3, item_values=[]), [3], "client 3: attributes of items with no values, where the run"),
     "many attributes": (
         hosting(3, user_values=[2**20] * 64),
         [3],
@@ -183,7 +203,18 @@ WRONG: dict[str, tuple[Answer, list[int], str]] = {
     "too many values": (hosting(3, item_values=[2**20 + 1]), [], "must be at most 64 counts of 1 to 1048576"),
     "too many attributes": (hosting(3, item_values=[1] * 65), [], "must be at most 64 counts of 1 to 1048576"),
     "attributes by name": (hosting(3, item_values=["genre"]), [], "item_values must be a list of type int"),
-    "another partition": (hosting(3, partition="abd"), [3], "client 3: a file of another partition of 'digits'"),
+    "another partition": (
+        hosting(3, partition=OTHER),
+        [3],
+        "client 3: not of the partition of 'digits' that the run's",
+    ),
+    "other names": (hosting(3, names="c" * 16), [3], "client 3: the names of classes or features, their order, or whe"),
+    "shared nodes": (hosting(3, overlapping=True), [3], "client 3: of a partition whose clients share nodes, where sc"),
+    "another count": (
+        hosting(3, num_clients=5),
+        [3],
+        "client 3: of a partition into 5 clients, where the run's schema",
+    ),
     "hosted already": (hosting(2), [2], "client 2 is hosted by two nodes; every client must have exactly one"),
     "unknown client": (hosting(3, 4), [3, 4], "a node hosts client 4, but the run has the clients 0 .. 3"),
     "error": (OSError("the disk\nis gone"), [], "a node could not open its clients: OSError: the disk"),
@@ -212,36 +243,58 @@ def test_of_a_node_with_one_client_too_many_only_that_client_is_refused() -> Non
     assert [refusal["clients"] for refusal in found.refusals] == [[1]]
 
 
-@pytest.mark.parametrize("key", ["num_features", "partition", "user_values", "item_values"])
-def test_what_most_clients_have_is_right(key: str) -> None:
-    """By clients and not by nodes, whoever came first."""
-    other = {"num_features": 8, "partition": "abd", "user_values": [], "item_values": [4, 4]}[key]
-    grid = nodes(hosting(0, **{key: other}), hosting(1, **{key: other}), hosting(0, 1, 2), hosting(3))
-    with grid.active():
-        found = members(grid)
+LIES: dict[str, dict[str, Any]] = {
+    "width": {"num_features": 8},
+    "classes": {"num_classes": 5},
+    "attributes": {"user_values": [], "item_values": [4, 4]},
+    "partition": {"partition": OTHER},
+    "names": {"names": "c" * 16},
+    "overlap": {"overlapping": True},
+    "count": {"num_clients": 3},
+}
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("lie", LIES)
+def test_three_nodes_that_agree_on_a_lie_are_refused_and_the_one_that_fits_is_taken(lie: str, last: bool) -> None:
+    """However many clients they host, and whoever came first."""
+    wrong = [hosting(0, 1, **LIES[lie]), hosting(2, **LIES[lie]), hosting(3, **LIES[lie])]
+    with nodes(*wrong, hosting(0)).active() if last else nodes(hosting(0), *wrong).active() as grid:
+        found = members(grid, min_clients=1)
         roster = found.gather()
-    assert hosts(roster) == {0: 3, 1: 3, 2: 3, 3: 4} and roster.shape == (7, 3, (3, 2), (19,))
-    assert sorted(refusal["clients"] for refusal in found.refusals) == [[0], [1]]
+        assert hosts(found.refresh()) == hosts(roster) == {0: 4 if last else 1, 1: None, 2: None, 3: None}
+    assert (roster.shape, roster.overlapping) == ((7, 0, (3, 2), (19,)), False)
+    assert sorted(refusal["clients"] for refusal in found.refusals) == [[0, 1], [2], [3]]
+    assert all(refusal["reason"].startswith("client") for refusal in found.refusals)
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_of_equally_many_the_smallest_id_is_right(first: bool) -> None:
-    pair = [hosting(1, 2), hosting(0, 3, num_features=8)]
-    with nodes(*(pair if first else pair[::-1])).active() as grid:
-        found = members(grid, min_clients=2)
-        assert found.gather().num_features == 8
-    assert [refusal["clients"] for refusal in found.refusals] == [[1, 2]]
+def test_the_width_of_graphs_is_held_against_the_schema_too() -> None:
+    graphs = {"num_classes": 3, "user_values": [], "item_values": []}
+    sizes = {"items": None, "user_values": [], "item_values": [], "features": 7, "classes": 3}
+    with nodes(hosting(0, 1, num_features=8, **graphs), hosting(0, **graphs)).active() as grid:
+        found = members(grid, stated=sizes, min_clients=1)
+        assert hosts(found.gather()) == {0: 2, 1: None, 2: None, 3: None}
+    assert [refusal["reason"] for refusal in found.refusals] == [
+        "clients 0 .. 1: 8 features and 3 classes, where the run's schema has 7 features and 3 classes"
+    ]
 
 
-def test_how_many_clients_there_are_is_said_by_those_of_the_same_partition() -> None:
-    """Two nodes of another partition say 2, one node with more clients says 4."""
-    wrong = {"partition": "abd", "num_clients": 2}
-    with nodes(hosting(0, **wrong), hosting(1, **wrong), hosting(0, 1, 2, 3)).active() as grid:
-        assert hosts(members(grid, patience=60).gather()) == dict.fromkeys(range(4), 3)
+@pytest.mark.parametrize(("key", "lie"), [("names", "c" * 16), ("partition", OTHER)])
+def test_what_a_schema_leaves_open_is_as_the_first_node_has_it_that_is_taken(key: str, lie: str) -> None:
+    """Nothing else could tell who is right; but what differs is never mixed, nor when that node has gone."""
+    misfit = hosting(3, num_features=9, **{key: lie})
+    with nodes(misfit, hosting(**{key: lie}), hosting(0), hosting(1, **{key: lie}), hosting(2)).active() as grid:
+        found = members(grid, stated={key: None}, min_clients=2)
+        assert hosts(found.gather()) == {0: 3, 1: None, 2: 5, 3: None}
+        late = {9: hosting(3, **{key: lie}), 10: hosting(0), 11: hosting(2)}
+        grid.answers = {2: grid.answers[2], 4: grid.answers[4], **late}
+        assert hosts(found.refresh()) == {0: 10, 1: None, 2: 11, 3: None}
+    reasons = [refusal["reason"] for refusal in found.refusals]
+    assert len(reasons) == 3 and sum(f"schema.{key} says which" in reason for reason in reasons) == 2
 
 
-def test_a_node_that_does_not_know_how_many_clients_there_are_is_held_to_what_others_say() -> None:
-    """Else its client 9 would count as one of the four, and the run would start without client 3."""
+def test_who_takes_part_is_said_by_the_schema_and_not_by_nodes() -> None:
+    """A node's client 9 does not count as one of the four, else the run would start without client 3."""
     grid = Nodes(
         {1: hosting(9, num_clients=0), 2: hosting(0, 1, 2)}, {30: lambda answers: answers.update({3: hosting(3)})}
     )
@@ -251,11 +304,27 @@ def test_a_node_that_does_not_know_how_many_clients_there_are_is_held_to_what_ot
     assert [refusal["clients"] for refusal in found.refusals] == [[9]]
 
 
+def test_ids_need_not_be_without_gaps() -> None:
+    with nodes(hosting(9, 2, num_clients=3), hosting(5, num_clients=0), hosting(3, num_clients=3)).active() as grid:
+        found = members(grid, stated={"clients": [2, 5, 9]})
+        assert hosts(found.gather()) == {2: 1, 5: 2, 9: 1}
+    assert found.refusals[0]["reason"] == "a node hosts client 3, but the run has the clients 2, 5, 9"
+
+
 def test_a_number_of_clients_that_no_run_has_is_refused_before_anything_is_made_of_it() -> None:
     with nodes(hosting(0, num_clients=2**31 - 1), *[hosting(c) for c in range(4)]).active() as grid:
         found = members(grid, min_clients=1)
         assert hosts(found.gather()) == {0: 2, 1: 3, 2: 4, 3: 5}
     assert "num_clients must be counts" in found.refusals[0]["reason"]
+
+
+def test_more_clients_than_any_run_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roster_module, "MOST_CLIENTS", 3)
+    many = hosting(4, 5, 6, 7, num_clients=0)
+    with nodes(many, hosting(0, 1, 2, num_clients=0)).active() as grid:
+        found = members(grid, stated=OPEN)
+        assert hosts(found.gather()) == {0: 2, 1: 2, 2: 2}
+    assert "clients must be at most 3" in found.refusals[0]["reason"]
 
 
 def test_too_few_after_patience_says_who_is_missing_and_who_was_refused() -> None:
@@ -301,7 +370,7 @@ def test_where_nobody_knows_how_many_there_are_as_many_as_needed_are_the_run() -
         {20: lambda answers: answers.update({3: hosting(2, **unknowing)})},
     )
     with grid.active():
-        found = members(grid, patience=60, min_clients=3)
+        found = members(grid, patience=60, min_clients=3, stated=OPEN)
         roster = found.gather()
         assert hosts(roster) == {2: 3, 5: 2, 7: 1}
         np.testing.assert_array_equal(roster.num_examples, [12, 15, 17])
@@ -315,7 +384,7 @@ def test_where_nobody_knows_how_many_there_are_as_many_as_needed_are_the_run() -
 
 def test_where_nobody_knows_and_nothing_is_said_whoever_came_in_time_is_the_run() -> None:
     with nodes(hosting(3, num_clients=0), hosting(1, num_clients=0)).active() as grid:
-        assert hosts(members(grid).gather()) == {1: 2, 3: 1}
+        assert hosts(members(grid, stated=OPEN).gather()) == {1: 2, 3: 1}
 
 
 @pytest.mark.parametrize(
@@ -329,7 +398,7 @@ def test_where_nobody_knows_and_nothing_is_said_whoever_came_in_time_is_the_run(
 )
 def test_too_few_where_nobody_knows_how_many_there_are(answers: list[Answer], sentence: str) -> None:
     with nodes(*answers).active() as grid, pytest.raises(SubflError) as error:
-        members(grid, min_clients=2).gather()
+        members(grid, min_clients=2, stated=OPEN).gather()
     assert str(error.value).startswith(sentence)
 
 
@@ -384,7 +453,7 @@ def test_a_late_node_that_does_not_fit_is_refused_even_where_everyone_else_has_g
     with nodes(hosting(0, 1)).active() as grid:
         found = members(grid, min_clients=1)
         found.gather()
-        grid.answers = {2: hosting(1, 2, 3, num_features=8), 3: hosting(2, partition="abd"), 4: hosting(3)}
+        grid.answers = {2: hosting(1, 2, 3, num_features=8), 3: hosting(2, partition=OTHER), 4: hosting(3)}
         assert hosts(found.refresh()) == {0: None, 1: None, 2: None, 3: 4}
     assert [refusal["clients"] for refusal in found.refusals] == [[1, 2, 3], [2]]
 
@@ -454,12 +523,12 @@ def test_a_message_that_is_not_taken_is_sent_again() -> None:
 def known(*clients: int) -> Roster:
     """A checkpoint's roster."""
     sizes = np.array([10.0 + c if c != 2 else np.nan for c in clients])
-    return Roster(clients, (None,) * len(clients), sizes, sizes + 40, 410 - sizes, 7, 3, True, None, (3, 2), (19,))
+    return Roster(clients, (None,) * len(clients), sizes, sizes + 40, 410 - sizes, 7, 0, True, None, (3, 2), (19,))
 
 
 def test_a_resumed_run_takes_its_own_clients_and_nobody_else() -> None:
     with nodes(hosting(5), hosting(2), hosting(3), hosting(9, 4)).active() as grid:
-        found = members(grid, patience=60, known=known(2, 5, 9), min_clients=2, num_clients=None)
+        found = members(grid, patience=60, known=known(2, 5, 9), min_clients=2, stated=OPEN)
         grid.events[10] = lambda answers: answers.update({6: hosting(9)})
         roster = found.gather()
     assert hosts(roster) == {2: 2, 5: 1, 9: 6}
@@ -473,7 +542,7 @@ def test_a_resumed_run_takes_its_own_clients_and_nobody_else() -> None:
 
 def test_a_resumed_run_starts_with_enough_of_its_clients_and_keeps_the_others_places() -> None:
     with nodes(hosting(9)).active() as grid:
-        roster = members(grid, known=known(2, 5, 9), min_clients=1).gather()
+        roster = members(grid, known=known(2, 5, 9), min_clients=1, stated=OPEN).gather()
     assert hosts(roster) == {2: None, 5: None, 9: 1}
     np.testing.assert_array_equal(roster.num_examples, [np.nan, 15, 19])
 
@@ -483,18 +552,18 @@ def test_a_resumed_run_waits_for_all_where_not_told_otherwise() -> None:
         nodes(hosting(9)).active() as grid,
         pytest.raises(SubflError, match=r"^2 of 3 clients .* is client 2; 1 nodes"),
     ):
-        members(grid, known=known(2, 5, 9)).gather()
+        members(grid, known=known(2, 5, 9), stated=OPEN).gather()
 
 
 def test_a_resumed_run_is_not_outvoted() -> None:
     """Most clients that come have other data; the run's model is of the width that it was."""
     with nodes(hosting(2, 5, num_features=8), hosting(9)).active() as grid:
-        found = members(grid, known=known(2, 5, 9), min_clients=1)
+        found = members(grid, known=known(2, 5, 9), min_clients=1, stated=OPEN)
         assert hosts(found.gather()) == {2: None, 5: None, 9: 2}
-    assert found.refusals[0]["reason"].startswith("clients 2, 5: 8 features and 3 classes, where the others have 7 f")
-    reason = r"^3 of 3 clients .* refused: clients 2, 5: 8 features"
+    assert found.refusals[0]["reason"].startswith("clients 2, 5: 8 items and 0 classes, where the run's schema has 7 i")
+    reason = r"^3 of 3 clients .* refused: clients 2, 5: 8 items"
     with nodes(hosting(2, 5, num_features=8)).active() as grid, pytest.raises(SubflError, match=reason):
-        members(grid, known=known(2, 5, 9), min_clients=1).gather()
+        members(grid, known=known(2, 5, 9), min_clients=1, stated=OPEN).gather()
 
 
 # Anything at all ----------------------------------------------------------------------------------------------------
@@ -530,23 +599,23 @@ def altered(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(altered(), ANYTHING), st.booleans())
 def test_no_answer_does_more_than_keep_its_node_out(answer: dict[str, Any], first: bool) -> None:
-    """The others outnumber it, so that whatever it says they are the run."""
+    """Whatever it says, those that fit the schema are the run."""
     wrong, rest = (1, 2) if first else (2, 1)
     answers = {wrong: answer, rest: hosting(*range(6), num_clients=6)}
     with Nodes(dict(sorted(answers.items()))).active() as grid:
-        found = members(grid, patience=0.0, min_clients=1)
+        found = members(grid, patience=0.0, min_clients=1, stated={"clients": ["0-5"]})
         try:
             for roster in (found.gather(), found.refresh()):
                 assert roster.client_ids == tuple(range(6))
                 assert set(roster.node_ids) <= {1, 2} and rest in roster.node_ids
-                assert roster.shape == (7, 3, (3, 2), (19,))
+                assert roster.shape == (7, 0, (3, 2), (19,))
                 sizes = np.array([roster.num_examples, roster.num_nodes, roster.num_edges])
                 assert (sizes >= 0).all() and np.isfinite(sizes).all()
             if wrong not in roster.node_ids and "clients" in answer and answer["clients"]:
                 assert found.refusals
         except SubflError as error:
             raise AssertionError(f"the run was stopped: {error}") from None
-        strict = members(grid, tolerant=False, patience=0.0, num_clients=6)
+        strict = members(grid, tolerant=False, patience=0.0, stated={"clients": ["0-5"]})
         try:
             strict.gather()
         except SubflError as error:

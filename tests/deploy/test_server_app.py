@@ -1,0 +1,54 @@
+"""What `flwr run` asks of the server's side by a line of overrides, without `subfl deploy submit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, RecordDict
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from subfl_flower import server_app
+from subfl_flower.config import Config
+from subfl_flower.data.federation_schema import FederationSchema
+from subfl_flower.errors import SubflError
+
+SCHEMA = FederationSchema(dataset="digits", features=64, classes=10, partition="", clients=("0-9",))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Config]:
+    """The configurations of runs that were begun; none of them does anything."""
+    configs: list[Config] = []
+
+    def run_federation(_grid: HttpGrid, config: Config, *_rest: Any, **_named: Any) -> None:
+        configs.append(config)
+
+    monkeypatch.setattr(server_app, "run_federation", run_federation)
+    monkeypatch.chdir(tmp_path)
+    return configs
+
+
+def flwr_run(overrides: str) -> None:
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"overrides": overrides})
+    server_app.main(HttpGrid.__new__(HttpGrid), context)
+
+
+def test_a_run_over_the_network_needs_a_schema(started: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SubflError, match=r"^schema: the server of a deployment has no data .* schema\.classes=\.\.\.$"):
+        flwr_run("method=fedavg dataset=digits schema.features=64")
+    with pytest.raises(SubflError, match=r"^schema: the server of a deployment has no data .* or by schema\.items="):
+        flwr_run("method=fedgnn")
+    assert started == [] and capsys.readouterr().out == ""
+
+
+def test_a_schema_is_stated_by_keys_or_by_a_file_of_the_servers_machine(started: list[Config], tmp_path: Path) -> None:
+    SCHEMA.write(tmp_path / "my schema.json")
+    flwr_run("method=fedavg dataset=digits schema.features=64 schema.classes=10 'schema.clients=[0-3,7]'")
+    flwr_run("method=fedavg dataset=digits 'schema=my schema.json'")
+    assert [config.data_schema for config in started] == [
+        FederationSchema(features=64, classes=10, clients=("0-3", 7)),
+        SCHEMA,
+    ]
+    assert {config.runtime.name for config in started} == {"deploy"}
