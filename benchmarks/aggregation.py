@@ -16,8 +16,9 @@ from rich.table import Table
 
 from strategies.fedpub import FedPub
 from strategies.mixing import mix
-from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.contract import RunContext
+from subfl_flower.runtime.roster import Roster, Shape
+from subfl_flower.runtime.updates import Updates
 
 TARGET_MS = 50.0
 HIDDEN, CLASSES = 128, 7
@@ -85,7 +86,9 @@ def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPub, Updates]:
     roster = Roster(
         tuple(range(clients)), (1,) * clients, ones, ones, ones, stack["conv1.weight"].shape[1], CLASSES, False
     )
-    strategy = FedPub(FedPub.Settings(), roster, {name: values[0] for name, values in stack.items()})
+    initial = {name: values[0] for name, values in stack.items()}
+    shape = Shape(roster.num_features, roster.num_classes)
+    strategy = FedPub(RunContext(FedPub.Settings(), shape=shape, initial=initial), roster)
     nothing = np.zeros(clients, dtype=np.int64)
     wanted = np.zeros(stack["conv1.weight"].shape[:2], dtype=np.uint8)
     arrays = {**stack, "wanted_features": wanted}

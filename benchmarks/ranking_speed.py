@@ -34,6 +34,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings
 from subfl_flower.models.user_graphs import RankingGraphs
+from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
@@ -47,14 +48,13 @@ class StackedTraining:
 
     def __init__(self, settings: RankingFloorSettings, ratings: Ratings, chunk: int = 256) -> None:
         model = LightGCNSettings(name="lightgcn", **_common(settings, LightGCNSettings))
-        self.client = LocalTrainingClient(
-            cohort=UserCohort(ratings, center=0.0, spread=1.0, device=torch.device("cpu"), chunk=chunk),
+        run = RunContext(
             settings=LocalTrainingClient.Settings(pseudo_items=0, **_common(settings, LocalTrainingClient.Settings)),
             model=model,
             optimizer=OptimizerSettings(name="adam", weight_decay=0.0),
-            seed=0,
-            store=MemoryStore(),
         )
+        cohort = UserCohort(ratings, center=0.0, spread=1.0, device=torch.device("cpu"), chunk=chunk)
+        self.client = LocalTrainingClient(run, cohort, MemoryStore())
         self.ratings = ratings
         self.items = torch.from_numpy(self.client.model.initial_of(0)["items"])
         shapes = self.client.model.personal_shapes

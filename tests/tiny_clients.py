@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.gcn import StackedGCN
-from subfl_flower.models.settings import ModelSettings
+from subfl_flower.models.graph_models import graph_network
+from subfl_flower.models.settings import GraphModelSettings, ModelSettings, OptimizerSettings
+from subfl_flower.runtime.batch import Batch, Question, Result
 from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.contract import RunContext
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.roster import Shape
+from subfl_flower.runtime.state import MemoryStore, StateStore
 from subfl_flower.tasks import NodeClassification
 
 FEATURES, CLASSES = 6, 3
+GCN = ModelSettings(name="gcn", hidden=5, dropout=0.0)
+ADAM = OptimizerSettings(name="adam", lr=0.05, weight_decay=0.01)
+
+Family = TypeVar("Family", bound=SubgraphClient)
 
 
 def tiny_client(
@@ -88,3 +100,68 @@ def chunk_of(*graphs: ClientGraph) -> GraphChunk:
 def cohort_of(*graphs: ClientGraph, chunk: int | str = "all") -> Cohort:
     task = NodeClassification(name="node_classification")
     return Cohort(graphs, FEATURES, CLASSES, torch.device("cpu"), chunk, task)  # type: ignore[arg-type]
+
+
+def family_of(
+    family: type[Family],
+    cohort: Cohort,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    model: GraphModelSettings = GCN,
+    optimizer: OptimizerSettings = ADAM,
+    seed: int = 0,
+    store: StateStore | None = None,
+    **facts: Any,
+) -> Family:
+    """A family's clients of a cohort; `facts` are further ones of the run."""
+    network = graph_network(model, cohort.num_features, cohort.num_outputs)
+    run = RunContext(
+        settings=family.Settings(**(settings or {})),
+        model=model,
+        optimizer=optimizer,
+        seed=seed,
+        task=cohort.task,
+        shape=Shape(cohort.num_features, cohort.num_classes),
+        network=network,
+        initial=network.initial_of(seed),
+        **facts,
+    )
+    return family(run, cohort, store or MemoryStore())
+
+
+def parameters_of(clients: int, names: Sequence[str] = tuple(model().shapes), seed: int = 0) -> Stack:
+    """Different parameters of a tiny GCN for every client, by name [clients, ...]."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal((clients, *model().shapes[name])).astype(np.float32) for name in names}
+
+
+def trained(
+    client: SubgraphClient,
+    sent: Stack,
+    server_round: int = 1,
+    ids: Sequence[int] | None = None,
+    epochs: int = 1,
+    **announced: float,
+) -> Result:
+    """One round of the clients `ids`, or of all, who are sent the rows of `sent`."""
+    chosen = client.cohort.client_ids if ids is None else ids
+    batch = Batch.of_stack(chosen, sent, server_round=server_round, local_epochs=epochs, announced=announced)
+    return client.train(batch)
+
+
+def best_models(client: SubgraphClient) -> dict[int, Stack]:
+    """Each client's best model, where the server has no part of it."""
+    return client.models(Batch(client.cohort.client_ids))
+
+
+def answered(client: SubgraphClient, question: Question) -> dict[int, Stack]:
+    """The answers to a question that everybody can answer."""
+    answers = client.answer(question)
+    assert answers.failures == {}
+    return answers.arrays
+
+
+def kept(client: SubgraphClient, name: str) -> np.ndarray:
+    """A copy of what the clients keep under a name, [clients, ...]."""
+    values: np.ndarray = client.open_state()[name].numpy().copy()
+    return values

@@ -19,7 +19,7 @@ from flwr.client import NumPyClient
 from subfl_flower.errors import SubflError
 from subfl_flower.models.mixture import Mixture
 from subfl_flower.runtime.batch import Answers, Batch, Question, Result
-from subfl_flower.runtime.contract import Contract, Declared, MethodSettings, RunContext
+from subfl_flower.runtime.contract import Contract, Declared, MethodSettings, RunContext, arrays_of
 from subfl_flower.runtime.iteration import Iteration, in_chunks
 from subfl_flower.runtime.messages import ArraySpec, Stack
 from subfl_flower.runtime.state import CohortState, Shapes, StateStore
@@ -224,6 +224,9 @@ class CohortClient(NumPyClient, ABC):
         Returns:
             The trained model, a mean by training examples where the node has several clients; training examples;
             mean figures.
+
+        Raises:
+            SubflError: the parameters are not the model's, or a client failed.
         """
         batch = self._plain_batch(parameters, config)
         result = self.train(batch)
@@ -242,6 +245,9 @@ class CohortClient(NumPyClient, ABC):
         Returns:
             The mean training loss, or where that is not measured the validation error: the metric, or 1 - the metric
             where more is better; training examples; mean figures.
+
+        Raises:
+            SubflError: as for `fit`.
         """
         examples, metrics = _plain_metrics(self.measure(self._plain_batch(parameters, config)))
         if "train_loss" in metrics:
@@ -260,7 +266,15 @@ class CohortClient(NumPyClient, ABC):
         return [name for name in self.downloads(self.run) if name in self.run.initial]
 
     def _plain_batch(self, parameters: Sequence[np.ndarray], config: Mapping[str, Any]) -> Batch:
-        model = dict(zip(self._plain_names, parameters, strict=True))
+        declared = arrays_of(self.downloads(self.run))
+        names = self._plain_names
+        if len(parameters) != len(names):
+            raise SubflError(f"the server sent {len(parameters)} arrays, where {', '.join(names)} belong")
+        model: Stack = {}
+        for name, value in zip(names, parameters, strict=True):
+            model[name] = np.asarray(value, dtype=declared[name].dtype)
+            if not declared[name].allows(model[name].shape, declared[name].dtype):
+                raise SubflError(f"the server sent {name} as {ArraySpec.like(value)}, where {declared[name]} belongs")
         epochs = int(config.get("local_epochs", self.run.local_epochs))
         server_round = int(config.get("round", 1))
         return Batch.for_all(self.cohort.client_ids, model, server_round=server_round, local_epochs=epochs)

@@ -1,7 +1,8 @@
 """The order in which the clients of a node are worked: an exchangeable part.
 
 A way to iterate takes batches, each small enough to be worked at once, and the work on one of them. It gives one
-result, the same for all ways; `one_by_one` is the plain one, for debugging and to test the others by.
+result, the same for all ways; `one_by_one` is the plain one, for debugging and to test the others by. Clients of
+different sizes are padded to the largest one of their batch, which may change the rounding of sums.
 """
 
 from __future__ import annotations

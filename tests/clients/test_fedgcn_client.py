@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from tiny_clients import CLASSES, FEATURES, cohort_of, dense_features, dense_gcn, dense_operator, random_parameters
+from tiny_clients import (
+    CLASSES,
+    FEATURES,
+    answered,
+    cohort_of,
+    dense_features,
+    dense_gcn,
+    dense_operator,
+    family_of,
+    random_parameters,
+    trained,
+)
 
 from clients.fedgcn import FedGcnClient
 from strategies.fedgcn import FedGcn
@@ -22,8 +34,8 @@ from subfl_flower.mending.packed_rows import dense, unpacked_rows
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.models.sparse import normalised_adjacency
 from subfl_flower.privacy.tokens import item_tokens
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.cohort_client import Question
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
@@ -96,11 +108,13 @@ class Clients:
         ids = self.client.cohort.client_ids
         stacks = {client: {} for client in ids} if sent is None else {ids[p]: stack for p, stack in sent.items()}
         self.asked.append((action, sorted(stacks)))
-        question = Question(action, stacks, {"id": "run-1", "round": 1, **(about or {})})
+        asked = {client: stack for client, stack in stacks.items() if client not in self.failing.get(action, ())}
+        question = Question(action, asked, about={"id": "run-1", **(about or {})})
+        found = answered(self.client, question)
         answers: list[Any] = [None] * len(ids)
         for position, client in enumerate(ids):
-            if client in stacks and client not in self.failing.get(action, ()):
-                answer = self.client.answer(question, client)
+            if client in asked:
+                answer = found[client]
                 assert sum(values.nbytes for values in answer.values()) <= largest[position] - 4000
                 self.received.setdefault(action, {})[client] = answer
                 self.sent.setdefault(action, {})[client] = stacks[client]
@@ -116,13 +130,9 @@ def key(tmp_path: Path) -> SharedKey:
 
 
 def fedgcn(cohort: Cohort, layers: int = 2, store: MemoryStore | None = None, **settings: Any) -> FedGcnClient:
-    return FedGcnClient(
-        cohort=cohort,
-        settings=FedGcnClient.Settings(**settings),
-        model=ModelSettings(name="gcn", hidden=5, layers=layers, dropout=0.0),
-        optimizer=OptimizerSettings(name="adam"),
-        seed=0,
-        store=store or MemoryStore(),
+    network = ModelSettings(name="gcn", hidden=5, layers=layers, dropout=0.0)
+    return family_of(
+        FedGcnClient, cohort, settings, model=network, optimizer=OptimizerSettings(name="adam"), store=store
     )
 
 
@@ -143,9 +153,7 @@ def led(client: FedGcnClient, failing: Mapping[str, Sequence[int]] | None = None
     sizes = np.array([graph.num_nodes for graph in graphs], dtype=float)
     ids = client.cohort.client_ids
     roster = Roster(ids, tuple(range(len(ids))), sizes, sizes, sizes, FEATURES, CLASSES, False)
-    initial = {name: np.zeros(shape, np.float32) for name, shape in client.model.shapes.items()}
-    settings = FedGcn.Settings(**client.settings.model_dump(include=set(FedGcn.Settings.model_fields)))
-    FedGcn(settings, roster, initial).set_up(clients)  # type: ignore[arg-type]
+    FedGcn(client.run, roster).set_up(clients)  # type: ignore[arg-type]
     return clients
 
 
@@ -320,9 +328,8 @@ def test_who_was_told_nothing_trains_on_its_own_graph(key: SharedKey) -> None:
     expected = fedgcn(cohort_of(*graphs)).local_graph(1)
     found = clients.client.local_graph(1)
     assert (found.operator != expected.operator).nnz == 0 and np.array_equal(found.inputs, expected.inputs)
-    parameters = [np.zeros((3, *shape), np.float32) for shape in clients.client.model.shapes.values()]
-    _, _, metrics = clients.client.fit(parameters, {"clients": [0, 1, 2], "round": 1, "local_epochs": 1})
-    assert metrics["clients"] == [0, 1, 2]
+    parameters = {name: np.zeros((3, *shape), np.float32) for name, shape in clients.client.model.shapes.items()}
+    assert trained(clients.client, parameters).clients == (0, 1, 2)
 
 
 @pytest.mark.parametrize("masking", [False, True], ids=["open", "masked"])
@@ -367,8 +374,8 @@ def test_listed_are_nodes_with_an_edge_elsewhere_shared_ones_and_their_neighbour
 
 def test_tokens_of_two_runs_cannot_be_matched(key: SharedKey) -> None:
     clients = exchanged(clients_graphs(DISJOINT), key)
-    asked = Question("boundary", {0: {}}, {"id": "run-2", "round": 1})
-    again = {row.tobytes() for row in clients.client.answer(asked, 0)["tokens"]}
+    asked = Question("boundary", {0: {}}, about={"id": "run-2"})
+    again = {row.tobytes() for row in answered(clients.client, asked)[0]["tokens"]}
     first = {row.tobytes() for row in clients.received["boundary"][0]["tokens"]}
     assert len(first) == len(again) and not first & again
 
@@ -420,11 +427,10 @@ def test_masks_are_not_used_twice(key: SharedKey) -> None:
     """Client 1 fails at first, and the others add up again: under the first masks the difference would show."""
     first = exchanged(clients_graphs(OVERLAPPING), key, masking=True)
     again = exchanged(clients_graphs(OVERLAPPING), key, failing={"boundary": [1]}, masking=True)
-    question = Question("neighbours", {}, {"id": "run-1", "round": 1, "attempt": 1})
-    sent = again.sent["neighbours"]
+    asked = Question("neighbours", again.sent["neighbours"], about={"id": "run-1", "attempt": 1})
+    others = answered(again.client, asked)
     for client in (0, 2):
-        asked = replace(question, received=sent)
-        other = again.client.answer(asked, client)["masked"]
+        other = others[client]["masked"]
         assert not (other == again.received["neighbours"][client]["masked"]).any()
     assert first.received["neighbours"][0]["masked"].shape[1] == FEATURES + 1
 
@@ -440,10 +446,11 @@ def test_another_model_is_refused() -> None:
 
 def test_without_a_key_there_is_no_answer() -> None:
     client = fedgcn(cohort_of(*clients_graphs(DISJOINT)))
-    with pytest.raises(SubflError, match="this node has no shared key, which the clients' node ids are hashed with"):
-        client.answer(Question("boundary", {0: {}}, {"id": "run-1", "round": 1}), 0)
+    answers = client.answer(Question("boundary", {0: {}}, about={"id": "run-1"}))
+    reason = "this node has no shared key, which the clients' node ids are hashed with"
+    assert (answers.arrays, answers.failures) == ({}, {0: reason})
     with pytest.raises(SubflError, match="FedGcnClient has no answer to query"):
-        client.answer(Question("structure", {0: {}}, {"id": "run-1", "round": 1}), 0)
+        client.answer(Question("structure", {0: {}}, about={"id": "run-1"}))
 
 
 @pytest.mark.parametrize(
@@ -475,8 +482,8 @@ def test_what_makes_no_sense_is_refused_and_not_kept(
             ones, zeros, nans = np.full_like(stack[name], 255), np.zeros_like(stack[name]), stack[name] * np.nan
             stack[name] = {"all": ones, "zero": zeros, "nan": nans}[values]
     fresh = fedgcn(clients.client.cohort)
-    with pytest.raises(SubflError, match=sentence):
-        fresh.answer(Question(action, {1: stack}, {"id": "run-1", "round": 1, "attempt": 0}), 1)
+    answers = fresh.answer(Question(action, {1: stack}, about={"id": "run-1", "attempt": 0}))
+    assert answers.arrays == {} and re.search(sentence, answers.failures[1])
     assert fresh.graph_version(1) == 0
 
 
@@ -494,8 +501,8 @@ def test_a_client_does_not_upload_under_masks_that_hide_nothing(
     clients = exchanged(clients_graphs(DISJOINT), key, masking=True)
     stack = clients.sent["neighbours"][1] | changes
     stack = {name: values for name, values in stack.items() if values is not None}
-    with pytest.raises(SubflError, match=sentence):
-        clients.client.answer(Question("neighbours", {1: stack}, {"id": "run-1", "round": 1, "attempt": 3}), 1)
+    answers = clients.client.answer(Question("neighbours", {1: stack}, about={"id": "run-1", "attempt": 3}))
+    assert answers.arrays == {} and re.search(sentence, answers.failures[1])
 
 
 def test_a_training_role_is_a_nodes_own(key: SharedKey) -> None:

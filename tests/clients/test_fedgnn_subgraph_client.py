@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_clients import CLASSES, FEATURES, cohort_of, dense_features, dense_operator, tiny_client
+from tiny_clients import (
+    CLASSES,
+    FEATURES,
+    answered,
+    cohort_of,
+    dense_features,
+    dense_operator,
+    family_of,
+    tiny_client,
+    trained,
+)
 
 from clients.fedgnn_subgraph import SimilarNodesClient
 from clients.subgraph import SubgraphClient
@@ -16,9 +27,9 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question, Result
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.state import MappedStore, MemoryStore, StateStore
+from subfl_flower.runtime.state import MappedStore, StateStore
 
 HIDDEN = 5
 GRAPHS = (tiny_client(4, 9), tiny_client(2, 12, sparse=True))
@@ -37,15 +48,17 @@ def client(
     family: type[SubgraphClient] = SimilarNodesClient,
     chunk: int | str = "all",
     hidden: int = HIDDEN,
+    privacy: LdpSettings | None = None,
 ) -> SubgraphClient:
     whole: Callable[[], Any] | None = nobody if simulated else None
-    return family(
-        cohort=replace(cohort_of(*(hosted or GRAPHS), chunk=chunk), whole=whole),
-        settings=family.Settings(),
+    return family_of(
+        family,
+        replace(cohort_of(*(hosted or GRAPHS), chunk=chunk), whole=whole),
         model=ModelSettings(name=model, hidden=hidden, dropout=0.0),  # type: ignore[arg-type]
         optimizer=OptimizerSettings(name="adam", lr=0.05),
         seed=7,
-        store=store or MemoryStore(),
+        store=store,
+        privacy=privacy or LdpSettings(),
     )
 
 
@@ -59,8 +72,15 @@ def first_layer(values: Stack) -> Stack:
     return {name: array for name, array in values.items() if name.startswith("conv1.")}
 
 
-def ask(cohort: SubgraphClient, action: str, client_id: int, sent: Stack, server_round: int = 1) -> Stack:
-    return cohort.answer(Question(action, {client_id: sent}, {"round": server_round}), client_id)
+def ask(cohort: SubgraphClient, phase: str, client_id: int, sent: Stack, server_round: int = 1) -> Stack:
+    return answered(cohort, Question(phase, {client_id: sent}, server_round))[client_id]
+
+
+def refusal(cohort: SubgraphClient, phase: str, sent: Stack, server_round: int = 1) -> str:
+    """Why client 4 does not answer."""
+    answers = cohort.answer(Question(phase, {4: sent}, server_round))
+    assert answers.arrays == {}
+    return answers.failures[4]
 
 
 def show(cohort: SubgraphClient, client_id: int, model: str = "gcn", server_round: int = 1) -> np.ndarray:
@@ -138,42 +158,41 @@ def test_on_a_machine_of_its_own_a_client_draws_what_the_seed_does_not_tell() ->
 
 def test_each_nodes_representation_is_clipped_and_gets_noise_by_itself() -> None:
     graph = tiny_client(0, 150)
-    cohort = client(graph, hidden=64)
-    plain = show(cohort, 0)
+    plain = show(client(graph, hidden=64), 0)
     lengths = np.linalg.norm(plain, axis=1)
     clip = float(np.median(lengths))
-    cohort.privacy = LdpSettings(mechanism="gaussian_l2", clip=clip, noise_multiplier=0.25)
-    noised = show(cohort, 0)
+    gaussian = LdpSettings(mechanism="gaussian_l2", clip=clip, noise_multiplier=0.25)
+    noised = show(client(graph, hidden=64, privacy=gaussian), 0)
     clipped = plain * np.minimum(1, clip / lengths)[:, None]
     noise = noised - clipped
     scale = 0.25 * 2 * clip
     # 9600 normal variates: the deviation is within 4 / sqrt(2 · 9600) of its value, the mean within 4 / sqrt(9600).
     assert noise.std() == pytest.approx(scale, rel=0.03) and abs(noise.mean()) < 0.041 * scale
     assert abs(np.corrcoef(noise[:-1].ravel(), noise[1:].ravel())[0, 1]) < 0.041  # no row's noise is another's
-    cohort.privacy = LdpSettings(mechanism="laplace_l1", clip=3.0, epsilon=1e9)
-    sums = np.abs(show(cohort, 0)).sum(1)
+    laplace = LdpSettings(mechanism="laplace_l1", clip=3.0, epsilon=1e9)
+    sums = np.abs(show(client(graph, hidden=64, privacy=laplace), 0)).sum(1)
     np.testing.assert_allclose(sums, np.minimum(3.0, np.abs(plain).sum(1)), rtol=1e-4)
 
 
 def test_noise_is_new_in_every_round_and_parameters_get_none() -> None:
-    cohort, plain = client(), client(family=SubgraphClient)
-    cohort.privacy = LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=10.0)
+    noise = LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=10.0)
+    cohort, plain = client(privacy=noise), client(family=SubgraphClient)
     one, other = show(cohort, 4), show(cohort, 4, server_round=2)
     assert abs(np.corrcoef(np.sort(one.ravel()), np.sort(other.ravel()))[0, 1] - 1) > 1e-6
     np.testing.assert_array_equal(show(cohort, 4), one)
-    for values, expected in zip(fit(cohort)[0], fit(plain)[0], strict=True):
-        np.testing.assert_array_equal(values, expected)
+    found, expected = fit(cohort).arrays, fit(plain).arrays
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 # Extended graphs ------------------------------------------------------------------------------------------------------
 
 
-def fit(cohort: SubgraphClient, server_round: int = 1, model: str = "gcn") -> tuple[list[np.ndarray], dict[str, Any]]:
-    values = parameters(model)
-    ids = list(cohort.cohort.client_ids)
-    sent = [np.stack([values[name]] * len(ids)) for name in cohort.parameter_names]
-    arrays, _, metrics = cohort.fit(sent, {"clients": ids, "round": server_round, "local_epochs": 2})
-    return arrays, metrics
+def fit(cohort: SubgraphClient, server_round: int = 1) -> Result:
+    sent = {name: np.stack([values] * len(cohort.cohort.client_ids)) for name, values in parameters().items()}
+    result = trained(cohort, sent, server_round, epochs=2)
+    assert result.failures == {}
+    return result
 
 
 @pytest.mark.parametrize("model", ["gcn", "sage"])
@@ -202,24 +221,25 @@ def test_a_client_that_was_told_of_nothing_trains_on_its_own_graph() -> None:
     cohort, plain = client(), client(family=SubgraphClient)
     show(cohort, 4)
     mend(cohort, told=TOLD[:0], edges=EDGES[:, :0])
-    for values, expected in zip(fit(cohort)[0], fit(plain)[0], strict=True):
-        np.testing.assert_array_equal(values, expected)
+    found, expected = fit(cohort).arrays, fit(plain).arrays
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def test_training_follows_what_a_client_was_told_last() -> None:
     cohort, plain = client(), client(family=SubgraphClient)
-    before, expected = fit(cohort)[1], fit(plain)[1]
-    assert before["train_loss"] == expected["train_loss"]
+    before, expected = fit(cohort).metrics, fit(plain).metrics
+    np.testing.assert_array_equal(before["train_loss"], expected["train_loss"])
     show(cohort, 4, server_round=2)
     mend(cohort, 2)
-    after, expected = fit(cohort, 2)[1], fit(plain, 2)[1]
+    after, expected = fit(cohort, 2).metrics, fit(plain, 2).metrics
     assert abs(after["train_loss"][0] - expected["train_loss"][0]) > 1e-4
     assert after["train_loss"][1] == pytest.approx(expected["train_loss"][1], abs=1e-5)
     show(cohort, 4, server_round=3)
     assert cohort.graph_version(0) == 2  # shown, and not told yet
     mend(cohort, 3, told=TOLD[:0], edges=EDGES[:, :0])
     assert cohort.graph_version(0) == 3 and cohort.graph_version(1) == 0
-    after, expected = fit(cohort, 3)[1], fit(plain, 3)[1]
+    after, expected = fit(cohort, 3).metrics, fit(plain, 3).metrics
     assert cohort.local_graph(0).num_nodes == 9
     assert after["train_loss"][1] == pytest.approx(expected["train_loss"][1], abs=1e-5)
 
@@ -237,10 +257,10 @@ def test_every_process_of_a_node_goes_on_with_what_another_was_told(tmp_path: An
     kept_here = client()
     show(kept_here, 4)
     mend(kept_here)
-    expected = fit(kept_here)[1]["train_loss"]
+    expected = fit(kept_here).metrics["train_loss"]
     show(client(store=MappedStore(tmp_path)), 4)
     mend(client(store=MappedStore(tmp_path)))
-    assert fit(client(store=MappedStore(tmp_path)))[1]["train_loss"] == expected
+    np.testing.assert_array_equal(fit(client(store=MappedStore(tmp_path))).metrics["train_loss"], expected)
 
 
 def test_wider_told_nodes_than_own_ones_leave_losses_to_own_nodes() -> None:
@@ -254,8 +274,8 @@ def test_wider_told_nodes_than_own_ones_leave_losses_to_own_nodes() -> None:
     assert (local.num_own, local.num_nodes) == (9, 39)
     joined = int(order_of(cohort, 4)[0])
     assert np.diff(local.operator.indptr)[joined] == 1 + 30 + int((GRAPHS[0].edge_index[0] == joined).sum())
-    metrics = fit(cohort)[1]
-    assert np.isfinite(metrics["train_loss"]).all() and metrics["num_examples"] == [3, 4]
+    metrics = fit(cohort).metrics
+    assert np.isfinite(metrics["train_loss"]).all() and metrics["num_examples"].tolist() == [3, 4]
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -269,26 +289,25 @@ def test_what_the_server_may_not_send() -> None:
         ({**first, "conv1.weight": first["conv1.weight"][:-1]}, r"conv1\.weight must be float32 \[6, 5\]"),
         ({**first, "conv1.bias": np.zeros(5)}, r"conv1\.bias must be float32 \[5\]"),
     ):
-        with pytest.raises(SubflError, match=rf"^what the server sent with query\.representations .*{said}"):
-            ask(cohort, "representations", 4, wrong)
+        reason = refusal(cohort, "representations", wrong)
+        assert re.search(rf"^what the server sent with query\.representations .*{said}", reason)
     show(cohort, 4)
     for told, edges, said in (
         (TOLD[:, :4], EDGES, r"must be float32 \[nodes, 5\]"),
         (TOLD[:2], EDGES, "edges must join 9 own with 2 similar nodes"),
         (TOLD * np.float32(np.inf), EDGES, "must be finite"),
     ):
-        with pytest.raises(SubflError, match=rf"^what the server sent with query\.mend cannot be used: .*{said}"):
-            mend(cohort, told=told, edges=edges)
+        reason = refusal(cohort, "mend", {"representations": told, "edges": edges})
+        assert re.search(rf"^what the server sent with query\.mend cannot be used: .*{said}", reason)
     assert cohort.graph_version(0) == 0
 
 
 def test_who_has_shown_nothing_cannot_be_told_anything() -> None:
     cohort = client()
-    with pytest.raises(SubflError, match="client 4 has shown no representations before round 1"):
-        mend(cohort)
+    told = {"representations": TOLD, "edges": EDGES}
+    assert "client 4 has shown no representations before round 1" in refusal(cohort, "mend", told)
     show(cohort, 4)
-    with pytest.raises(SubflError, match="client 4 has shown no representations before round 2"):
-        mend(cohort, 2)
+    assert "client 4 has shown no representations before round 2" in refusal(cohort, "mend", told, 2)
 
 
 def test_other_phases_are_refused() -> None:

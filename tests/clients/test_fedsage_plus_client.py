@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_clients import CLASSES, FEATURES, cohort_of, tiny_client
+from tiny_clients import CLASSES, FEATURES, answered, cohort_of, family_of, tiny_client
+from tiny_clients import trained as round_of
 
 from clients.fedsage_plus import FedSagePlusClient
 from clients.subgraph import SubgraphClient
@@ -20,9 +21,10 @@ from subfl_flower.mending.hidden_neighbours import hide_neighbours
 from subfl_flower.mending.mending_example import MendingExample, ScaledFeatures
 from subfl_flower.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question, Result
+from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.state import MappedStore, MemoryStore, StateStore
+from subfl_flower.runtime.state import MappedStore, StateStore
 from subfl_flower.seeding import client_generator
 
 GENERATOR = NeighbourGeneratorSettings(latent=6, hidden=4, most_neighbours=3)
@@ -31,25 +33,31 @@ IDS = (0, 1, 2)
 Advice = Mapping[int, Stack]
 
 
-def client(store: StateStore | None = None, *, model: str = "sage", **knobs: Any) -> FedSagePlusClient:
-    settings = FedSagePlusClient.Settings(generator=GENERATOR, **{"generator_epochs": 4, **knobs})
+def client(
+    store: StateStore | None = None,
+    *,
+    model: str = "sage",
+    cohort: Cohort | None = None,
+    family: type[SubgraphClient] = FedSagePlusClient,
+    **knobs: Any,
+) -> Any:
+    if family is FedSagePlusClient:
+        knobs = {"generator": GENERATOR, "generator_epochs": 4, **knobs}
     network = ModelSettings(name=model, hidden=5, dropout=0.0)  # type: ignore[arg-type]
-    store = MemoryStore() if store is None else store
-    return FedSagePlusClient(cohort_of(*GRAPHS), settings, network, OptimizerSettings(name="adam"), 7, store)
+    optimizer = OptimizerSettings(name="adam")
+    cohort = cohort or cohort_of(*GRAPHS)
+    return family_of(family, cohort, knobs, model=network, optimizer=optimizer, seed=7, store=store)
 
 
 def improved(asked: FedSagePlusClient, advice: Advice | None = None, last: bool = False) -> dict[int, Stack]:
     received = {c: (advice or {}).get(c, {}) for c in IDS}
-    found, failures = asked.answers(Question("generator", received, {"round": 1, "last": int(last)}))
-    assert not failures
-    return found
+    return answered(asked, Question("generator", received, about={"last": int(last)}))
 
 
 def judged(asked: FedSagePlusClient, generators: Mapping[int, Stack]) -> Advice:
     """The mean of what the two others say of each one's decoder."""
     sent = {j: {f"{i}/{n}": v for i in IDS if i != j for n, v in generators[i].items()} for j in IDS}
-    found, failures = asked.answers(Question("gradients", sent, {"round": 1}))
-    assert not failures
+    found = answered(asked, Question("gradients", sent))
     names = NeighbourGenerator.decoder_names
     assert [set(found[j]) for j in IDS] == [{f"{i}/{name}" for i in IDS if i != j for name in names} for j in IDS]
     return {i: {name: np.mean([found[j][f"{i}/{name}"] for j in IDS if j != i], axis=0) for name in names} for i in IDS}
@@ -63,15 +71,12 @@ def set_up(ask: Callable[[], FedSagePlusClient], exchanges: int = 2) -> dict[int
     return improved(ask(), advice, last=True)
 
 
-def received(asked: SubgraphClient) -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    return [rng.standard_normal((3, *shape)).astype(np.float32) / 3 for shape in asked.model.shapes.values()]
-
-
-def trained(asked: SubgraphClient) -> tuple[list[np.ndarray], dict[str, Any]]:
-    arrays, _, metrics = asked.fit(received(asked), {"clients": list(IDS), "round": 1, "local_epochs": 2})
-    assert metrics["failures"] == "{}"
-    return arrays, metrics
+def trained(asked: SubgraphClient) -> Result:
+    rng, shapes = np.random.default_rng(0), asked.model.shapes
+    sent = {name: rng.standard_normal((3, *shape)).astype(np.float32) / 3 for name, shape in shapes.items()}
+    result = round_of(asked, sent, epochs=2)
+    assert result.failures == {}
+    return result
 
 
 def generated(asked: FedSagePlusClient, graph: ClientGraph) -> ClientGraph:
@@ -150,20 +155,13 @@ def test_clients_train_on_their_nodes_and_generated_ones_and_are_measured_on_the
         assert (local.num_own, local.num_nodes) == (graph.num_nodes, mended.num_nodes)
     assert sum(stack[4] for stack in figures.values()) > 0
 
-    plain_settings = SubgraphClient.Settings()
-    plain = SubgraphClient(
-        cohort_of(*(generated(asked, graph) for graph in GRAPHS)),
-        plain_settings,
-        asked.model_settings,
-        asked.optimizer,
-        7,
-        MemoryStore(),
-    )
-    (arrays, metrics), (expected, right) = trained(asked), trained(plain)
-    for found, wanted in zip(arrays, expected, strict=True):
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+    everything = cohort_of(*(generated(asked, graph) for graph in GRAPHS))
+    plain = client(model=model, cohort=everything, family=SubgraphClient)
+    found, expected = trained(asked), trained(plain)
+    for name, values in found.arrays.items():
+        np.testing.assert_allclose(values, expected.arrays[name], atol=1e-5)
     for name in ("validation", "test", "train_loss", "num_examples"):
-        np.testing.assert_allclose(metrics[name], right[name], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found.metrics[name], expected.metrics[name], atol=1e-6, err_msg=name)
 
 
 def test_every_message_may_find_another_process(tmp_path: Path) -> None:
@@ -172,30 +170,28 @@ def test_every_message_may_find_another_process(tmp_path: Path) -> None:
     anew = set_up(lambda: client(MappedStore(tmp_path)))
     for c in IDS:
         np.testing.assert_array_equal(anew[c]["figures"], kept[c]["figures"])
-    for found, wanted in zip(trained(client(MappedStore(tmp_path)))[0], trained(one)[0], strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    found, expected = trained(client(MappedStore(tmp_path))).arrays, trained(one).arrays
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def test_who_was_not_there_trains_on_what_it_holds() -> None:
     asked = client()
     improved(asked)
     assert not asked.mended(0)
-    plain = SubgraphClient(
-        cohort_of(*GRAPHS), SubgraphClient.Settings(), asked.model_settings, asked.optimizer, 7, MemoryStore()
-    )
-    for found, wanted in zip(trained(asked)[0], trained(plain)[0], strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    found, expected = trained(asked).arrays, trained(client(family=SubgraphClient)).arrays
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def test_a_simulation_measures_by_the_true_neighbours_elsewhere() -> None:
     rng = np.random.default_rng(5)
     everything = rng.standard_normal((60, FEATURES)).astype(np.float32)
     ends = np.array([[0, 0, 0, 0, 3], [50, 51, 52, 53, 59]])
-    asked = client()
     whole = Graph(everything, np.zeros((2, 0), np.int64), None, 0)
     mended = replace(GRAPHS[0], cross_edges=ends)
     cohort = replace(cohort_of(mended, *GRAPHS[1:]), whole=lambda: (whole, np.zeros(60, np.int8)))
-    asked = FedSagePlusClient(cohort, asked.settings, asked.model_settings, asked.optimizer, 7, MemoryStore())
+    asked = client(cohort=cohort)
     found = set_up(lambda: asked, exchanges=0)
     assert [found[c]["figures"][0] for c in IDS] == [3 + 1, 0, 0], "of node 0 at most three neighbours are generated"
     vectors, generated, of_mean, of_neighbours, _ = found[0]["figures"]
@@ -221,4 +217,4 @@ def test_without_the_whole_graph_nothing_is_measured() -> None:
 
 def test_other_phases_are_refused() -> None:
     with pytest.raises(SubflError, match=r"FedSagePlusClient has no answer to query\.structure"):
-        client().answer(Question("structure", {0: {}}, {"round": 1}), 0)
+        client().answer(Question("structure", {0: {}}))

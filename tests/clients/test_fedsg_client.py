@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, tiny_client
+from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, family_of, tiny_client
+from tiny_clients import trained as round_of
 
 from clients.fedsg import FedSGClient
 from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import DecoupledSettings, ModelSettings, OptimizerSettings
 from subfl_flower.models.structure_encoding import structure_encoding
-from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
@@ -21,24 +21,24 @@ BLOCKS = {"random_blocks": 2, "random_block_nodes": 8, "random_p_in": 0.5, "rand
 
 
 def client(chunk: int | str = "all", layers: int = 2, **settings: Any) -> FedSGClient:
-    return FedSGClient(
-        cohort=cohort_of(tiny_client(0, 9), tiny_client(1, 6), chunk=chunk),
-        settings=FedSGClient.Settings(**BLOCKS, **settings),
+    return family_of(
+        FedSGClient,
+        cohort_of(tiny_client(0, 9), tiny_client(1, 6), chunk=chunk),
+        {**BLOCKS, **settings},
         model=DecoupledSettings(name="decoupled", hidden=5, layers=layers, dropout=0.0, encoding=8),
         optimizer=OptimizerSettings(name="adam", lr=0.05),
         seed=SEED,
-        store=MemoryStore(),
     )
 
 
 def trained(cohort: FedSGClient) -> dict[str, np.ndarray]:
     """What two clients send after a round from different parameters."""
     rng = np.random.default_rng(0)
-    shapes = [cohort.shared_shapes[name] for name in cohort.parameter_names]
-    received = [rng.standard_normal((2, *shape)).astype(np.float32) for shape in shapes]
-    arrays, _, metrics = cohort.fit(received, {"clients": [0, 1], "round": 1, "local_epochs": 1})
-    assert metrics["failures"] == "{}"
-    return dict(zip((*cohort.parameter_names, *cohort.extra_uploads), arrays, strict=True))
+    shapes = {name: spec.shape for name, spec in cohort.shared(cohort.run).items()}
+    received = {name: rng.standard_normal((2, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    result = round_of(cohort, received)
+    assert result.failures == {} and list(result.arrays) == [*shapes, "feature_embedding", "topology_embedding"]
+    return result.arrays
 
 
 def mean_output(sent: dict[str, np.ndarray], stem: str, row: int, edges: np.ndarray, inputs: np.ndarray) -> np.ndarray:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
-from tiny_clients import CLASSES, FEATURES, cohort_of, dense_gcn, dense_operator
+from tiny_clients import CLASSES, FEATURES, best_models, cohort_of, dense_gcn, dense_operator, family_of, kept, trained
 
 from clients.oracle import OracleClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import TEST, VALIDATION, ClientGraph, Graph
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
-from subfl_flower.runtime.state import MemoryStore
+from subfl_flower.models.settings import ModelSettings
+from subfl_flower.runtime.batch import Batch, Result
 from subfl_flower.seeding import client_generator
 
 NODES = 120
@@ -44,23 +44,16 @@ def hosted(ids: Sequence[int] = (0, 1, 2)) -> list[ClientGraph]:
 
 
 def oracle(ids: Sequence[int] = (0, 1, 2), whole: Any = lambda: (GRAPH, ROLES), dropout: float = 0.5) -> OracleClient:
-    return OracleClient(
-        cohort=replace(cohort_of(*hosted(ids)), whole=whole),
-        settings=OracleClient.Settings(),
-        model=ModelSettings(name="gcn", hidden=8, dropout=dropout),
-        optimizer=OptimizerSettings(name="adam", lr=0.05, weight_decay=0.01),
-        seed=SEED,
-        store=MemoryStore(),
-    )
+    network = ModelSettings(name="gcn", hidden=8, dropout=dropout)
+    return family_of(OracleClient, replace(cohort_of(*hosted(ids)), whole=whole), model=network, seed=SEED)
 
 
-def config(server_round: int, clients: Sequence[int] = (0, 1, 2), epochs: int = 2) -> dict[str, Any]:
-    return {"clients": list(clients), "round": server_round, "local_epochs": epochs}
+def round_of(client: OracleClient, server_round: int = 1, ids: Sequence[int] = (0, 1, 2), epochs: int = 2) -> Result:
+    return client.train(Batch(tuple(ids), server_round, local_epochs=epochs))
 
 
 def central_model(client: OracleClient) -> dict[str, np.ndarray]:
-    state = client.store.open(client.cohort.client_ids, client._state_shapes)
-    return {name: state[f"personal.{name}"][0].numpy().copy() for name in client.model.shapes}
+    return {name: kept(client, f"personal.{name}")[0] for name in client.model.shapes}
 
 
 def predicted(parameters: dict[str, np.ndarray]) -> np.ndarray:
@@ -89,28 +82,22 @@ def test_it_trains_as_a_single_client_that_holds_the_whole_graph() -> None:
         roles=ROLES,
         shareable=np.zeros(NODES, dtype=bool),
     )
-    plain = SubgraphClient(
-        cohort=cohort_of(alone),
-        settings=SubgraphClient.Settings(),
-        model=client.model_settings,
-        optimizer=client.optimizer,
-        seed=SEED,
-        store=MemoryStore(),
-    )
-    parameters = [value[None] for value in plain.model.initial_of(SEED).values()]
+    plain = family_of(SubgraphClient, cohort_of(alone), model=client.run.model, seed=SEED)
+    parameters = {name: value[None] for name, value in plain.model.initial_of(SEED).items()}
     for server_round in (1, 2, 3):
-        _, _, metrics = client.fit([], config(server_round))
-        parameters, _, expected = plain.fit(parameters, config(server_round, [-1]))
-        for name, values in zip(plain.parameter_names, parameters, strict=True):
+        metrics = round_of(client, server_round).metrics
+        expected = trained(plain, parameters, server_round, epochs=2)
+        parameters = expected.arrays
+        for name, values in parameters.items():
             np.testing.assert_allclose(central_model(client)[name], values[0], atol=1e-6, err_msg=name)
-        assert metrics["train_loss"] == pytest.approx(expected["train_loss"] * 3, abs=1e-6)
+        assert metrics["train_loss"] == pytest.approx(np.repeat(expected.metrics["train_loss"], 3), abs=1e-6)
 
 
 def test_each_client_is_measured_by_the_central_outputs_at_its_own_nodes() -> None:
     client = oracle()
     before = client.model.initial_of(SEED)
     for server_round in (1, 2):
-        _, num_examples, metrics = client.fit([], config(server_round, epochs=5))
+        metrics = round_of(client, server_round, epochs=5).metrics
         after = central_model(client)
         for name, parameters, role in (
             ("validation_as_received", before, VALIDATION),
@@ -127,50 +114,48 @@ def test_each_client_is_measured_by_the_central_outputs_at_its_own_nodes() -> No
         common = [np.bincount(labels[nodes[ROLES[nodes] == 0]]).argmax() for nodes in ASSIGNMENTS]
         shares = [(labels[nodes] == most).mean() for nodes, most in zip(tested, common, strict=True)]
         assert metrics["test.majority"] == pytest.approx(shares, abs=1e-6)  # of each client's class, not of one for all
-        assert metrics["num_examples"] == [int((ROLES[nodes] == 0).sum()) for nodes in ASSIGNMENTS]
-        assert num_examples == sum(metrics["num_examples"])
+        assert metrics["num_examples"].tolist() == [int((ROLES[nodes] == 0).sum()) for nodes in ASSIGNMENTS]
         before = after
-    assert len(set(metrics["test"])) == 3  # clients that could not be told apart would prove little
+    assert len(set(metrics["test"].tolist())) == 3  # clients that could not be told apart would prove little
 
 
 def test_nothing_is_received_or_sent() -> None:
     client = oracle()
-    assert client.parameter_names == () and client.extra_uploads == ()
-    arrays, _, metrics = client.fit([], config(1))
-    assert arrays == [] and metrics["clients"] == [0, 1, 2] and metrics["failures"] == "{}"
+    contract = client.contract(client.run)
+    assert contract.downloads == {} and contract.uploads == {}
+    result = round_of(client)
+    assert result.arrays == {} and result.clients == (0, 1, 2) and result.failures == {}
 
 
 def test_metrics_are_in_the_order_of_the_clients_that_were_asked() -> None:
-    _, _, everyone = oracle().fit([], config(1))
-    _, num_examples, some = oracle().fit([], config(1, [2, 0]))
-    assert some["clients"] == [2, 0]
+    everyone, some = round_of(oracle()), round_of(oracle(), ids=[2, 0])
+    assert some.clients == (2, 0)
     for name in ("test", "validation_as_received", "num_examples", "test.macro_f1", "test.majority"):
-        assert some[name] == [everyone[name][2], everyone[name][0]]
-    assert num_examples == sum(some["num_examples"])
+        assert some.metrics[name].tolist() == everyone.metrics[name][[2, 0]].tolist()
 
 
 def test_every_node_trains_the_same_model_whomever_it_hosts() -> None:
     together, parts = oracle(), [oracle([0, 2]), oracle([1])]
     for server_round in (1, 2):
-        _, _, metrics = together.fit([], config(server_round))
+        metrics = round_of(together, server_round).metrics
         for part in parts:
             ids = part.hosted.client_ids
-            _, _, own = part.fit([], config(server_round, ids))
-            assert own["test"] == [metrics["test"][client_id] for client_id in ids]
+            own = round_of(part, server_round, ids).metrics
+            assert own["test"].tolist() == metrics["test"][list(ids)].tolist()
             for name, value in central_model(part).items():
                 np.testing.assert_array_equal(value, central_model(together)[name])
 
 
 def test_each_hosted_client_keeps_the_central_model_of_its_own_best_round() -> None:
     client = oracle(dropout=0.0)
-    assert client.best_models() == {}
+    assert best_models(client) == {}
     history = []
     for server_round in range(1, 13):
-        _, _, metrics = client.fit([], config(server_round))
+        metrics = round_of(client, server_round).metrics
         history.append((metrics["validation"], central_model(client)))
     best = np.argmax([validation for validation, _ in history], axis=0)
     assert len(set(best.tolist())) > 1  # else one model for all would do
-    models = client.best_models()
+    models = best_models(client)
     assert sorted(models) == [0, 1, 2]
     for c, tensors in models.items():
         assert list(tensors) == list(client.model.shapes)

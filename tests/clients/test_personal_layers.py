@@ -7,14 +7,25 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from clients.masked import MaskedClient
-from tiny_clients import cohort_of, dense_features, dense_gcn, dense_operator, model, tiny_client
+from tiny_clients import (
+    best_models,
+    cohort_of,
+    dense_features,
+    dense_gcn,
+    dense_operator,
+    family_of,
+    kept,
+    model,
+    parameters_of,
+    tiny_client,
+    trained,
+)
 
+from clients.fedpub import FedPubClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
-from subfl_flower.runtime.state import MemoryStore
+from subfl_flower.runtime.messages import Stack
 
 SEED = 7
 SHAPES = model().shapes
@@ -30,28 +41,16 @@ def client(
     chunk: int | str = "all",
     **settings: Any,
 ) -> SubgraphClient:
-    return family(
-        cohort=cohort_of(*hosted, chunk=chunk),
-        settings=family.Settings(personal_layers=layers, **settings),
-        model=ModelSettings(name="gcn", hidden=5, dropout=0.0),
-        optimizer=OptimizerSettings(name="adam", lr=0.05, weight_decay=0.01),
-        seed=SEED,
-        store=MemoryStore(),
-    )
+    return family_of(family, cohort_of(*hosted, chunk=chunk), {"personal_layers": layers, **settings}, seed=SEED)
 
 
-def received(clients: int, names: tuple[str, ...] = SHARED, seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return [rng.standard_normal((clients, *SHAPES[name])).astype(np.float32) for name in names]
-
-
-def config(server_round: int, clients: int, epochs: int = 1) -> dict[str, Any]:
-    return {"clients": list(range(clients)), "round": server_round, "local_epochs": epochs}
+def received(clients: int, names: tuple[str, ...] = SHARED, seed: int = 0) -> Stack:
+    return parameters_of(clients, names, seed)
 
 
 def personal(cohort: SubgraphClient, name: str) -> np.ndarray:
-    """What the clients keep to themselves under a name, [clients, ...]."""
-    return cohort.store.open(cohort.cohort.client_ids, cohort._state_shapes)[f"personal.{name}"].numpy().copy()
+    """What the clients keep to themselves of a parameter, [clients, ...]."""
+    return kept(cohort, f"personal.{name}")
 
 
 def logits(graph: ClientGraph, parameters: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -61,9 +60,11 @@ def logits(graph: ClientGraph, parameters: dict[str, torch.Tensor]) -> torch.Ten
 
 def test_a_personal_layer_is_neither_received_nor_sent() -> None:
     cohort = client(tiny_client(0, 9), tiny_client(1, 6))
-    assert cohort.parameter_names == SHARED == ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias")
-    arrays, _, _ = cohort.fit(received(2), config(1, 2))
-    assert [array.shape[1:] for array in arrays] == [SHAPES[name] for name in SHARED]
+    contract = cohort.contract(cohort.run)
+    assert tuple(contract.downloads) == SHARED == ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias")
+    assert contract.uploads == contract.downloads
+    arrays = trained(cohort, received(2)).arrays
+    assert {name: array.shape[1:] for name, array in arrays.items()} == {name: SHAPES[name] for name in SHARED}
 
 
 def test_personal_layers_go_on_from_the_initial_model_while_the_rest_is_replaced() -> None:
@@ -74,17 +75,17 @@ def test_personal_layers_go_on_from_the_initial_model_while_the_rest_is_replaced
     optimizers = [torch.optim.Adam(p.values(), lr=0.05, weight_decay=0.01) for p in references]
     for server_round in (1, 2):
         sent = received(2, seed=server_round)
-        arrays, _, metrics = cohort.fit(sent, config(server_round, 2, epochs=3))
+        result = trained(cohort, sent, server_round, epochs=3)
         for c, (graph, reference) in enumerate(zip(hosted, references, strict=True)):
             labels, train = torch.from_numpy(graph.labels), torch.from_numpy(graph.roles == TRAIN)
             with torch.no_grad():
-                for name, value in zip(SHARED, sent, strict=True):
+                for name, value in sent.items():
                     reference[name].copy_(torch.from_numpy(value[c]))
             start = {name: reference[name].detach().clone() for name in SHARED}
             predicted = logits(graph, reference).argmax(1)
             for name, role in (("validation_as_received", VALIDATION), ("test_as_received", TEST)):
                 accuracy = (predicted == labels)[torch.from_numpy(graph.roles == role)].float().mean().item()
-                assert metrics[name][c] == pytest.approx(accuracy, abs=1e-6)
+                assert result.metrics[name][c] == pytest.approx(accuracy, abs=1e-6)
             for _ in range(3):
                 optimizers[c].zero_grad()
                 loss = F.cross_entropy(logits(graph, reference)[train], labels[train])
@@ -92,7 +93,7 @@ def test_personal_layers_go_on_from_the_initial_model_while_the_rest_is_replaced
                     loss = loss + 0.3 * sum(((reference[name] - start[name]) ** 2).sum() for name in SHARED)
                 loss.backward()
                 optimizers[c].step()
-            for name, values in zip(SHARED, arrays, strict=True):
+            for name, values in result.arrays.items():
                 np.testing.assert_allclose(values[c], reference[name].detach().numpy(), atol=2e-4)
             for name in OWN:
                 np.testing.assert_allclose(personal(cohort, name)[c], reference[name].detach().numpy(), atol=2e-4)
@@ -105,14 +106,13 @@ def test_best_models_hold_all_layers(layers: tuple[str, ...]) -> None:
     cohort = client(tiny_client(0, 9), tiny_client(1, 6), layers=layers)
     own = [name for name in SHAPES if name.split(".")[0] in layers]
     shared = tuple(name for name in SHAPES if name not in own)
-    assert cohort.parameter_names == shared
-    arrays, _, _ = cohort.fit(received(2, shared), config(1, 2, epochs=2))
-    trained = dict(zip(shared, arrays, strict=True)) | {name: personal(cohort, name) for name in own}
-    models = cohort.best_models()
+    assert tuple(cohort.downloads(cohort.run)) == shared
+    arrays = trained(cohort, received(2, shared), epochs=2).arrays | {name: personal(cohort, name) for name in own}
+    models = best_models(cohort)
     for c in range(2):
         assert list(models[c]) == list(SHAPES)
         for name in SHAPES:
-            np.testing.assert_array_equal(models[c][name], trained[name][c])
+            np.testing.assert_array_equal(models[c][name], arrays[name][c])
 
 
 def test_of_equally_good_rounds_the_first_is_kept() -> None:
@@ -122,11 +122,10 @@ def test_of_equally_good_rounds_the_first_is_kept() -> None:
         labels = np.array([0] * (right + 1) + [1] * (14 - right))
         cohort = client(replace(graph, labels=labels), layers=())
         for server_round, bias in ((1, 10), (2, 20), (3, 30)):
-            sent = [np.zeros_like(value) for value in received(1, tuple(SHAPES))]
-            sent[-1][0, 0] = bias  # the class of all nodes is 0
-            _, _, metrics = cohort.fit(sent, config(server_round, 1))
-            assert metrics["validation"] == pytest.approx([right / 12])
-        assert cohort.best_models()[0]["classifier.bias"][0] == pytest.approx(10, abs=0.1), f"{right} of 12 right"
+            sent = {name: np.zeros_like(value) for name, value in received(1, tuple(SHAPES)).items()}
+            sent["classifier.bias"][0, 0] = bias  # the class of all nodes is 0
+            assert trained(cohort, sent, server_round).metrics["validation"] == pytest.approx([right / 12])
+        assert best_models(cohort)[0]["classifier.bias"][0] == pytest.approx(10, abs=0.1), f"{right} of 12 right"
 
 
 def test_a_client_that_waited_a_round_goes_on_with_its_own_layer() -> None:
@@ -134,8 +133,9 @@ def test_a_client_that_waited_a_round_goes_on_with_its_own_layer() -> None:
     waiting, alone = client(*hosted), client(hosted[0])
     for server_round, clients in ((1, 2), (2, 1), (3, 2)):
         sent = received(2, seed=server_round)
-        waiting.fit([value[:clients] for value in sent], config(server_round, clients))
-        alone.fit([value[:1] for value in sent], config(server_round, 1))
+        some, one = ({name: value[:count] for name, value in sent.items()} for count in (clients, 1))
+        trained(waiting, some, server_round, range(clients))
+        trained(alone, one, server_round)
         if server_round == 1:
             before = personal(waiting, OWN[0])[1]
         elif server_round == 2:
@@ -144,29 +144,28 @@ def test_a_client_that_waited_a_round_goes_on_with_its_own_layer() -> None:
     assert not np.allclose(personal(waiting, OWN[0])[1], before, atol=1e-3)
 
 
-@pytest.mark.parametrize("family", [SubgraphClient, MaskedClient])
+@pytest.mark.parametrize("family", [SubgraphClient, FedPubClient])
 def test_personal_layers_do_not_depend_on_the_chunk(family: type[SubgraphClient]) -> None:
     hosted = [tiny_client(c, 6 + 2 * c) for c in range(3)]
     single, whole = (client(*hosted, family=family, chunk=chunk) for chunk in (1, "all"))
     for server_round in (1, 2):
         sent = received(3, seed=server_round)
-        arrays, _, _ = single.fit(sent, config(server_round, 3, epochs=2))
-        expected, _, _ = whole.fit(sent, config(server_round, 3, epochs=2))
-        for values, right in zip(arrays, expected, strict=True):
-            np.testing.assert_allclose(values, right, atol=1e-4)
+        arrays, expected = (trained(each, sent, server_round, epochs=2).arrays for each in (single, whole))
+        for name, values in arrays.items():
+            np.testing.assert_allclose(values, expected[name], atol=1e-4)
     for name in OWN:
         np.testing.assert_allclose(personal(single, name), personal(whole, name), atol=1e-4)
 
 
 def test_a_masked_client_masks_its_personal_layer_too() -> None:
-    cohort = client(tiny_client(0, 9), tiny_client(1, 6), family=MaskedClient, mask_threshold=0.97, mask_l1=1e-3)
-    arrays, _, metrics = cohort.fit(received(2), config(1, 2))
-    sent = dict(zip((*cohort.parameter_names, *cohort.extra_uploads), arrays, strict=True))
-    assert list(sent) == [*SHARED, "functional_embedding", "wanted_features"]
+    cohort = client(tiny_client(0, 9), tiny_client(1, 6), family=FedPubClient, mask_threshold=0.97, mask_l1=1e-3)
+    result = trained(cohort, received(2))
+    sent = result.arrays
+    assert set(sent) == {*SHARED, "functional_embedding", "wanted_features"}
     theta, mask = personal(cohort, "classifier.weight"), personal(cohort, "classifier.weight.mask")
     kept = np.abs(mask) > 0.97
     assert 0 < kept.mean() < 1
-    models, zeros = cohort.best_models(), np.zeros(2)
+    models, zeros = best_models(cohort), np.zeros(2)
     for c in range(2):
         np.testing.assert_allclose(models[c]["classifier.weight"], theta[c] * np.where(kept, mask, 0)[c], atol=1e-7)
         np.testing.assert_array_equal(models[c]["classifier.bias"], personal(cohort, "classifier.bias")[c])
@@ -175,22 +174,22 @@ def test_a_masked_client_masks_its_personal_layer_too() -> None:
             np.testing.assert_array_equal(sent[name][c] != 0, np.abs(own_mask) > 0.97)
         matrices = [models[c][name] for name in ("conv1.weight", "conv2.weight", "classifier.weight")]
         zeros[c] = np.mean(np.concatenate([matrix.ravel() for matrix in matrices]) == 0)
-    np.testing.assert_allclose(metrics["sparsity"], zeros, atol=1e-6)
+    np.testing.assert_allclose(result.metrics["sparsity"], zeros, atol=1e-6)
 
 
 def test_a_masked_client_may_keep_its_first_layer_to_itself() -> None:
-    cohort = client(tiny_client(0, 9, lacking=[2]), family=MaskedClient, layers=("conv1",))
+    cohort = client(tiny_client(0, 9, lacking=[2]), family=FedPubClient, layers=("conv1",))
     shared = tuple(name for name in SHAPES if not name.startswith("conv1"))
     for server_round in (1, 2):
-        arrays, _, metrics = cohort.fit(received(1, shared), config(server_round, 1))
-        sent = dict(zip((*cohort.parameter_names, *cohort.extra_uploads), arrays, strict=True))
-        assert list(sent) == [*shared, "functional_embedding", "wanted_features"]
+        result = trained(cohort, received(1, shared), server_round)
+        sent = result.arrays
+        assert set(sent) == {*shared, "functional_embedding", "wanted_features"}
         assert not sent["wanted_features"].any()  # no row of the first layer travels, in either direction
-        assert metrics["clients"] == [0]
-    assert not cohort.best_models()[0]["conv1.weight"][2].any() and personal(cohort, "conv1.weight")[0, 2].any()
+        assert result.clients == (0,)
+    assert not best_models(cohort)[0]["conv1.weight"][2].any() and personal(cohort, "conv1.weight")[0, 2].any()
 
 
-@pytest.mark.parametrize("family", [SubgraphClient, MaskedClient])
+@pytest.mark.parametrize("family", [SubgraphClient, FedPubClient])
 def test_unknown_layers_and_all_layers_are_refused(family: type[SubgraphClient]) -> None:
     with pytest.raises(SubflError, match="there is no layer 'head'; the model has conv1, conv2, classifier"):
         client(tiny_client(0, 9), family=family, layers=("classifier", "head"))

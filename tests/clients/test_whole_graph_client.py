@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_clients import CLASSES, FEATURES, cohort_of, dense_features, dense_gcn, dense_operator, random_parameters
+from tiny_clients import (
+    CLASSES,
+    FEATURES,
+    cohort_of,
+    dense_features,
+    dense_gcn,
+    dense_operator,
+    family_of,
+    random_parameters,
+    trained,
+)
 
 from clients.whole_graph import WholeGraphClient
 from subfl_flower.data.graph import TRAIN, ClientGraph, Graph
@@ -16,7 +26,6 @@ from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import DecoupledSettings, ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.tasks import LinkPrediction
 
 NODES = 80
@@ -43,13 +52,11 @@ def graphs() -> list[ClientGraph]:
 
 def client(name: str = "gcn", layers: int = 2, cohort: Cohort | None = None, **changes: Any) -> WholeGraphClient:
     network = DecoupledSettings if name == "decoupled" else ModelSettings
-    return WholeGraphClient(
-        cohort=replace(cohort or cohort_of(*graphs()), **{"whole": lambda: (GRAPH, ROLES), **changes}),
-        settings=WholeGraphClient.Settings(),
+    return family_of(
+        WholeGraphClient,
+        replace(cohort or cohort_of(*graphs()), **{"whole": lambda: (GRAPH, ROLES), **changes}),
         model=network(name=name, hidden=5, layers=layers, dropout=0.0),  # type: ignore[arg-type]
         optimizer=OptimizerSettings(name="adam", lr=0.01),
-        seed=0,
-        store=MemoryStore(),
     )
 
 
@@ -95,8 +102,8 @@ def test_nodes_are_kept_as_far_as_layers_reach_own_ones_first(layers: int, first
 def test_it_learns_from_its_own_nodes_alone() -> None:
     of = client()
     assert of.cohort.num_examples == tuple(int((ROLES[own] == TRAIN).sum()) for own in ASSIGNMENTS)
-    parameters = [np.stack([values] * 2) for values in of.model.initial_of(0).values()]
-    _, _, metrics = of.fit(parameters, {"clients": [0, 1], "round": 1, "local_epochs": 1})
+    parameters = {name: np.stack([values] * 2) for name, values in of.model.initial_of(0).items()}
+    metrics = trained(of, parameters).metrics
     initial = {name: torch.from_numpy(values).double() for name, values in of.model.initial_of(0).items()}
     operator = torch.from_numpy(dense_operator(GRAPH.edge_index, NODES))
     features = torch.from_numpy(dense_features(GRAPH)).double()  # type: ignore[arg-type]

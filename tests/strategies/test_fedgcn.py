@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pydantic
 import pytest
-from flwr.app import ConfigRecord, Context, Message
-from flwr.clientapp import ClientApp
-from toy_rounds import replies, toy_roster
+from flwr.app import ConfigRecord
+from toy_rounds import answering, replies, strategy_of, toy_roster
 
 from strategies.fedgcn import FedGcn
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.exchange import RUN, Exchange, answer_record, read_client_arrays
+from subfl_flower.runtime.batch import Question
+from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import Stack
 
@@ -59,28 +59,17 @@ class Asked:
         self.sent: dict[tuple[str, int], Stack] = {}
         self.order: list[tuple[str, int]] = []
         self._tolerant = tolerant
-        app = ClientApp()
 
-        def handle(action: str) -> Callable[[Message, Context], Message]:
-            def answer(message: Message, context: Context) -> Message:
-                client = int(context.node_config["partition-id"])
-                about = message.content.config_records[RUN]
-                self.sent[action, client] = read_client_arrays(message.content, [client])[client]
-                self.order.append((action, client))
-                try:
-                    return Message(answer_record({client: answers(action, client, about)}, {}), reply_to=message)
-                except OSError as error:
-                    return Message(answer_record({}, {client: str(error)}), reply_to=message)
+        def answer(question: Question, client: int) -> Stack:
+            self.sent[question.phase, client] = question.received[client]
+            self.order.append((question.phase, client))
+            return answers(question.phase, client, question.about)
 
-            return answer
-
-        for action in ("boundary", "neighbours", "mend"):
-            app.query(action)(handle(action))
-        self._app = app
+        self._app = answering(answer)
 
     def set_up(self, **settings: Any) -> FedGcn:
         roster = replace(toy_roster(10, 30, 60), node_ids=(1, 2, 3))
-        strategy = FedGcn(FedGcn.Settings(**settings), roster, INITIAL)
+        strategy = strategy_of(FedGcn, roster, INITIAL, settings)
         with InlineGrid(self._app, 3).active() as grid:
             self.exchange = Exchange(grid, ConfigRecord({"id": "run-1"}), roster, self._tolerant)
             strategy.set_up(self.exchange)

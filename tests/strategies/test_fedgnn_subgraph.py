@@ -9,19 +9,18 @@ import numpy as np
 import pydantic
 import pytest
 from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
-from flwr.app import ConfigRecord, Context, Message
-from flwr.clientapp import ClientApp
-from toy_rounds import replies, toy_roster
+from flwr.app import ConfigRecord
+from toy_rounds import answering, replies, strategy_of, toy_roster
 
 from strategies.fedgnn_subgraph import SubgraphFedGNN
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import RunFailure
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.exchange import Exchange, answer_record, read_client_arrays
+from subfl_flower.runtime.batch import Question
+from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.participation import Participation
 from subfl_flower.seeding import client_generator
 
 INITIAL = {
@@ -47,27 +46,21 @@ class Nodes:
     def __init__(self, shown: Sequence[Stack | None], tolerant: bool = False) -> None:
         self.asked: list[dict[int, Stack]] = []
         self.told: dict[int, Stack] = {}
-        app = ClientApp()
 
-        @app.query("representations")
-        def representations(message: Message, context: Context) -> Message:
-            client = int(context.node_config["partition-id"])
-            sent = read_client_arrays(message.content, [client])
+        def answer(question: Question, client: int) -> Stack:
+            sent = question.received[client]
+            if question.phase == "mend":
+                self.told[client] = sent
+                return {}
             if client == 0:
                 self.asked.append({})
-            self.asked[-1].update(sent)
-            answer = shown[client]
-            if answer is None:
-                return Message(answer_record({}, {client: "it would not"}), reply_to=message)
-            return Message(answer_record({client: answer}, {}), reply_to=message)
+            self.asked[-1][client] = sent
+            own = shown[client]
+            if own is None:
+                raise OSError("it would not")
+            return own
 
-        @app.query("mend")
-        def mend(message: Message, context: Context) -> Message:
-            client = int(context.node_config["partition-id"])
-            self.told.update(read_client_arrays(message.content, [client]))
-            return Message(answer_record({client: {}}, {}), reply_to=message)
-
-        self._active = InlineGrid(app, 3).active()
+        self._active = InlineGrid(answering(answer), 3).active()
         roster = replace(toy_roster(10, 30, 60), node_ids=(1, 2, 3))
         self.exchange = Exchange(self._active.__enter__(), ConfigRecord({}), roster, tolerant)
 
@@ -94,10 +87,18 @@ def nodes() -> Iterator[Callable[..., Nodes]]:
         each.close()
 
 
-def fedgnn(**settings: Any) -> SubgraphFedGNN:
-    return SubgraphFedGNN(
-        SubgraphFedGNN.Settings(**{"max_neighbours": 5, **settings}), toy_roster(10, 30, 60), dict(INITIAL)
-    )
+def fedgnn(privacy: LdpSettings | None = None, seed: int = 0, **settings: Any) -> SubgraphFedGNN:
+    chosen = {"max_neighbours": 5, **settings}
+    facts = {"privacy": privacy or LdpSettings(), "seed": seed}
+    return strategy_of(SubgraphFedGNN, toy_roster(10, 30, 60), INITIAL, chosen, **facts)
+
+
+def guarantee(strategy: SubgraphFedGNN, privacy: LdpSettings) -> dict[str, Any]:
+    """The report of a server that had these exchanges with clients that protect what they show."""
+    protected = fedgnn(privacy)
+    protected.load_state(strategy.state())
+    found: dict[str, Any] = protected.report(None)["privacy"]
+    return found
 
 
 def plain(told: Mapping[int, Stack]) -> dict[int, tuple[list[list[int]], list[list[float]]]]:
@@ -264,8 +265,7 @@ def test_what_was_added_and_how_much_of_it_rightly(nodes: Callable[..., Nodes]) 
     for client, degrees in enumerate(angles):
         order = client_generator(seed, client, 1, "order of nodes").permutation(len(degrees))
         shown.append(at(*np.array(degrees)[order]))
-    there, strategy = nodes(shown), fedgnn(max_neighbours=1)
-    strategy.participation = Participation(seed=seed)
+    there, strategy = nodes(shown), fedgnn(max_neighbours=1, seed=seed)
     there.before_round(strategy, 1)
     # 12-12 and 20-40 both ways; 41 finds 12 of the first client (35 degrees); 21 is far from all.
     (figures,) = strategy.report(prepared)["similar_nodes"]
@@ -290,12 +290,11 @@ def test_nodes_that_several_own_ones_are_joined_with_count_once(nodes: Callable[
 
 
 def test_a_resumed_server_reports_what_an_unbroken_one_would(nodes: Callable[..., Nodes]) -> None:
-    there, strategy = nodes(), fedgnn(exchange_every=2)
-    strategy.privacy = LdpSettings(mechanism="laplace_l1", clip=1.0, epsilon=2.0)
+    privacy = LdpSettings(mechanism="laplace_l1", clip=1.0, epsilon=2.0)
+    there, strategy = nodes(), fedgnn(privacy, exchange_every=2)
     for server_round in range(1, 12):
         there.before_round(strategy, server_round)
-    resumed = fedgnn(exchange_every=2)
-    resumed.privacy = strategy.privacy
+    resumed = fedgnn(privacy, exchange_every=2)
     resumed.load_state(strategy.state())
     assert resumed.report(None) == strategy.report(None)
     assert [figures["round"] for figures in resumed.report(None)["similar_nodes"]] == [1, 3, 5, 7, 9, 11]
@@ -306,25 +305,21 @@ def test_the_guarantee_is_that_of_a_nodes_representation(nodes: Callable[..., No
     for server_round in (1, 2, 3, 4):
         there.before_round(strategy, server_round)
     assert "privacy" not in strategy.report(None)
-    strategy.privacy = LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=2.0, delta=1e-5)
-    said = strategy.report(None)["privacy"]
+    said = guarantee(strategy, LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=2.0, delta=1e-5))
     assert said["covers"].startswith("one node's representation") and "not protected" in said["covers"]
     assert (said["num_uploads"], said["num_coordinates"]) == (4, 2)
     assert said["exchange_epsilon"] == pytest.approx(get_epsilon_gaussian(2.0, 1e-5))
     assert said["user_level_epsilon"] == pytest.approx(
         get_epsilon_gaussian(1.0, 1e-5)
     )  # four are one of half the noise
-    strategy.privacy = LdpSettings(mechanism="laplace_linf", clip=0.5, epsilon=0.25, delta=1e-5)
-    said = strategy.report(None)["privacy"]
+    said = guarantee(strategy, LdpSettings(mechanism="laplace_linf", clip=0.5, epsilon=0.25, delta=1e-5))
     assert (said["per_coordinate_epsilon"], said["whole_upload_epsilon"]) == (0.25, 0.5)
     assert said["exchange_epsilon"] <= 0.5 < said["user_level_epsilon"] <= 2.0
-    strategy.privacy = LdpSettings(mechanism="laplace_linf", noise=0.0)
-    assert strategy.report(None)["privacy"]["exchange_epsilon"] is None
+    assert guarantee(strategy, LdpSettings(mechanism="laplace_linf", noise=0.0))["exchange_epsilon"] is None
 
 
 def test_who_answered_less_often_does_not_lower_the_bound(nodes: Callable[..., Nodes]) -> None:
-    strategy = fedgnn(exchange_every=1)
-    strategy.privacy = LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=1.0)
+    strategy = fedgnn(LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=1.0), exchange_every=1)
     nodes(tolerant=True).before_round(strategy, 1)
     nodes([None, SHOWN[1], None], tolerant=True).before_round(strategy, 2)
     nodes([SHOWN[0], None, None], tolerant=True).before_round(strategy, 3)

@@ -6,22 +6,18 @@ from typing import Any
 import numpy as np
 import pydantic
 import pytest
-from toy_rounds import replies, toy_roster
+from toy_rounds import replies, strategy_of, toy_roster
 
 from strategies.fedavg import FedAvg
 from strategies.fedpub import FedPub
-from subfl_flower.models.gcn import StackedGCN
-from subfl_flower.models.settings import ModelSettings
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 
 INITIAL = {"conv1.weight": np.full((2, 2), 8.0, np.float32), "conv1.bias": np.zeros(2, np.float32)}
 ZEROS = {"conv1__bias": [[1, 1], [1, 1]]}
 
 
 def fedpub(*num_examples: int, overlapping: bool = False, **settings: Any) -> FedPub:
-    strategy = FedPub(FedPub.Settings(**settings), toy_roster(*num_examples, overlapping=overlapping), INITIAL)
-    strategy.network = StackedGCN(ModelSettings(name="gcn", layers=1, hidden=2), num_features=2, num_outputs=2)
-    return strategy
+    return strategy_of(FedPub, toy_roster(*num_examples, overlapping=overlapping), INITIAL, settings)
 
 
 def sent(positions: list[int], clients: int, **arrays: Any) -> Updates:
@@ -35,7 +31,7 @@ def constant(*values: float) -> list[list[list[float]]]:
 
 def test_the_matrix_is_the_softmax_of_tau_times_the_cosines() -> None:
     strategy = fedpub(1, 1, 50, tau=2)
-    strategy.aggregate(
+    strategy.take(
         sent(
             [0, 1, 2],
             3,
@@ -56,7 +52,7 @@ def test_the_matrix_is_the_softmax_of_tau_times_the_cosines() -> None:
 
 def test_tau_zero_is_the_uniform_average() -> None:
     strategy = fedpub(1, 50, tau=0)
-    strategy.aggregate(sent([0, 1], 2, conv1__weight=constant(1, 3), **ZEROS, functional_embedding=[[1, 0], [-1, 5]]))
+    strategy.take(sent([0, 1], 2, conv1__weight=constant(1, 3), **ZEROS, functional_embedding=[[1, 0], [-1, 5]]))
     np.testing.assert_allclose(strategy.mixing, [[0.5, 0.5], [0.5, 0.5]])
 
 
@@ -65,19 +61,16 @@ def test_tau_auto_is_three_for_disjoint_and_five_for_overlapping_clients(
     settings: dict[str, Any], overlapping: bool, tau: float
 ) -> None:
     strategy = fedpub(1, 1, overlapping=overlapping, **settings)
-    assert strategy.tau == tau
-    strategy.aggregate(sent([0, 1], 2, conv1__weight=constant(1, 3), **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
+    assert strategy.similarity.tau == tau
+    strategy.take(sent([0, 1], 2, conv1__weight=constant(1, 3), **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
     assert strategy.mixing is not None
     assert strategy.mixing[0, 0] / strategy.mixing[0, 1] == pytest.approx(math.exp(tau), rel=1e-5)
 
 
 def test_similarity_none_is_fedavg() -> None:
-    settings = FedAvg.Settings()
-    ablated, fedavg = fedpub(10, 30, similarity="none"), FedAvg(settings, toy_roster(10, 30), INITIAL)
+    ablated, fedavg = fedpub(10, 30, similarity="none"), strategy_of(FedAvg, toy_roster(10, 30), INITIAL)
     for strategy in (ablated, fedavg):
-        strategy.aggregate(
-            sent([0, 1], 2, conv1__weight=constant(4, 8), **ZEROS, functional_embedding=[[1, 0], [0, 1]])
-        )
+        strategy.take(sent([0, 1], 2, conv1__weight=constant(4, 8), **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
     np.testing.assert_allclose(ablated.mixing, [[0.25, 0.75]] * 2)
     for name in INITIAL:
         np.testing.assert_allclose(ablated.instructions(2, [0, 1])[name], fedavg.instructions(2, [0, 1])[name])
@@ -98,13 +91,13 @@ PRUNED = [[[2, 0], [4, 6]], [[0, 0], [8, 2]]]
 )
 def test_what_a_pruned_weight_counts_for_and_that_it_does_not_go_back(missing: str, received: Any) -> None:
     strategy = fedpub(10, 30, similarity="none", missing=missing)
-    strategy.aggregate(sent([0, 1], 2, conv1__weight=PRUNED, **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
+    strategy.take(sent([0, 1], 2, conv1__weight=PRUNED, **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
     np.testing.assert_allclose(strategy.instructions(2, [0, 1])["conv1.weight"], received, rtol=1e-6)
 
 
 def test_with_a_client_away_what_the_others_pruned_does_not_go_back_to_them() -> None:
     strategy = fedpub(10, 60, 30, similarity="none", missing="owners")
-    strategy.aggregate(sent([0, 2], 3, conv1__weight=PRUNED, **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
+    strategy.take(sent([0, 2], 3, conv1__weight=PRUNED, **ZEROS, functional_embedding=[[1, 0], [0, 1]]))
     # As in the test above, client 2 in client 1's place; the absent client's mask is unknown, it gets every average.
     expected = [[[2, 0], [7, 3]], [[2, 0], [7, 3]], [[0, 0], [7, 3]]]
     np.testing.assert_allclose(strategy.instructions(2, [0, 1, 2])["conv1.weight"], expected, rtol=1e-6)
@@ -113,7 +106,7 @@ def test_with_a_client_away_what_the_others_pruned_does_not_go_back_to_them() ->
 def test_owners_of_a_personal_average_are_weighted_by_their_own_row() -> None:
     strategy = fedpub(1, 1, 1, tau=1)
     weights = [[[1, 1], [1, 1]], [[3, 0], [3, 3]], [[5, 5], [0, 5]]]
-    strategy.aggregate(
+    strategy.take(
         sent(
             [0, 1, 2],
             3,
@@ -132,7 +125,7 @@ def test_owners_of_a_personal_average_are_weighted_by_their_own_row() -> None:
 def test_a_row_that_a_client_wants_but_does_not_send_goes_to_it() -> None:
     strategy = fedpub(10, 30, similarity="none", missing="owners")
     weights = [[[0, 0], [4, 6]], [[2, 3], [0, 0]]]
-    strategy.aggregate(
+    strategy.take(
         sent(
             [0, 1],
             2,
@@ -151,7 +144,7 @@ def test_to_want_a_feature_many_times_is_to_want_it() -> None:
     arrays = {"conv1__weight": [[[2, 3], [0, 0]], [[0, 0], [4, 6]]], "functional_embedding": [[1, 0], [0, 1]], **ZEROS}
     for wanted in (1, 255):
         strategy = fedpub(1, 1, tau=0)
-        strategy.aggregate(sent([0, 1], 2, wanted_features=[[0, wanted], [0, 0]], **arrays))
+        strategy.take(sent([0, 1], 2, wanted_features=[[0, wanted], [0, 0]], **arrays))
         expected = [[[2, 3], [4, 6]], [[0, 0], [4, 6]]]
         np.testing.assert_allclose(strategy.instructions(2, [0, 1])["conv1.weight"], expected, rtol=1e-6)
 
@@ -159,7 +152,7 @@ def test_to_want_a_feature_many_times_is_to_want_it() -> None:
 def test_a_bias_that_is_zero_is_a_value_and_not_pruned() -> None:
     # Masks act on weight matrices alone; the bias of a unit that never fired is exactly zero and counts as zero.
     strategy = fedpub(10, 30, similarity="none", missing="owners")
-    strategy.aggregate(
+    strategy.take(
         sent(
             [0, 1],
             2,
@@ -174,11 +167,11 @@ def test_a_bias_that_is_zero_is_a_value_and_not_pruned() -> None:
 def test_an_absent_client_is_placed_by_its_last_embedding_or_gets_the_plain_average() -> None:
     strategy = fedpub(10, 30, 60, tau=1)
     first = {"conv1__weight": constant(1, 2), "conv1__bias": [[1, 1]] * 2, "functional_embedding": [[1, 0], [0, 1]]}
-    strategy.aggregate(sent([0, 1], 3, **first))
+    strategy.take(sent([0, 1], 3, **first))
     # Client 2 was never heard of: FedAvg's row over those who replied.
     np.testing.assert_allclose(strategy.mixing, [[E, 1 - E, 0], [1 - E, E, 0], [0.25, 0.75, 0]], rtol=1e-6)
     second = {"conv1__weight": constant(3, 4), "conv1__bias": [[1, 1]] * 2, "functional_embedding": [[1, 0], [0, 2]]}
-    strategy.aggregate(sent([0, 2], 3, **second))
+    strategy.take(sent([0, 2], 3, **second))
     # Client 1 is away; its embedding of round 1 lies with client 2's.
     np.testing.assert_allclose(strategy.mixing, [[E, 0, 1 - E], [1 - E, 0, E], [1 - E, 0, E]], rtol=1e-6)
     weight = 3 * (1 - E) + 4 * E

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from toy_rounds import replies, toy_roster
+from toy_rounds import replies, strategy_of, toy_roster
 
 from strategies.fedpub import FedPub
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
 
 ROWS, WIDTH = 2500, 3
 """More rows than are worked at once, and no multiple of a power of two."""
@@ -46,11 +48,12 @@ def test_every_row_of_a_large_matrix_is_its_owners_average(
     missing: Literal["owners", "zero"], positions: list[int], similarity: Any
 ) -> None:
     rng = np.random.default_rng(7)
-    settings = FedPub.Settings(tau=2, missing=missing, similarity=similarity)
-    strategy = FedPub(settings, toy_roster(10, 20, 30, 40), INITIAL)
+    network = StackedGCN(ModelSettings(name="gcn", layers=1, hidden=WIDTH), num_features=ROWS, num_outputs=2)
+    settings = {"tau": 2, "missing": missing, "similarity": similarity}
+    strategy = strategy_of(FedPub, toy_roster(10, 20, 30, 40), INITIAL, settings, network=network)
     arrays = {FIRST: pruned(rng, len(positions)), SECOND: pruned(rng, len(positions))}
     wanted = (rng.random((len(positions), ROWS)) < 0.3).astype(np.float32)
-    strategy.aggregate(
+    strategy.take(
         replies(
             positions,
             4,

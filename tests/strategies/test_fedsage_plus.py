@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_rounds import toy_roster
+from toy_rounds import strategy_of, toy_roster
 
 import strategies.fedsage_plus as module
 from strategies.fedsage_plus import FedSagePlus
@@ -86,7 +86,7 @@ class Asked:
 
 
 def fedsage_plus(**settings: Any) -> FedSagePlus:
-    return FedSagePlus(FedSagePlus.Settings(generator=SMALL, **{"exchanges": 2, **settings}), ROSTER, INITIAL)
+    return strategy_of(FedSagePlus, ROSTER, INITIAL, {"generator": SMALL, "exchanges": 2, **settings})
 
 
 def advised(stacks: Mapping[int, Stack]) -> list[float | None]:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pydantic
 import pytest
-from toy_rounds import replies, toy_roster
+from toy_rounds import replies, strategy_of, toy_roster
 
 from strategies.fedavg import FedAvg
 from strategies.fedsg import FedSG
 from strategies.mixing import MixingStrategy
 from subfl_flower.runtime.messages import ArraySpec
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 
 INITIAL = {
     "conv1.weight": np.zeros((1, 2), np.float32),
@@ -35,9 +35,8 @@ EMBEDDINGS = {"feature_embedding": [[1, 0], [3, 4]], "topology_embedding": [[0, 
 
 
 def fedsg(*num_examples: int, **settings: Any) -> FedSG:
-    return FedSG(
-        FedSG.Settings(**{"tau_feature": 2, "tau_topology": 3, **settings}), toy_roster(*num_examples), INITIAL
-    )
+    chosen = {"tau_feature": 2, "tau_topology": 3, **settings}
+    return strategy_of(FedSG, toy_roster(*num_examples), INITIAL, chosen)
 
 
 def two_by_two(tau: float, cosine: float) -> np.ndarray:
@@ -55,7 +54,7 @@ OF_FEATURES, OF_TOPOLOGY = two_by_two(2, 0.6), two_by_two(3, -1)
 )
 def test_each_group_is_mixed_by_its_own_matrix(classifier: str, its: np.ndarray) -> None:
     strategy = fedsg(1, 50, classifier=classifier)
-    strategy.aggregate(replies([0, 1], 2, **SENT, **EMBEDDINGS))
+    strategy.take(replies([0, 1], 2, **SENT, **EMBEDDINGS))
     sent = strategy.instructions(2, [0, 1])
     assert list(sent) == list(INITIAL)
     for name, values in sent.items():
@@ -83,8 +82,8 @@ class TwoGroups(MixingStrategy):
 
 def test_who_takes_nothing_of_a_group_keeps_what_it_had_of_that_group_alone() -> None:
     initial = {"a.weight": np.array([7.0], np.float32), "a.bias": np.array([9.0], np.float32)}
-    strategy = TwoGroups(TwoGroups.Settings(), toy_roster(1, 1), initial)
-    strategy.aggregate(replies([0, 1], 2, a__weight=[[1], [2]], a__bias=[[4], [8]]))
+    strategy = strategy_of(TwoGroups, toy_roster(1, 1), initial)
+    strategy.take(replies([0, 1], 2, a__weight=[[1], [2]], a__bias=[[4], [8]]))
     sent = strategy.instructions(2, [0, 1])
     np.testing.assert_allclose(sent["a.weight"], [[7], [1]])
     np.testing.assert_allclose(sent["a.bias"], [[7], [9]])
@@ -93,11 +92,11 @@ def test_who_takes_nothing_of_a_group_keeps_what_it_had_of_that_group_alone() ->
 
 
 def test_with_both_taus_zero_it_is_fedavg_with_uniform_weights() -> None:
-    average = FedAvg(FedAvg.Settings(weighting="uniform"), toy_roster(10, 30, 60), INITIAL)
+    average = strategy_of(FedAvg, toy_roster(10, 30, 60), INITIAL, {"weighting": "uniform"})
     plain = fedsg(10, 30, 60, tau_feature=0, tau_topology=0, classifier="average")
     for present in ([0, 1], [1, 2]):
         for strategy in (average, plain):
-            strategy.aggregate(replies(present, 3, **SENT, **EMBEDDINGS))
+            strategy.take(replies(present, 3, **SENT, **EMBEDDINGS))
         np.testing.assert_allclose(plain.mixing, average.mixing)
         for name, expected in average.instructions(2, [0, 1, 2]).items():
             found = plain.instructions(2, [0, 1, 2])[name]
@@ -107,10 +106,10 @@ def test_with_both_taus_zero_it_is_fedavg_with_uniform_weights() -> None:
 
 def test_an_absent_client_counts_by_what_it_sent_last_and_an_unknown_one_gets_the_plain_average() -> None:
     strategy = fedsg(1, 1, 1)
-    strategy.aggregate(replies([0, 1], 3, **SENT, **EMBEDDINGS))
+    strategy.take(replies([0, 1], 3, **SENT, **EMBEDDINGS))
     np.testing.assert_allclose(strategy.mixing[2], [0.5, 0.5, 0])
     again = {"feature_embedding": [[0, 5], [1, 0]], "topology_embedding": [[0, 1], [1, 0]]}
-    strategy.aggregate(replies([1, 2], 3, **SENT, **again))
+    strategy.take(replies([1, 2], 3, **SENT, **again))
     # Client 0 is (1, 0) by features and (0, 2) by topology, from the round before.
     features = np.array([[math.exp(0), math.exp(2)], [math.exp(2), 1], [1, math.exp(2)]])
     topology = np.array([[math.exp(3), 1], [math.exp(3), 1], [1, math.exp(3)]])
@@ -125,12 +124,12 @@ def test_an_absent_client_counts_by_what_it_sent_last_and_an_unknown_one_gets_th
 
 def test_after_a_crash_it_goes_on_as_if_there_had_been_none() -> None:
     strategy, resumed = fedsg(1, 1, 1), fedsg(1, 1, 1)
-    strategy.aggregate(replies([0, 1], 3, **SENT, **EMBEDDINGS))
+    strategy.take(replies([0, 1], 3, **SENT, **EMBEDDINGS))
     resumed.load_state({name: strategy.state()[name].copy() for name in sorted(strategy.state())})
     np.testing.assert_array_equal(resumed.mixing, strategy.mixing)
     assert resumed.report(None) == strategy.report(None)
     for each in (strategy, resumed):
-        each.aggregate(replies([1, 2], 3, **SENT, **EMBEDDINGS))
+        each.take(replies([1, 2], 3, **SENT, **EMBEDDINGS))
     assert resumed.state().keys() == strategy.state().keys()
     for name, values in strategy.state().items():
         np.testing.assert_array_equal(resumed.state()[name], values, err_msg=name)
@@ -139,15 +138,17 @@ def test_after_a_crash_it_goes_on_as_if_there_had_been_none() -> None:
 def test_what_is_personal_is_not_mixed_and_its_extractor_is_still_compared() -> None:
     strategy = fedsg(1, 1, personal_layers=("topology1",))
     shared = {name: values for name, values in SENT.items() if not name.startswith("topology")}
-    strategy.aggregate(replies([0, 1], 2, **shared, **EMBEDDINGS))
+    strategy.take(replies([0, 1], 2, **shared, **EMBEDDINGS))
     assert not any(name.startswith("topology1") for name in strategy.instructions(2, [0, 1]))
     np.testing.assert_allclose(strategy.mixing_of("topology"), OF_TOPOLOGY, rtol=1e-6)
 
 
 def test_an_update_holds_two_embeddings_as_wide_as_the_extractors() -> None:
-    expected = fedsg(1).expected
+    expected = fedsg(1).contract.uploads
     assert set(expected) == {*INITIAL, "feature_embedding", "topology_embedding"}
-    assert expected["feature_embedding"] == expected["topology_embedding"] == ArraySpec((2,), "float32")
+    assert (
+        expected["feature_embedding"] == expected["topology_embedding"] == ArraySpec((2,), "float32", remembered=True)
+    )
 
 
 def test_a_report_before_the_first_round_says_nothing() -> None:

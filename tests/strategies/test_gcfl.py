@@ -9,7 +9,7 @@ import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_rounds import replies, toy_roster
+from toy_rounds import replies, strategy_of, toy_roster
 
 from strategies.gcfl import Gcfl, GcflPlus, minimum_cut
 
@@ -22,11 +22,11 @@ Change = Sequence[float]
 
 
 def gcfl(*num_examples: int, **settings: Any) -> Gcfl:
-    return Gcfl(Gcfl.Settings(**{"first_split": 1, **settings}), toy_roster(*num_examples), INITIAL)
+    return strategy_of(Gcfl, toy_roster(*num_examples), INITIAL, {"first_split": 1, **settings})
 
 
 def gcfl_plus(*num_examples: int, **settings: Any) -> GcflPlus:
-    return GcflPlus(GcflPlus.Settings(**{"first_split": 1, **settings}), toy_roster(*num_examples), INITIAL)
+    return strategy_of(GcflPlus, toy_roster(*num_examples), INITIAL, {"first_split": 1, **settings})
 
 
 def train(strategy: Gcfl, server_round: int, changes: dict[int, Change]) -> None:
@@ -102,8 +102,7 @@ def test_updates_are_judged_against_what_each_client_was_sent() -> None:
 
 
 def test_layers_that_stay_with_the_clients_play_no_part() -> None:
-    settings = Gcfl.Settings(first_split=1, personal_layers=("b",))
-    strategy = Gcfl(settings, toy_roster(1, 1, 1), INITIAL)
+    strategy = gcfl(1, 1, 1, personal_layers=("b",))
     strategy.aggregate(replies([0, 1, 2], 3, w=[[[6, 5]], [[4, 5]], [[6, 5]]]))
     assert strategy.clusters == [[0, 2], [1]]
     assert set(strategy.instructions(2, [0])) == {"w"}

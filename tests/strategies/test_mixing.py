@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_rounds import replies, toy_roster
+from toy_rounds import replies, strategy_of, toy_roster
 
 from strategies.mixing import MixingStrategy, mix, rows
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 
 
 class FirstOnly(MixingStrategy):
@@ -46,7 +46,7 @@ def test_rows_are_those_asked_for_in_their_order() -> None:
 
 
 def test_a_zero_row_keeps_the_clients_parameters_and_absent_clients_have_zero_columns() -> None:
-    strategy = FirstOnly(FirstOnly.Settings(), toy_roster(1, 1, 1), {"w": np.array([9.0, 9.0], np.float32)})
+    strategy = strategy_of(FirstOnly, toy_roster(1, 1, 1), {"w": np.array([9.0, 9.0], np.float32)})
     assert strategy.mixing is None
     strategy.aggregate(replies([0, 2], 3, w=[[1, 2], [3, 6]]))
     np.testing.assert_allclose(strategy.instructions(2, [0, 1, 2])["w"], [[2, 4], [2, 4], [9, 9]])
@@ -56,7 +56,7 @@ def test_a_zero_row_keeps_the_clients_parameters_and_absent_clients_have_zero_co
 
 
 def test_before_the_first_round_everyone_gets_the_initial_model() -> None:
-    strategy = FirstOnly(FirstOnly.Settings(), toy_roster(1, 1, 1), {"w": np.array([9.0, 8.0], np.float32)})
+    strategy = strategy_of(FirstOnly, toy_roster(1, 1, 1), {"w": np.array([9.0, 8.0], np.float32)})
     sent = strategy.instructions(1, [0, 2])["w"]
     np.testing.assert_array_equal(sent, [[9, 8], [9, 8]])
     assert sent.strides[0] == 0

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_rounds import replies, toy_roster
+from toy_rounds import SimilarityAlone, replies, strategy_of, toy_roster
 
 from strategies.fedavg import FedAvg
 from strategies.fedpub import FedPub
 from strategies.gcfl import Gcfl, GcflPlus
 from strategies.local import Local
 from strategies.mixing import MixingStrategy
-from strategies.similarity import SimilarityStrategy
 from subfl_flower.errors import SubflError
 
 INITIAL = {
@@ -24,8 +23,8 @@ REST = ["conv1.weight", "conv1.bias"]
 
 
 def personal(family: type[MixingStrategy], *num_examples: int, **settings: Any) -> MixingStrategy:
-    chosen = family.Settings(personal_layers=("classifier",), **settings)
-    return family(chosen, toy_roster(*num_examples), INITIAL)
+    chosen = {"personal_layers": ("classifier",), **settings}
+    return strategy_of(family, toy_roster(*num_examples), INITIAL, chosen)
 
 
 def test_only_what_is_not_personal_is_sent_and_mixed() -> None:
@@ -33,7 +32,7 @@ def test_only_what_is_not_personal_is_sent_and_mixed() -> None:
     first = strategy.instructions(1, [0, 1])
     assert list(first) == REST
     np.testing.assert_array_equal(first["conv1.weight"], [[[8, 8]]] * 2)
-    strategy.aggregate(replies([0, 1], 2, conv1__weight=[[[4, 0]], [[8, 4]]], conv1__bias=[[-1, 0], [3, 0]]))
+    strategy.take(replies([0, 1], 2, conv1__weight=[[[4, 0]], [[8, 4]]], conv1__bias=[[-1, 0], [3, 0]]))
     sent = strategy.instructions(2, [0, 1])
     assert list(sent) == REST
     np.testing.assert_allclose(sent["conv1.weight"], [[[7, 3]]] * 2)  # (10·4 + 30·8) / 40, 30·4 / 40
@@ -46,8 +45,8 @@ def test_only_what_is_not_personal_is_sent_and_mixed() -> None:
         (Local, {}),
         (Gcfl, {"first_split": 1}),
         (GcflPlus, {"first_split": 1, "window": 2}),
-        (SimilarityStrategy, {"similarity": "parameter"}),
-        (SimilarityStrategy, {"similarity": "gradient"}),
+        (SimilarityAlone, {"similarity": "parameter"}),
+        (SimilarityAlone, {"similarity": "gradient"}),
         (FedPub, {"similarity": "parameter"}),
         (FedPub, {"similarity": "functional"}),
     ],
@@ -58,8 +57,8 @@ def test_every_mixing_matrix_is_applied_to_the_rest_alone(family: type[MixingStr
     rng = np.random.default_rng(0)
     for server_round in (1, 2, 3):
         weight, bias = rng.random((3, 1, 2)) + 1, rng.random((3, 2)) + 1
-        extra = {"functional_embedding": rng.random((3, 4))}
-        strategy.aggregate(replies([0, 1, 2], 3, conv1__weight=weight, conv1__bias=bias, **extra))
+        extra = {"functional_embedding": rng.random((3, 2))}
+        strategy.take(replies([0, 1, 2], 3, conv1__weight=weight, conv1__bias=bias, **extra))
         assert strategy.mixing is not None
         np.testing.assert_allclose(strategy.mixing.sum(1), 1, rtol=1e-6)
         sent = strategy.instructions(server_round + 1, [0, 1, 2])
@@ -70,6 +69,6 @@ def test_every_mixing_matrix_is_applied_to_the_rest_alone(family: type[MixingStr
 
 def test_unknown_layers_and_all_layers_are_refused() -> None:
     with pytest.raises(SubflError, match="there is no layer 'head'; the model has conv1, classifier"):
-        FedAvg(FedAvg.Settings(personal_layers=("head",)), toy_roster(1, 1), INITIAL)
+        personal(FedAvg, 1, 1, personal_layers=("head",))
     with pytest.raises(SubflError, match="all layers are personal; use method=local"):
-        FedAvg(FedAvg.Settings(personal_layers=("conv1", "classifier")), toy_roster(1, 1), INITIAL)
+        personal(FedAvg, 1, 1, personal_layers=("conv1", "classifier"))

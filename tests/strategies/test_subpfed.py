@@ -10,20 +10,19 @@ import networkx as nx
 import numpy as np
 import pydantic
 import pytest
-from flwr.app import ConfigRecord, Context, Message
-from flwr.clientapp import ClientApp
-from toy_rounds import replies, toy_roster
+from flwr.app import ConfigRecord
+from toy_rounds import answering, replies, strategy_of, toy_roster
 
 from strategies.subpfed import SubPFed
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.exchange import Exchange, answer_record
+from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import Stack
 from subfl_flower.similarity.structural import describe_structure
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
-INITIAL = {"w": np.array([[8.0, 6.0]], np.float32), "b": np.array([5.0], np.float32)}
-PARAMETERS = {"w": [[[1, 0]], [[2, 0]], [[4, 8]]], "b": [[1], [1], [1]]}
+INITIAL = {"conv1.weight": np.array([[8.0, 6.0]], np.float32), "conv1.bias": np.array([5.0, 5.0], np.float32)}
+PARAMETERS = {"conv1__weight": [[[1, 0]], [[2, 0]], [[4, 8]]], "conv1__bias": [[1, 1]] * 3}
 EMBEDDINGS = [[1, 0], [3, 4], [0, -2]]
 COSINES = np.array([[1, 0.6, 0], [0.6, 1, -0.8], [0, -0.8, 1]])
 
@@ -67,7 +66,7 @@ class Answers:
 
 
 def subpfed(stacks: Sequence[Stack | None] | None = None, **settings: Any) -> SubPFed:
-    strategy = SubPFed(SubPFed.Settings(**{"tau": 2, "gamma": 5, **settings}), toy_roster(10, 30, 60), INITIAL)
+    strategy = strategy_of(SubPFed, toy_roster(10, 30, 60), INITIAL, {"tau": 2, "gamma": 5, **settings})
     strategy.set_up(Answers(answers() if stacks is None else stacks))  # type: ignore[arg-type]
     return strategy
 
@@ -75,7 +74,7 @@ def subpfed(stacks: Sequence[Stack | None] | None = None, **settings: Any) -> Su
 def train(strategy: SubPFed, *present: int, embeddings: Sequence[Sequence[float]] = EMBEDDINGS) -> np.ndarray:
     """One round in which these clients reply; the mixing matrix."""
     sent = {name: [values[p] for p in present] for name, values in PARAMETERS.items()}
-    strategy.aggregate(replies(present, 3, **sent, functional_embedding=[embeddings[p] for p in present]))
+    strategy.take(replies(present, 3, **sent, functional_embedding=[embeddings[p] for p in present]))
     assert strategy.mixing is not None
     return strategy.mixing
 
@@ -92,7 +91,7 @@ FUNCTIONAL = normalised(np.exp(2 * COSINES))
 
 def test_the_clients_are_asked_once_and_their_distances_are_those_of_equation_five() -> None:
     exchange = Answers(answers())
-    strategy = SubPFed(SubPFed.Settings(), toy_roster(1, 1, 1), INITIAL)
+    strategy = strategy_of(SubPFed, toy_roster(1, 1, 1), INITIAL)
     strategy.set_up(exchange)  # type: ignore[arg-type]
     assert exchange.asked == ["structure"]
     np.testing.assert_allclose(strategy.distances, DISTANCES, rtol=1e-12)
@@ -106,7 +105,7 @@ def test_the_matrix_adds_both_parts(psi: float) -> None:
     matrix = train(strategy, 0, 1, 2)
     np.testing.assert_allclose(matrix, psi * STRUCTURAL + (1 - psi) * FUNCTIONAL, rtol=1e-5)
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
-    received = strategy.instructions(2, [0, 1, 2])["w"][:, 0]
+    received = strategy.instructions(2, [0, 1, 2])["conv1.weight"][:, 0]
     np.testing.assert_allclose(received, matrix @ [[1, 0], [2, 0], [4, 8]], rtol=1e-5)
 
 
@@ -170,11 +169,11 @@ def test_rows_sum_to_one_or_keep_the_parameters_with_communities_too(psi: float)
     """Client 1 is away, and nobody who replies is of its community: structure alone is left to it."""
     strategy = subpfed(psi=psi, community_threshold=0.7)
     train(strategy, 0, 1, 2)
-    before = strategy.instructions(2, [1])["w"].copy()
+    before = strategy.instructions(2, [1])["conv1.weight"].copy()
     matrix = train(strategy, 0, 2)
     if psi == 0:
         assert not matrix[1].any()
-        np.testing.assert_array_equal(strategy.instructions(3, [1])["w"], before)
+        np.testing.assert_array_equal(strategy.instructions(3, [1])["conv1.weight"], before)
     else:
         expected = normalised([[NEAR_WEIGHT, 0, FAR_WEIGHT]])[0]
         np.testing.assert_allclose(matrix[1], expected, rtol=1e-5)
@@ -191,7 +190,7 @@ def test_without_any_shared_node_everyone_keeps_to_oneself_in_the_structural_par
 def test_a_client_with_another_key_is_named(odd: int) -> None:
     """Five clients that all know nodes 11 and 12; the odd one hashes them otherwise."""
     stacks = [answer(NETWORKS[0], {11, 12}, OTHER_KEY if client == odd else KEY) for client in range(5)]
-    strategy = SubPFed(SubPFed.Settings(), toy_roster(1, 1, 1, 1, 1), INITIAL)
+    strategy = strategy_of(SubPFed, toy_roster(1, 1, 1, 1, 1), INITIAL)
     with pytest.raises(RunFailure, match=f"^no other client knows any of the 2 nodes that client {odd} shares; .* key"):
         strategy.set_up(Answers(stacks))  # type: ignore[arg-type]
 
@@ -215,14 +214,7 @@ def exchange_with() -> Iterator[Callable[..., Exchange]]:
     active = []
 
     def build(stacks: Sequence[Stack], tolerant: bool = False) -> Exchange:
-        app = ClientApp()
-
-        @app.query("structure")
-        def structure(message: Message, context: Context) -> Message:
-            client = int(context.node_config["partition-id"])
-            return Message(answer_record({client: stacks[client]}, {}), reply_to=message)
-
-        context = InlineGrid(app, 3).active()
+        context = InlineGrid(answering(lambda question, client: stacks[client]), 3).active()
         active.append(context)
         roster = replace(toy_roster(10, 30, 60), node_ids=(1, 2, 3))
         return Exchange(context.__enter__(), ConfigRecord({}), roster, tolerant)
@@ -263,7 +255,7 @@ def test_an_answer_that_makes_no_sense_is_that_clients_failure(
 ) -> None:
     stacks = answers()
     stacks[1] = malformed(**changes)
-    strategy = SubPFed(SubPFed.Settings(), toy_roster(10, 30, 60), INITIAL)
+    strategy = strategy_of(SubPFed, toy_roster(10, 30, 60), INITIAL)
     with pytest.raises(RunFailure, match=f"^client 1 failed in query.structure: its answer cannot be used: {reason}"):
         strategy.set_up(exchange_with(stacks))
 
@@ -271,7 +263,7 @@ def test_an_answer_that_makes_no_sense_is_that_clients_failure(
 def test_where_failures_are_tolerated_the_others_go_on(exchange_with: Callable[..., Exchange]) -> None:
     stacks = answers()
     stacks[2] = malformed(reach=None)
-    strategy = SubPFed(SubPFed.Settings(tau=2, gamma=5, psi=1), toy_roster(10, 30, 60), INITIAL)
+    strategy = strategy_of(SubPFed, toy_roster(10, 30, 60), INITIAL, {"tau": 2, "gamma": 5, "psi": 1})
     strategy.set_up(exchange_with(stacks, tolerant=True))
     weight = math.exp(-5)  # the only distance is the largest one
     expected = normalised([[1, weight, 0], [weight, 1, 0], [0, 0, 1]])
@@ -280,7 +272,7 @@ def test_where_failures_are_tolerated_the_others_go_on(exchange_with: Callable[.
 
 def test_the_bytes_of_the_answers_are_counted(exchange_with: Callable[..., Exchange]) -> None:
     exchange = exchange_with(answers())
-    SubPFed(SubPFed.Settings(), toy_roster(10, 30, 60), INITIAL).set_up(exchange)
+    strategy_of(SubPFed, toy_roster(10, 30, 60), INITIAL).set_up(exchange)
     (phase,) = exchange.log
     assert phase["action"] == "structure"
     assert phase["bytes_up"] == 6 * (16 + 3 * 8)  # six nodes are told of, of each a token and three numbers

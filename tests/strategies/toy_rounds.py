@@ -1,14 +1,29 @@
-"""Rosters and replies of two or three toy clients, made by hand."""
+"""Rosters, strategies and replies of two or three toy clients, made by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 
-from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import Updates
+from clients.description import EMBEDDING, LABELS
+from clients.fedpub import FedPubClient
+from strategies.mixing import MixingStrategy
+from strategies.similarity import SimilarityWeights
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
+from subfl_flower.runtime.batch import Answers, Question
+from subfl_flower.runtime.contract import Contract, RunContext
+from subfl_flower.runtime.exchange import ASK, answer_record, read_question
+from subfl_flower.runtime.messages import ArraySpec, Stack
+from subfl_flower.runtime.roster import Roster, Shape
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
+
+Strategy = TypeVar("Strategy", bound=CohortStrategy)
 
 
 def toy_roster(*num_examples: int, overlapping: bool = False) -> Roster:
@@ -29,3 +44,53 @@ def replies(positions: Sequence[int], clients: int, **arrays: Any) -> Updates:
         bytes_down=np.zeros(clients, dtype=np.int64),
         client_seconds=0.0,
     )
+
+
+def strategy_of(
+    family: type[Strategy],
+    roster: Roster,
+    initial: Mapping[str, np.ndarray],
+    settings: Mapping[str, Any] | None = None,
+    contract: Contract | None = None,
+    **facts: Any,
+) -> Strategy:
+    """A strategy with some settings, for a GCN of width 2; `facts` are others of the run, and further ones."""
+    chosen = family.Settings(**(settings or {}))
+    network = StackedGCN(ModelSettings(name="gcn", layers=1, hidden=2), num_features=2, num_outputs=2)
+    known: dict[str, Any] = {"shape": Shape(2, 2), "network": network, **facts}
+    return family(RunContext(chosen, initial=initial, **known), roster, contract)
+
+
+class SimilarityAlone(MixingStrategy):
+    """Plain models, mixed by `SimilarityWeights` and nothing else."""
+
+    Settings = FedPubClient.Settings
+
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        plain = {name: ArraySpec.like(value) for name, value in run.initial.items()}
+        plain = {name: spec for name, spec in plain.items() if name.split(".")[0] not in run.settings.personal_layers}
+        compared = {"functional": EMBEDDING, "label": LABELS}.get(run.settings.similarity)
+        described = {} if compared is None else {compared: ArraySpec((2,), "float32", remembered=True)}
+        super().__init__(run, roster, Contract(plain, {**plain, **described}))
+        self.similarity = SimilarityWeights(self.settings, roster, self.remembered)
+
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """softmax(τ S)."""
+        return self.similarity.matrix(updates, self.parameters, self.roster.num_examples)
+
+
+def answering(answer: Callable[[Question, int], Stack]) -> ClientApp:
+    """An app for nodes that host a client each, which gives this answer; an OSError is its failure."""
+    app = ClientApp()
+
+    @app.query(ASK)
+    def ask(message: Message, context: Context) -> Message:
+        question = read_question(message.content)
+        (client,) = question.received
+        try:
+            answers = Answers({client: answer(question, client)})
+        except OSError as error:
+            answers = Answers(failures={client: str(error)})
+        return Message(answer_record(answers), reply_to=message)
+
+    return app

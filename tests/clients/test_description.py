@@ -7,16 +7,15 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from clients.functional import FunctionalClient
-from clients.masked import MaskedClient
-from clients.structural import StructuralClient
-from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, model, tiny_client
+from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, family_of, model, parameters_of, tiny_client
+from tiny_clients import trained as round_of
 
+from clients.fedpub import FedPubClient
 from clients.subgraph import SubgraphClient
+from clients.subpfed import SubPFedClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.sage import StackedSAGE
-from subfl_flower.models.settings import DecoupledSettings, ModelSettings, OptimizerSettings
-from subfl_flower.runtime.state import MemoryStore
+from subfl_flower.models.settings import DecoupledSettings, ModelSettings
 from subfl_flower.seeding import shared_generator
 from subfl_flower.similarity.random_graph import stochastic_block_model
 
@@ -26,26 +25,16 @@ ANNOUNCED = {"mean_nodes": 12.4, "mean_degree": 3.3}
 
 
 def client(
-    *hosted: ClientGraph, family: type[SubgraphClient] = FunctionalClient, chunk: int | str = "all", **settings: Any
+    *hosted: ClientGraph, family: type[SubgraphClient] = SubPFedClient, chunk: int | str = "all", **settings: Any
 ) -> SubgraphClient:
-    return family(
-        cohort=cohort_of(*hosted, chunk=chunk),
-        settings=family.Settings(**settings),
-        model=ModelSettings(name="gcn", hidden=5, dropout=0.0),
-        optimizer=OptimizerSettings(name="adam", lr=0.05, weight_decay=0.01),
-        seed=SEED,
-        store=MemoryStore(),
-    )
+    return family_of(family, cohort_of(*hosted, chunk=chunk), settings, seed=SEED)
 
 
 def trained(cohort: SubgraphClient, **announced: float) -> dict[str, np.ndarray]:
     """What two clients send after a round."""
-    rng = np.random.default_rng(0)
-    received = [rng.standard_normal((2, *shape)).astype(np.float32) for shape in SHAPES.values()]
-    config = {"clients": [0, 1], "round": 1, "local_epochs": 1, **announced}
-    arrays, _, metrics = cohort.fit(received, config)
-    assert metrics["failures"] == "{}"
-    return dict(zip((*cohort.parameter_names, *cohort.extra_uploads), arrays, strict=True))
+    result = round_of(cohort, parameters_of(2), **announced)
+    assert result.failures == {} and set(result.arrays) == set(cohort.uploads(cohort.run))
+    return result.arrays
 
 
 def mean_hidden(sent: dict[str, np.ndarray], edges: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -123,7 +112,7 @@ def test_the_random_graphs_differ() -> None:
             assert np.abs(found[i] - found[j]).max() > 1e-2
 
 
-@pytest.mark.parametrize("family", [FunctionalClient, MaskedClient])
+@pytest.mark.parametrize("family", [SubPFedClient, FedPubClient])
 @pytest.mark.parametrize("chunk", [1, "all"])
 def test_label_distributions_are_class_frequencies_of_the_training_nodes(
     family: type[SubgraphClient], chunk: int | str
@@ -138,23 +127,27 @@ def test_label_distributions_are_class_frequencies_of_the_training_nodes(
 
 @pytest.mark.parametrize("similarity", ["parameter", "gradient", "none"])
 def test_what_the_server_can_see_in_the_parameters_is_not_sent_again(similarity: str) -> None:
-    cohort = client(*two(), similarity=similarity)
-    assert cohort.extra_uploads == () and list(trained(cohort)) == list(SHAPES)
-    masked = client(*two(), family=MaskedClient, similarity=similarity)
+    assert list(trained(client(*two(), similarity=similarity))) == list(SHAPES)
+    masked = client(*two(), family=FedPubClient, similarity=similarity)
     assert list(trained(masked)) == [*SHAPES, "wanted_features"]
 
 
 def test_without_labels_there_is_no_label_distribution() -> None:
     cohort = client(*(replace(graph, labels=None) for graph in two()), similarity="label")
-    rng = np.random.default_rng(0)
-    received = [rng.standard_normal((2, *shape)).astype(np.float32) for shape in SHAPES.values()]
-    _, _, metrics = cohort.fit(received, {"clients": [0, 1], "round": 1, "local_epochs": 1})
-    assert metrics["clients"] == []
-    assert "method.similarity=label: the data set has no labels" in metrics["failures"]
+    result = round_of(cohort, parameters_of(2))
+    assert result.clients == ()
+    for reason in (result.failures[0], result.failures[1]):
+        assert "method.similarity=label: the data set has no labels" in reason
 
 
-@pytest.mark.parametrize("family", [FunctionalClient, MaskedClient, StructuralClient])
-def test_any_network_is_embedded(family: type[FunctionalClient]) -> None:
+def test_a_size_that_nobody_announces_must_be_told() -> None:
+    result = round_of(client(*two(), random_graph="er", random_nodes=20), parameters_of(2))
+    assert result.clients == () and set(result.failures) == {0, 1}
+    assert "this strategy announces no means; give numbers" in result.failures[0]
+
+
+@pytest.mark.parametrize("family", [SubPFedClient, FedPubClient])
+def test_any_network_is_embedded(family: type[SubgraphClient]) -> None:
     for settings in (ModelSettings(name="gcn"), ModelSettings(name="sage"), DecoupledSettings(name="decoupled")):
         family.check_model(settings, "fedpub")
 
