@@ -206,3 +206,21 @@ def test_a_resumed_run_goes_on_with_the_model_that_it_had(tmp_path: Path, nodes:
 
 def test_the_users_of_these_tests_train_on_what_they_should() -> None:
     assert RATINGS.counts(TRAIN).tolist() == list(LENGTHS)
+
+
+def test_what_is_measured_is_the_average_over_steps() -> None:
+    """Weights 1, past, past^2, .. of the last, the last but one, .. parameters after a step, divided by their sum."""
+    plain, averaged = (central(batch_users=100, lr=0.1, iterate_average=past) for past in (0.0, 0.7))
+    seen: list[dict[str, np.ndarray]] = []
+    everything = np.ones(len(RATINGS.items), dtype=bool)
+    for server_round in range(1, 5):
+        for client in (plain, averaged):
+            client.fit([], asked(EVERYONE, server_round))
+        seen.append(parameters_of(plain))
+        weights = 0.7 ** np.arange(len(seen))[::-1]
+        p = {name: np.average([own[name] for own in seen], axis=0, weights=weights) for name in seen[0]}
+        ends = zip(RATINGS.offsets[:-1], RATINGS.offsets[1:], strict=True)
+        expected = [factorisation(p, user, RATINGS.items[start:end]) for user, (start, end) in enumerate(ends)]
+        in_units = np.clip(np.concatenate(expected) * SPREAD + CENTER, 1, 5)
+        np.testing.assert_allclose(averaged.predict(RATINGS, everything), in_units, atol=1e-4)
+    assert np.abs(averaged.predict(RATINGS, everything) - plain.predict(RATINGS, everything)).max() > 1e-2
