@@ -224,7 +224,7 @@ def _faults_of_metrics(metrics: Mapping[str, np.ndarray], declared: Mapping[str,
     faults = {}
     for name, values in metrics.items():
         wrong = np.flatnonzero(~declared[name].allows(values)).tolist()
-        faults.update({row: one_line(f"its {name} is {values[row]:g}, and must be {declared[name]}") for row in wrong})
+        faults.update({row: one_line(f"its {name} is {values[row]:.12g}, and must be {declared[name]}") for row in wrong})
     return faults
 
 
