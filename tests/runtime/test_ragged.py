@@ -210,6 +210,31 @@ def test_rows_that_are_not_needed_may_be_left_out_for_all_clients_and_are_checke
     assert unpack_ragged(content, {name: replace(spec, needed=False) for name, spec in SPECS.items()}, 3) == {}
     with pytest.raises(ValueError, match=r"^it has not as many rows of rows as of ids$"):
         unpack_ragged(with_lengths([1, 2, 0]), specs, 3)
+    alone = upload()
+    for kind in (RAGGED, LENGTHS):
+        del alone[kind]["ids"]
+    with pytest.raises(ValueError, match=r"^it has not as many rows of rows as of ids$"):
+        unpack_ragged(alone, {name: replace(spec, needed=False) for name, spec in SPECS.items()}, 3)
+
+
+def test_rows_that_a_node_left_out_are_none_for_its_clients() -> None:
+    """Whichever of the nodes it was: the first one does not decide for the others."""
+    specs = {**SPECS, "rows": replace(SPECS["rows"], needed=False)}
+    contract = Contract(uploads={**EXPECTED, **specs}, metrics=MEASURED)
+    lacking = upload([[1], [], []])
+    lacking.config_records[LENGTHS]["ids"] = [1]
+    for kind in (RAGGED, LENGTHS):
+        del lacking[kind]["rows"]
+    pack({"bias": np.array([[4]], np.float32)}).into(lacking)
+    lacking[METRICS] = MetricRecord({"num_examples": [1]})
+    lacking[OUTCOME] = ConfigRecord({"clients": [4], "failures": "{}", "round": 4, "seconds": 1.0})
+    one, two = read_reply(lacking, [4], contract, 4), read_reply(reply(), ASKED, contract, 4)
+    for order in ([one, two], [two, one]):
+        together = combine(order, contract)
+        assert together.clients == [3, 4, 5, 7]
+        assert as_lists(together.ragged["ids"]) == [[8], [1], [], [0, 4]]
+        assert as_lists(together.ragged["rows"]) == [[[6, 7, 8]], [], [], [[0, 1, 2], [3, 4, 5]]]
+    assert list(combine([one], contract).ragged) == ["ids"]
 
 
 def test_a_client_may_name_an_item_twice() -> None:
