@@ -160,6 +160,7 @@ def test_a_sweep_without_failures_ends_with_0(subfl: Subfl, tmp_path: Path) -> N
 
 
 USER_MODULE = """
+from dataclasses import replace
 import numpy as np
 from pydantic import Field
 from clients.subgraph import SubgraphClient
@@ -179,8 +180,9 @@ class Shouting(SubgraphClient):
     class Settings(SubgraphClient.Settings):
         loudness: int = 1
 
-    def uploads(self, shared, *rest):
-        return {name: value * self.settings.loudness for name, value in super().uploads(shared, *rest).items()}
+    def train_chunk(self, batch, state):
+        result = super().train_chunk(batch, state)
+        return replace(result, arrays={name: value * self.settings.loudness for name, value in result.arrays.items()})
 """
 USER_METHOD = "name: ring\nstrategy: ring_method.Ring\nclient: ring_method.Shouting\nown: 0.75\nloudness: 2\n"
 

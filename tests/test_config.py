@@ -8,15 +8,15 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
-from clients.masked import MaskedClient
 
+from clients.fedpub import FedPubClient, FedPubReleasedClient
 from clients.local_training import LocalTrainingClient
 from clients.subgraph import SubgraphClient
 from strategies.fedavg import FedAvg
 from strategies.fedgnn import FedGNN
 from strategies.fedpub import FedPub
 from subfl_flower.composition import composed_config, config_directory
-from subfl_flower.config import Config, Ray, load_class, settings_of, validate
+from subfl_flower.config import Config, Ray, client_class, load_class, method_settings, strategy_class, validate
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.strategy import CohortStrategy
@@ -100,7 +100,7 @@ def test_the_defaults_are_fed_pub_on_digits_and_survive_json(defaults: dict[str,
         ("method.strategy", "", "method.strategy: cannot import"),
         ("method.strategy", ".", "method.strategy: cannot import"),
         ("method.strategy", "FedPub", "method.strategy: cannot import"),
-        ("method.strategy", "clients.masked.MaskedClient", "method.strategy: "),
+        ("method.strategy", "clients.fedpub.FedPubClient", "method.strategy: "),
         ("method.strategy", "flwr.serverapp.strategy.FedAvg", "method.strategy: "),
         ("method.client", "strategies.fedpub.FedPub", "method.client: "),
         ("method.client", "flwr.client.NumPyClient", "method.client: "),
@@ -153,11 +153,33 @@ def test_a_config_cannot_be_changed(defaults: dict[str, Any]) -> None:
     assert isinstance(config, Config)
 
 
-def test_a_methods_knobs_go_to_the_class_that_knows_them(defaults: dict[str, Any]) -> None:
-    method = validate(changed(changed(defaults, "method.tau", 4), "method.mask_l1", 0.5)).method
-    assert settings_of(FedPub, method).tau == 4
-    assert settings_of(MaskedClient, method).mask_l1 == 0.5
-    assert "mask_l1" not in FedPub.Settings.model_fields and "tau" not in MaskedClient.Settings.model_fields
+def knobs(config: Config) -> Any:
+    """A method's settings, as both sides have them."""
+    return method_settings(strategy_class(config.method), client_class(config.method), config.method)
+
+
+def test_both_sides_of_a_method_have_all_its_knobs(defaults: dict[str, Any]) -> None:
+    found = knobs(validate(changed(changed(defaults, "method.tau", 4), "method.mask_l1", 0.5)))
+    assert (found.tau, found.mask_l1) == (4, 0.5)
+    assert isinstance(found, FedPub.Settings) and isinstance(found, FedPubClient.Settings)
+
+
+def test_of_a_knob_that_both_sides_have_the_default_is_that_of_the_class_which_overrides_it(
+    defaults: dict[str, Any],
+) -> None:
+    """FED-PUB's strategy with clients that change defaults alone; and fields of either side with those of the other."""
+    released = changed(
+        changed(defaults, "method", {"name": "mine", "strategy": "strategies.fedpub.FedPub"}),
+        "method.client",
+        "clients.fedpub.FedPubReleasedClient",
+    )
+    found = knobs(validate(released))
+    assert isinstance(found, FedPubReleasedClient.Settings) and (found.missing, found.variant) == ("zero", "released")
+    paired = changed(released, "method.strategy", "strategies.gcfl.Gcfl")
+    found = knobs(validate(changed(paired, "method.first_split", 7)))
+    assert (found.first_split, found.missing, found.mask_threshold) == (7, "zero", 1e-3)
+    with pytest.raises(SubflError, match=r"^method\.first_splat: .*epsilon1.*mask_threshold"):
+        validate(changed(paired, "method.first_splat", 7))
 
 
 @pytest.mark.parametrize(
@@ -206,10 +228,12 @@ def test_a_method_takes_the_classes_for_what_its_data_set_holds(by_kind: dict[st
     assert graph.method.knobs == {"weighting": "examples"}
     assert "weighting" not in ratings.method.knobs
     assert set(ratings.method.knobs) == set(by_kind["method"]) - {"name", "strategy", "client", "weighting"}
-    assert settings_of(FedAvg, graph.method).weighting == "examples"
-    assert settings_of(SubgraphClient, graph.method) == SubgraphClient.Settings()
-    assert settings_of(FedGNN, ratings.method).server_optimizer == "sgd"
-    assert settings_of(LocalTrainingClient, ratings.method).user_steps == 5
+    of_graphs, of_ratings = knobs(graph), knobs(ratings)
+    assert isinstance(of_graphs, FedAvg.Settings) and of_graphs.weighting == "examples"
+    assert isinstance(of_graphs, SubgraphClient.Settings)
+    assert of_graphs.model_dump() == {**SubgraphClient.Settings().model_dump(), "weighting": "examples"}
+    assert isinstance(of_ratings, FedGNN.Settings) and of_ratings.server_optimizer == "sgd"
+    assert isinstance(of_ratings, LocalTrainingClient.Settings) and of_ratings.user_steps == 5
     for config in (graph, ratings):  # what nodes are sent says the same
         assert validate(config.plain()) == config
 

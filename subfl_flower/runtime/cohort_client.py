@@ -203,8 +203,8 @@ class CohortClient(NumPyClient, ABC):
 
     @cached_property
     def position_of(self) -> dict[int, int]:
-        """The position of each client in the cohort, by client id."""
-        return {client_id: position for position, client_id in enumerate(self.cohort.client_ids)}
+        """The position of each client in the cohort, by client id; a SubflError for one that is not hosted here."""
+        return _Positions((client_id, position) for position, client_id in enumerate(self.cohort.client_ids))
 
     # Flower's own strategies ------------------------------------------------------------------------------------------
 
@@ -278,6 +278,13 @@ class CohortClient(NumPyClient, ABC):
         epochs = int(config.get("local_epochs", self.run.local_epochs))
         server_round = int(config.get("round", 1))
         return Batch.for_all(self.cohort.client_ids, model, server_round=server_round, local_epochs=epochs)
+
+
+class _Positions(dict[int, int]):
+    """Positions by client id."""
+
+    def __missing__(self, client_id: int) -> int:
+        raise SubflError(f"client {client_id} is not hosted here")
 
 
 def _plain_metrics(result: Result) -> tuple[int, dict[str, Any]]:

@@ -124,7 +124,9 @@ def unpack_ragged(
         for name, array in arrays.items()
     }
     for name, spec in (expected or {}).items():
-        if name in ragged and spec.like is not None and (ragged[name].lengths != ragged[spec.like].lengths).any():
+        if name not in ragged or spec.like is None:
+            continue
+        if spec.like not in ragged or (ragged[name].lengths != ragged[spec.like].lengths).any():
             raise ValueError(f"it has not as many rows of {name} as of {spec.like}")
     return ragged
 

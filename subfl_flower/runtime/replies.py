@@ -19,7 +19,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from subfl_flower.runtime.contract import Contract, arrays_of, rows_of
 from subfl_flower.runtime.messages import ARRAYS, ArraySpec, Stack, unpack_counted
-from subfl_flower.runtime.ragged import Ragged, unpack_ragged
+from subfl_flower.runtime.ragged import Ragged, RaggedSpec, unpack_ragged
 from subfl_flower.tasks.metric import Metric
 
 OUTCOME, METRICS = "outcome", "metrics"
@@ -62,6 +62,12 @@ class Reply:
         if name in self.stack:
             return self.stack[name]
         return np.zeros((len(self.clients), *spec.shape), dtype=spec.dtype)
+
+    def rows(self, name: str, spec: RaggedSpec) -> Ragged:
+        """The rows that were sent under a name, of A clients; none where nothing was."""
+        if name in self.ragged:
+            return self.ragged[name]
+        return Ragged(np.zeros((0, *spec.shape), dtype=spec.dtype), np.zeros(len(self.clients), dtype=np.int64))
 
 
 def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, server_round: int) -> Reply:
@@ -107,7 +113,7 @@ def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, se
 def combine(replies: Sequence[Reply], contract: Contract) -> Reply:
     """The replies of all nodes as one: clients ascending, the seconds those of the slowest node.
 
-    An array that need not be sent is zeros for clients that left it out, and a metric is not a number for them.
+    For clients that left out what need not be sent, an array is zeros, a metric is not a number, and there are no rows.
     """
     failures = {client: reason for reply in replies for client, reason in reply.failures.items()}
     parts = [reply for reply in replies if reply.clients]
@@ -131,8 +137,9 @@ def combine(replies: Sequence[Reply], contract: Contract) -> Reply:
         },
         ragged={
             name: rows if ascending else rows.take(order)
-            for name in parts[0].ragged
-            for rows in [Ragged.joined([part.ragged[name] for part in parts])]
+            for name, spec in rows_of(contract.uploads).items()
+            if any(name in part.ragged for part in parts)
+            for rows in [Ragged.joined([part.rows(name, spec) for part in parts])]
         },
         metrics={
             name: joined([part.metrics.get(name, np.full(len(part.clients), np.nan)) for part in parts])
@@ -224,7 +231,9 @@ def _faults_of_metrics(metrics: Mapping[str, np.ndarray], declared: Mapping[str,
     faults = {}
     for name, values in metrics.items():
         wrong = np.flatnonzero(~declared[name].allows(values)).tolist()
-        faults.update({row: one_line(f"its {name} is {values[row]:g}, and must be {declared[name]}") for row in wrong})
+        faults.update(
+            {row: one_line(f"its {name} is {values[row]:.12g}, and must be {declared[name]}") for row in wrong}
+        )
     return faults
 
 

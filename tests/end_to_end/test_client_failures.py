@@ -20,18 +20,18 @@ from clients.subgraph import SubgraphClient
 
 
 class Raising(SubgraphClient):
-    def _train(self, shared, personal, received, state, chunk, examples, config):
-        losses = super()._train(shared, personal, received, state, chunk, examples, config)
-        if 3 in chunk.client_ids and config["round"] == 2:
+    def _train(self, shared, personal, received, state, chunk, examples, batch):
+        losses = super()._train(shared, personal, received, state, chunk, examples, batch)
+        if 3 in chunk.client_ids and batch.server_round == 2:
             raise OSError("the disk is full")
         return losses
 
 
 class Dying(SubgraphClient):
-    def _train(self, shared, personal, received, state, chunk, examples, config):
-        if 3 in chunk.client_ids and config["round"] == 2:
+    def _train(self, shared, personal, received, state, chunk, examples, batch):
+        if 3 in chunk.client_ids and batch.server_round == 2:
             os._exit(1)
-        return super()._train(shared, personal, received, state, chunk, examples, config)
+        return super()._train(shared, personal, received, state, chunk, examples, batch)
 """
 RAY = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
 INLINE = ("runtime=inline", "runtime.nodes=2")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, Message
+from message_kinds import kind_of
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.client_app import app
@@ -81,7 +82,7 @@ class MachinesGrid(InlineGrid):
         """What each node sent of the item table, by round and node."""
         found = {}
         for ask, reply in zip(self.asked, self.replies, strict=True):
-            if ask.metadata.message_type == "train":
+            if kind_of(ask) == "train":
                 rows = reply.content.array_records[RAGGED]
                 key = int(ask.content.config_records["run"]["round"]), ask.metadata.dst_node_id  # type: ignore[arg-type]
                 found[key] = {name: read_array(array) for name, array in rows.items()}
@@ -194,7 +195,7 @@ class Replaying(MachinesGrid):
         self.refused: list[dict[str, str]] = []
 
     def _handle(self, message: Message) -> Message:
-        if message.metadata.message_type != "query.match":
+        if kind_of(message) != "query.match":
             return super()._handle(message)
         record = message.content.array_records["arrays"]
         self.boxes += record.values()
@@ -216,7 +217,7 @@ def test_the_matcher_keeps_its_key_and_which_boxes_of_a_run_it_has_opened(
         grid = Replaying(users, matcher, trusted=public.hex())
         grid.earlier = earlier
         found = deployed(grid, tmp_path / name, *PLAIN, "federation.rounds=3")
-        (roster,) = (reply for ask, reply in grid.to(USERS + 1) if ask.metadata.message_type == "query.roster")
+        (roster,) = (reply for ask, reply in grid.to(USERS + 1) if kind_of(ask) == "query.roster")
         assert roster.content.config_records["roster"]["public_key"] == public
         opened = (matcher / "runs" / found.summary["run_id"] / "opened.keys").read_bytes()
         assert len(grid.boxes) == 2 * USERS  # rounds 1 and 3
@@ -236,7 +237,7 @@ def test_a_box_is_not_opened_twice_however_many_processes_are_between(
 ) -> None:
     class Repeating(MachinesGrid):
         def _handle(self, message: Message) -> Message:
-            if message.metadata.message_type == "query.match":
+            if kind_of(message) == "query.match":
                 again = super()._handle(message), super()._handle(message)
                 self.twice = [reply.content.config_records["outcome"] for reply in again]
                 return again[0]

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.app.error import Error
 from flwr.common.serde import recorddict_to_proto
 from flwr.serverapp import Grid
+from message_kinds import kind_of
 from run_outcomes import Outcome, run_inline
 
 from clients.fedgnn import FedGNNClient
@@ -29,9 +30,11 @@ from subfl_flower.privacy.expansion import Request
 from subfl_flower.privacy.sealed_box import MatcherKey, open_box, unpad
 from subfl_flower.privacy.tokens import token_table
 from subfl_flower.runtime.array_format import read_array
+from subfl_flower.runtime.batch import Answers, Batch, Question, Result
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.matcher_node import ContextMemory, MatcherNode, expansion_context
 from subfl_flower.runtime.messages import ARRAYS, unpack
+from subfl_flower.runtime.state import CohortState
 
 USERS, ITEMS, DIM, MOST, NODES, ROUNDS = 24, 40, 4, 3, 3, 3
 RUN = (
@@ -59,7 +62,7 @@ class Recorded:
 
     def of(self, *kinds: str) -> list[tuple[Message, Message]]:
         pairs = zip(self.asked, self.replies, strict=True)
-        return [(ask, reply) for ask, reply in pairs if ask.metadata.message_type in kinds]
+        return [(ask, reply) for ask, reply in pairs if kind_of(ask) in kinds]
 
     @property
     def tokens(self) -> np.ndarray:
@@ -94,13 +97,13 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """A run without noise, so that what travels is as near to what it was made of as it ever is."""
     folder = tmp_path_factory.mktemp("recorded")
     found = Recorded(Outcome(folder / "run"), b"", Ratings(*(np.zeros(0),) * 5, ITEMS, (1.0, 5.0)))  # type: ignore[arg-type]
-    handle, state, steps = InlineGrid._handle, FedGNN.aggregate, RecommenderClient._train_chunk
+    handle, state, steps = InlineGrid._handle, FedGNN.aggregate, RecommenderClient.train_chunk
 
     def recording(self: InlineGrid, message: Message) -> Message:
         found.asked.append(message)
         reply = handle(self, message)
         found.replies.append(reply)
-        if message.metadata.message_type == "query.match":
+        if kind_of(message) == "query.match":
             found.matcher_key = ContextMemory(self._contexts[MATCHER].state).key()
         return reply
 
@@ -108,21 +111,20 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         state(self, updates)
         found.server.append({name: np.array(values) for name, values in self.state().items()})
 
-    def training(self: FedGNNClient, positions: Any, **given: Any) -> Any:
-        worked = steps(self, positions, **given)
-        kept, config = given["state"], given["config"]
+    def training(self: FedGNNClient, batch: Batch, kept: CohortState) -> Result:
+        worked = steps(self, batch, kept)
         names = ("user", "user_bias", "neighbours")
         values = {name: kept[name].clone().numpy() for name in names}
-        for p in positions:
-            own = {name: values[name][p] for name in names}
-            found.personal[int(config["round"]), self.cohort.client_ids[p]] = own
+        for client in batch.clients:
+            own = {name: values[name][self.position_of[client]] for name in names}
+            found.personal[batch.server_round, client] = own
         return worked
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBFL_CACHE", str(folder / "cache"))
         patch.setattr(InlineGrid, "_handle", recording)
         patch.setattr(FedGNN, "aggregate", aggregating)
-        patch.setattr(RecommenderClient, "_train_chunk", training)
+        patch.setattr(RecommenderClient, "train_chunk", training)
         run_inline(folder / "run", *RUN)
         config, _ = composed_config(list(RUN))
     found.ratings = prepare_ratings(config.dataset, config.partition, config.data.root, config.data.cache).whole()
@@ -132,16 +134,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 def test_a_run_has_the_phases_of_the_method(recorded: Recorded) -> None:
     assert recorded.outcome.summary["status"] == "completed"
-    kinds = [ask.metadata.message_type for ask in recorded.asked]
+    kinds = [kind_of(ask) for ask in recorded.asked]
     a_round = ["query.expand"] * NODES + ["query.match"] + ["query.neighbours"] * NODES
     assert [kind for kind in kinds if kind in ("query.expand", "query.match", "query.neighbours")] == a_round * ROUNDS
     assert set(kinds) == {"query.roster", "query.rows", "train", "evaluate", "query.export", *a_round}
     assert {ask.metadata.dst_node_id for ask, _ in recorded.of("query.match")} == {MATCHER}
-    others = {
-        ask.metadata.dst_node_id
-        for ask in recorded.asked
-        if ask.metadata.message_type not in ("query.match", "query.roster")
-    }
+    others = {ask.metadata.dst_node_id for ask in recorded.asked if kind_of(ask) not in ("query.match", "query.roster")}
     assert others == {1, 2, 3}
 
 
@@ -348,7 +346,7 @@ def spoilt(
         refused: dict[int, dict[int, str]] = {}
 
         def spoiling(self: InlineGrid, message: Message) -> Message:
-            if message.metadata.message_type != "query.match":
+            if kind_of(message) != "query.match":
                 return handle(self, message)
             server_round = int(message.content.config_records["run"]["round"])  # type: ignore[arg-type]
             change(message.content.array_records[ARRAYS], server_round)
@@ -424,17 +422,18 @@ def test_a_box_that_comes_again_is_refused_in_words(spoilt: Callable[..., Spoili
 
 def test_an_answer_that_was_changed_leaves_its_user_as_it_was(spoilt: Callable[..., Spoiling]) -> None:
     """The server cannot make up neighbours: who gets another's answer, or a changed one, does not open it."""
-    sealed = MatcherNode.answers
+    sealed = MatcherNode.answer
 
-    def swapped(self: MatcherNode, question: Any) -> Any:
-        answers, refused = sealed(self, question)
+    def swapped(self: MatcherNode, question: Question) -> Answers:
+        found = sealed(self, question)
+        answers = found.arrays
         answers[0], answers[1] = answers[1], answers[0]
         answers[2] = {"box": read_array(changed(Array(answers[2]["box"]), 20))}
         answers[3] = {"bag": answers[3]["box"]}
-        return answers, refused
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MatcherNode, "answers", swapped)
+        patch.setattr(MatcherNode, "answer", swapped)
         found = spoilt(lambda boxes, server_round: None, "method.expansion_every=9")
     assert np.count_nonzero(found.known == 0) == 4
     (said,) = found.warnings
@@ -482,8 +481,8 @@ def test_a_run_whose_matcher_does_not_work_is_one_without_expansion_and_says_so(
     asked: dict[str, int] = {}
 
     def handling(self: InlineGrid, message: Message) -> Message:
-        asked[message.metadata.message_type] = asked.get(message.metadata.message_type, 0) + 1
-        if message.metadata.message_type != "query.match" or kind == "silent":
+        asked[kind_of(message)] = asked.get(kind_of(message), 0) + 1
+        if kind_of(message) != "query.match" or kind == "silent":
             return handle(self, message)
         reply = raises(self, message) if kind == "raises" else unreadable(self, message)
         reply.metadata.__dict__["_src_node_id"] = 2
@@ -493,7 +492,7 @@ def test_a_run_whose_matcher_does_not_work_is_one_without_expansion_and_says_so(
         return [r for r in pull(self, message_ids) if kind != "silent" or not of_the_matcher(r)]
 
     def of_the_matcher(reply: Message) -> bool:
-        return reply.metadata.message_type == "query.match"
+        return reply.metadata.message_type == "query.ask" and reply.metadata.src_node_id == 2
 
     def node_ids(self: Grid) -> Iterator[int]:
         """The matcher leaves as soon as training has begun."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
+from message_kinds import kind_of
 from run_outcomes import Outcome, command, run_inline
 from test_resume import assert_close, break_off, resumed
 
@@ -45,7 +46,7 @@ class Recorded:
         return [
             (ask, reply)
             for ask, reply in self.messages
-            if ask.metadata.message_type == kind and ask.content.config_records["run"]["round"] == server_round
+            if kind_of(ask) == kind and ask.content.config_records["run"]["round"] == server_round
         ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.common.serde import recorddict_to_proto
+from message_kinds import kind_of
 from run_outcomes import Outcome, command, run_inline
 from scipy.spatial import cKDTree
 from test_resume import assert_same, break_off, resumed
@@ -61,9 +62,7 @@ class Recorded:
         """What the messages of the nth exchange of an action hold, by client and name; three nodes, so three each."""
         found: dict[int, Stack] = {}
         of_action = [
-            message
-            for asked, message in zip(self.asked, messages, strict=True)
-            if asked.metadata.message_type == f"query.{action}"
+            message for asked, message in zip(self.asked, messages, strict=True) if kind_of(asked) == f"query.{action}"
         ]
         for message in of_action[3 * nth : 3 * nth + 3]:
             for record in message.content.array_records.values():

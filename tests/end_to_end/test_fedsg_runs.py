@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from run_outcomes import Outcome, command, run_inline
-from torch import Tensor
 
 from clients.fedsg import FedSGClient
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.predict import main as predict
 from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.graph import TEST
-from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.exported import read_model
-from subfl_flower.models.stacked_gnn import Parameters
+from subfl_flower.runtime.batch import Batch, Result
+from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.state import CohortState
 
 DATA = ("dataset=digits", "model.hidden=16", "federation.rounds=3", "federation.local_epochs=2")
 FEDSG = (
@@ -115,39 +116,37 @@ def test_an_exported_model_predicts_what_its_run_recorded(
 class Spoiled(FedSGClient):
     """Client 3 changes an embedding in round 2."""
 
-    def uploads(
-        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
-    ) -> dict[str, Tensor]:
-        uploads = super().uploads(shared, personal, effective, chunk)
-        if 3 in chunk.client_ids and self.announced["round"] == 2:
-            self.spoil(uploads, chunk.client_ids.index(3))
-        return uploads
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        result = super().train_chunk(batch, state)
+        if 3 not in batch.clients or batch.server_round != 2:
+            return result
+        uploads = {name: values.copy() for name, values in result.arrays.items()}
+        self.spoil(uploads, result.clients.index(3))
+        return replace(result, arrays=uploads)
 
-    def spoil(self, uploads: dict[str, Tensor], row: int) -> None:
+    def spoil(self, uploads: Stack, row: int) -> None:
         uploads["topology_embedding"][row, 0] = math.nan
 
 
 class Enormous(Spoiled):
-    def spoil(self, uploads: dict[str, Tensor], row: int) -> None:
+    def spoil(self, uploads: Stack, row: int) -> None:
         uploads["feature_embedding"][row] = 1e30
 
 
 class TooWide(FedSGClient):
     """The clients on client 3's node send a wider one in round 2."""
 
-    def uploads(
-        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
-    ) -> dict[str, Tensor]:
-        uploads = super().uploads(shared, personal, effective, chunk)
-        if 3 in self.cohort.client_ids and self.announced["round"] == 2:
-            uploads["topology_embedding"] = uploads["topology_embedding"].repeat(1, 2)
-        return uploads
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        result = super().train_chunk(batch, state)
+        if 3 in self.cohort.client_ids and batch.server_round == 2:
+            result.arrays["topology_embedding"] = np.tile(result.arrays["topology_embedding"], (1, 2))
+        return result
 
 
 class Extreme(Spoiled):
     """The largest and the smallest numbers that are accepted."""
 
-    def spoil(self, uploads: dict[str, Tensor], row: int) -> None:
+    def spoil(self, uploads: Stack, row: int) -> None:
         uploads["feature_embedding"][row], uploads["topology_embedding"][row] = 1e12, 1e-40
 
 

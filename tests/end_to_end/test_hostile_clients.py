@@ -5,39 +5,58 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clients.masked import MaskedClient
 from flwr.app import Array, Context, Message, RecordDict
 from run_outcomes import Outcome, run_inline
 from torch import Tensor
 
 import subfl_flower.client_app
+from clients.description import Description
+from clients.fedpub import FedPubClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.models.chunk import GraphChunk
 from subfl_flower.models.stacked_gnn import Parameters
-from subfl_flower.runtime.messages import ARRAYS, LAYOUT
+from subfl_flower.runtime.batch import Batch, Result
+from subfl_flower.runtime.messages import ARRAYS, LAYOUT, pack, unpack
+from subfl_flower.runtime.ragged import Ragged, pack_ragged
 from subfl_flower.runtime.replies import METRICS, OUTCOME
+from subfl_flower.runtime.state import CohortState
 
 EVERYONE = list(range(10))
 SAME_NODE = [1, 3, 5, 7, 9]
 """Client 3 and those on its node."""
 
 
+class Changed(Description):
+    """Uploads in place of those that would be sent.
+
+    Args:
+        change: has its way with the uploads of a batch.
+    """
+
+    def __init__(self, change: Callable[[dict[str, Tensor], Batch], None]) -> None:
+        self._change = change
+
+    def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
+        uploads = {name: value.clone() for name, value in effective.items()}  # not the model that the client keeps
+        self._change(uploads, batch)
+        return uploads
+
+
 class Sending(SubgraphClient):
     """Client 3 changes what it sends in round 2."""
 
-    def uploads(
-        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
-    ) -> dict[str, Tensor]:
-        uploads = super().uploads(shared, personal, effective, chunk)
-        uploads = {name: value.clone() for name, value in uploads.items()}  # not the model that the client keeps
-        if 3 in chunk.client_ids and self.announced["round"] == 2:
-            self.spoil(uploads, chunk.client_ids.index(3))
-        return uploads
+    def describes(self) -> tuple[Description, ...]:
+        return (Changed(self.change),)
+
+    def change(self, uploads: dict[str, Tensor], batch: Batch) -> None:
+        if 3 in batch.clients and batch.server_round == 2:
+            self.spoil(uploads, batch.clients.index(3))
 
     def spoil(self, uploads: dict[str, Tensor], row: int) -> None:
         raise OSError("the disk is full")
@@ -61,14 +80,12 @@ class Enormous(Sending):
 class AllOfANode(SubgraphClient):
     """The clients on client 3's node change what they send in round 2."""
 
-    def uploads(
-        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
-    ) -> dict[str, Tensor]:
-        uploads = super().uploads(shared, personal, effective, chunk)
-        uploads = {name: value.clone() for name, value in uploads.items()}  # not the model that the client keeps
-        if 3 in self.cohort.client_ids and self.announced["round"] == 2:
+    def describes(self) -> tuple[Description, ...]:
+        return (Changed(self.change),)
+
+    def change(self, uploads: dict[str, Tensor], batch: Batch) -> None:
+        if 3 in self.cohort.client_ids and batch.server_round == 2:
             self.spoil(uploads)
-        return uploads
 
     def spoil(self, uploads: dict[str, Tensor]) -> None:
         uploads["conv1.bias"] = uploads["conv1.bias"].repeat(1, 2)
@@ -84,22 +101,20 @@ class Doubles(AllOfANode):
         uploads["conv1.bias"] = uploads["conv1.bias"].double()
 
 
-class Extreme(MaskedClient):
+class Extreme(FedPubClient):
     """Client 3 wants features 255 times, and sends the largest numbers that are accepted, and tiny ones."""
 
-    def uploads(
-        self, shared: Parameters, personal: Parameters, effective: Parameters, chunk: GraphChunk
-    ) -> dict[str, Tensor]:
-        uploads = super().uploads(shared, personal, effective, chunk)
-        uploads = {name: value.clone() for name, value in uploads.items()}  # not the model that the client keeps
-        if 3 in chunk.client_ids:
-            row = chunk.client_ids.index(3)
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        result = super().train_chunk(batch, state)
+        uploads = {name: values.copy() for name, values in result.arrays.items()}  # not the model that it keeps
+        if 3 in result.clients:
+            row = result.clients.index(3)
             uploads["wanted_features"][row] = 255
             if "functional_embedding" in uploads:
-                uploads["functional_embedding"][row] = 1e12 if self.announced["round"] < 3 else 1e-40
-            if self.announced["round"] == 4:  # the last one: who received this could not train
+                uploads["functional_embedding"][row] = 1e12 if batch.server_round < 3 else 1e-40
+            if batch.server_round == 4:  # the last one: who received this could not train
                 uploads["conv1.weight"][row] = 1e12
-        return uploads
+        return replace(result, arrays=uploads)
 
 
 def run(folder: Path, *overrides: str) -> Outcome:
@@ -200,6 +215,30 @@ def with_a_metric_of_its_own(content: RecordDict) -> None:
     content.metric_records[METRICS]["test"] = [0.5, 0.5, math.inf, 0.5, 0.5]
 
 
+def with_an_invented_metric(content: RecordDict) -> None:
+    content.metric_records[METRICS]["fame"] = [1.0] * 5
+
+
+def with_more_than_all_right(content: RecordDict) -> None:
+    content.metric_records[METRICS]["test"] = [0.5, 0.5, 1.5, 0.5, 0.5]
+
+
+def with_an_unknown_number_of_examples(content: RecordDict) -> None:
+    content.metric_records[METRICS]["num_examples"] = [5.0, 5.0, math.nan, 5.0, 5.0]
+
+
+def with_an_undeclared_array(content: RecordDict) -> None:
+    pack({**unpack(content), "labels": np.ones((5, 3), np.float32)}).into(content)
+
+
+def with_an_undeclared_array_that_its_layout_hides(content: RecordDict) -> None:
+    content.array_records[ARRAYS]["labels"] = Array(np.ones((5, 3), np.float32))
+
+
+def with_undeclared_rows(content: RecordDict) -> None:
+    pack_ragged({"labels": Ragged(np.ones((5, 3), np.float32), np.ones(5, np.int64))}, content)
+
+
 def with_a_bomb(content: RecordDict) -> None:
     content.config_records[LAYOUT]["conv1.weight.shape"] = [5, 10**7, 10**7]
 
@@ -226,6 +265,24 @@ def with_nothing(content: RecordDict) -> None:
         (without_metrics, SAME_NODE, "its node's reply cannot be read: it has no record 'metrics'"),
         (with_a_metric_of_its_own, [5], "its test is inf"),
         (with_an_endless_figure, [5], "its test.macro_f1 is inf"),
+        (
+            with_an_invented_metric,
+            SAME_NODE,
+            "its node's reply cannot be read: it holds the metric 'fame', which this method does not have",
+        ),
+        (with_more_than_all_right, [5], "its test is 1.5, and must be from 0 to 1"),
+        (with_an_unknown_number_of_examples, [5], "its num_examples is nan, and must be from 0 to 1e+12"),
+        (with_an_undeclared_array, SAME_NODE, "its node's reply cannot be read: it holds labels, where only conv1."),
+        (
+            with_an_undeclared_array_that_its_layout_hides,
+            SAME_NODE,
+            "its node's reply cannot be read: it holds labels, which its layout does not speak of",
+        ),
+        (
+            with_undeclared_rows,
+            SAME_NODE,
+            "its node's reply cannot be read: it holds the rows labels, where none belong",
+        ),
         (with_a_bomb, SAME_NODE, "its node's reply cannot be read: its conv1.weight is float32 [10000000, 10000000]"),
         (with_objects, SAME_NODE, "its node's reply cannot be read: an array is not plain numbers"),
         (with_nothing, SAME_NODE, "its node's reply cannot be read: it has no record 'outcome'"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from message_kinds import kind_of
 from run_outcomes import Outcome, command, run_inline
 from test_fedgnn_deployed import MachinesGrid, deployed
 from test_resume import break_off, resumed
@@ -322,7 +323,7 @@ def test_machines_of_their_own_give_the_numbers_of_a_simulation(
         assert clustering.labels.tolist() == labels[1][server_round].labels.tolist()
     # No machine is sent more than it needs: one model to train, and two to be measured by.
     for ask, reply in zip(grid.asked, grid.replies, strict=True):
-        kind = ask.metadata.message_type
+        kind = kind_of(ask)
         if kind in ("train", "evaluate"):
             sent = unpack_choice(ask.content)
             assert sent.num_clients == 1 and sent.num_rows <= (1 if kind == "train" else 2)

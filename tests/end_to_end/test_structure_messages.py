@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.common.serde import recorddict_to_proto
+from message_kinds import kind_of
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.composition import composed_config
@@ -49,7 +50,7 @@ class Recorded:
         return found
 
     def replies_to(self, kind: str) -> list[Message]:
-        return [reply for ask, reply in zip(self.asked, self.replies, strict=True) if ask.metadata.message_type == kind]
+        return [reply for ask, reply in zip(self.asked, self.replies, strict=True) if kind_of(ask) == kind]
 
     def payloads(self) -> list[bytes]:
         """Every message in either direction, as it would travel."""
@@ -205,7 +206,7 @@ def test_the_key_is_in_no_message_and_in_no_file_of_the_run(recorded: Recorded) 
     assert len(files) > 10  # the models are among them
     for text in (*recorded.payloads(), *files):
         assert not any(form in text for form in forms)
-    kinds = {message.metadata.message_type for message in recorded.asked}
+    kinds = {kind_of(message) for message in recorded.asked}
     assert kinds == {"query.roster", "query.structure", "train", "query.export"}
 
 

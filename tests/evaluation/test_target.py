@@ -16,7 +16,7 @@ from subfl_flower.evaluation.target import Reached, check_share, reached, target
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.round_records import LatestMetrics
 from subfl_flower.runtime.round_records import round_record as record_of
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.tasks import Ranking
 
 TESTS = (0.3, None, 0.6, 0.57, 0.6)
@@ -161,8 +161,9 @@ def test_a_record_tells_what_was_sent_to_evaluate_apart() -> None:
     roster = Roster((0, 1, 2), (1, 1, 1), np.ones(3), np.zeros(3), np.zeros(3), 9, 0, False)
     trained = updates([1], [0, 40, 0])
     seconds = {"round": 1.0}
-    plain = record_of(trained, roster, seconds, LatestMetrics(Ranking(name="ranking"), roster))
+    task = Ranking(name="ranking")
+    plain = record_of(trained, roster, seconds, LatestMetrics(task, task.metrics, roster))
     assert (plain["bytes_down"], plain["bytes_evaluation"]) == (40, 0)
     both = trained.and_evaluated(updates([0, 1, 2], [11, 12, 13]))
-    record = record_of(both, roster, seconds, LatestMetrics(Ranking(name="ranking"), roster))
+    record = record_of(both, roster, seconds, LatestMetrics(task, task.metrics, roster))
     assert (record["bytes_down"], record["bytes_evaluation"]) == (76, 36)

@@ -45,17 +45,17 @@ HELD_CLIENTS = '''
 import time
 from pathlib import Path
 
-from clients.masked import MaskedClient
+from clients.fedpub import FedPubClient
 
 FOLDER = Path(__file__).parent
 
 
-class Held(MaskedClient):
+class Held(FedPubClient):
     """Says where it is by a file, and waits there for as long as another file tells it to."""
 
-    def _train(self, shared, personal, received, state, chunk, examples, config):
-        place = f"{chunk.client_ids[0]}-{config['round']}"
-        losses = super()._train(shared, personal, received, state, chunk, examples, config)
+    def _train(self, shared, personal, received, state, chunk, examples, batch):
+        place = f"{chunk.client_ids[0]}-{batch.server_round}"
+        losses = super()._train(shared, personal, received, state, chunk, examples, batch)
         (FOLDER / f"at-{place}").touch()
         while (FOLDER / f"hold-{place}").exists():
             time.sleep(0.05)

@@ -22,9 +22,11 @@ from strategies.local import Local
 from strategies.oracle import Oracle
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.checkpoint import Checkpoint
-from subfl_flower.runtime.roster import Roster
+from subfl_flower.runtime.contract import MethodSettings, RunContext
+from subfl_flower.runtime.roster import Roster, Shape
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.strategy import CohortStrategy, Updates
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
 
 FILE = "server.safetensors"
 ROSTER = Roster(
@@ -157,16 +159,23 @@ INITIAL = {
     "conv1.bias": np.zeros(WIDTH, np.float32),
     "classifier.weight": np.ones((WIDTH, 2), np.float32),
 }
-STRATEGIES: dict[str, Callable[[Roster], CohortStrategy]] = {
-    "fedavg": lambda roster: FedAvg(FedAvg.Settings(), roster, INITIAL),
-    "fedper": lambda roster: FedAvg(FedAvg.Settings(personal_layers=("classifier",)), roster, INITIAL),
-    "local": lambda roster: Local(Local.Settings(), roster, INITIAL),
-    "fedpub": lambda roster: FedPub(FedPub.Settings(), roster, INITIAL),
-    "communities": lambda roster: FedPub(FedPub.Settings(community_threshold=0.1), roster, INITIAL),
-    "gcfl": lambda roster: Gcfl(Gcfl.Settings(first_split=4, epsilon1=5), roster, INITIAL),
-    "gcfl+": lambda roster: GcflPlus(GcflPlus.Settings(first_split=1, epsilon1=5, window=2), roster, INITIAL),
-    "oracle": lambda roster: Oracle(Oracle.Settings(), roster, INITIAL),
+SHAPE = Shape(num_features=3, num_classes=2)
+STRATEGIES: dict[str, tuple[type[CohortStrategy], MethodSettings]] = {
+    "fedavg": (FedAvg, FedAvg.Settings()),
+    "fedper": (FedAvg, FedAvg.Settings(personal_layers=("classifier",))),
+    "local": (Local, Local.Settings()),
+    "fedpub": (FedPub, FedPub.Settings()),
+    "parameters": (FedPub, FedPub.Settings(similarity="parameter")),
+    "communities": (FedPub, FedPub.Settings(community_threshold=0.1)),
+    "gcfl": (Gcfl, Gcfl.Settings(first_split=4, epsilon1=5)),
+    "gcfl+": (GcflPlus, GcflPlus.Settings(first_split=1, epsilon1=5, window=2)),
+    "oracle": (Oracle, Oracle.Settings()),
 }
+
+
+def new(name: str, roster: Roster) -> CohortStrategy:
+    family, settings = STRATEGIES[name]
+    return family(RunContext(settings=settings, shape=SHAPE, initial=INITIAL), roster)
 
 
 def trained(strategy: CohortStrategy, server_round: int) -> Updates:
@@ -195,15 +204,15 @@ def test_a_strategy_goes_on_from_its_checkpoint_as_if_nothing_had_happened(tmp_p
     """Another process takes over after every one of sixteen rounds, in each of which half of the clients take part."""
     sizes = np.arange(1.0, CLIENTS + 1)
     roster = Roster(tuple(range(CLIENTS)), (1,) * CLIENTS, sizes, sizes, sizes, 3, 2, False)
-    strategy, other = STRATEGIES[name](roster), STRATEGIES[name](roster)
+    strategy, other = new(name, roster), new(name, roster)
     clusters = set()
     for server_round in range(1, 17):
         Checkpoint("ab", server_round - 1, roster, other.state()).write(tmp_path)
-        other = STRATEGIES[name](roster)
+        other = new(name, roster)
         other.load_state(Checkpoint.read(tmp_path).strategy)
         assert_alike(other, strategy)
         for one in (strategy, other):
-            one.aggregate(trained(one, server_round))
+            one.take(trained(one, server_round))
         assert_alike(other, strategy)
         if isinstance(strategy, Gcfl):
             clusters.add(len(strategy.clusters))
@@ -218,7 +227,7 @@ def about(**changes: Any) -> dict[str, Any]:
         "client_ids": [0, 1], "num_examples": [1.0, 2.0], "num_nodes": [1.0, None], "num_edges": [1.0, 2.0],
         "num_features": 2, "num_classes": 2, "overlapping": False,
     }  # fmt: skip
-    base = {"schema": 1, "run_id": "ab", "round": 3, "roster": roster, "exchanges": [], "seconds": 1, "repeated": {}}
+    base = {"schema": 2, "run_id": "ab", "round": 3, "roster": roster, "exchanges": [], "seconds": 1, "repeated": {}}
     return {**base, **changes}
 
 
@@ -268,11 +277,19 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path, wrong:
     assert text.startswith(f"{tmp_path / FILE} is not a checkpoint (") and "\n" not in text
 
 
-def test_another_schema_is_named(tmp_path: Path) -> None:
-    written(tmp_path, about(schema=2))
+@pytest.mark.parametrize("schema", [1, 3])
+def test_another_schema_is_named(tmp_path: Path, schema: int) -> None:
+    """A strategy of schema 1 kept what it knew of absent clients under other names."""
+    written(tmp_path, about(schema=schema))
     with pytest.raises(SubflError) as error:
         Checkpoint.read(tmp_path)
-    assert str(error.value) == f"{tmp_path / FILE} has the schema 2; this version reads 1"
+    assert str(error.value) == f"{tmp_path / FILE} has the schema {schema}; this version reads 2"
+
+
+def test_what_is_written_says_its_schema(tmp_path: Path) -> None:
+    CHECKPOINT.write(tmp_path)
+    with safe_open(tmp_path / FILE, framework="numpy") as file:
+        assert json.loads(file.metadata()["checkpoint"])["schema"] == 2
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subfl_flower.runtime.array_format import read_array
+from subfl_flower.runtime.contract import Contract
 from subfl_flower.runtime.messages import (
     ARRAYS,
     LAYOUT,
@@ -29,6 +30,7 @@ from subfl_flower.runtime.messages import (
     unpack_counted,
 )
 from subfl_flower.runtime.replies import METRICS, OUTCOME, read_reply
+from subfl_flower.tasks.metric import COUNT, SHARE
 
 SHAPES = st.lists(st.integers(0, 25), max_size=3).map(tuple)
 KINDS = st.sampled_from(["dense", "sparse", "mixed", "one row", "integers"])
@@ -404,11 +406,11 @@ def test_a_reply_holds_no_choice() -> None:
         return record
 
     stack = {"w": np.ones((2, 3), dtype=np.float32)}
-    expected = {"w": ArraySpec((3,), "float32")}
-    assert read_reply(reply(stack), [0, 1], expected, 1).clients == [0, 1]
-    for specs in (expected, None):
+    contract = Contract(uploads={"w": ArraySpec((3,), "float32")}, metrics={"num_examples": COUNT, "test": SHARE})
+    assert read_reply(reply(stack), [0, 1], contract, 1).clients == [0, 1]
+    for expected in (contract, contract.evaluation):
         with pytest.raises(ValueError, match="where each client's own belong"):
-            read_reply(reply(Choice(stack, chosen([[0], [1]]))), [0, 1], specs, 1)
+            read_reply(reply(Choice(stack, chosen([[0], [1]]))), [0, 1], expected, 1)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.cohort import Cohort
+from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
@@ -50,7 +51,8 @@ def partition(tmp_path_factory: pytest.TempPathFactory) -> PreparedPartition:
 
 def trainer(of: Cohort, family: type[SubgraphClient] = SubgraphClient) -> SubgraphClient:
     network, optimizer = ModelSettings(name="gcn", hidden=5), OptimizerSettings(name="adam")
-    return family(of, family.Settings(), network, optimizer, seed=0, store=MemoryStore())
+    run = RunContext(settings=family.Settings(), model=network, optimizer=optimizer)
+    return family(run, of, MemoryStore())
 
 
 def test_the_task_says_what_is_seen_how_much_is_learnt_from_and_how_wide_the_output_is() -> None:

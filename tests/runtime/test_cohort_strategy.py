@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,22 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from subfl_flower.runtime.contract import Contract, RunContext
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.messages import Stack, pack, unpack
+from subfl_flower.runtime.messages import ArraySpec, Stack, pack, unpack
+from subfl_flower.runtime.replies import METRICS, OUTCOME
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import METRICS, OUTCOME, RUN, CohortStrategy, Updates
+from subfl_flower.runtime.round_messages import RUN
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
+from subfl_flower.tasks.metric import COUNT, Metric
 
 NODES = (2, 1, 2, 3, 1)
 """The node of each of the clients 10, 11, ..."""
 ROSTER = Roster((10, 11, 12, 13, 14), NODES, np.array([1.0, 2, 3, 4, 5]), np.ones(5), np.ones(5), 1, 2, False)
+
+UPLOADS = {"w": ArraySpec((2,), "float32")}
+METRICS_SENT = {"test": Metric(0.0, 2.0), "num_examples": COUNT}
 
 
 class Doubling(CohortStrategy):
@@ -63,8 +71,15 @@ def client_app(failing: Sequence[int] = (), raising: Sequence[int] = (), silent:
     return app
 
 
-def one_round(app: ClientApp, away: Sequence[int] = (), lose: Sequence[int] = (), reverse: bool = False) -> Doubling:
-    strategy = Doubling(Doubling.Settings(), ROSTER, {"w": np.zeros(2, np.float32)})
+def one_round(
+    app: ClientApp,
+    away: Sequence[int] = (),
+    lose: Sequence[int] = (),
+    reverse: bool = False,
+    uploads: Mapping[str, ArraySpec] = UPLOADS,
+) -> Doubling:
+    contract = Contract(uploads=uploads, metrics=METRICS_SENT)
+    strategy = Doubling(RunContext(settings=Doubling.Settings()), ROSTER, contract)
     strategy.away = away
     with InlineGrid(app, 3).active() as grid:
         messages = list(strategy.configure_train(4, ArrayRecord(), ConfigRecord({"directory": "x"}), grid))
@@ -122,6 +137,22 @@ def test_nobody_succeeding_is_no_crash_and_aggregates_nothing() -> None:
     assert not hasattr(strategy, "total")
 
 
+def spoilt(spoil: Callable[[Message], None]) -> Updates:
+    """A round in which `spoil` has its way with the reply of the node of clients 11 and 14."""
+    sound, app = client_app(), ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = sound(message, context)
+        if context.node_config["partition-id"] == 0:
+            spoil(reply)
+        return reply
+
+    updates = one_round(app).updates
+    assert updates is not None
+    return updates
+
+
 def unknown_shape(reply: Message) -> None:
     reply.content.config_records["layout"]["w.shape"] = [2, 77]
 
@@ -133,19 +164,40 @@ def reasons_without_clients(reply: Message) -> None:
 @pytest.mark.parametrize("spoil", [unknown_shape, reasons_without_clients])
 def test_a_reply_that_cannot_be_read_is_the_failure_of_its_clients(spoil: Callable[[Message], None]) -> None:
     """Nodes are other people's machines: what one sends must not end the run of all."""
-    sound = client_app()
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        reply = sound(message, context)
-        if context.node_config["partition-id"] == 0:
-            spoil(reply)
-        return reply
-
-    updates = one_round(app).updates
-    assert updates is not None and set(updates.failures) == {11, 14}
+    updates = spoilt(spoil)
+    assert set(updates.failures) == {11, 14}
     assert updates.positions.tolist() == [0, 2, 3]
+
+
+def with_an_invented_metric(reply: Message) -> None:
+    reply.content.metric_records[METRICS]["fame"] = [1.0, 1.0]
+
+
+def with_an_undeclared_array(reply: Message) -> None:
+    pack({**unpack(reply.content), "v": np.ones((2, 1), np.float32)}).into(reply.content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (with_an_invented_metric, "it holds the metric 'fame', which this method does not have"),
+        (with_an_undeclared_array, "it holds v, where only w belongs"),
+    ],
+)
+def test_what_no_contract_declares_makes_a_reply_unusable(spoil: Callable[[Message], None], reason: str) -> None:
+    updates = spoilt(spoil)
+    assert updates.failures == dict.fromkeys((11, 14), f"its node's reply cannot be read: {reason}")
+    assert updates.positions.tolist() == [0, 2, 3] and set(updates.metrics) == set(METRICS_SENT)
+
+
+def test_a_figure_out_of_its_range_is_one_clients_failure_and_the_others_of_its_node_count() -> None:
+    def twice_of_two(reply: Message) -> None:
+        reply.content.metric_records[METRICS]["test"] = [1.1, 2.5]
+
+    updates = spoilt(twice_of_two)
+    assert updates.failures == {14: "its test is 2.5, and must be from 0 to 2"}
+    assert updates.positions.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(updates.metrics["test"], [1.0, 1.1, 1.2, 1.3])
 
 
 def test_bytes_up_are_each_clients_own() -> None:
@@ -162,6 +214,6 @@ def test_bytes_up_are_each_clients_own() -> None:
         packed.into(reply.content)
         return reply
 
-    updates = one_round(app, reverse=True).updates
+    updates = one_round(app, reverse=True, uploads={**UPLOADS, "x": ArraySpec((300,), "float32")}).updates
     assert updates is not None and updates.failures == {}
     assert updates.bytes_up.tolist() == [8 + 1, *(8 + 1 + 38 + 4 * p for p in (1, 2, 3, 4))]

@@ -10,11 +10,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.exchange import RUN, Exchange, answer_record
+from subfl_flower.runtime.batch import Answers
+from subfl_flower.runtime.exchange import ASK, PHASE, Exchange, answer_record
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import ARRAYS, Stack
+from subfl_flower.runtime.replies import OUTCOME
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import OUTCOME
+from subfl_flower.runtime.round_messages import RUN
 
 CLIENTS = (10, 11, 12, 13, 14)
 NODES = (2, 1, 2, 3, 1)
@@ -37,14 +39,14 @@ def client_app(
     """Clients that answer; those `failing` do not, and `spoil` has its way with the reply of the node `spoilt`."""
     app = ClientApp()
 
-    @app.query("count")
+    @app.query(ASK)
     def count(message: Message, context: Context) -> Message:
         run = message.content.config_records[RUN]
-        assert run["directory"] == "x"
+        assert (run["directory"], run[PHASE]) == ("x", "count")
         clients = [int(client) for client in run["clients"]]  # type: ignore[union-attr]
         answers = {client: answer(client) for client in clients if client not in failing}
         failures = {client: f"client {client} is tired" for client in clients if client in failing}
-        reply = Message(answer_record(answers, failures), reply_to=message)
+        reply = Message(answer_record(Answers(answers, failures)), reply_to=message)
         if spoil and context.node_id == spoilt:
             spoil(reply)
         return reply
@@ -95,7 +97,7 @@ def test_every_node_is_asked_once_for_its_own_clients() -> None:
     asked: dict[int, list[list[int]]] = {1: [], 2: [], 3: []}
     sound, app = client_app(), ClientApp()
 
-    @app.query("count")
+    @app.query(ASK)
     def count(message: Message, context: Context) -> Message:
         asked[context.node_id].append(list(message.content.config_records[RUN]["clients"]))  # type: ignore[arg-type]
         return sound(message, context)
@@ -121,10 +123,10 @@ def test_arrays_arrive_as_they_were_whatever_their_layout_and_names() -> None:
     }
     app, received = ClientApp(), []
 
-    @app.query("count")
+    @app.query(ASK)
     def count(message: Message, context: Context) -> Message:
         clients = message.content.config_records[RUN]["clients"]
-        return Message(answer_record({int(c): sent for c in clients}, {}), reply_to=message)  # type: ignore[union-attr]
+        return Message(answer_record(Answers({int(c): sent for c in clients})), reply_to=message)  # type: ignore[union-attr]
 
     def keep(stack: Stack) -> list[int]:
         received.append(stack)
@@ -157,8 +159,8 @@ def test_a_node_that_raises_fails_for_its_clients_alone() -> None:
     assert answers == [[], None, [12, 13], [13, 14, 15], None]
 
 
-def test_a_node_that_does_not_know_the_phase_says_so() -> None:
-    with pytest.raises(RunFailure, match=r"^client 10 failed in query\.count: .*No query function .*count"):
+def test_a_node_that_knows_no_questions_says_so() -> None:
+    with pytest.raises(RunFailure, match=r"^client 10 failed in query\.count: .*No query function .*ask"):
         ask(ClientApp())
 
 
@@ -183,7 +185,7 @@ def without_clients(reply: Message) -> None:
 
 def of_nobody(reply: Message) -> None:
     """Arrays of a client that is not among those that answer."""
-    arrays = answer_record({99: answer(14)}, {}).array_records[ARRAYS]
+    arrays = answer_record(Answers({99: answer(14)})).array_records[ARRAYS]
     reply.content[ARRAYS] = ArrayRecord({**reply.content.array_records[ARRAYS], **arrays})
 
 
@@ -193,7 +195,7 @@ def unnamed(reply: Message) -> None:
 
 
 def foreign(reply: Message) -> None:
-    reply.content.update(answer_record({11: answer(11), 14: answer(14), 13: answer(10)}, {}))
+    reply.content.update(answer_record(Answers({11: answer(11), 14: answer(14), 13: answer(10)})))
 
 
 def torn(reply: Message) -> None:
@@ -277,7 +279,7 @@ def test_second_replies_and_those_of_nodes_that_were_not_asked_are_ignored(caplo
 
 def test_a_client_that_its_node_says_nothing_of_has_failed() -> None:
     def spoil(reply: Message) -> None:
-        reply.content.update(answer_record({11: answer(11)}, {}))
+        reply.content.update(answer_record(Answers({11: answer(11)})))
 
     with pytest.raises(RunFailure, match=r"^client 14 failed in query\.count: it is missing in its node's reply$"):
         ask(client_app(spoil=spoil, spoilt=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.exchange import RUN, Exchange, answer_record, read_client_arrays
+from subfl_flower.runtime.batch import Answers, Question
+from subfl_flower.runtime.exchange import ASK, Exchange, answer_record, read_question
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import ARRAYS, Stack
 from subfl_flower.runtime.roster import Matcher, Roster
+from subfl_flower.runtime.round_messages import RUN, announced
 
 CLIENTS = (10, 11, 12, 13, 14)
 NODES = (2, 1, 2, 3, 1)
@@ -33,32 +35,25 @@ class Asked(InlineGrid):
         matcher: what becomes of what the matcher is sent, by number.
     """
 
-    def __init__(self, matcher: Callable[[dict[int, Stack]], Any] | None = None) -> None:
+    def __init__(self, matcher: Callable[[Mapping[int, Stack]], Any] | None = None) -> None:
         app = ClientApp()
         self.questions: dict[int, ConfigRecord] = {}
         self.sent: dict[int, list[str]] = {}
+        self.read: dict[int, Question] = {}
 
-        @app.query("double")
-        def double(message: Message, context: Context) -> Message:
-            run = self._noted(message, context)
-            received = read_client_arrays(message.content, run["clients"])  # type: ignore[arg-type]
-            return Message(
-                answer_record({c: {"twice": 2 * own["x"]} for c, own in received.items()}, {}), reply_to=message
-            )
-
-        @app.query("match")
-        def match(message: Message, context: Context) -> Message:
-            assert matcher is not None
-            run = self._noted(message, context)
-            answers, failures = matcher(read_client_arrays(message.content, run["clients"]))  # type: ignore[arg-type]
-            return Message(answer_record(answers, failures), reply_to=message)
+        @app.query(ASK)
+        def ask(message: Message, context: Context) -> Message:
+            self.questions[context.node_id] = message.content.config_records[RUN]
+            self.sent[context.node_id] = list(message.content.array_records[ARRAYS])
+            question = self.read[context.node_id] = read_question(message.content)
+            if question.phase == "double":
+                answers = Answers({c: {"twice": 2 * own["x"]} for c, own in question.received.items()})
+            else:
+                assert question.phase == "match" and matcher is not None
+                answers = Answers(*matcher(question.received))
+            return Message(answer_record(answers), reply_to=message)
 
         super().__init__(app, 4)
-
-    def _noted(self, message: Message, context: Context) -> ConfigRecord:
-        self.questions[context.node_id] = message.content.config_records[RUN]
-        self.sent[context.node_id] = list(message.content.array_records[ARRAYS])
-        return self.questions[context.node_id]
 
     def exchange(self, roster: Roster, **rest: Any) -> Exchange:
         return Exchange(self, ConfigRecord({"id": "a"}), roster, **{"tolerant": False, "timeout": 0, **rest})
@@ -80,13 +75,16 @@ SENT = {4: numbers(1, 2, 3), 0: numbers(), 2: numbers(7)}
 def test_only_those_that_are_sent_something_are_asked() -> None:
     with Asked().active() as grid:
         exchange = grid.exchange(roster())
-        exchange.about = {"checkpoint": 2}
+        exchange.about = {"checkpoint": 2, **announced({"nodes": 7.5})}
         answers = exchange.ask("double", twice, sent=SENT, about={"round": 3, "matcher_key": b"k"})
     assert answers == [[], None, [14], None, [2, 4, 6]]
     assert {node: run["clients"] for node, run in grid.questions.items()} == {1: [14], 2: [10, 12]}
     for run in grid.questions.values():
         assert (run["id"], run["checkpoint"], run["round"], run["matcher_key"]) == ("a", 2, 3, b"k")
     assert grid.sent == {1: ["14/x"], 2: ["10/x", "12/x"]}
+    for question in grid.read.values():
+        assert (question.phase, question.server_round, question.announced) == ("double", 3, {"nodes": 7.5})
+        assert question.about["matcher_key"] == b"k"
     (phase,) = exchange.log
     assert phase.pop("seconds") >= 0
     assert phase == {"action": "double", "round": 1, "bytes_up": 4 * 4, "bytes_down": 4 * 4}
@@ -125,7 +123,7 @@ def test_who_is_away_is_a_failure_of_its_own_and_who_was_not_asked_is_none(
 # The matcher ----------------------------------------------------------------------------------------------------------
 
 
-def lengths(received: dict[int, Stack]) -> tuple[dict[int, Stack], dict[int, str]]:
+def lengths(received: Mapping[int, Stack]) -> tuple[dict[int, Stack], dict[int, str]]:
     """Answers with how many numbers came, and refuses where none did."""
     answers = {number: {"n": np.array([len(own["x"])])} for number, own in received.items() if len(own["x"])}
     return answers, {number: "there is nothing in it" for number in received if number not in answers}
@@ -162,19 +160,19 @@ def test_without_a_matcher_there_is_nobody_to_ask() -> None:
     assert not grid.questions
 
 
-def raising(received: dict[int, Stack]) -> Any:
+def raising(received: Mapping[int, Stack]) -> Any:
     raise OSError("the disk\nis full")
 
 
-def with_a_foreign_number(received: dict[int, Stack]) -> Any:
+def with_a_foreign_number(received: Mapping[int, Stack]) -> Any:
     return {7: {}, 8: {}}, {}
 
 
-def with_a_foreign_refusal(received: dict[int, Stack]) -> Any:
+def with_a_foreign_refusal(received: Mapping[int, Stack]) -> Any:
     return {}, {8: "no"}
 
 
-def with_a_number_twice(received: dict[int, Stack]) -> Any:
+def with_a_number_twice(received: Mapping[int, Stack]) -> Any:
     return {7: {}}, {7: "no"}
 
 

@@ -15,12 +15,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.exchange import Exchange, answer_record
+from subfl_flower.runtime.batch import Answers
+from subfl_flower.runtime.contract import Contract, RunContext, arrays_of
+from subfl_flower.runtime.exchange import ASK, Exchange, answer_record
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import ARRAYS, LAYOUT, ArraySpec, Stack, pack, unpack, unpack_counted
 from subfl_flower.runtime.replies import METRICS, OUTCOME, combine, read_reply
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
+from subfl_flower.runtime.round_messages import RUN
+from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.runtime.updates import Updates
+from subfl_flower.tasks.metric import COUNT, SHARE, Metric
 
 ASKED = [0, 1, 2]
 EXPECTED = {
@@ -28,6 +33,9 @@ EXPECTED = {
     "b": ArraySpec((16,), "float32"),
     "wanted": ArraySpec((20,), "uint8", needed=False),
 }
+METRICS_SENT = {"test": SHARE, "loss": Metric(), "num_examples": Metric(COUNT.low, COUNT.high, needed=True)}
+CONTRACT = Contract(uploads=EXPECTED, metrics=METRICS_SENT)
+FIGURES_ALONE = Contract(metrics=METRICS_SENT)
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -41,6 +49,13 @@ def sound(seed: int = 0) -> RecordDict:
     pack(stack).into(content)
     about = {"clients": ASKED, "failures": "{}", "round": 4, "seconds": 1.0, "startup": 0.0}
     content[OUTCOME] = ConfigRecord(about)  # type: ignore[arg-type]
+    return content
+
+
+def sound_figures() -> RecordDict:
+    """The same reply without arrays, as it comes to an evaluation."""
+    content = sound()
+    pack({}, 3).into(content)
     return content
 
 
@@ -144,47 +159,56 @@ def mutated(draw: st.DrawFn, content: RecordDict) -> RecordDict:
     return content
 
 
-def accept(content: RecordDict, expected: dict[str, ArraySpec] | None) -> None:
+def accept(content: RecordDict, contract: Contract) -> None:
     """Read a reply as the server does: a ValueError, or something that a strategy can work with."""
     try:
-        reply = read_reply(content, ASKED, expected, 4, largest=10**6)
+        reply = read_reply(content, ASKED, contract, 4)
     except ValueError:
         return
     assert sorted([*reply.clients, *reply.failures]) == ASKED
-    everyone = combine([reply], expected)
+    everyone = combine([reply], contract)
     assert math.isfinite(everyone.seconds) and math.isfinite(everyone.startup)
     assert everyone.bytes_per_client.shape == (len(everyone.clients),) and (everyone.bytes_per_client >= 0).all()
     for values in everyone.stack.values():
         assert len(values) == len(everyone.clients) and np.isfinite(values).all()
         assert (np.abs(values.astype(float)) <= 1e12).all()
-    for values in everyone.metrics.values():
+    for name, values in everyone.metrics.items():
+        low, high = METRICS_SENT[name].low, METRICS_SENT[name].high
         assert values.shape == (len(everyone.clients),) and not np.isinf(values).any()
+        assert all(low <= value <= high or math.isnan(value) for value in values.tolist())
     if everyone.clients:
         assert (everyone.metrics["num_examples"] >= 0).all()
-        if expected is not None:
-            needed = {name for name, spec in expected.items() if spec.needed}
-            assert needed <= set(everyone.stack) <= set(expected)
-            for name, values in everyone.stack.items():
-                assert (values.shape[1:], str(values.dtype)) == (expected[name].shape, expected[name].dtype)
+        expected = arrays_of(contract.uploads)
+        needed = {name for name, spec in expected.items() if spec.needed}
+        assert needed <= set(everyone.stack) <= set(expected)
+        for name, values in everyone.stack.items():
+            assert (values.shape[1:], str(values.dtype)) == (expected[name].shape, expected[name].dtype)
     for reason in reply.failures.values():
         assert isinstance(reason, str) and reason.isprintable() and len(reason) <= 300
 
 
 @MANY
-@given(CONTENTS, st.sampled_from([EXPECTED, None, {}]))
-def test_replies_of_anything_at_all(content: RecordDict, expected: dict[str, ArraySpec] | None) -> None:
-    accept(content, expected)
+@given(CONTENTS, st.sampled_from([CONTRACT, FIGURES_ALONE]))
+def test_replies_of_anything_at_all(content: RecordDict, contract: Contract) -> None:
+    accept(content, contract)
 
 
 @MANY
-@given(mutated(sound()), st.sampled_from([EXPECTED, EXPECTED, None]))
-def test_sound_replies_with_something_wrong(content: RecordDict, expected: dict[str, ArraySpec] | None) -> None:
-    accept(content, expected)
+@given(mutated(sound()))
+def test_sound_replies_with_something_wrong(content: RecordDict) -> None:
+    accept(content, CONTRACT)
+
+
+@MANY
+@given(mutated(sound_figures()))
+def test_sound_figures_of_an_evaluation_with_something_wrong(content: RecordDict) -> None:
+    accept(content, CONTRACT.evaluation)
 
 
 def test_the_reply_that_the_others_are_made_of_is_accepted() -> None:
-    reply = read_reply(sound(), ASKED, EXPECTED, 4)
+    reply = read_reply(sound(), ASKED, CONTRACT, 4)
     assert reply.clients == ASKED and list(reply.stack) == list(EXPECTED)
+    assert read_reply(sound_figures(), ASKED, CONTRACT.evaluation, 4).clients == ASKED
 
 
 @MANY
@@ -223,14 +247,14 @@ def first_token(stack: Stack) -> int:
 
 
 @MANY
-@given(st.one_of(CONTENTS, mutated(answer_record({c: TOKENS[c] for c in ASKED}, {}))))
+@given(st.one_of(CONTENTS, mutated(answer_record(Answers({c: TOKENS[c] for c in ASKED})))))
 def test_answers_of_anything_at_all(content: RecordDict) -> None:
     """Node 1 sends what it likes for clients 0, 1 and 2; client 3 is on a sound node."""
     app = ClientApp()
 
-    @app.query("tokens")
+    @app.query(ASK)
     def tokens(message: Message, context: Context) -> Message:
-        found = content if context.node_id == 1 else answer_record({3: TOKENS[3]}, {})
+        found = content if context.node_id == 1 else answer_record(Answers({3: TOKENS[3]}))
         return Message(found, reply_to=message)
 
     with InlineGrid(app, 2).active() as grid:
@@ -245,11 +269,7 @@ def test_answers_of_anything_at_all(content: RecordDict) -> None:
 
 
 class Averaging(CohortStrategy):
-    """Knows what it wants, and averages it."""
-
-    @property
-    def expected(self) -> dict[str, ArraySpec]:
-        return EXPECTED
+    """Averages what clients send."""
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         return {"w": np.zeros((len(positions), 1), np.float32)}
@@ -273,7 +293,7 @@ def test_a_round_with_one_hostile_node(content: RecordDict, twice: bool) -> None
         found[OUTCOME] = ConfigRecord(about)  # type: ignore[arg-type]
         return Message(found, reply_to=message)
 
-    strategy = Averaging(Averaging.Settings(), ROSTER, {})
+    strategy = Averaging(RunContext(settings=None), ROSTER, CONTRACT)
     with InlineGrid(app, 2).active() as grid:
         messages = list(strategy.configure_train(4, ArrayRecord(), ConfigRecord({}), grid))
         assert all(message.content.config_records[RUN]["round"] == 4 for message in messages)

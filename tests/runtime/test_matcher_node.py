@@ -15,7 +15,7 @@ from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.expansion import opened_neighbours, sealed_request
 from subfl_flower.privacy.tokens import item_tokens
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.matcher_node import BOX, MATCH, FolderMemory, MatcherNode, expansion_context
 from subfl_flower.runtime.open_nodes import forget_nodes, open_clients, open_node
 
@@ -56,7 +56,7 @@ def sealed(public: bytes, user: int, run_id: str = "a1", server_round: int = 4) 
 
 def question(boxes: dict[int, bytes], server_round: int = 4) -> Question:
     received = {number: {BOX: np.frombuffer(box, np.uint8)} for number, box in boxes.items()}
-    return Question(MATCH, received, {"round": server_round})
+    return Question(MATCH, received, server_round)
 
 
 def test_users_are_told_of_each_other_under_their_numbers() -> None:
@@ -68,10 +68,10 @@ def test_users_are_told_of_each_other_under_their_numbers() -> None:
     for number, user in ((7, 1), (3, 2)):
         boxes[number], keys[number] = sealed(public, user)
     boxes[5] = b"none"
-    answers, refused = node.answers(question(boxes))
-    assert sorted(answers) == [3, 7] and list(refused) == [5]
+    answers = node.answer(question(boxes))
+    assert sorted(answers.arrays) == [3, 7] and list(answers.failures) == [5]
     for number, other in ((7, 2), (3, 1)):
-        told = opened_neighbours(answers[number][BOX].tobytes(), keys[number], expansion_context("a1", 4), 2)
+        told = opened_neighbours(answers.arrays[number][BOX].tobytes(), keys[number], expansion_context("a1", 4), 2)
         np.testing.assert_array_equal(told, [[other, 0.5]])
 
 
@@ -79,7 +79,7 @@ def test_a_matcher_hosts_nobody_and_answers_nothing_else() -> None:
     with pytest.raises(SubflError, match=r"^this node is the matcher; it hosts no clients$"):
         open_clients(run(), arrived(RecordDict()))
     with pytest.raises(SubflError, match=r"^the matcher has no answer to query\.expand$"):
-        matcher(arrived(RecordDict())).answers(Question("expand", {}, {"round": 1}))
+        matcher(arrived(RecordDict())).answer(Question("expand", {}))
 
 
 def test_what_it_knows_is_in_the_state_that_goes_on_with_each_message() -> None:
@@ -89,11 +89,11 @@ def test_what_it_knows_is_in_the_state_that_goes_on_with_each_message() -> None:
     assert isinstance(public, bytes)
     box, _ = sealed(public, 1)
     second = arrived(first.state)  # in the process that had the first one
-    assert matcher(second).answers(question({0: box}))[1] == {}
+    assert matcher(second).answer(question({0: box})).failures == {}
     forget_nodes()  # in another process
     third = arrived(second.state)
     assert matcher(third).roster()["public_key"] == public
-    assert matcher(third).answers(question({0: box}))[1] == {0: TWICE}
+    assert matcher(third).answer(question({0: box})).failures == {0: TWICE}
 
 
 def test_a_folder_keeps_the_key_and_the_boxes_of_each_run(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_a_folder_keeps_the_key_and_the_boxes_of_each_run(tmp_path: Path) -> Non
     assert isinstance(public, bytes) and node("b2").roster()["public_key"] == public
     box, _ = sealed(public, 1)
     changed = "a sealed box was changed on its way, or is not of this key, round or run"
-    assert node("a1").answers(question({0: box}, server_round=5))[1] == {0: changed}
-    assert node("b2").answers(question({0: box}))[1] == {0: changed}
-    assert node("a1").answers(question({0: box}))[1] == {}
-    assert node("a1").answers(question({0: box}))[1] == {0: TWICE}
+    assert node("a1").answer(question({0: box}, server_round=5)).failures == {0: changed}
+    assert node("b2").answer(question({0: box})).failures == {0: changed}
+    assert node("a1").answer(question({0: box})).failures == {}
+    assert node("a1").answer(question({0: box})).failures == {0: TWICE}
     another, _ = sealed(public, 1, "b2")
-    assert node("b2").answers(question({0: another}))[1] == {}
+    assert node("b2").answer(question({0: another})).failures == {}
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert files == ["matcher/matcher.key", "matcher/runs/a1/opened.keys", "matcher/runs/b2/opened.keys"]
     assert all((tmp_path / file).stat().st_mode & 0o077 == 0 for file in files)

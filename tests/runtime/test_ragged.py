@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from subfl_flower.runtime.contract import Contract
 from subfl_flower.runtime.messages import ArraySpec, pack
 from subfl_flower.runtime.ragged import LENGTHS, RAGGED, Ragged, RaggedSpec, pack_ragged, unpack_ragged
 from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, read_reply
+from subfl_flower.tasks.metric import COUNT, Metric
 
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 WIDTH, ITEMS = 3, 9
@@ -191,6 +194,49 @@ def test_rows_that_are_not_as_expected_are_refused_in_words(wrong: str) -> None:
     assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
 
 
+def test_rows_that_are_not_needed_may_be_left_out_for_all_clients_and_are_checked_where_they_are_there() -> None:
+    """Those without which others make no sense stay needed."""
+    specs = {**SPECS, "rows": replace(SPECS["rows"], needed=False)}
+    assert list(unpack_ragged(upload(), specs, 3)) == list(SPECS)
+    content = upload()
+    for kind in (RAGGED, LENGTHS):
+        del content[kind]["rows"]
+    found = unpack_ragged(content, specs, 3)
+    assert list(found) == ["ids"] and as_lists(found["ids"]) == [[0, 4], [8], []]
+    for kind in (RAGGED, LENGTHS):
+        del content[kind]
+    with pytest.raises(ValueError, match=r"^it holds the rows none, where ids, rows belong$"):
+        unpack_ragged(content, specs, 3)
+    assert unpack_ragged(content, {name: replace(spec, needed=False) for name, spec in SPECS.items()}, 3) == {}
+    with pytest.raises(ValueError, match=r"^it has not as many rows of rows as of ids$"):
+        unpack_ragged(with_lengths([1, 2, 0]), specs, 3)
+    alone = upload()
+    for kind in (RAGGED, LENGTHS):
+        del alone[kind]["ids"]
+    with pytest.raises(ValueError, match=r"^it has not as many rows of rows as of ids$"):
+        unpack_ragged(alone, {name: replace(spec, needed=False) for name, spec in SPECS.items()}, 3)
+
+
+def test_rows_that_a_node_left_out_are_none_for_its_clients() -> None:
+    """Whichever of the nodes it was: the first one does not decide for the others."""
+    specs = {**SPECS, "rows": replace(SPECS["rows"], needed=False)}
+    contract = Contract(uploads={**EXPECTED, **specs}, metrics=MEASURED)
+    lacking = upload([[1], [], []])
+    lacking.config_records[LENGTHS]["ids"] = [1]
+    for kind in (RAGGED, LENGTHS):
+        del lacking[kind]["rows"]
+    pack({"bias": np.array([[4]], np.float32)}).into(lacking)
+    lacking[METRICS] = MetricRecord({"num_examples": [1]})
+    lacking[OUTCOME] = ConfigRecord({"clients": [4], "failures": "{}", "round": 4, "seconds": 1.0})
+    one, two = read_reply(lacking, [4], contract, 4), read_reply(reply(), ASKED, contract, 4)
+    for order in ([one, two], [two, one]):
+        together = combine(order, contract)
+        assert together.clients == [3, 4, 5, 7]
+        assert as_lists(together.ragged["ids"]) == [[8], [1], [], [0, 4]]
+        assert as_lists(together.ragged["rows"]) == [[[6, 7, 8]], [], [], [[0, 1, 2], [3, 4, 5]]]
+    assert list(combine([one], contract).ragged) == ["ids"]
+
+
 def test_a_client_may_name_an_item_twice() -> None:
     found = unpack_ragged(upload([[4, 4], [8], []]), SPECS, 3)
     assert as_lists(found["ids"]) == [[4, 4], [8], []]
@@ -200,6 +246,8 @@ def test_a_client_may_name_an_item_twice() -> None:
 
 ASKED = [7, 3, 5]
 EXPECTED = {"bias": ArraySpec((1,), "float32")}
+MEASURED = {"num_examples": Metric(COUNT.low, COUNT.high, needed=True)}
+CONTRACT = Contract(uploads={**EXPECTED, **SPECS}, metrics=MEASURED)
 
 
 def reply(ids: list[list[int]] | None = None, rows: np.ndarray | None = None) -> RecordDict:
@@ -212,7 +260,7 @@ def reply(ids: list[list[int]] | None = None, rows: np.ndarray | None = None) ->
 
 
 def read(content: RecordDict) -> Reply:
-    return read_reply(content, ASKED, EXPECTED, 4, expected_rows=SPECS)
+    return read_reply(content, ASKED, CONTRACT, 4)
 
 
 def test_a_sound_reply_has_rows_and_their_bytes() -> None:
@@ -227,8 +275,8 @@ def test_rows_follow_their_clients_when_replies_are_put_together() -> None:
     other.config_records[LENGTHS].update({"ids": [1], "rows": [1]})
     other[METRICS] = MetricRecord({"num_examples": [1]})
     other[OUTCOME] = ConfigRecord({"clients": [4], "failures": "{}", "round": 4, "seconds": 1.0})
-    second = read_reply(other, [4], EXPECTED, 4, expected_rows=SPECS)
-    together = combine([read(reply()), second], EXPECTED)
+    second = read_reply(other, [4], CONTRACT, 4)
+    together = combine([read(reply()), second], CONTRACT)
     assert together.clients == [3, 4, 5, 7]
     assert as_lists(together.ragged["ids"]) == [[8], [1], [], [0, 4]]
     assert as_lists(together.ragged["rows"]) == [[[6, 7, 8]], [[0, 1, 2]], [], [[0, 1, 2], [3, 4, 5]]]
@@ -253,7 +301,7 @@ def test_a_row_that_no_training_gives_fails_its_client_alone(
 
 def test_a_reply_with_rows_that_nobody_expects_is_refused() -> None:
     with pytest.raises(ValueError, match="it holds the rows ids, rows, where none belong"):
-        read_reply(reply(), ASKED, EXPECTED, 4)
+        read_reply(reply(), ASKED, Contract(uploads=EXPECTED, metrics=MEASURED), 4)
 
 
 # Anything at all ------------------------------------------------------------------------------------------------------
@@ -346,7 +394,7 @@ def test_replies_with_rows_of_anything_at_all(content: RecordDict) -> None:
     except ValueError:
         return
     assert sorted([*found.clients, *found.failures]) == sorted(ASKED)
-    everyone = combine([found], EXPECTED)
+    everyone = combine([found], CONTRACT)
     if everyone.clients:
         check_rows(everyone.ragged, len(everyone.clients))
         assert (np.abs(everyone.ragged["rows"].values) <= 1e12).all()

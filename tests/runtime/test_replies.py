@@ -11,11 +11,27 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 
+from subfl_flower.runtime.contract import Contract, Declared
 from subfl_flower.runtime.messages import ARRAYS, LAYOUT, ArraySpec, Stack, pack
 from subfl_flower.runtime.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
+from subfl_flower.tasks.metric import COUNT, SHARE, Metric
 
 ASKED = [7, 3, 5]
 EXPECTED = {"w": ArraySpec((2, 3), "float32"), "b": ArraySpec((3,), "float32")}
+
+MEASURED = {
+    "num_examples": Metric(COUNT.low, COUNT.high, needed=True),
+    "test": Metric(),
+    "loss": Metric(),
+    "sparsity": SHARE,
+    "test.hr@10": SHARE,
+    "validation_examples": COUNT,
+    "rmse": Metric(0.0, 1e12),
+}
+
+
+def contract(uploads: Declared = EXPECTED) -> Contract:
+    return Contract(uploads=uploads, metrics=MEASURED)
 
 
 def updates(clients: Sequence[int] = ASKED) -> Stack:
@@ -43,7 +59,7 @@ def reply(
 
 
 def read(content: RecordDict, asked: Sequence[int] = ASKED) -> Reply:
-    return read_reply(content, asked, EXPECTED, 4)
+    return read_reply(content, asked, contract(), 4)
 
 
 def test_a_sound_reply_is_taken_as_it_is() -> None:
@@ -159,9 +175,21 @@ REFUSED: dict[str, tuple[Callable[[], RecordDict], str]] = {
     "seconds are a list": (lambda: reply(seconds=[1.0]), "its seconds must be a number of seconds, not [1.0]"),
     "no number of examples": (
         lambda: without(METRICS, "num_examples"),
-        "its metrics must be num_examples and up to 63",
+        "it lacks the metric num_examples",
     ),
-    "metrics without end": (many_metrics, "its metrics must be num_examples and up to 63 others"),
+    "metrics without end": (many_metrics, "it holds the metric 'metric 0', which this method does not have"),
+    "an invented metric": (
+        lambda: reply(metrics={"fame": [1.0, 1.0, 1.0]}),
+        "it holds the metric 'fame', which this method does not have",
+    ),
+    "an invented metric of control characters": (
+        lambda: reply(metrics={"\x1b[2Jtest\n": [1.0, 1.0, 1.0]}),
+        "it holds the metric '[2Jtest', which this method does not have",
+    ),
+    "an invented metric of any length": (
+        lambda: reply(metrics={"x" * 10**5: [1.0, 1.0, 1.0]}),
+        f"it holds the metric '{'x' * 297}...', which this method does not have",
+    ),
     "a metric of two clients": (
         lambda: reply(metrics={"test": [0.1, 0.2]}),
         "its metric test is not a list of 3 numbers, one for each client",
@@ -224,18 +252,9 @@ def test_the_size_of_a_reply_is_bounded_before_anything_is_unpacked() -> None:
 
 
 def test_where_nothing_is_expected_nothing_may_come() -> None:
-    assert read_reply(reply(stack={}), ASKED, {}, 4).stack == {}
+    assert read_reply(reply(stack={}), ASKED, contract().evaluation, 4).stack == {}
     with pytest.raises(ValueError, match=r"^it holds b, w, where only nothing belongs$"):
-        read_reply(reply(), ASKED, {}, 4)
-
-
-def test_where_it_is_not_known_what_belongs_the_size_is_bounded_all_the_same() -> None:
-    assert list(read_reply(reply(), ASKED, None, 4, largest=1000).stack) == ["w", "b"]
-    with pytest.raises(ValueError, match=r"^it is 3\.64 times as large"):  # 364 bytes: 108 of values, 2 headers
-        read_reply(reply(), ASKED, None, 4, largest=100)
-    sparse = {"w": np.zeros((3, 1000), np.float32)}
-    with pytest.raises(ValueError, match=r"^its arrays would take 12000 bytes, and may take 2000$"):
-        read_reply(reply(stack=sparse), ASKED, None, 4, largest=2000)
+        read_reply(reply(), ASKED, contract().evaluation, 4)
 
 
 # Refused for one client ----------------------------------------------------------------------------------------------
@@ -278,56 +297,69 @@ def test_a_row_that_all_clients_share_fails_for_all() -> None:
 def test_what_travelled_without_its_zeros_is_looked_at_too() -> None:
     values = np.zeros((3, 1000), np.float32)
     values[0, 10], values[2, 20] = 5.0, np.nan
-    found = read_reply(reply(stack={"w": values}), ASKED, {"w": ArraySpec((1000,), "float32")}, 4)
+    found = read_reply(reply(stack={"w": values}), ASKED, contract({"w": ArraySpec((1000,), "float32")}), 4)
     assert found.failures == {5: "its update of w is not finite"} and found.clients == [7, 3]
     np.testing.assert_array_equal(found.stack["w"], values[:2])
+
+
+def masked(dtype: str, bounded: bool = True) -> Contract:
+    return contract({"masked": ArraySpec((2,), dtype, bounded=bounded)})
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int64", "uint64", "bool"])
 def test_every_kind_of_number_is_looked_at(dtype: str) -> None:
     values = np.ones((3, 4), dtype)
     values[1, 2] = {"float16": np.inf, "float64": 1e300, "int64": -(2**62), "uint64": 2**63, "bool": True}[dtype]
-    found = read_reply(reply(stack={"w": values}), ASKED, None, 4)
+    found = read_reply(reply(stack={"w": values}), ASKED, contract({"w": ArraySpec((4,), dtype)}), 4)
     assert found.clients == (ASKED if dtype == "bool" else [7, 5])
 
 
-def test_unsigned_integers_that_are_expected_are_no_magnitudes() -> None:
+def test_values_that_are_declared_to_have_no_bound_are_no_magnitudes() -> None:
     """Numbers under masks are uniform over all that 64 bits can hold."""
     values = np.full((3, 2), 2**64 - 1, np.uint64)
-    found = read_reply(reply(stack={"masked": values}), ASKED, {"masked": ArraySpec((2,), "uint64")}, 4)
+    found = read_reply(reply(stack={"masked": values}), ASKED, masked("uint64", bounded=False), 4)
     assert found.failures == {} and found.clients == ASKED
     np.testing.assert_array_equal(found.stack["masked"], values, strict=True)
+    assert sorted(read_reply(reply(stack={"masked": values}), ASKED, masked("uint64"), 4).failures) == sorted(ASKED)
     signed = reply(stack={"masked": np.full((3, 2), 2**62, np.int64)})
-    assert sorted(read_reply(signed, ASKED, {"masked": ArraySpec((2,), "int64")}, 4).failures) == sorted(ASKED)
+    assert sorted(read_reply(signed, ASKED, masked("int64"), 4).failures) == sorted(ASKED)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("num_examples", -1.0, "its num_examples is -1"),
-        ("num_examples", float("nan"), "its num_examples is nan"),
-        ("num_examples", float("inf"), "its num_examples is inf"),
-        ("num_examples", 1e30, "its num_examples is 1e+30"),
-        ("test", float("inf"), "its test is inf"),
-        ("test", float("-inf"), "its test is -inf"),
-        ("test", 1e308, "its test is 1e+308"),
+        ("num_examples", -1.0, "its num_examples is -1, and must be from 0 to 1e+12"),
+        ("num_examples", float("nan"), "its num_examples is nan, and must be from 0 to 1e+12"),
+        ("num_examples", float("inf"), "its num_examples is inf, and must be from 0 to 1e+12"),
+        ("num_examples", 1e30, "its num_examples is 1e+30, and must be from 0 to 1e+12"),
+        ("test", float("inf"), "its test is inf, and must be a finite number"),
+        ("test", float("-inf"), "its test is -inf, and must be a finite number"),
+        ("test", 1e308, "its test is 1e+308, and must be a finite number"),
         ("test", float("nan"), None),
+        ("sparsity", -1.0, "its sparsity is -1, and must be from 0 to 1"),
+        ("sparsity", 1.0, None),
+        ("sparsity", -0.0, None),
+        ("test.hr@10", 2.0, "its test.hr@10 is 2, and must be from 0 to 1"),
+        ("test.hr@10", 1 + 1e-9, "its test.hr@10 is 1.000000001, and must be from 0 to 1"),
+        ("test.hr@10", float("nan"), None),
+        ("validation_examples", -0.5, "its validation_examples is -0.5, and must be from 0 to 1e+12"),
+        ("rmse", -2.0, "its rmse is -2, and must be from 0 to 1e+12"),
     ],
 )
 def test_a_figure_that_cannot_be_is_refused_for_its_client_alone(name: str, value: float, reason: str | None) -> None:
-    found = read(reply(metrics={name: [1.0, 2.0, value]}))
+    found = read(reply(metrics={name: [1.0, 0.5, value]}))
     assert found.failures == ({5: reason} if reason else {})
     assert found.clients == ([7, 3] if reason else ASKED)
-    assert found.metrics[name][:2].tolist() == [1.0, 2.0] and len(found.metrics[name]) == len(found.clients)
+    assert found.metrics[name][:2].tolist() == [1.0, 0.5] and len(found.metrics[name]) == len(found.clients)
 
 
 # All nodes -----------------------------------------------------------------------------------------------------------
 
 
 def test_replies_are_joined_by_client_and_the_slowest_node_counts() -> None:
-    one = read_reply(reply([7, 3], seconds=5.0), [7, 3], EXPECTED, 4)
-    two = read_reply(reply([5], seconds=1.0, startup=9.0, failures={"4": "tired"}), [5, 4], EXPECTED, 4)
-    found = combine([one, two], EXPECTED)
+    one = read(reply([7, 3], seconds=5.0), [7, 3])
+    two = read(reply([5], seconds=1.0, startup=9.0, failures={"4": "tired"}), [5, 4])
+    found = combine([one, two], contract())
     assert found.clients == [3, 5, 7] and found.failures == {4: "tired"}
     assert (found.seconds, found.startup) == (1.0, 9.0)
     assert found.metrics["num_examples"].tolist() == [30, 50, 70]
@@ -335,16 +367,16 @@ def test_replies_are_joined_by_client_and_the_slowest_node_counts() -> None:
 
 
 def test_metrics_that_differ_between_nodes_are_not_a_number_where_they_are_missing() -> None:
-    one = read_reply(reply([7], metrics={"sparsity": [0.5]}), [7], EXPECTED, 4)
-    two = read_reply(reply([3], metrics={"loss": [2.0]}), [3], EXPECTED, 4)
-    found = combine([one, two], EXPECTED).metrics
+    one = read_reply(reply([7], metrics={"sparsity": [0.5]}), [7], contract(), 4)
+    two = read_reply(reply([3], metrics={"loss": [2.0]}), [3], contract(), 4)
+    found = combine([one, two], contract()).metrics
     np.testing.assert_array_equal(found["sparsity"], [np.nan, 0.5])
     np.testing.assert_array_equal(found["loss"], [2.0, np.nan])
     assert found["num_examples"].tolist() == [30, 70]
 
 
 def test_arrays_that_need_not_be_sent_are_zeros_for_clients_that_left_them_out() -> None:
-    expected = {**EXPECTED, "wanted": ArraySpec((2,), "uint8", needed=False)}
+    expected = contract({**EXPECTED, "wanted": ArraySpec((2,), "uint8", needed=False)})
     one = read_reply(reply([7], {**updates([7]), "wanted": np.array([[1, 0]], np.uint8)}), [7], expected, 4)
     two = read_reply(reply([3]), [3], expected, 4)
     wanted = combine([one, two], expected).stack["wanted"]
@@ -352,17 +384,7 @@ def test_arrays_that_need_not_be_sent_are_zeros_for_clients_that_left_them_out()
     assert "wanted" not in combine([two], expected).stack
 
 
-def test_where_it_is_not_known_what_belongs_most_clients_decide() -> None:
-    one = read_reply(reply([7, 3]), [7, 3], None, 4)
-    two = read_reply(reply([5], {"w": np.ones((1, 9))}), [5], None, 4)
-    found = combine([two, one], None)
-    assert found.clients == [3, 7] and list(found.stack) == ["w", "b"]
-    assert found.failures == {
-        5: "its update holds w float64 [9], and that of most clients b float32 [3], w float32 [2, 3]"
-    }
-
-
 def test_no_reply_at_all_is_nothing() -> None:
-    for expected in (EXPECTED, None):
+    for expected in (contract(), contract().evaluation):
         found = combine([], expected)
         assert (found.clients, found.stack, found.metrics, found.failures) == ([], {}, {}, {})

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.round_records import LatestMetrics, round_record
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.tasks import NodeClassification, Ranking, RatingPrediction, TaskSettings
 
 NAN = float("nan")
@@ -28,9 +30,14 @@ ROSTER = Roster(
 )
 
 
+def latest_of(task: TaskSettings) -> LatestMetrics:
+    """What is known of clients that declare what every client does."""
+    return LatestMetrics(task, CohortClient.metrics(RunContext(settings=None, task=task)), ROSTER)
+
+
 def records_of(task: TaskSettings, *rounds: tuple[list[int], dict[str, list[float]]]) -> list[dict[str, Any]]:
     """The records of rounds, each given by who replied and what they measured, as they are read from the disk."""
-    latest, found = LatestMetrics(task, ROSTER), []
+    latest, found = latest_of(task), []
     for number, (positions, metrics) in enumerate(rounds, start=1):
         updates = Updates(
             server_round=number,
@@ -98,7 +105,7 @@ def test_figures_that_no_client_has_are_none() -> None:
 def test_a_tasks_own_figures_are_taken_in_again_from_records() -> None:
     rounds = (([0, 1], {"test.majority": [1.0, NAN]}), ([1, 2], {"test.majority": [0.5, 0.25]}))
     unbroken = records_of(NODES, *rounds, ([1], {"test.majority": [0.0]}))
-    latest = LatestMetrics(NODES, ROSTER)
+    latest = latest_of(NODES)
     for record in unbroken[:2]:
         latest.recall(record)
     assert latest.take(np.array([1]), {"test.majority": np.array([0.0])}) == unbroken[2]["figures"]
@@ -121,7 +128,7 @@ def test_records_that_are_taken_in_again_leave_what_the_rounds_left() -> None:
         ([0], {"test": [0.0], "train_loss": [7.0]}),
     )
     unbroken = records_of(RANKING, *rounds)
-    latest = LatestMetrics(RANKING, ROSTER)
+    latest = latest_of(RANKING)
     for record in unbroken[:2]:
         latest.recall(record)
     means = latest.take(np.array([0]), {name: np.array(values) for name, values in rounds[2][1].items()})
