@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from tiny_clients import CLASSES, FEATURES, dense_features, dense_operator, tiny_client
+from tiny_clients import CLASSES, FEATURES, dense_features, dense_operator, family_of, tiny_client
 
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.datasets import StochasticBlockModelDataset
@@ -16,11 +16,9 @@ from subfl_flower.data.graph import TRAIN, ClientGraph
 from subfl_flower.data.partitions import MetisPartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings, OptimizerSettings
+from subfl_flower.models.settings import ModelSettings
 from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
 
 CPU = torch.device("cpu")
@@ -50,9 +48,7 @@ def partition(tmp_path_factory: pytest.TempPathFactory) -> PreparedPartition:
 
 
 def trainer(of: Cohort, family: type[SubgraphClient] = SubgraphClient) -> SubgraphClient:
-    network, optimizer = ModelSettings(name="gcn", hidden=5), OptimizerSettings(name="adam")
-    run = RunContext(settings=family.Settings(), model=network, optimizer=optimizer)
-    return family(run, of, MemoryStore())
+    return family_of(family, of, model=ModelSettings(name="gcn", hidden=5))
 
 
 def test_the_task_says_what_is_seen_how_much_is_learnt_from_and_how_wide_the_output_is() -> None:
