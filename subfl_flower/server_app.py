@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -12,6 +13,7 @@ from subfl_flower.composition import composed_job
 from subfl_flower.config import Deploy, Inline
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
+from subfl_flower.user_folder import adopt
 
 app = ServerApp()
 
@@ -24,6 +26,8 @@ def main(grid: Grid, context: Context) -> None:
     """
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
     networked = isinstance(grid, HttpGrid)
+    if (code := str(context.run_config.get("code", ""))) and not networked:
+        adopt(Path(code))
     job = composed_job(overrides, "deploy" if networked else "ray")
     if isinstance(job.config.runtime, Deploy) != networked or isinstance(job.config.runtime, Inline):
         raise SubflError(

@@ -18,16 +18,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from subfl_flower.config import Config, Deploy, load_class, settings_of
+from subfl_flower.config import Config, Deploy
 from subfl_flower.data.fingerprints import require_same_data
+from subfl_flower.doors import load_class
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
+from subfl_flower.loggers import build_loggers
+from subfl_flower.registry import needs_matcher, settings_of
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.exchange import Exchange, announced
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
-from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.messages import Choice, pack
@@ -39,6 +41,7 @@ from subfl_flower.runtime.roster import Roster, describe_error
 from subfl_flower.runtime.round_records import LatestMetrics, mean_seconds, round_record
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.strategy import RUN, CohortStrategy, Updates
+from subfl_flower.user_folder import adopted
 
 
 def run_federation(
@@ -160,7 +163,8 @@ class _Run:
         deployed = isinstance(config.runtime, Deploy)
         # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
         folder = "" if deployed else str(records.path.absolute())
-        self._record = ConfigRecord({"config": json.dumps(config.plain()), "id": self.run_id, "directory": folder})
+        about = {"config": json.dumps(config.for_nodes()), "id": self.run_id, "directory": folder}
+        self._record = ConfigRecord({**about, "code": "" if deployed else str(adopted() or "")})
         self._membership = Membership(
             grid,
             self._record,
@@ -170,7 +174,7 @@ class _Run:
             num_clients=None if prepared is None else prepared.num_clients,
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
-            needs_matcher=config.needs_matcher,
+            needs_matcher=needs_matcher(config),
         )
         self._roster: Roster | None = None
 

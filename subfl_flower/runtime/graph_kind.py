@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from subfl_flower.config import Config, load_class
+from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
@@ -18,6 +18,7 @@ from subfl_flower.data.description import describe_client_graph
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.graph_models import stacked_gnn
@@ -28,7 +29,7 @@ from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.messages import Choice
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
+from subfl_flower.tasks import GraphTask
 
 _WITHOUT_ATTRIBUTES: dict[str, list[int]] = {"user_values": [], "item_values": []}
 
@@ -166,7 +167,6 @@ class Graphs(Kind):
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
         assert isinstance(config.model, ModelSettings | DecoupledSettings)
-        assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
         for client_id, tensors in client.best_models().items():
             card = ModelCard(

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context
 
-from subfl_flower.config import Config, Ray, load_class, settings_of
+from subfl_flower.config import Config, Ray
+from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.trained_users import TrainedUsers
+from subfl_flower.registry import settings_of
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
 from subfl_flower.runtime.exchange import announced_in
 from subfl_flower.runtime.kinds import kind_of
