@@ -83,7 +83,8 @@ class Degrees:
     """Degrees of some clients' nodes, and the nodes of each role."""
 
     def __init__(self, graphs, device):
-        self.degrees = [torch.bincount(torch.from_numpy(g.edge_index[1]), minlength=g.num_nodes).float() for g in graphs]
+        ends = [(torch.from_numpy(g.edge_index[1]), g.num_nodes) for g in graphs]
+        self.degrees = [torch.bincount(nodes, minlength=count).float() for nodes, count in ends]
         self.quarters = [torch.from_numpy(np.asarray(g.node_ids % 4)) for g in graphs]
 
     def _errors(self, outputs, quarters):
