@@ -118,9 +118,11 @@ class DoorSettings(BaseModel, ABC):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and "name" not in values and cls.model_fields["name"].annotation is str:
-            return {"name": cls.__name__.lower(), **values} if cls.model_fields["name"].is_required() else values
-        return values
+        field = cls.model_fields["name"]
+        if not isinstance(values, Mapping) or "name" in values or not field.is_required():
+            return values
+        stated = getattr(field.annotation, "__args__", ())  # by the Literal of a built-in class that this one extends
+        return {"name": stated[0] if stated else cls.__name__.lower(), **values}
 
     @model_serializer(mode="wrap")
     def _with_target(self, values: Any) -> dict[str, Any]:

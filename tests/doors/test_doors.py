@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 from own_classes import CHOSEN, write_modules
@@ -21,6 +22,7 @@ from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
 from subfl_flower.errors import SubflError
 from subfl_flower.launch.request import overrides_toml
+from subfl_flower.models.exported import ModelCard, read_model, write_model
 from subfl_flower.overrides import classes_chosen
 from subfl_flower.registry import validate
 from subfl_flower.runtime.open_nodes import forget_nodes, open_node
@@ -260,6 +262,28 @@ def test_a_subclass_of_a_built_in_class_is_its_own_class() -> None:
         said["_target_"]
     ]
     assert "_target_" not in StochasticBlockModelDataset().model_dump()
+
+
+def test_a_task_on_ratings_extends_a_built_in_one(folder: Path) -> None:
+    source = "from subfl_flower.api import RatingPrediction\nclass Errors(RatingPrediction): ...\n"
+    (folder / "errors.py").write_text(source)
+    asked = ["method=fedgnn", "dataset=synthetic_ratings", "task._target_=errors.Errors"]
+    plain = composed_config(asked)[0].plain()
+    assert plain["task"] == {"_target_": "errors.Errors", "name": "rating_prediction"}
+    assert validate(plain).task.needs_ratings
+
+
+def test_a_model_file_names_the_class_of_its_task(folder: Path, tmp_path: Path) -> None:
+    config, _ = composed_config([*CHOSEN, "method=fedavg", "model.hidden=2", "model.layers=1"])
+    about = {"num_features": 4, "num_classes": 2, "dataset": "rings", "client": 0, "method": "fedavg", "run": "a"}
+    card = ModelCard(model=config.model, task=config.task, **about)
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in card.gnn.shapes.items()}
+    write_model(tmp_path / "model", tensors, card)
+    assert read_model(tmp_path / "model")[1] == card
+    sys.modules.pop("degrees")
+    (folder / "degrees.py").unlink()
+    with pytest.raises(SubflError, match=r"model\.safetensors: card\.task\._target_: cannot import 'degrees\.Deg"):
+        read_model(tmp_path / "model")
 
 
 # The user's folder ----------------------------------------------------------------------------------------------------

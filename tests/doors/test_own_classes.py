@@ -60,9 +60,8 @@ def test_another_folder_is_named_by_code(modules: Path, tmp_path: Path) -> None:
     asked = [SUBFL, "--code", modules, "inspect", *CHOSEN[:2], "dataset.cliques=5", "dataset.size=4"]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    facts = {
-        row[1].strip(): row[2].strip() for row in map(lambda line: line.split("│"), done.stdout.splitlines()) if row[3:]
-    }
+    rows = [line.split("│") for line in done.stdout.splitlines() if line.count("│") == 3]
+    facts = {row[1].strip(): row[2].strip() for row in rows}
     assert (facts["nodes"], facts["edges"]) == ("20", "35")  # 5 * 4 nodes; 5 * 6 edges inside, 5 between
 
 
