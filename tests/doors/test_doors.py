@@ -18,6 +18,7 @@ from subfl_flower.api import DatasetSettings
 from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
 from subfl_flower.data.prepared_entry import described_settings
+from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
 from subfl_flower.errors import SubflError
@@ -25,6 +26,7 @@ from subfl_flower.launch.request import overrides_toml
 from subfl_flower.models.exported import ModelCard, read_model, write_model
 from subfl_flower.overrides import classes_chosen
 from subfl_flower.registry import validate
+from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.open_nodes import forget_nodes, open_node
 from subfl_flower.runtime.strategy import CohortStrategy
 
@@ -267,10 +269,32 @@ def test_a_subclass_of_a_built_in_class_is_its_own_class() -> None:
 def test_a_task_on_ratings_extends_a_built_in_one(folder: Path) -> None:
     source = "from subfl_flower.api import RatingPrediction\nclass Errors(RatingPrediction): ...\n"
     (folder / "errors.py").write_text(source)
-    asked = ["method=fedgnn", "dataset=synthetic_ratings", "task._target_=errors.Errors"]
+    asked = ["method=fedgnn", "dataset=synthetic_ratings", "model=recommender", "task._target_=errors.Errors"]
     plain = composed_config(asked)[0].plain()
     assert plain["task"] == {"_target_": "errors.Errors", "name": "rating_prediction"}
     assert validate(plain).task.needs_ratings
+
+
+RATED = """
+import numpy as np
+from subfl_flower.api import RatingDatasetSettings, RawRatings
+class Rated(RatingDatasetSettings):
+    def read(self, root):
+        users, items = np.divmod(np.arange(60), 10)
+        return RawRatings("here", users, items, 1.0 + (users + items) % 5)
+"""
+
+
+def test_ratings_come_from_a_class_too(folder: Path, tmp_path: Path) -> None:
+    (folder / "rated.py").write_text(RATED)
+    given = ["method=fedgnn", "partition=users", "task=rating_prediction", f"data.cache={tmp_path / 'cache'}"]
+    config, _ = composed_config([*given, "dataset._target_=rated.Rated"])
+    prepared = kind_of(config).prepare(config)
+    assert isinstance(prepared, PreparedRatings)
+    assert (prepared.num_clients, prepared.num_items, prepared.scale) == (6, 10, (1.0, 5.0))
+    assert prepared.metadata["dataset"]["_target_"] == "rated.Rated" and set(prepared.metadata["code"]) == {
+        "rated.Rated"
+    }
 
 
 def test_a_model_file_names_the_class_of_its_task(folder: Path, tmp_path: Path) -> None:
