@@ -50,6 +50,7 @@ def test_a_node_takes_a_class_of_an_allowed_package_and_refuses_any_other(
     sys.modules.pop("a_row_of_nodes", None)
     assert outcome.code == 0, outcome.stdout
     assert [record["clients"]["ids"] for record in outcome.rounds] == [[0], [0]]
-    (reason,) = outcome.summary["refused"].values()
+    (refusal,) = outcome.summary["refused"]
+    reason = refusal["reason"]
     assert "dataset._target_: 'a_row_of_nodes.Path40' is not allowed on this machine" in reason
     assert reason.endswith("its operator can allow it by --allow-package a_row_of_nodes")
