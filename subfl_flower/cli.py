@@ -25,7 +25,8 @@ from omegaconf import DictConfig
 from subfl_flower.composition import composed_job, config_directory, readable_errors, resumes, validated
 from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.overrides import literal_paths, sweeps
+from subfl_flower.overrides import classes_chosen, literal_paths, sweeps
+from subfl_flower.user_folder import adopt, require_own_names
 
 _COMMANDS = {
     "report": "subfl_flower.evaluation.report",
@@ -63,7 +64,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    folder = Path.cwd()
+    if arguments[:1] == ["--code"]:
+        folder, arguments = Path(arguments[1] if len(arguments) > 1 else ""), arguments[2:]
+        if not folder.is_dir() or folder == Path():
+            print(f"subfl: --code {folder}: there is no such folder; give one with your modules", file=sys.stderr)
+            return _BAD_INPUT
     command = arguments[0] if arguments else ""
+    if command != "deploy":  # what a federation imports is installed on its machines
+        adopt(folder)
     if command in _COMMANDS:
         run: Callable[[list[str]], int] = importlib.import_module(_COMMANDS[command]).main
         return run(arguments[1:])
@@ -116,7 +125,7 @@ def _train(arguments: list[str]) -> int:
     _calm()
     # Hydra prints its own stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["subfl", *literal_paths(arguments, multirun=sweeps(arguments))]
+    sys.argv = ["subfl", *literal_paths(classes_chosen(arguments), multirun=sweeps(arguments))]
     try:
         with readable_errors():
             hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
@@ -140,10 +149,9 @@ def _train(arguments: list[str]) -> int:
 
 
 def _calm() -> None:
-    """Keep libraries from talking, and let a method's YAML or override name classes of the user's own."""
+    """Keep libraries from talking."""
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Flower's database library announces its plugins
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of libraries among themselves
-    sys.path.append(str(Path.cwd()))
 
 
 def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -> None:
@@ -193,6 +201,7 @@ def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _run_job(composed: DictConfig, said: set[str]) -> str:
     """Train one configuration in the runtime that it names; the run's status. `said` are remarks on data so far."""
+    require_own_names(HydraConfig.get().runtime.choices, config_directory())
     config = validated(composed)
     directory = Path(HydraConfig.get().runtime.output_dir)
 

@@ -10,7 +10,6 @@ import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from subfl_flower.config import Deploy
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.contract import arrays_of, rows_of
@@ -114,6 +113,6 @@ def _startup(node: Node, handled_at: float) -> float:
         node: the node that the message is for.
         handled_at: the time of day when the message was handed to the app.
     """
-    if not isinstance(node.config.runtime, Deploy):
+    if not node.config.runtime.deployed:
         return 0.0
     return max(0.0, handled_at - psutil.Process().create_time())

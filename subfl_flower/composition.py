@@ -16,10 +16,14 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from subfl_flower.config import Config, validate
+from subfl_flower.config import Config
+from subfl_flower.data.datasets import DATASETS
+from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
-from subfl_flower.overrides import literal_paths, path_keys, schema_in_place, unreadable
+from subfl_flower.overrides import classes_chosen, literal_paths, path_keys, schema_in_place, unreadable
+from subfl_flower.registry import validate
 from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.user_folder import require_own_names
 
 _RESUME = "resume="
 
@@ -44,11 +48,27 @@ def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
     """
     asked = schema_in_place(overrides)
     with readable_errors():
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(config_directory()), version_base="1.3"):
-            composed = compose("config", overrides=literal_paths(asked), return_hydra_config=True)
+        composed = _composed(asked)
         run_directory = Path(composed.hydra.run.dir)
     return validated(composed), run_directory
+
+
+def chosen_dataset(overrides: Sequence[str]) -> type[DoorSettings] | None:
+    """The class of the data set that overrides choose; None where there is none of this name.
+
+    Raises:
+        SubflError: an override is malformed or names an unknown key or choice, or the class cannot be used.
+    """
+    with readable_errors():
+        section = OmegaConf.to_container(_composed(overrides).dataset)
+    return DATASETS.chosen(section)
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        asked = literal_paths(classes_chosen(overrides))
+        return compose("config", overrides=asked, return_hydra_config=True)
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,9 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
 
 def validated(composed: DictConfig) -> Config:
     """Check a composed configuration, with or without Hydra's own section."""
+    choices = OmegaConf.select(composed, "hydra.runtime.choices")
+    if choices is not None:
+        require_own_names({str(group): str(choice) for group, choice in choices.items()}, config_directory())
     with readable_errors():
         plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         missing = sorted(OmegaConf.missing_keys(plain))

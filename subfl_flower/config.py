@@ -1,14 +1,12 @@
-"""The typed schema of ``conf/``, validated once, at the edge.
+"""The typed schema of ``conf/``.
 
-Hydra composes the YAML files of ``conf/`` and the command line's overrides; `validate` turns the result into a frozen
-`Config` or raises one sentence that names the key, what was found and what is allowed. A method's own knobs are
-validated by the ``Settings`` models of the strategy and of the client that its YAML names, so that a new method needs
-no change here.
+Hydra composes the YAML files of ``conf/`` and the command line's overrides; `checked` turns the result into a frozen
+`Config` or raises one sentence that names the key, what was found and what is allowed. The sections in `DOORS` choose a
+class and are validated by it, so that a new class needs no change here. What concerns a method is `registry`'s matter.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,10 +14,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from subfl_flower.data.datasets import DATASET_KINDS, Dataset
+from subfl_flower.data.datasets import DATASETS, Dataset
 from subfl_flower.data.federation_schema import FederationSchema
-from subfl_flower.data.partitions import Partition
+from subfl_flower.data.partitions import PARTITIONS, Partition
+from subfl_flower.doors import TARGET
 from subfl_flower.errors import SubflError
+from subfl_flower.loggers import LOGGERS, AnyLogger, NoLoggerSettings
 from subfl_flower.models.settings import (
     DecoupledSettings,
     LightGCNSettings,
@@ -29,11 +29,7 @@ from subfl_flower.models.settings import (
     RecommenderSettings,
 )
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.contract import MethodSettings, joined_settings
-from subfl_flower.runtime.loggers import LoggerSettings
-from subfl_flower.runtime.strategy import CohortStrategy
-from subfl_flower.tasks import Task
+from subfl_flower.tasks import TASKS, Task
 
 
 class Section(BaseModel):
@@ -72,8 +68,8 @@ class Federation(Section):
 class Method(BaseModel):
     """A method: a strategy, a client family, and their own knobs (validated by their ``Settings``).
 
-    A YAML may name its classes by kind of data; `validate` then takes those for what the data set holds, and with them
-    the knobs that they have.
+    A YAML may name its classes by kind of data; `registry.validate` then takes those for what the data set holds, and
+    with them the knobs that they have.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -98,6 +94,25 @@ class Runtime(Section):
     poll_seconds: ClassVar[float] = 0.005
     """Seconds between two looks for nodes' replies."""
 
+    deployed: ClassVar[bool] = False
+    """True where nodes are machines with data of their own, and the server has none."""
+
+    one_process: ClassVar[bool] = False
+    """True where nodes and server are one process."""
+
+    checkpoint_every: ClassVar[int] = 0
+    """Rounds between two checkpoints unless `record` says otherwise; 0 for never."""
+
+    @property
+    def state_travels(self) -> bool:
+        """True where the processes of one node may share no disk, so that clients' states travel with messages."""
+        return False
+
+    @property
+    def threads_per_process(self) -> int | None:
+        """PyTorch's threads in a process that trains clients, where `threads` leaves it open; None: PyTorch decides."""
+        return None
+
     chunk: int | Literal["auto", "all"] = "auto"
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
@@ -121,6 +136,8 @@ class Simulation(Runtime):
 class Inline(Simulation):
     """All in one process, without Ray and without ports."""
 
+    one_process: ClassVar[bool] = True
+
     name: Literal["inline"]
 
 
@@ -136,11 +153,23 @@ class Ray(Simulation):
     total_cpus: int | None = Field(default=None, ge=1)
     address: str | None = None
 
+    @property
+    def state_travels(self) -> bool:
+        """True on a cluster."""
+        return self.address is not None
+
+    @property
+    def threads_per_process(self) -> int | None:
+        """As many as an actor has cores."""
+        return max(1, int(self.num_cpus))
+
 
 class Deploy(Runtime):
     """SuperNodes on machines of their own, each with its clients' data; the server has none."""
 
     poll_seconds: ClassVar[float] = 0.25
+    deployed: ClassVar[bool] = True
+    checkpoint_every: ClassVar[int] = 1
 
     name: Literal["deploy"]
     on_client_failure: Literal["stop", "continue"] = "continue"
@@ -178,174 +207,60 @@ class Config(Section):
     method: Method
     privacy: LdpSettings = LdpSettings()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
-    logger: LoggerSettings
+    logger: AnyLogger
     record: Record
 
     @property
     def checkpoint_every(self) -> int:
         """Rounds between two checkpoints; 0 for never."""
         if self.record.checkpoint_every == "auto":
-            return 1 if isinstance(self.runtime, Deploy) else 0
+            return self.runtime.checkpoint_every
         return self.record.checkpoint_every
-
-    @property
-    def needs_matcher(self) -> bool:
-        """Whether the method asks a third party, which is a node of its own."""
-        strategy = strategy_class(self.method)
-        return bool(strategy.needs_matcher(method_settings(strategy, client_class(self.method), self.method)))
 
     def plain(self) -> dict[str, Any]:
         """The configuration as JSON-compatible values, the form that is written, hashed and sent."""
         return self.model_dump(mode="json", by_alias=True)
 
-
-def load_class(path: str, base: type[Any], key: str) -> type[Any]:
-    """Import the class that a dotted `path` names; `key` is the configuration key it came from.
-
-    Raises SubflError where it cannot be imported or is not a subclass of `base`.
-    """
-    module_name, _, class_name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # a module of the user's own may raise anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise SubflError(f"{key}: cannot import {path!r} ({reason}); give the dotted path of a class") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise SubflError(f"{key}: {path!r} is not a subclass of {base.__name__}")
-    return found
+    def for_nodes(self) -> dict[str, Any]:
+        """The configuration as nodes are sent it: without the logger, which is the server's and may name secrets."""
+        return {**self.plain(), "logger": NoLoggerSettings().model_dump(mode="json")}
 
 
-def validate(composed: Mapping[str, Any]) -> Config:
-    """Check a composed configuration against the schema, the method's own knobs included.
+DOORS = {"dataset": DATASETS, "partition": PARTITIONS, "task": TASKS, "logger": LOGGERS}
+"""The sections of `Config` that choose a class."""
+
+
+def checked(composed: Mapping[str, Any]) -> Config:
+    """Check a composed configuration against the schema; `registry.validate` checks what concerns its method, too.
 
     Args:
         composed: plain values, interpolations resolved.
 
     Raises:
-        SubflError: one sentence for the first thing that is wrong, and how many more there are.
+        SubflError: one sentence for the first thing that is wrong.
     """
-    composed = _with_classes_for_its_data(composed)
     try:
-        config = Config.model_validate(composed)
+        return Config.model_validate(composed)
     except pydantic.ValidationError as error:
-        raise SubflError(_sentence(error, composed)) from None
-    strategy, client = strategy_class(config.method), client_class(config.method)
-    _require_one_kind(config, client)
-    _require_fitting_schema(config)
-    if config.privacy.mechanism != "none" and not client.protects_uploads:
-        raise SubflError(
-            f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
-            "only none is allowed"
-        )
-    if config.task.name not in config.model.tasks:
-        raise SubflError(
-            f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"
-        )
-    client.check_model(config.model, config.method.name)
-    method_settings(strategy, client, config.method)
-    return config
+        raise SubflError(sentence(error, composed)) from None
 
 
-def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same, with a method that names its classes by kind of data reduced to those for what the data set holds.
+def sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefix: str = "") -> str:
+    """The first problem of a validation error: which key, what is wrong, what was found.
 
-    Its knobs for other data are left out: those that only the classes for these have. Where an override replaced the
-    classes of a role, nobody knows which these were, and whatever the chosen ones do not have is left out.
+    Args:
+        error: of pydantic.
+        composed: the values that were refused.
+        prefix: stands before every key.
     """
-    method, dataset = composed.get("method"), composed.get("dataset")
-    if not isinstance(method, Mapping) or not isinstance(dataset, Mapping):
-        return composed  # pydantic says so
-    bases = {"strategy": CohortStrategy, "client": CohortClient}
-    by_kind = {role: method[role] for role in bases if isinstance(method.get(role), Mapping)}
-    kind = DATASET_KINDS.get(str(dataset.get("name")))
-    if not by_kind or kind is None:
-        return composed
-    chosen = {**method}
-    own, others = {"name", *bases}, set[str]()
-    for role, base in bases.items():
-        paths = by_kind.get(role, {kind: method.get(role)})
-        if kind not in paths:
-            raise SubflError(f"method={method.get('name')} has no {role} for data sets that hold {_HOLDS[kind]}")
-        chosen[role] = paths[kind]
-        for of, path in paths.items():
-            fields = load_class(str(path), base, f"method.{role}").Settings.model_fields
-            (own if of == kind else others).update(fields)
-    if len(by_kind) < len(bases):
-        others = set(chosen)
-    return {**composed, "method": {key: value for key, value in chosen.items() if key not in others - own}}
-
-
-_HOLDS = {"graph": "a graph", "ratings": "ratings of users"}
-
-
-def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
-    """Raise SubflError where a method, partition, task or model is not for what the data set holds."""
-    kind = config.dataset.kind
-    others = {"method": (config.method.name, client.kind)}
-    for group in ("partition", "task", "model"):
-        chosen = getattr(config, group)
-        others[group] = (chosen.name, chosen.kind)
-    for group, (name, other) in others.items():
-        if other != kind:
-            holds, meant = _HOLDS[kind], _HOLDS[other]
-            sentence = f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}"
-            if (kind, group) == ("ratings", "method"):
-                sentence += "; choose a method for ratings, such as method=fedgnn"
-            raise SubflError(sentence)
-
-
-def _require_fitting_schema(config: Config) -> None:
-    """Raise SubflError where the clients' schema is of other data, or is stated though the server has the data."""
-    schema, dataset = config.data_schema, config.dataset
-    if not schema.is_stated:
-        return
-    if not isinstance(config.runtime, Deploy):
-        raise SubflError(
-            f"schema: runtime={config.runtime.name} takes it from the data that it has; it is stated with "
-            "runtime=deploy alone"
-        )
-    if schema.dataset not in (None, dataset.name):
-        raise SubflError(f"schema.dataset: {schema.dataset!r}, and the run is on dataset={dataset.name}")
-    if schema.kind not in (None, dataset.kind):
-        key, holds = ("items" if schema.kind == "ratings" else "features"), _HOLDS[dataset.kind]
-        raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
-
-
-def strategy_class(method: Method) -> type[CohortStrategy]:
-    """The class of a method's strategy."""
-    return load_class(method.strategy, CohortStrategy, "method.strategy")
-
-
-def client_class(method: Method) -> type[CohortClient]:
-    """The class of a method's clients."""
-    return load_class(method.client, CohortClient, "method.client")
-
-
-def method_settings(strategy: type[CohortStrategy], client: type[CohortClient], method: Method) -> MethodSettings:
-    """The knobs of a method, as both sides have them.
-
-    Raises:
-        SubflError: there is no such knob, or a value has the wrong type or is out of range.
-    """
-    model = joined_settings(client.Settings, strategy.Settings)
-    for key in method.knobs:
-        if key not in model.model_fields:
-            allowed = ", ".join(sorted(model.model_fields)) or "none"
-            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}")
-    try:
-        return model(**method.knobs)
-    except pydantic.ValidationError as error:
-        raise SubflError(_sentence(error, method.knobs, "method.")) from None
-
-
-def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefix: str = "") -> str:
-    """The first problem of a validation error: which key, what is wrong, what was found."""
     problems = [(_key(problem, composed), problem) for problem in error.errors(include_url=False)]
     key, first = problems[0]
     if first["type"] == "extra_forbidden":
-        return f"{prefix}{key}: there is no such setting"
+        return f"{prefix}{key}: there is no such setting{_settings_of_section(key, composed)}"
     if first["type"] == "missing":
         return f"{prefix}{key}: a value is required"
+    if first["type"] == "union_tag_not_found":
+        return f"{prefix}{key}.name: a value is required"
     if first["type"] == "union_tag_invalid":
         return f"{prefix}{key}.name: must be one of {first['ctx']['expected_tags']} (found {first['ctx']['tag']!r})"
     # A value that fits no alternative of a union has one complaint for each.
@@ -354,6 +269,16 @@ def _sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], pref
     if first["type"] in ("string_type", "path_type") and isinstance(first["input"], int | float):
         found += "; text that reads as a number, or as true or false, stands in quotes"
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
+
+
+def _settings_of_section(key: str, composed: Mapping[str, Any]) -> str:
+    """The settings that a class of somebody else's has, for an error on one of its keys; else empty."""
+    section, _, rest = key.partition(".")
+    values = composed.get(section)
+    if not isinstance(values, Mapping) or TARGET not in values or "." in rest or section not in DOORS:
+        return ""
+    owner = DOORS[section].chosen(values)
+    return "" if owner is None else f"; {owner.__name__} has: {', '.join(owner.model_fields)}"
 
 
 def _key(problem: Any, composed: Mapping[str, Any]) -> str:

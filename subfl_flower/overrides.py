@@ -18,8 +18,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from pydantic import BaseModel
 
-from subfl_flower.config import Config
+from subfl_flower.config import DOORS, Config
 from subfl_flower.data.federation_schema import FederationSchema
+from subfl_flower.doors import TARGET, Door
+
+OWN = "own"
+"""The choice of a group that is a class of the user's own."""
 
 _OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
 _SCHEMA = "schema"
@@ -63,6 +67,26 @@ def schema_in_place(overrides: Sequence[str]) -> list[str]:
     return found
 
 
+def classes_chosen(overrides: Sequence[str]) -> list[str]:
+    """Complete overrides that choose a class: ``dataset._target_=mine.Rings dataset.rings=7`` needs nothing else.
+
+    The section is emptied by its choice ``own``, unless another one is named, and the class' settings are added to it,
+    because Hydra does not know them.
+    """
+    keys = [override.partition("=")[0].lstrip("+") for override in overrides]
+    completed, chosen = list(overrides), []
+    for section in DOORS:
+        if f"{section}.{TARGET}" not in keys:
+            continue
+        if section not in keys:
+            chosen.append(f"{section}={OWN}")
+        completed = [
+            f"++{override}" if override.startswith(f"{section}.") and "=" in override else override
+            for override in completed
+        ]
+    return chosen + completed
+
+
 def sweeps(arguments: Sequence[str]) -> bool:
     """Look for a multirun among the arguments of `subfl`; true where they ask for one."""
     return any(
@@ -85,7 +109,9 @@ def unreadable(override: str) -> str:
 
 def _paths_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        for kind in _alternatives(field.annotation):
+        doors = [each for each in field.metadata if isinstance(each, Door)]
+        kinds = doors[0].built_in if doors else _alternatives(field.annotation)
+        for kind in kinds:
             if kind is Path:
                 yield prefix + name
             elif isinstance(kind, type) and issubclass(kind, BaseModel):

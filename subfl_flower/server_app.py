@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from subfl_flower.composition import composed_job
-from subfl_flower.config import Deploy, Inline
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
 from subfl_flower.runtime.run_schema import stated_schema
+from subfl_flower.user_folder import adopt
 
 app = ServerApp()
 
@@ -25,8 +26,10 @@ def main(grid: Grid, context: Context) -> None:
     """
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
     networked = isinstance(grid, HttpGrid)
+    if (code := str(context.run_config.get("code", ""))) and not networked:
+        adopt(Path(code))
     job = composed_job(overrides, "deploy" if networked else "ray")
-    if isinstance(job.config.runtime, Deploy) != networked or isinstance(job.config.runtime, Inline):
+    if job.config.runtime.deployed != networked or job.config.runtime.one_process:
         raise SubflError(
             f"runtime={job.config.runtime.name}: this SuperLink's runtime is "
             f"{'deploy' if networked else 'ray'}; leave it out"

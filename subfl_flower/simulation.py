@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
+from subfl_flower.registry import needs_matcher
 from subfl_flower.runtime.federation import resumable, run_federation, stop_on_interrupt
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.node import compute_device
@@ -43,8 +44,8 @@ def simulate(config: Config, directory: Path, resume: bool = False, said: set[st
             return run_federation(grid, config, directory, stop, resume=resume, said=said)
 
         if isinstance(config.runtime, Inline):
-            return _simulate_inline(config.runtime, config.needs_matcher, run)
-        return _simulate_with_ray(config.runtime, config.needs_matcher, run)
+            return _simulate_inline(config.runtime, needs_matcher(config), run)
+        return _simulate_with_ray(config.runtime, needs_matcher(config), run)
 
 
 def _simulate_inline(runtime: Inline, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:

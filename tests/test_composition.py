@@ -10,10 +10,12 @@ from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.registry import needs_matcher
 
 CONF = Path(__file__).parents[1] / "conf"
 RATINGS = ("ml100k", "ml1m", "ml10m", "douban", "flixster", "yahoo_music", "synthetic_ratings")
 CHOICES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
+CHOICES = [choice for choice in CHOICES if not choice.endswith("/own")]  # tests/doors
 NEEDED = {
     "dataset/custom": ["dataset.path=graph.pt"],
     "dataset/custom_ratings": ["dataset.path=ratings.csv", "method=fedgnn"],
@@ -84,8 +86,8 @@ def test_what_hides_users_is_chosen_by_the_configuration_alone(method: str) -> N
     overrides = [f"method={method}", "dataset=synthetic_ratings", "task=ranking", "method.pseudo_items=20"]
     config, _ = composed_config([*overrides, "privacy=laplace_linf"])
     assert config.privacy.mechanism == "laplace_linf" and config.method.knobs["pseudo_items"] == 20
-    assert not config.needs_matcher
-    assert composed_config([*overrides, "method.max_neighbours=3"])[0].needs_matcher
+    assert not needs_matcher(config)
+    assert needs_matcher(composed_config([*overrides, "method.max_neighbours=3"])[0])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_choices_are_listed_and_nothing_else() -> None:
     with pytest.raises(SubflError) as error:
         composed_config(["partition=metiss"])
     listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
-    names = "dirichlet, given, imbalanced, louvain, metis, overlap_rate, overlapping, random, users, whole"
+    names = "dirichlet, given, imbalanced, louvain, metis, overlap_rate, overlapping, own, random, users, whole"
     assert listed == names.split(", ")
     with pytest.raises(SubflError) as error:
         composed_config(["method=fedpubb"])

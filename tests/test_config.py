@@ -16,8 +16,10 @@ from strategies.fedavg import FedAvg
 from strategies.fedgnn import FedGNN
 from strategies.fedpub import FedPub
 from subfl_flower.composition import composed_config, config_directory
-from subfl_flower.config import Config, Ray, client_class, load_class, method_settings, strategy_class, validate
+from subfl_flower.config import Config, Ray
+from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
+from subfl_flower.registry import method_settings, validate
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.strategy import CohortStrategy
 
@@ -80,7 +82,14 @@ def test_the_defaults_are_fed_pub_on_digits_and_survive_json(defaults: dict[str,
         ("runtime.name", "cluster", "runtime"),
         ("record.mixing_every", 0, "record.mixing_every: "),
         ("record.client_models", "perhaps", "record.client_models: "),
-        ("logger.name", "email", "logger"),
+        (
+            "logger.name",
+            "email",
+            "logger.name: must be one of 'none', 'tensorboard', 'mlflow', 'wandb' (found 'email')",
+        ),
+        ("logger", {"name": "wandb", "mode": "offlien"}, "logger.mode: Input should be 'online', 'offline' or"),
+        ("logger", {"name": "mlflow", "uri": "x"}, "logger.uri: there is no such setting"),
+        ("logger", {}, "logger.name: a value is required"),
         ("task.name", "poetry", "task.name: "),
         ("method.tau", -1, "method.tau: "),
         ("method.tau", "sharp", "method.tau: "),
@@ -155,7 +164,7 @@ def test_a_config_cannot_be_changed(defaults: dict[str, Any]) -> None:
 
 def knobs(config: Config) -> Any:
     """A method's settings, as both sides have them."""
-    return method_settings(strategy_class(config.method), client_class(config.method), config.method)
+    return method_settings(config.method)
 
 
 def test_both_sides_of_a_method_have_all_its_knobs(defaults: dict[str, Any]) -> None:

@@ -16,10 +16,10 @@ from subfl_flower.analysis.figures import plot_analysis
 from subfl_flower.analysis.run_analysis import PartitionAnalysis, RunAnalysis, analyse_run, prepared_partition
 from subfl_flower.analysis.tables import clients_table, methods_table, partition_table
 from subfl_flower.composition import composed_config
-from subfl_flower.config import validate
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.plots import title
 from subfl_flower.evaluation.runs import Run, common_folder, load_runs
+from subfl_flower.registry import validate
 
 
 def main(argv: Sequence[str]) -> int:

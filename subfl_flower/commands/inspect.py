@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from subfl_flower.composition import composed_config
-from subfl_flower.data.datasets import DATASET_KINDS
+from subfl_flower.composition import chosen_dataset, composed_config
 from subfl_flower.data.durable_files import write_durably
+from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.kinds import kind_of
 
@@ -66,10 +66,11 @@ def _inspect(arguments: Sequence[str]) -> None:
 
 def _with_a_method(overrides: Sequence[str]) -> list[str]:
     """Overrides that name a method for the kind of data; data do not depend on it, and the default is for graphs."""
-    names = [override.partition("=")[2] for override in overrides if override.startswith("dataset=")]
-    rated = bool(names) and DATASET_KINDS.get(names[-1]) == "ratings"
-    chosen = any(override.startswith("method=") for override in overrides)
-    return ["method=fedgnn", *overrides] if rated and not chosen else list(overrides)
+    if any(override.startswith("method=") for override in overrides):
+        return list(overrides)
+    dataset = chosen_dataset(overrides)
+    rated = dataset is not None and issubclass(dataset, RatingDatasetSettings)
+    return ["method=fedgnn", *overrides] if rated else list(overrides)
 
 
 def _show(facts: Mapping[str, Any], title: str) -> None:

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
-from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.data.prepared import PreparedPartition
@@ -112,18 +111,7 @@ def _of_site(config: Config) -> Config:
     """
     if config.partition.name != "whole":
         raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
-    dataset = config.dataset
-    if not isinstance(dataset, CustomDataset):
-        return config
-    features = dataset.features
-    if features.one_hot and not isinstance(features.one_hot, dict):
-        raise SubflError(
-            "dataset.features.one_hot: a site that makes its own folder must state the categories that all sites agree "
-            f"on, for instance 'dataset.features.one_hot={{{features.one_hot[0]}:[a,b]}}'"
-        )
-    if features.standardize == "auto":  # means over all sites would need sums that others see in clear
-        features = features.model_copy(update={"standardize": False})
-    return config.model_copy(update={"dataset": dataset.model_copy(update={"features": features})})
+    return config.model_copy(update={"dataset": config.dataset.for_site()})
 
 
 def _unscaled(prepared: Prepared) -> list[str]:
@@ -151,13 +139,8 @@ def _unscaled(prepared: Prepared) -> list[str]:
 
 def _require_class_numbers(config: Config, prepared: Prepared) -> None:
     """A site sees its own labels alone: which class has which number must be said, or sites would differ."""
-    if not isinstance(config.dataset, CustomDataset) or config.dataset.classes is not None:
-        return
     if kind_of(config).about(prepared)["num_classes"]:
-        raise SubflError(
-            "dataset.classes: a site that makes its own folder must name all classes of the federation in their "
-            "common order, for instance 'dataset.classes=[benign,malignant]'"
-        )
+        config.dataset.require_common_classes()
 
 
 def _require_absent(out: Path, names: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import track
 
 from subfl_flower.commands.node_predictions import NodePredictions, labels_as_trained, model_outputs, node_predictions
-from subfl_flower.config import validate
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.description import class_names
 from subfl_flower.data.fingerprints import require_same_data
@@ -18,6 +17,7 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard, read_model
+from subfl_flower.registry import validate
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.tasks import NodeClassification

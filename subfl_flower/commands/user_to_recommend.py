@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from subfl_flower.config import validate
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
@@ -19,6 +18,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import TENSORS
 from subfl_flower.models.ranker_file import Ranker, read_trained
 from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.registry import validate
 from subfl_flower.runtime.ratings_kind import prepared_ratings
 from subfl_flower.runtime.run_directory import RunDirectory
 

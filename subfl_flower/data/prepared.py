@@ -11,7 +11,7 @@ from subfl_flower.data.description import file_digests
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.partition_files import SCHEMA_VERSION, PreparedPartition, client_file, write_partition
 from subfl_flower.data.partitions.settings import PartitionSettings
-from subfl_flower.data.prepared_entry import opened_or_made
+from subfl_flower.data.prepared_entry import described_settings, opened_or_made
 from subfl_flower.errors import SubflError
 
 __all__ = ["PreparedPartition", "client_file", "prepare"]
@@ -56,8 +56,7 @@ def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Pat
     """Everything that shapes a prepared partition."""
     return {
         "schema": SCHEMA_VERSION,
-        "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
-        "partition": partition.model_dump(mode="json"),
+        **described_settings(dataset, partition),
         "source_files": file_digests(dataset.files(root)),
         "partition_file": partition.raw_fingerprint(),
         "packages": {package: version(package) for package in ("pymetis", "networkx")},
@@ -91,8 +90,8 @@ def _write(
 
 def _require_classes(dataset: DatasetSettings, num_classes: int) -> None:
     if num_classes == 0:
-        how = "; dataset.columns.label=... names the column" if dataset.name == "custom" else ""
-        raise SubflError(f"dataset={dataset.name} has no labels, and this task needs them{how}")
+        advice = dataset.labels_advice()
+        raise SubflError(f"dataset={dataset.name} has no labels, and this task needs them{advice and '; '}{advice}")
     if num_classes == 1:
         raise SubflError(f"dataset={dataset.name}: all labels are the same; a task of classes needs at least two")
 

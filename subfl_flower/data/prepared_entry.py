@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from filelock import FileLock
 
 from subfl_flower.data.raw_files import sha256_of
+from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
 
 _METADATA = "metadata.json"
@@ -82,6 +83,23 @@ class PreparedEntry:
                 raise SubflError(f"{path} is damaged (its checksum differs); prepare the partition again")
             self._verified_files.add(name)
         return path
+
+
+def described_settings(dataset: DoorSettings, partition: DoorSettings) -> dict[str, Any]:
+    """Settings that shape a prepared directory, with the versions of code that is not this project's.
+
+    How long to train on a data set (`protocol`) is left out, since it shapes no data.
+
+    Raises:
+        SubflError: a class of somebody else's states no version and has no source file.
+    """
+    described: dict[str, Any] = {
+        "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
+        "partition": partition.model_dump(mode="json"),
+    }
+    if code := dataset.code_version() | partition.code_version():
+        described["code"] = code
+    return described
 
 
 def write_metadata(directory: Path, metadata: dict[str, Any]) -> None:

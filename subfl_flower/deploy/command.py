@@ -97,6 +97,7 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.port,
         arguments.matcher_key,
         arguments.keep_embeddings,
+        arguments.allow_package or [],
     )
     return _start(command, arguments.print)
 
@@ -177,6 +178,9 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--matcher-key", metavar="HEX", help="the only matcher that the clients seal to")
     parser.add_argument(
         "--keep-embeddings", action="store_true", help="never tell the server an embedding to cluster users by"
+    )
+    parser.add_argument(
+        "--allow-package", action="append", metavar="NAME", help="an installed package whose classes a run may name"
     )
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")

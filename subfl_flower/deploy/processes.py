@@ -19,6 +19,7 @@ from subfl_flower.deploy.certificates import (
 from subfl_flower.deploy.files import make_folder, read_file
 from subfl_flower.deploy.keys import check_private_key
 from subfl_flower.errors import SubflError
+from subfl_flower.installed import require_installed
 from subfl_flower.launch.flower import (
     LOCAL_HOSTS,
     PROXY_EXCEPTIONS,
@@ -86,6 +87,7 @@ def supernode_command(
     port: int,
     matcher_key: str | None = None,
     keep_embeddings: bool = False,
+    allow_packages: Sequence[str] = (),
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -97,6 +99,7 @@ def supernode_command(
             needs one.
         matcher_key: the only public key that the clients seal to, 64 hexadecimal digits; None: what the server says.
         keep_embeddings: never tell the server an embedding to cluster users by.
+        allow_packages: installed packages, besides this project's own, whose classes a run's configuration may name.
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
 
     Raises:
@@ -112,7 +115,7 @@ def supernode_command(
         check_private_key(credentials.key)
         command += ["--root-certificates", str(credentials.root_certificates.resolve())]
         command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
-    command += ["--node-config", node_config(clients, state, matcher_key, keep_embeddings)]
+    command += ["--node-config", node_config(clients, state, matcher_key, keep_embeddings, allow_packages)]
     _check_clients(clients)
     _check_state(clients, state)
     if port:
@@ -121,17 +124,21 @@ def supernode_command(
 
 
 def node_config(
-    clients: Sequence[Path], state: Path | None, matcher_key: str | None = None, keep_embeddings: bool = False
+    clients: Sequence[Path],
+    state: Path | None,
+    matcher_key: str | None = None,
+    keep_embeddings: bool = False,
+    allow_packages: Sequence[str] = (),
 ) -> str:
     """What a SuperNode tells its ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
 
-    Without clients it is `role="matcher"`.
+    Without clients it is `role="matcher"`. `allow_packages` are further packages that a run's configuration may name.
 
     Flower reads each value as a TOML string between double quotes, and the app splits the clients' at commas.
 
     Raises:
         SubflError: a path holds a double quote, a backslash, a comma or a control character, or is named twice; the
-            matcher has no state, or the key is none.
+            matcher has no state, the key is none, or a package is not installed.
     """
     if not clients and state is None:
         raise SubflError("--matcher: it keeps its key in a folder; name one with --state DIR")
@@ -150,6 +157,12 @@ def node_config(
         parts.append(f'matcher-key="{matcher_key}"')
     if keep_embeddings:
         parts.append("keep-embeddings=true")
+    for package in allow_packages:
+        if not package.isidentifier():
+            raise SubflError(f"--allow-package {package}: must be a package's name in an import, without dots")
+        require_installed(package, "--allow-package")
+    if allow_packages:
+        parts.append(f'allow-packages="{",".join(allow_packages)}"')
     return " ".join(parts)
 
 

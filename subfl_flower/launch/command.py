@@ -12,6 +12,7 @@ from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
 from subfl_flower.launch.staging import find_app
 from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+from subfl_flower.user_folder import adopt, adopted
 
 FAILED_CODE, BAD_INPUT_CODE, INTERRUPTED_CODE = 1, 2, 130
 
@@ -47,7 +48,10 @@ def main(argv: list[str]) -> int:
 def _request(arguments: argparse.Namespace) -> Request:
     """The request that the arguments make; overrides of this very app are checked before anything starts."""
     app = find_app(arguments.app)
-    if app == config_directory().parent:
+    ours = app == config_directory().parent
+    if ours:
+        if adopted() is None:
+            adopt(Path.cwd())
         composed_job(arguments.overrides, "ray")
     home = (arguments.home or app / ".flwr").resolve()
     return Request(
@@ -57,6 +61,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         supernodes=arguments.supernodes,
         cpus=arguments.cpus,
         gpus=arguments.gpus,
+        code=adopted() if ours else None,
     )
 
 

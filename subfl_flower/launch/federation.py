@@ -24,7 +24,7 @@ def run_federation(request: Request) -> Outcome:
     Raises:
         SubflError: when the federation cannot be started.
     """
-    config, run_config = federation_config(request), overrides_toml(request.overrides)
+    config, run_config = federation_config(request), overrides_toml(request.overrides, request.code)
     launches = request.home / "launches"
     try:
         launches.mkdir(parents=True, exist_ok=True)

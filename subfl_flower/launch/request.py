@@ -16,7 +16,8 @@ class Request:
     """One federation to run.
 
     `app` is the folder with the app's `pyproject.toml`, `home` the folder for what Flower writes, `overrides`
-    are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task.
+    are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task. `code` is the
+    user's folder; None for an app that is not told of it.
     """
 
     app: Path
@@ -25,10 +26,13 @@ class Request:
     supernodes: int = 10
     cpus: int = 1
     gpus: float = 0.0
+    code: Path | None = None
 
 
-def overrides_toml(overrides: Sequence[str]) -> str:
+def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
     """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.
+
+    With `code`, the user's folder, a key of this name holds its path.
 
     An override that `shlex.split` leaves alone is written as it is; another one is quoted. The document goes
     to `flwr run --run-config FILE.toml`: the key=value form of that option knows no escaped quote.
@@ -40,7 +44,8 @@ def overrides_toml(overrides: Sequence[str]) -> str:
         if not override.isprintable():
             raise SubflError(f"the override {override!r} holds a control character; it must be one line of text")
     line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
-    return f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
+    text = f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
+    return text if code is None else f"{text}code = {json.dumps(str(code), ensure_ascii=False)}\n"
 
 
 def _is_one_word(override: str) -> bool:

@@ -5,6 +5,7 @@ takes seconds. A copy of the files that it would pack anyway is cheap, and Flowe
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from subfl_flower.errors import SubflError
 
 PACKED_SUFFIXES = frozenset({".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"})
 PACKED_NAMES = frozenset({".gitignore", "LICENSE"})
+_OF_AN_APP = re.compile(rb"^\s*\[\s*tool\s*\.\s*flwr\b", re.MULTILINE)
 SKIPPED_FOLDERS = frozenset({"__pycache__", "outputs", "multirun"})
 
 
@@ -19,14 +21,16 @@ def find_app(folder: Path | None) -> Path:
     """The absolute path of the folder that holds the app's `pyproject.toml`.
 
     Args:
-        folder: where to look; `None` means the current directory, then the folder that holds this package.
+        folder: where to look; `None` means the current directory, if it holds a Flower app and not some other project
+            of the user's, then the folder that holds this package.
 
     Raises:
         SubflError: when there is no `pyproject.toml`.
     """
     candidates = [folder] if folder is not None else [Path.cwd(), Path(__file__).resolve().parents[2]]
     for candidate in candidates:
-        if (candidate / "pyproject.toml").is_file():
+        project = candidate / "pyproject.toml"
+        if project.is_file() and (folder is not None or _OF_AN_APP.search(project.read_bytes())):
             return candidate.resolve()
     looked = " or ".join(str(candidate.resolve()) for candidate in candidates)
     raise SubflError(f"no pyproject.toml in {looked}: --app must name the folder that holds the Flower app's")

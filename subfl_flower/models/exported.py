@@ -160,6 +160,8 @@ def read_with_card(file: Path, kind: type[AnyCard]) -> tuple[dict[str, np.ndarra
         raise SubflError(f"{file} does not say what it is a model of (no {CARD!r} in its metadata); export it again")
     try:
         return tensors, kind.model_validate_json(metadata[CARD])
+    except SubflError as error:  # its task is a class that cannot be used here
+        raise SubflError(f"{file}: {CARD}.{error}") from None
     except pydantic.ValidationError as error:
         first, found = error.errors(include_url=False)[0], _schema_of(metadata[CARD])
         if isinstance(found, int) and 1 <= found < MODEL_SCHEMA:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from subfl_flower.config import load_class
+from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModuleSettings
 

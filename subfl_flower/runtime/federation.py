@@ -18,16 +18,17 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from subfl_flower.config import Config, Deploy, client_class, strategy_class
+from subfl_flower.config import Config
 from subfl_flower.data.fingerprints import require_same_data
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
+from subfl_flower.loggers import build_loggers
+from subfl_flower.registry import client_class, needs_matcher, strategy_class
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.delivery import send_and_wait
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
-from subfl_flower.runtime.loggers import build_loggers
 from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.memory import keep_freed_memory
 from subfl_flower.runtime.messages import Choice, pack
@@ -42,6 +43,7 @@ from subfl_flower.runtime.run_context import run_context
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.runtime.run_schema import run_schema
 from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.user_folder import adopted
 
 
 def run_federation(
@@ -73,7 +75,7 @@ def run_federation(
             ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
     """
     keep_freed_memory()
-    prepared = None if isinstance(config.runtime, Deploy) else kind_of(config).prepare(config)
+    prepared = None if config.runtime.deployed else kind_of(config).prepare(config)
     loggers = build_loggers(config.logger)
     if resume:
         checkpoint = resumable(config, directory)
@@ -160,10 +162,11 @@ class _Run:
         self._strategy: CohortStrategy | None = None
         self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
         self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
-        deployed = isinstance(config.runtime, Deploy)
+        deployed = config.runtime.deployed
         # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
         folder = "" if deployed else str(records.path.absolute())
-        self._record = ConfigRecord({"config": json.dumps(config.plain()), "id": self.run_id, "directory": folder})
+        about = {"config": json.dumps(config.for_nodes()), "id": self.run_id, "directory": folder}
+        self._record = ConfigRecord({**about, "code": "" if deployed else str(adopted() or "")})
         self._membership = Membership(
             grid,
             self._record,
@@ -173,7 +176,7 @@ class _Run:
             patience=config.runtime.node_timeout,
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
-            needs_matcher=config.needs_matcher,
+            needs_matcher=needs_matcher(config),
         )
         self._roster: Roster | None = None
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from subfl_flower.config import Config, client_class
+from subfl_flower.config import Config
 from subfl_flower.data.client_folder import ClientFolder, open_client_folders, write_client_folder
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
@@ -23,13 +23,14 @@ from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.graph_models import graph_network, network_class
 from subfl_flower.models.graph_network import GraphNetwork
 from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings, ModuleSettings
+from subfl_flower.registry import client_class
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort import Cohort
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.tasks import GraphTask, LinkPrediction, NodeClassification
+from subfl_flower.tasks import GraphTask
 
 _WITHOUT_ATTRIBUTES: dict[str, list[int]] = {"user_values": [], "item_values": []}
 
@@ -170,7 +171,6 @@ class Graphs(Kind):
         """A file a client: its network and a card."""
         config, cohort, task = node.config, client.cohort, _graph_task(node.config)
         assert isinstance(config.model, ModelSettings | DecoupledSettings | ModuleSettings)
-        assert isinstance(task, NodeClassification | LinkPrediction)
         validation = client.best_validation()
         for client_id, tensors in client.models(last).items():
             card = ModelCard(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context
 
-from subfl_flower.config import Config, Inline, Ray
+from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import CARD, TENSORS, ModelCard, write_model
 from subfl_flower.models.trained_users import TrainedUsers
@@ -55,13 +55,13 @@ class SimulatedNode(Node):
 
     @cached_property
     def _working_store(self) -> StateStore:
-        if isinstance(self.config.runtime, Inline):
+        if self.config.runtime.one_process:
             return MemoryStore(self.cohort.device)
         return MappedStore(self._directory / "state" / self._place)
 
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
         """States live where the runtime wants them, and as files beside the server's checkpoint where there is one."""
-        store = ContextStore(context.state) if _travels_with_messages(self.config) else self._working_store
+        store = ContextStore(context.state) if self.config.runtime.state_travels else self._working_store
         if not self.config.checkpoint_every:
             return store
         folder = RunDirectory(self._directory).checkpoint_folder / "clients"
@@ -184,8 +184,3 @@ def _durable(
     """States in `store` and in files, for the round and phase that a message is about."""
     server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
     return DurableStore(store, folder_of, server_round, checkpoint, keep, phase, phases)
-
-
-def _travels_with_messages(config: Config) -> bool:
-    """Whether actors may sit on machines that share no disk, so that state must travel with messages."""
-    return isinstance(config.runtime, Ray) and config.runtime.address is not None

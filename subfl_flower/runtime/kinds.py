@@ -1,6 +1,6 @@
 """The kinds of data that clients hold.
 
-A configuration's data set, partition, task, model and client family are of one kind; `config.validate` sees to that.
+A configuration's data set, partition, task, model and client family are of one kind; `registry.validate` sees to that.
 """
 
 from __future__ import annotations

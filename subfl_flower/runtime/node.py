@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context
 
-from subfl_flower.config import Config, Ray, client_class
+from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.trained_users import TrainedUsers
+from subfl_flower.registry import client_class
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient, Hosted
 from subfl_flower.runtime.kinds import kind_of
@@ -119,6 +120,4 @@ def num_threads(config: Config) -> int:
     """PyTorch's threads in a process that trains clients."""
     if config.runtime.threads != "auto":
         return config.runtime.threads
-    if isinstance(config.runtime, Ray):
-        return max(1, int(config.runtime.num_cpus))
-    return torch.get_num_threads()
+    return config.runtime.threads_per_process or torch.get_num_threads()

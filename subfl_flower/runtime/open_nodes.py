@@ -13,12 +13,15 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context
 
-from subfl_flower.config import Config, Deploy, validate
+from subfl_flower.config import Config
+from subfl_flower.doors import only_packages
 from subfl_flower.errors import SubflError
+from subfl_flower.registry import needs_matcher, validate
 from subfl_flower.runtime.hosts import DeployedNode, SimulatedNode
 from subfl_flower.runtime.matcher_node import ContextMemory, FolderMemory, MatcherNode
 from subfl_flower.runtime.node import Node
 from subfl_flower.runtime.roster import MATCHER
+from subfl_flower.user_folder import adopt
 
 AnyNode = Node | MatcherNode
 
@@ -50,21 +53,26 @@ def open_node(run: ConfigRecord, context: Context) -> AnyNode:
         forget_nodes()
     key = (text, run_id, json.dumps(dict(context.node_config), sort_keys=True))
     if key not in _open_nodes:
-        node = _new_node(validate(_plain(text)), run_id, directory, context)
+        node = _new_node(_plain(text), run_id, directory, context, str(run.get("code", "")))
         if isinstance(node, MatcherNode):
             return node  # what it knows comes with each message anew
         _open_nodes[key] = node
     return _open_nodes[key]
 
 
-def _new_node(config: Config, run_id: str, directory: str, context: Context) -> AnyNode:
+def _new_node(plain: dict[str, Any], run_id: str, directory: str, context: Context, code: str) -> AnyNode:
     here = context.node_config
-    if isinstance(config.runtime, Deploy):
-        return _deployed(config, run_id, here)
     if "partition-id" not in here:
-        raise SubflError(f"runtime={config.runtime.name} is a simulation, and this node is none; use runtime=deploy")
+        # A server elsewhere names no folder to import from, and no package that the operator did not allow.
+        with only_packages([name for name in str(here.get("allow-packages", "")).split(",") if name]):
+            return _deployed(validate(plain), run_id, here)
+    if code:
+        adopt(Path(code))
+    config = validate(plain)
+    if config.runtime.deployed:
+        raise SubflError("runtime=deploy is for SuperNodes on machines of their own, and this one is a simulation's")
     position, num_nodes = int(here["partition-id"]), int(here["num-partitions"])
-    if config.needs_matcher:
+    if needs_matcher(config):
         num_nodes -= 1  # the last one is the matcher
         if not num_nodes:
             raise SubflError("with a matcher a simulation needs two nodes or more: one of them hosts no clients")
@@ -75,6 +83,8 @@ def _new_node(config: Config, run_id: str, directory: str, context: Context) -> 
 
 def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
     """A SuperNode on a machine of its own: of clients, or the matcher."""
+    if not config.runtime.deployed:
+        raise SubflError(f"runtime={config.runtime.name} is a simulation, and this node is none; use runtime=deploy")
     state = Path(str(here["state"])) if "state" in here else None
     role = str(here.get("role", "client"))
     if role == MATCHER:

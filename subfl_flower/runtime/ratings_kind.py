@@ -38,7 +38,9 @@ def prepared_ratings(config: Config) -> PreparedRatings:
         SubflError: they cannot be prepared, or are not what the task needs, or not split as it needs.
     """
     dataset, partition, task = config.dataset, config.partition, config.task
-    assert isinstance(dataset, RatingDatasetSettings) and isinstance(partition, UsersPartition)
+    assert isinstance(dataset, RatingDatasetSettings)
+    if not isinstance(partition, UsersPartition):
+        raise SubflError(f"partition={partition.name}: every user of ratings is a client; use partition=users")
     cache = config.data.cache
     prepared = prepare_ratings(dataset, partition, config.data.root, cache, task.needs_ratings, task.candidates)
     split = prepared.data["split"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from subfl_flower.config import Config, client_class, method_settings, strategy_class
+from subfl_flower.config import Config
+from subfl_flower.registry import method_settings
 from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.roster import Shape
@@ -18,7 +19,7 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
     """
     network = kind_of(config).network(config, shape)
     return RunContext(
-        settings=method_settings(strategy_class(config.method), client_class(config.method), config.method),
+        settings=method_settings(config.method),
         model=config.model,
         optimizer=config.optimizer,
         task=config.task,

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
 from subfl_flower.composition import composed_config
-from subfl_flower.config import client_class, strategy_class
+from subfl_flower.registry import client_class, strategy_class
 from subfl_flower.runtime.cohort_client import CohortClient
 from subfl_flower.runtime.kinds import kind_of
 from subfl_flower.runtime.membership import Membership

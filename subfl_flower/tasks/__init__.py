@@ -2,21 +2,28 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
+from subfl_flower.doors import Door
 from subfl_flower.tasks.link_prediction import LinkPrediction
 from subfl_flower.tasks.node_classification import NodeClassification
 from subfl_flower.tasks.ranking import Ranking
 from subfl_flower.tasks.rating_prediction import RatingPrediction
 from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
 
-AnyGraphTask = Annotated[NodeClassification | LinkPrediction, Field(discriminator="name")]
-"""The settings of any task on graphs, told apart by `name`."""
+GRAPH_TASKS = Door("task", (GraphTask,), (NodeClassification, LinkPrediction))
+"""Tasks on graphs by name, and any other by its class."""
 
-Task = Annotated[NodeClassification | LinkPrediction | RatingPrediction | Ranking, Field(discriminator="name")]
-"""The settings of any task, told apart by `name`."""
+TASKS = Door("task", (TaskSettings,), (NodeClassification, LinkPrediction, RatingPrediction, Ranking))
+"""Tasks by name, and any other by its class."""
+
+AnyGraphTask = Annotated[GraphTask, GRAPH_TASKS]
+"""The settings of any task on graphs."""
+
+Task = Annotated[TaskSettings, TASKS]
+"""The settings of any task."""
 
 __all__ = [
+    "GRAPH_TASKS",
+    "TASKS",
     "AnyGraphTask",
     "Examples",
     "GraphTask",

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.doors import DoorSettings
 from subfl_flower.tasks.metric import SHARE, Metric
 
 
 class Examples(Protocol):
-    """What C clients learn from and are measured on, stacked; node k of client c is row k of its outputs."""
+    """Examples that C clients learn from and are measured on, stacked; node k of client c is row k of its outputs."""
 
     def losses(self, outputs: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
         """Each client's mean training loss [C].
@@ -34,8 +35,12 @@ class Examples(Protocol):
         """The task's `client_figures` by name, [C] each; not a number where a client has no such examples."""
 
 
-class TaskSettings(BaseModel, ABC):
-    """A task.
+class TaskSettings(DoorSettings):
+    """Settings of a task.
+
+    A class of your own implements `metric`. Its class attributes say what the task needs and how its figures are
+    read, and it may override `over_clients`. A task on ratings is a subclass of `RatingPrediction` or `Ranking`, a task
+    on graphs one of `GraphTask`.
 
     Attributes:
         kind: of which data it can be asked.
@@ -49,7 +54,7 @@ class TaskSettings(BaseModel, ABC):
         metric_range: smallest and largest value of the metric.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
     pooled: ClassVar[bool] = False
@@ -58,7 +63,6 @@ class TaskSettings(BaseModel, ABC):
     needs_ratings: ClassVar[bool] = False
     client_figures: ClassVar[tuple[str, ...]] = ()
     metric_range: ClassVar[tuple[float, float]] = (-1e100, 1e100)
-    name: str
 
     @property
     @abstractmethod
@@ -79,6 +83,14 @@ class TaskSettings(BaseModel, ABC):
         """Rule by which the items that held-out ones are ranked among are drawn; None where none are."""
         return None
 
+    def learnt_by(self, model_tasks: Sequence[str]) -> bool:
+        """Look for the task among those of a model; true where the model can learn it.
+
+        Args:
+            model_tasks: names of the tasks that the model states.
+        """
+        return self.name in model_tasks
+
     def over_clients(self, metrics: Mapping[str, np.ndarray], name: str) -> float | None:
         """One figure of some clients from each one's: the mean of those that have it; None where none has.
 
@@ -91,7 +103,15 @@ class TaskSettings(BaseModel, ABC):
 
 
 class GraphTask(TaskSettings):
-    """A task on clients' subgraphs."""
+    """Settings of a task on clients' subgraphs.
+
+    A class of your own implements `metric`, `num_outputs`, `visible`, `num_examples` and `examples`; its class
+    attributes and `over_clients` are those of `TaskSettings`. Every network that gives outputs for nodes learns it.
+    """
+
+    def learnt_by(self, model_tasks: Sequence[str]) -> bool:
+        """Look for the task, or for the one that any outputs for nodes do for, among those of a model."""
+        return self.name in model_tasks or "node_classification" in model_tasks
 
     @abstractmethod
     def num_outputs(self, num_classes: int) -> int:

@@ -12,8 +12,8 @@ from run_outcomes import SMALL_DIGITS, Outcome
 
 from subfl_flower.analysis.analyse import main
 from subfl_flower.cli import main as subfl
-from subfl_flower.config import validate
 from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.registry import validate
 from subfl_flower.runtime.run_directory import RunDirectory
 
 Run = Callable[..., Outcome]

@@ -77,3 +77,19 @@ def test_the_way_of_ratings(example: tuple[str, Path]) -> None:
     again = sum((row["user"], row["item"]) in rated for row in recommended)
     assert again <= 240  # at most those that are held out for the test
     assert "test" in run(folder, rankings.strip())
+
+
+def test_the_way_of_a_class(tmp_path: Path) -> None:
+    for language in ("python", "yaml"):
+        for block in blocks("your_code.md", language):
+            name, _, content = block.removeprefix("# ").partition("\n")
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+    commands = [line for block in blocks("your_code.md", "") for line in block.splitlines()]
+    shown = [run(tmp_path, command) for command in commands]
+    assert len(shown) == 4
+    assert "fedavg on rings: test" in shown[0] and "fedavg on rings: test" in shown[3]
+    # 6 cliques of 10 nodes: 6 * 45 edges inside, 6 between.
+    facts = dict(re.findall(r"│ (\w+) +│ (\S+) +│", shown[1]))
+    assert (facts["nodes"], facts["edges"]) == ("60", "276")
+    assert [line.split(",")[0] for line in (tmp_path / "outputs/signs/figures.csv").read_text().split()] == list("123")

@@ -149,12 +149,15 @@ class LocalFederation:
             command("deploy", "register", f"{key}.pub", "--connection", _CONNECTION)
         return key
 
-    def start_node(self, name: str, *clients: Path, key: Path, ca: Path | None = None) -> None:
-        """Start a SuperNode, or start it again."""
+    def start_node(
+        self, name: str, *clients: Path, key: Path, ca: Path | None = None, allowed: Sequence[str] = ("held_clients",)
+    ) -> None:
+        """Start a SuperNode, or start it again; runs may name classes of the `allowed` packages."""
         folders = [argument for client in clients for argument in ("--client", client)]
         trusted = ("--root-certificates", ca or self.folder / "certificates" / "ca.crt")
+        hosted = folders + [argument for package in allowed for argument in ("--allow-package", package)]
         address = ("--superlink", f"127.0.0.1:{self.port}")
-        self.nodes[name] = self._start(name, "deploy", "supernode", *address, *trusted, "--key", key, *folders)
+        self.nodes[name] = self._start(name, "deploy", "supernode", *address, *trusted, "--key", key, *hosted)
 
     def start_node_unchecked(self, name: str, client: Path, key: Path) -> None:
         """A SuperNode that Flower's own command starts: nobody looks at the client's folder before."""

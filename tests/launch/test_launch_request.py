@@ -123,7 +123,9 @@ def test_the_app_is_here_or_where_the_package_is(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     project = Path(__file__).resolve().parents[2]
     assert find_app(None) == project
-    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "modules-of-my-own"\n')
+    assert find_app(None) == project
+    (tmp_path / "pyproject.toml").write_text('[tool.flwr.app]\npublisher = "me"\n')
     assert find_app(None) == tmp_path
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(SubflError, match=re.escape(f"no pyproject.toml in {tmp_path / 'elsewhere'}")):

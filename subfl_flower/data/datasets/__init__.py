@@ -1,8 +1,6 @@
 """One file a data set: its settings and its loader."""
 
-from typing import Annotated, Literal, get_args
-
-from pydantic import Field
+from typing import Annotated
 
 from subfl_flower.data.datasets.amazon import ComputersDataset, PhotoDataset
 from subfl_flower.data.datasets.custom import CustomDataset
@@ -16,38 +14,38 @@ from subfl_flower.data.ratings.monti import DoubanDataset, FlixsterDataset, Yaho
 from subfl_flower.data.ratings.movielens import MovieLens1MDataset, MovieLens10MDataset, MovieLens100KDataset
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
+from subfl_flower.doors import Door
 
-Dataset = Annotated[
-    DigitsDataset
-    | StochasticBlockModelDataset
-    | CoraDataset
-    | CiteSeerDataset
-    | PubMedDataset
-    | ComputersDataset
-    | PhotoDataset
-    | OgbnArxivDataset
-    | CustomDataset
-    | MovieLens100KDataset
-    | MovieLens1MDataset
-    | MovieLens10MDataset
-    | DoubanDataset
-    | FlixsterDataset
-    | YahooMusicDataset
-    | CustomRatingsDataset
-    | SyntheticRatingsDataset,
-    Field(discriminator="name"),
-]
-"""The settings of any data set, told apart by `name`."""
+DATASETS = Door(
+    "dataset",
+    (DatasetSettings, RatingDatasetSettings),
+    (
+        DigitsDataset,
+        StochasticBlockModelDataset,
+        CoraDataset,
+        CiteSeerDataset,
+        PubMedDataset,
+        ComputersDataset,
+        PhotoDataset,
+        OgbnArxivDataset,
+        CustomDataset,
+        MovieLens100KDataset,
+        MovieLens1MDataset,
+        MovieLens10MDataset,
+        DoubanDataset,
+        FlixsterDataset,
+        YahooMusicDataset,
+        CustomRatingsDataset,
+        SyntheticRatingsDataset,
+    ),
+)
+"""Data sets by name, and any other by its class."""
 
-DATASET_KINDS: dict[str, Literal["graph", "ratings"]] = {
-    name: settings.kind
-    for settings in get_args(get_args(Dataset)[0])
-    for name in get_args(settings.model_fields["name"].annotation)
-}
-"""What the data sets hold, by name."""
+Dataset = Annotated[DatasetSettings | RatingDatasetSettings, DATASETS]
+"""The settings of any data set."""
 
 __all__ = [
-    "DATASET_KINDS",
+    "DATASETS",
     "CiteSeerDataset",
     "ComputersDataset",
     "CoraDataset",

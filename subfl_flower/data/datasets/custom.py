@@ -159,6 +159,38 @@ class CustomDataset(DatasetSettings):
             raise SubflError(f"{what}: {path} is one table; a graph needs two, dataset.nodes and dataset.edges")
         return [path]
 
+    def labels_advice(self) -> str:
+        """How to name the column of labels."""
+        return "dataset.columns.label=... names the column"
+
+    def for_site(self) -> CustomDataset:
+        """Settings for a site that makes its own folder: features are not scaled unless it says so.
+
+        Raises:
+            SubflError: a column's categories are to be found in the site's own data.
+        """
+        features = self.features
+        if features.one_hot and not isinstance(features.one_hot, dict):
+            raise SubflError(
+                "dataset.features.one_hot: a site that makes its own folder must state the categories that all sites "
+                f"agree on, for instance 'dataset.features.one_hot={{{features.one_hot[0]}:[a,b]}}'"
+            )
+        if features.standardize == "auto":  # means over all sites would need sums that others see in clear
+            features = features.model_copy(update={"standardize": False})
+        return self.model_copy(update={"features": features})
+
+    def require_common_classes(self) -> None:
+        """Make sure that the classes and their order are stated: a site sees its own labels alone.
+
+        Raises:
+            SubflError: they are not.
+        """
+        if self.classes is None:
+            raise SubflError(
+                "dataset.classes: a site that makes its own folder must name all classes of the federation in their "
+                "common order, for instance 'dataset.classes=[benign,malignant]'"
+            )
+
     def _clean(self, raw: RawGraph, structure: Literal["degree", "identity"] | None) -> Graph:
         rule = "unique" if self.edge_weights == "ignore" else self.edge_weights
         return clean(raw, self.largest_component, False, "dataset=custom", rule, structure)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from subfl_flower.data.cleaning import RawGraph, clean
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.raw_files import fingerprint
+from subfl_flower.doors import DoorSettings
 
 __all__ = ["DatasetSettings", "Protocol"]
 
 
-class DatasetSettings(BaseModel, ABC):
-    """Which data set, and how it is cleaned and split.
+class DatasetSettings(DoorSettings):
+    """Settings of a data set that holds a graph: where it comes from, and how it is cleaned and split.
+
+    A class of your own implements `read`. It may override `files`, where the graph comes from files: their content is
+    then part of the key under which prepared data are kept. Cleaning, splitting and keeping are inherited.
 
     Attributes:
         kind: what the data are, of every data set of the class.
@@ -29,15 +33,12 @@ class DatasetSettings(BaseModel, ABC):
         protocol: the training length that the paper uses; no part of a cache key.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
 
-    name: str
     train_fraction: float = Field(default=0.2, gt=0, lt=1)
     largest_component: bool = True
     row_normalize: bool = False
-    protocol: Protocol
+    protocol: Protocol = Protocol(rounds=100, local_epochs=1)
 
     @abstractmethod
     def read(self, root: Path) -> RawGraph:
@@ -80,6 +81,25 @@ class DatasetSettings(BaseModel, ABC):
             SubflError: a file is missing and cannot be downloaded.
         """
         return []
+
+    def labels_advice(self) -> str:
+        """Ways to give the graph labels, for the end of an error; empty where there are none."""
+        return ""
+
+    def for_site(self) -> Self:
+        """Settings for a site that makes a folder of its own data alone; by default the same.
+
+        Raises:
+            SubflError: the data set must be stated otherwise for that.
+        """
+        return self
+
+    def require_common_classes(self) -> None:
+        """Refuse settings by which two sites could number their classes differently; by default none are.
+
+        Raises:
+            SubflError: the classes are numbered as a site finds them.
+        """
 
     def raw_fingerprint(self, root: Path) -> str:
         """A digest of `files`; empty where there are none.

@@ -2,8 +2,6 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
 from subfl_flower.data.partitions.dirichlet import DirichletPartition
 from subfl_flower.data.partitions.given import GivenPartition
 from subfl_flower.data.partitions.imbalanced import ImbalancedPartition
@@ -15,23 +13,31 @@ from subfl_flower.data.partitions.random import RandomPartition
 from subfl_flower.data.partitions.settings import PartitionSettings
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.partitions.whole import WholePartition
+from subfl_flower.doors import Door
 
-Partition = Annotated[
-    MetisPartition
-    | OverlappingPartition
-    | OverlapRatePartition
-    | LouvainPartition
-    | RandomPartition
-    | ImbalancedPartition
-    | DirichletPartition
-    | GivenPartition
-    | WholePartition
-    | UsersPartition,
-    Field(discriminator="name"),
-]
-"""The settings of any partitioner, told apart by `name`."""
+PARTITIONS = Door(
+    "partition",
+    (PartitionSettings,),
+    (
+        MetisPartition,
+        OverlappingPartition,
+        OverlapRatePartition,
+        LouvainPartition,
+        RandomPartition,
+        ImbalancedPartition,
+        DirichletPartition,
+        GivenPartition,
+        WholePartition,
+        UsersPartition,
+    ),
+)
+"""Partitioners by name, and any other by its class."""
+
+Partition = Annotated[PartitionSettings, PARTITIONS]
+"""The settings of any partitioner."""
 
 __all__ = [
+    "PARTITIONS",
     "DirichletPartition",
     "GivenPartition",
     "ImbalancedPartition",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from subfl_flower.data.graph import NO_ROLE, Graph
 from subfl_flower.data.splits import random_roles
+from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
 
 
-class PartitionSettings(BaseModel, ABC):
-    """How the global graph is divided among clients.
+class PartitionSettings(DoorSettings):
+    """Settings of a partitioner: how the global graph is divided among clients.
+
+    A class of your own implements `assign`. It overrides `overlapping` where clients may share nodes, and may override
+    `roles`, where it splits by a rule of its own. What it draws should come from `seeding.shared_generator(self.seed,
+    "a purpose")`, so that every machine draws the same.
 
     Attributes:
         kind: what it divides, of every partitioner of the class.
@@ -23,11 +28,8 @@ class PartitionSettings(BaseModel, ABC):
         seed: drives the partition and the split; training has a seed of its own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
 
-    name: str
     clients: int | None = Field(default=10, ge=1)
     seed: int = Field(default=1234, ge=0, lt=2**31)
 

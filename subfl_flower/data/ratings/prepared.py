@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from subfl_flower.data.description import file_digests
 from subfl_flower.data.partitions.users import UsersPartition
-from subfl_flower.data.prepared_entry import PreparedEntry, opened_or_made, write_metadata
+from subfl_flower.data.prepared_entry import PreparedEntry, described_settings, opened_or_made, write_metadata
 from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.description import candidates_digest, describe_ratings, rating_digests
@@ -224,8 +224,7 @@ def prepare_ratings(
     """
     described = {
         "schema": RATINGS_SCHEMA,
-        "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
-        "partition": partition.model_dump(mode="json"),
+        **described_settings(dataset, partition),
         "source_files": file_digests(dataset.files(root)),
         "partition_file": partition.raw_fingerprint(),
     }

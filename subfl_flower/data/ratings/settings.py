@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from subfl_flower.data.graph import TRAIN, Notes
 from subfl_flower.data.protocol import Protocol
@@ -18,6 +18,7 @@ from subfl_flower.data.ratings.cleaning import clean
 from subfl_flower.data.ratings.splits import SplitName, split_roles
 from subfl_flower.data.ratings.table import Ratings, RawRatings
 from subfl_flower.data.raw_files import fingerprint
+from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -52,8 +53,11 @@ class LoadedRatings:
     notes: Notes = field(default_factory=Notes)
 
 
-class RatingDatasetSettings(BaseModel, ABC):
-    """Which ratings, and how they are split and scaled.
+class RatingDatasetSettings(DoorSettings):
+    """Settings of a data set that holds ratings: where they come from, and how they are split and scaled.
+
+    A class of your own implements `read`. It may override `files`, where the ratings come from files: their content is
+    then part of the key under which prepared data are kept. Cleaning, splitting, scaling and keeping are inherited.
 
     Attributes:
         kind: what the data are, of every data set of the class.
@@ -70,18 +74,15 @@ class RatingDatasetSettings(BaseModel, ABC):
         protocol: the training length; no part of a cache key.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
 
-    name: str
     split: SplitName | Literal["auto"] = "random"
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     center: Finite | Literal["auto"] = "auto"
     spread: Annotated[Finite, Field(gt=0)] | Literal["auto"] = "auto"
     scale: tuple[Finite, Finite] | None = None
-    protocol: Protocol
+    protocol: Protocol = Protocol(rounds=100, local_epochs=1)
 
     @field_validator("scale")
     @classmethod
@@ -108,6 +109,13 @@ class RatingDatasetSettings(BaseModel, ABC):
             SubflError: a file is missing and cannot be downloaded.
         """
         return []
+
+    def for_site(self) -> Self:
+        """Settings for a site that makes a folder of its own data alone: the same."""
+        return self
+
+    def require_common_classes(self) -> None:
+        """Accept any settings: ratings have no classes."""
 
     def raw_fingerprint(self, root: Path) -> str:
         """A digest of `files`; empty where there are none.

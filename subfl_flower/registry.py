@@ -1,0 +1,144 @@
+"""Methods of a configuration: their classes, found by dotted path, and the checks that these classes make.
+
+A method's own knobs are validated by the ``Settings`` models of the strategy and of the client that its YAML names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+
+from subfl_flower.config import Config, Method, checked, sentence
+from subfl_flower.data.datasets import DATASETS
+from subfl_flower.doors import load_class
+from subfl_flower.errors import SubflError
+from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import MethodSettings, joined_settings
+from subfl_flower.runtime.strategy import CohortStrategy
+
+
+def validate(composed: Mapping[str, Any]) -> Config:
+    """Check a composed configuration against the schema, the method's own knobs included.
+
+    Args:
+        composed: plain values, interpolations resolved.
+
+    Raises:
+        SubflError: one sentence for the first thing that is wrong, and how many more there are.
+    """
+    config = checked(_with_classes_for_its_data(composed))
+    client = client_class(config.method)
+    _require_one_kind(config, client)
+    _require_fitting_schema(config)
+    if config.privacy.mechanism != "none" and not client.protects_uploads:
+        raise SubflError(
+            f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
+            "only none is allowed"
+        )
+    if not config.task.learnt_by(config.model.tasks):
+        raise SubflError(
+            f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"
+        )
+    client.check_model(config.model, config.method.name)
+    method_settings(config.method)
+    return config
+
+
+def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same, with a method that names its classes by kind of data reduced to those for what the data set holds.
+
+    Its knobs for other data are left out: those that only the classes for these have. Where an override replaced the
+    classes of a role, nobody knows which these were, and whatever the chosen ones do not have is left out.
+    """
+    method, dataset = composed.get("method"), composed.get("dataset")
+    if not isinstance(method, Mapping) or not isinstance(dataset, Mapping):
+        return composed  # pydantic says so
+    bases = {"strategy": CohortStrategy, "client": CohortClient}
+    by_kind = {role: method[role] for role in bases if isinstance(method.get(role), Mapping)}
+    settings = DATASETS.chosen(dataset) if by_kind else None
+    if settings is None:
+        return composed
+    kind = getattr(settings, "kind", "")
+    chosen = {**method}
+    own, others = {"name", *bases}, set[str]()
+    for role, base in bases.items():
+        paths = by_kind.get(role, {kind: method.get(role)})
+        if kind not in paths:
+            raise SubflError(f"method={method.get('name')} has no {role} for data sets that hold {_HOLDS[kind]}")
+        chosen[role] = paths[kind]
+        for of, path in paths.items():
+            fields = load_class(str(path), base, f"method.{role}").Settings.model_fields
+            (own if of == kind else others).update(fields)
+    if len(by_kind) < len(bases):
+        others = set(chosen)
+    return {**composed, "method": {key: value for key, value in chosen.items() if key not in others - own}}
+
+
+def needs_matcher(config: Config) -> bool:
+    """Ask a configuration's method; true where it has a third party, which is a node that hosts no clients."""
+    return strategy_class(config.method).needs_matcher(method_settings(config.method))
+
+
+_HOLDS = {"graph": "a graph", "ratings": "ratings of users"}
+
+
+def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
+    """Raise SubflError where a method, partition, task or model is not for what the data set holds."""
+    kind = config.dataset.kind
+    others = {"method": (config.method.name, client.kind)}
+    for group in ("partition", "task", "model"):
+        chosen = getattr(config, group)
+        others[group] = (chosen.name, chosen.kind)
+    for group, (name, other) in others.items():
+        if other != kind:
+            holds, meant = _HOLDS[kind], _HOLDS[other]
+            sentence = f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}"
+            if (kind, group) == ("ratings", "method"):
+                sentence += "; choose a method for ratings, such as method=fedgnn"
+            raise SubflError(sentence)
+
+
+def _require_fitting_schema(config: Config) -> None:
+    """Raise SubflError where the clients' schema is of other data, or is stated though the server has the data."""
+    schema, dataset = config.data_schema, config.dataset
+    if not schema.is_stated:
+        return
+    if not config.runtime.deployed:
+        raise SubflError(
+            f"schema: runtime={config.runtime.name} takes it from the data that it has; it is stated with "
+            "runtime=deploy alone"
+        )
+    if schema.dataset not in (None, dataset.name):
+        raise SubflError(f"schema.dataset: {schema.dataset!r}, and the run is on dataset={dataset.name}")
+    if schema.kind not in (None, dataset.kind):
+        key, holds = ("items" if schema.kind == "ratings" else "features"), _HOLDS[dataset.kind]
+        raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
+
+
+def strategy_class(method: Method) -> type[CohortStrategy]:
+    """The class of a method's strategy."""
+    return load_class(method.strategy, CohortStrategy, "method.strategy")
+
+
+def client_class(method: Method) -> type[CohortClient]:
+    """The class of a method's clients."""
+    return load_class(method.client, CohortClient, "method.client")
+
+
+def method_settings(method: Method) -> MethodSettings:
+    """The knobs of a method, as both sides have them.
+
+    Raises:
+        SubflError: there is no such knob, or a value has the wrong type or is out of range.
+    """
+    model = joined_settings(client_class(method).Settings, strategy_class(method).Settings)
+    for key in method.knobs:
+        if key not in model.model_fields:
+            allowed = ", ".join(sorted(model.model_fields)) or "none"
+            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}")
+    try:
+        return model(**method.knobs)
+    except pydantic.ValidationError as error:
+        raise SubflError(sentence(error, method.knobs, "method.")) from None

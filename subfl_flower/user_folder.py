@@ -1,0 +1,66 @@
+"""The user's folder: where modules and YAML choices of the user's own are looked for.
+
+It is the working directory of `subfl`, or what ``--code`` names. Its modules can be imported, after everything that is
+installed, so that a file there never stands before a package of the same name. If it has a folder ``conf`` with groups
+(``conf/method/x.yaml``), these choices are found besides the built-in ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from subfl_flower.errors import SubflError
+
+_PACKAGE = Path(__file__).resolve().parent
+_adopted: Path | None = None
+
+
+def adopt(folder: Path) -> None:
+    """Make a folder the user's, for this process.
+
+    Its place in the search path of modules is the last, whoever put it elsewhere: Ray puts a driver's working directory
+    first. The folder that this package lies in keeps its place.
+    """
+    global _adopted
+    _adopted = folder = folder.resolve()
+    if folder != _PACKAGE.parent:
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder] + [str(folder)]
+    Plugins.instance().register(_UsersChoices)
+
+
+def adopted() -> Path | None:
+    """The user's folder; None where this process has none."""
+    return _adopted
+
+
+def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
+    """Make sure that no choice of a configuration is both a built-in file and another one of the user's.
+
+    Args:
+        choices: by group, as Hydra lists them.
+        built_in: the folder of the built-in choices.
+
+    Raises:
+        SubflError: one is.
+    """
+    if _adopted is None:
+        return
+    for group, choice in choices.items():
+        own, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
+        if own.is_file() and theirs.is_file() and own.read_bytes() != theirs.read_bytes():
+            raise SubflError(f"{own}: {group}={choice} is built in; rename the file to choose it")
+
+
+class _UsersChoices(SearchPathPlugin):
+    """Hydra's search path, with the user's choices at its end."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folder ``conf`` of the user's folder."""
+        if _adopted is not None and (_adopted / "conf").is_dir():
+            search_path.append(provider="the user's folder", path=f"file://{_adopted / 'conf'}")
