@@ -21,6 +21,8 @@ from strategies.gcfl import Gcfl, GcflPlus
 from strategies.local import Local
 from strategies.oracle import Oracle
 from subfl_flower.errors import SubflError
+from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.models.settings import ModelSettings
 from subfl_flower.runtime.checkpoint import Checkpoint
 from subfl_flower.runtime.contract import MethodSettings, RunContext
 from subfl_flower.runtime.roster import Roster, Shape
@@ -160,6 +162,7 @@ INITIAL = {
     "classifier.weight": np.ones((WIDTH, 2), np.float32),
 }
 SHAPE = Shape(num_features=3, num_classes=2)
+NETWORK = StackedGCN(ModelSettings(name="gcn", layers=1, hidden=WIDTH), num_features=3, num_outputs=2)
 STRATEGIES: dict[str, tuple[type[CohortStrategy], MethodSettings]] = {
     "fedavg": (FedAvg, FedAvg.Settings()),
     "fedper": (FedAvg, FedAvg.Settings(personal_layers=("classifier",))),
@@ -175,7 +178,7 @@ STRATEGIES: dict[str, tuple[type[CohortStrategy], MethodSettings]] = {
 
 def new(name: str, roster: Roster) -> CohortStrategy:
     family, settings = STRATEGIES[name]
-    return family(RunContext(settings=settings, shape=SHAPE, initial=INITIAL), roster)
+    return family(RunContext(settings=settings, shape=SHAPE, network=NETWORK, initial=INITIAL), roster)
 
 
 def trained(strategy: CohortStrategy, server_round: int) -> Updates:
