@@ -8,7 +8,7 @@ from subfl_flower.tasks.link_prediction import LinkPrediction
 from subfl_flower.tasks.node_classification import NodeClassification
 from subfl_flower.tasks.ranking import Ranking
 from subfl_flower.tasks.rating_prediction import RatingPrediction
-from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
+from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings, UserTask
 
 AnyGraphTask = Annotated[NodeClassification | LinkPrediction, Field(discriminator="name")]
 """The settings of any task on graphs, told apart by `name`."""
@@ -26,4 +26,5 @@ __all__ = [
     "RatingPrediction",
     "Task",
     "TaskSettings",
+    "UserTask",
 ]
