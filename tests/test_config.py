@@ -8,12 +8,12 @@ from typing import Any
 import pydantic
 import pytest
 import yaml
-
-from clients.local_training import LocalTrainingClient
 from clients.masked import MaskedClient
+
+from clients.fedavg_ratings import FedAvgRatingsClient
 from clients.subgraph import SubgraphClient
 from strategies.fedavg import FedAvg
-from strategies.fedgnn import FedGNN
+from strategies.fedavg_ratings import FedAvgRatings
 from strategies.fedpub import FedPub
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.config import Config, Ray, load_class, settings_of, validate
@@ -200,16 +200,16 @@ def test_a_method_takes_the_classes_for_what_its_data_set_holds(by_kind: dict[st
     graph, ratings = (validate(by_kind[kind]) for kind in ("graph", "ratings"))
     assert graph.method.strategy == "strategies.fedavg.FedAvg"
     assert graph.method.client == "clients.subgraph.SubgraphClient"
-    assert ratings.method.strategy == "strategies.fedgnn.FedGNN"
-    assert ratings.method.client == "clients.local_training.LocalTrainingClient"
+    assert ratings.method.strategy == "strategies.fedavg_ratings.FedAvgRatings"
+    assert ratings.method.client == "clients.fedavg_ratings.FedAvgRatingsClient"
     # And with them the knobs that these have: the others' are left out.
     assert graph.method.knobs == {"weighting": "examples"}
     assert "weighting" not in ratings.method.knobs
     assert set(ratings.method.knobs) == set(by_kind["method"]) - {"name", "strategy", "client", "weighting"}
     assert settings_of(FedAvg, graph.method).weighting == "examples"
     assert settings_of(SubgraphClient, graph.method) == SubgraphClient.Settings()
-    assert settings_of(FedGNN, ratings.method).server_optimizer == "sgd"
-    assert settings_of(LocalTrainingClient, ratings.method).user_steps == 5
+    assert settings_of(FedAvgRatings, ratings.method).server_optimizer == "sgd"
+    assert settings_of(FedAvgRatingsClient, ratings.method).user_steps == 5
     for config in (graph, ratings):  # what nodes are sent says the same
         assert validate(config.plain()) == config
 
@@ -248,7 +248,7 @@ def test_classes_by_kind_that_do_not_fit_are_one_sentence(
 
 
 def test_one_class_may_be_for_all_data_and_the_other_by_kind(by_kind: dict[str, dict[str, Any]]) -> None:
-    mixed = changed(by_kind["ratings"], "method.strategy", "strategies.fedgnn.FedGNN")
-    assert validate(mixed).method.strategy == "strategies.fedgnn.FedGNN"
-    assert validate(mixed).method.client == "clients.local_training.LocalTrainingClient"
+    mixed = changed(by_kind["ratings"], "method.strategy", "strategies.fedavg_ratings.FedAvgRatings")
+    assert validate(mixed).method.strategy == "strategies.fedavg_ratings.FedAvgRatings"
+    assert validate(mixed).method.client == "clients.fedavg_ratings.FedAvgRatingsClient"
     assert validate(mixed).method.knobs == validate(by_kind["ratings"]).method.knobs

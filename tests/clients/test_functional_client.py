@@ -7,11 +7,11 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, model, tiny_client
-
 from clients.functional import FunctionalClient
 from clients.masked import MaskedClient
 from clients.structural import StructuralClient
+from tiny_clients import FEATURES, cohort_of, dense_gcn, dense_operator, model, tiny_client
+
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError

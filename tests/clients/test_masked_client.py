@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from clients.masked import MaskedClient
 from tiny_clients import FEATURES, cohort_of, dense_features, dense_gcn, dense_operator, model, tiny_client
 
-from clients.masked import MaskedClient
 from subfl_flower.data.graph import TRAIN, ClientGraph
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.runtime.messages import pack

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from clients.masked import MaskedClient
 from tiny_clients import cohort_of, dense_features, dense_gcn, dense_operator, model, tiny_client
 
-from clients.masked import MaskedClient
 from clients.subgraph import SubgraphClient
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError

@@ -6,10 +6,10 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from tiny_clients import cohort_of, tiny_client
-
 from clients.functional import FunctionalClient
 from clients.structural import StructuralClient
+from tiny_clients import cohort_of, tiny_client
+
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
