@@ -107,6 +107,8 @@ class SumMasks(UploadTransform):
         if cohort.shared_key is None:
             raise SubflError("this node has no shared key, which the masks of a sum are made with")
         key = cohort.shared_key.read()
+        if PARTICIPANTS not in batch.sent.values:
+            raise SubflError("the masks of a sum need the ids of all who take part, which the server did not send")
         # Others in the same round would be another sum, and two sums must not share masks.
         participants = tuple(batch.sent.values[PARTICIPANTS][batch.sent.rows[0, 0]].tolist())
         about = np.array([batch.server_round, *participants], dtype="<i8").tobytes() + cohort.run.encode()

@@ -272,6 +272,8 @@ def test_a_gradient_is_a_plain_step_of_one_to_flowers_fedavg() -> None:
 
 def test_flowers_fedavg_cannot_read_masked_uploads(key: Path) -> None:
     client = hosting(FedMFClient, key=key)
+    with pytest.raises(SubflError, match="the masks of a sum need the ids of all who take part"):
+        client.fit(client.get_parameters({}), {})
     batch = to_all(EVERYONE, {**received(), "participants": np.array(EVERYONE, np.int32)})
     result = worked(client.train(batch))
     with pytest.raises(SubflError, match=r"cannot read masked uploads: method\.masks must be false"):
