@@ -34,7 +34,7 @@ from subfl_flower.data.ratings.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings
-from subfl_flower.models.user_graphs import RankingGraphs
+from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.runtime.user_cohort import UserCohort
@@ -78,7 +78,7 @@ class StackedTraining:
             touched += torch.bincount(graphs.rows, minlength=len(touched))
         return moved, touched
 
-    def graphs(self, ratings: Ratings) -> RankingGraphs:
+    def graphs(self, ratings: Ratings) -> UserGraphs:
         """The users' local graphs with the items that they sample in this round."""
         generators = [client_generator(0, user, self.round, "sampled items") for user in ratings.user_ids.tolist()]
         return self.client.model.local_graphs(
