@@ -28,12 +28,13 @@ from rich.table import Table
 from speed import FLOOR, INLINE, RAY, Measurement, measure_interleaved
 from torch import Tensor
 
-from clients.local_training import LocalTrainingClient
+from clients.fedavg_ratings import FedAvgRatingsClient
+from clients.users import Chunk
 from subfl_flower.data.ratings.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings
-from subfl_flower.models.user_graphs import RankingGraphs
+from subfl_flower.models.user_graphs import UserGraphs
 from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.state import MemoryStore
 from subfl_flower.runtime.user_cohort import UserCohort
@@ -49,12 +50,12 @@ class StackedTraining:
     def __init__(self, settings: RankingFloorSettings, ratings: Ratings, chunk: int = 256) -> None:
         model = LightGCNSettings(name="lightgcn", **_common(settings, LightGCNSettings))
         run = RunContext(
-            settings=LocalTrainingClient.Settings(pseudo_items=0, **_common(settings, LocalTrainingClient.Settings)),
+            settings=FedAvgRatingsClient.Settings(**_common(settings, FedAvgRatingsClient.Settings)),
             model=model,
             optimizer=OptimizerSettings(name="adam", weight_decay=0.0),
         )
         cohort = UserCohort(ratings, center=0.0, spread=1.0, device=torch.device("cpu"), chunk=chunk)
-        self.client = LocalTrainingClient(run, cohort, MemoryStore())
+        self.client = FedAvgRatingsClient(run, cohort, MemoryStore())
         self.ratings = ratings
         self.items = torch.from_numpy(self.client.model.initial_of(0)["items"])
         shapes = self.client.model.personal_shapes
@@ -70,17 +71,18 @@ class StackedTraining:
         for positions in self.client.cohort.chunks(range(self.ratings.num_users)):
             chosen = slice(positions[0], positions[-1] + 1)
             own = {name: value[chosen] for name, value in self.state.items()}
-            graphs = self.graphs(self.ratings.of_users(positions))
-            found = self.client.trained({"items": self.items}, self.items, graphs, own).differences
+            users = Chunk(positions, self.ratings.of_users(positions), own)
+            graphs = self.graphs(users.ratings)
+            found = self.client.work.work({"items": self.items}, self.items, graphs, users).told
             moved.index_add_(0, graphs.rows, found.items, alpha=-1)
             touched += torch.bincount(graphs.rows, minlength=len(touched))
         return moved, touched
 
-    def graphs(self, ratings: Ratings) -> RankingGraphs:
+    def graphs(self, ratings: Ratings) -> UserGraphs:
         """The users' local graphs with the items that they sample in this round."""
         generators = [client_generator(0, user, self.round, "sampled items") for user in ratings.user_ids.tolist()]
         return self.client.model.local_graphs(
-            ratings, center=0.0, spread=1.0, generators=generators, draws=self.client.draws
+            ratings, center=0.0, spread=1.0, generators=generators, draws=self.client.work.draws
         )
 
 

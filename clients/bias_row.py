@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from clients.central_recommender import CentralRatingPredictor
+from clients.central_recommender import CentralRatingsClient
+from clients.recommender_models import require_rating_model
+from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.bias_row import BiasRow, bias_row
 from subfl_flower.runtime.contract import MethodSettings
+from subfl_flower.tasks.rating_prediction import errors_by_user
 
 
-class BiasRowClient(CentralRatingPredictor):
+class BiasRowClient(CentralRatingsClient):
     """Predicts mean + bias of the user + bias of the item, the same in every round."""
 
     class Settings(MethodSettings):
@@ -27,13 +31,20 @@ class BiasRowClient(CentralRatingPredictor):
 
     settings: Settings
 
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """It predicts ratings; the model itself is not used."""
+        require_rating_model(model, method)
+
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """Nothing is trained in rounds."""
         return {}
 
-    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
-        """The sums of mean and biases."""
-        return self._row.predict(ratings.user_ids[ratings.users()[chosen]], ratings.items[chosen])
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """Errors of the sums of mean and biases."""
+        held_out = ratings.roles != TRAIN
+        predicted = self._row.predict(ratings.user_ids[ratings.users()[held_out]], ratings.items[held_out])
+        return errors_by_user(ratings, held_out, predicted)
 
     @cached_property
     def _row(self) -> BiasRow:

@@ -22,14 +22,12 @@ from pydantic import Field
 from torch import Tensor
 
 from clients.central_recommender import CENTRAL, CentralRatingsClient
-from clients.measuring import ranking_figures
-from clients.recommender import ITEMS
 from clients.recommender_models import model_of, require_ranking_model
+from clients.user_parts import ITEMS
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
-from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.runtime.contract import MethodSettings, RunContext
 from subfl_flower.runtime.iteration import Iteration, in_chunks
@@ -63,9 +61,7 @@ class CentralLightGCNClient(CentralRatingsClient):
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
         super().__init__(run, cohort, store, iterate)
-        model = model_of(self.cohort, self.run.model)
-        assert isinstance(model, LightGCN)
-        self.model = model
+        self.model = model_of(self.cohort, self.run.model)
         width = self.run.model.dim
         trained = {ITEMS: (self.whole.num_items, width), _USERS: (self.whole.num_users, width)}
         self._central_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
@@ -88,7 +84,7 @@ class CentralLightGCNClient(CentralRatingsClient):
         """By the products of users and items after all layers."""
         users, items = self._layers
         chosen = torch.from_numpy(ratings.user_ids).to(users.device)
-        return ranking_figures((users.index_select(0, chosen) @ items.T).cpu().numpy(), ratings, self.cohort)
+        return self.cohort.ranking_figures(ratings, (users.index_select(0, chosen) @ items.T).cpu().numpy())
 
     def _begin(self, rows: Mapping[str, Tensor]) -> None:
         """The embeddings that a federation starts from."""

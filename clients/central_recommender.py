@@ -15,9 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clients.measuring import errors_by_user, in_rating_units
-from clients.recommender import ITEMS
 from clients.recommender_models import require_rating_model
+from clients.user_parts import ITEMS
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
@@ -32,6 +31,7 @@ from subfl_flower.runtime.iteration import Iteration, in_chunks
 from subfl_flower.runtime.state import CohortState, StateStore
 from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
+from subfl_flower.tasks.rating_prediction import errors_by_user
 
 CENTRAL = -1
 """The id that the central model's state is kept and its random numbers are drawn under; no client has it."""
@@ -96,25 +96,7 @@ class CentralRatingsClient(CohortClient):
         return {}
 
 
-class CentralRatingPredictor(CentralRatingsClient):
-    """Predicts ratings, and is measured by its errors."""
-
-    @classmethod
-    def check_model(cls, model: Any, method: str) -> None:
-        """It must be one that predicts ratings."""
-        require_rating_model(model, method)
-
-    @abstractmethod
-    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
-        """What the model gives for the `chosen` (bool [ratings]) of some users' ratings, in rating units [chosen]."""
-
-    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """Errors on what is held out."""
-        held_out = ratings.roles != TRAIN
-        return errors_by_user(ratings, held_out, self.predict(ratings, held_out))
-
-
-class CentralRecommenderClient(CentralRatingPredictor):
+class CentralRecommenderClient(CentralRatingsClient):
     """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
 
     class Settings(MethodSettings):
@@ -132,6 +114,11 @@ class CentralRecommenderClient(CentralRatingPredictor):
         iterate_average: float = Field(default=0.0, ge=0, lt=1)
 
     settings: Settings
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """It must be one that predicts ratings."""
+        require_rating_model(model, method)
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
         super().__init__(run, cohort, store, iterate)
@@ -189,9 +176,22 @@ class CentralRecommenderClient(CentralRatingPredictor):
                     rows[self._measured_as[name]].lerp_(rows[name], weight)
         return found.loss.cpu().numpy()
 
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """Errors on what is held out."""
+        held_out = ratings.roles != TRAIN
+        return errors_by_user(ratings, held_out, self.predict(ratings, held_out))
+
     @torch.no_grad()
     def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
-        """The central model's predictions for users, from their training ratings."""
+        """The central model's predictions for users, from their training ratings.
+
+        Args:
+            ratings: of U users.
+            chosen: bool [ratings], those that are predicted.
+
+        Returns:
+            Rating units [chosen].
+        """
         cohort = self.cohort
         state = self.store.open((CENTRAL,), self._central_shapes)
         rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
@@ -204,7 +204,7 @@ class CentralRecommenderClient(CentralRatingPredictor):
             torch.from_numpy(ratings.items[chosen]).to(cohort.device),
             torch.from_numpy(ratings.users()[chosen]).to(cohort.device),
         )
-        return in_rating_units(predicted, cohort)
+        return cohort.in_rating_units(predicted)
 
     def _parameters(self, rows: Mapping[str, Tensor], users: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What all users share, and what is personal of some, without the axis of the one central client."""

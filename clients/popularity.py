@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from clients.central_recommender import CentralRatingsClient
-from clients.measuring import ranking_figures
 from clients.recommender_models import require_ranking_model
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.popularity import popularity
@@ -29,7 +28,7 @@ class PopularityClient(CentralRatingsClient):
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
         """By how many users have an item."""
         scores = np.broadcast_to(self._counts, (ratings.num_users, len(self._counts)))
-        return ranking_figures(scores, ratings, self.cohort)
+        return self.cohort.ranking_figures(ratings, scores)
 
     @cached_property
     def _counts(self) -> np.ndarray:

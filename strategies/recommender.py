@@ -1,39 +1,58 @@
-"""Methods that average users' gradients: the server holds what all share, and steps it with an optimiser of its own."""
+"""The base of methods on ratings: the server holds what all share, and steps it by a mean of users' gradients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clients.recommender import IDS, ITEMS, ROWS, RecommenderClient
+from clients.recommender import RecommenderClient
+from clients.user_parts import ITEMS
+from strategies.gradient_means import GradientMeans
 from strategies.server_model import ServerModel, part_of, prefixed
+from strategies.server_parts import Aggregation, Server, ServerPart
+from strategies.user_sampling import RandomUsers
 from subfl_flower.data.ratings.prepared import PreparedRatings
-from subfl_flower.models.bias_row import bias_row_errors
-from subfl_flower.models.popularity import popularity_figures
-from subfl_flower.runtime.contract import Contract, RunContext, arrays_of
+from subfl_flower.runtime.contract import Contract, MethodSettings, RunContext
+from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Choice, Stack
+from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.strategy import CohortStrategy
 from subfl_flower.runtime.updates import Updates
-from subfl_flower.seeding import round_generator
-from subfl_flower.tasks import Ranking
+from subfl_flower.tasks import UserTask
 
 
-class GradientAveraging(CohortStrategy):
-    """Averages gradients over users, and steps item rows, network weights and biases."""
+class RecommenderStrategy(CohortStrategy):
+    """The server of a recommender, composed of parts.
 
-    Settings = RecommenderClient.Settings
+    A round is one sequence for all methods: sample users, send them the parameters, average their gradients
+    (`Averaging`), and step every parameter. A method names its parts; it may override `make_parts`, where parts need
+    more than the facts that all know, and every step of the round.
+
+    Attributes:
+        Averaging: makes the mean gradient of a round's uploads.
+        Parts: further parts: exchanges outside of rounds, and what watches uploads.
+    """
+
+    Settings: ClassVar[type[MethodSettings]] = RecommenderClient.Settings
     counterpart = RecommenderClient
+
+    Averaging: ClassVar[type[Aggregation]] = GradientMeans
+    Parts: ClassVar[tuple[type[ServerPart], ...]] = ()
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
         start = {name: torch.from_numpy(np.array(value)) for name, value in self.initial.items()}
         self.server = ServerModel(start, self.settings.server_optimizer, self.settings.iterate_average)
+        self.sampling = RandomUsers(run, len(roster))
+        facts = Server(run, roster, self.participants)
+        self.averaging = self.Averaging(facts)
+        self.parts: list[ServerPart] = [self.averaging, *(part(facts) for part in self.Parts)]
         self._best = {name: value.clone() for name, value in start.items()}
         self._best_round, self._best_figure = 0, math.nan
         self.uploads = np.zeros(len(roster), dtype=np.int64)
@@ -44,21 +63,29 @@ class GradientAveraging(CohortStrategy):
         """What users are sent next."""
         return self.server.parameters
 
-    @property
-    def _network(self) -> list[str]:
-        """Names of the graph network's weights."""
-        return [name for name in self.parameters if name.startswith("gnn.")]
-
     # What travels -----------------------------------------------------------------------------------------------------
 
-    @property
-    def num_items(self) -> int:
-        """Rows of the item table."""
-        return len(self.initial[ITEMS])
+    def set_up(self, exchange: Exchange) -> None:
+        """Refuse what the task cannot do."""
+        for part in self.parts:
+            part.set_up()
+
+    def before_round(self, server_round: int, exchange: Exchange) -> None:
+        """Let all parts ask the clients what they must know, in their order."""
+        for part in self.parts:
+            part.before_round(server_round, exchange)
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
-        """All parameters, the same for everyone."""
-        return for_all(self.parameters, positions)
+        """All parameters, the same for everyone, as parts change them."""
+        sent = for_all(self.parameters, positions)
+        for part in self.parts:
+            sent = part.instructions(sent, server_round, positions)
+        return sent
+
+    def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
+        """The rows that parts send."""
+        parts = (part.row_instructions(self.parameters, positions) for part in self.parts)
+        return {name: rows for of_part in parts for name, rows in of_part.items()}
 
     def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
         """All parameters, averaged over rounds where the method does that."""
@@ -71,32 +98,22 @@ class GradientAveraging(CohortStrategy):
 
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of a round's users, drawn without replacement."""
-        count = self.settings.users_per_round
-        if count is None:
-            return super().participants(server_round)
-        return drawn(self.run.seed, server_round, len(self.roster), count)
+        return self.sampling.draw(server_round)
 
     # A round ----------------------------------------------------------------------------------------------------------
 
     def aggregate(self, updates: Updates) -> None:
-        """Step every parameter by the users' mean gradient."""
+        """Step every parameter by the users' mean gradient, where their uploads can be read."""
+        if not self.averaging.readable(updates):
+            return
+        for part in self.parts:
+            part.watch(updates)
         self.uploads[updates.positions] += 1
-        self.step(self.mean_gradients(updates))
+        self.step(updates)
 
-    def mean_gradients(self, updates: Updates) -> Mapping[str, Tensor]:
-        """The mean gradient by each parameter."""
-        found = {name: torch.from_numpy(updates.arrays[name]).mean(0) for name in arrays_of(self.contract.uploads)}
-        ids = torch.from_numpy(updates.ragged[IDS].values).long()
-        total = torch.zeros_like(self.parameters[ITEMS])
-        total.index_add_(0, ids, torch.from_numpy(updates.ragged[ROWS].values))
-        if self.settings.row_average == "uploads":
-            total /= torch.bincount(ids, minlength=self.num_items).clamp(min=1)[:, None]
-        else:
-            total /= len(updates.positions)
-        return {**found, ITEMS: total}
-
-    def step(self, gradients: Mapping[str, Tensor]) -> None:
-        """One step of the server's optimiser."""
+    def step(self, updates: Updates) -> None:
+        """One step of the server's optimiser by the users' mean gradient."""
+        gradients = self.averaging.mean(updates, self.parameters)
         self.server.step(gradients, self.learning_rates, self.weight_decays)
 
     @property
@@ -109,12 +126,11 @@ class GradientAveraging(CohortStrategy):
     @property
     def weight_decays(self) -> dict[str, float]:
         """Of those parameters that have one."""
-        network = dict.fromkeys(self._network, self.settings.network_weight_decay)
-        return network | {ITEMS: self.settings.table_weight_decay}
+        return {ITEMS: self.settings.table_weight_decay}
 
     def _share_of_rate(self) -> float:
         """The learning rate's share, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
-        last = self.settings.server_lr_final
+        last: float = self.settings.server_lr_final
         if last == 1 or not self.run.num_rounds:
             return 1.0
         progress = min(1.0, self.server.steps / max(1, self.run.num_rounds - 1))
@@ -124,22 +140,29 @@ class GradientAveraging(CohortStrategy):
 
     def evaluates(self, server_round: int) -> bool:
         """Every so many rounds, and after the last."""
-        return server_round % self.settings.evaluate_every == 0 or server_round == self.run.num_rounds
+        every: int = self.settings.evaluate_every
+        return server_round % every == 0 or server_round == self.run.num_rounds
 
     def take_evaluation(self, evaluation: Updates) -> None:
         """Keep the parameters of the round that is best on all users' validation ratings together."""
-        assert self.run.task is not None
-        figure = self.run.task.over_clients(evaluation.metrics, "validation")
+        figure = self.task.over_clients(evaluation.metrics, "validation")
         if figure is not None and not math.isnan(figure) and not self._is_beaten(figure):
             self._best_figure, self._best_round = figure, evaluation.server_round
             self.keep()
 
+    @property
+    def task(self) -> UserTask:
+        """The run's task."""
+        task: Any = self.run.task
+        assert task is not None, "a strategy that evaluates has a task"
+        found: UserTask = task
+        return found
+
     def _is_beaten(self, figure: float) -> bool:
-        """Whether an earlier round was as good."""
+        """True where an earlier round was as good."""
         if not self._best_round:
             return False
-        assert self.run.task is not None
-        return figure <= self._best_figure if self.run.task.higher_is_better else figure >= self._best_figure
+        return figure <= self._best_figure if self.task.higher_is_better else figure >= self._best_figure
 
     def keep(self) -> None:
         """Keep what is evaluated: there was nothing better so far."""
@@ -151,46 +174,39 @@ class GradientAveraging(CohortStrategy):
         return {name: value.numpy() for name, value in found.items()}
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
-        """What the bias row, or popularity, reaches on the same ratings: what does not beat it has learnt little.
+        """The task's baseline on the same ratings, in a simulation, and what parts report.
 
-        In a simulation.
+        A model that does not beat the baseline has learnt little.
         """
-        if not isinstance(prepared, PreparedRatings):
-            return {}
-        if isinstance(self.run.task, Ranking):
-            return {"popularity": popularity_figures(prepared.whole(), self.run.task)}
-        return {"bias_row": bias_row_errors(prepared.whole())}
+        uploads = int(self.uploads.max(initial=0))
+        found = self.task.baseline(prepared.whole()) if isinstance(prepared, PreparedRatings) else {}
+        return {**found, **{k: v for part in self.parts for k, v in part.report(prepared, uploads).items()}}
 
     # After a crash ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Stack:
-        """Parameters, their average and best, the optimiser's moments, and what was counted."""
+        """Parameters, their average and best, the optimiser's moments, what was counted, and the state of parts."""
         kept: Stack = {
             **super().state(),
             "uploads": self.uploads,
             "best": np.array([self._best_round, self._best_figure]),
         }
         kept |= {f"best.{name}": value.numpy() for name, value in self._best.items()}
+        for part in self.parts:
+            kept |= prefixed(type(part).__name__, part.state())
         return kept | prefixed("server", self.server.state())
 
     def load_state(self, state: Stack) -> None:
-        """What `state` gave."""
+        """Go on from what `state` gave."""
         super().load_state(state)
         self.uploads = np.array(state["uploads"])
         best_round, self._best_figure = state["best"].tolist()
         self._best_round = int(best_round)
         for name, value in self._best.items():
             value.copy_(torch.tensor(state[f"best.{name}"]))
+        for part in self.parts:
+            part.load_state(part_of(type(part).__name__, state))
         self.server.load_state(part_of("server", state))
-
-
-def drawn(seed: int, server_round: int, num_clients: int, count: int) -> Sequence[int]:
-    """Positions of a round's clients, ascending; all where there are no more than `count`."""
-    if count >= num_clients:
-        return range(num_clients)
-    generator = round_generator(seed, server_round, "participation")
-    chosen: list[int] = np.sort(generator.choice(num_clients, count, replace=False, shuffle=False)).tolist()
-    return chosen
 
 
 def for_all(parameters: Mapping[str, Tensor], positions: Sequence[int]) -> Stack:

@@ -15,12 +15,19 @@ from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings, RecommenderSettings
+from subfl_flower.models.stacked_user_model import stacked_user_model
+from subfl_flower.privacy.mechanism import LdpSettings
+from subfl_flower.runtime.batch import Batch, Result
 from subfl_flower.runtime.cohort_client import CohortClient
+from subfl_flower.runtime.contract import RunContext
+from subfl_flower.runtime.messages import Choice
+from subfl_flower.runtime.roster import Roster
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.state import MemoryStore
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
-from subfl_flower.tasks import Ranking
+from subfl_flower.tasks import Ranking, RatingPrediction
 
 ITEMS, DIM = 20, 3
 LENGTHS = (6, 1, 0, 9, 4)
@@ -68,7 +75,7 @@ def hosting(
     lr: float = 0.05,
     **knobs: Any,
 ) -> Any:
-    """A client of a family that hosts some of the five users."""
+    """A client of a family that hosts some of the five users; `privacy` among the knobs is that of the run."""
     model = {name: knobs.pop(name) for name in ("embedding_penalty", "hidden_penalty", "bias_penalty") if name in knobs}
     cohort = UserCohort(
         ratings=RATINGS.of_users(ids),
@@ -80,7 +87,8 @@ def hosting(
         run=run,
         whole=(lambda: RATINGS) if with_whole else None,
     )
-    return _client(family, cohort, RecommenderSettings(name="recommender", gnn=gnn, dim=DIM, **model), lr, knobs)
+    settings = RecommenderSettings(name="recommender", gnn=gnn, dim=DIM, **model)
+    return _client(family, cohort, settings, RatingPrediction(name="rating_prediction"), lr, knobs)
 
 
 def ranking(
@@ -108,23 +116,63 @@ def ranking(
         task=TASK,
     )
     settings = LightGCNSettings(name="lightgcn", dim=DIM, attributes=attributes, **(model or {}))
-    return _client(family, cohort, settings, lr, knobs)
+    return _client(family, cohort, settings, TASK, lr, knobs)
 
 
-def _client(family: type[CohortClient], cohort: UserCohort, model: Any, lr: float, knobs: Mapping[str, Any]) -> Any:
-    return family(
-        cohort=cohort,
-        settings=family.Settings(**knobs),
+def _client(
+    family: type[CohortClient], cohort: UserCohort, model: Any, task: Any, lr: float, knobs: Mapping[str, Any]
+) -> Any:
+    attributes = [() if known is None else known.sizes for known in (cohort.user_attributes, cohort.item_attributes)]
+    run = RunContext(
+        settings=family.Settings(**{name: value for name, value in knobs.items() if name != "privacy"}),
         model=model,
         optimizer=OptimizerSettings(name="adam", lr=lr, weight_decay=0.0),
+        task=task,
+        privacy=knobs.get("privacy", LdpSettings()),
         seed=SEED,
-        store=MemoryStore(),
+        initial=stacked_user_model(model, cohort.ratings.num_items, *attributes).initial_of(SEED),
     )
+    return family(run, cohort, MemoryStore())
 
 
-def asked(clients: Sequence[int], server_round: int = 1, **more: Any) -> dict[str, Any]:
-    """What `fit` and `evaluate` are told."""
-    return {"clients": list(clients), "round": server_round, "local_epochs": 1, "rows": {}, **more}
+def to_all(clients: Sequence[int], model: Mapping[str, np.ndarray], server_round: int = 1, **more: Any) -> Batch:
+    """The orders of some users who are all sent the same model."""
+    return Batch.for_all(clients, model, server_round=server_round, **more)
+
+
+def of_models(
+    clients: Sequence[int], models: Sequence[Mapping[str, np.ndarray]], rows: Sequence[Sequence[int]], **more: Any
+) -> Batch:
+    """The orders of some users who are sent some of several models; `rows` are numbers of models for each user."""
+    values = {name: np.stack([model[name] for model in models]) for name in models[0]}
+    return Batch(tuple(clients), sent=Choice(values, np.array(rows, dtype=np.int64)), **more)
+
+
+def worked(result: Result) -> Result:
+    """A result in which nobody failed."""
+    assert result.failures == {}, result.failures
+    return result
+
+
+def roster_of(clients: Sequence[int] = range(len(LENGTHS)), num_items: int = ITEMS) -> Roster:
+    """A server's list of some users on one node."""
+    sizes = np.ones(len(clients))
+    return Roster(tuple(clients), tuple(0 for _ in clients), sizes, sizes, sizes, num_items, 0, False)
+
+
+def updates_of(result: Result, clients: Sequence[int] = range(len(LENGTHS)), server_round: int = 1) -> Updates:
+    """What a server that knows `clients` sees of a result."""
+    return Updates(
+        server_round=server_round,
+        positions=np.searchsorted(list(clients), result.clients),
+        arrays=result.arrays,
+        ragged=result.rows,
+        metrics=result.metrics,
+        failures=result.failures,
+        bytes_up=np.zeros(len(clients), np.int64),
+        bytes_down=np.zeros(len(clients), np.int64),
+        client_seconds=0.0,
+    )
 
 
 def normalised(user: int, role: int = TRAIN) -> tuple[np.ndarray, np.ndarray]:
@@ -138,11 +186,6 @@ def table(scale: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """A global bias [1] and an item table [ITEMS, DIM + 1], float32."""
     rng = np.random.default_rng(8)
     return np.array([0.25], np.float32), (scale * rng.standard_normal((ITEMS, DIM + 1))).astype(np.float32)
-
-
-def sent(values: np.ndarray, clients: int) -> np.ndarray:
-    """What all clients are sent alike."""
-    return np.broadcast_to(values, (clients, *values.shape))
 
 
 # Rankings, by hand ----------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ import pydantic
 import pytest
 import yaml
 
+from clients.fedavg_ratings import FedAvgRatingsClient
 from clients.fedpub import FedPubClient, FedPubReleasedClient
-from clients.local_training import LocalTrainingClient
 from clients.subgraph import SubgraphClient
 from strategies.fedavg import FedAvg
-from strategies.fedgnn import FedGNN
+from strategies.fedavg_ratings import FedAvgRatings
 from strategies.fedpub import FedPub
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.config import Config, Ray
@@ -231,8 +231,8 @@ def test_a_method_takes_the_classes_for_what_its_data_set_holds(by_kind: dict[st
     graph, ratings = (validate(by_kind[kind]) for kind in ("graph", "ratings"))
     assert graph.method.strategy == "strategies.fedavg.FedAvg"
     assert graph.method.client == "clients.subgraph.SubgraphClient"
-    assert ratings.method.strategy == "strategies.fedgnn.FedGNN"
-    assert ratings.method.client == "clients.local_training.LocalTrainingClient"
+    assert ratings.method.strategy == "strategies.fedavg_ratings.FedAvgRatings"
+    assert ratings.method.client == "clients.fedavg_ratings.FedAvgRatingsClient"
     # And with them the knobs that these have: the others' are left out.
     assert graph.method.knobs == {"weighting": "examples"}
     assert "weighting" not in ratings.method.knobs
@@ -241,8 +241,8 @@ def test_a_method_takes_the_classes_for_what_its_data_set_holds(by_kind: dict[st
     assert isinstance(of_graphs, FedAvg.Settings) and of_graphs.weighting == "examples"
     assert isinstance(of_graphs, SubgraphClient.Settings)
     assert of_graphs.model_dump() == {**SubgraphClient.Settings().model_dump(), "weighting": "examples"}
-    assert isinstance(of_ratings, FedGNN.Settings) and of_ratings.server_optimizer == "sgd"
-    assert isinstance(of_ratings, LocalTrainingClient.Settings) and of_ratings.user_steps == 5
+    assert isinstance(of_ratings, FedAvgRatings.Settings) and of_ratings.server_optimizer == "sgd"
+    assert isinstance(of_ratings, FedAvgRatingsClient.Settings) and of_ratings.user_steps == 5
     for config in (graph, ratings):  # what nodes are sent says the same
         assert validate(config.plain()) == config
 
@@ -281,7 +281,7 @@ def test_classes_by_kind_that_do_not_fit_are_one_sentence(
 
 
 def test_one_class_may_be_for_all_data_and_the_other_by_kind(by_kind: dict[str, dict[str, Any]]) -> None:
-    mixed = changed(by_kind["ratings"], "method.strategy", "strategies.fedgnn.FedGNN")
-    assert validate(mixed).method.strategy == "strategies.fedgnn.FedGNN"
-    assert validate(mixed).method.client == "clients.local_training.LocalTrainingClient"
+    mixed = changed(by_kind["ratings"], "method.strategy", "strategies.fedavg_ratings.FedAvgRatings")
+    assert validate(mixed).method.strategy == "strategies.fedavg_ratings.FedAvgRatings"
+    assert validate(mixed).method.client == "clients.fedavg_ratings.FedAvgRatingsClient"
     assert validate(mixed).method.knobs == validate(by_kind["ratings"]).method.knobs

@@ -41,16 +41,17 @@ from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.attribute_attention import AttributeAttention
+from subfl_flower.models.mixture import Scorer
 from subfl_flower.models.segments import segment_sum
 from subfl_flower.models.settings import LightGCNSettings
 from subfl_flower.models.user_graphs import Codes, RankingGraphs, UserGraphs
-from subfl_flower.models.user_models import Parameters, UserModel, expanded
+from subfl_flower.models.user_models import Parameters, RankingModel, expanded
 from subfl_flower.seeding import client_generator, shared_generator
 
 _DEVIATION = 0.1  # of embeddings at the start
 
 
-class LightGCN(UserModel):
+class LightGCN(RankingModel):
     """LightGCN of U users at once, who may hold different shared parameters.
 
     Args:
@@ -68,7 +69,6 @@ class LightGCN(UserModel):
     """
 
     trains_locally: ClassVar[bool] = True
-    samples_items: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -186,6 +186,17 @@ class LightGCN(UserModel):
             items = self._items.embeddings(expanded(shared, 1), items, Codes.of(known, items.device), alike)
         stacks = expanded(shared, len(graphs))
         return self.own_users(stacks, items.index_select(0, graphs.rows), personal, graphs), items
+
+    def scorer(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        item_attributes: Attributes | None,
+    ) -> Scorer:
+        """The vectors of `representations`."""
+        return Scorer(*self.representations(shared, items, personal, graphs, item_attributes))
 
     @torch.no_grad()
     def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:

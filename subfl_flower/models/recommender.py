@@ -29,12 +29,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.segments import segment_product, segment_sum
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.models.user_graphs import UserGraphs
-from subfl_flower.models.user_models import Parameters, UserModel, expanded
+from subfl_flower.models.user_models import Measure, Parameters, UserModel, expanded
 from subfl_flower.seeding import client_generator, shared_generator
 
 _DEVIATION = 0.1  # of embeddings and scores at the start
@@ -69,7 +70,6 @@ class StackedRecommender(UserModel):
     """
 
     trains_locally: ClassVar[bool] = False
-    samples_items: ClassVar[bool] = False
 
     def __init__(self, settings: RecommenderSettings, num_items: int) -> None:
         self.settings = settings
@@ -163,6 +163,22 @@ class StackedRecommender(UserModel):
             hidden = self._hidden(stacks, personal["user"], total, mass, everyone, (1,) * len(graphs))
         asked = _items(item_rows.index_select(0, query_rows))
         return _predictions(stacks, hidden.index_select(0, query_segment), asked, personal, query_segment)
+
+    def measured(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        ratings: Ratings,
+        measure: Measure,
+    ) -> dict[str, np.ndarray]:
+        """Each user's errors on the ratings that do not train, by name, each [U]."""
+        held_out = ratings.roles != TRAIN
+        rows, segment = (
+            torch.from_numpy(values[held_out]).to(items.device) for values in (ratings.items, ratings.users())
+        )
+        return measure.rating_errors(ratings, self.predict(shared, items, personal, graphs, rows, segment))
 
     def losses(
         self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int

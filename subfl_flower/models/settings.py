@@ -115,6 +115,7 @@ class RecommenderSettings(BaseModel):
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
     tasks: ClassVar[tuple[str, ...]] = ("rating_prediction",)
+    samples_items: ClassVar[bool] = False
     name: Literal["recommender"]
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "gat"
     dim: int = Field(default=32, ge=1)
@@ -137,6 +138,7 @@ class LightGCNSettings(BaseModel):
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
     tasks: ClassVar[tuple[str, ...]] = ("ranking",)
+    samples_items: ClassVar[bool] = True
     name: Literal["lightgcn"]
     dim: int = Field(default=64, ge=1)
     layers: int = Field(default=1, ge=0)

@@ -96,6 +96,14 @@ class UserGraphs:
             neighbours=torch.from_numpy(np.concatenate(embeddings).astype(np.float32, copy=False)).to(device),
         )
 
+    def of_draw(self, draw: int) -> tuple[Tensor, Self]:
+        """The places [T] of the items that one step is about, and the graphs of these: all, where none are sampled.
+
+        Args:
+            draw: which draw of sampled items, counted on from the first after the last.
+        """
+        return torch.arange(len(self.rows), device=self.rows.device), self
+
 
 @dataclass(frozen=True, eq=False)
 class Codes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.models.mixture import Scorer
 from subfl_flower.models.user_graphs import UserGraphs
 
 Parameters = Mapping[str, Tensor]
@@ -37,6 +38,30 @@ class UserGradients:
     neighbours: Tensor | None
 
 
+class Measure(Protocol):
+    """Figures of users' predictions, from what the users hold out."""
+
+    @property
+    def item_attributes(self) -> Attributes | None:
+        """The attributes of all items; None where they have none."""
+
+    def rating_errors(self, ratings: Ratings, predicted: Tensor) -> dict[str, np.ndarray]:
+        """Errors of some users' predicted ratings, by name, each [U].
+
+        Args:
+            ratings: of U users.
+            predicted: normalised units, of those ratings that do not train, in their order.
+        """
+
+    def ranking_figures(self, ratings: Ratings, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """Hit rates and NDCG of some users' rankings, by name, each [U].
+
+        Args:
+            ratings: of U users.
+            scores: of all items [U, num_items].
+        """
+
+
 class UserModel(ABC):
     """A model of U users at once, each on its local graph.
 
@@ -44,11 +69,9 @@ class UserModel(ABC):
         shapes: shared parameters by name, without a user axis; ``items`` [num_items, width of a row] is the first.
         personal_shapes: what is a user's own and never leaves it, by name.
         trains_locally: whether `step` may be given shared parameters that differ between users.
-        samples_items: whether it trains on items that are drawn beside a user's own.
     """
 
     trains_locally: ClassVar[bool]
-    samples_items: ClassVar[bool]
     shapes: dict[str, tuple[int, ...]]
     personal_shapes: dict[str, tuple[int, ...]]
 
@@ -86,6 +109,46 @@ class UserModel(ABC):
             user_attributes: of these users, by position.
             item_attributes: of all items.
         """
+
+    @abstractmethod
+    def measured(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        ratings: Ratings,
+        measure: Measure,
+    ) -> dict[str, np.ndarray]:
+        """Each user's figures on what is held out, by name, each [U].
+
+        Args:
+            shared: without a user axis; ``items`` is not looked at.
+            items: [num_items, width], the whole table, which the graphs' rows point into.
+            personal: each [U, ...].
+            graphs: the users' local graphs.
+            ratings: of these users, all their roles.
+            measure: makes figures of predictions.
+        """
+
+    def scorer(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        item_attributes: Attributes | None,
+    ) -> Scorer | None:
+        """Vectors whose products are the users' scores of all items; None where the model does not rank.
+
+        Args:
+            shared: as for `measured`.
+            items: as for `measured`.
+            personal: as for `measured`.
+            graphs: as for `measured`.
+            item_attributes: of all items, where the model has attributes of items.
+        """
+        return None
 
     @abstractmethod
     def losses(
@@ -151,6 +214,59 @@ class UserModel(ABC):
         items = item_rows.index_select(0, graphs.rows)
         stacks = expanded(shared, len(graphs))
         return self.step(stacks, items, personal, graphs, train_neighbours=train_neighbours, draw=draw)
+
+
+class RankingModel(UserModel):
+    """A model that scores items by products: a user's vector h_u and an item's e_i."""
+
+    @abstractmethod
+    def scorer(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        item_attributes: Attributes | None,
+    ) -> Scorer:
+        """h_u [U, dim] from all of the users' items, and e_i [num_items, dim], at parameters that all received alike.
+
+        Raises:
+            SubflError: the items' attributes are missing, or are not those that the model was made for.
+        """
+
+    def measured(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        ratings: Ratings,
+        measure: Measure,
+    ) -> dict[str, np.ndarray]:
+        """Each user's hit rates and NDCG, by name, each [U]."""
+        found = self.scorer(shared, items, personal, graphs, measure.item_attributes)
+        return measure.ranking_figures(ratings, found.scores())
+
+    @abstractmethod
+    def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
+        """e_i [T, dim] of the items of the users' graphs, as each user's own parameters have them.
+
+        Args:
+            stacks: shared parameters but ``items``, each [U, ...].
+            items: [T, dim], the users' own rows.
+            graphs: the users' local graphs.
+        """
+
+    @abstractmethod
+    def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
+        """h_u [U, dim] from all of the users' training items, as each user's own parameters have it.
+
+        Args:
+            stacks: shared parameters but ``items``, each [U, ...].
+            embeddings: [T, dim], e_i of the items of the users' graphs (`own_items`).
+            personal: each [U, ...].
+            graphs: the users' local graphs.
+        """
 
 
 def expanded(shared: Parameters, users: int) -> dict[str, Tensor]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.seeding import client_generator, secret_generator
-from subfl_flower.tasks import Ranking, TaskSettings
-from subfl_flower.tasks.ranking_metrics import Candidates, draw_candidates
+from subfl_flower.tasks.ranking_metrics import Candidates, draw_candidates, user_figures
+from subfl_flower.tasks.rating_prediction import errors_by_user
 
 _USERS_AT_ONCE = 256
 # A user's training ratings are worked with a handful of arrays of this many numbers for each.
@@ -58,7 +59,7 @@ class UserCohort:
     whole: Callable[[], Ratings] | None = None
     user_attributes: Attributes | None = None
     item_attributes: Attributes | None = None
-    task: TaskSettings | None = None
+    task: Any = None
     fingerprint: str | None = None
 
     @cached_property
@@ -78,8 +79,29 @@ class UserCohort:
 
     @cached_property
     def _candidates(self) -> Candidates:
-        assert isinstance(self.task, Ranking)
         return draw_candidates(self.ratings, self.task.negatives, self.task.seed)
+
+    def rating_errors(self, ratings: Ratings, predicted: Tensor) -> dict[str, np.ndarray]:
+        """Errors in rating units of some users' predictions, by name, each [U].
+
+        Args:
+            ratings: of U users.
+            predicted: normalised units, of those ratings that do not train, in their order.
+        """
+        return errors_by_user(ratings, ratings.roles != TRAIN, self.in_rating_units(predicted))
+
+    def in_rating_units(self, predicted: Tensor) -> np.ndarray:
+        """Predictions in rating units, float64, clipped to the scale, from those in normalised units."""
+        return np.clip(predicted.double().cpu().numpy() * self.spread + self.center, *self.ratings.scale)
+
+    def ranking_figures(self, ratings: Ratings, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """Each user's hit rates and NDCG, by name, each [U], where the task is to rank.
+
+        Args:
+            ratings: of U users.
+            scores: of all items [U, num_items].
+        """
+        return user_figures(scores, ratings, self.task, self.candidates(ratings))
 
     @property
     def sizes(self) -> dict[str, list[float]]:

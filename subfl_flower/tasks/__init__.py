@@ -7,7 +7,7 @@ from subfl_flower.tasks.link_prediction import LinkPrediction
 from subfl_flower.tasks.node_classification import NodeClassification
 from subfl_flower.tasks.ranking import Ranking
 from subfl_flower.tasks.rating_prediction import RatingPrediction
-from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
+from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings, UserTask
 
 GRAPH_TASKS = Door("task", (GraphTask,), (NodeClassification, LinkPrediction))
 """Tasks on graphs by name, and any other by its class."""
@@ -33,4 +33,5 @@ __all__ = [
     "RatingPrediction",
     "Task",
     "TaskSettings",
+    "UserTask",
 ]

@@ -6,11 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.tasks.metric import SHARE, Metric
-from subfl_flower.tasks.settings import TaskSettings
+from subfl_flower.tasks.ranking_metrics import popularity_figures
+from subfl_flower.tasks.settings import UserTask
 
 
-class Ranking(TaskSettings):
+class Ranking(UserTask):
     """Each user's held-out item among items that the user never rated (He et al., WWW 2017, section 4.1).
 
     The measures are those of `ranking_metrics`: hit rate and NDCG at each cutoff, among drawn items (``hr@10``) and
@@ -28,7 +30,6 @@ class Ranking(TaskSettings):
         seed: of these items, which are the same for every model, round and placement.
     """
 
-    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
     metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["ranking"]
     split: Literal["leave_one_out"] = "leave_one_out"
@@ -64,6 +65,10 @@ class Ranking(TaskSettings):
     def candidates(self) -> dict[str, int]:
         """The number and the seed of the drawn items."""
         return {"negatives": self.negatives, "seed": self.seed}
+
+    def baseline(self, ratings: Ratings) -> dict[str, dict[str, float | None]]:
+        """The figures of popularity."""
+        return {"popularity": popularity_figures(ratings, self)}
 
     @field_validator("cutoffs")
     @classmethod

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.models.popularity import popularity
 from subfl_flower.seeding import client_generator
-from subfl_flower.tasks.ranking import Ranking
+
+if TYPE_CHECKING:
+    from subfl_flower.tasks.ranking import Ranking
 
 ROLES = {"validation": VALIDATION, "test": TEST}
+_USERS_AT_ONCE = 1024
 
 
 def ranks(
@@ -212,3 +217,19 @@ def validation_ranks(scores: np.ndarray, ratings: Ratings) -> np.ndarray:
         total[users] += above + tied / 2
     mean: np.ndarray = total / np.maximum(ratings.counts(VALIDATION), 1)
     return mean
+
+
+def popularity_figures(ratings: Ratings, task: Ranking) -> dict[str, float | None]:
+    """The mean over all users of each figure of `user_figures`, by name, where items are ranked by popularity.
+
+    Args:
+        ratings: of all users.
+        task: what is measured.
+    """
+    counts = popularity(ratings)
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, ratings.num_users, _USERS_AT_ONCE):
+        users = ratings.of_users(range(start, min(start + _USERS_AT_ONCE, ratings.num_users)))
+        parts.append(user_figures(np.broadcast_to(counts, (users.num_users, len(counts))), users, task))
+    figures = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: task.over_clients(figures, name) for name in figures}

@@ -13,6 +13,7 @@ from pydantic import ConfigDict
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.doors import DoorSettings
 from subfl_flower.tasks.metric import SHARE, Metric
 
@@ -100,6 +101,20 @@ class TaskSettings(DoorSettings):
         """
         values = metrics.get(name)
         return None if values is None or np.isnan(values).all() else float(np.nanmean(values))
+
+
+class UserTask(TaskSettings):
+    """A task on users' ratings."""
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+
+    @abstractmethod
+    def baseline(self, ratings: Ratings) -> dict[str, dict[str, float | None]]:
+        """The figures that a model must beat before it may claim to know anybody's taste, under the baseline's name.
+
+        Args:
+            ratings: of all users.
+        """
 
 
 class GraphTask(TaskSettings):

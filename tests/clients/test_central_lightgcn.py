@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rated_users import DIM, ITEMS, LENGTHS, RANKED, SEED, TASK, asked, items_of, ranking
+from rated_users import DIM, ITEMS, LENGTHS, RANKED, SEED, TASK, items_of, ranking, to_all, worked
 from torch import Tensor
 from torch_geometric.nn.conv import LGConv
 
@@ -31,7 +31,7 @@ def central(ids: Sequence[int] = EVERYONE, **more: Any) -> CentralLightGCNClient
 
 
 def parameters_of(client: CentralLightGCNClient) -> dict[str, np.ndarray]:
-    state = client.store.open((-1,), client._state_shapes)
+    state = client.store.open((-1,), client._central_shapes)
     return {name: state[name][0].numpy().copy() for name in ("user", "items")}
 
 
@@ -87,8 +87,9 @@ def test_a_round_is_steps_of_plain_autograd(monkeypatch: pytest.MonkeyPatch, bat
     sampled = set()
     for server_round in (1, 2):
         batches.clear()
-        arrays, num_examples, metrics = client.fit([], {**asked(EVERYONE, server_round), "local_epochs": 2})
-        assert arrays == [] and num_examples == len(PAIRS) == sum(metrics["num_examples"])
+        result = worked(client.train(to_all(EVERYONE, {}, server_round, local_epochs=2)))
+        metrics = result.metrics
+        assert result.arrays == result.rows == {} and metrics["num_examples"].sum() == len(PAIRS)
         a_pass = -(-len(PAIRS) // batch)
         assert len(batches) == 2 * a_pass
         for number in (0, 1):
@@ -141,7 +142,7 @@ def test_a_user_who_has_everything_is_shown_anything() -> None:
     client = central([0, 1], ratings=everything)
     found = client._sampled(np.repeat([0, 1], 50), np.random.default_rng(0)).reshape(2, 50)
     assert set(found[0].tolist()) == {0, 1, 2} and set(found[1].tolist()) == {0, 1}
-    _, _, metrics = client.fit([], asked([0, 1]))
+    metrics = worked(client.train(to_all([0, 1], {}))).metrics
     assert np.isfinite(metrics["train_loss"]).all()
     assert all(np.isfinite(value).all() for value in parameters_of(client).values())
 
@@ -149,25 +150,25 @@ def test_a_user_who_has_everything_is_shown_anything() -> None:
 def test_users_are_ranked_for_by_the_products_of_all_layers() -> None:
     client = central(lr=0.1, model={"layers": 2})
     for server_round in (1, 2):
-        _, _, metrics = client.fit([], asked([3, 0, 4], server_round))
+        result = worked(client.train(to_all([3, 0, 4], {}, server_round)))
         p = {name: torch.tensor(value) for name, value in parameters_of(client).items()}
         users, items = by_pyg(p["user"], p["items"], 2)
         expected = user_figures((users @ items.T).numpy(), RANKED, TASK)
-        assert metrics["clients"] == [0, 3, 4]
+        assert result.clients == (0, 3, 4)
         for name, values in expected.items():
-            assert metrics[name] == pytest.approx(values[[0, 3, 4]].tolist(), abs=1e-12), name
-    assert client.best_models() == {} and client.parameter_names == ()
+            assert result.metrics[name] == pytest.approx(values[[0, 3, 4]], abs=1e-12), name
+    assert client.models(to_all([0, 3, 4], {})) == {} and client.downloads(client.run) == {}
 
 
 def test_every_node_trains_the_same_model_whomever_it_hosts() -> None:
     together, parts = central(batch_ratings=6), [central(ids, batch_ratings=6, chunk=1) for ids in ([0, 3], [1, 2, 4])]
     for server_round in (1, 2):
-        _, _, metrics = together.fit([], asked(EVERYONE, server_round))
+        metrics = worked(together.train(to_all(EVERYONE, {}, server_round))).metrics
         for part in parts:
             ids = part.cohort.client_ids
-            _, _, own = part.fit([], asked(ids, server_round))
+            own = worked(part.train(to_all(ids, {}, server_round))).metrics
             for name in ("test", "validation.full_ndcg@5", "train_loss"):
-                assert own[name] == [metrics[name][user] for user in ids]
+                assert own[name].tolist() == metrics[name][list(ids)].tolist()
             for name, value in parameters_of(part).items():
                 np.testing.assert_array_equal(value, parameters_of(together)[name])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rated_users import CENTER, DIM, LENGTHS, RATINGS, SEED, SPREAD, asked, hosting, normalised
+from rated_users import CENTER, DIM, LENGTHS, RATINGS, SEED, SPREAD, hosting, normalised, to_all, worked
 from run_outcomes import Outcome, run_inline
 
 from clients.bias_row import BiasRowClient
@@ -30,7 +30,7 @@ def central(ids: Sequence[int] = EVERYONE, **more: Any) -> CentralRecommenderCli
 
 
 def parameters_of(client: CentralRecommenderClient) -> dict[str, np.ndarray]:
-    state = client.store.open((-1,), client._state_shapes)
+    state = client.store.open((-1,), client._central_shapes)
     names = (*client.model.shapes, *client.model.personal_shapes)
     return {name: state[name][0].numpy().copy() for name in names}
 
@@ -67,7 +67,7 @@ def test_it_trains_as_a_factorisation_in_plain_pytorch(batch: int) -> None:
             optimizer.zero_grad()
             (total / max(count, 1)).backward()
             optimizer.step()
-        client.fit([], asked(EVERYONE, server_round))
+        worked(client.train(to_all(EVERYONE, {}, server_round)))
     for name, value in parameters_of(client).items():
         np.testing.assert_allclose(value, p[name].detach().numpy(), atol=2e-5, err_msg=name)
 
@@ -87,7 +87,7 @@ def test_a_graph_networks_batch_steps_by_the_mean_over_its_ratings(gnn: str) -> 
         for name, value in found.shared.items():
             expected[name] += value[0] * LENGTHS[user]
         expected["items"].index_add_(0, graphs.rows, found.items * LENGTHS[user])
-    client.fit([], asked(EVERYONE))
+    worked(client.train(to_all(EVERYONE, {})))
     after = parameters_of(client)
     for name, gradient in expected.items():
         clear = gradient.abs().numpy() > 1e-3
@@ -101,7 +101,7 @@ def test_a_graph_networks_weights_decay_and_nothing_else() -> None:
     plain, decayed = (central(gnn="gat", lr=1e-3, network_weight_decay=decay) for decay in (0.0, 1e4))
     first = plain.model.initial_of(SEED)
     for client in (plain, decayed):
-        client.fit([], asked(EVERYONE))
+        worked(client.train(to_all(EVERYONE, {})))
     for name, value in parameters_of(decayed).items():
         if name.startswith("gnn."):
             large = np.abs(first[name]) > 1e-2
@@ -114,21 +114,22 @@ def test_a_graph_networks_weights_decay_and_nothing_else() -> None:
 def test_each_hosted_user_is_measured_after_the_round() -> None:
     client = central()
     for server_round in (1, 2):
-        arrays, num_examples, metrics = client.fit([], asked(EVERYONE, server_round))
-        p = parameters_of(client)
+        result = worked(client.train(to_all(EVERYONE, {}, server_round)))
+        p, metrics = parameters_of(client), result.metrics
         for name, role in (("validation", VALIDATION), ("test", TEST)):
             for user in EVERYONE:
                 items, values = normalised(user, role)
                 assert metrics[name][user] == pytest.approx(rmse(factorisation(p, user, items), values), abs=1e-5)
-        assert arrays == [] and num_examples == sum(LENGTHS) == sum(metrics["num_examples"])
-        assert metrics["validation_examples"] == [1.0] * 5 and metrics["test_examples"] == [2.0] * 5
-        assert metrics["clients"] == list(EVERYONE) and metrics["failures"] == "{}"
-    assert client.parameter_names == () == client.extra_uploads and client.best_models() == {}
+        assert result.arrays == result.rows == {} and metrics["num_examples"].tolist() == list(LENGTHS)
+        assert metrics["validation_examples"].tolist() == [1.0] * 5 and metrics["test_examples"].tolist() == [2.0] * 5
+        assert result.clients == tuple(EVERYONE)
+    assert client.downloads(client.run) == client.uploads(client.run) == {}
+    assert client.models(to_all(EVERYONE, {})) == {}
 
 
 def test_the_loss_is_that_before_each_users_last_step() -> None:
     client = central(batch_users=100)
-    _, _, metrics = client.fit([], asked(EVERYONE))
+    metrics = worked(client.train(to_all(EVERYONE, {}))).metrics
     p = client.model.initial_of(SEED)
     p |= {
         name: np.stack([client.model.initial_user(SEED, u)[name] for u in EVERYONE]) for name in ("user", "user_bias")
@@ -146,12 +147,11 @@ def test_every_node_trains_the_same_model_whomever_it_hosts(gnn: str) -> None:
         [central(ids, gnn=gnn, batch_users=2) for ids in ([0, 3], [1, 2, 4])],
     )
     for server_round in (1, 2):
-        config = {"local_epochs": 3}
-        _, _, metrics = together.fit([], {**asked(EVERYONE, server_round), **config})
+        metrics = worked(together.train(to_all(EVERYONE, {}, server_round, local_epochs=3))).metrics
         for part in parts:
             ids = part.cohort.client_ids
-            _, _, own = part.fit([], {**asked(ids, server_round), **config})
-            assert own["test"] == pytest.approx([metrics["test"][user] for user in ids], abs=1e-5)
+            own = worked(part.train(to_all(ids, {}, server_round, local_epochs=3))).metrics
+            assert own["test"] == pytest.approx(metrics["test"][list(ids)], abs=1e-5)
             for name, value in parameters_of(part).items():
                 np.testing.assert_array_equal(value, parameters_of(together)[name])
 
@@ -160,12 +160,12 @@ def test_a_bias_row_is_measured_on_the_hosted_users() -> None:
     row = bias_row(RATINGS, 2.0)
     client = hosting(BiasRowClient, [1, 3, 4], shrinkage=2.0)
     for server_round in (1, 2):
-        _, num_examples, metrics = client.fit([], asked([3, 1], server_round))
-        assert metrics["clients"] == [1, 3] and num_examples == LENGTHS[1] + LENGTHS[3]
+        result = worked(client.train(to_all([3, 1], {}, server_round)))
+        assert result.clients == (1, 3) and result.metrics["num_examples"].tolist() == [LENGTHS[1], LENGTHS[3]]
         for place, user in enumerate([1, 3]):
             items, values = normalised(user, TEST)
             predicted = (row.mean + row.user[user] + row.item[items] - CENTER) / SPREAD
-            assert metrics["test"][place] == pytest.approx(rmse(predicted, values), abs=1e-6)
+            assert result.metrics["test"][place] == pytest.approx(rmse(predicted, values), abs=1e-6)
 
 
 @pytest.mark.parametrize("family", [CentralRecommenderClient, BiasRowClient])
@@ -215,7 +215,7 @@ def test_what_is_measured_is_the_average_over_steps() -> None:
     everything = np.ones(len(RATINGS.items), dtype=bool)
     for server_round in range(1, 5):
         for client in (plain, averaged):
-            client.fit([], asked(EVERYONE, server_round))
+            worked(client.train(to_all(EVERYONE, {}, server_round)))
         seen.append(parameters_of(plain))
         weights = 0.7 ** np.arange(len(seen))[::-1]
         p = {name: np.average([own[name] for own in seen], axis=0, weights=weights) for name in seen[0]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rated_users import CENTER, DIM, ITEMS, LENGTHS, RATINGS, SPREAD, asked, hosting, normalised, sent, table
+from rated_users import CENTER, DIM, ITEMS, LENGTHS, RATINGS, SPREAD, hosting, normalised, table, to_all, worked
 from run_outcomes import Outcome
 from sklearn.linear_model import Ridge
 
@@ -26,8 +26,13 @@ def fcf(ids: Any = EVERYONE, **more: Any) -> FCFClient:
 
 
 def personal_of(client: FCFClient, position: int) -> tuple[np.ndarray, float]:
-    state = client.store.open(client.cohort.client_ids, client._worked_on)
+    state = client.open_state()
     return state["user"][position].numpy().astype(float), float(state["user_bias"][position])
+
+
+def received() -> dict[str, np.ndarray]:
+    bias, items = table()
+    return {"items": items, "bias": bias}
 
 
 def solved(user: int) -> tuple[np.ndarray, float]:
@@ -44,14 +49,12 @@ def solved(user: int) -> tuple[np.ndarray, float]:
 
 
 def uploaded(client: FCFClient, clients: Any = EVERYONE) -> dict[int, dict[str, np.ndarray]]:
-    bias, items = table()
-    arrays, _, metrics = client.fit([sent(bias, len(clients)), sent(items, len(clients))], asked(clients))
-    assert metrics["clients"] == list(clients) and metrics["failures"] == "{}"
-    biases, ids, id_lengths, rows, _ = arrays
-    ends = np.cumsum(id_lengths)
+    result = worked(client.train(to_all(clients, received())))
+    assert result.clients == tuple(clients)
+    ids, rows = result.rows["item_ids"], result.rows["item_rows"]
     return {
-        client_id: {"bias": biases[k], "ids": ids[end - length : end], "rows": rows[end - length : end]}
-        for k, (client_id, end, length) in enumerate(zip(clients, ends, id_lengths, strict=True))
+        client_id: {"bias": result.arrays["bias"][k], "ids": ids.of(k), "rows": rows.of(k)}
+        for k, client_id in enumerate(clients)
     }
 
 
@@ -106,30 +109,30 @@ def test_users_are_measured_at_what_they_solve_for_now() -> None:
     """Also those who never trained: an evaluation is of the table that comes with it."""
     client = fcf()
     bias, items = table()
-    received = [sent(bias, len(LENGTHS)), sent(items, len(LENGTHS))]
-    _, _, metrics = client.evaluate(received, asked(EVERYONE))
+    metrics = worked(client.measure(to_all(EVERYONE, received()))).metrics
     for user in EVERYONE:
         tested, values = normalised(user, TEST)
         embedding, own_bias = solved(user)
         predicted = items[tested, :DIM] @ embedding + items[tested, DIM] + own_bias + bias[0]
         errors = np.clip(predicted * SPREAD + CENTER, 1, 5) - (values * SPREAD + CENTER)
         assert metrics["test"][user] == pytest.approx(np.sqrt(np.mean(errors**2)), abs=1e-5)
-    assert metrics["test_examples"] == [2.0] * len(LENGTHS)
-    other = [received[0], sent(-items[::-1].copy(), len(LENGTHS))]
-    client.fit(other, asked(EVERYONE))
-    assert client.evaluate(received, asked(EVERYONE))[2] == metrics
+    assert metrics["test_examples"].tolist() == [2.0] * len(LENGTHS)
+    other = {**received(), "items": -items[::-1].copy()}
+    worked(client.train(to_all(EVERYONE, other)))
+    again = worked(client.measure(to_all(EVERYONE, received()))).metrics
+    assert again.keys() == metrics.keys()
+    for name, values in metrics.items():
+        np.testing.assert_array_equal(again[name], values, err_msg=name)
 
 
 def test_the_best_model_is_what_was_solved_for_at_the_best_round() -> None:
     client = fcf()
-    bias, items = table()
-    received = [sent(bias, len(LENGTHS)), sent(items, len(LENGTHS))]
-    later = [received[0], sent(items[::-1].copy(), len(LENGTHS))]
-    client.evaluate(received, asked(EVERYONE, 10))
-    client.announced = {"best_round": 10.0}
-    client.fit(later, asked(EVERYONE, 11))
-    client.evaluate(later, asked(EVERYONE, 20))
-    best = client.best_models()
+    later = {**received(), "items": table()[1][::-1].copy()}
+    best_round = {"announced": {"best_round": 10.0}}
+    worked(client.measure(to_all(EVERYONE, received(), 10)))
+    worked(client.train(to_all(EVERYONE, later, 11, **best_round)))
+    worked(client.measure(to_all(EVERYONE, later, 20, **best_round)))
+    best = client.models(to_all(EVERYONE, {}, 10, **best_round))
     for user in EVERYONE:
         np.testing.assert_allclose(best[user]["user"], solved(user)[0], atol=1e-5)
         assert float(best[user]["user_bias"]) == pytest.approx(solved(user)[1], abs=1e-5)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from rated_users import DIM, ITEMS, LENGTHS, asked, hosting, normalised, sent, table
+from rated_users import DIM, ITEMS, LENGTHS, hosting, normalised, table, to_all, worked
 from scipy import stats
 
 from clients.fedmf import FedMFClient
 from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.secure_sum import unmask_sum
+from subfl_flower.runtime.batch import Result
 
 EVERYONE = range(len(LENGTHS))
 BITS = 24
@@ -34,28 +34,26 @@ def fedmf(ids: Sequence[int] = EVERYONE, **more: Any) -> FedMFClient:
     return client
 
 
-def fitted(
-    client: FedMFClient, participants: Sequence[int] = EVERYONE, server_round: int = 1
-) -> tuple[list[np.ndarray], dict[str, Any]]:
+def trained(client: FedMFClient, participants: Sequence[int] = EVERYONE, server_round: int = 1) -> Result:
     bias, items = table()
-    ids = list(client.cohort.client_ids)
-    received = [sent(values, len(ids)) for values in (bias, items, np.array(participants, np.int32))]
-    arrays, _, metrics = client.fit(received if client.settings.masks else received[:2], asked(ids, server_round))
-    return arrays, metrics
+    told = {"participants": np.array(participants, np.int32)} if client.settings.masks else {}
+    return client.train(to_all(client.cohort.client_ids, {"items": items, "bias": bias, **told}, server_round))
 
 
 def masked_uploads(client: FedMFClient, **more: Any) -> np.ndarray:
-    (uploads,), metrics = fitted(client, **more)
-    assert uploads.dtype == np.uint64 and uploads.shape == (len(metrics["clients"]), VALUES)
+    result = worked(trained(client, **more))
+    assert list(result.arrays) == ["masked"] and result.rows == {}
+    uploads = result.arrays["masked"]
+    assert uploads.dtype == np.uint64 and uploads.shape == (len(result.clients), VALUES)
     return uploads
 
 
 def plain_sum() -> np.ndarray:
     """The sum over users of what plain uploads say, laid out as masked ones are: the bias, then the table."""
-    (biases, ids, _, rows, _), _ = fitted(fedmf(masks=False))
+    result = worked(trained(fedmf(masks=False)))
     total = np.zeros((ITEMS, DIM + 1))
-    np.add.at(total, ids, rows.astype(float))
-    return np.concatenate([biases.astype(float).sum(0), total.reshape(-1)])
+    np.add.at(total, result.rows["item_ids"].values, result.rows["item_rows"].values.astype(float))
+    return np.concatenate([result.arrays["bias"].astype(float).sum(0), total.reshape(-1)])
 
 
 @pytest.mark.parametrize("degree", [2, 4])
@@ -118,22 +116,21 @@ def test_masks_are_new_for_every_round_run_and_set_of_participants(key: Path) ->
 
 def test_who_is_no_participant_or_the_only_one_does_not_upload(key: Path) -> None:
     for participants, reason in (([0, 1], "client 3 one of them"), ([3], "alone would show its upload")):
-        client = fedmf([3], key=key)
-        arrays, metrics = fitted(client, participants)
-        assert arrays == [] and metrics["clients"] == []
-        assert reason in json.loads(metrics["failures"])["3"]
+        result = trained(fedmf([3], key=key), participants)
+        assert result.arrays == {} and result.clients == ()
+        assert reason in result.failures[3]
 
 
 def test_without_the_shared_key_nobody_uploads() -> None:
-    arrays, metrics = fitted(fedmf())
-    assert arrays == [] and len(json.loads(metrics["failures"])) == len(LENGTHS)
-    assert "no shared key" in metrics["failures"]
+    result = trained(fedmf())
+    assert result.arrays == {} and len(result.failures) == len(LENGTHS)
+    assert all("no shared key" in reason for reason in result.failures.values())
 
 
 def test_what_is_too_large_to_be_added_up_is_refused(key: Path) -> None:
     """With 46 bits after the point values must stay below 2."""
-    _, metrics = fitted(fedmf(key=key, fraction_bits=46))
-    assert "finite and below 2 with 46 bits" in json.loads(metrics["failures"])["3"]
+    result = trained(fedmf(key=key, fraction_bits=46))
+    assert "finite and below 2 with 46 bits" in result.failures[3]
 
 
 def test_a_graph_network_is_refused() -> None:

@@ -17,21 +17,23 @@ from rated_users import (
     SEED,
     TASK,
     UserByHand,
-    asked,
     items_of,
+    of_models,
     random_model,
     ranking,
     sampled,
-    sent,
+    to_all,
+    worked,
 )
 
-import clients.perfedrec
 from clients.perfedrec import PerFedRecClient
 from subfl_flower.data.graph import TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.mixture import MixtureScores
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.runtime.batch import Question
+from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.seeding import client_generator
 from subfl_flower.tasks.ranking_metrics import user_figures
 
@@ -43,15 +45,21 @@ Models = Mapping[str, np.ndarray]
 
 
 def mixing(ids: Sequence[int] = EVERYONE, **more: Any) -> PerFedRecClient:
-    knobs = {"pseudo_items": 0, "local_lr": LOCAL_LR, "own_lr": OWN_LR, "user_steps": 3, "loss": "sum", **more}
+    knobs = {
+        "pseudo_items": 0,
+        "local_lr": LOCAL_LR,
+        "own_lr": OWN_LR,
+        "user_steps": 3,
+        "loss": "sum",
+        "user_lr": None,
+        **more,
+    }
     client: PerFedRecClient = ranking(PerFedRecClient, ids, **knobs)
     return client
 
 
 def train(client: PerFedRecClient, model: Models, ids: Sequence[int], server_round: int = 1) -> None:
-    arrays = [sent(model[name], len(ids)) for name in client.parameter_names]
-    _, _, metrics = client.fit(arrays, asked(ids, server_round))
-    assert metrics["failures"] == "{}"
+    worked(client.train(to_all(ids, model, server_round)))
 
 
 def measured(
@@ -59,30 +67,27 @@ def measured(
 ) -> dict[str, np.ndarray]:
     """Figures of users, by name, each [users], where all have the same start."""
     ids = client.cohort.client_ids if ids is None else ids
-    stacks = [np.stack([everyone[name], start[name]]) for name in client.parameter_names]
-    rows = np.tile(np.array([0, 1], dtype=np.int64), (len(ids), 1))
-    _, _, metrics = client.evaluate(stacks, asked(ids, models=rows))
-    assert metrics.pop("failures") == "{}"
-    assert metrics.pop("clients") == sorted(ids)
-    return {name: np.array(values) for name, values in metrics.items()}
+    result = worked(client.measure(of_models(ids, [everyone, start], [[0, 1]] * len(ids))))
+    assert list(result.clients) == sorted(ids)
+    return result.metrics
 
 
 def state_of(client: PerFedRecClient) -> dict[str, np.ndarray]:
-    state = client._state()
-    return {name: state[name].numpy().copy() for name in client._worked_on}
+    state = client.open_state()
+    return {name: state[name].numpy().copy() for name in client.state_shapes}
 
 
 @pytest.fixture
 def ranked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[np.ndarray]]:
     """What `measured` ranks items by: the scores [users, ITEMS] of the mixture, then of the three models."""
     seen: list[np.ndarray] = []
-    rank = clients.perfedrec.ranking_figures
+    rank = UserCohort.ranking_figures
 
-    def recording(scores: np.ndarray, ratings: Ratings, cohort: Any) -> dict[str, np.ndarray]:
+    def recording(cohort: UserCohort, ratings: Ratings, scores: np.ndarray) -> dict[str, np.ndarray]:
         seen.append(scores)
-        return rank(scores, ratings, cohort)
+        return rank(cohort, ratings, scores)
 
-    monkeypatch.setattr(clients.perfedrec, "ranking_figures", recording)
+    monkeypatch.setattr(UserCohort, "ranking_figures", recording)
 
     def scores(*given: Any) -> list[np.ndarray]:
         seen.clear()
@@ -298,10 +303,9 @@ def test_users_of_one_message_may_start_from_different_models() -> None:
     client = mixing()
     everyone, start = two_models(client)
     other = random_model(client.model.shapes, 3)
-    stacks = [np.stack([model[name] for model in (everyone, start, other)]) for name in client.parameter_names]
-    rows = np.array([[0, 2], [0, 1], [0, 0], [0, 2], [0, 1]], dtype=np.int64)
-    _, _, metrics = client.evaluate(stacks, asked([4, 3, 2, 1, 0], models=rows))
-    found = {client_id: place for place, client_id in enumerate(metrics["clients"])}
+    rows = [[0, 2], [0, 1], [0, 0], [0, 2], [0, 1]]
+    result = worked(client.measure(of_models([4, 3, 2, 1, 0], [everyone, start, other], rows)))
+    found, metrics = {client_id: place for place, client_id in enumerate(result.clients)}, result.metrics
     alone = [measured(client, everyone, model) for model in (everyone, start, other)]
     for user, model in ((4, 2), (3, 1), (2, 0), (1, 2), (0, 1)):
         for name, values in alone[model].items():
@@ -376,9 +380,9 @@ def test_other_weights_are_refused(knobs: dict[str, Any], sentence: str) -> None
 
 def told(client: PerFedRecClient, server_round: int = 5, ids: Sequence[int] | None = None) -> dict[int, Any]:
     ids = client.cohort.client_ids if ids is None else ids
-    answers, failures = client.answers(Question("embedding", {user: {} for user in ids}, {"round": server_round}))
-    assert failures == {}
-    return answers
+    answers = client.answer(Question("embedding", {user: {} for user in ids}, server_round))
+    assert answers.failures == {}
+    return answers.arrays
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
@@ -458,19 +462,21 @@ def test_telling_an_embedding_changes_nothing_of_a_user() -> None:
         np.testing.assert_array_equal(first[user]["embedding"], second[user]["embedding"])
 
 
-def test_other_questions_are_those_of_the_base() -> None:
-    client = mixing()
-    answers, _ = client.answers(Question("rows", {3: {}}, {"id": "", "round": 1}))
-    assert answers[3]["item_ids"].tolist() == items_of(3).tolist()
-    _, failures = client.answers(Question("secrets", {3: {}}, {"round": 1}))
-    assert failures == {3: "PerFedRecClient has no answer to query.secrets"}
+@pytest.mark.parametrize("phase", ["rows", "secrets"])
+def test_other_questions_are_refused(phase: str) -> None:
+    """Also that for rows: each round samples other items, so that none are asked for."""
+    with pytest.raises(SubflError, match=f"PerFedRecClient has no answer to query.{phase}"):
+        mixing().answer(Question(phase, {3: {}}))
+
+
+def test_a_model_of_ratings_is_refused_in_words() -> None:
     with pytest.raises(SubflError, match="choose task=ranking"):
-        PerFedRecClient.check_model(type("Model", (), {"name": "recommender"}), "perfedrec")
+        PerFedRecClient.check_model(RecommenderSettings(name="recommender"), "perfedrec")
 
 
 def test_a_machine_that_keeps_embeddings_tells_none() -> None:
     client = mixing()
     train(client, random_model(client.model.shapes), EVERYONE)
     assert all(told(client, 2).values())
-    client.cohort = replace(client.cohort, keep_embeddings=True)
-    assert told(client, 2).keys() == set(EVERYONE) and not any(told(client, 2).values())
+    silent = PerFedRecClient(client.run, replace(client.cohort, keep_embeddings=True), client.store)
+    assert told(silent, 2).keys() == set(EVERYONE) and not any(told(silent, 2).values())

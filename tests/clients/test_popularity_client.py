@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rated_users import ITEMS, LENGTHS, RANKED, TASK, asked, items_of, ranking
+from rated_users import ITEMS, LENGTHS, RANKED, TASK, items_of, ranking, to_all, worked
 
 from clients.popularity import PopularityClient
 from subfl_flower.errors import SubflError
@@ -23,12 +23,12 @@ def test_users_are_ranked_for_by_the_counts_of_all_users_wherever_they_are(ids: 
     client = ranking(PopularityClient, ids)
     expected = user_figures(np.tile(counts, (len(LENGTHS), 1)), RANKED, TASK)
     for server_round in (1, 2):
-        arrays, num_examples, metrics = client.fit([], asked(ids, server_round))
-        assert arrays == [] and num_examples == sum(LENGTHS[user] for user in ids)
-        assert metrics["clients"] == list(ids)
-        assert "train_loss" not in metrics
+        result = worked(client.train(to_all(ids, {}, server_round)))
+        assert result.arrays == result.rows == {} and result.clients == tuple(ids)
+        assert result.metrics["num_examples"].tolist() == [LENGTHS[user] for user in ids]
+        assert "train_loss" not in result.metrics
         for name, values in expected.items():
-            assert metrics[name] == values[list(ids)].tolist(), name
+            assert result.metrics[name].tolist() == values[list(ids)].tolist(), name
 
 
 def test_what_it_cannot_do_is_said() -> None:

@@ -11,10 +11,8 @@ import pytest
 from run_outcomes import Outcome, run_inline
 from test_fedgnn_deployed import MachinesGrid, deployed
 
-import clients.measuring
-import clients.perfedrec
 from clients.recommender import RecommenderClient
-from strategies.recommender import GradientAveraging
+from strategies.recommender import RecommenderStrategy
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config, composed_job
@@ -22,8 +20,11 @@ from subfl_flower.data.graph import TEST
 from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.ranker_file import Ranker
+from subfl_flower.runtime.batch import Batch, Result
 from subfl_flower.runtime.messages import unpack_choice
 from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runtime.updates import Updates
+from subfl_flower.runtime.user_cohort import UserCohort
 from subfl_flower.simulation import simulate
 from subfl_flower.tasks import Ranking
 from subfl_flower.tasks.ranking_metrics import user_figures
@@ -60,20 +61,19 @@ class Measured:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.scores: dict[int, dict[int, np.ndarray]] = {}
-        evaluate, figures = RecommenderClient.evaluate, clients.measuring.ranking_figures
+        measure, figures = RecommenderClient.measure, UserCohort.ranking_figures
 
-        def evaluating(client: RecommenderClient, parameters: Any, config: Any) -> Any:
-            self._of_round = self.scores.setdefault(int(config["round"]), {})
-            return evaluate(client, parameters, config)
+        def measuring(client: RecommenderClient, batch: Batch) -> Result:
+            self._of_round = self.scores.setdefault(batch.server_round, {})
+            return measure(client, batch)
 
-        def measuring(scores: np.ndarray, ratings: Ratings, cohort: Any) -> Any:
+        def ranked(cohort: UserCohort, ratings: Ratings, scores: np.ndarray) -> dict[str, np.ndarray]:
             for user, own in zip(ratings.user_ids.tolist(), scores, strict=True):
                 self._of_round.setdefault(user, own.copy())  # of several models the mixture is measured first
-            return figures(scores, ratings, cohort)
+            return figures(cohort, ratings, scores)
 
-        patch.setattr(RecommenderClient, "evaluate", evaluating)
-        for module in (clients.measuring, clients.perfedrec):
-            patch.setattr(module, "ranking_figures", measuring)
+        patch.setattr(RecommenderClient, "measure", measuring)
+        patch.setattr(UserCohort, "ranking_figures", ranked)
 
     def at(self, server_round: int) -> np.ndarray:
         return np.stack([self.scores[server_round][user] for user in range(USERS)])
@@ -81,11 +81,13 @@ class Measured:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
-    def not_the_best(strategy: GradientAveraging, figure: float) -> bool:
-        assert strategy.evaluation is not None
-        return strategy.evaluation.server_round != BEST
+    take = RecommenderStrategy.take_evaluation
 
-    monkeypatch.setattr(GradientAveraging, "_is_beaten", not_the_best)
+    def take_the_best(strategy: RecommenderStrategy, evaluation: Updates) -> None:
+        monkeypatch.setattr(RecommenderStrategy, "_is_beaten", lambda *_: evaluation.server_round != BEST)
+        take(strategy, evaluation)
+
+    monkeypatch.setattr(RecommenderStrategy, "take_evaluation", take_the_best)
     return Measured(monkeypatch)
 
 

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-import subfl_flower.models.popularity as module
+import subfl_flower.tasks.ranking_metrics as module
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.models.popularity import popularity, popularity_figures
+from subfl_flower.models.popularity import popularity
 from subfl_flower.tasks import Ranking
+from subfl_flower.tasks.ranking_metrics import popularity_figures
 
 
 def three_users(roles: str = "tt+?tt?t+") -> Ratings:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from strategies.fedgnn import FedGNN
+from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.privacy.expansion import sealed_request
 from subfl_flower.privacy.sealed_box import MatcherKey
 from subfl_flower.privacy.tokens import item_tokens
+from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.roster import Matcher, Roster
 
 
@@ -34,7 +36,9 @@ def test_a_box_of_all_items_fits_and_one_four_times_as_large_does_not(num_items:
     key = MatcherKey.generate()
     roster = Roster((0, 1), (1, 1), *[np.ones(2)] * 3, num_items, 0, False, Matcher(2, key.public))
     initial = {"items": np.zeros((num_items, width + 1), np.float32), "bias": np.zeros(1, np.float32)}
-    strategy = FedGNN(FedGNN.Settings(max_neighbours=2, pseudo_items=0, download="rows"), roster, initial)
+    settings = FedGNN.Settings(max_neighbours=2, pseudo_items=0, download="rows")
+    model = RecommenderSettings(name="recommender", dim=width)
+    strategy = FedGNN(RunContext(settings=settings, model=model, initial=initial), roster)
     exchange = Listening()
     strategy.before_round(1, exchange)  # type: ignore[arg-type]
     tokens = item_tokens(np.arange(num_items), bytes(32), b"run")

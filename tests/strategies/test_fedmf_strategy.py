@@ -11,16 +11,18 @@ import pytest
 from pydantic import ValidationError
 from run_outcomes import Outcome
 
-from clients.fedmf import FedMFClient
-from strategies.fedmf import MASKED, PARTICIPANTS, FedMF
-from subfl_flower.data.ratings.table import Ratings
+from clients.upload_transforms import MASKED, PARTICIPANTS, SumMasks
+from clients.user_parts import Upload
+from clients.users import Chunk
+from strategies.fedmf import FedMF
 from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.recommender_file import Recommender
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.privacy.secure_sum import masked, quantise
-from subfl_flower.runtime.participation import Participation
+from subfl_flower.runtime.batch import Batch
+from subfl_flower.runtime.contract import RunContext, arrays_of, rows_of
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 
 CLIENTS = (2, 3, 5, 9)
 INITIAL = {"items": np.arange(6, dtype=np.float32).reshape(3, 2), "bias": np.array([1.0], np.float32)}
@@ -42,9 +44,8 @@ def server(away: Sequence[int] = (), **knobs: Any) -> FedMF:
     nodes = tuple(None if client in away else client % 2 for client in CLIENTS)
     roster = Roster(CLIENTS, nodes, sizes, sizes, sizes, 3, 0, False)
     chosen = {"users_per_round": 4, "server_optimizer": "sgd", "server_lr": 0.5, **knobs}
-    strategy = FedMF(FedMF.Settings(**chosen), roster, {name: value.copy() for name, value in INITIAL.items()})
-    strategy.participation = Participation(1.0, 0)
-    return strategy
+    initial = {name: value.copy() for name, value in INITIAL.items()}
+    return FedMF(RunContext(settings=FedMF.Settings(**chosen), initial=initial), roster)
 
 
 def updates(gradients: dict[int, np.ndarray], told: Sequence[int]) -> Updates:
@@ -70,7 +71,7 @@ GRADIENTS = {client: np.arange(7.0) * client for client in CLIENTS}
 def test_it_steps_by_the_mean_gradient_of_the_participants() -> None:
     """The ids' mean is 19/4; half of that is taken off for every unit of gradient."""
     strategy = server()
-    strategy.aggregate(updates(GRADIENTS, CLIENTS))
+    strategy.take(updates(GRADIENTS, CLIENTS))
     expected = INITIAL["items"].reshape(-1) - 0.5 * 19 / 4 * np.arange(1, 7)
     np.testing.assert_allclose(strategy.parameters["items"].numpy().reshape(-1), expected, atol=1e-6)
     assert strategy.parameters["bias"].tolist() == [1.0]
@@ -83,7 +84,7 @@ def test_a_round_without_a_participant_makes_no_step(missing: int, caplog: pytes
     came = {client: own for client, own in GRADIENTS.items() if client != missing}
     with caplog.at_level(logging.WARNING, logger="flwr"):
         logging.getLogger("flwr").addHandler(caplog.handler)
-        strategy.aggregate(updates(came, CLIENTS))
+        strategy.take(updates(came, CLIENTS))
         logging.getLogger("flwr").removeHandler(caplog.handler)
     for name, value in INITIAL.items():
         np.testing.assert_array_equal(strategy.parameters[name].numpy(), value)
@@ -104,17 +105,17 @@ def test_who_is_away_is_not_counted_on() -> None:
     strategy = server(away=[3])
     told = strategy.instructions(1, [0, 2, 3])[PARTICIPANTS][0].tolist()
     assert told == [2, 5, 9]
-    strategy.aggregate(updates({client: GRADIENTS[client] for client in told}, told))
+    strategy.take(updates({client: GRADIENTS[client] for client in told}, told))
     assert strategy.parameters["items"][0, 0] == pytest.approx(0 - 0.5 * 16 / 3, abs=1e-6)
 
 
 def test_only_masked_numbers_of_the_right_length_are_accepted() -> None:
     strategy = server()
-    assert {name: (spec.shape, spec.dtype) for name, spec in strategy.expected.items()} == {MASKED: ((7,), "uint64")}
-    assert strategy.expected_rows == {}
-    plain = server(masks=False)
-    assert list(plain.expected) == ["bias"] and list(plain.expected_rows) == ["item_ids", "item_rows"]
-    assert PARTICIPANTS not in plain.instructions(1, [0])
+    uploads = strategy.contract.uploads
+    assert {name: (spec.shape, spec.dtype) for name, spec in uploads.items()} == {MASKED: ((7,), "uint64")}
+    plain = server(masks=False).contract.uploads
+    assert list(arrays_of(plain)) == ["bias"] and list(rows_of(plain)) == ["item_ids", "item_rows"]
+    assert PARTICIPANTS not in server(masks=False).instructions(1, [0])
 
 
 def test_masked_uploads_do_not_show_how_many_hold_a_row() -> None:
@@ -155,14 +156,14 @@ def test_a_run_in_which_somebody_always_fails_never_steps(
     initial = StackedRecommender(RecommenderSettings(name="recommender", gnn="none", dim=4), 30).initial_of(0)["items"]
     assert np.abs(table(inline_run(*everyone)) - initial).max() > 0.05
 
-    uploads = FedMFClient.uploads
+    mask = SumMasks.__call__
 
-    def failing(self: FedMFClient, gradients: Any, graphs: Any, ratings: Ratings, *rest: Any) -> Any:
-        if 7 in ratings.user_ids:
+    def failing(self: SumMasks, upload: Upload, chunk: Chunk, batch: Batch) -> Upload:
+        if 7 in chunk.ratings.user_ids:
             raise RuntimeError("no battery")
-        return uploads(self, gradients, graphs, ratings, *rest)
+        return mask(self, upload, chunk, batch)
 
-    monkeypatch.setattr(FedMFClient, "uploads", failing)
+    monkeypatch.setattr(SumMasks, "__call__", failing)
     outcome = inline_run(*everyone)
     assert [record["failures"] for record in outcome.rounds] == [{"7": "RuntimeError: no battery"}] * 10
     np.testing.assert_array_equal(table(outcome), initial)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from strategies.fedgnn import FedGNN
+from strategies.fedavg_ratings import FedAvgRatings
 from strategies.perfedrec import PerFedRec
+from subfl_flower.runtime.contract import RunContext
 from subfl_flower.runtime.messages import Choice, Stack, pack
-from subfl_flower.runtime.participation import Participation
 from subfl_flower.runtime.ragged import Ragged
 from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 from subfl_flower.tasks import Ranking
 
 CLIENTS = (2, 3, 5, 9, 10)
@@ -45,21 +45,28 @@ class Answers:
         return decode({} if told is None else {"embedding": np.array(told, np.float32)})
 
 
-def settings_of(family: Any = PerFedRec, **knobs: Any) -> Any:
-    chosen = {"users_per_round": None, "server_optimizer": "sgd", "server_lr": 1.0, "pseudo_items": 0, **knobs}
-    if family is PerFedRec:
-        chosen = {"clusters": 2, "selection": "random", **chosen}
-    return family.Settings(**chosen)
+OWN = {"clusters": 2, "cluster_start": 1, "cluster_every": 10, "cluster_pull": 0.0, "selection": "random"}
+"""Knobs of PerFedRec, where a test gives no others."""
 
 
-def server(family: Any = PerFedRec, clients: Sequence[int] = CLIENTS, initial: Stack = INITIAL, **knobs: Any) -> Any:
+def server(
+    family: Any = PerFedRec,
+    clients: Sequence[int] = CLIENTS,
+    initial: Stack = INITIAL,
+    num_rounds: int | None = None,
+    **knobs: Any,
+) -> Any:
     sizes = np.full(len(clients), 7.0)
     nodes = tuple(client % 2 for client in clients)
     roster = Roster(tuple(clients), nodes, sizes, sizes, sizes, len(initial["items"]), 0, False)
-    strategy = family(settings_of(family, **knobs), roster, {name: value.copy() for name, value in initial.items()})
-    strategy.participation = Participation(1.0, 0)
-    strategy.task = Ranking(name="ranking")
-    return strategy
+    chosen = {"users_per_round": None, **(OWN if family is PerFedRec else {}), **knobs}
+    run = RunContext(
+        settings=family.Settings(**chosen),
+        task=Ranking(name="ranking"),
+        num_rounds=num_rounds,
+        initial={name: value.copy() for name, value in initial.items()},
+    )
+    return family(run, roster)
 
 
 def updates(differences: Mapping[int, Difference], clients: int = len(CLIENTS), server_round: int = 1) -> Updates:
@@ -106,7 +113,7 @@ def test_two_clusters_of_two_users_by_hand() -> None:
     1 becomes [2, 9] with user 2; the other rows nobody touches.
     """
     strategy = clustered()
-    strategy.aggregate(updates({0: (1, {0: (-1, 0)}), 1: (3, {0: (-3, 0)}), 2: (-4, {1: (0, -6)})}))
+    strategy.take(updates({0: (1, {0: (-1, 0)}), 1: (3, {0: (-3, 0)}), 2: (-4, {1: (0, -6)})}))
     left, right = of(strategy, 0), of(strategy, 2)
     assert left["w"].tolist() == [8] and right["w"].tolist() == [14] and strategy.parameters["w"].tolist() == [10]
     assert left["items"].tolist() == [[2, 1], [2, 3], [4, 5], [6, 7]]
@@ -114,7 +121,7 @@ def test_two_clusters_of_two_users_by_hand() -> None:
     assert strategy.parameters["items"].tolist() == [[2, 1], [2, 9], [4, 5], [6, 7]]
     # Round 2, users 1 (from w = 8), 3 (from 14) and 4, who has no cluster (from the global 10): w is 6, 8 and 16. Row 0
     # is [0, 1] (from [2, 1]), [4, 5] (from [0, 1]) and [2, 3] (from [2, 1]); row 2 is [4, 9] with user 4 alone.
-    strategy.aggregate(
+    strategy.take(
         updates({1: (2, {0: (2, 0)}), 3: (6, {0: (-4, -4)}), 4: (-6, {0: (0, -2), 2: (0, -4)})}, server_round=2)
     )
     left, right = of(strategy, 0), of(strategy, 2)
@@ -128,13 +135,13 @@ def test_two_clusters_of_two_users_by_hand() -> None:
 
 def test_a_cluster_is_drawn_to_the_global_model_after_each_round() -> None:
     strategy = clustered(cluster_pull=0.25)
-    strategy.aggregate(updates({0: (1, {0: (-1, 0)}), 1: (3, {0: (-3, 0)}), 2: (-4, {1: (0, -6)})}))
+    strategy.take(updates({0: (1, {0: (-1, 0)}), 1: (3, {0: (-3, 0)}), 2: (-4, {1: (0, -6)})}))
     # Before, with the global model last: w 8, 14 and 10; row 0 [2, 1], [0, 1], [2, 1]; row 1 [2, 3], [2, 9], [2, 9].
     assert of(strategy, 1)["w"].tolist() == [8.5] and of(strategy, 3)["w"].tolist() == [13]
     assert of(strategy, 1)["items"].tolist() == [[2, 1], [2, 4.5], [4, 5], [6, 7]]
     assert of(strategy, 3)["items"].tolist() == [[0.5, 1], [2, 9], [4, 5], [6, 7]]
     # A cluster of which nobody takes part is drawn, too.
-    strategy.aggregate(updates({3: (3, {})}, server_round=2))
+    strategy.take(updates({3: (3, {})}, server_round=2))
     assert strategy.parameters["w"].tolist() == [10] and of(strategy, 1)["w"].tolist() == [8.875]
 
 
@@ -190,7 +197,7 @@ def test_models_are_means_of_users_models_wherever_these_started(row_average: st
     reference, rng = Reference(strategy, row_average, pull), np.random.default_rng(0)
     for server_round in range(1, 9):
         differences = random_differences(rng)
-        strategy.aggregate(updates(differences, server_round=server_round))
+        strategy.take(updates(differences, server_round=server_round))
         reference.round(differences)
         found = [strategy.parameters, *(cluster.parameters for cluster in strategy.clusters)]
         for number, (model, expected) in enumerate(zip(found, reference.models, strict=True)):
@@ -204,17 +211,17 @@ def test_models_are_means_of_users_models_wherever_these_started(row_average: st
 def test_clusters_that_are_drawn_all_the_way_are_fedavg(row_average: str, optimizer: str, clusters: int) -> None:
     """Also where some have no cluster, and with rates that fall and weights that decay."""
     knobs = {"row_average": row_average, "server_optimizer": optimizer, "server_lr": 0.7, "server_lr_final": 0.1}
-    plain = server(FedGNN, **knobs, table_weight_decay=0.01, iterate_average=0.5)
+    knobs |= {"num_rounds": 8}
+    plain = server(FedAvgRatings, **knobs, table_weight_decay=0.01, iterate_average=0.5)
     knobs |= {"clusters": clusters, "cluster_pull": 1.0, "cluster_start": 3}
     one = server(**knobs, table_weight_decay=0.01, iterate_average=0.5)
-    plain.num_rounds = one.num_rounds = 8
     rng = np.random.default_rng(1)
     for server_round in range(1, 9):
         one.before_round(server_round, Answers({0: LEFT, 1: RIGHT, 3: LEFT, 4: None}))
         assert one.participants(server_round) == plain.participants(server_round)
         sent = updates(random_differences(rng), server_round=server_round)
         for strategy in (plain, one):
-            strategy.aggregate(sent)
+            strategy.take(sent)
         for name, value in plain.parameters.items():
             np.testing.assert_allclose(one.parameters[name], value, atol=1e-5)
             np.testing.assert_allclose(one.server.evaluated[name], plain.server.evaluated[name], atol=1e-5)
@@ -235,11 +242,11 @@ def test_a_cluster_of_all_is_the_global_model() -> None:
         server_lr_final=0.1,
         network_lr=0.3,
         iterate_average=0.4,
+        num_rounds=6,
     )
-    strategy.num_rounds = 6
     rng = np.random.default_rng(2)
     for server_round in range(1, 7):
-        strategy.aggregate(updates(random_differences(rng), server_round=server_round))
+        strategy.take(updates(random_differences(rng), server_round=server_round))
         for name, value in strategy.parameters.items():
             np.testing.assert_allclose(strategy.clusters[0].parameters[name], value, atol=1e-5, err_msg=name)
             np.testing.assert_allclose(strategy.clusters[0].evaluated[name], strategy.server.evaluated[name], atol=1e-5)
@@ -266,7 +273,7 @@ def test_where_nobody_tells_anything_there_is_the_global_model_alone() -> None:
     assert strategy.clusters == [] and strategy.labels.tolist() == [-1] * 5 and strategy.clustering is None
     sent = strategy.evaluation_instructions([0, 3])
     assert sent.rows.tolist() == [[0, 0]] * 2 and sent.num_rows == 1
-    strategy.aggregate(updates({0: (1, {0: (-1, 0)}), 3: (3, {0: (-3, 0)})}))
+    strategy.take(updates({0: (1, {0: (-1, 0)}), 3: (3, {0: (-3, 0)})}))
     assert strategy.parameters["w"].tolist() == [8] and strategy.parameters["items"][0].tolist() == [2, 1]
     assert strategy.report(None)["clusters"] == {"sizes": [0, 0], "without": 5}
 
@@ -280,7 +287,7 @@ def test_what_is_no_embedding_is_refused(answer: Any) -> None:
     with pytest.raises(ValueError, match="an embedding is 2 finite numbers"):
         clustered({0: answer})
     with pytest.raises(ValueError, match="an embedding is 2 finite numbers"):
-        server()._cluster(1, type("Doubles", (Answers,), {"_answer": _in_doubles})({}))
+        server().before_round(1, type("Doubles", (Answers,), {"_answer": _in_doubles})({}))  # type: ignore[arg-type]
 
 
 def _in_doubles(self: Answers, position: int, decode: Callable[[Stack], Any]) -> Any:
@@ -291,7 +298,7 @@ def test_clusters_keep_their_numbers_and_users_who_say_nothing_their_cluster() -
     strategy = clustered(cluster_every=1)
     first = strategy.labels.copy()
     assert first[0] == first[1] != first[2] == first[3] and first[4] == -1
-    strategy.aggregate(updates({0: (1, {}), 2: (-1, {})}))
+    strategy.take(updates({0: (1, {}), 2: (-1, {})}))
     # All have turned a bit; user 1 has changed sides, 3 does not reply, 4 is there for the first time.
     strategy.before_round(2, Answers({0: (1, -0.3), 1: (0.2, 1), 2: (-0.2, 1), 4: (0.9, -0.1)}))
     assert strategy.labels.tolist() == [first[0], first[2], first[2], first[3], first[0]]
@@ -314,7 +321,7 @@ def test_clusters_are_of_the_same_users_wherever_these_go_together() -> None:
     strategy.before_round(2, Answers({0: RIGHT, 1: (0.1, 1.0), 2: LEFT, 3: (1.0, 0.1)}))
     assert strategy.labels.tolist() == before.tolist()
     # Each user is nearest to the centre of its own.
-    assert strategy._distances[:4].max() < 0.2
+    assert strategy.users.distances[:4].max() < 0.2
 
 
 def test_the_length_of_an_embedding_does_not_matter() -> None:
@@ -386,8 +393,8 @@ def test_a_user_is_charged_each_model_once() -> None:
 
 def test_what_is_evaluated_is_averaged_over_rounds_where_that_is_asked_for() -> None:
     strategy = clustered(iterate_average=0.5)
-    strategy.aggregate(updates({0: (4, {}), 2: (-2, {})}))
-    strategy.aggregate(updates({0: (2, {}), 2: (-2, {})}, server_round=2))
+    strategy.take(updates({0: (4, {}), 2: (-2, {})}))
+    strategy.take(updates({0: (2, {}), 2: (-2, {})}, server_round=2))
     # Cluster of user 0: 6, then 4; that of user 2: 12, then 14; global: 9 of both. Weights 1/3 and 2/3.
     sent = strategy.evaluation_instructions([0, 2, 4])
     found = [[sent.values["w"][row][0] for row in rows] for rows in sent.rows]
@@ -412,7 +419,7 @@ def many(**knobs: Any) -> Any:
 
 
 def test_users_are_drawn_as_by_fedavg_before_there_are_clusters_and_where_that_is_asked_for() -> None:
-    plain = server(FedGNN, clients=MANY, users_per_round=12)
+    plain = server(FedAvgRatings, clients=MANY, users_per_round=12)
     for knobs in ({"selection": "random"}, {"selection": "representative", "cluster_start": 9}):
         strategy = many(**knobs)
         for server_round in range(1, 6):
@@ -443,7 +450,7 @@ def test_representatives_stand_for_their_clusters() -> None:
         drawn |= set(chosen)
     assert len(drawn) > 50
     # Who has been taken makes room for those who are next to the middle.
-    strategy.aggregate(updates(dict.fromkeys((13, 14, 15, 16, 39, 40), (0.0, {})), clients=60))
+    strategy.take(updates(dict.fromkeys((13, 14, 15, 16, 39, 40), (0.0, {})), clients=60))
     always = set.intersection(*(set(strategy.participants(server_round)) for server_round in range(1, 30)))
     assert always == {11, 12, 17, 18, 38, 41}
     nobody = many(selection="representative", representative_share=0.0)
@@ -476,7 +483,7 @@ def test_a_server_goes_on_from_its_state(stop: int, selection: str) -> None:
             strategy.before_round(server_round, Answers(told))
             chosen = strategy.participants(server_round)
             changes = {u: (float(rng.standard_normal()), {int(u) % ITEMS: (1.0, -1.0)}) for u in chosen}
-            strategy.aggregate(updates(changes, server_round=server_round))
+            strategy.take(updates(changes, server_round=server_round))
             if server_round in (1, 3):
                 strategy._best_round = server_round
                 strategy.keep()
@@ -484,9 +491,7 @@ def test_a_server_goes_on_from_its_state(stop: int, selection: str) -> None:
             seen.append((list(chosen), strategy.labels.tolist(), measured.rows.tolist(), measured.values))
         return seen
 
-    unbroken, first, second = (server(**knobs) for _ in range(3))
-    for strategy in (unbroken, first, second):
-        strategy.num_rounds = 7
+    unbroken, first, second = (server(**knobs, num_rounds=7) for _ in range(3))
     expected = play(unbroken, range(1, 8))
     play(first, range(1, stop + 1))
     state = {name: np.array(value) for name, value in first.state().items()}
@@ -509,10 +514,10 @@ def test_a_server_goes_on_from_its_state(stop: int, selection: str) -> None:
 
 def test_what_was_best_is_kept_as_it_was() -> None:
     strategy = clustered()
-    strategy.aggregate(updates({0: (4, {}), 2: (-2, {})}))
+    strategy.take(updates({0: (4, {}), 2: (-2, {})}))
     strategy._best_round = 1
     strategy.keep()
-    strategy.aggregate(updates({0: (4, {}), 2: (-2, {})}, server_round=2))
+    strategy.take(updates({0: (4, {}), 2: (-2, {})}, server_round=2))
     kept = strategy._best_clusters
     assert [kept[strategy.labels[user]]["w"].tolist() for user in (0, 2)] == [[6], [12]]
     assert [of(strategy, user)["w"].tolist() for user in (0, 2)] == [[2], [14]]

@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_rounds import toy_roster
+from toy_rounds import strategy_of, toy_roster
 
-from strategies.recommender import IDS, ITEMS, ROWS, GradientAveraging
+from clients.user_parts import IDS, ITEMS, ROWS
+from strategies.fedgnn import FedGNN
+from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.runtime.ragged import Ragged
-from subfl_flower.runtime.strategy import Updates
+from subfl_flower.runtime.updates import Updates
 
+MODEL = RecommenderSettings(name="recommender", dim=1)
 INITIAL = {
     "items": np.zeros((3, 2), np.float32),
     "gnn.weight": np.zeros(2, np.float32),
@@ -19,11 +22,9 @@ INITIAL = {
 }
 
 
-def server(rounds: int, **knobs: Any) -> GradientAveraging:
-    chosen = {"server_optimizer": "sgd", "server_lr": 0.4, "network_lr": 0.2, **knobs}
-    strategy = GradientAveraging(GradientAveraging.Settings(**chosen), toy_roster(1, 1), INITIAL)
-    strategy.num_rounds = rounds
-    return strategy
+def server(rounds: int, **knobs: Any) -> FedGNN:
+    chosen = {"server_optimizer": "sgd", "server_lr": 0.4, "network_lr": 0.2, "network_weight_decay": 0.0, **knobs}
+    return strategy_of(FedGNN, toy_roster(1, 1), INITIAL, chosen, num_rounds=rounds, model=MODEL)
 
 
 def ones(server_round: int) -> Updates:
@@ -44,7 +45,7 @@ def ones(server_round: int) -> Updates:
     )
 
 
-def shares(strategy: GradientAveraging, steps: int) -> list[float]:
+def shares(strategy: FedGNN, steps: int) -> list[float]:
     """By which part of its first rate each step moves the table, the network and the bias, all alike."""
     found = []
     for step in range(1, steps + 1):

@@ -3,50 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from rated_users import ITEMS, LENGTHS, SEED, UserByHand, asked, items_of, random_model, ranking, sampled, sent
+from rated_users import (
+    ITEMS,
+    LENGTHS,
+    SEED,
+    UserByHand,
+    items_of,
+    random_model,
+    ranking,
+    roster_of,
+    sampled,
+    to_all,
+    updates_of,
+    worked,
+)
 
-from clients.local_training import LocalTrainingClient
-from strategies.fedgnn import FedGNN
+from clients.fedavg_ratings import FedAvgRatingsClient
+from strategies.fedavg_ratings import FedAvgRatings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.runtime.ragged import Ragged
-from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.strategy import Updates
 
 EVERYONE = range(len(LENGTHS))
 DRAWN = "sampled items"
-PLAIN: dict[str, Any] = {"pseudo_items": 0, "local_lr": 0.3}
+PLAIN: dict[str, Any] = {"pseudo_items": 0, "local_lr": 0.3, "user_lr": None, "user_steps": 1, "loss": "mean"}
 
 
-def local(ids: Sequence[int] = EVERYONE, **more: Any) -> LocalTrainingClient:
-    client: LocalTrainingClient = ranking(LocalTrainingClient, ids, **{**PLAIN, **more})
+def local(ids: Sequence[int] = EVERYONE, **more: Any) -> FedAvgRatingsClient:
+    client: FedAvgRatingsClient = ranking(FedAvgRatingsClient, ids, **{**PLAIN, **more})
     return client
 
 
-def by_hand(client: LocalTrainingClient, user: int, **more: Any) -> UserByHand:
+def by_hand(client: FedAvgRatingsClient, user: int, **more: Any) -> UserByHand:
     return UserByHand(user, client.model.initial_user(SEED, user)["user"], **more)
 
 
 def round_of(
-    client: LocalTrainingClient, model: Mapping[str, np.ndarray], ids: Sequence[int] = EVERYONE, server_round: int = 1
-) -> tuple[dict[str, np.ndarray], Ragged, Ragged, dict[str, Any]]:
+    client: FedAvgRatingsClient, model: Mapping[str, np.ndarray], ids: Sequence[int] = EVERYONE, server_round: int = 1
+) -> tuple[dict[str, np.ndarray], Ragged, Ragged, dict[str, np.ndarray]]:
     """What some users send who all receive a model: stacks, item numbers, rows, and their metrics."""
-    parameters = [sent(model[name], len(ids)) for name in client.parameter_names]
-    arrays, _, metrics = client.fit(parameters, asked(ids, server_round))
-    names = client.uploaded_parameters
-    stacks = dict(zip(names, arrays, strict=False))
-    numbers, number_lengths, rows, row_lengths = arrays[len(names) :]
-    assert metrics["failures"] == "{}"
-    return stacks, Ragged(numbers, number_lengths), Ragged(rows, row_lengths), metrics
+    result = worked(client.train(to_all(ids, model, server_round)))
+    return result.arrays, result.rows["item_ids"], result.rows["item_rows"], result.metrics
 
 
-def embedding_of(client: LocalTrainingClient, user: int) -> np.ndarray:
-    found: np.ndarray = client._state()["user"][client.cohort.client_ids.index(user)].numpy()
+def embedding_of(client: FedAvgRatingsClient, user: int) -> np.ndarray:
+    found: np.ndarray = client.open_state()["user"][client.cohort.client_ids.index(user)].numpy()
     return found
 
 
@@ -120,7 +127,7 @@ def test_who_trains_on_nothing_uploads_nothing() -> None:
     client = local(user_steps=3, attributes=True)
     assert LENGTHS[2] == 0
     stacks, numbers, rows, metrics = round_of(client, random_model(client.model.shapes), ids=[2])
-    assert numbers.lengths.tolist() == rows.lengths.tolist() == [0] and metrics["train_loss"] == [0.0]
+    assert numbers.lengths.tolist() == rows.lengths.tolist() == [0] and metrics["train_loss"].tolist() == [0.0]
     assert not any(value.any() for value in stacks.values())
     np.testing.assert_array_equal(embedding_of(client, 2), client.model.initial_user(SEED, 2)["user"])
 
@@ -150,24 +157,12 @@ def test_a_server_that_takes_a_plain_step_of_one_has_the_mean_of_the_models(row_
     """Of an item's row the mean over the users who touched it, or over all, of whom others have it as received."""
     client = local(user_steps=2, attributes=True)
     received = random_model(client.model.shapes)
-    sizes = np.ones(len(LENGTHS))
-    roster = Roster(tuple(EVERYONE), tuple(0 for _ in EVERYONE), sizes, sizes, sizes, ITEMS, 0, False)
-    settings = FedGNN.Settings(server_optimizer="sgd", server_lr=1.0, row_average=row_average, pseudo_items=0)
-    server = FedGNN(settings, roster, received)
-    stacks, numbers, rows, _ = round_of(client, received)
-    server.aggregate(
-        Updates(
-            server_round=1,
-            positions=np.array(EVERYONE),
-            arrays=stacks,
-            ragged={"item_ids": numbers, "item_rows": rows},
-            metrics={},
-            failures={},
-            bytes_up=np.zeros(len(LENGTHS), np.int64),
-            bytes_down=np.zeros(len(LENGTHS), np.int64),
-            client_seconds=0.0,
-        )
-    )
+    settings = FedAvgRatings.Settings(row_average=row_average)
+    assert settings.server_optimizer == "sgd" and settings.server_lr == 1
+    server = FedAvgRatings(replace(client.run, settings=settings, initial=received), roster_of())
+    result = worked(client.train(to_all(EVERYONE, received)))
+    server.take(updates_of(result))
+    stacks = result.arrays
     draws = [sampled(user, 2, purpose=DRAWN) for user in EVERYONE]
     models = [by_hand(client, user, attributes=True).train(received, draws[user], 0.3) for user in EVERYONE]
     for name in stacks:
@@ -183,8 +178,7 @@ def test_a_server_that_takes_a_plain_step_of_one_has_the_mean_of_the_models(row_
 def test_what_hides_gradients_hides_differences() -> None:
     """Pseudo items beside the real ones; values held within the bound, before noise that is none here."""
     plain, hidden = local(loss="sum"), local(loss="sum", pseudo_items=4)
-    clipped = local(loss="sum")
-    clipped.privacy = LdpSettings(mechanism="laplace_linf", clip=0.01, noise=0.0)
+    clipped = local(loss="sum", privacy=LdpSettings(mechanism="laplace_linf", clip=0.01, noise=0.0))
     received = random_model(plain.model.shapes)
     _, numbers, rows, metrics = round_of(plain, received)
     _, more_numbers, more_rows, _ = round_of(hidden, received)
@@ -203,4 +197,4 @@ def test_what_hides_gradients_hides_differences() -> None:
 
 def test_a_model_of_ratings_is_refused_in_words() -> None:
     with pytest.raises(SubflError, match=r"model must be lightgcn with method=fedavg, not recommender; choose task="):
-        LocalTrainingClient.check_model(RecommenderSettings(name="recommender"), "fedavg")
+        FedAvgRatingsClient.check_model(RecommenderSettings(name="recommender"), "fedavg")
