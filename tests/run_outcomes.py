@@ -82,7 +82,7 @@ def run_inline(directory: Path, *overrides: str) -> Outcome:
 
 
 def command(
-    *arguments: str, directory: Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+    *arguments: str, directory: Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 400
 ) -> Outcome:
     """``subfl ARGUMENTS`` in a process of its own, which is killed with its children's session if it hangs."""
     process = start(arguments, directory, cwd, env)

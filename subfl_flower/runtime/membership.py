@@ -25,6 +25,8 @@ from subfl_flower.runtime.roster import ROSTER, SIZES, Matcher, Roster, RosterAn
 
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
+_SLOWER = 3.0
+"""How many times as long as the slowest node so far another one of a simulation may take."""
 _NAMES = "the names of classes or features, their order, or whether edges have weights, differ from"
 # Clients that are not taken, and why.
 Refusals = list[tuple[list[int], str]]
@@ -81,12 +83,19 @@ class Membership:
     def gather(self) -> Roster:
         """Wait until every client is hosted, or until enough are when patience is over.
 
+        In a simulation all nodes will come, and their processes are slow where the machine is busy: every node that
+        answers extends the wait to three times what it took so far.
+
         Raises:
             SubflError: too few came in time; or, where that is not tolerated, a node's clients do not fit.
         """
-        deadline = time.monotonic() + self._patience
+        start, heard = time.monotonic(), 0
+        deadline = start + self._patience
         while True:
             self._look()
+            if not self._tolerant and len(self._answers) > heard:
+                heard = len(self._answers)
+                deadline = max(deadline, start + _SLOWER * (time.monotonic() - start))
             hosts, refused = self._assigned()
             if refused and not self._tolerant:
                 raise SubflError(refused[0][1])

@@ -51,7 +51,7 @@ def run(folder: Path, module_folder: Path, family: str, action: str, *runtime: s
         directory=folder / "run",
         cwd=folder,
         env={"PYTHONPATH": f"{module_folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
-        timeout=150,
+        timeout=400,
     )
 
 

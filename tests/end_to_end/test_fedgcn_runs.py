@@ -92,7 +92,7 @@ def test_under_ray_it_gives_the_same(mended: Callable[..., Outcome], tmp_path: P
         *(*SMALL, *OVERLAPPING, "method=fedgcn", "runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2"),
         directory=tmp_path / "run",
         cwd=tmp_path,
-        timeout=240,
+        timeout=400,
     )
     assert outcome.code == 0, outcome.stderr
     same(outcome, mended(OVERLAPPING))

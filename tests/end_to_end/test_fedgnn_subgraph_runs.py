@@ -225,7 +225,7 @@ def test_under_ray_the_numbers_are_the_same(tmp_path: Path) -> None:
         *(*METHOD, *AGAIN, *placed, "runtime=ray", "runtime.total_cpus=2", "runtime.threads=1"),
         directory=tmp_path / "ray",
         cwd=tmp_path,
-        timeout=200,
+        timeout=400,
     )
     assert found.code == 0, found.stderr
     assert_same_numbers(found, run_inline(tmp_path / "inline", *METHOD, *AGAIN, *placed))

@@ -70,7 +70,7 @@ def test_under_ray_it_gives_the_same(reference: Outcome, tmp_path: Path) -> None
         *(*METHOD, "runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2", "runtime.threads=1"),
         directory=tmp_path / "ray",
         cwd=tmp_path,
-        timeout=240,
+        timeout=400,
     )
     assert found.code == 0, found.stderr
     assert_same_numbers(found, reference)

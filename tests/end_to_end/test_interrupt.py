@@ -27,7 +27,7 @@ def wait_for_rounds(process: subprocess.Popen[str], folder: Path, rounds: int, s
 
 def ended(process: subprocess.Popen[str], folder: Path) -> Outcome:
     try:
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"subfl did not end after Ctrl-C: {process.communicate()}") from None

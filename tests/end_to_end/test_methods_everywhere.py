@@ -118,7 +118,7 @@ def under_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"hydra.sweep.dir={folder}/sweep", "hydra.sweep.subdir=${method.name}"),
         directory=folder / "unused",
         cwd=folder,
-        timeout=240,
+        timeout=400,
     )
     assert outcome.code == 0, outcome.stderr
     return folder / "sweep"

@@ -45,7 +45,7 @@ def test_an_existing_cluster_gives_the_numbers_of_inline(cluster_address: str, t
         directory=tmp_path / "ray",
         cwd=tmp_path,
         env={},
-        timeout=150,
+        timeout=400,
     )
     assert outcome.code == 0, outcome.stderr
     inline = run_inline(tmp_path / "inline", *RUN)

@@ -322,7 +322,7 @@ def test_a_killed_process_is_resumed_by_the_command(tmp_path: Path, runtime: tup
     process = start((*runtime, *base, "federation.rounds=1000000"), folder, tmp_path)
     wait_for_rounds(process, folder, 4)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert RunDirectory(folder).summary() is None
     reached = Checkpoint.read(folder / "checkpoint").server_round
     assert reached >= 2 and reached % 2 == 0
@@ -360,7 +360,7 @@ def command(*arguments: str, folder: Path) -> Outcome:
         env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
         check=False,
     )
     return Outcome(folder, done.returncode, done.stdout, done.stderr)

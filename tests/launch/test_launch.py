@@ -107,7 +107,7 @@ class Launch:
             time.sleep(0.05)
 
     def code(self) -> int:
-        return self.process.wait(timeout=120.0)
+        return self.process.wait(timeout=400.0)
 
     def left(self) -> list[psutil.Process]:
         """What still runs of the processes seen, zombies included, two seconds after the end at most."""

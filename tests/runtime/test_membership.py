@@ -124,6 +124,39 @@ def gathered(num_clients: int, *answers: Answer, **stated: Any) -> Roster:
         return members(grid, tolerant=False, stated={"clients": [f"0-{num_clients - 1}"], **stated}).gather()
 
 
+class Clock:
+    """Time that goes on by a second at each sleep."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += 1.0
+
+
+@pytest.mark.parametrize("first", [3, None])
+def test_a_node_that_came_late_shows_how_long_the_others_may_take(
+    first: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience is 2.5 s; a first node after 2 s lets the second take three times as long, and it comes after 5 s."""
+    monkeypatch.setattr(membership, "time", Clock())
+    events: dict[int, Callable[[dict[int, Answer]], None]] = {
+        6: lambda answers: answers.update({2: hosting(1, num_clients=2)})
+    }
+    if first is not None:
+        events[first] = lambda answers: answers.update({1: hosting(0, num_clients=2)})
+    with Nodes({}, events).active() as grid:
+        run = members(grid, tolerant=False, patience=2.5, stated={"clients": ["0-1"]})
+        if first is None:
+            with pytest.raises(SubflError, match="2 of 2 clients are hosted by no node"):
+                run.gather()
+        else:
+            assert hosts(run.gather()) == {0: 1, 1: 2}
+
+
 def test_clients_are_sorted_whichever_node_hosts_them() -> None:
     roster = gathered(4, hosting(3, 1), hosting(0), hosting(2))
     assert roster.client_ids == (0, 1, 2, 3) and len(roster) == 4
