@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from run_outcomes import Outcome, command, run_inline
 
 from clients.recommender import RecommenderClient
-from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import RunFailure
+from subfl_flower.runtime.batch import Batch, Result
+from subfl_flower.runtime.state import CohortState
 
 MODULE = """
 import os
@@ -123,14 +123,14 @@ def test_who_cannot_be_measured_by_itself_ends_the_run_or_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
     """Where evaluation is a message of its own, as users' is."""
-    figures = RecommenderClient.figures
+    measure = RecommenderClient.measure_chunk
 
-    def failing(self: RecommenderClient, models: Any, ratings: Ratings, *rest: Any) -> Any:
-        if 7 in ratings.user_ids:
+    def failing(self: RecommenderClient, batch: Batch, state: CohortState) -> Result:
+        if 7 in batch.clients:
             raise OSError("the disk is full")
-        return figures(self, models, ratings, *rest)
+        return measure(self, batch, state)
 
-    monkeypatch.setattr(RecommenderClient, "figures", failing)
+    monkeypatch.setattr(RecommenderClient, "measure_chunk", failing)
     overrides = (
         *(
             "method=fedavg",
