@@ -5,20 +5,25 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.client import Client
 from flwr.clientapp import ClientApp
+from flwr.common import Scalar
 from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.server.strategy import FedAvg
 from flwr.simulation import run_simulation
+
 from subfl_flower.api import ContextStore, make_client
 
 CLIENTS, ROUNDS = 4, 3
 SUBGRAPHS = ["method=fedavg", "dataset=digits", f"partition.clients={CLIENTS}"]
-USERS = ["method=fedavg", "dataset=synthetic_ratings", "task=ranking", f"dataset.users={CLIENTS}", "dataset.items=60"]
+USERS = [
+    *("method=fedavg", "dataset=synthetic_ratings", "task=ranking", "task.negatives=20"),
+    *(f"dataset.num_users={CLIENTS}", "dataset.num_items=60", "dataset.ratings_per_user=14"),
+]
 
 
-def weighted_mean(measured: list[tuple[int, dict]]) -> dict:
-    """Mean figures of clients, weighted by their training examples."""
-    examples = sum(count for count, _ in measured)
-    return {name: sum(count * figures[name] for count, figures in measured) / examples for name in measured[0][1]}
+def weighted_mean(measured: list[tuple[int, dict[str, Scalar]]]) -> dict[str, Scalar]:
+    """Test figures of clients, weighted by their training examples; some clients have no test examples."""
+    known = [(count, float(figures["test"])) for count, figures in measured if "test" in figures]
+    return {"test": sum(count * test for count, test in known) / sum(count for count, _ in known)} if known else {}
 
 
 def train(overrides: list[str]) -> None:
