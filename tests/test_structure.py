@@ -305,14 +305,25 @@ def _is_within(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 @cache
-def imports() -> dict[str, set[str]]:
-    """The modules that each module imports, wherever in its text; names of a package that are modules count as such."""
+def imports(with_types: bool = True) -> dict[str, set[str]]:
+    """The modules that each module imports, wherever in its text; names of a package that are modules count as such.
+
+    Args:
+        with_types: count what is imported for annotations alone, too.
+    """
     own = {module.__name__ for module in modules().values()}
     found: dict[str, set[str]] = {}
     for path, tree in trees().items():
         names = found.setdefault(modules()[path].__name__, set())
+        for_types = [part for node in ast.walk(tree) if _is_for_types(node) for part in ast.walk(node)]
         for node in ast.walk(tree):
+            if not with_types and node in for_types:
+                continue
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
@@ -327,7 +338,7 @@ def _reached(module: str) -> set[str]:
     found: set[str] = set()
     waiting = [module]
     while waiting:
-        for name in imports().get(waiting.pop(), set()) - found:
+        for name in imports(with_types=False).get(waiting.pop(), set()) - found:
             found.add(name)
             waiting.append(name)
     return found
