@@ -232,5 +232,6 @@ class RatingsOfUsers(Kind):
 
 def _sections(config: Config) -> RatingSections:
     sections = rating_sections(config)
-    assert sections is not None, "`registry.validate` has found all of them to be for ratings"
+    if sections is None:  # `registry.validate` has found all to be for ratings, as a class of somebody else's says
+        raise SubflError(f"task={config.task.name}: a task on ratings must be a subclass of UserTask")
     return sections
