@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import UserModelSettings
 from subfl_flower.models.stacked_user_model import stacked_user_model
 from subfl_flower.models.user_models import UserModel
 from subfl_flower.runtime.user_cohort import UserCohort
@@ -16,18 +17,18 @@ def model_of(cohort: UserCohort, settings: Any) -> UserModel:
     return stacked_user_model(settings, cohort.ratings.num_items, *sizes)
 
 
-def require_rating_model(model: Any, method: str) -> None:
+def require_rating_model(model: UserModelSettings, method: str) -> None:
     """Raise SubflError where a method that predicts ratings was given a model that ranks."""
-    if "rating_prediction" not in model.tasks:
+    if model.ranks:
         raise SubflError(
             f"model={model.name} ranks items, and method={method} predicts ratings; "
             "choose task=rating_prediction, or a method for task=ranking"
         )
 
 
-def require_ranking_model(model: Any, method: str) -> None:
+def require_ranking_model(model: UserModelSettings, method: str) -> None:
     """Raise SubflError where a method that ranks items was given a model that predicts ratings."""
-    if "ranking" not in model.tasks:
+    if not model.ranks:
         raise SubflError(f"model must be lightgcn with method={method}, not {model.name}; choose task=ranking")
 
 

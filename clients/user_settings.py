@@ -201,6 +201,8 @@ class ClusterSettings(MethodSettings):
 class MixtureSettings(LocalTrainingSettings):
     """Knobs of a mixture of the global, the cluster's and the user's own model.
 
+    They stand a level deeper than other settings because the own model is made by local training.
+
     Attributes:
         own_lr: in place of `local_lr` in the steps that make the own model, where one user's sampled items are not
             averaged out; 0: only what is personal is stepped.

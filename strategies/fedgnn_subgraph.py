@@ -33,7 +33,6 @@ import numpy as np
 from clients.fedgnn_subgraph import FIRST, MEND, SHOW, SimilarNodesClient
 from strategies.mixing import MixingStrategy, average_matrix
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.mending.similar_nodes import ORDER, require_representations, similar_nodes
 from subfl_flower.privacy.accountant import privacy_report, user_level_epsilon
 from subfl_flower.runtime.contract import Contract, RunContext
@@ -147,7 +146,7 @@ class SubgraphFedGNN(MixingStrategy):
     def report(self, prepared: Any | None) -> dict[str, Any]:
         """What each exchange added to clients' graphs, in a simulation how often rightly; the guarantee of noise."""
         rounds = [{"round": server_round, **joined.figures()} for server_round, joined in self._joined.items()]
-        if isinstance(prepared, PreparedPartition):
+        if prepared is not None:
             graphs = [prepared.client(client_id) for client_id in self.roster.client_ids]
             for figures, (server_round, joined) in zip(rounds, self._joined.items(), strict=True):
                 figures.update(self._shares(server_round, joined, graphs))

@@ -36,7 +36,10 @@ class GradientMeans(Aggregation):
 
 
 class MaskedSum(GradientMeans):
-    """Average uploads whose masks cancel in the sum over all participants; without `masks` as they are."""
+    """Average uploads whose masks cancel in the sum over all participants; without `masks` as they are.
+
+    It stands a level deeper than other parts because a sum of masked uploads is that of plain ones.
+    """
 
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
         """Also the ids of all who take part, the same for everyone."""

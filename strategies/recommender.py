@@ -16,7 +16,6 @@ from strategies.gradient_means import GradientMeans
 from strategies.server_model import ServerModel, part_of, prefixed
 from strategies.server_parts import Aggregation, Server, ServerPart
 from strategies.user_sampling import RandomUsers
-from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.runtime.contract import Contract, MethodSettings, RunContext
 from subfl_flower.runtime.exchange import Exchange
 from subfl_flower.runtime.messages import Choice, Stack
@@ -179,7 +178,7 @@ class RecommenderStrategy(CohortStrategy):
         A model that does not beat the baseline has learnt little.
         """
         uploads = int(self.uploads.max(initial=0))
-        found = self.task.baseline(prepared.whole()) if isinstance(prepared, PreparedRatings) else {}
+        found = {} if prepared is None else self.task.baseline(prepared.whole())
         return {**found, **{k: v for part in self.parts for k, v in part.report(prepared, uploads).items()}}
 
     # After a crash ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from clients.user_parts import IDS, ITEMS, ROWS
 from clients.users import rated_items
 from strategies.server_parts import Server, ServerPart
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.data.ratings.prepared import PreparedRatings
 from subfl_flower.privacy.accountant import privacy_report
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.runtime.messages import Stack
@@ -68,7 +67,7 @@ class Audit(ServerPart):
 
     def report(self, prepared: Any | None, uploads: int) -> dict[str, Any]:
         """What was found out, in a simulation."""
-        if self._audit is None or not isinstance(prepared, PreparedRatings):
+        if self._audit is None or prepared is None:
             return {}
         ratings = prepared.whole()
         rated = rated_items(ratings)

@@ -82,6 +82,9 @@ def needs_matcher(config: Config) -> bool:
 
 
 _HOLDS = {"graph": "a graph", "ratings": "ratings of users"}
+_SCHEMA_KEYS = {"graph": "features", "ratings": "items"}
+_ADVICE = {("ratings", "method"): "; choose a method for ratings, such as method=fedgnn"}
+"""On another choice, by the kind of data and the section that is not for it."""
 
 
 def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
@@ -94,10 +97,8 @@ def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
     for group, (name, other) in others.items():
         if other != kind:
             holds, meant = _HOLDS[kind], _HOLDS[other]
-            sentence = f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}"
-            if (kind, group) == ("ratings", "method"):
-                sentence += "; choose a method for ratings, such as method=fedgnn"
-            raise SubflError(sentence)
+            advice = _ADVICE.get((kind, group), "")
+            raise SubflError(f"dataset={config.dataset.name} holds {holds}, and {group}={name} is for {meant}{advice}")
 
 
 def _require_fitting_schema(config: Config) -> None:
@@ -112,8 +113,8 @@ def _require_fitting_schema(config: Config) -> None:
         )
     if schema.dataset not in (None, dataset.name):
         raise SubflError(f"schema.dataset: {schema.dataset!r}, and the run is on dataset={dataset.name}")
-    if schema.kind not in (None, dataset.kind):
-        key, holds = ("items" if schema.kind == "ratings" else "features"), _HOLDS[dataset.kind]
+    if schema.kind is not None and schema.kind != dataset.kind:
+        key, holds = _SCHEMA_KEYS[schema.kind], _HOLDS[dataset.kind]
         raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
 
 

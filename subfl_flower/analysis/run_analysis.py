@@ -16,14 +16,12 @@ from subfl_flower.analysis.pairs import rank_correlation
 from subfl_flower.analysis.partition_statistics import PartitionStatistics, label_divergence, partition_statistics
 from subfl_flower.analysis.sharing import ParameterSharing, kept_weights, parameter_sharing
 from subfl_flower.config import Config
-from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.models.graph_models import graph_network
-from subfl_flower.models.settings import GraphModelSettings
-from subfl_flower.tasks import GraphTask
+from subfl_flower.runtime.graph_kind import graph_sections
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,11 @@ class RunAnalysis:
 
 def prepared_partition(config: Config) -> PreparedPartition:
     """The partition that a configuration names; SubflError where it cannot be had."""
-    if not isinstance(config.dataset, DatasetSettings):
+    sections = graph_sections(config)
+    if sections is None:
         raise SubflError(f"dataset={config.dataset.name} holds ratings; subfl analyse compares clients' graphs")
-    return prepare(
-        config.dataset, config.partition, config.data.root, config.data.cache, require_labels=config.task.needs_labels
-    )
+    data, needs_labels = config.data, sections.task.needs_labels
+    return prepare(sections.dataset, config.partition, data.root, data.cache, require_labels=needs_labels)
 
 
 def analyse_run(run: Run, config: Config, partition: PartitionAnalysis) -> RunAnalysis:
@@ -157,12 +155,14 @@ def analyse_run(run: Run, config: Config, partition: PartitionAnalysis) -> RunAn
 def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> ModelAnalysis:
     graphs = partition.graphs
     num_features = graphs[0].num_features
-    assert isinstance(config.model, GraphModelSettings) and isinstance(config.task, GraphTask)
-    gnn = graph_network(config.model, num_features, config.task.num_outputs(graphs[0].num_classes))
+    sections = graph_sections(config)
+    assert sections is not None, "`prepared_partition` has refused other data"
+    task = sections.task
+    gnn = graph_network(sections.model, num_features, task.num_outputs(graphs[0].num_classes))
     models = ClientModels(run.directory, len(graphs), gnn)
     functional = functional_similarity(models, reference_probe(gnn, config.seed, num_features))
     return ModelAnalysis(
         Similarity(functional, partition.missing, partition.label_similarity),
-        neighbour_performance(gnn, models, graphs, neighbours(partition.missing), config.task),
+        neighbour_performance(gnn, models, graphs, neighbours(partition.missing), task),
         parameter_sharing(kept_weights(models, gnn.weight_matrices), functional),
     )

@@ -20,7 +20,6 @@ from subfl_flower.data.table_file import TableFormat
 from subfl_flower.data.tables import read_table
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
-from subfl_flower.tasks import NodeClassification
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +124,7 @@ def _of_file(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict
 def _labels(
     labels: np.ndarray | None, num_classes: int, names: tuple[str, ...] | None, card: ModelCard, path: Path
 ) -> np.ndarray | None:
-    if not isinstance(card.task, NodeClassification):
+    if not card.task.classifies_nodes:
         return None
     return labels_as_trained(labels, class_names(num_classes, names), card, str(path))
 

@@ -15,9 +15,8 @@ from rich.text import Text
 
 from subfl_flower.composition import chosen_dataset, composed_config
 from subfl_flower.data.durable_files import write_durably
-from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.kinds import kind_of
+from subfl_flower.runtime.kinds import KINDS, kind_of
 
 _MOST_ROWS = 30
 _ELSEWHERE = {
@@ -68,9 +67,9 @@ def _with_a_method(overrides: Sequence[str]) -> list[str]:
     """Overrides that name a method for the kind of data; data do not depend on it, and the default is for graphs."""
     if any(override.startswith("method=") for override in overrides):
         return list(overrides)
-    dataset = chosen_dataset(overrides)
-    rated = dataset is not None and issubclass(dataset, RatingDatasetSettings)
-    return ["method=fedgnn", *overrides] if rated else list(overrides)
+    kind = KINDS.get(getattr(chosen_dataset(overrides), "kind", ""))
+    named = () if kind is None or kind.example_method is None else (f"method={kind.example_method}",)
+    return [*named, *overrides]
 
 
 def _show(facts: Mapping[str, Any], title: str) -> None:

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import scipy.sparse as sp
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -22,7 +20,6 @@ from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
-from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.runtime.kind import Prepared
 from subfl_flower.runtime.kinds import kind_of
@@ -99,8 +96,8 @@ def _partition(request: _Request) -> None:
         for position, name in enumerate(_with_progress(names)):
             _write(folder / name, prepared, position, request, config, key)
     _print_result(request.out, names, config)
-    unscaled = [] if request.client is None else _unscaled(prepared)
-    print_remarks(prepared.data["dropped"], [*prepared.data["warnings"], *unscaled])
+    of_site = [] if request.client is None else kind_of(config).remarks_for_site(prepared)
+    print_remarks(prepared.data["dropped"], [*prepared.data["warnings"], *of_site])
 
 
 def _of_site(config: Config) -> Config:
@@ -109,32 +106,9 @@ def _of_site(config: Config) -> Config:
     Raises:
         SubflError: the graph is to be divided, or a column's categories are to be found in the site's own data.
     """
-    if config.partition.name != "whole":
+    if config.partition.divides:
         raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
     return config.model_copy(update={"dataset": config.dataset.for_site()})
-
-
-def _unscaled(prepared: Prepared) -> list[str]:
-    """Remarks on what a site does alone: gaps that it fills, and columns that are not scaled there."""
-    if not isinstance(prepared, PreparedPartition) or prepared.transform is None:
-        return []
-    transform, (graph, _) = prepared.transform, prepared.graph()
-    filled = []
-    if transform.fill is not None:
-        filled.append("missing numbers are filled by this site's own nodes; another site fills in other numbers")
-    names = transform.feature_names
-    if names is None or transform.scale is not None or transform.row_normalize:
-        return filled
-    features = sp.csc_array(graph.features)
-    columns = np.repeat(np.arange(len(names)), np.diff(features.indptr))[features.data != 1]
-    if not columns.size:
-        return filled
-    named = ", ".join(names[column] for column in np.unique(columns))
-    return [
-        *filled,
-        f"{named} are not scaled: common means would need sums over all sites, which others would see. Where all sites "
-        "know common means and scales, apply them to the tables",
-    ]
 
 
 def _require_class_numbers(config: Config, prepared: Prepared) -> None:

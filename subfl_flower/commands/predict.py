@@ -26,7 +26,6 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard, read_model
 from subfl_flower.runtime.remarks import print_remarks
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.tasks import LinkPrediction
 from subfl_flower.tasks.link_prediction import pair_scores
 
 _HEAD = 10
@@ -63,7 +62,7 @@ def _predict_graph(options: argparse.Namespace) -> None:
             f"GRAPH: a model needs a graph, a client's folder or a file ({options.model} is no run of a simulation)"
         )
     parameters, card = read_model(options.model)
-    links = isinstance(card.task, LinkPrediction)
+    links = card.task.scores_pairs
     if links and options.pairs is None:
         raise SubflError("--pairs: the model predicts links; name a table with the columns source and target")
     if not links and options.pairs is not None:

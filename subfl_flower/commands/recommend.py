@@ -20,8 +20,7 @@ from subfl_flower.commands.user_to_recommend import UsersOfRun, UserToRecommend,
 from subfl_flower.data.graph import TEST
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.ranker_file import Ranker
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.models.trained_users import TrainedUsers
 
 _ARGUMENTS = ("user", "client", "n", "all", "data", "out")
 
@@ -111,7 +110,7 @@ def _recommend(request: _Request) -> None:
         write_csv(request.out, [*header, "score"], rows)
         print(f"{len(rows)} items in {request.out}")
         return
-    table = Table(*header, "score" if _ranks(user) else "predicted rating")
+    table = Table(*header, "score" if user.recommender.ranks else "predicted rating")
     for row in rows:
         table.add_row(*(Text(value) for value in row))  # a title may hold what rich takes for markup
     Console().print(table)
@@ -155,7 +154,7 @@ def recommended(user: UserToRecommend, n: int) -> tuple[np.ndarray, np.ndarray]:
     return found
 
 
-def best_items(recommender: Recommender | Ranker, ratings: Ratings, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def best_items(recommender: TrainedUsers, ratings: Ratings, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The n best items that each user has not rated, best first; fewer where there are fewer.
 
     Ratings that were held out for the test count as not given. Of items that are scored alike the one with the lower
@@ -178,10 +177,7 @@ def best_items(recommender: Recommender | Ranker, ratings: Ratings, n: int) -> l
     found = []
     for items, scores in zip(asked, recommender.scores(ratings, asked), strict=True):
         best = _best(scores, n)
-        values = scores[best]
-        if isinstance(recommender, Recommender):
-            values = values.clip(*recommender.card.scale)
-        found.append((items[best], values))
+        found.append((items[best], recommender.shown(scores[best])))
     return found
 
 
@@ -207,20 +203,15 @@ def _print_about(user: UserToRecommend) -> None:
     card, ratings = user.recommender.card, user.ratings
     print(f"{card.method}'s recommender of round {card.round} ({card.dataset})")
     known = ratings.values[ratings.roles != TEST].astype(np.float64)
-    ranks_alone = _ranks(user) and len(set(known.tolist())) == 1  # of users and items without ratings
+    ranks_alone = user.recommender.ranks and len(set(known.tolist())) == 1  # of users and items without ratings
     mean = f", {known.mean():.2f} on average" if len(known) and not ranks_alone else ""
     named = f"client {user.client_id}" if user.name is None else f"user {user.name} (client {user.client_id})"
     print(f"{named} has rated {len(known)} of {ratings.num_items} items{mean}")
     held_out = len(ratings) - len(known)
     if held_out:
         print(f"{held_out} further ratings are held out for the test; their items count as not rated")
-    if _ranks(user):
+    if user.recommender.ranks:
         print("a score is no rating: it has no unit, and only the order of a user's items by it counts")
-
-
-def _ranks(user: UserToRecommend) -> bool:
-    """Whether the recommender scores items instead of predicting ratings."""
-    return isinstance(user.recommender, Ranker)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,9 +18,8 @@ from subfl_flower.data.prepared import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard, read_model
 from subfl_flower.registry import validate
-from subfl_flower.runtime.kinds import kind_of
+from subfl_flower.runtime.graph_kind import Graphs, graph_sections
 from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.tasks import NodeClassification
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +55,10 @@ class RunToPredict:
         """
         directory = RunDirectory(path)
         config = validate(directory.config())
-        if config.dataset.kind != "graph":
+        sections = graph_sections(config)
+        if sections is None:
             raise SubflError(f"{path} is a run on ratings; subfl recommend {path} client=ID speaks of a user's items")
-        if not isinstance(config.task, NodeClassification):
+        if not sections.task.classifies_nodes:
             raise SubflError(
                 f"{path} is a run of task={config.task.name}; name a client's model, {path}/clients/0000.safetensors, "
                 "its graph, and --pairs"
@@ -69,8 +69,7 @@ class RunToPredict:
                 f"{path} holds no models: it has not come to its end, record.client_models is false, or it is a "
                 "deployment, whose clients keep theirs on their own machines"
             )
-        prepared, before = kind_of(config).prepare(config), directory.data()
-        assert isinstance(prepared, PreparedPartition)
+        prepared, before = Graphs().prepare(config), directory.data()
         if before is not None:
             require_same_data(prepared.data, before, str(path), "predict")
         return cls(directory, prepared, models)

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.ratings.prepared import PreparedRatings
-from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.data.ratings.user_folder import UserDescription, UserFolder
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import TENSORS
-from subfl_flower.models.ranker_file import Ranker, read_trained
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.models.ranker_file import read_trained
+from subfl_flower.models.trained_users import TrainedUsers
 from subfl_flower.registry import validate
-from subfl_flower.runtime.ratings_kind import prepared_ratings
+from subfl_flower.runtime.ratings_kind import prepared_ratings, rating_sections
 from subfl_flower.runtime.run_directory import RunDirectory
 
 _SCORES_AT_ONCE = 2**24
@@ -38,7 +36,7 @@ class UserToRecommend:
         name: the source's id of the user; None where it is not at hand.
     """
 
-    recommender: Recommender | Ranker
+    recommender: TrainedUsers
     ratings: Ratings
     item_names: list[str] | None
     titles: list[str] | None
@@ -82,7 +80,7 @@ def open_user(
     assert client is not None
     recommender = _knowing(_recommenders(model), client, model).of_users([client])
     prepared = prepared or _prepared(model)
-    _require_same_data(recommender, prepared, str(prepared.directory))
+    _require_same_data(recommender, prepared, str(prepared.directory), prepared.source)
     name = prepared.user_names()[client]
     return UserToRecommend(recommender, prepared.ratings([client]), prepared.item_names(), prepared.titles(), name)
 
@@ -97,7 +95,7 @@ class UsersOfRun:
         client_ids: int64, ascending: those that a recommender knows.
     """
 
-    recommenders: list[Recommender | Ranker]
+    recommenders: list[TrainedUsers]
     prepared: PreparedRatings
     client_ids: np.ndarray
 
@@ -114,7 +112,7 @@ class UsersOfRun:
         _require_run(run)
         recommenders, prepared = _recommenders(run), _prepared(run)
         for recommender in recommenders:
-            _require_same_data(recommender, prepared, str(prepared.directory))
+            _require_same_data(recommender, prepared, str(prepared.directory), prepared.source)
         known = np.unique(np.concatenate([recommender.clients for recommender in recommenders]))
         return cls(recommenders, prepared, known)
 
@@ -127,7 +125,7 @@ class UsersOfRun:
     def _users_a_block(self) -> int:
         return max(1, _SCORES_AT_ONCE // self.prepared.num_items)
 
-    def blocks(self) -> Iterator[list[tuple[Recommender | Ranker, Ratings]]]:
+    def blocks(self) -> Iterator[list[tuple[TrainedUsers, Ratings]]]:
         """Users in ascending order, so many at once that their scores are a small part of the memory.
 
         Each block is parts of some users each, with the recommender that knows them.
@@ -179,12 +177,12 @@ def _of_folder(model: Path, client: int | None, user: str | None, folder: UserFo
         recommender = _knowing(_recommenders(model), said.client_id, model).of_users([said.client_id])
     else:
         recommender = read_trained(_newest(model)).of_users([said.client_id])
-    _require_same_data(recommender, said, str(folder.path))
+    _require_same_data(recommender, said, str(folder.path), str(folder.path))
     own, items = (None, None) if names is None else (names.user, names.items)
     return UserToRecommend(recommender, folder.ratings(), items, folder.titles(), own)
 
 
-def _recommenders(path: Path) -> list[Recommender | Ranker]:
+def _recommenders(path: Path) -> list[TrainedUsers]:
     """Recommenders of a simulation's nodes; of files for several numbers of nodes the last round first."""
     files = sorted(RunDirectory(path).recommender_folder.glob("node-*.safetensors"))
     if not files:
@@ -195,7 +193,7 @@ def _recommenders(path: Path) -> list[Recommender | Ranker]:
     return sorted((read_trained(file) for file in files), key=lambda found: found.card.round, reverse=True)
 
 
-def _knowing(recommenders: Sequence[Recommender | Ranker], client_id: int, path: Path) -> Recommender | Ranker:
+def _knowing(recommenders: Sequence[TrainedUsers], client_id: int, path: Path) -> TrainedUsers:
     """The first of some recommenders that knows a client."""
     for recommender in recommenders:
         if client_id in recommender.clients:
@@ -219,18 +217,23 @@ def _newest(path: Path) -> Path:
 def _prepared(path: Path) -> PreparedRatings:
     config = validate(RunDirectory(path).config())
     dataset, partition = config.dataset, config.partition
-    if not isinstance(dataset, RatingDatasetSettings) or not isinstance(partition, UsersPartition):
+    if rating_sections(config) is None:
         raise SubflError(f"{path} is a run on dataset={dataset.name}, partition={partition.name}; it has no ratings")
     return prepared_ratings(config)
 
 
-def _require_same_data(recommender: Recommender | Ranker, data: PreparedRatings | UserDescription, source: str) -> None:
-    card = recommender.card
-    fingerprint: str | None
-    if isinstance(data, PreparedRatings):
-        fingerprint, called = data.fingerprint, data.source
-    else:
-        fingerprint, called = data.data, source
+def _require_same_data(
+    recommender: TrainedUsers, data: PreparedRatings | UserDescription, source: str, called: str
+) -> None:
+    """Raise SubflError unless a recommender was trained on these ratings.
+
+    Args:
+        recommender: of the run.
+        data: facts on the ratings.
+        source: where they are.
+        called: what they were made of.
+    """
+    card, fingerprint = recommender.card, data.fingerprint
     if card.data is not None and fingerprint is not None and card.data != fingerprint:
         raise SubflError(
             f"the ratings have changed since the run: the content of {called} (ids, ratings, titles or attributes) is "

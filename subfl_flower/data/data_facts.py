@@ -15,6 +15,9 @@ from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.partition_files import PreparedPartition
 from subfl_flower.data.table_file import Encoding
 
+_READ_BY = ("encoding", "columns", "unlabelled", "edge_weights")
+"""Settings of a reader of a user's own files."""
+
 
 class ReadingSettings(BaseModel):
     """Settings by which a user's own files were read, so that further files are read alike.
@@ -59,8 +62,8 @@ class DataFacts(BaseModel):
         """The facts on prepared data. Features of a source without a transform are at most normalised by row."""
         dataset = prepared.metadata["dataset"]
         reading = {}
-        if dataset["name"] == "custom":
-            reading = {name: dataset[name] for name in ("encoding", "columns", "unlabelled", "edge_weights")}
+        if set(_READ_BY) <= set(dataset):
+            reading = {name: dataset[name] for name in _READ_BY}
             reading["missing"] = dataset["features"]["missing"]
             if prepared.data["weights"] is None:
                 reading["edge_weights"] = "ignore"

@@ -64,18 +64,14 @@ class FederationSchema(BaseModel):
     overlapping: bool = False
 
     @classmethod
-    def of(cls, dataset: str, kind: str, about: Mapping[str, Any]) -> Self:
+    def of(cls, dataset: str, about: Mapping[str, Any], sizes: Mapping[str, Any]) -> Self:
         """The schema of a partition.
 
         Args:
             dataset: name of the data set.
-            kind: ``graph`` or ``ratings``.
             about: what a roster says of the prepared data; see `Kind.about`.
+            sizes: of these, the sizes; see `Kind.schema_sizes`.
         """
-        sizes: dict[str, Any] = {"features": about["num_features"], "classes": about["num_classes"]}
-        if kind == "ratings":
-            sizes = {"items": about["num_features"]}
-            sizes |= {key: tuple(about[key]) for key in ("user_values", "item_values")}
         return cls(
             dataset=dataset,
             partition=about["partition"],

@@ -43,6 +43,7 @@ class Ranker(TrainedUsers):
     """
 
     described_by: ClassVar[type[UsersCard]] = RankerCard
+    ranks: ClassVar[bool] = True
 
     card: RankerCard
     mixture: Mixture
@@ -112,14 +113,17 @@ class Ranker(TrainedUsers):
         _require_fitting(tensors, card.num_items, source)
 
 
-def read_trained(path: Path) -> Recommender | Ranker:
+_BY_MODEL: dict[str | None, type[TrainedUsers]] = {"recommender": Recommender, "lightgcn": Ranker}
+"""By the name of the model that the card names."""
+
+
+def read_trained(path: Path) -> TrainedUsers:
     """The recommender in a file, whichever kind it is.
 
     Raises:
         SubflError: as `TrainedUsers.read`.
     """
-    ranks = _model_name(path) == "lightgcn"
-    return Ranker.read(path) if ranks else Recommender.read(path)
+    return _BY_MODEL.get(_model_name(path), Recommender).read(path)
 
 
 def _model_name(path: Path) -> str | None:

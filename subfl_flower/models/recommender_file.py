@@ -60,6 +60,7 @@ class Recommender(TrainedUsers):
     """
 
     described_by: ClassVar[type[UsersCard]] = RecommenderCard
+    ranks: ClassVar[bool] = False
 
     card: RecommenderCard
     shared: dict[str, np.ndarray]
@@ -89,8 +90,11 @@ class Recommender(TrainedUsers):
         Raises:
             SubflError: it knows nothing of one of the users, or has another number of items.
         """
-        low, high = self.card.scale
-        return [values.clip(low, high) for values in self.scores(ratings, items)]
+        return [self.shown(values) for values in self.scores(ratings, items)]
+
+    def shown(self, scores: np.ndarray) -> np.ndarray:
+        """Predicted ratings, in rating units, clipped to the scale."""
+        return scores.clip(*self.card.scale)
 
     def block_scores(self, ratings: Ratings, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
         """`predict` before clipping: in rating units, and what tells items apart whose prediction is off the scale."""

@@ -100,44 +100,60 @@ AnyGraphModel = Annotated[ModelSettings | DecoupledSettings | ModuleSettings, Fi
 """The settings of any graph network, told apart by `name`."""
 
 
-class RecommenderSettings(BaseModel):
+class UserModelSettings(BaseModel):
+    """A model that users train on local graphs, with embeddings of width `dim`.
+
+    `neighbours` is the largest number of anonymous neighbour users that a local graph is expanded by; 0: it holds the
+    user and its items alone.
+
+    Attributes:
+        ranks: it scores items, and only the order of a user's items counts; else it predicts ratings.
+        samples_items: its loss needs items that a user does not have.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+    tasks: ClassVar[tuple[str, ...]]
+    ranks: ClassVar[bool]
+    samples_items: ClassVar[bool]
+    name: str
+    dim: int = Field(ge=1)
+    neighbours: int = Field(default=0, ge=0)
+
+
+class RecommenderSettings(UserModelSettings):
     """A recommender on each user's local graph: embeddings of width `dim`, one layer of a graph network, dot product.
 
     `gnn` says what the user node makes of its neighbours: attention (``gat``), their mean (``gcn``), a gated unit
-    (``ggnn``), or nothing (``none``: matrix factorisation with biases). `neighbours` is the largest number of anonymous
-    neighbour users that a local graph is expanded by; 0: it holds the user and its items alone.
+    (``ggnn``), or nothing (``none``: matrix factorisation with biases).
 
     Squared norms are added to the loss of every rating: of both embeddings times `embedding_penalty`, of the user's
     hidden state times `hidden_penalty`, of both biases times `bias_penalty`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
     tasks: ClassVar[tuple[str, ...]] = ("rating_prediction",)
+    ranks: ClassVar[bool] = False
     samples_items: ClassVar[bool] = False
     name: Literal["recommender"]
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "gat"
     dim: int = Field(default=32, ge=1)
-    neighbours: int = Field(default=0, ge=0)
     embedding_penalty: float = Field(default=0.0, ge=0)
     hidden_penalty: float = Field(default=0.0, ge=0)
     bias_penalty: float = Field(default=0.0, ge=0)
 
 
-class LightGCNSettings(BaseModel):
+class LightGCNSettings(UserModelSettings):
     """LightGCN on each user's local graph: embeddings of width `dim`, `layers` of propagation, dot product.
 
     With `attributes` an item's or user's embedding is an attention over what it is itself and its attributes.
     `negatives` items that a user does not have are sampled beside each training item, and the squared norms of the
-    pair's and the user's own embeddings, times `embedding_penalty`, are added to its loss. `neighbours` is the largest
-    number of anonymous neighbour users that a local graph is expanded by; they are heard from the second layer on.
+    pair's and the user's own embeddings, times `embedding_penalty`, are added to its loss. Neighbours are heard from
+    the second layer on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
     tasks: ClassVar[tuple[str, ...]] = ("ranking",)
+    ranks: ClassVar[bool] = True
     samples_items: ClassVar[bool] = True
     name: Literal["lightgcn"]
     dim: int = Field(default=64, ge=1)
@@ -145,7 +161,6 @@ class LightGCNSettings(BaseModel):
     attributes: bool = False
     negatives: int = Field(default=1, ge=1)
     embedding_penalty: float = Field(default=1e-3, ge=0)
-    neighbours: int = Field(default=0, ge=0)
 
 
 class OptimizerSettings(BaseModel):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from subfl_flower.models.lightgcn import LightGCN
 from subfl_flower.models.recommender import StackedRecommender
-from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
+from subfl_flower.models.settings import UserModelSettings
 from subfl_flower.models.user_models import UserModel
+
+_MODELS: dict[str, Callable[[Any, int, Sequence[int], Sequence[int]], UserModel]] = {
+    "recommender": lambda settings, num_items, user_values, item_values: StackedRecommender(settings, num_items),
+    "lightgcn": LightGCN,
+}
 
 
 def stacked_user_model(
-    settings: RecommenderSettings | LightGCNSettings,
+    settings: UserModelSettings,
     num_items: int,
     user_values: Sequence[int] = (),
     item_values: Sequence[int] = (),
@@ -27,6 +33,4 @@ def stacked_user_model(
     Raises:
         SubflError: the settings ask for attributes, and there are none.
     """
-    if isinstance(settings, LightGCNSettings):
-        return LightGCN(settings, num_items, user_values, item_values)
-    return StackedRecommender(settings, num_items)
+    return _MODELS[settings.name](settings, num_items, user_values, item_values)

@@ -56,6 +56,9 @@ class TrainedUsers(ABC):
     described_by: ClassVar[type[UsersCard]]
     """Of which class its card is."""
 
+    ranks: ClassVar[bool]
+    """It scores items, and only the order of a user's scores counts; else it predicts ratings."""
+
     card: Any
 
     @property
@@ -84,6 +87,10 @@ class TrainedUsers(ABC):
     @abstractmethod
     def block_scores(self, ratings: Ratings, asked: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         """`scores` of exactly these users at once."""
+
+    def shown(self, scores: np.ndarray) -> np.ndarray:
+        """The numbers by which items of these `scores` are recommended: the scores."""
+        return scores
 
     def of_users(self, client_ids: Sequence[int] | np.ndarray) -> Self:
         """The recommender with some of its users, in the order in which they are asked for.

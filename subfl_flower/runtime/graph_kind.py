@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from subfl_flower.config import Config
@@ -22,7 +23,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard
 from subfl_flower.models.graph_models import graph_network, network_class
 from subfl_flower.models.graph_network import GraphNetwork
-from subfl_flower.models.settings import DecoupledSettings, GraphModelSettings, ModelSettings, ModuleSettings
+from subfl_flower.models.settings import DecoupledSettings, ModelSettings, ModuleSettings
 from subfl_flower.registry import client_class
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort import Cohort
@@ -31,6 +32,25 @@ from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.tasks import GraphTask
+
+
+class GraphSections(NamedTuple):
+    """What a configuration chooses for data that are a graph."""
+
+    dataset: DatasetSettings
+    task: GraphTask
+    model: ModelSettings | DecoupledSettings | ModuleSettings
+
+
+def graph_sections(config: Config) -> GraphSections | None:
+    """What a configuration chooses for data that are a graph; None where they are something else."""
+    dataset, task, model = config.dataset, config.task, config.model
+    if not isinstance(dataset, DatasetSettings) or not isinstance(task, GraphTask):
+        return None
+    if not isinstance(model, ModelSettings | DecoupledSettings | ModuleSettings):
+        return None
+    return GraphSections(dataset, task, model)
+
 
 _WITHOUT_ATTRIBUTES: dict[str, list[int]] = {"user_values": [], "item_values": []}
 
@@ -44,16 +64,14 @@ class Graphs(Kind):
         Raises:
             SubflError: it cannot be prepared, or its edges have weights that the method does not use.
         """
-        dataset, task = config.dataset, _graph_task(config)
-        assert isinstance(dataset, DatasetSettings)
+        dataset, task, _ = _sections(config)
         prepared = prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
         _require_use_of_weights(config, map(prepared.client, range(1)))  # all of a partition have weights, or none
         return prepared
 
     def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:
         """Facts on the graph and its partition; on the graph as one client where it cannot be divided so."""
-        dataset, root, cache = config.dataset, config.data.root, config.data.cache
-        assert isinstance(dataset, DatasetSettings)
+        dataset, root, cache = _sections(config).dataset, config.data.root, config.data.cache
         try:
             return self.prepare(config).data, None
         except SubflError as error:
@@ -77,6 +95,33 @@ class Graphs(Kind):
             **_WITHOUT_ATTRIBUTES,
         }
 
+    def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Features and classes."""
+        return {"features": about["num_features"], "classes": about["num_classes"]}
+
+    def remarks_for_site(self, prepared: PreparedPartition) -> list[str]:
+        """Remarks on gaps that a site fills by itself, and on columns that are not scaled there."""
+        transform = prepared.transform
+        if transform is None:
+            return []
+        graph, _ = prepared.graph()
+        filled = []
+        if transform.fill is not None:
+            filled.append("missing numbers are filled by this site's own nodes; another site fills in other numbers")
+        names = transform.feature_names
+        if names is None or transform.scale is not None or transform.row_normalize:
+            return filled
+        features = sp.csc_array(graph.features)
+        columns = np.repeat(np.arange(len(names)), np.diff(features.indptr))[features.data != 1]
+        if not columns.size:
+            return filled
+        named = ", ".join(names[column] for column in np.unique(columns))
+        return [
+            *filled,
+            f"{named} are not scaled: common means would need sums over all sites, which others would see. Where all "
+            "sites know common means and scales, apply them to the tables",
+        ]
+
     def cohort(
         self,
         config: Config,
@@ -86,7 +131,7 @@ class Graphs(Kind):
         key: SharedKey,
     ) -> Cohort:
         """Their subgraphs."""
-        return Cohort.load(prepared, client_ids, device, config.runtime.chunk, _graph_task(config), key)
+        return Cohort.load(prepared, client_ids, device, config.runtime.chunk, _sections(config).task, key)
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[ClientFolder]:
         """Folders with a graph."""
@@ -129,7 +174,7 @@ class Graphs(Kind):
             num_classes=folders[0].description.num_classes,
             device=device,
             chunk=config.runtime.chunk,
-            task=_graph_task(config),
+            task=_sections(config).task,
             shared_key=SharedKey(folders[0].key_path),
             facts=folders[0].description.facts,
         )
@@ -159,9 +204,8 @@ class Graphs(Kind):
 
     def network(self, config: Config, shape: Shape) -> GraphNetwork[Any]:
         """The graph network that the clients train."""
-        assert isinstance(config.model, GraphModelSettings)
-        num_outputs = _graph_task(config).num_outputs(shape.num_classes)
-        return graph_network(config.model, shape.num_features, num_outputs)
+        _, task, model = _sections(config)
+        return graph_network(model, shape.num_features, task.num_outputs(shape.num_classes))
 
     def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
         """A graph network's."""
@@ -169,12 +213,12 @@ class Graphs(Kind):
 
     def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
         """A file a client: its network and a card."""
-        config, cohort, task = node.config, client.cohort, _graph_task(node.config)
-        assert isinstance(config.model, ModelSettings | DecoupledSettings | ModuleSettings)
+        config, cohort = node.config, client.cohort
+        _, task, model = _sections(config)
         validation = client.best_validation()
         for client_id, tensors in client.models(last).items():
             card = ModelCard(
-                model=config.model,
+                model=model,
                 task=task,
                 num_features=cohort.num_features,
                 num_classes=cohort.num_classes,
@@ -190,16 +234,18 @@ class Graphs(Kind):
             node.write_model(client_id, tensors, card)
 
 
-def _graph_task(config: Config) -> GraphTask:
-    assert isinstance(config.task, GraphTask)
-    return config.task
+def _sections(config: Config) -> GraphSections:
+    sections = graph_sections(config)
+    if sections is None:  # `registry.validate` has found all to be for graphs, as a class of somebody else's says
+        raise SubflError(f"task={config.task.name}: a task on graphs must be a subclass of GraphTask")
+    return sections
 
 
 def _require_use_of_weights(config: Config, graphs: Iterable[ClientGraph]) -> None:
     """Raise SubflError where graphs have edge weights and the method's clients or their network would not use them."""
-    assert isinstance(config.model, GraphModelSettings)
+    model = _sections(config).model
     idle = None if client_class(config.method).uses_edge_weights else f"method={config.method.name}"
-    if idle is None and not network_class(config.model).reads_edge_weights(config.model):
-        idle = f"model={config.model}"
+    if idle is None and not network_class(model).reads_edge_weights(model):
+        idle = f"model={model}"
     if idle is not None and any(graph.edge_weight is not None for graph in graphs):
         raise SubflError(f"{idle} does not use edge weights; dataset.edge_weights=ignore leaves them out")

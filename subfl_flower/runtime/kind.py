@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -77,6 +77,9 @@ class ModelWriter(Protocol):
 class Kind(ABC):
     """One kind of data."""
 
+    example_method: ClassVar[str | None] = None
+    """A method for it, where that of `conf/config.yaml` is not."""
+
     @abstractmethod
     def prepare(self, config: Config) -> Prepared:
         """All clients' data, as a simulation needs them."""
@@ -92,6 +95,14 @@ class Kind(ABC):
     @abstractmethod
     def about(self, prepared: Any) -> dict[str, Any]:
         """What the roster says of prepared data, but for the data set's name."""
+
+    @abstractmethod
+    def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """The sizes of a schema, by the names of its fields, from what `about` says."""
+
+    def remarks_for_site(self, prepared: Any) -> list[str]:
+        """Remarks on what a site does alone that prepares nothing but its own data: nothing."""
+        return []
 
     @abstractmethod
     def cohort(

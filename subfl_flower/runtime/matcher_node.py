@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, RecordDict
@@ -17,11 +17,11 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from subfl_flower.config import Config
 from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
 from subfl_flower.privacy.expansion import Matcher
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
 from subfl_flower.runtime.batch import Answers, Question
 from subfl_flower.runtime.messages import Stack
+from subfl_flower.runtime.ratings_kind import rating_sections
 from subfl_flower.runtime.roster import MATCHER, ROLE
 from subfl_flower.runtime.shared_key import SharedKey
 
@@ -110,15 +110,27 @@ class MatcherNode:
         memory: where its key and the opened boxes are.
     """
 
+    lasts: ClassVar[bool] = False
+    """What it knows comes with each message."""
+
     def __init__(self, config: Config, run_id: str, memory: MatcherMemory) -> None:
-        if not isinstance(config.model, RecommenderSettings | LightGCNSettings):
+        sections = rating_sections(config)
+        if sections is None:
             raise SubflError(f"method={config.method.name} has no use for a matcher")
         self._run_id, self._memory = run_id, memory
-        self._width, self._most = config.model.dim, config.model.neighbours
+        self._width, self._most = sections.model.dim, sections.model.neighbours
 
     def answerer(self, run: ConfigRecord, context: Context, phase: str) -> MatcherNode:
         """The object that answers questions: the matcher."""
         return self
+
+    def of_clients(self) -> NoReturn:
+        """Refuse to stand for a node that hosts clients.
+
+        Raises:
+            SubflError: always.
+        """
+        raise SubflError("this node is the matcher; it hosts no clients")
 
     def roster(self) -> ConfigRecord:
         """Who it is, and the key that users seal to."""

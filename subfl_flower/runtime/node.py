@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ class Node(ABC):
         about: what the roster says of the data set that the clients' data are of.
     """
 
+    lasts: ClassVar[bool] = True
+    """A process keeps the node between two messages."""
+
     client_ids: list[int]
     about: dict[str, Any]
 
@@ -60,6 +63,10 @@ class Node(ABC):
     @abstractmethod
     def write_recommender(self, trained: TrainedUsers) -> None:
         """Write what the users whom this node hosts need for recommendations where it belongs."""
+
+    def of_clients(self) -> Self:
+        """The node, as one that hosts clients."""
+        return self
 
     def roster(self) -> ConfigRecord:
         """The answer to ``query.roster``: who is hosted here, and what of."""

@@ -25,7 +25,7 @@ from subfl_flower.user_folder import adopt
 
 AnyNode = Node | MatcherNode
 
-_open_nodes: dict[tuple[str, str, str], Node] = {}
+_open_nodes: dict[tuple[str, str, str], AnyNode] = {}
 
 
 def open_clients(run: ConfigRecord, context: Context) -> Node:
@@ -34,10 +34,7 @@ def open_clients(run: ConfigRecord, context: Context) -> Node:
     Raises:
         SubflError: see `open_node`; or the node hosts no clients.
     """
-    node = open_node(run, context)
-    if isinstance(node, MatcherNode):
-        raise SubflError("this node is the matcher; it hosts no clients")
-    return node
+    return open_node(run, context).of_clients()
 
 
 def open_node(run: ConfigRecord, context: Context) -> AnyNode:
@@ -54,8 +51,8 @@ def open_node(run: ConfigRecord, context: Context) -> AnyNode:
     key = (text, run_id, json.dumps(dict(context.node_config), sort_keys=True))
     if key not in _open_nodes:
         node = _new_node(_plain(text), run_id, directory, context, str(run.get("code", "")))
-        if isinstance(node, MatcherNode):
-            return node  # what it knows comes with each message anew
+        if not node.lasts:
+            return node
         _open_nodes[key] = node
     return _open_nodes[key]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from subfl_flower.data.ratings.user_folder import UserFolder, open_user_folders,
 from subfl_flower.errors import SubflError
 from subfl_flower.models.ranker_file import Ranker, RankerCard
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.models.settings import GraphModelSettings, LightGCNSettings, RecommenderSettings
+from subfl_flower.models.settings import UserModelSettings
 from subfl_flower.models.stacked_user_model import stacked_user_model
 from subfl_flower.runtime.batch import Batch
 from subfl_flower.runtime.cohort_client import CohortClient
@@ -28,7 +28,23 @@ from subfl_flower.runtime.kind import Kind, ModelWriter, Trusted
 from subfl_flower.runtime.roster import Shape
 from subfl_flower.runtime.shared_key import SharedKey
 from subfl_flower.runtime.user_cohort import UserCohort
-from subfl_flower.tasks import Ranking
+from subfl_flower.tasks import UserTask
+
+
+class RatingSections(NamedTuple):
+    """What a configuration chooses for data that are ratings."""
+
+    dataset: RatingDatasetSettings
+    task: UserTask
+    model: UserModelSettings
+
+
+def rating_sections(config: Config) -> RatingSections | None:
+    """What a configuration chooses for data that are ratings; None where they are something else."""
+    dataset, task, model = config.dataset, config.task, config.model
+    if not isinstance(dataset, RatingDatasetSettings) or not isinstance(task, UserTask):
+        return None
+    return RatingSections(dataset, task, model) if isinstance(model, UserModelSettings) else None
 
 
 def prepared_ratings(config: Config) -> PreparedRatings:
@@ -37,23 +53,19 @@ def prepared_ratings(config: Config) -> PreparedRatings:
     Raises:
         SubflError: they cannot be prepared, or are not what the task needs, or not split as it needs.
     """
-    dataset, partition, task = config.dataset, config.partition, config.task
-    assert isinstance(dataset, RatingDatasetSettings)
+    (dataset, task, _), partition = _sections(config), config.partition
     if not isinstance(partition, UsersPartition):
         raise SubflError(f"partition={partition.name}: every user of ratings is a client; use partition=users")
     cache = config.data.cache
     prepared = prepare_ratings(dataset, partition, config.data.root, cache, task.needs_ratings, task.candidates)
-    split = prepared.data["split"]
-    if isinstance(task, Ranking) and split not in (task.split, "given"):
-        raise SubflError(
-            f"task=ranking needs dataset.split={task.split}, which leaves each user one item to test, or the source's "
-            f"own split; dataset.split={split} is neither"
-        )
+    task.require_split(prepared.data["split"])
     return prepared
 
 
 class RatingsOfUsers(Kind):
     """Ratings: every user is a client. The roster's features are items, and there are no classes."""
+
+    example_method = "fedgnn"
 
     def prepare(self, config: Config) -> PreparedRatings:
         """All users' ratings."""
@@ -70,6 +82,11 @@ class RatingsOfUsers(Kind):
             "user_values": list(prepared.user_values),
             "item_values": list(prepared.item_values),
         }
+
+    def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Items and the numbers of attributes' values."""
+        values = {key: tuple(about[key]) for key in ("user_values", "item_values")}
+        return {"items": about["num_features"], **values}
 
     def cohort(
         self, config: Config, prepared: PreparedRatings, client_ids: Sequence[int], device: torch.device, key: SharedKey
@@ -179,16 +196,17 @@ class RatingsOfUsers(Kind):
 
     def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
         """A user model's."""
-        assert not isinstance(config.model, GraphModelSettings)
         sizes = shape.num_features, shape.user_values, shape.item_values
-        return stacked_user_model(config.model, *sizes).initial_of(config.seed)
+        return stacked_user_model(_sections(config).model, *sizes).initial_of(config.seed)
 
     def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
         """What the server and the users know, together; nothing where the method has no such model."""
         config, cohort = node.config, client.cohort
+        model = _sections(config).model
         if not last.sent.values:
             return
-        about = {
+        about: dict[str, Any] = {
+            "model": model,
             "num_items": cohort.ratings.num_items,
             "center": cohort.center,
             "spread": cohort.spread,
@@ -198,16 +216,22 @@ class RatingsOfUsers(Kind):
             "run": node.run_id,
             "round": last.server_round,
         }
-        if isinstance(config.model, LightGCNSettings):
+        if model.ranks:
             if mixture := client.best_mixture(last):
-                node.write_recommender(Ranker(RankerCard(model=config.model, **about), mixture))
+                node.write_recommender(Ranker(RankerCard(**about), mixture))
             return
-        assert isinstance(config.model, RecommenderSettings)
         users = client.models(last)
         if not users:
             return
         ids = sorted(users)
-        card = RecommenderCard(model=config.model, scale=cohort.ratings.scale, **about)
+        card = RecommenderCard(scale=cohort.ratings.scale, **about)
         shared = {name: values[0] for name, values in last.sent.values.items()}
         personal = {name: np.stack([users[client_id][name] for client_id in ids]) for name in users[ids[0]]}
         node.write_recommender(Recommender(card, shared, np.array(ids), personal))
+
+
+def _sections(config: Config) -> RatingSections:
+    sections = rating_sections(config)
+    if sections is None:  # `registry.validate` has found all to be for ratings, as a class of somebody else's says
+        raise SubflError(f"task={config.task.name}: a task on ratings must be a subclass of UserTask")
+    return sections

@@ -63,7 +63,7 @@ class Rounds:
         """Train round after round; the record of each."""
         strategy = self._strategy
         for server_round in range(self._first, self._config.federation.rounds + 1):
-            strategy.roster = self._membership.refresh()
+            strategy.go_on_with(self._membership.refresh())
             about = self._about_round(server_round)
             strategy.before_round(server_round, self._exchange)
 

@@ -23,7 +23,9 @@ def run_schema(config: Config, prepared: Prepared | None) -> FederationSchema:
     """
     if prepared is None:
         return stated_schema(config)
-    return FederationSchema.of(config.dataset.name, config.dataset.kind, kind_of(config).about(prepared))
+    kind = kind_of(config)
+    about = kind.about(prepared)
+    return FederationSchema.of(config.dataset.name, about, kind.schema_sizes(about))
 
 
 def stated_schema(config: Config) -> FederationSchema:

@@ -152,6 +152,10 @@ class CohortStrategy(Strategy):
             start = f"{_REMEMBERED}{name}."
             remembered.load_state({key.removeprefix(start): state[key] for key in state if key.startswith(start)})
 
+    def go_on_with(self, roster: Roster) -> None:
+        """Address clients from now on as a roster says, whose clients are the same and may be on other nodes."""
+        self.roster = roster
+
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of the clients that train in this round, ascending: as many as the configuration says."""
         return self.participation.draw(server_round, len(self.roster))

@@ -42,6 +42,7 @@ class LinkPrediction(GraphTask):
     """
 
     needs_labels: ClassVar[bool] = False
+    scores_pairs: ClassVar[bool] = True
     metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["link_prediction"]
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)

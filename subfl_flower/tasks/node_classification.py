@@ -24,6 +24,7 @@ class NodeClassification(GraphTask):
     """Every node has one class; its role (train, validation, test) is part of the prepared partition."""
 
     needs_labels: ClassVar[bool] = True
+    classifies_nodes: ClassVar[bool] = True
     client_figures: ClassVar[tuple[str, ...]] = (
         "test.macro_f1",
         "test.balanced_accuracy",

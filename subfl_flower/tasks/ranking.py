@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
 from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.tasks.ranking_metrics import popularity_figures
 from subfl_flower.tasks.settings import UserTask
@@ -69,6 +70,14 @@ class Ranking(UserTask):
     def baseline(self, ratings: Ratings) -> dict[str, dict[str, float | None]]:
         """The figures of popularity."""
         return {"popularity": popularity_figures(ratings, self)}
+
+    def require_split(self, split: str) -> None:
+        """Refuse all splits but its own and the source's."""
+        if split not in (self.split, "given"):
+            raise SubflError(
+                f"task=ranking needs dataset.split={self.split}, which leaves each user one item to test, or the "
+                f"source's own split; dataset.split={split} is neither"
+            )
 
     @field_validator("cutoffs")
     @classmethod

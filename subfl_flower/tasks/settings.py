@@ -116,13 +116,30 @@ class UserTask(TaskSettings):
             ratings: of all users.
         """
 
+    def require_split(self, split: str) -> None:
+        """Accept any split of the ratings; a task whose figures need one refuses the others.
+
+        Args:
+            split: how training, validation and test ratings were told apart.
+
+        Raises:
+            SubflError: the figures would mean something else.
+        """
+
 
 class GraphTask(TaskSettings):
     """Settings of a task on clients' subgraphs.
 
     A class of your own implements `metric`, `num_outputs`, `visible`, `num_examples` and `examples`; its class
     attributes and `over_clients` are those of `TaskSettings`. Every network that gives outputs for nodes learns it.
+
+    Attributes:
+        classifies_nodes: whether a node's outputs are its logits, one a class.
+        scores_pairs: whether the outputs score pairs of nodes (`link_prediction.pair_scores`).
     """
+
+    classifies_nodes: ClassVar[bool] = False
+    scores_pairs: ClassVar[bool] = False
 
     def learnt_by(self, model_tasks: Sequence[str]) -> bool:
         """Look for the task, or for the one that any outputs for nodes do for, among those of a model."""

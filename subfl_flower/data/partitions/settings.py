@@ -23,12 +23,14 @@ class PartitionSettings(DoorSettings):
 
     Attributes:
         kind: what it divides, of every partitioner of the class.
+        divides: whether there may be several clients, whom it numbers.
         name: the partitioner's name in `conf/partition`.
         clients: number of clients; None where a file says it.
         seed: drives the partition and the split; training has a seed of its own.
     """
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
+    divides: ClassVar[bool] = True
 
     clients: int | None = Field(default=10, ge=1)
     seed: int = Field(default=1234, ge=0, lt=2**31)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from subfl_flower.data.partitions.settings import PartitionSettings
 
 class WholePartition(PartitionSettings):
     """One client with every node and edge: a site's own graph, or training in one place."""
+
+    divides: ClassVar[bool] = False
 
     name: Literal["whole"] = "whole"
     clients: Literal[1] = 1

@@ -74,6 +74,11 @@ class UserDescription(Description):
         return self
 
     @property
+    def fingerprint(self) -> str | None:
+        """Of the whole data set's ratings; None where it is not known."""
+        return self.data
+
+    @property
     def of_partition(self) -> tuple[object, ...]:
         """What all users of a data set have in common."""
         attributes = [list(said.items()) for said in (self.user_attributes, self.item_attributes)]
