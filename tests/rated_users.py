@@ -76,7 +76,7 @@ def hosting(
     **knobs: Any,
 ) -> Any:
     """A client of a family that hosts some of the five users; `privacy` among the knobs is that of the run."""
-    model = {name: knobs.pop(name) for name in ("embedding_penalty", "hidden_penalty", "bias_penalty") if name in knobs}
+    model = {name: knobs.pop(name, 0.0) for name in ("embedding_penalty", "hidden_penalty", "bias_penalty")}
     cohort = UserCohort(
         ratings=RATINGS.of_users(ids),
         center=CENTER,

@@ -8,6 +8,7 @@ from flwr.clientapp import ClientApp
 from flwr.server import ServerApp, ServerAppComponents, ServerConfig
 from flwr.server.strategy import FedAvg
 from flwr.simulation import run_simulation
+
 from subfl_flower.api import ContextStore, make_client
 
 CLIENTS, ROUNDS = 4, 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
-from subfl_flower.api import make_strategy
 
+from subfl_flower.api import make_strategy
 from subfl_flower.client_app import app as client_app
 
 OVERRIDES = ["method=fedpub", "dataset=digits", "partition.clients=4"]
