@@ -217,6 +217,20 @@ class CentralRecommenderClient(CentralRatingsClient):
         return UserGraphs.build(ratings, self.cohort.center, self.cohort.spread, device=self.cohort.device)
 
 
+class CentralGNNClient(CentralRecommenderClient):
+    """Central training of a recommender with a graph network.
+
+    It stands a level deeper than other clients because it differs from central training of any recommender in defaults
+    alone.
+    """
+
+    class Settings(CentralRecommenderClient.Settings):
+        """Large batches, and weight decay of the graph network."""
+
+        batch_users: int = Field(default=1000, ge=1)
+        network_weight_decay: float = Field(default=0.003, ge=0)
+
+
 def _add_means(found: UserGradients, graphs: UserGraphs, users: Tensor, gradients: Mapping[str, Tensor]) -> None:
     """Add the gradients of the mean loss over all ratings, from those of each user's mean loss."""
     share = graphs.counts / graphs.counts.sum().clamp(min=1)

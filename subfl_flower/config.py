@@ -22,13 +22,14 @@ from subfl_flower.errors import SubflError
 from subfl_flower.loggers import LOGGERS, AnyLogger, NoLoggerSettings
 from subfl_flower.models.settings import (
     DecoupledSettings,
+    FactorisationSettings,
     LightGCNSettings,
     ModelSettings,
     ModuleSettings,
     OptimizerSettings,
     RecommenderSettings,
 )
-from subfl_flower.privacy.mechanism import LdpSettings
+from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
 from subfl_flower.tasks import TASKS, Task
 
 
@@ -61,7 +62,7 @@ class Federation(Section):
     rounds: int = Field(ge=1)
     local_epochs: int = Field(ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
-    round_timeout: float | None = Field(default=None, gt=0)
+    round_timeout: float | None = Field(default=3600.0, gt=0)
     min_clients: int | None = Field(default=None, ge=1)
 
 
@@ -184,15 +185,15 @@ class Record(Section):
     needed to resume; 0 for never, ``auto`` for every round of a deployment and never else.
     """
 
-    mixing_every: int = Field(ge=1)
-    client_models: bool
+    mixing_every: int = Field(default=10, ge=1)
+    client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
 class Config(Section):
     """The whole configuration of one run."""
 
-    seed: int = Field(ge=0)
+    seed: int = Field(default=0, ge=0)
     data: Data
     dataset: Dataset
     # `BaseModel` has a method of the key's own name.
@@ -200,13 +201,18 @@ class Config(Section):
     partition: Partition
     task: Task
     model: Annotated[
-        ModelSettings | DecoupledSettings | ModuleSettings | RecommenderSettings | LightGCNSettings,
+        ModelSettings
+        | DecoupledSettings
+        | ModuleSettings
+        | RecommenderSettings
+        | FactorisationSettings
+        | LightGCNSettings,
         Field(discriminator="name"),
     ]
     optimizer: OptimizerSettings
     federation: Federation
     method: Method
-    privacy: LdpSettings = LdpSettings()
+    privacy: AnyMechanism = NoNoise()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record
@@ -261,15 +267,21 @@ def sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefi
     if first["type"] == "missing":
         return f"{prefix}{key}: a value is required"
     if first["type"] == "union_tag_not_found":
-        return f"{prefix}{key}.name: a value is required"
+        return f"{prefix}{key}.{_discriminator(first)}: a value is required"
     if first["type"] == "union_tag_invalid":
-        return f"{prefix}{key}.name: must be one of {first['ctx']['expected_tags']} (found {first['ctx']['tag']!r})"
+        expected, found = first["ctx"]["expected_tags"], first["ctx"]["tag"]
+        return f"{prefix}{key}.{_discriminator(first)}: must be one of {expected} (found {found!r})"
     # A value that fits no alternative of a union has one complaint for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
     found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no answer
     if first["type"] in ("string_type", "path_type") and isinstance(first["input"], int | float):
         found += "; text that reads as a number, or as true or false, stands in quotes"
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
+
+
+def _discriminator(problem: Any) -> str:
+    """The key by which a section chooses a class, of an error on it."""
+    return str(problem["ctx"]["discriminator"]).strip("'")
 
 
 def _settings_of_section(key: str, composed: Mapping[str, Any]) -> str:

@@ -76,8 +76,8 @@ def hosting(
     **knobs: Any,
 ) -> Any:
     """A client of a family that hosts some of the five users; `privacy` among the knobs is that of the run."""
-    names = ("embedding_penalty", "hidden_penalty", "bias_penalty", "neighbours")
-    model = {name: knobs.pop(name) for name in names if name in knobs}
+    model = {name: knobs.pop(name, 0.0) for name in ("embedding_penalty", "hidden_penalty", "bias_penalty")}
+    model |= {name: knobs.pop(name) for name in ("neighbours",) if name in knobs}
     cohort = UserCohort(
         ratings=RATINGS.of_users(ids),
         center=CENTER,

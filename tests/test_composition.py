@@ -9,7 +9,7 @@ from run_outcomes import method_names
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.models.settings import FactorisationSettings
 from subfl_flower.registry import needs_matcher
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -44,7 +44,7 @@ def test_every_file_composes_and_is_valid(choice: str) -> None:
     if group == "privacy":
         assert config.privacy.mechanism == name
     elif choice == "model/factorisation":
-        assert isinstance(config.model, RecommenderSettings) and config.model.gnn == "none"
+        assert isinstance(config.model, FactorisationSettings) and config.model.gnn == "none"
     elif group != "experiment":
         assert getattr(config, group).name == name
 
@@ -110,11 +110,12 @@ def test_what_hides_users_is_chosen_by_the_configuration_alone(method: str) -> N
             "model=recommender is for task=rating_prediction, not for task=ranking",
         ),
         (["method=fedgnn", "model=lightgcn"], "model=lightgcn is for task=ranking, not for task=rating_prediction"),
-        (["method=fedmf", "task=ranking"], "model=recommender is for task=rating_prediction, not for task=ranking"),
-        (["method=fcf", "task=ranking"], "model=recommender is for task=rating_prediction, not for task=ranking"),
-        (
-            ["method=central_mf", "task=ranking"],
-            "model=recommender is for task=rating_prediction, not for task=ranking",
+        *(
+            (
+                [f"method={method}", "task=ranking"],
+                "model=factorisation is for task=rating_prediction, not for task=ranking",
+            )
+            for method in ("fedmf", "fcf", "central_mf")
         ),
         *(
             (

@@ -14,7 +14,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import require_tensors
 from subfl_flower.models.recommender import StackedRecommender
-from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.models.settings import AnyRatingModel
 from subfl_flower.models.trained_users import CLIENTS, TrainedUsers, UsersCard
 from subfl_flower.models.user_graphs import UserGraphs
 
@@ -30,7 +30,7 @@ class RecommenderCard(UsersCard):
         scale: lowest and highest possible rating.
     """
 
-    model: RecommenderSettings
+    model: AnyRatingModel
     scale: tuple[float, float]
 
     @field_validator("scale")

@@ -138,9 +138,25 @@ class RecommenderSettings(UserModelSettings):
     name: Literal["recommender"]
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "gat"
     dim: int = Field(default=32, ge=1)
-    embedding_penalty: float = Field(default=0.0, ge=0)
+    embedding_penalty: float = Field(default=0.1, ge=0)
+    hidden_penalty: float = Field(default=0.1, ge=0)
+    bias_penalty: float = Field(default=0.005, ge=0)
+
+
+class FactorisationSettings(RecommenderSettings):
+    """Matrix factorisation with biases: the recommender without a graph network.
+
+    A user's hidden state is its embedding. Only the product of the user's and the item's factor matters, and so only
+    that of their penalties: there is one.
+    """
+
+    name: Literal["factorisation"]  # type: ignore[assignment]  # the choice among model sections, not a value of theirs
+    gnn: Literal["gat", "gcn", "ggnn", "none"] = "none"
     hidden_penalty: float = Field(default=0.0, ge=0)
-    bias_penalty: float = Field(default=0.0, ge=0)
+
+
+AnyRatingModel = Annotated[RecommenderSettings | FactorisationSettings, Field(discriminator="name")]
+"""The settings of any model that predicts ratings, told apart by `name`."""
 
 
 class LightGCNSettings(UserModelSettings):

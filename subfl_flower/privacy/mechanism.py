@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -70,6 +70,38 @@ class LdpSettings(BaseModel):
             assert self.noise_multiplier is not None
             return self.noise_multiplier * 2 * self.clip
         return self.noise if self.epsilon is None else 2 * self.clip / self.epsilon
+
+
+class NoNoise(LdpSettings):
+    """Uploads as they are."""
+
+    mechanism: Literal["none"] = "none"
+
+
+class LaplaceLinf(LdpSettings):
+    """Every value clipped by itself, with Laplace noise: FedGNN's mechanism."""
+
+    mechanism: Literal["laplace_linf"] = "laplace_linf"
+
+
+class LaplaceL1(LdpSettings):
+    """The whole upload clipped by its L1 norm, with Laplace noise for an epsilon of one upload."""
+
+    mechanism: Literal["laplace_l1"] = "laplace_l1"
+    clip: float = Field(default=1.0, gt=0)
+    epsilon: float | None = Field(default=1.0, gt=0)
+
+
+class GaussianL2(LdpSettings):
+    """The whole upload clipped by its L2 norm, with normal noise."""
+
+    mechanism: Literal["gaussian_l2"] = "gaussian_l2"
+    clip: float = Field(default=1.0, gt=0)
+    noise_multiplier: float | None = Field(default=1.0, gt=0)
+
+
+AnyMechanism = Annotated[NoNoise | LaplaceLinf | LaplaceL1 | GaussianL2, Field(discriminator="mechanism")]
+"""The section `privacy` of the configuration, with each mechanism's defaults, told apart by `mechanism`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.exported import ModelCard, read_model, write_model
 from subfl_flower.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.models.settings import ModelSettings, RecommenderSettings
+from subfl_flower.models.settings import FactorisationSettings, ModelSettings, RecommenderSettings
 from subfl_flower.tasks import NodeClassification
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,6 +107,15 @@ def refused(path: Path, *words: str) -> None:
     with pytest.raises(SubflError) as found:
         Recommender.read(path)
     assert all(word in str(found.value) for word in words), str(found.value)
+
+
+def test_a_factorisation_comes_back_as_one(tmp_path: Path) -> None:
+    said = card("none", model=FactorisationSettings(name="factorisation", dim=3))
+    arrays = recommender("none", neighbours=0)
+    path = tmp_path / "users.safetensors"
+    Recommender(said, arrays.shared, arrays.client_ids, arrays.personal).write(path)
+    found = Recommender.read(path).card.model
+    assert found == said.model and isinstance(found, FactorisationSettings)
 
 
 def test_a_recommender_comes_back_from_its_file(tmp_path: Path) -> None:

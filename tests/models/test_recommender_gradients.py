@@ -40,6 +40,7 @@ def some_ratings() -> Ratings:
 
 
 def model_of(kind: str, neighbours: int = 0, **penalties: float) -> StackedRecommender:
+    penalties = {"embedding_penalty": 0.0, "hidden_penalty": 0.0, "bias_penalty": 0.0, **penalties}
     settings = RecommenderSettings(name="recommender", gnn=kind, dim=DIM, neighbours=neighbours, **penalties)
     return StackedRecommender(settings, ITEMS)
 
