@@ -73,7 +73,8 @@ def method_classes(values: Mapping[str, Any]) -> list[type[BaseModel]]:
 
 def parsed(field: FieldInfo, value: Any) -> Any:
     """A value as its field holds it: 5e-6 is text to YAML 1.1, and a list is a tuple."""
-    return pydantic.TypeAdapter(field.annotation).validate_python(value)
+    annotation: Any = field.annotation
+    return pydantic.TypeAdapter(annotation).validate_python(value)
 
 
 def field_keys(owner: type[BaseModel]) -> dict[str, str]:
