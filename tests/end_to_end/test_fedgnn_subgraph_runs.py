@@ -254,10 +254,10 @@ def test_an_exchange_after_the_checkpoint_is_repeated(tmp_path: Path) -> None:
 class Refusing(SimilarNodesClient):
     """Client 3 shows nothing."""
 
-    def answer(self, question: Question, client_id: int) -> Stack:
+    def answer_of(self, client_id: int, question: Question) -> Stack:
         if client_id == 3:
             raise OSError("the disk is full")
-        return super().answer(question, client_id)
+        return super().answer_of(client_id, question)
 
 
 def test_a_client_that_shows_nothing_trains_on_its_own_graph(tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_under_ray_it_gives_the_same(reference: Outcome, tmp_path: Path) -> None
 class Refusing(FedSagePlusClient):
     """Client 3 says nothing of its generator."""
 
-    def answer(self, question: Question, client_id: int) -> Stack:
-        if client_id == 3 and question.action == "generator":
+    def answer_of(self, client_id: int, question: Question) -> Stack:
+        if client_id == 3 and question.phase == "generator":
             raise OSError("the disk is full")
-        return super().answer(question, client_id)
+        return super().answer_of(client_id, question)
 
 
 def test_a_client_without_a_generator_stops_a_run_or_trains_on_its_own_graph(
