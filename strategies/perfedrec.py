@@ -54,7 +54,7 @@ class PerFedRec(RecommenderStrategy):
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
         self.sampling = self._by_cluster = ClusterUsers(run, len(roster))
-        self.users = UserClusters(Server(run, roster, self.participants))
+        self.users = UserClusters(Server(run, lambda: self.roster, self.participants))
         self.parts = [self.users, *self.parts]
         self.clusters: list[ServerModel] = []
         self._best_clusters: list[dict[str, Tensor]] = []

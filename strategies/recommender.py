@@ -49,7 +49,7 @@ class RecommenderStrategy(CohortStrategy):
         start = {name: torch.from_numpy(np.array(value)) for name, value in self.initial.items()}
         self.server = ServerModel(start, self.settings.server_optimizer, self.settings.iterate_average)
         self.sampling = RandomUsers(run, len(roster))
-        facts = Server(run, roster, self.participants)
+        facts = Server(run, lambda: self.roster, self.participants)
         self.averaging = self.Averaging(facts)
         self.parts: list[ServerPart] = [self.averaging, *(part(facts) for part in self.Parts)]
         self._best = {name: value.clone() for name, value in start.items()}

@@ -28,12 +28,12 @@ class Server:
 
     Attributes:
         run: facts of the run.
-        roster: the clients.
+        roster: gives the clients, and where they are at the moment.
         participants: positions of the clients who take part in a round, ascending.
     """
 
     run: RunContext
-    roster: Roster
+    roster: Callable[[], Roster]
     participants: Callable[[int], Sequence[int]]
 
 
@@ -46,8 +46,13 @@ class ServerPart:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.run, self.roster = server.run, server.roster
+        self.run = server.run
         self.settings: Any = server.run.settings
+
+    @property
+    def roster(self) -> Roster:
+        """The clients, and where they are at the moment."""
+        return self.server.roster()
 
     def set_up(self) -> None:
         """Refuse what the task or the model cannot do."""

@@ -113,7 +113,11 @@ class Ranker(TrainedUsers):
         _require_fitting(tensors, card.num_items, source)
 
 
-_BY_MODEL: dict[str | None, type[TrainedUsers]] = {"recommender": Recommender, "lightgcn": Ranker}
+_BY_MODEL: dict[str | None, type[TrainedUsers]] = {
+    "recommender": Recommender,
+    "factorisation": Recommender,
+    "lightgcn": Ranker,
+}
 """By the name of the model that the card names."""
 
 

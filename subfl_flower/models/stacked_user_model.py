@@ -10,8 +10,15 @@ from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.settings import UserModelSettings
 from subfl_flower.models.user_models import UserModel
 
+
+def _without_attributes(settings: Any, num_items: int, *attributes: Sequence[int]) -> UserModel:
+    """A model that does not read attributes."""
+    return StackedRecommender(settings, num_items)
+
+
 _MODELS: dict[str, Callable[[Any, int, Sequence[int], Sequence[int]], UserModel]] = {
-    "recommender": lambda settings, num_items, user_values, item_values: StackedRecommender(settings, num_items),
+    "recommender": _without_attributes,
+    "factorisation": _without_attributes,
     "lightgcn": LightGCN,
 }
 

@@ -80,7 +80,7 @@ class Refusing(FedSagePlusClient):
     """Client 3 says nothing of its generator."""
 
     def answer_of(self, client_id: int, question: Question) -> Stack:
-        if client_id == 3 and question.action == "generator":
+        if client_id == 3 and question.phase == "generator":
             raise OSError("the disk is full")
         return super().answer_of(client_id, question)
 

@@ -257,3 +257,11 @@ METHODS = (FCF, FedMF, FedGNN, FedAvgRatings, PerFedRec)
 def test_no_method_is_a_variant_of_another(family: type[RecommenderStrategy]) -> None:
     assert family.__mro__.index(CohortStrategy) == 2
     assert not any(issubclass(family, other) for other in METHODS if other is not family)
+
+
+def test_parts_know_who_is_there_at_the_moment() -> None:
+    """A node leaves between two rounds: its users are no participants of a masked sum any more."""
+    strategy = server(FedMF)
+    assert strategy.instructions(1, [0])[PARTICIPANTS][0].tolist() == list(CLIENTS)
+    strategy.go_on_with(replace(strategy.roster, node_ids=(0, 0, None, None)))
+    assert strategy.instructions(2, [0])[PARTICIPANTS][0].tolist() == list(CLIENTS[:2])
