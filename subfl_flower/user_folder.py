@@ -7,6 +7,7 @@ installed, so that a file there never stands before a package of the same name. 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,14 @@ def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
         own, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
         if own.is_file() and theirs.is_file() and own.read_bytes() != theirs.read_bytes():
             raise SubflError(f"{own}: {group}={choice} is built in; rename the file to choose it")
+
+
+def own_choice(group: str, choice: str) -> Path | None:
+    """The file of a choice in the user's folder; None where there is none, or no such folder."""
+    if _adopted is None or not all(re.fullmatch(r"[\w-]+(/[\w-]+)*", part) for part in (group, choice)):
+        return None
+    path = _adopted / "conf" / group / f"{choice}.yaml"
+    return path if path.is_file() else None
 
 
 class _UsersChoices(SearchPathPlugin):

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from subfl_flower.composition import composed_config, config_directory, resumes
+from subfl_flower.composition import composed_config, config_directory, own_choices_in_place, resumes
 from subfl_flower.deploy.connections import require_connection
 from subfl_flower.launch.flower import Flower, flower_environment
 from subfl_flower.launch.request import overrides_toml
@@ -22,8 +22,8 @@ def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> O
     Must be called in the main thread, since it listens to signals: SIGINT, SIGTERM and SIGHUP stop the run.
 
     Args:
-        overrides: Hydra's; `runtime=deploy` stands before them. `schema=FILE` is read here, and its content submitted.
-            Or `resume=RUN`, a folder of the SuperLink's machine.
+        overrides: Hydra's; `runtime=deploy` stands before them. `schema=FILE` is read here, and its content submitted,
+            as is that of choices of the user's folder. Or `resume=RUN`, a folder of the SuperLink's machine.
         connection: a name in Flower's configuration.
         app: folder with the app's `pyproject.toml`; `None` looks for it.
 
@@ -32,7 +32,7 @@ def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> O
     """
     folder = find_app(app)
     # A run to be resumed lies on the SuperLink's machine; what is asked of it is checked there.
-    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *schema_in_place(overrides)]
+    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *own_choices_in_place(schema_in_place(overrides))]
     if not resumes(overrides) and folder == config_directory().parent:
         stated_schema(composed_config(asked)[0])
     run_config = overrides_toml(asked)

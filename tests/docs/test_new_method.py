@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from new_method import block, lines_of_code, write_method
+from page_code import blocks, lines_of_code, write_method
 from run_outcomes import Outcome, command
 from tiny_clients import (
     CLASSES,
@@ -50,7 +50,7 @@ def method(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType
 
 
 def test_both_sides_are_sixty_lines_at_most() -> None:
-    assert 30 < lines_of_code(block("python")) <= 60
+    assert 30 < lines_of_code(blocks("new_method.md", "python")[0]) <= 60
 
 
 def test_it_trains_inline(inline: Outcome) -> None:

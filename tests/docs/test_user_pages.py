@@ -10,13 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def blocks(page: str, language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    return [content for name, content in found if name == language]
+from page_code import blocks, lines_of_code, modules, write_modules
 
 
 def run(folder: Path, command: str) -> str:
@@ -79,16 +73,20 @@ def test_the_way_of_ratings(example: tuple[str, Path]) -> None:
     assert "test" in run(folder, rankings.strip())
 
 
+@pytest.mark.parametrize("name", modules())
+def test_a_class_is_forty_lines_at_most(name: str) -> None:
+    assert 5 < lines_of_code(modules()[name]) <= 40
+
+
 def test_the_way_of_a_class(tmp_path: Path) -> None:
-    for language in ("python", "yaml"):
-        for block in blocks("your_code.md", language):
-            name, _, content = block.removeprefix("# ").partition("\n")
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(content)
+    write_modules(tmp_path)
     commands = [line for block in blocks("your_code.md", "") for line in block.splitlines()]
     shown = [run(tmp_path, command) for command in commands]
-    assert len(shown) == 4
-    assert "fedavg on rings: test" in shown[0] and "fedavg on rings: test" in shown[3]
+    assert [text.split(": test")[0].splitlines()[-1] for text in shown if ": test" in text] == [
+        *("fedavg on rings",) * 3,
+        "fedpub on rings",
+        *("fedavg on rings",) * 2,
+    ]
     # 6 cliques of 10 nodes: 6 * 45 edges inside, 6 between.
     facts = dict(re.findall(r"│ (\w+) +│ (\S+) +│", shown[1]))
     assert (facts["nodes"], facts["edges"]) == ("60", "276")

@@ -15,7 +15,7 @@ from own_classes import CHOSEN, write_modules
 
 from subfl_flower import user_folder
 from subfl_flower.api import DatasetSettings
-from subfl_flower.composition import composed_config
+from subfl_flower.composition import composed_config, own_choices_in_place
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
 from subfl_flower.data.prepared_entry import described_settings
 from subfl_flower.data.ratings.prepared import PreparedRatings
@@ -348,6 +348,55 @@ def test_choices_of_the_users_folder_come_after_the_built_in_ones(
     assert composed_config(["partition=halves"])[0].partition.clients == 2  # the other file is not chosen
     with pytest.raises(SubflError, match=r"/conf/partition/metis\.yaml: partition=metis is built in; rename the file"):
         composed_config([])
+
+
+OWN_CHOICES = {
+    "partition/halves": "defaults: [random, _self_]\nclients: 2\n",
+    "model/wide": "name: gcn\nhidden: 7\ndropout: 1e-3\nlayers: ${model.hidden}\n",
+    "method/mine": (
+        "name: mine\nstrategy: strategies.fedavg.FedAvg\nclient: clients.fedper.FedPerClient\n"
+        "personal_layers: ['a: b', \"it's\"]\n"
+    ),
+    "dataset/rows": "_target_: empty.Empty\ncliques: 5\nprotocol: {rounds: 4, local_epochs: 2}\n",
+}
+
+
+def test_a_choice_of_the_users_folder_is_sent_as_what_it_says(
+    folder: Path, restored: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    (folder / "empty.py").write_text(EMPTY + "    def read(self, root): ...\n")
+    for name, content in OWN_CHOICES.items():
+        path = tmp_path / "conf" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    user_folder.adopt(tmp_path)
+    chosen = [name.replace("/", "=") for name in OWN_CHOICES]
+    overrides = ["runtime=deploy", *chosen, "method.personal_layers=[conv2]", "dataset.cliques=6", "seed=3"]
+    config, _ = composed_config(overrides)
+    sent = own_choices_in_place(overrides)
+    assert sent[0] == "runtime=deploy" and sent[-3:] == overrides[-3:] and not set(chosen) & set(sent)
+    user_folder.adopt(tmp_path / "conf")  # another folder, as on another machine
+    assert composed_config(sent)[0].plain() == config.plain()
+    assert config.partition.clients == 2 and config.model.layers == 7 and config.federation.rounds == 4
+
+
+def test_a_choice_that_sets_more_than_its_section_is_not_sent(
+    restored: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "conf" / "method" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    user_folder.adopt(tmp_path)
+    path.write_text("# @package _global_\nseed: 3\n")
+    with pytest.raises(SubflError, match=r"mine\.yaml: .* it sets more than its own section, method; give the rest"):
+        own_choices_in_place(["method=mine"])
+    path.write_text("defaults: [{override /dataset: cora}]\nname: mine\n")
+    with pytest.raises(
+        SubflError, match=r"mine\.yaml: cannot be sent to another machine: dataset@method\.dataset: there"
+    ):
+        own_choices_in_place(["method=mine"])
+    path.write_text("name: [\n")
+    with pytest.raises(SubflError, match=r"mine\.yaml: cannot be sent to another machine: while parsing"):
+        own_choices_in_place(["method=mine"])
 
 
 def test_flwr_run_is_told_of_the_users_folder() -> None:

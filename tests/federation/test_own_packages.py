@@ -1,4 +1,4 @@
-"""A run whose data set is a class of a package that one SuperNode's operator has allowed and another's has not."""
+"""Runs on SuperNodes with classes of packages that the nodes' operators have allowed, or have not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from local_federation import LocalFederation, command
+from page_code import write_method, write_modules
+from run_outcomes import command as own_command
 
 MODULE = '''
 from pathlib import Path
@@ -39,6 +41,7 @@ def test_a_node_takes_a_class_of_an_allowed_package_and_refuses_any_other(
         (tmp_path / "modules" / "a_row_of_nodes.py").write_text(MODULE)
         monkeypatch.syspath_prepend(tmp_path / "modules")
         command("partition", *ASKED, f"out={tmp_path / 'clients'}")
+        federation.schema = tmp_path / "clients" / "federation.json"
         federation.start_superlink()
         for number, allowed in enumerate((("a_row_of_nodes",), ())):
             name = f"node-{number}"
@@ -54,3 +57,40 @@ def test_a_node_takes_a_class_of_an_allowed_package_and_refuses_any_other(
     reason = refusal["reason"]
     assert "dataset._target_: 'a_row_of_nodes.Path40' is not allowed on this machine" in reason
     assert reason.endswith("its operator can allow it by --allow-package a_row_of_nodes")
+
+
+FEDGTA = ("method=fedgta", "method.steps=2", "model.hidden=16")
+SKIP_GAT = ("method=fedpub", "model=module", "model._target_=networks.SkipGAT", "task._target_=degrees.Degree")
+ROUNDS = ("federation.rounds=3", "federation.local_epochs=1")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_classes_of_the_pages_train_on_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method, a data set, a partition, a network and a task of somebody's own, with the numbers of one process."""
+    monkeypatch.setenv("FLWR_HOME", os.environ.get("FLWR_HOME", str(tmp_path / "home")))
+    data = ("dataset._target_=rings.Rings", "dataset.cliques=12", "partition._target_=parts.BySign")
+    with LocalFederation.opened(tmp_path) as federation:
+        write_modules(tmp_path / "modules")
+        # Its YAML is the user's alone, and lies in the folder in which the user submits.
+        write_method(tmp_path)
+        (tmp_path / "fedgta.py").rename(tmp_path / "modules" / "fedgta.py")
+        monkeypatch.syspath_prepend(tmp_path / "modules")
+        command("partition", *data, f"out={tmp_path / 'clients'}")
+        federation.schema = tmp_path / "clients" / "federation.json"
+        federation.start_superlink()
+        for number in range(2):
+            name, client = f"node-{number}", tmp_path / "clients" / f"client-{number:02d}"
+            allowed = ("fedgta", "rings", "parts", "networks", "degrees")
+            federation.start_node(name, client, key=federation.key(name), allowed=allowed)
+            federation.wait_for_node(name)
+        for number, chosen in enumerate((FEDGTA, SKIP_GAT)):
+            deployed = federation.outcome(federation.submit(*data, *chosen, *ROUNDS))
+            assert deployed.code == 0, deployed.stdout
+            alone = own_command(*data, *chosen, *ROUNDS, directory=tmp_path / f"alone-{number}", cwd=tmp_path)
+            for one, other in zip(alone.rounds, deployed.rounds, strict=True):
+                assert other["clients"]["ids"] == [0, 1]
+                assert other["clients"]["train_loss"] == pytest.approx(one["clients"]["train_loss"], rel=1e-5)
+                assert other["test"] == pytest.approx(one["test"], rel=1e-5)
+    for name in ("fedgta", "rings", "parts", "networks", "degrees"):
+        sys.modules.pop(name, None)
