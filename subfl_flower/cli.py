@@ -71,7 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
             print(f"subfl: --code {folder}: there is no such folder; give one with your modules", file=sys.stderr)
             return _BAD_INPUT
     command = arguments[0] if arguments else ""
-    if command != "deploy":  # what a federation imports is installed on its machines
+    if command != "deploy" or arguments[1:2] == ["submit"]:  # what a federation imports is installed on its machines
         adopt(folder)
     if command in _COMMANDS:
         run: Callable[[list[str]], int] = importlib.import_module(_COMMANDS[command]).main

@@ -32,8 +32,9 @@ def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> O
     """
     folder = find_app(app)
     # A run to be resumed lies on the SuperLink's machine; what is asked of it is checked there.
-    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *own_choices_in_place(schema_in_place(overrides))]
+    asked = list(overrides) if resumes(overrides) else [_RUNTIME, *schema_in_place(overrides)]
     if not resumes(overrides) and folder == config_directory().parent:
+        asked = own_choices_in_place(asked)
         stated_schema(composed_config(asked)[0])
     run_config = overrides_toml(asked)
     require_connection(connection)
