@@ -24,7 +24,7 @@ from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.models.sparse import normalised_adjacency
 from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.inline_grid import InlineGrid
 from subfl_flower.runtime.messages import Stack
 

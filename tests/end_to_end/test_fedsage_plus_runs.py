@@ -16,7 +16,7 @@ from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets import DigitsDataset
 from subfl_flower.data.prepared import prepare
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.cohort_client import Question
+from subfl_flower.runtime.batch import Question
 from subfl_flower.runtime.messages import Stack
 
 DATA = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")

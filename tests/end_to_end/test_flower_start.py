@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord
 from run_outcomes import SMALL_DIGITS, Outcome, run_inline
 
 from subfl_flower.client_app import app
-from subfl_flower.composition import composed_config
-from subfl_flower.config import client_class, strategy_class
 from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.kinds import kind_of
-from subfl_flower.runtime.membership import Membership
 from subfl_flower.runtime.open_nodes import forget_nodes
-from subfl_flower.runtime.run_context import run_context
+from subfl_flower.runtime.standalone import make_strategy
 from subfl_flower.runtime.strategy import CohortStrategy
 from subfl_flower.runtime.updates import Updates
 
@@ -34,28 +30,12 @@ RUNS = {
 }
 
 
-def started_by_flower(folder: Path, run_id: str, overrides: tuple[str, ...]) -> tuple[CohortStrategy, Any]:
+def started_by_flower(run_id: str, overrides: tuple[str, ...]) -> tuple[CohortStrategy, Any]:
     """The strategy after a run by Flower's loop, and Flower's result."""
-    config, _ = composed_config(list(overrides))
-    prepared = kind_of(config).prepare(config)
-    run = ConfigRecord({"config": json.dumps(config.plain()), "id": run_id, "directory": str(folder)})
     try:
-        with InlineGrid(app, NODES).active() as grid:
-            membership = Membership(
-                grid,
-                run,
-                config.dataset.name,
-                tolerant=False,
-                patience=config.runtime.node_timeout,
-                num_clients=prepared.num_clients,
-                min_clients=None,
-                known=None,
-                needs_matcher=False,
-            )
-            roster = membership.gather()
-            context = run_context(config, roster.shape, run_id)
-            contract = client_class(config.method).contract(context)
-            strategy = strategy_class(config.method)(context, roster, contract)
+        with InlineGrid(app, NODES).active() as grid, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(secrets, "token_hex", lambda length: run_id)
+            strategy, run = make_strategy(overrides, grid)
             result = strategy.start(grid, ArrayRecord(), ROUNDS, train_config=run, evaluate_config=run)
     finally:
         forget_nodes()
@@ -86,7 +66,7 @@ def test_flowers_loop_ends_at_the_parameters_of_a_run(
 ) -> None:
     overrides = (*RUNS[name], f"federation.rounds={ROUNDS}", f"runtime.nodes={NODES}")
     mine, outcome = run_by_subfl(tmp_path / "subfl", monkeypatch, overrides)
-    theirs, result = started_by_flower(tmp_path / "flower", outcome.summary["run_id"], overrides)
+    theirs, result = started_by_flower(outcome.summary["run_id"], overrides)
 
     expected, found = mine.state(), theirs.state()
     assert found.keys() == expected.keys() and found

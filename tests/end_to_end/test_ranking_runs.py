@@ -144,7 +144,7 @@ def test_a_run_goes_on_where_it_was_broken_off(
     break_off(folder, moment, *METHODS["perfedrec"], "runtime.nodes=24")
     checkpoint = Checkpoint.read(folder / "checkpoint")
     assert checkpoint.server_round == (4 if moment == "round 5" else 2)
-    assert (checkpoint.strategy["labels"] >= 0).any() and "centroids" in checkpoint.strategy
+    assert (checkpoint.strategy["UserClusters/labels"] >= 0).any() and "UserClusters/centroids" in checkpoint.strategy
     assert_same(resumed(folder), reference("perfedrec"))
 
 
