@@ -87,7 +87,13 @@ def test_the_classes_of_the_pages_train_on_nodes(tmp_path: Path, monkeypatch: py
         for number, chosen in enumerate((FEDGTA, SKIP_GAT)):
             deployed = federation.outcome(federation.submit(*data, *chosen, *ROUNDS))
             assert deployed.code == 0, deployed.stdout
-            alone = own_command(*data, *chosen, *ROUNDS, directory=tmp_path / f"alone-{number}", cwd=tmp_path)
+            alone = own_command(
+                *(*data, *chosen, *ROUNDS),
+                directory=tmp_path / f"alone-{number}",
+                cwd=tmp_path,
+                env=federation.environment("home-user"),
+            )
+            assert alone.code == 0, alone.stderr
             for one, other in zip(alone.rounds, deployed.rounds, strict=True):
                 assert other["clients"]["ids"] == [0, 1]
                 assert other["clients"]["train_loss"] == pytest.approx(one["clients"]["train_loss"], rel=1e-5)
