@@ -188,8 +188,16 @@ class CohortStrategy(Strategy):
             server_round: 1-based.
             arrays: ignored.
             config: the record that describes the run.
-            grid: ignored.
+            grid: the connection to the nodes; phases that come before the round are asked here.
+
+        Raises:
+            RunFailure: a client does not answer in such a phase.
         """
+        exchange = Exchange(grid, config, self.roster, tolerant=False)
+        exchange.next_round, exchange.about = server_round, announced(self.announcements)
+        if server_round == 1:
+            self.set_up(exchange)
+        self.before_round(server_round, exchange)
         about = {**config, **announced(self.announcements)}
         chosen = self.participants(server_round)
         orders = lambda positions: self.train_orders(server_round, positions)  # noqa: E731

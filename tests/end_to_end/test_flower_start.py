@@ -22,12 +22,27 @@ NODES, ROUNDS = 2, 3
 RUNS = {
     "fedpub": (*SMALL_DIGITS, "method=fedpub", "federation.fraction=0.6", "method.tau=5"),
     "gcfl": ("dataset=digits", "model.hidden=16", "method=gcfl", "method.first_split=2", "method.epsilon1=2"),
+    # Clients are asked in phases before the first round, or before some.
+    "subpfed": ("dataset=digits", "model.hidden=16", "method=subpfed"),
+    "fedgcn": ("dataset=digits", "model.hidden=16", "method=fedgcn"),
+    "clusters": (
+        *(
+            "method=perfedrec",
+            "dataset=synthetic_ratings",
+            "dataset.num_users=12",
+            "dataset.num_items=40",
+            "model.dim=4",
+        ),
+        *("dataset.ratings_per_user=8", "method.users_per_round=6", "method.cluster_start=2", "method.cluster_every=1"),
+    ),
     # Few of many users train, and all are measured in a message of their own.
     "rankings": (
         *("method=fedavg", "dataset=synthetic_ratings", "task=ranking", "dataset.num_users=12", "model.dim=4"),
         *("dataset.num_items=130", "dataset.ratings_per_user=8", "method.users_per_round=6", "method.evaluate_every=2"),
     ),
 }
+MEASURED = ("clusters", "rankings")
+"""Runs whose clients are measured in messages of their own."""
 
 
 def started_by_flower(run_id: str, overrides: tuple[str, ...]) -> tuple[CohortStrategy, Any]:
@@ -83,8 +98,8 @@ def test_flowers_loop_ends_at_the_parameters_of_a_run(
         trained = result.train_metrics_clientapp[record["round"]]["train_loss"]
         assert trained == pytest.approx(float(np.nanmean(losses)), rel=1e-12)
         measured = result.evaluate_metrics_clientapp.get(record["round"])
-        evaluated = name == "rankings" and "validation" in record
+        evaluated = name in MEASURED and "validation" in record
         assert (measured is not None) == evaluated
         if evaluated:
             assert measured["validation"] == pytest.approx(record["validation"], rel=1e-12)
-    assert bool(result.evaluate_metrics_clientapp) == (name == "rankings")
+    assert bool(result.evaluate_metrics_clientapp) == (name in MEASURED)
