@@ -10,13 +10,13 @@ from flwr.common.config import parse_config_args
 from path_names import ALL_IN_ONE, AWKWARD_NAMES
 
 from subfl_flower.composition import composed_job, config_directory
-from subfl_flower.config import validate
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.deploy import command
 from subfl_flower.deploy import submission as deploy_submission
 from subfl_flower.launch import submission
 from subfl_flower.launch.flower import Flower
 from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
+from subfl_flower.registry import validate
 
 STARTED = "print('Successfully started run 7', flush=True)"
 ENDS = f"{STARTED}; print('run directory: /runs/a b')"

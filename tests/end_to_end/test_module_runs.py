@@ -20,8 +20,8 @@ from subfl_flower.analysis.run_analysis import prepared_partition
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
-from subfl_flower.config import validate
 from subfl_flower.errors import SubflError
+from subfl_flower.registry import validate
 from subfl_flower.runtime.run_directory import RunDirectory
 from subfl_flower.seeding import shared_generator
 

@@ -67,8 +67,9 @@ def graph(kind: str) -> Graph:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedPartition]:
     """By kind of graph; clients share some nodes."""
     made = {}
-    for kind in ("plain", "ones", "weighted"):
-        folder = tmp_path_factory.mktemp(kind)
+    for number, kind in enumerate(("plain", "ones", "weighted")):
+        folder = tmp_path_factory.mktemp(kind) / f"{number:016x}"
+        folder.mkdir()
         nodes = np.random.default_rng(3).permutation(NODES)
         parts = [np.sort(np.concatenate([part, nodes[:6]])) for part in np.split(nodes[6:], CLIENTS)]
         roles = np.random.default_rng(4).integers(0, 3, NODES).astype(np.int8)
