@@ -91,7 +91,7 @@ def own_choices_in_place(overrides: Sequence[str]) -> list[str]:
     found: list[str] = []
     for override in overrides:
         group, _, choice = override.partition("=")
-        path = own_choice(group, choice)
+        path = own_choice(group, choice, config_directory())
         found += [override] if path is None else content_in_place(group, _section(group, choice, path))
     return found
 

@@ -58,12 +58,12 @@ def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
             raise SubflError(f"{own}: {group}={choice} is built in; rename the file to choose it")
 
 
-def own_choice(group: str, choice: str) -> Path | None:
-    """The file of a choice in the user's folder; None where there is none, or no such folder."""
+def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
+    """The file of a choice that the user's folder adds; None where it adds none of this name to the `built_in` ones."""
     if _adopted is None or not all(re.fullmatch(r"[\w-]+(/[\w-]+)*", part) for part in (group, choice)):
         return None
-    path = _adopted / "conf" / group / f"{choice}.yaml"
-    return path if path.is_file() else None
+    path, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
+    return path if path.is_file() and not theirs.is_file() else None
 
 
 class _UsersChoices(SearchPathPlugin):

@@ -15,7 +15,7 @@ from own_classes import CHOSEN, write_modules
 
 from subfl_flower import user_folder
 from subfl_flower.api import DatasetSettings
-from subfl_flower.composition import composed_config, own_choices_in_place
+from subfl_flower.composition import composed_config, config_directory, own_choices_in_place
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
 from subfl_flower.data.prepared_entry import described_settings
 from subfl_flower.data.ratings.prepared import PreparedRatings
@@ -397,6 +397,18 @@ def test_a_choice_that_sets_more_than_its_section_is_not_sent(
     path.write_text("name: [\n")
     with pytest.raises(SubflError, match=r"mine\.yaml: cannot be sent to another machine: while parsing"):
         own_choices_in_place(["method=mine"])
+
+
+def test_built_in_choices_are_sent_by_their_names(restored: Callable[[], list[str]], tmp_path: Path) -> None:
+    overrides = ["runtime=deploy", "method=fedgnn", "dataset=ml100k", "privacy=laplace_l1"]
+    user_folder.adopt(config_directory().parent)  # who works in this project's folder adds nothing to its choices
+    assert own_choices_in_place(overrides) == overrides
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "fedgnn.yaml").write_text("name: another\n")
+    user_folder.adopt(tmp_path)
+    assert own_choices_in_place(overrides) == overrides
+    with pytest.raises(SubflError, match=r"fedgnn\.yaml: method=fedgnn is built in; rename the file"):
+        composed_config(own_choices_in_place(overrides))
 
 
 def test_flwr_run_is_told_of_the_users_folder() -> None:
