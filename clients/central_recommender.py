@@ -53,7 +53,7 @@ class CentralRatingsClient(CohortClient):
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
-        """Nothing travels."""
+        """No arrays: none travel."""
         return {}
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:

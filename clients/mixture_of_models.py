@@ -61,7 +61,7 @@ class MixtureOfModels(Prediction):
 
     @property
     def kept(self) -> Shapes:
-        """What the own model's steps begin with."""
+        """The model that the own model's steps begin with."""
         return adam_state_shapes(self.model.personal_shapes)
 
     @torch.no_grad()
@@ -176,7 +176,7 @@ class _Models:
     of_mixed_parameters: Scorer | None
 
     def scores(self) -> MixtureScores:
-        """What each of them gives all items."""
+        """The scores that each of them gives all items."""
         mixed = self.of_mixed_parameters
         return MixtureScores(
             self.of_global.scores(),

@@ -35,7 +35,7 @@ class OracleClient(SubgraphClient):
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
-        """Nothing travels."""
+        """No arrays: none travel."""
         return {}
 
     def __init__(self, run: RunContext, cohort: Cohort, store: StateStore, iterate: Iteration = in_chunks) -> None:

@@ -62,7 +62,7 @@ class PseudoItems(UploadTransform):
         return [draw_pseudo_items(rated.of(user), num_items, most, rng) for user, rng in enumerate(generators)]
 
     def _item_generators(self, ratings: Ratings, server_round: int) -> list[np.random.Generator]:
-        """What pseudo items are drawn from: the same every round, unless they are refreshed."""
+        """The generator of pseudo items: the same every round, unless they are refreshed."""
         if self.settings.pseudo_refresh:
             return self.users.generators(ratings, server_round, "pseudo items")
         return self.users.lasting_generators(ratings, "pseudo items")

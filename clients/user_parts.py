@@ -117,7 +117,7 @@ class UserPart:
 
     @property
     def kept(self) -> Shapes:
-        """What a user predicts with beside its personal parameters: kept as it was at the best round."""
+        """The arrays that a user predicts with beside its personal parameters: kept as it was at the best round."""
         return {}
 
     @property
@@ -141,7 +141,7 @@ class UserPart:
 
 
 class Neighbourhood(UserPart):
-    """What users know of neighbours: nothing."""
+    """The knowledge of users who know no neighbours."""
 
     trained: bool = False
     """True where users step the embeddings of their neighbours, too."""
@@ -230,4 +230,4 @@ class Prediction(UserPart, ABC):
 
     @abstractmethod
     def mixture(self, models: list[dict[str, Tensor]], chunk: Chunk) -> Mixture | None:
-        """What users score items by, as `figures` measures it; None where the model does not rank."""
+        """The scores of items, as `figures` measures it; None where the model does not rank."""

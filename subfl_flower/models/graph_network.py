@@ -1,4 +1,4 @@
-"""What clients on graphs ask of a network, whatever it is: shapes, initial values, prepared graphs, outputs."""
+"""The interface of networks that clients on graphs train: shapes, initial values, prepared graphs, outputs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
 
     @abstractmethod
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
-        """What of a graph is constant in all steps.
+        """The part of a graph's work that is constant in all steps.
 
         Args:
             graph: the nodes and edges to propagate over.

@@ -35,7 +35,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, schema: FederationSchema) -> Shape:
-        """What a schema says of models' shapes; ratings' features are items."""
+        """The shape that a schema states; ratings' features are items."""
         return cls(schema.items or schema.features or 0, schema.classes or 0, schema.user_values, schema.item_values)
 
 

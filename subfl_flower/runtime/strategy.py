@@ -61,7 +61,7 @@ class CohortStrategy(Strategy):
             for name, spec in arrays_of(self.contract.uploads).items()
             if spec.remembered
         }
-        """What clients sent last, of the uploads that the contract wants to be remembered."""
+        """The last values that clients sent of the uploads that the contract wants to be remembered."""
         self.updates: Updates | None = None
         """The last round's replies, where Flower's own loop drives the strategy."""
         self._sent: Sent | None = None

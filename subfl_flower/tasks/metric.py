@@ -28,7 +28,7 @@ class Metric:
     averaged: bool = False
 
     def allows(self, values: np.ndarray) -> np.ndarray:
-        """Which of the values [A] are in range, bool [A]. A value that is not a number is, unless it is needed."""
+        """True for each of the values [A] in range, bool [A]. A value that is not a number is, unless it is needed."""
         inside = (values >= self.low) & (values <= self.high)  # not a number compares as false
         return inside if self.needed else inside | np.isnan(values)
 
