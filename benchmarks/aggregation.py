@@ -14,11 +14,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from strategies.fedpub import FedPub
-from strategies.mixing import mix
-from subfl_flower.runtime.contract import RunContext
-from subfl_flower.runtime.roster import Roster, Shape
-from subfl_flower.runtime.updates import Updates
+from subfl_flower.server.updates import Updates
+from subfl_flower.strategies.subgraphs.fedpub import FedPUB
+from subfl_flower.strategies.subgraphs.mixing import mix
+from subfl_flower.wire.contract import RunContext
+from subfl_flower.wire.roster import Roster, Shape
 
 TARGET_MS = 50.0
 HIDDEN, CLASSES = 128, 7
@@ -51,7 +51,7 @@ def main() -> None:
         ("NumPy: one matrix product", lambda: single @ flat, ""),
         ("mix, a matrix of different rows", lambda: mix(matrix, stack), f"< {TARGET_MS:.0f}"),
         ("mix, all rows alike (FedAvg)", lambda: mix(average, stack), f"< {TARGET_MS:.0f}"),
-        (f"FedPub.mixed, {arguments.zeros:.0%} zeros", lambda: strategy.mixed(matrix, updates), ""),
+        (f"FedPUB.mixed, {arguments.zeros:.0%} zeros", lambda: strategy.mixed(matrix, updates), ""),
     ]
     for name, case, target in cases:
         table.add_row(name, f"{median_ms(case, arguments.repeats):.1f}", target)
@@ -79,7 +79,7 @@ def prune(values: np.ndarray, zeros: float, rng: np.random.Generator) -> np.ndar
     return values * (rng.random(values.shape) >= zeros).astype(np.float32)
 
 
-def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPub, Updates]:
+def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPUB, Updates]:
     """The strategy, and a round in which all clients replied with their rows of `stack`."""
     clients = len(next(iter(stack.values())))
     ones = np.ones(clients)
@@ -88,7 +88,7 @@ def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPub, Updates]:
     )
     initial = {name: values[0] for name, values in stack.items()}
     shape = Shape(roster.num_features, roster.num_classes)
-    strategy = FedPub(RunContext(FedPub.Settings(), shape=shape, initial=initial), roster)
+    strategy = FedPUB(RunContext(FedPUB.Settings(), shape=shape, initial=initial), roster)
     nothing = np.zeros(clients, dtype=np.int64)
     wanted = np.zeros(stack["conv1.weight"].shape[:2], dtype=np.uint8)
     arrays = {**stack, "wanted_features": wanted}

@@ -35,9 +35,9 @@ from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
-from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.tasks import Ranking
+from subfl_flower.tasks.choices import Ranking
 
 METHODS = ("local", "fedavg", "fedpub")
 

@@ -27,12 +27,12 @@ from user_floor import OnRound, UserFloorRound, run_user_floor
 from subfl_flower.config import Config
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.partitions.users import UsersPartition
-from subfl_flower.data.ratings.prepared import prepare_ratings
+from subfl_flower.data.prepared.ratings import prepare_ratings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import LightGCNSettings
-from subfl_flower.tasks import Ranking
-from subfl_flower.tasks.ranking_metrics import draw_candidates, user_figures
+from subfl_flower.recommendation.tasks.ranking_metrics import draw_candidates, user_figures
+from subfl_flower.tasks.choices import Ranking
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,17 @@ from rich.table import Table
 from speed import FLOOR, INLINE, RAY, Measurement, measure_interleaved
 from torch import Tensor
 
-from clients.fedavg_ratings import FedAvgRatingsClient
-from clients.users import Chunk
-from subfl_flower.data.ratings.movielens import MovieLens100KDataset
+from subfl_flower.clients.recommendation.fedavg import FedAvgRatingsClient
+from subfl_flower.clients.recommendation.users import Chunk
+from subfl_flower.data.ratings.datasets.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings
-from subfl_flower.models.user_graphs import UserGraphs
-from subfl_flower.runtime.contract import RunContext
-from subfl_flower.runtime.state import MemoryStore
-from subfl_flower.runtime.user_cohort import UserCohort
+from subfl_flower.node.state import MemoryStore
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.seeding import client_generator
+from subfl_flower.wire.contract import RunContext
 
 RATIO_TARGET = 0.7
 WARMUP = 3

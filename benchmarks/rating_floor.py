@@ -25,7 +25,7 @@ from user_floor import OnRound, UserFloorRound, run_user_floor
 from subfl_flower.config import Config
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.partitions.users import UsersPartition
-from subfl_flower.data.ratings.prepared import prepare_ratings
+from subfl_flower.data.prepared.ratings import prepare_ratings
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import RecommenderSettings

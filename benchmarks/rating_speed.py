@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from subfl_flower.data.ratings.movielens import MovieLens100KDataset
+from subfl_flower.data.ratings.datasets.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes, adam_step
-from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.settings import OptimizerSettings, RecommenderSettings
-from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.recommender import StackedRecommender
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
 
 RATIO_TARGET = 0.7
 KINDS = ("gat", "gcn", "ggnn", "none")

@@ -25,8 +25,8 @@ from subfl_flower.data.datasets.amazon import PhotoDataset
 from subfl_flower.data.datasets.planetoid import CoraDataset
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.overlapping import OverlappingPartition
-from subfl_flower.similarity.random_graph import erdos_renyi
-from subfl_flower.similarity.structural import describe_structure, structural_distances
+from subfl_flower.subgraphs.similarity.random_graph import erdos_renyi
+from subfl_flower.subgraphs.similarity.structural import describe_structure, structural_distances
 
 DATASETS = {"cora": CoraDataset, "photo": PhotoDataset}
 SIZES = {"cora": (2_485, 10_138), "photo": (7_487, 238_086)}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.strategy import CohortStrategy
-from subfl_flower.runtime.updates import Updates
+from subfl_flower.node.client import CohortClient
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.server.updates import Updates
+from subfl_flower.wire.payload import Stack
 
 
 class Oracle(CohortStrategy):

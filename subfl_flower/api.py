@@ -9,11 +9,10 @@ what a class implements, what it may override, and what it inherits.
 
 from __future__ import annotations
 
-from clients.description import Description
-from clients.local_weights import LocalWeights
-from clients.recommender import RecommenderClient
-from clients.subgraph import SubgraphClient
-from strategies.mixing import MixingStrategy, average_matrix, average_weights, mix
+from subfl_flower.clients.recommendation.recommender import RecommenderClient
+from subfl_flower.clients.subgraphs.description import Description
+from subfl_flower.clients.subgraphs.local_weights import LocalWeights
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
@@ -23,23 +22,24 @@ from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.errors import SubflError
 from subfl_flower.loggers.settings import Logger, LoggerSettings
-from subfl_flower.models.stacked_gnn import propagate
-from subfl_flower.runtime.batch import Answers, Batch, Question, Result
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.contract import Contract, MethodSettings, RunContext
-from subfl_flower.runtime.exchange import Exchange
-from subfl_flower.runtime.messages import ArraySpec, Choice
-from subfl_flower.runtime.ragged import Ragged, RaggedSpec
-from subfl_flower.runtime.standalone import make_client, make_strategy
-from subfl_flower.runtime.state import ContextStore, MemoryStore
-from subfl_flower.runtime.strategy import CohortStrategy
-from subfl_flower.runtime.updates import Remembered, Updates
+from subfl_flower.node.client import CohortClient
+from subfl_flower.node.state import ContextStore, MemoryStore
+from subfl_flower.recommendation.tasks.ranking import Ranking
+from subfl_flower.recommendation.tasks.rating_prediction import RatingPrediction
 from subfl_flower.seeding import client_generator, shared_generator
-from subfl_flower.similarity.functional import cosine_similarity
+from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.standalone import make_client, make_strategy
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.server.updates import Remembered, Updates
+from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix, average_weights, mix
+from subfl_flower.subgraphs.models.stacked_gnn import propagate
+from subfl_flower.subgraphs.similarity.functional import cosine_similarity
 from subfl_flower.tasks.metric import Metric
-from subfl_flower.tasks.ranking import Ranking
-from subfl_flower.tasks.rating_prediction import RatingPrediction
 from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
+from subfl_flower.wire.batch import Answers, Batch, Question, Result
+from subfl_flower.wire.contract import Contract, MethodSettings, RunContext
+from subfl_flower.wire.payload import ArraySpec, Choice
+from subfl_flower.wire.ragged import Ragged, RaggedSpec
 
 __all__ = [
     "TEST",

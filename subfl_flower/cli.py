@@ -22,11 +22,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from subfl_flower.code_folder import adopt, require_own_names
 from subfl_flower.composition import composed_job, config_directory, readable_errors, resumes, validated
 from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.overrides import classes_chosen, literal_paths, sweeps
-from subfl_flower.user_folder import adopt, require_own_names
 
 _COMMANDS = {
     "report": "subfl_flower.evaluation.report",
@@ -215,7 +215,7 @@ def _run_job(composed: DictConfig, said: set[str]) -> str:
 
 def _record_failure(directory: Path, composed: DictConfig, reason: str) -> None:
     """Leave a summary in a sweep job's folder that says why there is no run."""
-    from subfl_flower.runtime.run_directory import RunDirectory
+    from subfl_flower.runs.directory import RunDirectory
 
     directory.mkdir(parents=True, exist_ok=True)
     records = RunDirectory(directory)

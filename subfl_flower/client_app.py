@@ -10,18 +10,18 @@ import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from subfl_flower.runtime.batch import Batch
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.contract import arrays_of, rows_of
-from subfl_flower.runtime.exchange import ASK, answer_record, read_question
-from subfl_flower.runtime.messages import pack, unpack_choice
-from subfl_flower.runtime.node import Node
-from subfl_flower.runtime.open_nodes import open_clients, open_node
-from subfl_flower.runtime.ragged import pack_ragged, unpack_ragged
-from subfl_flower.runtime.replies import METRICS, OUTCOME
-from subfl_flower.runtime.roster import ROSTER
-from subfl_flower.runtime.round_messages import RUN, announced_in
-from subfl_flower.runtime.state import EVALUATE, TRAIN
+from subfl_flower.node.client import CohortClient
+from subfl_flower.node.node import Node
+from subfl_flower.node.open_nodes import open_clients, open_node
+from subfl_flower.node.state import EVALUATE, TRAIN
+from subfl_flower.server.exchange import ASK, answer_record, read_question
+from subfl_flower.server.round_messages import RUN, announced_in
+from subfl_flower.wire.batch import Batch
+from subfl_flower.wire.contract import arrays_of, rows_of
+from subfl_flower.wire.payload import pack, unpack_choice
+from subfl_flower.wire.ragged import pack_ragged, unpack_ragged
+from subfl_flower.wire.replies import METRICS, OUTCOME
+from subfl_flower.wire.roster import ROSTER
 
 app = ClientApp()
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf's reader
 
+from subfl_flower.code_folder import own_choice, require_own_names
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import DoorSettings
@@ -30,8 +31,7 @@ from subfl_flower.overrides import (
     unreadable,
 )
 from subfl_flower.registry import validate
-from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.user_folder import own_choice, require_own_names
+from subfl_flower.runs.directory import RunDirectory
 
 _RESUME = "resume="
 

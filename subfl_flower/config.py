@@ -30,7 +30,7 @@ from subfl_flower.models.settings import (
     RecommenderSettings,
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
-from subfl_flower.tasks import TASKS, Task
+from subfl_flower.tasks.choices import TASKS, Task
 
 
 class Section(BaseModel):

@@ -28,8 +28,8 @@ from subfl_flower.installed import require_installed
 TARGET = "_target_"
 """The key that names a class by its dotted path, as in Hydra."""
 
-OWN_PACKAGES = ("clients", "strategies", "subfl_flower")
-"""Packages of this project, which every machine of a federation has."""
+OWN_PACKAGE = "subfl_flower"
+"""The package of this project, which every machine of a federation has."""
 
 _OF_BASE = {"torch.nn.modules.module.Module": ("torch_geometric",)}
 """Packages from which every machine takes classes of a base, by the base's full name."""
@@ -82,7 +82,7 @@ def _require_allowed(module: str, path: str, bases: Sequence[type], key: str) ->
     """Raise SubflError unless this machine may import from a module; nothing is imported to know it."""
     allowed = _allowed.get()
     package = module.partition(".")[0]
-    if allowed is None or package in OWN_PACKAGES:
+    if allowed is None or package == OWN_PACKAGE:
         return
     of_door = [name for base in bases for name in _OF_BASE.get(full_name(base), ())]
     if package not in allowed and package not in of_door:
@@ -137,7 +137,7 @@ class DoorSettings(BaseModel, ABC):
         """
         found: dict[str, str] = {}
         for owner in type(self).__mro__:
-            if owner.__module__.partition(".")[0] not in {*OWN_PACKAGES, *sys.stdlib_module_names, "pydantic"}:
+            if owner.__module__.partition(".")[0] not in {OWN_PACKAGE, *sys.stdlib_module_names, "pydantic"}:
                 found[full_name(owner)] = owner.__dict__.get("version") or _source_digest(owner)
         return found
 

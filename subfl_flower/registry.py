@@ -14,9 +14,9 @@ from subfl_flower.config import Config, Method, checked, sentence
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.contract import MethodSettings, joined_settings
-from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.node.client import CohortClient
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.wire.contract import MethodSettings, joined_settings
 
 
 def validate(composed: Mapping[str, Any]) -> Config:

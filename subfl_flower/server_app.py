@@ -9,11 +9,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from subfl_flower.code_folder import adopt
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.federation import run_federation, stop_on_interrupt
-from subfl_flower.runtime.run_schema import stated_schema
-from subfl_flower.user_folder import adopt
+from subfl_flower.server.federation import run_federation, stop_on_interrupt
+from subfl_flower.server.run_schema import stated_schema
 
 app = ServerApp()
 

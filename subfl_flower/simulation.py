@@ -17,12 +17,12 @@ from threadpoolctl import threadpool_limits
 
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.flower.prompt_delivery import deliver_promptly
+from subfl_flower.node.node import compute_device
+from subfl_flower.node.open_nodes import forget_nodes
 from subfl_flower.registry import needs_matcher
-from subfl_flower.runtime.federation import resumable, run_federation, stop_on_interrupt
-from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.node import compute_device
-from subfl_flower.runtime.open_nodes import forget_nodes
-from subfl_flower.runtime.prompt_delivery import deliver_promptly
+from subfl_flower.server.federation import resumable, run_federation, stop_on_interrupt
 
 
 def simulate(config: Config, directory: Path, resume: bool = False, said: set[str] | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from flwr.clientapp import ClientApp
 from run_outcomes import Outcome, run_inline
 
-from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.flower.inline_grid import InlineGrid
 
 BENCHMARKS = Path(os.environ.get("SUBFL_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 

@@ -15,19 +15,19 @@ from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings, RecommenderSettings
-from subfl_flower.models.stacked_user_model import stacked_user_model
+from subfl_flower.node.client import CohortClient
+from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.node.state import MemoryStore
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.runtime.batch import Batch, Result
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.contract import RunContext
-from subfl_flower.runtime.messages import Choice
-from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.shared_key import SharedKey
-from subfl_flower.runtime.state import MemoryStore
-from subfl_flower.runtime.updates import Updates
-from subfl_flower.runtime.user_cohort import UserCohort
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.models.choices import stacked_user_model
 from subfl_flower.seeding import client_generator
-from subfl_flower.tasks import Ranking, RatingPrediction
+from subfl_flower.server.updates import Updates
+from subfl_flower.tasks.choices import Ranking, RatingPrediction
+from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.contract import RunContext
+from subfl_flower.wire.payload import Choice
+from subfl_flower.wire.roster import Roster
 
 ITEMS, DIM = 20, 3
 LENGTHS = (6, 1, 0, 9, 4)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.composition import composed_config, config_directory
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.simulation import simulate
 
 

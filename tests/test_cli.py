@@ -10,7 +10,7 @@ import pytest
 from run_outcomes import SMALL_DIGITS, Outcome, command
 
 from subfl_flower.cli import main
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 
 Subfl = Callable[..., Outcome]
 
@@ -64,7 +64,7 @@ def files(folder: Path) -> list[str]:
         ),
         ("seed=[1", "[1"),
         ("method.strategy=strategies.nowhere.Nothing", "method.strategy: cannot import"),
-        ("method.client=strategies.local.Local", "method.client: "),
+        ("method.client=subfl_flower.strategies.subgraphs.local.Local", "method.client: "),
         ("runtime.device=abacus", "runtime.device: 'abacus'"),
         ("runtime.device=cuda:77", "runtime.device: 'cuda:77'"),
         ("dataset=custom", "dataset: give either dataset.path"),
@@ -163,8 +163,8 @@ USER_MODULE = """
 from dataclasses import replace
 import numpy as np
 from pydantic import Field
-from clients.subgraph import SubgraphClient
-from strategies.mixing import MixingStrategy
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.strategies.subgraphs.mixing import MixingStrategy
 
 
 class Ring(MixingStrategy):

@@ -9,19 +9,19 @@ import pydantic
 import pytest
 import yaml
 
-from clients.fedavg_ratings import FedAvgRatingsClient
-from clients.fedpub import FedPubClient, FedPubReleasedClient
-from clients.subgraph import SubgraphClient
-from strategies.fedavg import FedAvg
-from strategies.fedavg_ratings import FedAvgRatings
-from strategies.fedpub import FedPub
+from subfl_flower.clients.recommendation.fedavg import FedAvgRatingsClient
+from subfl_flower.clients.subgraphs.fedpub import FedPUBClient, FedPUBReleasedClient
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.config import Config, Ray
 from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
+from subfl_flower.node.client import CohortClient
 from subfl_flower.registry import method_settings, validate
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.strategies.recommendation.fedavg import FedAvgRatings
+from subfl_flower.strategies.subgraphs.fedavg import FedAvg
+from subfl_flower.strategies.subgraphs.fedpub import FedPUB
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +111,15 @@ def test_the_defaults_are_fed_pub_on_digits_and_survive_json(defaults: dict[str,
         ("method.taw", 1, "method.taw: "),
         ("method.name", ..., "method.name: a value is required"),
         ("method.strategy", ..., "method.strategy: a value is required"),
-        ("method.strategy", "strategies.fedpub", "method.strategy: "),
+        ("method.strategy", "subfl_flower.strategies.subgraphs.fedpub", "method.strategy: "),
         ("method.strategy", "strategies.nowhere.Nothing", "method.strategy: cannot import"),
-        ("method.strategy", "strategies.fedpub.Nothing", "method.strategy: cannot import"),
+        ("method.strategy", "subfl_flower.strategies.subgraphs.fedpub.Nothing", "method.strategy: cannot import"),
         ("method.strategy", "", "method.strategy: cannot import"),
         ("method.strategy", ".", "method.strategy: cannot import"),
-        ("method.strategy", "FedPub", "method.strategy: cannot import"),
-        ("method.strategy", "clients.fedpub.FedPubClient", "method.strategy: "),
+        ("method.strategy", "FedPUB", "method.strategy: cannot import"),
+        ("method.strategy", "subfl_flower.clients.subgraphs.fedpub.FedPUBClient", "method.strategy: "),
         ("method.strategy", "flwr.serverapp.strategy.FedAvg", "method.strategy: "),
-        ("method.client", "strategies.fedpub.FedPub", "method.client: "),
+        ("method.client", "subfl_flower.strategies.subgraphs.fedpub.FedPUB", "method.client: "),
         ("method.client", "flwr.client.NumPyClient", "method.client: "),
         ("method", None, "method: "),
         ("model", [1, 2], "model: "),
@@ -178,7 +178,7 @@ def knobs(config: Config) -> Any:
 def test_both_sides_of_a_method_have_all_its_knobs(defaults: dict[str, Any]) -> None:
     found = knobs(validate(changed(changed(defaults, "method.tau", 4), "method.mask_l1", 0.5)))
     assert (found.tau, found.mask_l1) == (4, 0.5)
-    assert isinstance(found, FedPub.Settings) and isinstance(found, FedPubClient.Settings)
+    assert isinstance(found, FedPUB.Settings) and isinstance(found, FedPUBClient.Settings)
 
 
 def test_of_a_knob_that_both_sides_have_the_default_is_that_of_the_class_which_overrides_it(
@@ -186,13 +186,13 @@ def test_of_a_knob_that_both_sides_have_the_default_is_that_of_the_class_which_o
 ) -> None:
     """FED-PUB's strategy with clients that change defaults alone; and fields of either side with those of the other."""
     released = changed(
-        changed(defaults, "method", {"name": "mine", "strategy": "strategies.fedpub.FedPub"}),
+        changed(defaults, "method", {"name": "mine", "strategy": "subfl_flower.strategies.subgraphs.fedpub.FedPUB"}),
         "method.client",
-        "clients.fedpub.FedPubReleasedClient",
+        "subfl_flower.clients.subgraphs.fedpub.FedPUBReleasedClient",
     )
     found = knobs(validate(released))
-    assert isinstance(found, FedPubReleasedClient.Settings) and (found.missing, found.variant) == ("zero", "released")
-    paired = changed(released, "method.strategy", "strategies.gcfl.Gcfl")
+    assert isinstance(found, FedPUBReleasedClient.Settings) and (found.missing, found.variant) == ("zero", "released")
+    paired = changed(released, "method.strategy", "subfl_flower.strategies.subgraphs.gcfl.GCFL")
     found = knobs(validate(changed(paired, "method.first_split", 7)))
     assert (found.first_split, found.missing, found.mask_threshold) == (7, "zero", 1e-3)
     with pytest.raises(SubflError, match=r"^method\.first_splat: .*epsilon1.*mask_threshold"):
@@ -219,7 +219,7 @@ def test_a_users_module_that_cannot_be_used_is_one_sentence(
 
 
 def test_a_class_is_found_by_its_path() -> None:
-    assert load_class("strategies.fedpub.FedPub", CohortStrategy, "method.strategy") is FedPub
+    assert load_class("subfl_flower.strategies.subgraphs.fedpub.FedPUB", CohortStrategy, "method.strategy") is FedPUB
 
 
 # Classes by kind of data ----------------------------------------------------------------------------------------------
@@ -237,10 +237,10 @@ def by_kind() -> dict[str, dict[str, Any]]:
 
 def test_a_method_takes_the_classes_for_what_its_data_set_holds(by_kind: dict[str, dict[str, Any]]) -> None:
     graph, ratings = (validate(by_kind[kind]) for kind in ("graph", "ratings"))
-    assert graph.method.strategy == "strategies.fedavg.FedAvg"
-    assert graph.method.client == "clients.subgraph.SubgraphClient"
-    assert ratings.method.strategy == "strategies.fedavg_ratings.FedAvgRatings"
-    assert ratings.method.client == "clients.fedavg_ratings.FedAvgRatingsClient"
+    assert graph.method.strategy == "subfl_flower.strategies.subgraphs.fedavg.FedAvg"
+    assert graph.method.client == "subfl_flower.clients.subgraphs.subgraph.SubgraphClient"
+    assert ratings.method.strategy == "subfl_flower.strategies.recommendation.fedavg.FedAvgRatings"
+    assert ratings.method.client == "subfl_flower.clients.recommendation.fedavg.FedAvgRatingsClient"
     # And with them the knobs that these have: the others' are left out.
     assert graph.method.knobs == {"weighting": "examples"}
     assert "weighting" not in ratings.method.knobs
@@ -270,9 +270,19 @@ def test_a_knob_of_neither_kinds_classes_is_refused(by_kind: dict[str, dict[str,
         ("method.strategy.ratings", ..., "ratings", "method=fedavg has no strategy for data sets that hold ratings"),
         ("method.client.graph", ..., "graph", "method=fedavg has no client for data sets that hold a graph"),
         ("method.strategy.ratings", "strategies.no.Way", "ratings", "method.strategy: cannot import"),
-        ("method.client.ratings", "strategies.fedgnn.FedGNN", "ratings", "method.client: 'strategies.fedgnn."),
+        (
+            "method.client.ratings",
+            "subfl_flower.strategies.recommendation.fedgnn.FedGNN",
+            "ratings",
+            "method.client: 'subfl_flower.strategies.recommendation.fedgnn.",
+        ),
         ("method.strategy", 3, "ratings", "method.strategy: "),
-        ("method.client.ratings", "clients.subgraph.SubgraphClient", "ratings", "dataset=synthetic_ratings holds rati"),
+        (
+            "method.client.ratings",
+            "subfl_flower.clients.subgraphs.subgraph.SubgraphClient",
+            "ratings",
+            "dataset=synthetic_ratings holds rati",
+        ),
         ("method.name", ..., "ratings", "method.name: a value is required"),
         ("method", ["fedavg"], "ratings", "method: "),
         ("dataset", "cora", "ratings", "dataset: "),
@@ -289,7 +299,9 @@ def test_classes_by_kind_that_do_not_fit_are_one_sentence(
 
 
 def test_one_class_may_be_for_all_data_and_the_other_by_kind(by_kind: dict[str, dict[str, Any]]) -> None:
-    mixed = changed(by_kind["ratings"], "method.strategy", "strategies.fedavg_ratings.FedAvgRatings")
-    assert validate(mixed).method.strategy == "strategies.fedavg_ratings.FedAvgRatings"
-    assert validate(mixed).method.client == "clients.fedavg_ratings.FedAvgRatingsClient"
+    mixed = changed(
+        by_kind["ratings"], "method.strategy", "subfl_flower.strategies.recommendation.fedavg.FedAvgRatings"
+    )
+    assert validate(mixed).method.strategy == "subfl_flower.strategies.recommendation.fedavg.FedAvgRatings"
+    assert validate(mixed).method.client == "subfl_flower.clients.recommendation.fedavg.FedAvgRatingsClient"
     assert validate(mixed).method.knobs == validate(by_kind["ratings"]).method.knobs

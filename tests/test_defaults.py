@@ -15,9 +15,9 @@ from pydantic.fields import FieldInfo
 from subfl_flower.composition import config_directory
 from subfl_flower.config import DOORS, Config
 from subfl_flower.doors import load_class
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.contract import joined_settings
-from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.node.client import CohortClient
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.wire.contract import joined_settings
 
 CONF = config_directory()
 SECTIONS = ("model", "task", "optimizer", "partition", "dataset", "privacy", "runtime", "logger")

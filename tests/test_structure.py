@@ -9,8 +9,10 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Any
@@ -22,28 +24,28 @@ from flwr.serverapp.strategy import Strategy
 from subfl_flower.config import Method, Runtime
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.partitions import PartitionSettings
-from subfl_flower.data.prepared_entry import PreparedEntry
+from subfl_flower.data.prepared.entry import PreparedEntry
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
-from subfl_flower.data.sealed_folder import SealedFolder
-from subfl_flower.doors import OWN_PACKAGES
-from subfl_flower.models.graph_network import GraphNetwork
+from subfl_flower.doors import OWN_PACKAGE
 from subfl_flower.models.settings import GraphModelSettings, UserModelSettings
-from subfl_flower.models.trained_users import TrainedUsers, UsersCard
-from subfl_flower.models.user_graphs import UserGraphs
-from subfl_flower.models.user_models import UserModel
-from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.cohort_client import CohortClient
-from subfl_flower.runtime.kind import Kind
-from subfl_flower.runtime.matcher_node import MatcherNode
-from subfl_flower.runtime.node import Node
-from subfl_flower.runtime.strategy import CohortStrategy
-from subfl_flower.runtime.user_cohort import UserCohort
-from subfl_flower.tasks import TaskSettings
+from subfl_flower.node.client import CohortClient
+from subfl_flower.node.domain import Domain
+from subfl_flower.node.matcher import MatcherNode
+from subfl_flower.node.node import Node
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.models.trained_users import TrainedUsers, UsersCard
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import UserModel
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.storage.sealed_folder import SealedFolder
+from subfl_flower.subgraphs.cohort import Cohort
+from subfl_flower.subgraphs.models.graph_network import GraphNetwork
+from subfl_flower.tasks.choices import TaskSettings
 
 ROOT = Path(__file__).parents[1]
 
 BASES = (
-    *(Runtime, Method, CohortClient, CohortStrategy, TaskSettings, Kind),
+    *(Runtime, Method, CohortClient, CohortStrategy, TaskSettings, Domain),
     *(GraphModelSettings, GraphNetwork, UserModelSettings, UserModel, UserGraphs, TrainedUsers, UsersCard),
     *(DatasetSettings, RatingDatasetSettings, PartitionSettings, PreparedEntry, SealedFolder),
     *(Cohort, UserCohort, Node, MatcherNode),
@@ -51,12 +53,12 @@ BASES = (
 """A class of one of these stands for a kind of data, model, task, runtime, method or node."""
 
 MAY_ASK = {
-    "subfl_flower/runtime/graph_kind.py": "the place about graphs: it narrows a configuration to settings for graphs",
-    "subfl_flower/runtime/ratings_kind.py": "the place about ratings: it narrows a configuration to settings for them",
+    "subfl_flower/subgraphs/domain.py": "the place about graphs: it narrows a configuration to settings for graphs",
+    "subfl_flower/recommendation/domain.py": "the place about ratings: it narrows a configuration to settings for them",
     "subfl_flower/simulation.py": "the place about runtimes: it starts the one that the configuration names",
     "subfl_flower/tasks/settings.py": "the place about tasks: what models for nodes state goes for any task on nodes",
     "subfl_flower/evaluation/rows.py": "its column tells traffic relative to that of FedAvg",
-    "subfl_flower/models/lightgcn.py": "the place about graphs for rankings: it narrows those that it made itself",
+    "subfl_flower/recommendation/models/lightgcn.py": "the place about rankings: it narrows graphs that it made itself",
 }
 """Files that may ask for such a class, and why."""
 
@@ -65,11 +67,10 @@ DEEPER = "a level deeper"
 
 
 def _modules() -> Iterator[ModuleType]:
-    for name in OWN_PACKAGES:
-        package = importlib.import_module(name)
-        yield package
-        for found in pkgutil.walk_packages(package.__path__, f"{name}."):
-            yield importlib.import_module(found.name)
+    package = importlib.import_module(OWN_PACKAGE)
+    yield package
+    for found in pkgutil.walk_packages(package.__path__, f"{OWN_PACKAGE}."):
+        yield importlib.import_module(found.name)
 
 
 @cache
@@ -78,7 +79,8 @@ def modules() -> dict[str, ModuleType]:
     found = {}
     for module in _modules():
         assert module.__file__ is not None
-        found[Path(module.__file__).relative_to(ROOT).as_posix()] = module
+        path = Path(module.__file__).resolve()  # clients/ and strategies/ are links
+        found[path.relative_to(ROOT).as_posix()] = module
     return found
 
 
@@ -91,7 +93,7 @@ def trees() -> dict[str, ast.Module]:
 def classes(*packages: str) -> set[type]:
     """All classes that modules of some packages define."""
     found = (value for module in modules().values() for value in vars(module).values() if inspect.isclass(value))
-    return {each for each in found if each.__module__.partition(".")[0] in packages}
+    return {each for each in found if _is_within(each.__module__, packages)}
 
 
 def at(path: str, node: ast.AST) -> str:
@@ -105,7 +107,7 @@ def at(path: str, node: ast.AST) -> str:
 @cache
 def dimension_classes() -> frozenset[type]:
     """All classes that stand for a kind of something."""
-    return frozenset(each for each in classes(*OWN_PACKAGES) if issubclass(each, BASES))
+    return frozenset(each for each in classes(OWN_PACKAGE) if issubclass(each, BASES))
 
 
 @cache
@@ -224,12 +226,12 @@ def test_questions_are_told_from_other_comparisons(text: str, asks: bool) -> Non
 
 def depth(each: type) -> int:
     """How many classes of this project there are from a class up to one that is not, itself included."""
-    bases = [base for base in each.__bases__ if base.__module__.partition(".")[0] in OWN_PACKAGES]
+    bases = [base for base in each.__bases__ if base.__module__.partition(".")[0] == OWN_PACKAGE]
     return 1 + max(map(depth, bases), default=0)
 
 
 def test_no_class_of_a_method_stands_deeper_than_three_without_a_reason() -> None:
-    of_methods = classes("clients", "strategies")
+    of_methods = classes("subfl_flower.clients", "subfl_flower.strategies")
     assert {depth(each) for each in of_methods if issubclass(each, NumPyClient | Strategy)} == {2, 3, 4}
     deep = {each for each in of_methods if depth(each) > 3}
     silent = [each.__name__ for each in deep if DEEPER not in " ".join((each.__doc__ or "").split())]
@@ -282,18 +284,36 @@ def test_setting_from_outside_is_told_from_other_assignments(text: str, sets: bo
 
 _ENGINES = ("flwr", "ray", "hydra", "omegaconf")
 
-FEDERATION = (*_ENGINES, "subfl_flower.runtime", "subfl_flower.config", "clients", "strategies")
+_TRUNK = tuple(f"subfl_flower.{name}" for name in ("wire", "node", "server", "flower", "runs"))
+_METHODS = ("subfl_flower.clients", "subfl_flower.strategies")
+_WINGS = ("subfl_flower.subgraphs", "subfl_flower.recommendation")
+
+FEDERATION = (*_ENGINES, *_TRUNK, "subfl_flower.config", *_METHODS)
 """What those who know of no federation do not import, directly or by others."""
 
+_KNOW_NO_FEDERATION = (
+    *("storage", "data", "models", "tasks", "privacy"),
+    *("subgraphs.models", "subgraphs.tasks", "subgraphs.similarity", "subgraphs.mending"),
+    *("recommendation.models", "recommendation.tasks", "recommendation.user_clusters"),
+)
+
 FORBIDDEN = {
-    "clients": ("strategies", "hydra", "omegaconf", "subfl_flower.config", "subfl_flower.registry"),
-    "strategies": ("hydra", "omegaconf", "subfl_flower.config", "subfl_flower.registry"),
-    "subfl_flower.config": (*_ENGINES, "subfl_flower.runtime", "clients", "strategies"),
-    "subfl_flower.runtime": ("clients", "strategies"),
-    "subfl_flower.registry": ("clients", "strategies"),
-    **dict.fromkeys(
-        (f"subfl_flower.{room}" for room in ("data", "models", "similarity", "mending", "privacy", "tasks")), FEDERATION
+    "subfl_flower": ("clients", "strategies"),  # a wheel has no packages of these names
+    "subfl_flower.clients": (
+        *("subfl_flower.strategies", "subfl_flower.server", "subfl_flower.config", "subfl_flower.registry"),
+        *("hydra", "omegaconf"),
     ),
+    "subfl_flower.strategies": ("hydra", "omegaconf", "subfl_flower.config", "subfl_flower.registry"),
+    "subfl_flower.config": (*_ENGINES, *_TRUNK, *_METHODS),
+    "subfl_flower.registry": _METHODS,
+    "subfl_flower.wire": (*_TRUNK[1:], *_METHODS, "subfl_flower.config"),
+    "subfl_flower.node": (*_TRUNK[2:4], *_METHODS),
+    "subfl_flower.server": (*_METHODS, *_WINGS),
+    "subfl_flower.flower": (*_TRUNK[:3], *_TRUNK[4:], *_METHODS, *_WINGS, "subfl_flower.config"),
+    "subfl_flower.runs": (*_TRUNK[:4], *_METHODS, *_WINGS),
+    "subfl_flower.subgraphs": (*_TRUNK[2:], *_METHODS, "subfl_flower.recommendation"),
+    "subfl_flower.recommendation": (*_TRUNK[2:], *_METHODS),
+    **dict.fromkeys((f"subfl_flower.{room}" for room in _KNOW_NO_FEDERATION), FEDERATION),
 }
 """What a module or the modules of a package do not import."""
 
@@ -372,6 +392,19 @@ def test_nothing_but_what_own_classes_are_made_from_names_a_method() -> None:
     named = {
         module
         for module, names in imports().items()
-        if module.startswith("subfl_flower") and any(_is_within(name, ("clients", "strategies")) for name in names)
+        if not _is_within(module, _METHODS) and any(_is_within(name, _METHODS) for name in names)
     }
     assert named == {"subfl_flower.api"}
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    TopologicalSorter({module: names & set(imports()) for module, names in imports(with_types=False).items()}).prepare()
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_has_at_most_fifteen_modules_but_for_those_of_methods() -> None:
+    counts = Counter(Path(path).parent.as_posix() for path in modules() if Path(path).name != "__init__.py")
+    many = {folder: number for folder, number in counts.items() if number > 15 and folder.startswith("subfl_flower")}
+    assert many == {}

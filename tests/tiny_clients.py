@@ -9,19 +9,19 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from clients.subgraph import SubgraphClient
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.gcn import StackedGCN
-from subfl_flower.models.graph_models import graph_network
 from subfl_flower.models.settings import GraphModelSettings, ModelSettings, OptimizerSettings
-from subfl_flower.runtime.batch import Batch, Question, Result
-from subfl_flower.runtime.cohort import Cohort
-from subfl_flower.runtime.contract import RunContext
-from subfl_flower.runtime.messages import Stack
-from subfl_flower.runtime.roster import Shape
-from subfl_flower.runtime.state import MemoryStore, StateStore
-from subfl_flower.tasks import NodeClassification
+from subfl_flower.node.state import MemoryStore, StateStore
+from subfl_flower.subgraphs.cohort import Cohort
+from subfl_flower.subgraphs.models.choices import graph_network
+from subfl_flower.subgraphs.models.chunk import GraphChunk
+from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.tasks.choices import NodeClassification
+from subfl_flower.wire.batch import Batch, Question, Result
+from subfl_flower.wire.contract import RunContext
+from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.roster import Shape
 
 FEATURES, CLASSES = 6, 3
 GCN = ModelSettings(name="gcn", hidden=5, dropout=0.0)

@@ -8,8 +8,8 @@ from typing import Any, overload
 import torch
 
 from subfl_flower.errors import SubflError
-from subfl_flower.models.graph_network import GraphNetwork, Parameters
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 
 
 class ClientModels(Sequence[Parameters]):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from subfl_flower.models.graph_network import GraphNetwork, Parameters, Probe
 from subfl_flower.seeding import shared_generator
-from subfl_flower.similarity.functional import cosine_similarity
-from subfl_flower.similarity.random_graph import stochastic_block_model
+from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters, Probe
+from subfl_flower.subgraphs.similarity.functional import cosine_similarity
+from subfl_flower.subgraphs.similarity.random_graph import stochastic_block_model
 
 _BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT = 5, 100, 0.1, 0.01
 

@@ -11,8 +11,8 @@ import torch
 
 from subfl_flower.analysis.means import finite_mean
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.graph_network import GraphNetwork, Parameters
-from subfl_flower.tasks import GraphTask
+from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
+from subfl_flower.tasks.choices import GraphTask
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from subfl_flower.analysis.partition_statistics import PartitionStatistics, labe
 from subfl_flower.analysis.sharing import ParameterSharing, kept_weights, parameter_sharing
 from subfl_flower.config import Config
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.models.graph_models import graph_network
-from subfl_flower.runtime.graph_kind import graph_sections
+from subfl_flower.subgraphs.domain import graph_sections
+from subfl_flower.subgraphs.models.choices import graph_network
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from subfl_flower.analysis.means import finite_mean
 from subfl_flower.analysis.pairs import most_and_least_similar
-from subfl_flower.models.graph_network import Parameters
+from subfl_flower.subgraphs.models.graph_network import Parameters
 
 
 @dataclass(frozen=True)

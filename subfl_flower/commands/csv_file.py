@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from subfl_flower.commands.node_predictions import labels_as_trained
-from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.data_facts import ReadingSettings
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.datasets.custom_settings import FeatureSettings, GraphColumns
 from subfl_flower.data.description import class_names
 from subfl_flower.data.feature_transform import FeatureTransform
+from subfl_flower.data.folders.subgraph_folder import ClientFolder
 from subfl_flower.data.graph import NO_ROLE, ClientGraph, Graph, Notes
-from subfl_flower.data.table_file import TableFormat
-from subfl_flower.data.tables import read_table
+from subfl_flower.data.tables.columns import read_table
+from subfl_flower.data.tables.table_file import TableFormat
 from subfl_flower.errors import SubflError
-from subfl_flower.models.exported import ModelCard
+from subfl_flower.subgraphs.models.exported import ModelCard
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from subfl_flower.composition import chosen_dataset, composed_config
-from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.kinds import KINDS, kind_of
+from subfl_flower.node.domain import domain_named, domain_of
+from subfl_flower.storage.durable_files import write_durably
 
 _MOST_ROWS = 30
 _ELSEWHERE = {
@@ -49,7 +49,7 @@ def _inspect(arguments: Sequence[str]) -> None:
     overrides = [argument for argument in arguments if not argument.startswith("out=")]
     out = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
     config, _ = composed_config(_with_a_method(overrides))
-    facts, problem = kind_of(config).inspect(config)
+    facts, problem = domain_of(config).inspect(config)
     _show(facts, f"dataset={config.dataset.name}, partition={config.partition.name}, task={config.task.name}")
     if out:
         path = Path(out[-1]).expanduser()
@@ -67,8 +67,8 @@ def _with_a_method(overrides: Sequence[str]) -> list[str]:
     """Overrides that name a method for the kind of data; data do not depend on it, and the default is for graphs."""
     if any(override.startswith("method=") for override in overrides):
         return list(overrides)
-    kind = KINDS.get(getattr(chosen_dataset(overrides), "kind", ""))
-    named = () if kind is None or kind.example_method is None else (f"method={kind.example_method}",)
+    domain = domain_named(getattr(chosen_dataset(overrides), "kind", ""))
+    named = () if domain is None or domain.example_method is None else (f"method={domain.example_method}",)
     return [*named, *overrides]
 
 

@@ -11,7 +11,7 @@ import torch
 from subfl_flower.data.description import class_names
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.models.exported import ModelCard
+from subfl_flower.subgraphs.models.exported import ModelCard
 
 _MOST_NAMES = 10
 

@@ -18,14 +18,13 @@ from rich.table import Table
 
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
-from subfl_flower.data.durable_files import force_to_disk
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.kind import Prepared
-from subfl_flower.runtime.kinds import kind_of
-from subfl_flower.runtime.remarks import print_remarks
-from subfl_flower.runtime.run_schema import run_schema
-from subfl_flower.runtime.shared_key import KEY_BYTES, SharedKey
+from subfl_flower.node.domain import Prepared, domain_of
+from subfl_flower.node.shared_key import KEY_BYTES, SharedKey
+from subfl_flower.runs.remarks import print_remarks
+from subfl_flower.server.run_schema import run_schema
+from subfl_flower.storage.durable_files import force_to_disk
 
 _OWN_ARGUMENTS = ("out", "client", "key")
 _MOST_ROWS = 50
@@ -83,7 +82,7 @@ def _partition(request: _Request) -> None:
     if request.client is not None:
         config = _of_site(config)
     key = SharedKey(request.key).read() if request.key else secrets.token_bytes(KEY_BYTES)
-    prepared = kind_of(config).prepare(config)
+    prepared = domain_of(config).prepare(config)
     if request.client is not None:
         _require_class_numbers(config, prepared)
     ids = range(prepared.num_clients) if request.client is None else [request.client]
@@ -96,7 +95,7 @@ def _partition(request: _Request) -> None:
         for position, name in enumerate(_with_progress(names)):
             _write(folder / name, prepared, position, request, config, key)
     _print_result(request.out, names, config)
-    of_site = [] if request.client is None else kind_of(config).remarks_for_site(prepared)
+    of_site = [] if request.client is None else domain_of(config).remarks_for_site(prepared)
     print_remarks(prepared.data["dropped"], [*prepared.data["warnings"], *of_site])
 
 
@@ -113,7 +112,7 @@ def _of_site(config: Config) -> Config:
 
 def _require_class_numbers(config: Config, prepared: Prepared) -> None:
     """A site sees its own labels alone: which class has which number must be said, or sites would differ."""
-    if kind_of(config).about(prepared)["num_classes"]:
+    if domain_of(config).about(prepared)["num_classes"]:
         config.dataset.require_common_classes()
 
 
@@ -138,7 +137,7 @@ def _has_already(out: Path, schema: FederationSchema) -> bool:
 
 
 def _write(path: Path, prepared: Prepared, position: int, request: _Request, config: Config, key: bytes) -> None:
-    kind_of(config).write_folder(path, config, prepared, position, key, own_id=request.client)
+    domain_of(config).write_folder(path, config, prepared, position, key, own_id=request.client)
 
 
 @contextmanager
@@ -172,7 +171,7 @@ def _with_progress(names: Sequence[str]) -> Iterator[str]:
 
 
 def _print_result(out: Path, names: Sequence[str], config: Config) -> None:
-    rows = [kind_of(config).described(out / name) for name in names]
+    rows = [domain_of(config).described(out / name) for name in names]
     table = Table(*rows[0])
     for column in table.columns:
         column.justify = "right"

@@ -23,10 +23,10 @@ from subfl_flower.commands.run_to_predict import PredictedClient, RunToPredict
 from subfl_flower.data.datasets.custom_tables import read_pairs
 from subfl_flower.data.graph import NO_ROLE, TEST, TRAIN, VALIDATION
 from subfl_flower.errors import SubflError
-from subfl_flower.models.exported import ModelCard, read_model
-from subfl_flower.runtime.remarks import print_remarks
-from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.tasks.link_prediction import pair_scores
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.runs.remarks import print_remarks
+from subfl_flower.subgraphs.models.exported import ModelCard, read_model
+from subfl_flower.subgraphs.tasks.link_prediction import pair_scores
 
 _HEAD = 10
 _ROLES = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

@@ -20,7 +20,7 @@ from subfl_flower.commands.user_to_recommend import UsersOfRun, UserToRecommend,
 from subfl_flower.data.graph import TEST
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.trained_users import TrainedUsers
+from subfl_flower.recommendation.models.trained_users import TrainedUsers
 
 _ARGUMENTS = ("user", "client", "n", "all", "data", "out")
 

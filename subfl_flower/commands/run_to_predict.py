@@ -12,14 +12,14 @@ from rich.progress import track
 from subfl_flower.commands.node_predictions import NodePredictions, labels_as_trained, model_outputs, node_predictions
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.description import class_names
-from subfl_flower.data.fingerprints import require_same_data
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.prepared import PreparedPartition
+from subfl_flower.data.prepared.partition import PreparedPartition
 from subfl_flower.errors import SubflError
-from subfl_flower.models.exported import ModelCard, read_model
 from subfl_flower.registry import validate
-from subfl_flower.runtime.graph_kind import Graphs, graph_sections
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.subgraphs.domain import Subgraphs, graph_sections
+from subfl_flower.subgraphs.models.exported import ModelCard, read_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class RunToPredict:
                 f"{path} holds no models: it has not come to its end, record.client_models is false, or it is a "
                 "deployment, whose clients keep theirs on their own machines"
             )
-        prepared, before = Graphs().prepare(config), directory.data()
+        prepared, before = Subgraphs().prepare(config), directory.data()
         if before is not None:
             require_same_data(prepared.data, before, str(path), "predict")
         return cls(directory, prepared, models)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from subfl_flower.data.ratings.prepared import PreparedRatings
+from subfl_flower.data.folders.user_folder import UserDescription, UserFolder
+from subfl_flower.data.prepared.ratings import PreparedRatings
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.data.ratings.user_folder import UserDescription, UserFolder
 from subfl_flower.errors import SubflError
-from subfl_flower.models.exported import TENSORS
-from subfl_flower.models.ranker_file import read_trained
-from subfl_flower.models.trained_users import TrainedUsers
+from subfl_flower.recommendation.domain import prepared_ratings, rating_sections
+from subfl_flower.recommendation.models.ranker_file import read_trained
+from subfl_flower.recommendation.models.trained_users import TrainedUsers
 from subfl_flower.registry import validate
-from subfl_flower.runtime.ratings_kind import prepared_ratings, rating_sections
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.subgraphs.models.exported import TENSORS
 
 _SCORES_AT_ONCE = 2**24
 _MOST_COMPARED = 50_000

@@ -12,8 +12,8 @@ from subfl_flower.data.datasets.custom_settings import GraphColumns
 from subfl_flower.data.datasets.labels import ClassName
 from subfl_flower.data.edge_weights import EdgeWeightRule
 from subfl_flower.data.feature_transform import FeatureTransform
-from subfl_flower.data.partition_files import PreparedPartition
-from subfl_flower.data.table_file import Encoding
+from subfl_flower.data.prepared.partition_files import PreparedPartition
+from subfl_flower.data.tables.table_file import Encoding
 
 _READ_BY = ("encoding", "columns", "unlabelled", "edge_weights")
 """Settings of a reader of a user's own files."""

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, FeatureMatrix, Graph
-from subfl_flower.data.raw_files import sha256_of
+from subfl_flower.storage.checksums import sha256_of
 
 DATA_SCHEMA = 1
 """Raised whenever an older version could not read a description."""

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Self
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from subfl_flower.data.durable_files import write_durably
 from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
 
 FEDERATION_FILE = "federation.json"
 MOST_CLIENTS = 1 << 20
@@ -69,8 +69,8 @@ class FederationSchema(BaseModel):
 
         Args:
             dataset: name of the data set.
-            about: what a roster says of the prepared data; see `Kind.about`.
-            sizes: of these, the sizes; see `Kind.schema_sizes`.
+            about: what a roster says of the prepared data; see `Domain.about`.
+            sizes: of these, the sizes; see `Domain.schema_sizes`.
         """
         return cls(
             dataset=dataset,

@@ -13,22 +13,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.checksums import sha256_of
 
 CONNECT_SECONDS = 30.0
 """How long a download waits for a silent network."""
-
-
-def sha256_of(path: Path) -> str:
-    """The hexadecimal sha256 of a file's content.
-
-    Raises:
-        SubflError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SubflError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def fingerprint(paths: list[Path]) -> str:

@@ -60,7 +60,7 @@ def _key(arguments: argparse.Namespace) -> int:
 
 
 def _matcher_key(arguments: argparse.Namespace) -> int:
-    from subfl_flower.runtime.matcher_node import FolderMemory
+    from subfl_flower.node.matcher import FolderMemory
 
     make_folder(arguments.state)
     print(FolderMemory(arguments.state, "").key().public.hex())

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from subfl_flower.data.durable_files import write_durably
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
 
 PRIVATE, PUBLIC = 0o600, 0o644
 

@@ -29,7 +29,7 @@ from subfl_flower.launch.flower import (
     scripts_folder,
 )
 from subfl_flower.launch.superlink import free_port
-from subfl_flower.runtime.roster import MATCHER
+from subfl_flower.wire.roster import MATCHER
 
 _LOCAL = "127.0.0.1"
 _NOT_IN_A_PATH = frozenset(',"\\')
@@ -191,15 +191,16 @@ def _plain_path(path: Path, option: str) -> str:
 
 def _check_clients(paths: Sequence[Path]) -> None:
     """Opens the clients' folders, and reads what they hold, which compares the checksums, and their keys."""
-    from subfl_flower.data.sealed_folder import held_in
-    from subfl_flower.runtime.kinds import KINDS
+    from subfl_flower.node.domain import domain_named
+    from subfl_flower.storage.sealed_folder import held_in
 
     if not paths:
         return
     resolved = [path.resolve() for path in paths]
-    kind = KINDS.get(held_in(resolved[0]), KINDS["graph"])
-    for folder in kind.open_folders(resolved):
-        kind.read_folder(folder)
+    domain = domain_named(held_in(resolved[0])) or domain_named("graph")
+    assert domain is not None
+    for folder in domain.open_folders(resolved):
+        domain.read_folder(folder)
         read_file(folder.key_path, "--client")
 
 

@@ -11,7 +11,7 @@ from subfl_flower.launch.request import overrides_toml
 from subfl_flower.launch.staging import find_app
 from subfl_flower.launch.submission import Outcome, Signals, stage, submit
 from subfl_flower.overrides import schema_in_place
-from subfl_flower.runtime.run_schema import stated_schema
+from subfl_flower.server.run_schema import stated_schema
 
 _RUNTIME = "runtime=deploy"
 

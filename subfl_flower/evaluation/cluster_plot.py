@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from subfl_flower.runtime.round_arrays import Clustering
+from subfl_flower.runs.round_arrays import Clustering
 
 # With eight colours sixty-four looks: a cluster is told by its colour and its shape.
 _SHAPES = "os^DvPX*"

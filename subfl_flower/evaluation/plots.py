@@ -18,7 +18,7 @@ from subfl_flower.evaluation.cluster_plot import draw_clusters, figure_width
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import clients_heard, last_known, lower_is_better, number
 from subfl_flower.evaluation.table import axis_text, scale, unit_suffix
-from subfl_flower.runtime.round_arrays import Clustering
+from subfl_flower.runs.round_arrays import Clustering
 
 # Okabe and Ito's palette: told apart by readers with colour-blindness too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")

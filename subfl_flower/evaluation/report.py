@@ -20,7 +20,7 @@ from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import Run, common_folder, load_runs
 from subfl_flower.evaluation.table import markdown_layout, markdown_table, rich_layout, rich_table, write_csv
 from subfl_flower.evaluation.target import check_share, target_cells, write_target_csv
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 
 
 def main(argv: Sequence[str]) -> int:

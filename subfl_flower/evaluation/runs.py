@@ -11,7 +11,7 @@ from typing import Any
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import clients_heard, exchanged, number, summarise
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 
 _FLOAT32_BYTES = 4
 

@@ -14,7 +14,7 @@ from subfl_flower.loggers.figures import dotted, required_package, scalars
 from subfl_flower.loggers.settings import LoggerSettings
 
 if TYPE_CHECKING:
-    from subfl_flower.runtime.run_directory import RunDirectory
+    from subfl_flower.runs.directory import RunDirectory
 
 
 class MlflowSettings(LoggerSettings):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from subfl_flower.doors import DoorSettings
 
 if TYPE_CHECKING:
-    from subfl_flower.runtime.run_directory import RunDirectory
+    from subfl_flower.runs.directory import RunDirectory
 
 
 class Logger(Protocol):

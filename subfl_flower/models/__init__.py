@@ -1,1 +1,1 @@
-"""Stacked graph neural networks: every parameter has a leading client axis."""
+"""Parts that networks on graphs and recommenders have in common."""

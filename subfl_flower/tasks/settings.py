@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
@@ -45,7 +45,7 @@ class TaskSettings(DoorSettings):
 
     Attributes:
         kind: of which data it can be asked.
-        pooled: whether a figure over clients is that of all their examples together; else it is the mean over clients.
+        pooled: figures that are of all clients' examples together; any other one is the mean over clients.
         higher_is_better: whether of two values of the metric the larger one is the better.
         needs_labels: whether a graph must have labels.
         needs_ratings: whether users must have rated items, and not all alike; else users and items alone do.
@@ -58,7 +58,7 @@ class TaskSettings(DoorSettings):
     model_config = ConfigDict(allow_inf_nan=False)
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
-    pooled: ClassVar[bool] = False
+    pooled: ClassVar[Collection[str]] = ()
     higher_is_better: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     needs_ratings: ClassVar[bool] = False

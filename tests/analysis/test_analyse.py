@@ -12,9 +12,9 @@ from run_outcomes import SMALL_DIGITS, Outcome
 
 from subfl_flower.analysis.analyse import main
 from subfl_flower.cli import main as subfl
-from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.registry import validate
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 
 Run = Callable[..., Outcome]
 PNG = b"\x89PNG\r\n\x1a\n"

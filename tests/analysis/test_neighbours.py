@@ -5,9 +5,9 @@ import torch
 from small_graphs import client_graph
 
 from subfl_flower.analysis.neighbours import neighbour_performance, neighbours
-from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.tasks import NodeClassification
+from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.tasks.choices import NodeClassification
 
 TASK = NodeClassification(name="node_classification")
 GCN = StackedGCN(ModelSettings(name="gcn", hidden=2, layers=1), num_features=2, num_outputs=2)

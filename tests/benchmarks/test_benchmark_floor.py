@@ -13,10 +13,10 @@ import pytest
 from run_outcomes import Outcome
 
 from subfl_flower.composition import composed_config
-from subfl_flower.data.prepared import PreparedPartition, prepare
+from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.seeding import shared_generator
+from subfl_flower.subgraphs.models.gcn import StackedGCN
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 CLIENTS = 5

@@ -14,7 +14,7 @@ import torch
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.tasks import Ranking
+from subfl_flower.tasks.choices import Ranking
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TASK = Ranking(name="ranking", negatives=20, cutoffs=(5,))

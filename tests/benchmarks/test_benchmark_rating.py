@@ -13,9 +13,9 @@ import torch
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.models.recommender import StackedRecommender
 from subfl_flower.models.settings import RecommenderSettings
-from subfl_flower.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.recommender import StackedRecommender
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

@@ -12,7 +12,7 @@ import pytest
 
 from subfl_flower.data.datasets.planetoid import CoraDataset
 from subfl_flower.data.partitions.overlapping import OverlappingPartition
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

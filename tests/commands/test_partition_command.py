@@ -11,13 +11,13 @@ from torch_geometric.data import Data
 
 from subfl_flower.commands.partition import main
 from subfl_flower.composition import composed_config
-from subfl_flower.data.client_folder import ClientFolder
 from subfl_flower.data.federation_schema import FederationSchema
-from subfl_flower.data.prepared import PreparedPartition, prepare
-from subfl_flower.data.ratings.user_folder import UserFolder
+from subfl_flower.data.folders.subgraph_folder import ClientFolder
+from subfl_flower.data.folders.user_folder import UserFolder
+from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime import graph_kind
-from subfl_flower.runtime.shared_key import SharedKey
+from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.subgraphs import domain as graph_kind
 
 NODES = "id,label,height,width\na,cat,1,2\nb,dog,3,4\nc,,5,6\nd,cat,7,8\ne,dog,9,9\n"
 EDGES = "source,target\na,b\nb,c\nd,e\n"

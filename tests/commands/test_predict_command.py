@@ -18,14 +18,14 @@ from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.predict import main
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
-from subfl_flower.data.client_folder import ClientFolder, write_client_folder
 from subfl_flower.data.data_facts import DataFacts, ReadingSettings
 from subfl_flower.data.datasets.custom_settings import GraphColumns
 from subfl_flower.data.feature_transform import FeatureTransform
+from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import TEST, ClientGraph
-from subfl_flower.models.exported import ModelCard, write_model
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.tasks import LinkPrediction, NodeClassification
+from subfl_flower.subgraphs.models.exported import ModelCard, write_model
+from subfl_flower.tasks.choices import LinkPrediction, NodeClassification
 
 Run = Callable[..., Outcome]
 NODES = "id,label,height,width\na,cat,1,2\nb,dog,3,4\nc,,5,6\nd,cat,7,8\n"

@@ -14,13 +14,13 @@ from subfl_flower.commands import user_to_recommend
 from subfl_flower.commands.recommend import _best, main, recommended
 from subfl_flower.commands.user_to_recommend import UserToRecommend, open_user
 from subfl_flower.composition import composed_config
+from subfl_flower.data.folders.user_folder import write_user_folder
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
-from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
+from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.data.ratings.user_folder import write_user_folder
-from subfl_flower.models.recommender_file import Recommender, RecommenderCard
 from subfl_flower.models.settings import RecommenderSettings
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.recommendation.models.recommender_file import Recommender, RecommenderCard
+from subfl_flower.runs.directory import RunDirectory
 
 USERS, ITEMS = 5, 12
 IDS = [str(10 * item) for item in range(ITEMS)]

@@ -17,8 +17,8 @@ import pytest
 from subfl_flower.data.datasets import CustomDataset, CustomRatingsDataset
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions import GivenPartition, UsersPartition, WholePartition
-from subfl_flower.data.prepared import prepare
-from subfl_flower.data.ratings.prepared import prepare_ratings
+from subfl_flower.data.prepared.partition import prepare
+from subfl_flower.data.prepared.ratings import prepare_ratings
 from subfl_flower.errors import SubflError
 
 CASES = Path(os.environ.get("SUBFL_TEST_CASES", Path(__file__).parents[2] / ".." / "shared" / "cases"))

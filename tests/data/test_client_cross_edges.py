@@ -8,17 +8,17 @@ import pytest
 from client_folders import small_client
 from random_graphs import graph_of
 
-from subfl_flower.data.client_folder import ClientFolder, write_client_folder
-from subfl_flower.data.client_graph_check import require_sound
 from subfl_flower.data.datasets import DigitsDataset
+from subfl_flower.data.folders.subgraph_check import require_sound
+from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.partition_files import write_partition
+from subfl_flower.data.graph_file import read_client_graph, read_tensors, write_client_graph, write_tensors
 from subfl_flower.data.partitions import MetisPartition, OverlappingPartition, PartitionSettings, WholePartition
-from subfl_flower.data.prepared import PreparedPartition, client_file, prepare
-from subfl_flower.data.storage import read_client_graph, read_tensors, write_client_graph, write_tensors
+from subfl_flower.data.prepared.partition import PreparedPartition, client_file, prepare
+from subfl_flower.data.prepared.partition_files import write_partition
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
-from subfl_flower.tasks import LinkPrediction
+from subfl_flower.tasks.choices import LinkPrediction
 
 # 0-1, 0-2, 1-2, 2-3, 3-4, 3-5, 4-5: two triangles joined by 2-3.
 TRIANGLES = nx.Graph([(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (3, 5), (4, 5)])

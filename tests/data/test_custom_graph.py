@@ -17,9 +17,9 @@ from torch_geometric.data import Data
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.datasets.custom_settings import FeatureSettings, GraphColumns
 from subfl_flower.data.graph import Graph
-from subfl_flower.data.partition_files import PreparedPartition
 from subfl_flower.data.partitions import GivenPartition, RandomPartition, WholePartition
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
+from subfl_flower.data.prepared.partition_files import PreparedPartition
 from subfl_flower.errors import SubflError
 
 EDGES = "source,target\na,b\nb,c\nc,d\nd,e\ne,f\n"

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions import RandomPartition
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import SubflError
 
 NODES = "id,label,height,width\na,cat,1,2\nb,dog,3,4\n007,,5,6\nd,cat,7,8\n"

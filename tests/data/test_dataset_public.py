@@ -18,7 +18,7 @@ from subfl_flower.data.datasets import (
     PubMedDataset,
 )
 from subfl_flower.data.partitions import MetisPartition
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import SubflError
 
 CORA, PHOTO = "Planetoid/Cora/raw", "Amazon/Photo/raw"

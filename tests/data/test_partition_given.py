@@ -9,7 +9,7 @@ from random_graphs import graph_of
 
 from subfl_flower.data.datasets import CoraDataset
 from subfl_flower.data.partitions import GivenPartition
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import SubflError
 
 

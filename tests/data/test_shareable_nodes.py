@@ -8,6 +8,7 @@ import pytest
 from random_graphs import graph_of
 
 from subfl_flower.data.datasets import DigitsDataset
+from subfl_flower.data.graph_file import read_client_graph, read_tensors, write_client_graph, write_tensors
 from subfl_flower.data.partitions import (
     DirichletPartition,
     LouvainPartition,
@@ -17,8 +18,7 @@ from subfl_flower.data.partitions import (
     PartitionSettings,
     RandomPartition,
 )
-from subfl_flower.data.prepared import client_file, prepare
-from subfl_flower.data.storage import read_client_graph, read_tensors, write_client_graph, write_tensors
+from subfl_flower.data.prepared.partition import client_file, prepare
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfl_flower.data.table_file import Table, TableFormat, open_table, require_table, table_suffix
+from subfl_flower.data.tables.table_file import Table, TableFormat, open_table, require_table, table_suffix
 from subfl_flower.errors import SubflError
 
 

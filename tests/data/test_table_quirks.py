@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.datasets.custom_settings import FeatureSettings
-from subfl_flower.data.table_file import Encoding, Table, TableFormat, open_table, require_table
-from subfl_flower.data.tables import Problems, matched, read_ids, read_table
+from subfl_flower.data.tables.columns import Problems, matched, read_ids, read_table
+from subfl_flower.data.tables.table_file import Encoding, Table, TableFormat, open_table, require_table
 from subfl_flower.errors import SubflError
 
 EDGES = "source,target\nn0,n1\nn1,n2\n"

@@ -12,14 +12,14 @@ from client_folders import small_client
 from random_graphs import graph_of
 from safetensors.numpy import load_file
 
-from subfl_flower.data.client_folder import ClientFolder, write_client_folder
-from subfl_flower.data.client_graph_check import require_sound
+from subfl_flower.data.folders.subgraph_check import require_sound
+from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import ClientGraph, Graph
-from subfl_flower.data.partition_files import write_partition
-from subfl_flower.data.prepared import PreparedPartition, client_file
+from subfl_flower.data.prepared.partition import PreparedPartition, client_file
+from subfl_flower.data.prepared.partition_files import write_partition
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
-from subfl_flower.tasks import LinkPrediction
+from subfl_flower.tasks.choices import LinkPrediction
 
 ASSIGNMENTS = [np.array([0, 3, 4, 9, 11]), np.array([1, 2, 3, 5, 6, 7, 9]), np.array([8, 10])]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from deploy_answers import Answer
 
-from subfl_flower.data.client_folder import write_client_folder
+from subfl_flower.data.folders.subgraph_folder import write_client_folder
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.deploy import main
 

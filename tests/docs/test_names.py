@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
 CONF = sorted((ROOT / "conf").rglob("*.yaml"))
 FOLDERS = ("clients", "strategies", "subfl_flower", "docs", "tests", "benchmarks", "conf", "examples", "docker")
-INSIDE = ("", "subfl_flower", "subfl_flower/runtime")
+INSIDE = ("", "subfl_flower", "subfl_flower/subgraphs", "subfl_flower/recommendation")
 """Folders that paths of pages begin from."""
 
 
@@ -42,8 +42,8 @@ def exists(path: str) -> bool:
 
 
 def files_named(text: str) -> set[str]:
-    """Files of this project in backticks, such as `runtime/rounds.py`."""
-    own = "|".join((*FOLDERS, "runtime", "data", "models", "tasks", "privacy", "mending", "similarity"))
+    """Files of this project in backticks, such as `server/rounds.py`."""
+    own = "|".join((*FOLDERS, *(path.name for path in (ROOT / "subfl_flower").rglob("*") if path.is_dir())))
     return set(re.findall(rf"`((?:{own})/[\w/.-]+\.(?:py|md|yaml))`", text))
 
 
@@ -88,10 +88,16 @@ def test_the_layout_names_every_file() -> None:
 
 
 def test_a_renamed_class_is_found() -> None:
-    assert dotted_paths("see `clients.masked.MaskedClient`, a/clients.x and clients.fedpub.") == {
+    assert dotted_paths(
+        "see `clients.masked.MaskedClient`, a/clients.x and subfl_flower.clients.subgraphs.fedpub."
+    ) == {
         "clients.masked.MaskedClient",
-        "clients.fedpub",
+        "subfl_flower.clients.subgraphs.fedpub",
     }
-    assert exists("clients.fedpub.FedPubClient.Settings") and exists("subfl_flower.runtime.rounds")
-    assert not exists("clients.masked.MaskedClient") and not exists("clients.fedpub.MaskedClient")
-    assert files_named("`runtime/rounds.py`, `clients/masked.py`") == {"runtime/rounds.py", "clients/masked.py"}
+    assert exists("subfl_flower.clients.subgraphs.fedpub.FedPUBClient.Settings") and exists(
+        "subfl_flower.server.rounds"
+    )
+    assert not exists("clients.masked.MaskedClient") and not exists(
+        "subfl_flower.clients.subgraphs.fedpub.MaskedClient"
+    )
+    assert files_named("`server/rounds.py`, `clients/masked.py`") == {"runtime/rounds.py", "clients/masked.py"}

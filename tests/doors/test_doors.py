@@ -13,22 +13,22 @@ import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
 from own_classes import CHOSEN, write_modules
 
-from subfl_flower import user_folder
+from subfl_flower import code_folder as user_folder
 from subfl_flower.api import DatasetSettings
 from subfl_flower.composition import composed_config, config_directory, own_choices_in_place
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
-from subfl_flower.data.prepared_entry import described_settings
-from subfl_flower.data.ratings.prepared import PreparedRatings
+from subfl_flower.data.prepared.entry import described_settings
+from subfl_flower.data.prepared.ratings import PreparedRatings
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
 from subfl_flower.errors import SubflError
 from subfl_flower.launch.request import overrides_toml
-from subfl_flower.models.exported import ModelCard, read_model, write_model
+from subfl_flower.node.domain import domain_of
+from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.overrides import classes_chosen
 from subfl_flower.registry import validate
-from subfl_flower.runtime.kinds import kind_of
-from subfl_flower.runtime.open_nodes import forget_nodes, open_node
-from subfl_flower.runtime.strategy import CohortStrategy
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
 
 MARKED = "from pathlib import Path\nPath(__file__).with_name('was-imported').touch()\n"
 EMPTY = "from subfl_flower.api import DatasetSettings\nclass Empty(DatasetSettings):\n    cliques: int = 3\n"
@@ -115,7 +115,7 @@ def test_an_override_of_a_class_needs_nothing_else() -> None:
 
 
 NOT_ALLOWED = "is not allowed on this machine; its operator can allow it by --allow-package marked"
-BY_KIND = {"graph": "marked.Strategy", "ratings": "strategies.fedgnn.FedGNN"}
+BY_KIND = {"graph": "marked.Strategy", "ratings": "subfl_flower.strategies.recommendation.fedgnn.FedGNN"}
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,11 @@ def test_an_allowed_package_does_not_open_others(folder: Path) -> None:
         with pytest.raises(SubflError, match=r"cannot import 'borrowing\.rings\.RingOfCliques'"):
             load_class("borrowing.rings.RingOfCliques", DatasetSettings, "dataset._target_")
         with pytest.raises(SubflError, match=r"cannot import|not a subclass"):
-            load_class("strategies.fedpub.np.ndarray", CohortStrategy, "method.strategy")
-        assert load_class("strategies.fedpub.FedPub", CohortStrategy, "method.strategy").__name__ == "FedPub"
+            load_class("subfl_flower.strategies.subgraphs.fedpub.np.ndarray", CohortStrategy, "method.strategy")
+        assert (
+            load_class("subfl_flower.strategies.subgraphs.fedpub.FedPUB", CohortStrategy, "method.strategy").__name__
+            == "FedPUB"
+        )
 
 
 def test_networks_of_pytorch_geometric_need_no_permission() -> None:
@@ -289,7 +292,7 @@ def test_ratings_come_from_a_class_too(folder: Path, tmp_path: Path) -> None:
     (folder / "rated.py").write_text(RATED)
     given = ["method=fedgnn", "partition=users", "task=rating_prediction", f"data.cache={tmp_path / 'cache'}"]
     config, _ = composed_config([*given, "dataset._target_=rated.Rated"])
-    prepared = kind_of(config).prepare(config)
+    prepared = domain_of(config).prepare(config)
     assert isinstance(prepared, PreparedRatings)
     assert (prepared.num_clients, prepared.num_items, prepared.scale) == (6, 10, (1.0, 5.0))
     assert prepared.metadata["dataset"]["_target_"] == "rated.Rated" and set(prepared.metadata["code"]) == {
@@ -354,7 +357,8 @@ OWN_CHOICES = {
     "partition/halves": "defaults: [random, _self_]\nclients: 2\n",
     "model/wide": "name: gcn\nhidden: 7\ndropout: 1e-3\nlayers: ${model.hidden}\n",
     "method/mine": (
-        "name: mine\nstrategy: strategies.fedavg.FedAvg\nclient: clients.fedper.FedPerClient\n"
+        "name: mine\nstrategy: subfl_flower.strategies.subgraphs.fedavg.FedAvg\n"
+        "client: subfl_flower.clients.subgraphs.fedper.FedPerClient\n"
         "personal_layers: ['a: b', \"it's\"]\n"
     ),
     "dataset/rows": "_target_: empty.Empty\ncliques: 5\nprotocol: {rounds: 4, local_epochs: 2}\n",

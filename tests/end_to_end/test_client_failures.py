@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from run_outcomes import Outcome, command, run_inline
 
-from clients.recommender import RecommenderClient
+from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.batch import Batch, Result
-from subfl_flower.runtime.state import CohortState
+from subfl_flower.node.state import CohortState
+from subfl_flower.wire.batch import Batch, Result
 
 MODULE = """
 import os
-from clients.subgraph import SubgraphClient
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 
 
 class Raising(SubgraphClient):

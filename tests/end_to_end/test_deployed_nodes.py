@@ -19,11 +19,11 @@ from subfl_flower.commands.partition import main as partition
 from subfl_flower.composition import composed_config, composed_job
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.models.exported import read_model
-from subfl_flower.runtime.federation import run_federation
-from subfl_flower.runtime.hosts import DeployedNode
-from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.open_nodes import forget_nodes, open_node
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.node.hosts import DeployedNode
+from subfl_flower.node.open_nodes import forget_nodes, open_node
+from subfl_flower.server.federation import run_federation
+from subfl_flower.subgraphs.models.exported import read_model
 
 SMALL = ("dataset=digits", "model.hidden=8", "runtime.node_timeout=1")
 FEW = ("partition=overlap_rate", "partition.clients=5")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from run_outcomes import SMALL_GENERATOR, Outcome, method_names, run_inline
 
-from clients.subgraph import SubgraphClient
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.batch import Batch, Result
-from subfl_flower.runtime.contract import RunContext, arrays_of
-from subfl_flower.runtime.state import CohortState
-from subfl_flower.runtime.strategy import CohortStrategy
-from subfl_flower.runtime.updates import Updates
+from subfl_flower.node.state import CohortState
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.server.updates import Updates
 from subfl_flower.tasks.metric import SHARE, Metric
+from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.contract import RunContext, arrays_of
 
 METHODS = method_names("graph")
 SIMILARITIES = ("functional", "parameter", "gradient", "label", "none")
@@ -113,5 +113,5 @@ def test_a_figure_that_is_declared_is_recorded_as_its_declaration_says(tmp_path:
 
 def test_a_strategy_takes_the_contract_of_the_clients_that_the_configuration_names(tmp_path: Path) -> None:
     """FedAvg averages the masked models of FED-PUB's clients, which send more than its own."""
-    (record,) = with_clients(tmp_path, "clients.fedpub.FedPubClient").rounds
+    (record,) = with_clients(tmp_path, "subfl_flower.clients.subgraphs.fedpub.FedPUBClient").rounds
     assert record["failures"] == {} and len(record["clients"]["sparsity"]) == 10

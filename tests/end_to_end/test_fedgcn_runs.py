@@ -12,9 +12,9 @@ from flwr.common.serde import recorddict_to_proto
 from run_outcomes import Outcome, command, run_inline
 
 from subfl_flower.composition import composed_config
-from subfl_flower.data.prepared import prepare
-from subfl_flower.mending.neighbour_sums import degrees
-from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.data.prepared.partition import prepare
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.subgraphs.mending.neighbour_sums import degrees
 
 SMALL = ("dataset=digits", "model.hidden=16", "federation.rounds=3", "federation.local_epochs=2")
 DISJOINT, OVERLAPPING = ("partition=metis", "partition.clients=5"), ("partition=overlap_rate", "partition.rate=0.3")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, Message
-from message_kinds import kind_of
+from message_kinds import domain_of
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.client_app import app
@@ -19,14 +19,14 @@ from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config
 from subfl_flower.data.federation_schema import FEDERATION_FILE
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.node.matcher import FolderMemory
+from subfl_flower.node.open_nodes import forget_nodes
 from subfl_flower.privacy.sealed_box import MatcherKey
-from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.federation import run_federation
-from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.matcher_node import FolderMemory
-from subfl_flower.runtime.open_nodes import forget_nodes
-from subfl_flower.runtime.ragged import RAGGED
+from subfl_flower.recommendation.models.recommender_file import Recommender
+from subfl_flower.server.federation import run_federation
+from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.ragged import RAGGED
 
 USERS = 6
 DATA = (
@@ -82,7 +82,7 @@ class MachinesGrid(InlineGrid):
         """What each node sent of the item table, by round and node."""
         found = {}
         for ask, reply in zip(self.asked, self.replies, strict=True):
-            if kind_of(ask) == "train":
+            if domain_of(ask) == "train":
                 rows = reply.content.array_records[RAGGED]
                 key = int(ask.content.config_records["run"]["round"]), ask.metadata.dst_node_id  # type: ignore[arg-type]
                 found[key] = {name: read_array(array) for name, array in rows.items()}
@@ -195,7 +195,7 @@ class Replaying(MachinesGrid):
         self.refused: list[dict[str, str]] = []
 
     def _handle(self, message: Message) -> Message:
-        if kind_of(message) != "query.match":
+        if domain_of(message) != "query.match":
             return super()._handle(message)
         record = message.content.array_records["arrays"]
         self.boxes += record.values()
@@ -217,7 +217,7 @@ def test_the_matcher_keeps_its_key_and_which_boxes_of_a_run_it_has_opened(
         grid = Replaying(users, matcher, trusted=public.hex())
         grid.earlier = earlier
         found = deployed(grid, tmp_path / name, *PLAIN, "federation.rounds=3")
-        (roster,) = (reply for ask, reply in grid.to(USERS + 1) if kind_of(ask) == "query.roster")
+        (roster,) = (reply for ask, reply in grid.to(USERS + 1) if domain_of(ask) == "query.roster")
         assert roster.content.config_records["roster"]["public_key"] == public
         opened = (matcher / "runs" / found.summary["run_id"] / "opened.keys").read_bytes()
         assert len(grid.boxes) == 2 * USERS  # rounds 1 and 3
@@ -237,7 +237,7 @@ def test_a_box_is_not_opened_twice_however_many_processes_are_between(
 ) -> None:
     class Repeating(MachinesGrid):
         def _handle(self, message: Message) -> Message:
-            if kind_of(message) == "query.match":
+            if domain_of(message) == "query.match":
                 again = super()._handle(message), super()._handle(message)
                 self.twice = [reply.content.config_records["outcome"] for reply in again]
                 return again[0]

@@ -14,27 +14,27 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.app.error import Error
 from flwr.common.serde import recorddict_to_proto
 from flwr.serverapp import Grid
-from message_kinds import kind_of
+from message_kinds import domain_of
 from run_outcomes import Outcome, run_inline
 
-from clients.fedgnn import FedGNNClient
-from clients.recommender import RecommenderClient
-from strategies.fedgnn import FedGNN
+from subfl_flower.clients.recommendation.fedgnn import FedGNNClient
+from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.data.ratings.prepared import prepare_ratings
+from subfl_flower.data.prepared.ratings import prepare_ratings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.recommender_file import Recommender
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.node.matcher import ContextMemory, MatcherNode, expansion_context
+from subfl_flower.node.state import CohortState
 from subfl_flower.privacy.expansion import Request
 from subfl_flower.privacy.sealed_box import MatcherKey, open_box, unpad
 from subfl_flower.privacy.tokens import token_table
-from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.batch import Answers, Batch, Question, Result
-from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.matcher_node import ContextMemory, MatcherNode, expansion_context
-from subfl_flower.runtime.messages import ARRAYS, unpack
-from subfl_flower.runtime.state import CohortState
+from subfl_flower.recommendation.models.recommender_file import Recommender
+from subfl_flower.strategies.recommendation.fedgnn import FedGNN
+from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.batch import Answers, Batch, Question, Result
+from subfl_flower.wire.payload import ARRAYS, unpack
 
 USERS, ITEMS, DIM, MOST, NODES, ROUNDS = 24, 40, 4, 3, 3, 3
 RUN = (
@@ -62,7 +62,7 @@ class Recorded:
 
     def of(self, *kinds: str) -> list[tuple[Message, Message]]:
         pairs = zip(self.asked, self.replies, strict=True)
-        return [(ask, reply) for ask, reply in pairs if kind_of(ask) in kinds]
+        return [(ask, reply) for ask, reply in pairs if domain_of(ask) in kinds]
 
     @property
     def tokens(self) -> np.ndarray:
@@ -103,7 +103,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         found.asked.append(message)
         reply = handle(self, message)
         found.replies.append(reply)
-        if kind_of(message) == "query.match":
+        if domain_of(message) == "query.match":
             found.matcher_key = ContextMemory(self._contexts[MATCHER].state).key()
         return reply
 
@@ -134,12 +134,14 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 def test_a_run_has_the_phases_of_the_method(recorded: Recorded) -> None:
     assert recorded.outcome.summary["status"] == "completed"
-    kinds = [kind_of(ask) for ask in recorded.asked]
+    kinds = [domain_of(ask) for ask in recorded.asked]
     a_round = ["query.expand"] * NODES + ["query.match"] + ["query.neighbours"] * NODES
     assert [kind for kind in kinds if kind in ("query.expand", "query.match", "query.neighbours")] == a_round * ROUNDS
     assert set(kinds) == {"query.roster", "query.rows", "train", "evaluate", "query.export", *a_round}
     assert {ask.metadata.dst_node_id for ask, _ in recorded.of("query.match")} == {MATCHER}
-    others = {ask.metadata.dst_node_id for ask in recorded.asked if kind_of(ask) not in ("query.match", "query.roster")}
+    others = {
+        ask.metadata.dst_node_id for ask in recorded.asked if domain_of(ask) not in ("query.match", "query.roster")
+    }
     assert others == {1, 2, 3}
 
 
@@ -346,7 +348,7 @@ def spoilt(
         refused: dict[int, dict[int, str]] = {}
 
         def spoiling(self: InlineGrid, message: Message) -> Message:
-            if kind_of(message) != "query.match":
+            if domain_of(message) != "query.match":
                 return handle(self, message)
             server_round = int(message.content.config_records["run"]["round"])  # type: ignore[arg-type]
             change(message.content.array_records[ARRAYS], server_round)
@@ -481,8 +483,8 @@ def test_a_run_whose_matcher_does_not_work_is_one_without_expansion_and_says_so(
     asked: dict[str, int] = {}
 
     def handling(self: InlineGrid, message: Message) -> Message:
-        asked[kind_of(message)] = asked.get(kind_of(message), 0) + 1
-        if kind_of(message) != "query.match" or kind == "silent":
+        asked[domain_of(message)] = asked.get(domain_of(message), 0) + 1
+        if domain_of(message) != "query.match" or kind == "silent":
             return handle(self, message)
         reply = raises(self, message) if kind == "raises" else unreadable(self, message)
         reply.metadata.__dict__["_src_node_id"] = 2

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
-from message_kinds import kind_of
+from message_kinds import domain_of
 from run_outcomes import Outcome, command, run_inline
 from test_resume import assert_close, break_off, resumed
 
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
-from subfl_flower.data.ratings.prepared import prepare_ratings
-from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
+from subfl_flower.data.prepared.ratings import prepare_ratings
+from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset
 from subfl_flower.data.ratings.table import Ratings, RawRatings
-from subfl_flower.models.recommender_file import Recommender
-from subfl_flower.runtime.checkpoint import Checkpoint
-from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.recommendation.models.recommender_file import Recommender
+from subfl_flower.server.checkpoint import Checkpoint
 
 USERS, ITEMS, DIM, A_ROUND, PSEUDO = 24, 40, 4, 8, 10
 ROUNDS, EVALUATED = 5, [2, 4, 5]
@@ -46,7 +46,7 @@ class Recorded:
         return [
             (ask, reply)
             for ask, reply in self.messages
-            if kind_of(ask) == kind and ask.content.config_records["run"]["round"] == server_round
+            if domain_of(ask) == kind and ask.content.config_records["run"]["round"] == server_round
         ]
 
 

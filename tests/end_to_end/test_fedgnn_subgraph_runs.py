@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.common.serde import recorddict_to_proto
-from message_kinds import kind_of
+from message_kinds import domain_of
 from run_outcomes import Outcome, command, run_inline
 from scipy.spatial import cKDTree
 from test_resume import assert_same, break_off, resumed
 
-from clients.fedgnn_subgraph import SimilarNodesClient
+from subfl_flower.clients.subgraphs.fedgnn_subgraph import SimilarNodesClient
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.prepared import prepare
-from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.data.prepared.partition import prepare
+from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.models.sparse import normalised_adjacency
-from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.batch import Question
-from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.batch import Question
+from subfl_flower.wire.payload import Stack
 
 SMALL = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")
 METHOD = (
@@ -62,7 +62,9 @@ class Recorded:
         """What the messages of the nth exchange of an action hold, by client and name; three nodes, so three each."""
         found: dict[int, Stack] = {}
         of_action = [
-            message for asked, message in zip(self.asked, messages, strict=True) if kind_of(asked) == f"query.{action}"
+            message
+            for asked, message in zip(self.asked, messages, strict=True)
+            if domain_of(asked) == f"query.{action}"
         ]
         for message in of_action[3 * nth : 3 * nth + 3]:
             for record in message.content.array_records.values():

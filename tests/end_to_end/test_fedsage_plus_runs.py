@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from run_outcomes import SMALL_GENERATOR, Outcome, command, run_inline
 
-from clients.fedsage_plus import FedSagePlusClient
+from subfl_flower.clients.subgraphs.fedsage_plus import FedSagePlusClient
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets import DigitsDataset
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import RunFailure
-from subfl_flower.runtime.batch import Question
-from subfl_flower.runtime.messages import Stack
+from subfl_flower.wire.batch import Question
+from subfl_flower.wire.payload import Stack
 
 DATA = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")
 SHORT = (*DATA, "federation.rounds=3", "federation.local_epochs=2", "runtime.threads=1")

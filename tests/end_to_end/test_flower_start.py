@@ -12,11 +12,11 @@ from flwr.app import ArrayRecord
 from run_outcomes import SMALL_DIGITS, Outcome, run_inline
 
 from subfl_flower.client_app import app
-from subfl_flower.runtime.inline_grid import InlineGrid
-from subfl_flower.runtime.open_nodes import forget_nodes
-from subfl_flower.runtime.standalone import make_strategy
-from subfl_flower.runtime.strategy import CohortStrategy
-from subfl_flower.runtime.updates import Updates
+from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.node.open_nodes import forget_nodes
+from subfl_flower.server.standalone import make_strategy
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.server.updates import Updates
 
 NODES, ROUNDS = 2, 3
 RUNS = {

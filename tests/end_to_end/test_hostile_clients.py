@@ -16,16 +16,16 @@ from run_outcomes import Outcome, run_inline
 from torch import Tensor
 
 import subfl_flower.client_app
-from clients.description import Description
-from clients.fedpub import FedPubClient
-from clients.subgraph import SubgraphClient
-from subfl_flower.models.chunk import GraphChunk
-from subfl_flower.models.stacked_gnn import Parameters
-from subfl_flower.runtime.batch import Batch, Result
-from subfl_flower.runtime.messages import ARRAYS, LAYOUT, pack, unpack
-from subfl_flower.runtime.ragged import Ragged, pack_ragged
-from subfl_flower.runtime.replies import METRICS, OUTCOME
-from subfl_flower.runtime.state import CohortState
+from subfl_flower.clients.subgraphs.description import Description
+from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.node.state import CohortState
+from subfl_flower.subgraphs.models.chunk import GraphChunk
+from subfl_flower.subgraphs.models.stacked_gnn import Parameters
+from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, pack, unpack
+from subfl_flower.wire.ragged import Ragged, pack_ragged
+from subfl_flower.wire.replies import METRICS, OUTCOME
 
 EVERYONE = list(range(10))
 SAME_NODE = [1, 3, 5, 7, 9]
@@ -101,7 +101,7 @@ class Doubles(AllOfANode):
         uploads["conv1.bias"] = uploads["conv1.bias"].double()
 
 
-class Extreme(FedPubClient):
+class Extreme(FedPUBClient):
     """Client 3 wants features 255 times, and sends the largest numbers that are accepted, and tiny ones."""
 
     def train_chunk(self, batch: Batch, state: CohortState) -> Result:

@@ -14,9 +14,9 @@ from torch_geometric.data import Data
 
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.data.prepared import prepare
+from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.tasks import LinkPrediction
+from subfl_flower.tasks.choices import LinkPrediction
 
 LINKS = ("dataset=digits", "task=link_prediction", "model.hidden=16", "federation.local_epochs=3")
 METHODS = {

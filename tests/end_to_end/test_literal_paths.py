@@ -10,8 +10,8 @@ from path_names import ALL_IN_ONE, AWKWARD_NAMES, ring_of_people
 from run_outcomes import Outcome, command
 
 from subfl_flower.cli import main
-from subfl_flower.data.client_folder import ClientFolder
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.data.folders.subgraph_folder import ClientFolder
+from subfl_flower.runs.directory import RunDirectory
 
 SMALL = (
     *("method=fedavg", "dataset=custom", "partition=random", "partition.clients=2", "model.hidden=4"),

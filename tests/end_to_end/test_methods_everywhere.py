@@ -12,8 +12,8 @@ import yaml
 from run_outcomes import SMALL_GENERATOR, Outcome, command, method_names, run_inline
 
 from subfl_flower.composition import config_directory
-from subfl_flower.models.gcn import StackedGCN
 from subfl_flower.models.settings import ModelSettings
+from subfl_flower.subgraphs.models.gcn import StackedGCN
 
 METHODS = method_names("graph")
 FEDERATION = (

@@ -22,7 +22,7 @@ from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.registry import validate
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.seeding import shared_generator
 
 Run = Callable[..., Outcome]

@@ -11,7 +11,7 @@ from run_outcomes import Outcome, run_inline
 
 from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.participation import Participation
+from subfl_flower.server.participation import Participation
 
 CLIENTS, ROUNDS, FRACTION = 10, 5, 0.4
 SMALL = (

@@ -17,9 +17,9 @@ from test_deployed_nodes import FolderGrid
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
-from subfl_flower.runtime.federation import run_federation
-from subfl_flower.runtime.open_nodes import forget_nodes
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.node.open_nodes import forget_nodes
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.server.federation import run_federation
 
 CLASSES = ("died", "home", "transferred")
 CITIES = ("bern", "oslo", "rome")

@@ -11,23 +11,23 @@ import pytest
 from run_outcomes import Outcome, run_inline
 from test_fedgnn_deployed import MachinesGrid, deployed
 
-from clients.recommender import RecommenderClient
-from strategies.recommender import RecommenderStrategy
+from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config, composed_job
 from subfl_flower.data.graph import TEST
-from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
+from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.models.ranker_file import Ranker
-from subfl_flower.runtime.batch import Batch, Result
-from subfl_flower.runtime.messages import unpack_choice
-from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.updates import Updates
-from subfl_flower.runtime.user_cohort import UserCohort
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.models.ranker_file import Ranker
+from subfl_flower.recommendation.tasks.ranking_metrics import user_figures
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.server.updates import Updates
 from subfl_flower.simulation import simulate
-from subfl_flower.tasks import Ranking
-from subfl_flower.tasks.ranking_metrics import user_figures
+from subfl_flower.strategies.recommendation.recommender import RecommenderStrategy
+from subfl_flower.tasks.choices import Ranking
+from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.payload import unpack_choice
 
 USERS, ITEMS, ROUNDS = 12, 40, 6
 DATA = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from message_kinds import kind_of
+from message_kinds import domain_of
 from run_outcomes import Outcome, command, run_inline
 from test_fedgnn_deployed import MachinesGrid, deployed
 from test_resume import break_off, resumed
@@ -17,17 +17,17 @@ from test_resume import break_off, resumed
 from subfl_flower.commands.partition import main as partition
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.data.ratings.prepared import prepare_ratings
+from subfl_flower.data.prepared.ratings import prepare_ratings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.checkpoint import Checkpoint
-from subfl_flower.runtime.messages import unpack_choice
-from subfl_flower.runtime.run_directory import RunDirectory
-from subfl_flower.runtime.user_cohort import UserCohort
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.tasks.ranking_metrics import user_figures
+from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.seeding import client_generator
-from subfl_flower.tasks import Ranking
-from subfl_flower.tasks.ranking_metrics import user_figures
+from subfl_flower.server.checkpoint import Checkpoint
+from subfl_flower.tasks.choices import Ranking
+from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.payload import unpack_choice
 
 USERS, ITEMS, DIM, A_ROUND, ROUNDS = 24, 40, 4, 8, 6
 DATA = (
@@ -323,7 +323,7 @@ def test_machines_of_their_own_give_the_numbers_of_a_simulation(
         assert clustering.labels.tolist() == labels[1][server_round].labels.tolist()
     # No machine is sent more than it needs: one model to train, and two to be measured by.
     for ask, reply in zip(grid.asked, grid.replies, strict=True):
-        kind = kind_of(ask)
+        kind = domain_of(ask)
         if kind in ("train", "evaluate"):
             sent = unpack_choice(ask.content)
             assert sent.num_clients == 1 and sent.num_rows <= (1 if kind == "train" else 2)

@@ -18,8 +18,8 @@ from run_outcomes import SMALL_GENERATOR, SUBFL, Outcome, method_names, run_inli
 from subfl_flower.cli import main
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.runtime.checkpoint import Checkpoint
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.server.checkpoint import Checkpoint
 from subfl_flower.simulation import simulate
 
 METHODS = method_names("graph")

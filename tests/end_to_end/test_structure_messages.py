@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.common.serde import recorddict_to_proto
-from message_kinds import kind_of
+from message_kinds import domain_of
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.prepared import prepare
-from subfl_flower.models.gcn import StackedGCN
+from subfl_flower.data.prepared.partition import prepare
+from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.runtime.array_format import read_array
-from subfl_flower.runtime.inline_grid import InlineGrid
+from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.wire.array_format import read_array
 
 OVERRIDES = (
     *("dataset=digits", "method=subpfed", "partition=overlap_rate", "partition.rate=0.2", "model.hidden=16"),
@@ -50,7 +50,7 @@ class Recorded:
         return found
 
     def replies_to(self, kind: str) -> list[Message]:
-        return [reply for ask, reply in zip(self.asked, self.replies, strict=True) if kind_of(ask) == kind]
+        return [reply for ask, reply in zip(self.asked, self.replies, strict=True) if domain_of(ask) == kind]
 
     def payloads(self) -> list[bytes]:
         """Every message in either direction, as it would travel."""
@@ -206,7 +206,7 @@ def test_the_key_is_in_no_message_and_in_no_file_of_the_run(recorded: Recorded) 
     assert len(files) > 10  # the models are among them
     for text in (*recorded.payloads(), *files):
         assert not any(form in text for form in forms)
-    kinds = {kind_of(message) for message in recorded.asked}
+    kinds = {domain_of(message) for message in recorded.asked}
     assert kinds == {"query.roster", "query.structure", "train", "query.export"}
 
 

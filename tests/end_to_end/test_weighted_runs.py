@@ -16,14 +16,14 @@ from run_outcomes import SMALL_GENERATOR, Outcome
 
 from subfl_flower.cli import main
 from subfl_flower.composition import composed_config
-from subfl_flower.data.client_folder import ClientFolder, write_client_folder
+from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import Graph
-from subfl_flower.data.partition_files import write_partition
-from subfl_flower.data.prepared import PreparedPartition
+from subfl_flower.data.prepared.partition import PreparedPartition
+from subfl_flower.data.prepared.partition_files import write_partition
 from subfl_flower.errors import SubflError
-from subfl_flower.runtime import graph_kind
-from subfl_flower.runtime.graph_kind import Graphs
-from subfl_flower.runtime.kind import Trusted
+from subfl_flower.node.domain import NodeSecrets
+from subfl_flower.subgraphs import domain as graph_kind
+from subfl_flower.subgraphs.domain import Subgraphs
 
 NODES, CLASSES, CLIENTS = 120, 3, 3
 METRICS = ("train_loss", "validation", "test", "validation_as_received", "test_as_received")
@@ -158,12 +158,12 @@ def test_a_machine_of_its_own_refuses_them_too(prepared: dict[str, PreparedParti
     folder = tmp_path / "client"
     said = dict(dataset="digits", partition="", num_clients=None, overlapping=True, key=bytes(range(32)))
     write_client_folder(folder, prepared["weighted"].client(1), **said)  # type: ignore[arg-type]
-    folders, trusted = [ClientFolder.open(folder)], Trusted("run-1", {})
+    folders, secrets = [ClientFolder.open(folder)], NodeSecrets("run-1", {})
     config, _ = composed_config([*SMALL, "method=fedgnn_subgraph"])
     with pytest.raises(SubflError, match=r"^method=fedgnn_subgraph does not use edge weights; dataset.edge_weights"):
-        Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted)
+        Subgraphs().cohort_of_folders(config, folders, torch.device("cpu"), secrets)
     config, _ = composed_config([*SMALL, "method=fedavg"])
-    (found,) = Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted).graphs
+    (found,) = Subgraphs().cohort_of_folders(config, folders, torch.device("cpu"), secrets).graphs
     assert found.edge_weight is not None and set(found.edge_weight.tolist()) == {2.5, 0.25}
     for target, uses in (("torch_geometric.nn.GAT", False), ("torch_geometric.nn.GCN", True)):
         depth = ("+model.hidden_channels=4", "+model.num_layers=2")
@@ -171,7 +171,7 @@ def test_a_machine_of_its_own_refuses_them_too(prepared: dict[str, PreparedParti
             ["dataset=digits", "method=fedavg", "model=module", f"model._target_={target}", *depth]
         )
         if uses:
-            assert len(Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted).graphs) == 1
+            assert len(Subgraphs().cohort_of_folders(config, folders, torch.device("cpu"), secrets).graphs) == 1
         else:
             with pytest.raises(SubflError, match=rf"^model={re.escape(target)} does not use edge weights; dataset\."):
-                Graphs().cohort_of_folders(config, folders, torch.device("cpu"), trusted)
+                Subgraphs().cohort_of_folders(config, folders, torch.device("cpu"), secrets)

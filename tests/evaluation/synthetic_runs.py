@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.evaluation.summary import summarise
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
 FINAL_ACCURACY = {"local": 0.799, "fedavg": 0.692, "fedpub": 0.815}

@@ -15,7 +15,7 @@ from subfl_flower.evaluation.cluster_plot import changed
 from subfl_flower.evaluation.plots import STYLE, clusters_figure, plot_run
 from subfl_flower.evaluation.report import main
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.runtime.round_arrays import Clustering
+from subfl_flower.runs.round_arrays import Clustering
 
 
 def clustering(labels: list[int], ids: list[int] | None = None) -> Clustering:

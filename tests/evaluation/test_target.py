@@ -13,11 +13,11 @@ from subfl_flower.evaluation.rows import build_rows
 from subfl_flower.evaluation.runs import Run, load_runs
 from subfl_flower.evaluation.summary import summarise
 from subfl_flower.evaluation.target import Reached, check_share, reached, target_cells, write_target_csv
-from subfl_flower.runtime.roster import Roster
-from subfl_flower.runtime.round_records import LatestMetrics
-from subfl_flower.runtime.round_records import round_record as record_of
-from subfl_flower.runtime.updates import Updates
-from subfl_flower.tasks import Ranking
+from subfl_flower.server.round_records import LatestMetrics
+from subfl_flower.server.round_records import round_record as record_of
+from subfl_flower.server.updates import Updates
+from subfl_flower.tasks.choices import Ranking
+from subfl_flower.wire.roster import Roster
 
 TESTS = (0.3, None, 0.6, 0.57, 0.6)
 """Of five rounds, the second of which was not evaluated; the last but one is the best on validation."""

@@ -45,12 +45,12 @@ HELD_CLIENTS = '''
 import time
 from pathlib import Path
 
-from clients.fedpub import FedPubClient
+from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 
 FOLDER = Path(__file__).parent
 
 
-class Held(FedPubClient):
+class Held(FedPUBClient):
     """Says where it is by a file, and waits there for as long as another file tells it to."""
 
     def _train(self, shared, personal, received, state, chunk, examples, batch):

@@ -10,8 +10,8 @@ from local_federation import LocalFederation, command, copied_client, kill, shar
 from run_outcomes import SMALL_GENERATOR, Outcome, run_inline
 from safetensors.numpy import load_file
 
-from subfl_flower.models.exported import read_model
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.subgraphs.models.exported import read_model
 
 pytestmark = pytest.mark.timeout(900)
 HELD = ("method.client=held_clients.Held",)

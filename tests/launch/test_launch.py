@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from subfl_flower.runtime.run_directory import RunDirectory
+from subfl_flower.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = "import sys; from subfl_flower.launch import main; sys.exit(main(sys.argv[1:]))"

@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 from subfl_flower.evaluation.summary import lower_is_better
-from subfl_flower.tasks import LinkPrediction, NodeClassification, Ranking, RatingPrediction, TaskSettings
+from subfl_flower.tasks.choices import LinkPrediction, NodeClassification, Ranking, RatingPrediction, TaskSettings
 
 RATINGS = RatingPrediction(name="rating_prediction")
 RANKING = Ranking(name="ranking")

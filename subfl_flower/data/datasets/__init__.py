@@ -9,11 +9,11 @@ from subfl_flower.data.datasets.ogbn_arxiv import OgbnArxivDataset
 from subfl_flower.data.datasets.planetoid import CiteSeerDataset, CoraDataset, PubMedDataset
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
 from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
-from subfl_flower.data.ratings.monti import DoubanDataset, FlixsterDataset, YahooMusicDataset
-from subfl_flower.data.ratings.movielens import MovieLens1MDataset, MovieLens10MDataset, MovieLens100KDataset
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.monti import DoubanDataset, FlixsterDataset, YahooMusicDataset
+from subfl_flower.data.ratings.datasets.movielens import MovieLens1MDataset, MovieLens10MDataset, MovieLens100KDataset
+from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
-from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
 from subfl_flower.doors import Door
 
 DATASETS = Door(

@@ -18,7 +18,7 @@ from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
 from subfl_flower.data.edge_weights import EdgeWeightRule
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Graph
-from subfl_flower.data.table_file import SUFFIXES, Encoding, require_table, table_stem, table_suffix
+from subfl_flower.data.tables.table_file import SUFFIXES, Encoding, require_table, table_stem, table_suffix
 from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
 

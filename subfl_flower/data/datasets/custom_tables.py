@@ -14,8 +14,8 @@ from subfl_flower.data.datasets.labels import label_warnings, numbered_labels
 from subfl_flower.data.datasets.masks import MASKS, roles_of_masks
 from subfl_flower.data.datasets.table_features import encoded_features
 from subfl_flower.data.graph import Notes
-from subfl_flower.data.table_file import Table, TableFormat
-from subfl_flower.data.tables import Problems, matched, numbers_of, read_ids, read_numbers, read_table, texts_of
+from subfl_flower.data.tables.columns import Problems, matched, numbers_of, read_ids, read_numbers, read_table, texts_of
+from subfl_flower.data.tables.table_file import Table, TableFormat
 from subfl_flower.errors import SubflError
 
 if TYPE_CHECKING:

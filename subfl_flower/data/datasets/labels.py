@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subfl_flower.data.tables import without_points
+from subfl_flower.data.tables.columns import without_points
 from subfl_flower.errors import SubflError
 
 ClassName = bool | int | float | str

@@ -11,8 +11,8 @@ import numpy as np
 from subfl_flower.data.datasets.custom_settings import FeatureSettings
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Notes
-from subfl_flower.data.table_file import Table
-from subfl_flower.data.tables import Problems, number_advice, numbers_of, texts_of
+from subfl_flower.data.tables.columns import Problems, number_advice, numbers_of, texts_of
+from subfl_flower.data.tables.table_file import Table
 
 _MANY_CATEGORIES = 100
 

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from subfl_flower.data.graph import NO_ROLE, TEST, Graph
 from subfl_flower.data.partitions.settings import PartitionSettings
-from subfl_flower.data.raw_files import sha256_of
-from subfl_flower.data.tables import matched
+from subfl_flower.data.tables.columns import matched
 from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.checksums import sha256_of
 
 
 class GivenPartition(PartitionSettings):

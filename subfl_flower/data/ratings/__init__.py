@@ -1,1 +1,1 @@
-"""Ratings that users gave to items: one file a source, its settings and its loader."""
+"""Tables of ratings: read, cleaned, numbered and split."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from subfl_flower.data.graph_file import read_tensors, write_tensors
 from subfl_flower.data.ratings.attributes import Attributes
-from subfl_flower.data.storage import read_tensors, write_tensors
 from subfl_flower.errors import SubflError
 
 _ARRAYS = ("offsets", "codes")

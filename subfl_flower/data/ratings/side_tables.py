@@ -12,8 +12,8 @@ import numpy as np
 
 from subfl_flower.data.graph import Notes
 from subfl_flower.data.ratings.attributes import RawAttributes
-from subfl_flower.data.table_file import TableFormat, open_table
-from subfl_flower.data.tables import Problems, matched, read_ids, read_table, texts_of
+from subfl_flower.data.tables.columns import Problems, matched, read_ids, read_table, texts_of
+from subfl_flower.data.tables.table_file import TableFormat, open_table
 from subfl_flower.errors import SubflError
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")

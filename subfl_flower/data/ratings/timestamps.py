@@ -12,8 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from subfl_flower.data.table_file import Table
-from subfl_flower.data.tables import Problems, texts_of
+from subfl_flower.data.tables.columns import Problems, texts_of
+from subfl_flower.data.tables.table_file import Table
 from subfl_flower.errors import SubflError
 
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}

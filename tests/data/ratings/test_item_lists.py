@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.errors import SubflError
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TEST, TRAIN
-from subfl_flower.data.ratings import movielens
-from subfl_flower.data.ratings.movielens import MovieLens100KDataset
+from subfl_flower.data.ratings.datasets import movielens
+from subfl_flower.data.ratings.datasets.movielens import MovieLens100KDataset
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.errors import SubflError
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.data.ratings.settings import LoadedRatings
 from subfl_flower.errors import SubflError
 

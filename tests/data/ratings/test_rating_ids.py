@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.data.ratings.settings import LoadedRatings
 from subfl_flower.errors import SubflError
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.errors import SubflError
 
 IDS = [

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.errors import SubflError
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from subfl_flower.data.graph import TEST
-from subfl_flower.data.ratings import monti
-from subfl_flower.data.ratings.monti import DoubanDataset, FlixsterDataset, MontiDataset, YahooMusicDataset
+from subfl_flower.data.ratings.datasets import monti
+from subfl_flower.data.ratings.datasets.monti import DoubanDataset, FlixsterDataset, MontiDataset, YahooMusicDataset
 from subfl_flower.errors import SubflError
 
 # Users are rows: user 0 rated items 0 and 2, user 1 item 2; nobody rated item 1, and user 2 nothing.

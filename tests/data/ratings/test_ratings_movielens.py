@@ -10,14 +10,14 @@ import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
 from subfl_flower.data.graph import TEST, TRAIN
-from subfl_flower.data.ratings import movielens
-from subfl_flower.data.ratings.movielens import (
+from subfl_flower.data.ratings.datasets import movielens
+from subfl_flower.data.ratings.datasets.movielens import (
     MovieLens1MDataset,
     MovieLens10MDataset,
     MovieLens100KDataset,
     MovieLensDataset,
 )
-from subfl_flower.data.ratings.movielens_files import FLAGGED_GENRES, age_band
+from subfl_flower.data.ratings.datasets.movielens_files import FLAGGED_GENRES, age_band
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError

@@ -14,12 +14,12 @@ from rating_tables import check_equal, check_same_attributes
 
 from subfl_flower.data.datasets import DatasetSettings, StochasticBlockModelDataset
 from subfl_flower.data.partitions import MetisPartition, UsersPartition
-from subfl_flower.data.prepared import prepare
-from subfl_flower.data.ratings import prepared as module
-from subfl_flower.data.ratings.custom import CustomRatingsDataset
-from subfl_flower.data.ratings.prepared import PreparedRatings, prepare_ratings
+from subfl_flower.data.prepared.partition import prepare
+from subfl_flower.data.prepared.partition import ratings as module
+from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings
+from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
+from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
-from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
 from subfl_flower.errors import SubflError
 
 SMALL = SyntheticRatingsDataset(num_users=40, num_items=30, ratings_per_user=8, rank=2)
@@ -28,8 +28,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from subfl_flower.data.partitions import UsersPartition
-from subfl_flower.data.ratings.prepared import prepare_ratings
-from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
+from subfl_flower.data.prepared.ratings import prepare_ratings
+from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset
 prepared = prepare_ratings(
     SyntheticRatingsDataset(num_users=40, num_items=30, ratings_per_user=8, rank=2), UsersPartition(),
     Path("nowhere"), Path(sys.argv[1]),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from subfl_flower.data.graph import TEST
-from subfl_flower.data.ratings.synthetic import SyntheticRatingsDataset
+from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset
 from subfl_flower.data.ratings.table import Ratings
 
 NOWHERE = Path("nowhere")
@@ -89,7 +89,7 @@ def test_counts_are_held_within_what_there_is() -> None:
 
 
 def test_blocks_of_users_are_joined_seamlessly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subfl_flower.data.ratings.synthetic._BLOCK_ENTRIES", 1000)  # two users at a time
+    monkeypatch.setattr("subfl_flower.data.ratings.datasets.synthetic._BLOCK_ENTRIES", 1000)  # two users at a time
     raw = SyntheticRatingsDataset().read(NOWHERE)
     assert np.unique(raw.users).tolist() == list(range(300)) and np.all(np.diff(raw.users) >= 0)
     assert np.unique(raw.users * 400 + raw.items).size == raw.users.size == raw.values.size

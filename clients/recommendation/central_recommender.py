@@ -1,0 +1,241 @@
+"""Recommenders that have all users' ratings in one place: what a federation could at best know.
+
+Every node of a simulation trains the same central model, from the same random numbers, and measures the users that it
+hosts. Nothing travels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from subfl_flower.clients.recommendation.recommender_models import require_rating_model
+from subfl_flower.clients.recommendation.user_parts import ITEMS
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
+from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.node.client import CohortClient
+from subfl_flower.node.iteration import Iteration, in_chunks
+from subfl_flower.node.state import CohortState, StateStore
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.models.recommender import StackedRecommender
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import UserGradients
+from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
+from subfl_flower.seeding import client_generator
+from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
+
+CENTRAL = -1
+"""The id that the central model's state is kept and its random numbers are drawn under; no client has it."""
+
+
+class CentralRatingsClient(CohortClient):
+    """Learns from all users' ratings; the users whom a node hosts are only measured.
+
+    Raises:
+        SubflError: the ratings of all users are not at hand, because this node is no simulation's.
+
+    Attributes:
+        whole: the ratings of all users.
+    """
+
+    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
+
+    cohort: UserCohort
+
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """No arrays: none travel."""
+        return {}
+
+    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
+        if self.cohort.whole is None:
+            raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
+        self.whole = self.cohort.whole()
+
+    @abstractmethod
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
+        """One round of central training; figures of all users by name, each [users]."""
+
+    @abstractmethod
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """What the model comes to on what U users hold out, by name, each [U]."""
+
+    def train(self, batch: Batch) -> Result:
+        """Train the central model for one round, and measure the users that are asked for."""
+        self._of_training = self.train_centrally(batch.server_round, batch.local_epochs)
+        return super().train(batch)
+
+    def chunks(self, batch: Batch) -> list[Batch]:
+        """Users by their positions in the cohort."""
+        place_of = {self.position_of[client_id]: place for place, client_id in enumerate(batch.clients)}
+        cut = self.cohort.chunks(sorted(place_of))
+        return [batch.take([place_of[position] for position in positions]) for positions in cut]
+
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Figures of some users; the model has been trained."""
+        ratings = self.cohort.ratings.of_users([self.position_of[client_id] for client_id in batch.clients])
+        metrics = {
+            "num_examples": ratings.counts(TRAIN).astype(float),
+            **{name: values[ratings.user_ids] for name, values in self._of_training.items()},
+            **self.figures(ratings),
+        }
+        return Result(batch.clients, metrics=metrics)
+
+    def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
+        """None: no user has a model of its own."""
+        return {}
+
+
+class CentralRecommenderClient(CentralRatingsClient):
+    """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
+
+    class Settings(MethodSettings):
+        """Knobs of central training.
+
+        Attributes:
+            batch_users: users in a mini-batch.
+            network_weight_decay: weight decay of the graph network's weights, inside the gradient of the mean loss.
+            iterate_average: weight of the past in an exponential average of the parameters over steps, which is what is
+                measured; 0: the parameters themselves.
+        """
+
+        batch_users: int = Field(default=128, ge=1)
+        network_weight_decay: float = Field(default=0.0, ge=0)
+        iterate_average: float = Field(default=0.0, ge=0, lt=1)
+
+    settings: Settings
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """It must be one that predicts ratings."""
+        require_rating_model(model, method)
+
+    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
+        self.model = StackedRecommender(self.run.model, self.cohort.ratings.num_items)
+        everyone = self.whole.num_users
+        personal = {name: (everyone, *shape) for name, shape in self.model.personal_shapes.items()}
+        trained = {**self.model.shapes, **personal}
+        self._measured_as = {name: f"average.{name}" if self.settings.iterate_average else name for name in trained}
+        averages = {self._measured_as[name]: shape for name, shape in trained.items()}
+        self._central_shapes = {**trained, **averages, **adam_state_shapes(trained), "started": ()}
+
+    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
+        """`local_epochs` passes over all users; the loss of each in the last one, before its batch's step."""
+        losses = np.zeros(self.whole.num_users)
+        generator = client_generator(self.seed, CENTRAL, server_round, "batches")
+        state = self.store.open((CENTRAL,), self._central_shapes)
+        with state.rows([0], self.cohort.device) as rows:
+            self._begin(rows)
+            for _ in range(local_epochs):
+                order = generator.permutation(self.whole.num_users)
+                for start in range(0, len(order), self.settings.batch_users):
+                    users = order[start : start + self.settings.batch_users]
+                    losses[users] = self._step(rows, users)
+        self.store.commit(state)
+        return {"train_loss": losses}
+
+    def _begin(self, rows: Mapping[str, Tensor]) -> None:
+        """The initial model, which is that of a federation."""
+        if rows["started"][0]:
+            return
+        for name, value in self.model.initial_of(self.seed).items():
+            rows[name][0] = torch.from_numpy(value)
+        for user in self.whole.user_ids.tolist():
+            for name, value in self.model.initial_user(self.seed, user).items():
+                rows[name][0, user] = torch.from_numpy(np.asarray(value))
+        rows["started"].fill_(1)
+
+    def _step(self, rows: Mapping[str, Tensor], users: np.ndarray) -> np.ndarray:
+        """One step by the mean gradient over a batch's ratings; each of its users' loss."""
+        chosen = torch.from_numpy(users).to(self.cohort.device)
+        shared, personal = self._parameters(rows, chosen)
+        graphs = self._graphs(self.whole.of_users(users))
+        found = self.model.gradients(shared, shared[ITEMS], personal, graphs)
+        with torch.no_grad():
+            gradients = {name: torch.zeros_like(rows[name]) for name in (*shared, *personal)}
+            _add_means(found, graphs, chosen, {name: value[0] for name, value in gradients.items()})
+            for name in shared:
+                if name.startswith("gnn."):
+                    gradients[name] += self.settings.network_weight_decay * rows[name]
+            adam_step({name: rows[name] for name in gradients}, gradients, rows, self.optimizer)
+            if past := self.settings.iterate_average:
+                # Without the bias towards the first values that an average from the start would have.
+                weight = (1 - past) / (1 - past ** float(rows["steps"][0]))
+                for name in gradients:
+                    rows[self._measured_as[name]].lerp_(rows[name], weight)
+        return found.loss.cpu().numpy()
+
+    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
+        """Errors on what is held out."""
+        held_out = ratings.roles != TRAIN
+        return errors_by_user(ratings, held_out, self.predict(ratings, held_out))
+
+    @torch.no_grad()
+    def predict(self, ratings: Ratings, chosen: np.ndarray) -> np.ndarray:
+        """The central model's predictions for users, from their training ratings.
+
+        Args:
+            ratings: of U users.
+            chosen: bool [ratings], those that are predicted.
+
+        Returns:
+            Rating units [chosen].
+        """
+        cohort = self.cohort
+        state = self.store.open((CENTRAL,), self._central_shapes)
+        rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
+        shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
+        predicted = self.model.predict(
+            shared,
+            shared[ITEMS],
+            personal,
+            self._graphs(ratings),
+            torch.from_numpy(ratings.items[chosen]).to(cohort.device),
+            torch.from_numpy(ratings.users()[chosen]).to(cohort.device),
+        )
+        return cohort.in_rating_units(predicted)
+
+    def _parameters(self, rows: Mapping[str, Tensor], users: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What all users share, and what is personal of some, without the axis of the one central client."""
+        return (
+            {name: rows[name][0] for name in self.model.shapes},
+            {name: rows[name][0].index_select(0, users) for name in self.model.personal_shapes},
+        )
+
+    def _graphs(self, ratings: Ratings) -> UserGraphs:
+        return UserGraphs.build(ratings, self.cohort.center, self.cohort.spread, device=self.cohort.device)
+
+
+class CentralGNNClient(CentralRecommenderClient):
+    """Central training of a recommender with a graph network.
+
+    It stands a level deeper than other clients because it differs from central training of any recommender in defaults
+    alone.
+    """
+
+    class Settings(CentralRecommenderClient.Settings):
+        """Large batches, and weight decay of the graph network."""
+
+        batch_users: int = Field(default=1000, ge=1)
+        network_weight_decay: float = Field(default=0.003, ge=0)
+
+
+def _add_means(found: UserGradients, graphs: UserGraphs, users: Tensor, gradients: Mapping[str, Tensor]) -> None:
+    """Add the gradients of the mean loss over all ratings, from those of each user's mean loss."""
+    share = graphs.counts / graphs.counts.sum().clamp(min=1)
+    gradients[ITEMS].index_add_(0, graphs.rows, found.items * share.index_select(0, graphs.segment)[:, None])
+    for name, value in found.shared.items():
+        gradients[name] += torch.tensordot(share, value, dims=1)
+    for name, value in found.personal.items():
+        gradients[name][users] = value * share.view(-1, *(1,) * (value.ndim - 1))

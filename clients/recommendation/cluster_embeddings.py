@@ -1,0 +1,54 @@
+"""Embeddings that users are clustered by (PerFedRec: Luo, Xiao, Song, CIKM 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subfl_flower.clients.recommendation.user_parts import AskedUsers, LocalModels, UserPart
+from subfl_flower.node.state import Shapes
+from subfl_flower.wire.batch import Answers, Question
+from subfl_flower.wire.payload import Stack
+
+EMBEDDING = "embedding"
+
+
+class ClusterEmbeddings(UserPart):
+    """Tell the server the direction of the user's side of its model after training (settings: `ClusterSettings`).
+
+    It is h_u as a vector of length 1, with normal noise where that is asked for, of a user who agrees.
+    """
+
+    phases = (EMBEDDING,)
+
+    @property
+    def state(self) -> Shapes:
+        """The embedding as it was after the last training; nothing but zeros before."""
+        return {EMBEDDING: (self.users.run.model.dim,)}
+
+    @torch.no_grad()
+    def take_note(self, trained: LocalModels, own: Mapping[str, Tensor]) -> None:
+        """Remember the embeddings."""
+        model = self.users.model
+        items = model.own_items(trained.stacks, trained.items, trained.graphs)
+        users = model.own_users(trained.stacks, items, own, trained.graphs)
+        own[EMBEDDING].copy_(torch.nn.functional.normalize(users, dim=1))
+
+    def answer(self, question: Question, asked: AskedUsers) -> Answers:
+        """The embeddings; nothing where a user has not trained, or does not agree."""
+        cohort, seed, settings = self.users.cohort, self.users.run.seed, self.settings
+        embeddings = asked.state.read(EMBEDDING).cpu().numpy()
+        found: dict[int, Stack] = {}
+        for client_id, embedding in zip(asked.clients, embeddings, strict=True):
+            lot = cohort.lasting_generator(seed, client_id, "agreement").random()
+            agrees = lot < settings.agreeing and not cohort.keep_embeddings
+            if not agrees or not embedding.any():
+                found[client_id] = {}
+                continue
+            noise = cohort.noise_generator(seed, client_id, question.server_round, EMBEDDING)
+            hidden = embedding + settings.cluster_noise * noise.standard_normal(len(embedding))
+            found[client_id] = {EMBEDDING: hidden.astype(np.float32)}
+        return Answers(found)

@@ -1,0 +1,135 @@
+r"""The work of users on their own data: gradient steps of what is personal, local training, or a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from subfl_flower.clients.recommendation.user_parts import ITEMS, LocalModels, Neighbourhood, UserWork
+from subfl_flower.clients.recommendation.users import Chunk, Users
+from subfl_flower.models.adam import adam_step
+from subfl_flower.models.segments import segment_sum
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import UserGradients, expanded
+
+
+class GradientWork(UserWork):
+    """Step what is personal with Adam, and upload the gradient of the rest (settings: `StepSettings`)."""
+
+    def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
+        """Take `user_steps` steps; the gradients of the last one's objective, and models as they were received."""
+        stacks = expanded(shared, len(graphs))
+        rows = items.index_select(0, graphs.rows)
+        personal, trains = self.users.personal(chunk), self.neighbourhood.trained
+        for _ in range(self.settings.user_steps):
+            of_mean = self.users.model.step(stacks, rows, personal, graphs, train_neighbours=trains)
+            gradients = of_loss(self.settings.loss, of_mean, graphs)
+            step_personal(self.users, gradients, personal, chunk.own)
+            graphs = self.neighbourhood.step(graphs, gradients, chunk.own)
+        return LocalModels(rows, stacks, graphs, gradients)
+
+
+class LocalTraining(UserWork):
+    """Train all parameters, and upload received - trained (settings: `LocalTrainingSettings`).
+
+    Args:
+        users: of the node.
+        neighbourhood: what they know of neighbours.
+        rate: learning rate of the plain gradient steps of what all share; None: `local_lr`.
+    """
+
+    def __init__(self, users: Users, neighbourhood: Neighbourhood, rate: float | None = None) -> None:
+        super().__init__(users, neighbourhood)
+        self.rate: float = self.settings.local_lr if rate is None else rate
+
+    @property
+    def draws(self) -> int:
+        """Every step has sampled items of its own."""
+        steps: int = self.settings.user_steps
+        return steps
+
+    def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
+        """Take `user_steps` full-batch steps: plain ones of what all share, Adam's of what is personal."""
+        model, trains = self.users.model, self.neighbourhood.trained
+        start = expanded(shared, len(graphs))
+        stacks = {name: value.clone() for name, value in start.items()}
+        received = items.index_select(0, graphs.rows)
+        rows = received.clone()
+        personal = self.users.personal(chunk)
+        for step in range(self.settings.user_steps):
+            places, drawn = graphs.of_draw(step)
+            touched = rows.index_select(0, places)
+            of_mean = model.step(stacks, touched, personal, drawn, train_neighbours=trains)
+            found = of_loss(self.settings.loss, of_mean, drawn)
+            step_personal(self.users, found, personal, chunk.own)
+            with torch.no_grad():
+                rows.index_add_(0, places, found.items, alpha=-self.rate)
+                for name, value in stacks.items():
+                    value.sub_(of_mean.shared[name], alpha=self.rate)
+                graphs = self.neighbourhood.step(graphs, found, chunk.own)
+        differences = replace(
+            found, items=received - rows, shared={name: start[name] - value for name, value in stacks.items()}
+        )
+        return LocalModels(rows, stacks, graphs, differences)
+
+
+class ClosedForm(UserWork):
+    r"""Solve for what is personal of a matrix factorisation, and upload the gradient of the rest (see `fcf.py`)."""
+
+    def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
+        """The gradients at the solution, and models as they were received."""
+        chunk.own.update(self.solution(shared, items, graphs))
+        stacks = expanded(shared, len(graphs))
+        rows = items.index_select(0, graphs.rows)
+        of_mean = self.users.model.step(stacks, rows, self.users.personal(chunk), graphs)
+        return LocalModels(rows, stacks, graphs, of_loss(self.settings.loss, of_mean, graphs))
+
+    def refitted(self, shared: Mapping[str, Tensor], chunk: Chunk) -> dict[str, Tensor]:
+        """The solution at the item table that was received."""
+        return self.solution(shared, shared[ITEMS], self.users.graphs(chunk))
+
+    def solution(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs) -> dict[str, Tensor]:
+        """Each user's embedding [U, dim] and bias [U]; zeros without ratings."""
+        settings = self.users.run.model
+        rows = items.index_select(0, graphs.rows)
+        embeddings, biases = rows[:, :-1], rows[:, -1]
+        known = torch.cat([embeddings, torch.ones_like(biases)[:, None]], dim=1)
+        targets = graphs.targets - biases - shared["bias"]
+        # A Gram matrix takes no copy of rows for every pair of columns.
+        products = torch.stack([own.T @ own for own in known.split(graphs.lengths)])
+        penalties = known.new_full((known.shape[1],), settings.embedding_penalty + settings.hidden_penalty)
+        penalties[-1] = settings.bias_penalty
+        ridge = torch.diag_embed(graphs.counts.clamp(min=1)[:, None] * penalties)
+        right = segment_sum(known * targets[:, None], graphs.segment, len(graphs))
+        solution = torch.linalg.solve(products + ridge, right)
+        return {"user": solution[:, :-1], "user_bias": solution[:, -1]}
+
+
+def of_loss(loss: str, of_mean: UserGradients, graphs: UserGraphs) -> UserGradients:
+    """The gradients of a user's loss (``mean`` or ``sum`` over its ratings), from those of the mean."""
+    counts = graphs.counts
+    if loss == "mean":
+        return of_mean
+    return replace(
+        of_mean,
+        items=of_mean.items * counts.index_select(0, graphs.segment)[:, None],
+        shared={name: _times(value, counts) for name, value in of_mean.shared.items()},
+        personal={name: _times(value, counts) for name, value in of_mean.personal.items()},
+    )
+
+
+def step_personal(
+    users: Users, gradients: UserGradients, personal: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> None:
+    """One step of Adam, in place, of what is personal; its moments are in the users' state `own`."""
+    with torch.no_grad():
+        for name, value in personal.items():
+            gradients.personal[name].add_(value, alpha=users.settings.user_weight_decay)
+        adam_step(personal, gradients.personal, own, users.optimizer)
+
+
+def _times(values: Tensor, counts: Tensor) -> Tensor:
+    return values * counts.view(-1, *(1,) * (values.ndim - 1))

@@ -1,0 +1,99 @@
+"""The users of a node, as the parts of their client see them: what they know, their model, and their random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.recommendation.cohort import UserCohort
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.wire.contract import RunContext
+from subfl_flower.wire.ragged import Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """U users who are worked at once.
+
+    Attributes:
+        positions: of these users in the cohort.
+        ratings: of these users.
+        own: their state, by name, each [U, ...].
+    """
+
+    positions: Sequence[int]
+    ratings: Ratings
+    own: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Users:
+    """The users of a node.
+
+    Attributes:
+        run: facts of the run.
+        cohort: the users and their ratings.
+        model: that they train, a `UserModel`.
+    """
+
+    run: RunContext
+    cohort: UserCohort
+    model: Any
+
+    @property
+    def settings(self) -> Any:
+        """The method's settings."""
+        return self.run.settings
+
+    @cached_property
+    def optimizer(self) -> OptimizerSettings:
+        """The optimiser of what is personal, with `user_lr` in place of its learning rate where that is given."""
+        lr = self.settings.user_lr
+        return self.run.optimizer if lr is None else self.run.optimizer.model_copy(update={"lr": lr})
+
+    def graphs(self, chunk: Chunk, samplers: Sequence[np.random.Generator] | None = None, draws: int = 1) -> UserGraphs:
+        """Users' local graphs without neighbours, whose rows are those of the whole item table.
+
+        Args:
+            chunk: the users.
+            samplers: one a user, to draw further items from, where the model samples any; None: there is no training.
+            draws: for how many steps items are sampled.
+        """
+        cohort = self.cohort
+        found: UserGraphs = self.model.local_graphs(
+            chunk.ratings,
+            center=cohort.center,
+            spread=cohort.spread,
+            device=cohort.device,
+            generators=samplers,
+            draws=draws,
+            user_attributes=None if cohort.user_attributes is None else cohort.user_attributes.of(chunk.positions),
+            item_attributes=cohort.item_attributes,
+        )
+        return found
+
+    def personal(self, chunk: Chunk) -> dict[str, Tensor]:
+        """The personal parameters of users, by name, each [U, ...]."""
+        return {name: chunk.own[name] for name in self.model.personal_shapes}
+
+    def generators(self, ratings: Ratings, server_round: int, purpose: str) -> list[np.random.Generator]:
+        """A generator for each user, for noise of one round."""
+        users = ratings.user_ids.tolist()
+        return [self.cohort.noise_generator(self.run.seed, user, server_round, purpose) for user in users]
+
+    def lasting_generators(self, ratings: Ratings, purpose: str) -> list[np.random.Generator]:
+        """A generator for each user, the same at every call of a run."""
+        return [self.cohort.lasting_generator(self.run.seed, user, purpose) for user in ratings.user_ids.tolist()]
+
+
+def rated_items(ratings: Ratings) -> Ragged:
+    """The items of each user's training ratings."""
+    return Ragged(ratings.items[ratings.roles == TRAIN], ratings.counts(TRAIN))

@@ -1,0 +1,1 @@
+"""Clients that hold subgraphs: one file a method."""

@@ -1,0 +1,173 @@
+"""FedGCN's clients (Yao et al., NeurIPS 2023): a GCN whose convolutions see the neighbours that other clients hold.
+
+Before the first round a client takes part in three phases, in which nodes are named by hashes of their ids under the
+clients' own key and the run's id (`subfl_flower.subgraphs.mending.boundary`):
+
+1. ``query.boundary``: it tells which nodes it has to do with that others may have to do with, too, and which of them
+   it holds.
+2. ``query.neighbours``: it is told which of them it is to add up neighbours of, and which of its own it is to count,
+   and answers with sums of scaled features over the neighbours that it counts, and degrees. Features are scaled, and
+   degrees summed, by edge weights where there are any.
+3. ``query.mend``: it is told the sums over all clients, and keeps them for all rounds.
+
+From then on it trains on its graph as mended by them (`subgraphs/mending/neighbour_sums.py`). A client that was told
+nothing trains on its own graph as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.node.kept_arrays import Arrays
+from subfl_flower.privacy.secure_sum import VALUE_BITS
+from subfl_flower.subgraphs.mending.boundary import Boundary
+from subfl_flower.subgraphs.mending.masked_rows import masked_rows
+from subfl_flower.subgraphs.mending.neighbour_sums import (
+    NeighbourSums,
+    degrees,
+    graph_with_mended_inputs,
+    mended_graph,
+    partial_sums,
+)
+from subfl_flower.subgraphs.mending.packed_degrees import packed_degrees, unpacked_degrees
+from subfl_flower.subgraphs.mending.packed_rows import dense, packed_rows, unpacked_rows
+from subfl_flower.subgraphs.models.local_graph import LocalGraph
+from subfl_flower.wire.batch import Question
+from subfl_flower.wire.payload import Stack
+
+SUMS = "neighbour_sums"
+BOUNDARY, NEIGHBOURS, MEND = "boundary", "neighbours", "mend"
+"""The phases; see above."""
+
+
+class FedGCNClient(SubgraphClient):
+    """Trains on its own nodes, with what it was told of their neighbours."""
+
+    class Settings(SubgraphClient.Settings):
+        """The exchange before training.
+
+        Attributes:
+            weighting: as in FedAvg.
+            hops: 0, nothing; 1, sums over the neighbours of own nodes; 2, and of their neighbours elsewhere.
+            masking: hide what a client adds to a sum from the server.
+            fraction_bits: bits after the point of what is added up under masks.
+        """
+
+        weighting: Literal["examples", "uniform"] = "examples"
+        hops: Literal[0, 1, 2] = 2
+        masking: bool = False
+        fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
+
+    settings: Settings
+
+    networks = ("gcn",)
+    """Its convolutions are sums, which can be made in parts."""
+
+    phases = (BOUNDARY, NEIGHBOURS, MEND)
+
+    def answer_of(self, client_id: int, question: Question) -> Stack:
+        """One client's answer in one of the three phases.
+
+        Raises:
+            SubflError: the shared key cannot be read, or what the server sent makes no sense.
+        """
+        graph, received = self.cohort.visible[self.position_of[client_id]], question.received[client_id]
+        if question.phase == BOUNDARY:
+            boundary = self._boundary(graph, question)
+            return {"tokens": boundary.tokens, "held": boundary.held}
+        if question.phase == NEIGHBOURS:
+            return self._add(graph, question, received)
+        self._keep(graph, question, received)
+        return {}
+
+    graph_patch_name = SUMS
+
+    def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+        """The graph that the client holds, with the sums that it was told."""
+        mended = mended_graph if self.settings.hops > 1 else graph_with_mended_inputs
+        return mended(own, NeighbourSums.of_arrays(kept, own.num_features))
+
+    # The phases -----------------------------------------------------------------------------------------------------
+
+    def _key(self) -> bytes:
+        if self.cohort.shared_key is None:
+            raise SubflError("this node has no shared key, which the clients' node ids are hashed with")
+        return self.cohort.shared_key.read()
+
+    def _boundary(self, graph: ClientGraph, question: Question) -> Boundary:
+        return Boundary.of(graph, self._key(), _context("nodes", question))
+
+    def _add(self, graph: ClientGraph, question: Question, received: Stack) -> Stack:
+        """What the client adds to the sums that are asked for: z of the nodes that it counts, and their d."""
+        boundary = self._boundary(graph, question)
+        kept, responsible = (_flags(received, name, len(boundary.tokens)) for name in ("kept", "counted"))
+        if (responsible & ~(kept & boundary.held)).any():
+            raise SubflError("the server would have a client count a node that it does not hold or add up")
+        counted = np.ones(graph.num_nodes, dtype=bool)
+        counted[boundary.own[kept & ~responsible & boundary.held]] = False
+        sums = partial_sums(graph, boundary, kept, counted)
+        known = degrees(graph)[boundary.own[responsible]]
+        if not self.settings.masking:
+            return {**packed_rows(sums), **({"degrees": packed_degrees(known)} if self.settings.hops > 1 else {})}
+        column = np.zeros((len(kept), self.settings.hops - 1))
+        column[responsible] = known[:, None]
+        group, members = _groups(received)
+        rows = masked_rows(
+            np.hstack([dense(sums), column[kept]]),
+            boundary.tokens[kept],
+            group,
+            members,
+            graph.client_id,
+            self._key(),
+            _context(f"masks {question.about['attempt']}", question),
+            self.settings.fraction_bits,
+        )
+        return {"masked": rows}
+
+    def _keep(self, graph: ClientGraph, question: Question, received: Stack) -> None:
+        """Check the sums that the client is told, and keep them."""
+        boundary = self._boundary(graph, question)
+        told, sent = _flags(received, "told", len(boundary.tokens)), received.get("degrees")
+        if sent is None:
+            raise SubflError("the server sent no degrees")
+        rest = {name: values for name, values in received.items() if name not in ("told", "degrees")}
+        mine, theirs = told & boundary.held, told & ~boundary.held
+        try:
+            sums, known = unpacked_rows(rest, graph.num_features), unpacked_degrees(sent)
+        except ValueError as error:
+            raise SubflError(f"the server told sums that cannot be used: {error}") from None
+        if sums.shape[0] != told.sum() or known.shape != (theirs.sum(),):
+            raise SubflError(
+                f"the server told {sums.shape[0]} sums of {told.sum()} nodes, "
+                f"and {len(known)} degrees of {theirs.sum()}"
+            )
+        own_first = np.argsort(~boundary.held[told], kind="stable")
+        sums = NeighbourSums(boundary.own[mine], boundary.node_ids[theirs], sums[own_first], known)
+        self.store.kept.put(graph.client_id, SUMS, question.server_round, sums.arrays())
+
+
+def _flags(received: Stack, name: str, count: int) -> np.ndarray:
+    """Bool [count] of the bits that a server sent."""
+    packed = received.get(name)
+    if packed is None or packed.dtype != np.uint8 or packed.shape != ((count + 7) // 8,):
+        raise SubflError(f"the server sent no {name} for the {count} nodes that were listed")
+    return np.unpackbits(packed, count=count).astype(bool)
+
+
+def _groups(received: Stack) -> tuple[np.ndarray, list[list[int]]]:
+    """Which group each sum is of, and who is in each."""
+    if not {"groups", "sizes", "members"} <= set(received):
+        raise SubflError("the server did not say who adds to which sum")
+    cuts = np.cumsum(received["sizes"], dtype=np.int64)[:-1]
+    return received["groups"], [part.tolist() for part in np.split(received["members"], cuts)]
+
+
+def _context(purpose: str, question: Question) -> bytes:
+    """What tokens and masks are bound to."""
+    return f"neighbour sums: {purpose} of {question.about['id']}".encode()

@@ -1,0 +1,249 @@
+r"""FED-PUB: Baek et al., "Personalized subgraph federated learning", ICML 2023 (arXiv 2206.10206): the clients' side.
+
+A client trains a private mask µ beside every weight matrix θ (Section 3.3). The GCN computes with
+:math:`\theta \odot \mu`. The local objective (eq. 4) is
+
+.. math:: L(\theta \odot \mu) + \lambda_1 \lVert \mu \rVert_1 + \lambda_2 \lVert \theta - \bar\theta_i \rVert_2^2 .
+
+Two knobs make masks sparse and act on different things: ``mask_l1`` (:math:`\lambda_1`) is the weight of the penalty
+and moves the mask while training; ``mask_threshold`` decides which entries count as zero whenever the model is
+evaluated, embedded or sent. A pruned weight does not travel.
+
+Eq. 4 has no weight decay, and neither has this client unless told otherwise. It is no detail: Adam makes whole steps of
+even the smallest decay wherever the data say nothing, and so destroys what other clients know. For the same reason the
+penalty leaves alone the rows of the first layer whose feature no training node can see through the GCN. Such rows
+stay as received and are not sent back; rows of features that a client does not have at all travel in neither direction.
+
+The functional embedding that clients are compared by is in `clients/subgraphs/description.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from subfl_flower.clients.subgraphs.description import Description, DescriptionSettings, SimilarityDescription
+from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Shapes
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.subgraphs.models.chunk import GraphChunk, features_within_reach
+from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
+from subfl_flower.tasks.metric import SHARE, Metric
+from subfl_flower.wire.contract import Declared, RunContext
+from subfl_flower.wire.payload import ArraySpec
+
+WANTED = "wanted_features"
+"""Name of the upload [features] that is 1 where a client wants rows of the first weight that it does not send."""
+
+
+class FedPUBClient(SubgraphClient):
+    """Train masked models, and embed them."""
+
+    class Settings(DescriptionSettings, SubgraphClient.Settings):
+        """The masks, and the aggregation.
+
+        Attributes:
+            tau: sharpness of the softmax over similarities; ``auto`` is 3 for disjoint and 5 for overlapping subgraphs.
+            community_threshold: a client averages only with clients of a larger similarity (and with itself); 0.5 are
+                explicit communities (App. C.8). null: with everyone.
+            missing: ``owners`` averages a weight over the clients that sent it, ``zero`` counts it as zero.
+            masks: false trains without masks: the ablation, and plain functional similarity.
+            mask_l1: weight of the sum of absolute mask entries.
+            mask_threshold: entries with no larger absolute value are zero outside training.
+            mask_lr: learning rate of the masks, as a multiple of the optimiser's.
+            variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
+                gradient, and masks start at one for features that a client does not have, too.
+        """
+
+        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+        community_threshold: float | None = Field(default=None, ge=-1, le=1)
+        missing: Literal["owners", "zero"] = "owners"
+        masks: bool = True
+        mask_l1: float = Field(default=5e-6, ge=0)
+        mask_threshold: float = Field(default=0.7, ge=0)
+        mask_lr: float = Field(default=1.0, gt=0)
+        weight_decay: float | None = Field(default=0.0, ge=0)
+        proximal: float = Field(default=1e-3, ge=0)
+        variant: Literal["paper", "released"] = "paper"
+
+    settings: Settings
+
+    @classmethod
+    def uploads(cls, run: RunContext) -> Declared:
+        """The shared parameters, the embedding, and which rows of features a client wants."""
+        wanted = {WANTED: ArraySpec((run.shape.num_features,), "uint8")}
+        return {**cls.shared(run), **SimilarityDescription.declared(run), **wanted}
+
+    @classmethod
+    def metrics(cls, run: RunContext) -> dict[str, Metric]:
+        """Also ``sparsity``, the share of the weight matrices' effective entries that are zero."""
+        return {**super().metrics(run), "sparsity": Metric(SHARE.low, SHARE.high, by_client=True, averaged=True)}
+
+    def local_weights(self) -> LocalWeights:
+        """Masked weights."""
+        return MaskedWeights(
+            self.model, self.settings, self.seed, self.cohort.device, self.cohort.visible, self.optimizer.lr
+        )
+
+    def describes(self) -> Sequence[Description]:
+        """The embedding."""
+        return (SimilarityDescription(self.settings, self.model, self.cohort, self.seed),)
+
+
+class FedPUBReleasedClient(FedPUBClient):
+    """The variant of the authors' public code.
+
+    It stands a level deeper than other clients because it differs from FED-PUB in defaults alone.
+    """
+
+    class Settings(FedPUBClient.Settings):
+        """The defaults of the authors' public code."""
+
+        missing: Literal["owners", "zero"] = "zero"
+        weight_decay: float | None = Field(default=None, ge=0)
+        mask_threshold: float = Field(default=1e-3, ge=0)
+        random_p_out: float = Field(default=0.0, ge=0, le=1)
+        variant: Literal["paper", "released"] = "released"
+
+
+class MaskedWeights(LocalWeights):
+    """Local weights with a mask for every weight matrix, none for biases; masks never leave the client.
+
+    Args:
+        model: the network.
+        settings: the method's knobs.
+        seed: of the initial model.
+        device: where parameters are trained.
+        graphs: the clients' graphs, as far as the task lets them be seen.
+        lr: the optimiser's learning rate.
+    """
+
+    def __init__(
+        self,
+        model: GraphNetwork[Any],
+        settings: FedPUBClient.Settings,
+        seed: int,
+        device: torch.device,
+        graphs: Sequence[ClientGraph],
+        lr: float,
+    ) -> None:
+        super().__init__(model, settings, seed, device)
+        self._settings, self._lr = settings, lr
+        self._graphs = {graph.client_id: graph for graph in graphs}
+        self._taught_by_chunk: dict[tuple[int, ...], Tensor] = {}
+
+    @cached_property
+    def _masks(self) -> Shapes:
+        return (
+            {_mask(name): self.model.shapes[name] for name in self.model.weight_matrices}
+            if self._settings.masks
+            else {}
+        )
+
+    @property
+    def personal_shapes(self) -> Shapes:
+        """The network's personal parameters, and the masks."""
+        return {**super().personal_shapes, **self._masks}
+
+    def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
+        """Ones; zeros in the first layer's rows of features that a client does not have.
+
+        Such a row never meets data of the client. A zero there has no gradient, so the row stays pruned and need not
+        travel.
+        """
+        masks = {name: torch.ones(len(chunk), *shape, device=self._device) for name, shape in self._masks.items()}
+        if masks and self._sends_what_it_teaches:
+            masks[self._first_mask] *= chunk.feature_support.unsqueeze(-1)
+        return {**super().initial_personal(chunk), **masks}
+
+    @property
+    def _sends_what_it_teaches(self) -> bool:
+        known = self.model.feature_rows is not None
+        return known and self._settings.masks and self._settings.variant == "paper"
+
+    @property
+    def _first_mask(self) -> str:
+        """The mask whose rows belong to features, where the network has such rows."""
+        return _mask(self.model.feature_rows or "")
+
+    def _taught(self, chunk: GraphChunk) -> Tensor:
+        """[C, features]: 1 for the features that training reaches, else 0."""
+        if chunk.client_ids not in self._taught_by_chunk:
+            assert self.model.reach is not None  # a network that knows its features' rows knows how far it reaches
+            graphs = [self._graphs[client_id] for client_id in chunk.client_ids]
+            taught = [features_within_reach(graph, self.model.reach + 1) for graph in graphs]
+            stacked = torch.from_numpy(np.stack(taught).astype(np.float32))
+            self._taught_by_chunk[chunk.client_ids] = stacked.to(self._device)
+        return self._taught_by_chunk[chunk.client_ids]
+
+    def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> dict[str, Tensor]:
+        """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
+        effective = super().effective(shared, personal, pruned=pruned)
+        if self._settings.masks:
+            for name in self.model.weight_matrices:
+                mask = personal[_mask(name)]
+                if pruned:
+                    mask = F.hardshrink(mask, self._settings.mask_threshold)
+                effective[name] = effective[name] * mask
+        return effective
+
+    def add_penalty_gradients(
+        self,
+        gradients: Mapping[str, Tensor],
+        shared: Parameters,
+        personal: Parameters,
+        received: Parameters,
+        chunk: GraphChunk,
+        server_round: int,
+    ) -> None:
+        """Add λ1 sign(µ) where training reaches, and 2 λ2 (θ - θ̄), in place."""
+        if self._settings.variant == "released":
+            return
+        super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
+        for name in self._masks:
+            if name == self._first_mask:
+                reached = self._taught(chunk).unsqueeze(-1)
+                gradients[name].addcmul_(personal[name].sign(), reached, value=self._settings.mask_l1)
+            else:
+                gradients[name].add_(personal[name].sign(), alpha=self._settings.mask_l1)
+
+    def learning_rates(self) -> dict[str, float]:
+        """The masks' learning rate."""
+        if self._settings.mask_lr == 1.0:
+            return {}
+        return {name: self._settings.mask_lr * self._lr for name in self._masks}
+
+    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> dict[str, Tensor]:
+        """θ where the mask keeps it and training reaches it, zero elsewhere; and which rows of features are wanted."""
+        uploads = super().upload(shared, effective, chunk)
+        if self._settings.masks:
+            for name in self.model.weight_matrices:
+                if name in shared:
+                    uploads[name] = shared[name] * (effective[name] != 0)
+        wanted = torch.zeros_like(chunk.feature_support)
+        first = self.model.feature_rows
+        if self._sends_what_it_teaches and first is not None and first in shared:
+            taught = self._taught(chunk)
+            uploads[first] *= taught.unsqueeze(-1)
+            wanted = chunk.feature_support & (taught == 0)
+        uploads[WANTED] = wanted.to(torch.uint8)
+        return uploads
+
+    def figures(self, effective: Parameters) -> dict[str, Tensor]:
+        """``sparsity`` of each client."""
+        if not self._settings.masks:
+            return {}
+        weights = [effective[name].flatten(1) for name in self.model.weight_matrices]
+        kept = torch.stack([torch.count_nonzero(weight, dim=1) for weight in weights]).sum(0)
+        return {"sparsity": 1 - kept / sum(weight.shape[1] for weight in weights)}
+
+
+def _mask(name: str) -> str:
+    return f"{name}.mask"

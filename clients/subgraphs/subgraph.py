@@ -1,0 +1,305 @@
+"""The base of all clients that hold a subgraph: they train a graph network on their own nodes.
+
+Each client takes full-batch Adam steps on its own training examples, from what the server sent. Adam's state stays with
+the client. The objective and the personal parameters are those of `clients/subgraphs/local_weights.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from subfl_flower.clients.subgraphs.description import Description
+from subfl_flower.clients.subgraphs.local_weights import LocalWeights
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.node.client import CohortClient
+from subfl_flower.node.iteration import Iteration, in_chunks
+from subfl_flower.node.kept_arrays import Arrays
+from subfl_flower.node.state import CohortState, Shapes, StateStore
+from subfl_flower.seeding import client_generator
+from subfl_flower.subgraphs.cohort import Cohort
+from subfl_flower.subgraphs.models.choices import graph_network, network_class
+from subfl_flower.subgraphs.models.chunk import GraphChunk
+from subfl_flower.subgraphs.models.graph_network import Parameters
+from subfl_flower.subgraphs.models.local_graph import LocalGraph
+from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
+from subfl_flower.tasks.choices import Examples
+from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
+from subfl_flower.wire.payload import ArraySpec
+
+
+class SubgraphClient(CohortClient):
+    """Train a graph network on the graphs of a node's clients.
+
+    A method may override `local_weights`, `describes`, `graph_patch_name` with `patched_graph`, or `local_graph`.
+    """
+
+    class Settings(MethodSettings):
+        """Knobs of the local objective.
+
+        Attributes:
+            proximal: weight of the squared distance to the received parameters, from round 2 on.
+            personal_layers: layers that stay with the client, and are not averaged.
+            weight_decay: replaces the optimiser's; null keeps it.
+        """
+
+        proximal: float = Field(default=0.0, ge=0)
+        personal_layers: tuple[str, ...] = ()
+        weight_decay: float | None = Field(default=None, ge=0)
+
+    settings: Settings
+
+    networks: ClassVar[tuple[str, ...]] = ()
+    """The networks that the family works with, by the name of their settings; none: all."""
+
+    graph_patch_name: ClassVar[str | None] = None
+    """State key of the neighbour data added to the local graph; None: clients train on what they hold."""
+
+    # The contract -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def shared(cls, run: RunContext) -> dict[str, ArraySpec]:
+        """The model's parameters that are shared."""
+        own = layer_parameters(run.initial, run.settings.personal_layers)
+        return {name: ArraySpec.like(value) for name, value in run.initial.items() if name not in own}
+
+    @classmethod
+    def downloads(cls, run: RunContext) -> Declared:
+        """The shared parameters."""
+        return cls.shared(run)
+
+    @classmethod
+    def check_model(cls, model: Any, method: str) -> None:
+        """Refuse a model that is none of `networks`, or that is not there."""
+        if cls.networks and model.name not in cls.networks:
+            raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
+        network_class(model).check(model)
+
+    # Parts that a method exchanges ------------------------------------------------------------------------------------
+
+    def local_weights(self) -> LocalWeights:
+        """The part that makes the model of shared and personal parameters."""
+        return LocalWeights(self.model, self.settings, self.seed, self.cohort.device)
+
+    def describes(self) -> Sequence[Description]:
+        """The parts that tell the server how a client compares with others, by further uploads."""
+        return ()
+
+    def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
+        """The graph that a client's model is computed on, from what it holds and keeps under `graph_patch_name`."""
+        return self.model.local_graph(own)
+
+    def __init__(self, run: RunContext, cohort: Cohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
+        super().__init__(run, cohort, store, iterate)
+        if self.settings.weight_decay is not None:
+            self.optimizer = run.optimizer.model_copy(update={"weight_decay": self.settings.weight_decay})
+        self.model = graph_network(run.model, cohort.num_features, cohort.num_outputs)
+        self.weights = self.local_weights()
+        self.descriptions = self.describes()
+        trained = self.weights.trained_shapes
+        worked_on: Shapes = {
+            **adam_state_shapes(trained),
+            **{f"personal.{name}": shape for name, shape in self.weights.personal_shapes.items()},
+        }
+        self._worked_on = tuple(worked_on)
+        self._best_shapes: Shapes = {
+            **{f"best.{name}": shape for name, shape in self.model.tensor_shapes.items()},
+            "best_validation": (),
+        }
+        self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
+        self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
+        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trained.values()), self.model.widest)
+
+    @property
+    def state_shapes(self) -> Shapes:
+        """Adam's moments, personal parameters, and the best model so far."""
+        return self._state_shapes
+
+    # Graphs -----------------------------------------------------------------------------------------------------------
+
+    def graph_version(self, position: int) -> int:
+        """The round before which a client was told what its graph is patched with; 0 where it is not."""
+        if self.graph_patch_name is None:
+            return 0
+        return self.store.kept.round_of(self.cohort.client_ids[position], self.graph_patch_name) or 0
+
+    def local_graph(self, position: int) -> LocalGraph:
+        """The graph that a client's model is computed on: its own as far as the task shows it, patched or not."""
+        own = self.cohort.visible[position]
+        if self.graph_patch_name is None or not self.graph_version(position):
+            return self.model.local_graph(own)
+        return self.patched_graph(own, self.store.kept.get(own.client_id, self.graph_patch_name))
+
+    def mended(self, client_id: int) -> bool:
+        """True where a client's graph is patched."""
+        return self.graph_version(self.position_of[client_id]) > 0
+
+    def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
+        """The stacked local graphs of some clients, prepared where they are new or have changed."""
+        key, versions = tuple(positions), tuple(self.graph_version(position) for position in positions)
+        if key not in self._chunks or self._chunks[key][0] != versions:
+            graphs = [self.local_graph(position) for position in positions]
+            self._chunks[key] = versions, self.model.stacked(graphs, self.cohort.device)
+        return self._chunks[key][1]
+
+    # A round ----------------------------------------------------------------------------------------------------------
+
+    def chunks(self, batch: Batch) -> list[Batch]:
+        """Clients by their positions in the cohort, as many at once as the device works fastest."""
+        order = sorted(range(len(batch)), key=lambda place: self.position_of[batch.clients[place]])
+        return [batch.take(places) for places in self.cohort.split(order, self._chunk_size)]
+
+    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Measure what was received, train, and measure again."""
+        positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
+        chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
+        received = batch.tensors(device)
+        shared = {name: value.clone() for name, value in received.items()}
+        with state.rows(positions, device, self._worked_on) as own:
+            self._initialise(own, chunk, state, positions)
+            personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
+            as_received = self.weights.effective(shared, personal, pruned=True)
+            validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
+            examples = self.cohort.examples(positions)
+            loss = self._train(shared, personal, received, own, chunk, examples, batch)
+            effective = self.weights.effective(shared, personal, pruned=True)
+            outputs = self.outputs(effective, chunk)
+            validation, test = held_out.evaluate(outputs)
+            with torch.no_grad():
+                uploads = self.weights.upload(shared, effective, chunk)
+                for description in self.descriptions:
+                    uploads |= description.of(effective, chunk, batch)
+        self.keep_best(state, positions, effective, validation)
+        metrics = {
+            "validation": validation,
+            "test": test,
+            "validation_as_received": validation_received,
+            "test_as_received": test_received,
+            "train_loss": loss,
+            "num_examples": self._num_examples(positions),
+            **held_out.figures(outputs),
+            **self.weights.figures(effective),
+        }
+        return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
+
+    def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
+        """Measure what was received together with what is personal; nothing changes."""
+        positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
+        chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
+        own = {name: state[name][positions].to(device) for name in self._worked_on}
+        self._initialise(own, chunk, state, positions)
+        personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
+        outputs = self.outputs(self.weights.effective(batch.tensors(device), personal, pruned=True), chunk)
+        validation, test = held_out.evaluate(outputs)
+        sampled = self._generators(chunk, batch.server_round, "examples")
+        loss = self.cohort.examples(positions).losses(outputs, sampled)
+        metrics = {
+            "validation": validation,
+            "test": test,
+            "train_loss": loss,
+            "num_examples": self._num_examples(positions),
+            **held_out.figures(outputs),
+        }
+        return Result(batch.clients, metrics=_arrays(metrics))
+
+    def _train(
+        self,
+        shared: Mapping[str, Tensor],
+        personal: Mapping[str, Tensor],
+        received: Parameters,
+        state: Mapping[str, Tensor],
+        chunk: GraphChunk,
+        examples: Examples,
+        batch: Batch,
+    ) -> Tensor:
+        """Take `local_epochs` full-batch steps in place; the last training loss [C]."""
+        dropped, sampled = (self._generators(chunk, batch.server_round, purpose) for purpose in ("dropout", "examples"))
+        trained = self.weights.trained({**shared, **personal})
+        losses = torch.zeros(len(chunk))
+        for _ in range(batch.local_epochs):
+            draws = self.model.training_draws(chunk, dropped, self.cohort.device)
+            leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
+            effective = self.weights.effective(
+                {name: leaves[name] for name in shared},
+                {name: leaves.get(name, personal[name]) for name in personal},
+                pruned=False,
+            )
+            losses = examples.losses(self.model(effective, chunk, draws), sampled)
+            if not bool(torch.isfinite(losses).all()):
+                bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
+                raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+            gradients = dict(zip(leaves, found, strict=True))
+            with torch.no_grad():
+                self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
+                adam_step(trained, gradients, state, self.optimizer, self.weights.learning_rates())
+        return losses.detach()
+
+    def _generators(self, chunk: GraphChunk, server_round: int, purpose: str) -> list[np.random.Generator]:
+        return [client_generator(self.seed, client_id, server_round, purpose) for client_id in chunk.client_ids]
+
+    def _num_examples(self, positions: Sequence[int]) -> Tensor:
+        return torch.tensor([self.cohort.num_examples[position] for position in positions])
+
+    @torch.no_grad()
+    def outputs(self, effective: Parameters, chunk: GraphChunk) -> Tensor:
+        """The outputs at clients' nodes, which are measured: [C, width, outputs]."""
+        return self.model(effective, chunk)
+
+    def held_out(self, positions: Sequence[int]) -> Examples:
+        """The examples that a chunk's outputs are measured on."""
+        return self.cohort.examples(positions)
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def _initialise(
+        self, own: Mapping[str, Tensor], chunk: GraphChunk, state: CohortState, positions: Sequence[int]
+    ) -> None:
+        """Give clients that have never been worked on their first personal parameters, in their rows `own`."""
+        fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
+        for name, values in self.weights.initial_personal(chunk).items() if fresh else ():
+            own[f"personal.{name}"][fresh] = values[fresh]
+
+    def keep_best(
+        self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
+    ) -> None:
+        """Remember the models of clients whose validation figure is higher than ever."""
+        # Stored plus one, so that the zero of a new state is below any figure; rounded as stored, so that equals tie.
+        scores = (1.0 + torch.nan_to_num(validation, nan=0.0).float()).tolist()
+        for row, position in enumerate(positions):
+            if scores[row] > float(state["best_validation"][position]):
+                with state.replacing(position):
+                    state["best_validation"][position] = scores[row]
+                    for name, value in effective.items():
+                        state[f"best.{name}"][position].copy_(value[row])
+
+    def best_state(self) -> CohortState:
+        """The state that holds each client's best model."""
+        return self.open_state()
+
+    def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
+        """Each client's model at its best validation round, as used outside training, by client id."""
+        state = self.best_state()
+        return {
+            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.tensor_shapes}
+            for position, client_id in enumerate(state.client_ids)
+            if not state.is_fresh(position)
+        }
+
+    def best_validation(self) -> dict[int, float]:
+        """The validation figure of each client's best model, by client id."""
+        state = self.best_state()
+        found = {client_id: float(state["best_validation"][row]) for row, client_id in enumerate(state.client_ids)}
+        return {client_id: figure - 1.0 for client_id, figure in found.items() if figure > 0}  # stored plus one
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.cpu().numpy() for name, value in tensors.items()}

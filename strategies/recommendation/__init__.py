@@ -1,0 +1,1 @@
+"""Strategies for recommenders: one file a method, and the parts that they are made of."""

@@ -1,0 +1,23 @@
+r"""FCF (Ammad-ud-din et al., 2019): the server steps the item table by the gradients of users who solved for the rest.
+
+.. math:: x_i \leftarrow x_i - \gamma \sum_u f(u, i)
+
+With Adam in place of the plain step as in the paper, or with the plain step (`server_optimizer`). The sum is divided by
+the uploads that hold the row, or by all participants (`row_average`). A user's closed form is in
+`clients/recommendation/fcf.py`.
+"""
+
+from __future__ import annotations
+
+from subfl_flower.clients.recommendation.fcf import FCFClient
+from subfl_flower.strategies.recommendation.gradient_means import GradientMeans
+from subfl_flower.strategies.recommendation.recommender import RecommenderStrategy
+
+
+class FCF(RecommenderStrategy):
+    """Average gradients, and step item rows and the global bias."""
+
+    Settings = FCFClient.Settings
+    counterpart = FCFClient
+
+    Averaging = GradientMeans

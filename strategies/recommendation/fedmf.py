@@ -1,0 +1,20 @@
+"""FedMF (Chai et al., IEEE Intelligent Systems 2020): the server steps by sums of gradients, and sees no single one.
+
+It tells users who takes part in a round, adds up what they masked, and averages over participants. Without one of them
+the sum cannot be read, and the round makes no step.
+"""
+
+from __future__ import annotations
+
+from subfl_flower.clients.recommendation.fedmf import FedMFClient
+from subfl_flower.strategies.recommendation.gradient_means import MaskedSum
+from subfl_flower.strategies.recommendation.recommender import RecommenderStrategy
+
+
+class FedMF(RecommenderStrategy):
+    """Average a masked sum, and step item rows and the global bias."""
+
+    Settings = FedMFClient.Settings
+    counterpart = FedMFClient
+
+    Averaging = MaskedSum

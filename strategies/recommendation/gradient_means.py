@@ -1,0 +1,78 @@
+"""Mean gradients of a round's uploads: of uploads that the server reads, or of a sum under masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from logging import WARNING
+
+import numpy as np
+import torch
+from flwr.supercore import log
+from torch import Tensor
+
+from subfl_flower.clients.recommendation.upload_transforms import MASKED, PARTICIPANTS
+from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
+from subfl_flower.privacy.secure_sum import unmask_sum
+from subfl_flower.server.updates import Updates
+from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters
+from subfl_flower.wire.payload import Stack
+
+
+class GradientMeans(Aggregation):
+    """Average uploads; an item row by the uploads that hold it, or by all participants (`row_average`)."""
+
+    def mean(self, updates: Updates, parameters: Parameters) -> dict[str, Tensor]:
+        """The mean gradient by each of the parameters."""
+        found = {name: torch.from_numpy(updates.arrays[name]).mean(0) for name in parameters if name != ITEMS}
+        ids = torch.from_numpy(updates.ragged[IDS].values).long()
+        total = torch.zeros_like(parameters[ITEMS])
+        total.index_add_(0, ids, torch.from_numpy(updates.ragged[ROWS].values))
+        if self.settings.row_average == "uploads":
+            total /= torch.bincount(ids, minlength=len(total)).clamp(min=1)[:, None]
+        else:
+            total /= len(updates.positions)
+        return {**found, ITEMS: total}
+
+
+class MaskedSum(GradientMeans):
+    """Average uploads whose masks cancel in the sum over all participants; without `masks` as they are.
+
+    It stands a level deeper than other parts because a sum of masked uploads is that of plain ones.
+    """
+
+    def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
+        """Also the ids of all who take part, the same for everyone."""
+        if not self.settings.masks:
+            return sent
+        ids = np.array([self.roster.client_ids[p] for p in self._summed(server_round)], dtype=np.int32)
+        return {**sent, PARTICIPANTS: np.broadcast_to(ids, (len(positions), len(ids)))}
+
+    def readable(self, updates: Updates) -> bool:
+        """True where no participant is missing: its masks would stay in the sum."""
+        missing = len(self._summed(updates.server_round)) - len(updates.positions)
+        if not (self.settings.masks and missing):
+            return True
+        log(
+            WARNING,
+            "round %d makes no step: the masked sum cannot be read without the %d participants who did not reply",
+            updates.server_round,
+            missing,
+        )
+        return False
+
+    def mean(self, updates: Updates, parameters: Parameters) -> dict[str, Tensor]:
+        """The mean gradient by each of the parameters."""
+        if not self.settings.masks:
+            return super().mean(updates, parameters)
+        total = unmask_sum(updates.arrays[MASKED].sum(0, dtype=np.uint64), self.settings.fraction_bits)
+        mean = torch.from_numpy(total / len(updates.positions)).float()
+        # As users lay their gradients out: the item table last.
+        shapes = {name: value.shape for name, value in parameters.items() if name != ITEMS}
+        shapes[ITEMS] = parameters[ITEMS].shape
+        parts = mean.split([math.prod(shape) for shape in shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+    def _summed(self, server_round: int) -> list[int]:
+        """Positions of a round's participants whom a node hosts at the moment."""
+        return [p for p in self.server.participants(server_round) if self.roster.node_ids[p] is not None]

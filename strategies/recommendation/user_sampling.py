@@ -1,0 +1,81 @@
+"""Users who take part in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from subfl_flower.recommendation.user_clusters import proportional, representatives
+from subfl_flower.seeding import round_generator
+from subfl_flower.server.participation import Participation
+from subfl_flower.wire.contract import RunContext
+
+
+class RandomUsers:
+    """Draw `users_per_round` users without replacement, or as many as the configuration's fraction says.
+
+    Args:
+        run: facts of the run.
+        num_users: that there are.
+    """
+
+    def __init__(self, run: RunContext, num_users: int) -> None:
+        self._participation = Participation(run.fraction, run.seed)
+        self._seed, self._num_users = run.seed, num_users
+        self._per_round: int | None = run.settings.users_per_round
+
+    @property
+    def count(self) -> int:
+        """Users of a round; all where there are no more."""
+        return self._per_round or self._participation.count(self._num_users)
+
+    def draw(self, server_round: int) -> Sequence[int]:
+        """Positions of a round's users, ascending."""
+        if self._per_round is None:
+            return self._participation.draw(server_round, self._num_users)
+        if self._per_round >= self._num_users:
+            return range(self._num_users)
+        chosen: list[int] = np.sort(
+            self.generator(server_round).choice(self._num_users, self._per_round, replace=False, shuffle=False)
+        ).tolist()
+        return chosen
+
+    def generator(self, server_round: int) -> np.random.Generator:
+        """The generator of a round's draw."""
+        return round_generator(self._seed, server_round, "participation")
+
+
+class ClusterUsers(RandomUsers):
+    """Draw users by their clusters (settings: `ClusterSettings.selection`); at random before there are any."""
+
+    def __init__(self, run: RunContext, num_users: int) -> None:
+        super().__init__(run, num_users)
+        self._settings = run.settings
+
+    def draw_from(
+        self, server_round: int, labels: np.ndarray, distances: np.ndarray, taken: np.ndarray
+    ) -> Sequence[int]:
+        """Positions of a round's users, ascending.
+
+        Args:
+            server_round: 1-based.
+            labels: cluster of each user [K]; negative: none.
+            distances: of each user to its centroid [K].
+            taken: how often each user has taken part [K].
+        """
+        if self._settings.selection == "random" or not (labels >= 0).any():
+            return self.draw(server_round)
+        generator, available = self.generator(server_round), np.arange(len(labels))
+        if self._settings.selection == "size":
+            return proportional(labels, self.count, generator, available=available).tolist()
+        chosen: list[int] = representatives(
+            distances,
+            labels,
+            self.count,
+            generator,
+            share=self._settings.representative_share,
+            available=available,
+            taken=taken,
+        ).tolist()
+        return chosen

@@ -1,0 +1,1 @@
+"""Strategies for subgraphs: one file a method."""

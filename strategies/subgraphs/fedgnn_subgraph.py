@@ -1,0 +1,204 @@
+"""FedGNN on subgraphs, as FED-PUB compares with (Baek et al., ICML 2023, App. B.2): FedAvg over graphs that are
+extended by similar nodes of other clients.
+
+All that is public is that description: a client's graph is extended by those nodes of other clients whose
+representation, which may be protected by local differential privacy, is similar above 0.5 to that of one of its own.
+What follows is our reading:
+
+- A representation is the first convolution's output before its ReLU, without dropout, over the client's own graph,
+  under the average that all clients are sent next; so those of two clients can be compared. Under the initial model it
+  is a random projection of smoothed features, which nearly keeps their cosines.
+- Each node is joined with the `max_neighbours` most similar nodes of other clients at most.
+- What a client is told stays as it is until the next exchange: representations are constants of its model.
+- A node that two clients hold is as similar to itself as can be, and is joined with itself.
+
+Who is similar is decided by numbers that training has made: where clients are worked in other chunks, whose sums round
+otherwise, exchanges after the first round may find another of two neighbours that are as good as equally near.
+
+Noise is on representations alone, each node's protected by itself. The guarantee is one of a single node's
+representation given the model; its features also enter those of its neighbours, and a node that several clients hold
+is shown by each. The parameters that rounds upload are not protected. The server sees representations, in an order of
+each client's own, and no id, feature or edge.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from subfl_flower.clients.subgraphs.fedgnn_subgraph import FIRST, MEND, SHOW, SimilarNodesClient
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.privacy.accountant import privacy_report, user_level_epsilon
+from subfl_flower.seeding import client_generator
+from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.updates import Updates
+from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix
+from subfl_flower.subgraphs.mending.similar_nodes import ORDER, require_representations, similar_nodes
+from subfl_flower.wire.contract import Contract, RunContext
+from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.replies import LARGEST_VALUE
+from subfl_flower.wire.roster import Roster
+
+_SLACK = 4096  # bytes of what describes an array
+COVERS = (
+    "one node's representation in the exchanges, given the model; its neighbours' representations tell of it, too, "
+    "and the parameters that rounds upload are not protected"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """What became of an exchange: the edges between nodes of two clients.
+
+    Attributes:
+        sizes: int64 [K], rows that each client showed; 0 for a client that gave no answer.
+        edges: int32 [2, edges], rows of all clients' representations, one client's below the other's: of the client
+            that is told, and of the node that it is told of.
+    """
+
+    sizes: np.ndarray
+    edges: np.ndarray
+
+    @property
+    def owners(self) -> np.ndarray:
+        """Whose the rows of `edges` are, positions [2, edges]."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)[self.edges]
+
+    def figures(self) -> dict[str, float | None]:
+        """How many clients showed their nodes, and how many nodes and edges were added to each of them on average."""
+        clients = int(np.count_nonzero(self.sizes))
+        nodes = len(np.unique(np.stack([self.owners[0], self.edges[1]]), axis=1).T)
+        each = max(clients, 1)
+        return {"clients": clients, "nodes": nodes / each, "edges": self.edges.shape[1] / each}
+
+
+class SubgraphFedGNN(MixingStrategy):
+    """Averages like FedAvg, and tells clients of similar nodes before the first round and every few ones."""
+
+    Settings = SimilarNodesClient.Settings
+    counterpart = SimilarNodesClient
+
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """FedAvg's, n_j / n in every row."""
+        return average_matrix(self.roster, updates, self.settings.weighting)
+
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self._width = len(run.initial[f"{FIRST}.bias"])
+        self._joined: dict[int, Joined] = {}
+        """By the round that an exchange came before."""
+
+    def before_round(self, server_round: int, exchange: Exchange) -> None:
+        """Have clients show their nodes where it is time, and tell them of similar ones."""
+        since_start = server_round - self.settings.exchange_start
+        every = self.settings.exchange_every
+        if since_start == 0 or (since_start > 0 and every and since_start % every == 0):
+            self._exchange(server_round, exchange)
+
+    def _exchange(self, server_round: int, exchange: Exchange) -> None:
+        first = {name: stack for name, stack in self.parameters.items() if name.split(".")[0] == FIRST}
+        sent = {
+            position: {name: stack[position] for name, stack in first.items()} for position in range(len(self.roster))
+        }
+        num_nodes = np.nan_to_num(self.roster.num_nodes).astype(np.int64)
+        largest = (np.dtype(np.float32).itemsize * self._width * num_nodes + _SLACK).tolist()
+        decode = partial(_representations, width=self._width)
+        answers = exchange.ask(SHOW, decode, largest, sent=sent)
+        nothing = np.zeros((0, self._width), dtype=np.float32)
+        shown = [nothing if answer is None else answer for answer in answers]
+        found = similar_nodes(shown, self.settings.threshold, self.settings.max_neighbours)
+        everything = np.concatenate(shown)
+        told: dict[int, Stack] = {}
+        for position, (own, other) in enumerate(found):
+            if answers[position] is not None:
+                distinct, which = np.unique(other, return_inverse=True)
+                edges = np.stack([own, which]).astype(np.int32)
+                told[position] = {"representations": everything[distinct], "edges": edges}
+        exchange.ask(MEND, _nothing, [0] * len(self.roster), sent=told)
+        sizes = np.array([len(rows) for rows in shown])
+        starts = np.cumsum(sizes) - sizes
+        edges = np.concatenate(
+            [pairs + np.array([[start], [0]]) for pairs, start in zip(found, starts, strict=True)], axis=1
+        )
+        self._joined[server_round] = Joined(sizes, edges.astype(np.int32))
+
+    def state(self) -> Stack:
+        """And what the exchanges came to."""
+        kept = {
+            f"exchange.{name}.{server_round}": getattr(joined, name)
+            for server_round, joined in self._joined.items()
+            for name in ("sizes", "edges")
+        }
+        return {**super().state(), **kept}
+
+    def load_state(self, state: Stack) -> None:
+        """What `state` gave."""
+        super().load_state(state)
+        rounds = sorted(int(name.split(".")[2]) for name in state if name.startswith("exchange.sizes."))
+        self._joined = {r: Joined(state[f"exchange.sizes.{r}"], state[f"exchange.edges.{r}"]) for r in rounds}
+
+    # What it amounts to -----------------------------------------------------------------------------------------------
+
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """What each exchange added to clients' graphs, in a simulation how often rightly; the guarantee of noise."""
+        rounds = [{"round": server_round, **joined.figures()} for server_round, joined in self._joined.items()]
+        if prepared is not None:
+            graphs = [prepared.client(client_id) for client_id in self.roster.client_ids]
+            for figures, (server_round, joined) in zip(rounds, self._joined.items(), strict=True):
+                figures.update(self._shares(server_round, joined, graphs))
+        found: dict[str, Any] = {**super().report(prepared), "similar_nodes": rounds}
+        releases = sum((joined.sizes > 0).astype(int) for joined in self._joined.values())
+        if self.run.privacy.mechanism != "none" and np.any(releases):
+            found["privacy"] = {"covers": COVERS, **self._guarantee(int(np.max(releases)))}
+        return found
+
+    def _guarantee(self, exchanges: int) -> dict[str, Any]:
+        """Of a node's representation in one exchange, and composed over all of them, both at delta."""
+        once = user_level_epsilon(self.run.privacy, 1, self.run.privacy.delta, self._width)
+        composed = asdict(privacy_report(self.run.privacy, exchanges, self._width))
+        return {**composed, "exchange_epsilon": once if math.isfinite(once) else None}
+
+    def _shares(self, server_round: int, joined: Joined, graphs: list[ClientGraph]) -> dict[str, float | None]:
+        """Which shares of the edges join one class, ends of an edge that was cut, and a node with itself."""
+        ids, labels, cut = [], [], []
+        for graph, size in zip(graphs, joined.sizes.tolist(), strict=True):
+            # The orders of a simulation follow from its seed, and are drawn again.
+            rng = client_generator(self.run.seed, graph.client_id, server_round, ORDER)
+            order = rng.permutation(graph.num_nodes)[:size]
+            ids.append(graph.node_ids[order])
+            labels.append(np.full(size, -1) if graph.labels is None else graph.labels[order])
+            cut.append(_codes(graph.node_ids[graph.cross_edges[0]], graph.cross_edges[1]))
+        (one, other), (class_of, other_class) = np.concatenate(ids)[joined.edges], np.concatenate(labels)[joined.edges]
+        known = (class_of >= 0) & (other_class >= 0)
+        return {
+            "same_class": _share((class_of == other_class)[known]),
+            "cross_edges": _share(np.isin(_codes(one, other), np.concatenate(cut))),
+            "same_node": _share(one == other),
+        }
+
+
+def _codes(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A number for each ordered pair of node ids below 2^32."""
+    pairs: np.ndarray = (one.astype(np.uint64) << np.uint64(32)) | other.astype(np.uint64)
+    return pairs
+
+
+def _share(chosen: np.ndarray) -> float | None:
+    return float(chosen.mean()) if len(chosen) else None
+
+
+def _representations(answer: Stack, width: int) -> np.ndarray:
+    """One client's answer; ValueError where it is none."""
+    if set(answer) != {"representations"}:
+        raise ValueError(f"it holds {', '.join(sorted(answer)) or 'nothing'}")
+    require_representations(answer["representations"], width, LARGEST_VALUE)
+    return answer["representations"]
+
+
+def _nothing(answer: Stack) -> None:
+    if answer:
+        raise ValueError("there is nothing to answer")

@@ -1,0 +1,103 @@
+r"""FED-PUB: Baek et al., "Personalized subgraph federated learning", ICML 2023 (arXiv 2206.10206).
+
+Clients whose models answer alike on a random graph are probably of one community. With h_i the functional embedding
+that client i sends, and S_ij the cosine of h_i and h_j, every client gets an average of its own (eq. 3):
+
+.. math:: \bar\theta_i = \sum_j \alpha_{ij} \theta_j, \quad
+          \alpha_{ij} = \frac{\exp(\tau S_{ij})}{\sum_k \exp(\tau S_{ik})} .
+
+Clients send only the weights that their private mask keeps and that their training reaches. The paper leaves open
+what a missing weight counts for in the average; see ``missing`` of `FedPUBClient.Settings`. The softmax
+over similarities is in `strategies/subgraphs/similarity.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
+from subfl_flower.server.updates import Updates
+from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, mix
+from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
+from subfl_flower.wire.contract import Contract, RunContext
+from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.roster import Roster
+
+# Entries of a client's weights that are mixed at once.
+_BLOCK = 4096
+
+
+class FedPUB(MixingStrategy):
+    """Similarity-weighted averages of masked models, one a client."""
+
+    Settings = FedPUBClient.Settings
+    counterpart = FedPUBClient
+
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self.similarity = SimilarityWeights(self.settings, roster, self.remembered)
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """The size of a random graph that is like the clients' graphs."""
+        return self.similarity.announcements
+
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """α (eq. 3)."""
+        return self.similarity.matrix(updates, self.parameters, self.roster.num_examples)
+
+    def state(self) -> Stack:
+        """Also what clients are compared by."""
+        return {**super().state(), **self.similarity.state()}
+
+    def load_state(self, state: Stack) -> None:
+        """Also what clients are compared by."""
+        super().load_state(state)
+        self.similarity.load_state(state)
+
+    def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
+        """Each client's average; what a client does not use is not sent back to it."""
+        mixed: Stack = {}
+        for name in self.initial:
+            sent = updates.arrays[name]
+            # Masks are on weight matrices; a bias of zero is a value like any other.
+            if sent.ndim < 3 or all(client.all() for client in sent):
+                mixed |= mix(matrix, {name: sent})
+                continue
+            wanted = updates.arrays.get(WANTED) if name == self._feature_rows else None
+            mixed[name] = self._mixed_where_used(matrix.astype(np.float32), sent, wanted, updates.positions)
+        return mixed
+
+    @property
+    def _feature_rows(self) -> str | None:
+        return None if self.run.network is None else self.run.network.feature_rows
+
+    def _mixed_where_used(
+        self, matrix: np.ndarray, sent: np.ndarray, wanted_rows: np.ndarray | None, positions: np.ndarray
+    ) -> np.ndarray:
+        """M times a pruned weight matrix, for each client only the entries that it uses; by blocks that stay in cache.
+
+        Args:
+            matrix: M [K, A].
+            sent: [A, rows, columns], zero where pruned.
+            wanted_rows: [A, rows], not 0 where a client also wants what others know of a row that it did not send.
+            positions: of the A clients among the K.
+        """
+        everyone = len(positions) == len(matrix)
+        mixed = np.empty((len(matrix), *sent.shape[1:]), dtype=np.float32)
+        step = max(1, _BLOCK // sent.shape[2])
+        for rows in (slice(start, start + step) for start in range(0, sent.shape[1], step)):
+            used = (sent[:, rows] != 0).astype(np.float32)
+            block = mix(matrix, {"": sent[:, rows]})[""]
+            if self.settings.missing == "owners":
+                share = mix(matrix, {"": used})[""]
+                # Where nobody sent a weight its sum is zero, too.
+                block = block / np.maximum(share, np.finfo(np.float32).tiny)
+            if wanted_rows is not None:
+                np.maximum(used, wanted_rows[:, rows, None] != 0, out=used)
+            if everyone:
+                np.multiply(block, used, out=mixed[:, rows])
+            else:
+                mixed[:, rows] = block
+                mixed[positions, rows] *= used
+        return mixed

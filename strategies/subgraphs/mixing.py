@@ -1,0 +1,168 @@
+r"""Methods that are a mixing matrix.
+
+Every method that averages parameters is a row-stochastic matrix M over clients,
+
+.. math:: \theta_i \leftarrow \sum_j M_{ij} \theta_j,
+
+one matrix product over the stack. A method states its matrix; the rest is here. A method may state several, each of
+which mixes a group of parameters.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.server.updates import Updates
+from subfl_flower.wire.contract import Contract, RunContext
+from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.roster import Roster
+
+
+class MixingStrategy(CohortStrategy):
+    """Keeps a parameter stack [K, ...] and mixes it every round.
+
+    `parameters` is what each client is sent next. A client whose row of M is zero keeps what it had.
+    """
+
+    Settings = SubgraphClient.Settings
+    counterpart = SubgraphClient
+
+    recorded_group: ClassVar[str] = ""
+    """The group whose mixing matrix a run records."""
+
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        super().__init__(run, roster, contract)
+        self.initial = {name: value for name, value in run.initial.items() if name in self.contract.downloads}
+        self.parameters: Stack = {
+            name: np.broadcast_to(value, (len(roster), *value.shape)) for name, value in self.initial.items()
+        }
+        self._mixing: dict[str, np.ndarray] = {}
+
+    @abstractmethod
+    def mixing_matrix(self, updates: Updates) -> np.ndarray:
+        """M [K, A]: how each of the K clients mixes the A replies of a round; rows sum to one, or are zero."""
+
+    def group(self, name: str) -> str:
+        """The group that a parameter is mixed in: one for all."""
+        return ""
+
+    def mixing_matrices(self, updates: Updates) -> Mapping[str, np.ndarray]:
+        """M [K, A] of every group: with one group it is `mixing_matrix`."""
+        return {"": self.mixing_matrix(updates)}
+
+    def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
+        """M applied to a group's replies, which are all that `updates` holds: [K, ...] by name."""
+        return mix(matrix, {name: updates.arrays[name] for name in self.initial if name in updates.arrays})
+
+    @property
+    def mixing(self) -> np.ndarray | None:
+        """The mixing matrix [K, K] of the last aggregation, of `recorded_group` where there are several.
+
+        Its columns are zero for clients that did not reply.
+        """
+        return self.mixing_of(self.recorded_group)
+
+    def mixing_of(self, group: str) -> np.ndarray | None:
+        """The same of any group."""
+        return self._mixing.get(group)
+
+    def state(self) -> Stack:
+        """Parameters and M."""
+        kept = {f"parameters.{name}": value for name, value in self.parameters.items()}
+        return {
+            **super().state(),
+            **kept,
+            **{f"mixing{_dotted(group)}": matrix for group, matrix in self._mixing.items()},
+        }
+
+    def load_state(self, state: Stack) -> None:
+        """Parameters and M."""
+        super().load_state(state)
+        self.parameters = {name: state[f"parameters.{name}"] for name in self.initial}
+        names = [name for name in state if name == "mixing" or name.startswith("mixing.")]
+        self._mixing = {name.removeprefix("mixing").removeprefix("."): state[name] for name in names}
+
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
+        """Each client's own mixture."""
+        return {name: rows(stack, positions) for name, stack in self.parameters.items()}
+
+    def aggregate(self, updates: Updates) -> None:
+        """θ ← M θ, group by group."""
+        matrices = self.mixing_matrices(updates)
+        mixed: Stack = {}
+        for group, matrix in matrices.items():
+            others = {name for name in self.initial if self.group(name) != group}
+            sent = {name: values for name, values in updates.arrays.items() if name not in others}
+            mixed |= self._mixed_or_kept(matrix, replace(updates, arrays=sent))
+        self.parameters = {name: mixed[name] for name in self.initial}
+        self._mixing = {group: self._of_all(matrix, updates.positions) for group, matrix in matrices.items()}
+
+    def _mixed_or_kept(self, matrix: np.ndarray, updates: Updates) -> Stack:
+        """A group's mixed parameters; those of a client whose row is zero are what they were."""
+        mixed = self.mixed(matrix, updates)
+        kept = np.flatnonzero(~matrix.any(1))
+        if len(kept):
+            for name, stack in mixed.items():
+                mixed[name] = np.array(stack)
+                mixed[name][kept] = self.parameters[name][kept]
+        return mixed
+
+    def _of_all(self, matrix: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """M [K, A] with columns for all clients: [K, K]."""
+        square = np.zeros((len(self.roster), len(self.roster)), dtype=matrix.dtype)
+        square[:, positions] = matrix
+        return square
+
+
+def _dotted(group: str) -> str:
+    return f".{group}" if group else ""
+
+
+def mix(matrix: np.ndarray, stack: Mapping[str, np.ndarray]) -> Stack:
+    """M [K, A] times a stack [A, ...]: [K, ...] by name.
+
+    Where all rows of M are one row, as in FedAvg, it is applied once and the result is one row in memory.
+    """
+    matrix = matrix.astype(np.float32)
+    if len(matrix) > 1 and (matrix == matrix[0]).all():
+        return {
+            name: np.broadcast_to(value, (len(matrix), *value.shape[1:]))
+            for name, value in mix(matrix[:1], stack).items()
+        }
+    return {
+        name: (matrix @ value.reshape(len(value), -1)).reshape(len(matrix), *value.shape[1:])
+        for name, value in stack.items()
+    }
+
+
+def average_weights(num_examples: np.ndarray, weighting: str = "examples") -> np.ndarray:
+    """FedAvg's weights [A] of an average over A clients, n_j / n.
+
+    Args:
+        num_examples: n_j, training examples of each client [A].
+        weighting: ``examples``, or ``uniform``: all alike, as where nobody has an example.
+    """
+    weights = num_examples if weighting == "examples" and num_examples.any() else np.ones(len(num_examples))
+    normalised: np.ndarray = weights / weights.sum()
+    return normalised
+
+
+def average_matrix(roster: Roster, updates: Updates, weighting: str = "examples") -> np.ndarray:
+    """FedAvg's matrix M [K, A]: `average_weights` of the A replies in every row."""
+    return np.tile(average_weights(roster.num_examples[updates.positions], weighting), (len(roster), 1))
+
+
+def rows(stack: np.ndarray, positions: Sequence[int]) -> np.ndarray:
+    """The rows at `positions`; a stack that is one row in memory stays so."""
+    if stack.strides[0] == 0:
+        return np.broadcast_to(stack[0], (len(positions), *stack.shape[1:]))
+    if list(positions) == list(range(len(stack))):
+        return stack
+    return stack[list(positions)]

@@ -1,0 +1,1 @@
+"""Folders of single clients: all that a client's machine needs."""

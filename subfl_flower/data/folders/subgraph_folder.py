@@ -1,0 +1,198 @@
+"""One client's graph as a folder of its own: all that a client's machine needs.
+
+Of what other clients hold it names nothing but the ids of its own nodes' neighbours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from subfl_flower.data.data_facts import NOTHING_KNOWN, DataFacts
+from subfl_flower.data.folders.subgraph_check import require_sound
+from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
+from subfl_flower.data.graph_file import read_client_graph, write_client_graph
+from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.sealed_folder import (
+    AGAIN,
+    CLIENT_SCHEMA,
+    DESCRIPTION,
+    KEY,
+    Description,
+    FileEntry,
+    SealedFolder,
+    new_folder,
+    open_folders,
+    sealed_files,
+)
+
+__all__ = [
+    "CLIENT_SCHEMA",
+    "ClientDescription",
+    "ClientFolder",
+    "FileEntry",
+    "open_client_folders",
+    "write_client_folder",
+]
+
+_GRAPH, _NAMES = "graph.safetensors", "names.json"
+
+
+class ClientDescription(DataFacts, Description):
+    """What `client.json` says of a client with a graph.
+
+    Attributes:
+        num_nodes, num_edges: of the client's graph; every edge counts in both directions.
+        num_cross_edges: edges to nodes that the client does not hold, each counted once; 0 where a site made its own
+            folder.
+        num_features, num_classes: of the whole data set; no classes without labels.
+        overlapping: whether clients may share nodes.
+        classes, transform, data, reading: of the whole data set, as `DataFacts` says.
+    """
+
+    holds: ClassVar[str] = "graph"
+    needed: ClassVar[tuple[str, ...]] = (_GRAPH,)
+    optional: ClassVar[tuple[str, ...]] = (_NAMES,)
+
+    num_nodes: int = Field(ge=1)
+    num_edges: int = Field(ge=0)
+    num_cross_edges: int = Field(ge=0)
+    num_features: int = Field(ge=1)
+    num_classes: int = Field(ge=0)
+    overlapping: bool
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        self.require_classes(self.num_classes)
+        return self
+
+    @property
+    def of_partition(self) -> tuple[object, ...]:
+        """What all clients of a partition have in common."""
+        return (*super().of_partition, self.num_features, self.num_classes, self.classes)
+
+
+@dataclass(frozen=True)
+class ClientFolder(SealedFolder[ClientDescription]):
+    """A client's folder: `client.json`, `graph.safetensors` and `clients.key`, the key that all clients share.
+
+    Where the source has ids, `names.json` lists those of the client's own nodes.
+
+    Attributes:
+        path: of the folder.
+        description: what `client.json` says.
+    """
+
+    described_by: ClassVar[type[ClientDescription]] = ClientDescription
+
+    def graph(self) -> ClientGraph:
+        """What the client holds, checked against its checksum and its description.
+
+        Raises:
+            SubflError: the file is damaged, is no client's graph, or is not the graph that `client.json` describes.
+        """
+        file = self.verified(_GRAPH)
+        try:
+            graph = read_client_graph(file)
+        except SubflError:
+            raise
+        except Exception as error:  # NumPy, SciPy and JSON each raise their own for arrays that are none of a graph's
+            raise SubflError(f"{file} does not hold a client's graph ({error}); {AGAIN}") from error
+        require_sound(graph, str(file))
+        self.description.require_facts(_facts(graph), file)
+        return graph
+
+    def names(self) -> np.ndarray | None:
+        """The source's ids of the client's nodes, text `[nodes]`; None where the source numbers its rows.
+
+        Raises:
+            SubflError: the file is damaged, or does not hold a different text for each node.
+        """
+        if _NAMES not in self.description.files:
+            return None
+        file = self.verified(_NAMES)
+        try:
+            names = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise SubflError(f"{file} is not JSON ({error}); {AGAIN}") from None
+        said = self.description.num_nodes
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SubflError(f"{file} must be a list of texts; {AGAIN}")
+        if len(names) != said or len(set(names)) != said:
+            raise SubflError(f"{file} must name {said} nodes, each otherwise; {AGAIN}")
+        return np.array(names, dtype=object)
+
+
+def open_client_folders(paths: Sequence[Path]) -> list[ClientFolder]:
+    """The folders of clients that one node hosts, by ascending client id.
+
+    Raises:
+        SubflError: one cannot be opened, two hold the same client, or they are not of one partition.
+    """
+    return open_folders(ClientFolder, paths)
+
+
+def write_client_folder(
+    path: Path,
+    graph: ClientGraph,
+    *,
+    dataset: str,
+    partition: str,
+    num_clients: int | None,
+    overlapping: bool,
+    key: bytes,
+    facts: DataFacts = NOTHING_KNOWN,
+    names: np.ndarray | None = None,
+) -> None:
+    """Write a client's folder. It appears whole or not at all: it is written beside its place and renamed.
+
+    Args:
+        path: of the folder; must not exist.
+        graph: what the client holds.
+        dataset: name of the data set.
+        partition: key of the prepared partition, 16 hexadecimal digits; empty where a site makes its own folder.
+        num_clients: how many clients there are; None where a site does not know.
+        overlapping: whether clients may share nodes.
+        key: the clients' shared key; the file is readable by its owner alone.
+        facts: on the whole data set.
+        names: text `[nodes]`, the source's ids of the client's own nodes; None where it numbers its rows.
+
+    Raises:
+        SubflError: `path` exists, the graph is not sound, or the folder cannot be written.
+    """
+    with new_folder(path) as unfinished:
+        require_sound(graph, f"the graph of client {graph.client_id}")
+        write_client_graph(unfinished / _GRAPH, graph)
+        if names is not None:
+            write_durably(unfinished / _NAMES, json.dumps(names.tolist()).encode())
+        description = ClientDescription(
+            **{**dict(facts), **_facts(graph)},
+            dataset=dataset,
+            partition=partition,
+            clients=num_clients,
+            overlapping=overlapping,
+            files=sealed_files(unfinished),
+        )
+        write_durably(unfinished / KEY, key, mode=0o600)
+        write_durably(unfinished / DESCRIPTION, description.as_bytes())
+
+
+def _facts(graph: ClientGraph) -> dict[str, int]:
+    """What of a description follows from the graph."""
+    facts = {
+        "client_id": graph.client_id,
+        "num_nodes": graph.num_nodes,
+        "num_edges": int(graph.edge_index.shape[1]),
+        "num_cross_edges": int(graph.cross_edges.shape[1]),
+        "num_features": graph.num_features,
+        "num_classes": graph.num_classes,
+    }
+    roles = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    return facts | {name: int((graph.roles == role).sum()) for name, role in roles.items()}

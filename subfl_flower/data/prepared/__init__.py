@@ -1,0 +1,1 @@
+"""Data that are prepared once and kept on disk."""

@@ -1,0 +1,102 @@
+"""A partition of a data set, prepared once and kept on disk."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from subfl_flower.data.datasets.settings import DatasetSettings
+from subfl_flower.data.description import file_digests
+from subfl_flower.data.graph import TRAIN
+from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.prepared.entry import described_settings, opened_or_made
+from subfl_flower.data.prepared.partition_files import SCHEMA_VERSION, PreparedPartition, client_file, write_partition
+from subfl_flower.errors import SubflError
+
+__all__ = ["PreparedPartition", "client_file", "prepare"]
+
+
+def prepare(
+    dataset: DatasetSettings,
+    partition: PartitionSettings,
+    root: Path,
+    cache: Path,
+    require_labels: bool = True,
+) -> PreparedPartition:
+    """Load, clean, split and divide a data set; or open what an earlier call made of the same settings.
+
+    The result is kept under `cache/<dataset>-<partition>-<key>` (`prepared_entry.opened_or_made`).
+
+    Args:
+        dataset: which data set.
+        partition: how to divide it.
+        root: the data root, for raw files.
+        cache: where prepared partitions are kept.
+        require_labels: refuse a data set without labels, and a client without a training node.
+
+    Raises:
+        SubflError: the data cannot be loaded or divided so, a client gets no node or no training node, or
+            the cache cannot be written.
+    """
+    described = _described(dataset, partition, root)
+
+    def write(directory: Path) -> None:
+        _write(directory, dataset, partition, root, described, require_labels)
+
+    prepared = opened_or_made(PreparedPartition, cache, f"{dataset.name}-{partition.name}", described, write)
+    if require_labels:
+        _require_classes(dataset, prepared.num_classes)
+        counts = [client["train"] for client in prepared.metadata["clients"]]
+        _require_training_nodes(counts, prepared.metadata["training_advice"])
+    return prepared
+
+
+def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Path) -> dict[str, Any]:
+    """Everything that shapes a prepared partition."""
+    return {
+        "schema": SCHEMA_VERSION,
+        **described_settings(dataset, partition),
+        "source_files": file_digests(dataset.files(root)),
+        "partition_file": partition.raw_fingerprint(),
+        "packages": {package: version(package) for package in ("pymetis", "networkx")},
+    }
+
+
+def _write(
+    directory: Path,
+    dataset: DatasetSettings,
+    partition: PartitionSettings,
+    root: Path,
+    described: dict[str, Any],
+    require_labels: bool,
+) -> None:
+    graph = dataset.load(root)
+    if require_labels:
+        _require_classes(dataset, graph.num_classes)
+    roles = partition.roles(graph, dataset.train_fraction)
+    graph = dataset.treated(graph, roles == TRAIN)
+    assignments = partition.assign(graph)
+    for client_id, nodes in enumerate(assignments):
+        if nodes.size == 0:
+            raise SubflError(f"partition={partition.name}: client {client_id} gets no node; use fewer clients")
+    advice = partition.training_advice(graph)
+    if require_labels:
+        counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
+        _require_training_nodes(counts, advice)
+    about = {"overlapping": partition.overlapping, "training_advice": advice}
+    write_partition(directory, graph, roles, assignments, described | about)
+
+
+def _require_classes(dataset: DatasetSettings, num_classes: int) -> None:
+    if num_classes == 0:
+        advice = dataset.labels_advice()
+        raise SubflError(f"dataset={dataset.name} has no labels, and this task needs them{advice and '; '}{advice}")
+    if num_classes == 1:
+        raise SubflError(f"dataset={dataset.name}: all labels are the same; a task of classes needs at least two")
+
+
+def _require_training_nodes(train_counts: list[int], advice: str) -> None:
+    for client_id, count in enumerate(train_counts):
+        if count == 0:
+            raise SubflError(f"client {client_id} has no training node; {advice}")

@@ -1,0 +1,278 @@
+"""A rating data set, cleaned and split once and kept on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from subfl_flower.data.description import file_digests
+from subfl_flower.data.graph_file import write_tensors
+from subfl_flower.data.partitions.users import UsersPartition
+from subfl_flower.data.prepared.entry import PreparedEntry, described_settings, opened_or_made, write_metadata
+from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
+from subfl_flower.data.ratings.attributes import Attributes
+from subfl_flower.data.ratings.description import candidates_digest, describe_ratings, rating_digests
+from subfl_flower.data.ratings.settings import LoadedRatings, RatingDatasetSettings
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.errors import SubflError
+
+RATINGS_SCHEMA = 4
+"""Raised whenever the same settings would give other files; since 4 ids of several files are compared as written."""
+
+_RATINGS, _NAMES, _ATTRIBUTES = "ratings.safetensors", "names.json", "attributes.safetensors"
+_USERS_A_BLOCK = 1024
+
+
+class PreparedRatings(PreparedEntry):
+    """A directory that holds the ratings of all users, every user being a client.
+
+    `metadata.json`; `ratings.safetensors`, the arrays of `Ratings`; `names.json`, the source's ids of users and items
+    and the items' titles, and the values that attributes have; `attributes.safetensors`, the attributes, where there
+    are any. Client ids are the users' numbers.
+
+    Attributes:
+        directory: where the files are.
+        metadata: what `metadata.json` holds: the settings, sizes, how many ratings have each role, scale, checksums.
+        overlapping: clients share no rating.
+        candidates: what a task draws items by that held-out ones are ranked among; None where it draws none.
+    """
+
+    schema = RATINGS_SCHEMA
+    overlapping = False
+    candidates: Mapping[str, int] | None = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Facts on the data; see `description.describe_ratings`."""
+        facts: dict[str, Any] = self.metadata["data"]
+        prints = facts["fingerprints"]
+        drawn = None if self.candidates is None else candidates_digest(prints["data"], self.candidates)
+        return facts | {"fingerprints": prints | {"candidates": drawn}}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the ratings with all ids, titles and attributes, 64 hexadecimal digits."""
+        return str(self.metadata["data"]["fingerprints"]["data"])
+
+    @property
+    def source(self) -> str:
+        """The names of the files that the ratings are from."""
+        return " and ".join(self.metadata["data"]["fingerprints"]["files"]) or str(self.directory)
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients, which is the number of users."""
+        return int(self.metadata["num_users"])
+
+    @property
+    def num_items(self) -> int:
+        """Number of items of the whole data set."""
+        return int(self.metadata["num_items"])
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Lowest and highest possible rating."""
+        low, high = self.metadata["scale"]
+        return float(low), float(high)
+
+    @property
+    def center(self) -> float:
+        """What is subtracted from ratings before training, in rating units."""
+        return float(self.metadata["center"])
+
+    @property
+    def spread(self) -> float:
+        """What ratings are then divided by, in rating units."""
+        return float(self.metadata["spread"])
+
+    def ratings(self, client_ids: Sequence[int]) -> Ratings:
+        """The ratings of some clients, in the order in which they are asked for; only a block around them is in memory.
+
+        Raises:
+            SubflError: there is no such client, or the file is damaged.
+        """
+        chosen = self._known(client_ids)
+        order = np.argsort(chosen, kind="stable")
+        blocks = [chosen[order[start : start + _USERS_A_BLOCK]] for start in range(0, chosen.size, _USERS_A_BLOCK)]
+        parts = [self._between(int(block[0]), int(block[-1]) + 1).of_users(block - block[0]) for block in blocks]
+        ascending = Ratings.joined(parts) if parts else self._between(0, 0)
+        return ascending if np.array_equal(chosen[order], chosen) else ascending.of_users(np.argsort(order))
+
+    def whole(self) -> Ratings:
+        """The ratings of all clients.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        return self._between(0, self.num_clients)
+
+    def user_names(self) -> list[str]:
+        """The source's id of each user, as text.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        names: list[str] = self._names["users"]
+        return names
+
+    def item_names(self) -> list[str]:
+        """The source's id of each item, as text.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        names: list[str] = self._names["items"]
+        return names
+
+    def titles(self) -> list[str] | None:
+        """The title of each item; None where the data set has no titles.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        titles: list[str] | None = self._names["titles"]
+        return titles
+
+    def user_attributes(self, client_ids: Sequence[int]) -> Attributes | None:
+        """The attributes of some clients, in the order in which they are asked for; None where users have none.
+
+        Raises:
+            SubflError: there is no such client, or a file is damaged.
+        """
+        attributes, _ = self._attributes
+        return None if attributes is None else attributes.of(self._known(client_ids))
+
+    def item_attributes(self) -> Attributes | None:
+        """The attributes of all items; None where they have none.
+
+        Raises:
+            SubflError: a file is damaged.
+        """
+        return self._attributes[1]
+
+    @property
+    def user_values(self) -> tuple[int, ...]:
+        """How many values each attribute of users has; empty where they have none."""
+        return tuple(map(len, self._names["user_attributes"].values()))
+
+    @property
+    def item_values(self) -> tuple[int, ...]:
+        """How many values each attribute of items has; empty where they have none."""
+        return tuple(map(len, self._names["item_attributes"].values()))
+
+    def _known(self, client_ids: Sequence[int]) -> np.ndarray:
+        chosen = np.asarray(client_ids, dtype=np.int64)
+        strange = chosen[(chosen < 0) | (chosen >= self.num_clients)]
+        if strange.size:
+            raise SubflError(f"{self.directory} has the clients 0..{self.num_clients - 1}, not {strange[0]}")
+        return chosen
+
+    @cached_property
+    def _attributes(self) -> tuple[Attributes | None, Attributes | None]:
+        users, items = self._names["user_attributes"], self._names["item_attributes"]
+        path = self.verified(_ATTRIBUTES) if users or items else self.directory
+        return read_attributes(path, users, items, self.num_clients, self.num_items)
+
+    @cached_property
+    def _names(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.verified(_NAMES).read_bytes())
+        return content
+
+    @cached_property
+    def _offsets(self) -> np.ndarray:
+        with safe_open(self.verified(_RATINGS), framework="numpy") as file:
+            offsets: np.ndarray = file.get_tensor("offsets")
+            return offsets
+
+    def _between(self, first: int, after: int) -> Ratings:
+        """The ratings of the users first, ..., after - 1; nothing else is read."""
+        offsets = self._offsets[first : after + 1]
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        with safe_open(self.verified(_RATINGS), framework="numpy") as file:
+            items, values, roles = (file.get_slice(name)[rows] for name in ("items", "values", "roles"))
+        return Ratings(np.arange(first, after), offsets - offsets[0], items, values, roles, self.num_items, self.scale)
+
+
+def prepare_ratings(
+    dataset: RatingDatasetSettings,
+    partition: UsersPartition,
+    root: Path,
+    cache: Path,
+    needs_ratings: bool = True,
+    candidates: Mapping[str, int] | None = None,
+) -> PreparedRatings:
+    """Load, clean and split a rating data set; or open what an earlier call made of the same settings.
+
+    The result is kept under `cache/<dataset>-<partition>-<key>` (`prepared_entry.opened_or_made`).
+
+    Args:
+        dataset: which data set.
+        partition: whose `seed` drives what of the split is drawn.
+        root: the data root, for raw files.
+        cache: where prepared data are kept.
+        needs_ratings: refuse data without a column of ratings, or whose ratings are all equal.
+        candidates: what a task draws items by that held-out ones are ranked among; no part of the key.
+
+    Raises:
+        SubflError: the data cannot be loaded or split so, there is nothing to predict, or the cache cannot be written.
+    """
+    described = {
+        "schema": RATINGS_SCHEMA,
+        **described_settings(dataset, partition),
+        "source_files": file_digests(dataset.files(root)),
+        "partition_file": partition.raw_fingerprint(),
+    }
+
+    def write(directory: Path) -> None:
+        loaded = dataset.load(root, partition.seed)
+        facts = describe_ratings(loaded)
+        if needs_ratings:
+            dataset.require_different(facts)
+        _write(directory, loaded, dataset.scaling(loaded.ratings), facts, described)
+
+    prepared = opened_or_made(PreparedRatings, cache, f"{dataset.name}-{partition.name}", described, write)
+    if needs_ratings:
+        dataset.require_different(prepared.data)
+    prepared.candidates = candidates
+    return prepared
+
+
+def _write(
+    directory: Path,
+    loaded: LoadedRatings,
+    scaling: tuple[float, float],
+    facts: dict[str, Any],
+    described: dict[str, Any],
+) -> None:
+    ratings = loaded.ratings
+    arrays = {name: getattr(ratings, name) for name in ("offsets", "items", "values", "roles")}
+    write_tensors(directory / _RATINGS, arrays, {})
+    users, items = loaded.user_attributes, loaded.item_attributes
+    names = {
+        "users": loaded.user_names,
+        "items": loaded.item_names,
+        "titles": loaded.titles,
+        "user_attributes": {} if users is None else users.vocabularies,
+        "item_attributes": {} if items is None else items.vocabularies,
+    }
+    (directory / _NAMES).write_text(json.dumps(names))
+    write_attributes(directory / _ATTRIBUTES, users, items)
+    center, spread = scaling
+    digests = {"files": {name: digest for name, digest in described["source_files"]}, **rating_digests(loaded)}
+    metadata = described | {
+        "data": facts | {"fingerprints": digests},
+        "num_users": ratings.num_users,
+        "num_items": ratings.num_items,
+        "num_ratings": len(ratings),
+        "scale": ratings.scale,
+        "center": center,
+        "spread": spread,
+        **ratings.role_counts(),
+    }
+    write_metadata(directory, metadata)

@@ -1,0 +1,1 @@
+"""Rating data sets: one file a source."""

@@ -1,0 +1,109 @@
+"""Douban, Flixster and YahooMusic as Monti et al. cut them, with their split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from subfl_flower.data.graph import TEST, TRAIN
+from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.ratings.datasets.downloads import fetched
+from subfl_flower.data.ratings.settings import RatingDatasetSettings
+from subfl_flower.data.ratings.splits import SplitName
+from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.raw_files import present_or_downloaded
+from subfl_flower.errors import SubflError
+
+_FILE = "training_test_dataset.mat"
+_REPOSITORY = "https://raw.githubusercontent.com/riannevdberg/gc-mc/master/gcmc/data"
+
+
+class MontiDataset(RatingDatasetSettings):
+    """A matrix of 3,000 users and 3,000 items, without timestamps and titles; some rated nothing.
+
+    Source: Monti, Bronstein, Bresson, Geometric Matrix Completion with Recurrent Multi-Graph Neural Networks, NeurIPS
+    2017, Section 4; the split is theirs, which GC-MC uses as well. File `<root>/<name>/training_test_dataset.mat`
+    (MATLAB 7.3), downloaded from GC-MC's repository where absent. MATLAB stores matrices column by column; as in GC-MC
+    users are the rows of MATLAB's matrix `M`, whose entries count where `Otraining` or `Otest` is 1.
+    """
+
+    rating_range: ClassVar[tuple[float, float]]
+
+    split: SplitName = "given"
+    protocol: Protocol = Protocol(rounds=400, local_epochs=1)
+
+    def read(self, root: Path) -> RawRatings:
+        """Read the matrices; downloads them where absent.
+
+        Raises:
+            SubflError: the file is missing and cannot be downloaded, or is damaged.
+        """
+        import h5py  # slow to import, and most runs open a cache
+
+        [path] = self.files(root)
+        try:
+            with h5py.File(path) as file:
+                matrix, train, test = (_matrix(file, name) for name in ("M", "Otraining", "Otest"))
+            if not matrix.shape == train.shape == test.shape:
+                raise ValueError(f"M, Otraining and Otest have the shapes {matrix.shape}, {train.shape}, {test.shape}")
+            train, test = train != 0, test != 0
+            if np.any(train & test):
+                raise ValueError(f"{np.count_nonzero(train & test)} ratings both train and test")
+        except (OSError, KeyError, ValueError) as error:
+            raise SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again") from error
+        users, items = np.nonzero(train | test)
+        return RawRatings(
+            source=str(path),
+            users=users,
+            items=items,
+            values=matrix[users, items],
+            roles=np.where(test[users, items], TEST, TRAIN).astype(np.int8),
+            scale=self.rating_range,
+            all_users=np.arange(matrix.shape[0]),
+            all_items=np.arange(matrix.shape[1]),
+        )
+
+    def files(self, root: Path) -> list[Path]:
+        """The file; downloads it where absent.
+
+        Raises:
+            SubflError: the file is missing and cannot be downloaded.
+        """
+
+        def download(temporary: Path) -> Path:
+            return fetched(f"{_REPOSITORY}/{self.name}/{_FILE}", temporary / _FILE).parent
+
+        return present_or_downloaded(root / self.name, [_FILE], download, self.name)
+
+
+def _matrix(file: Any, name: str) -> np.ndarray:
+    """A matrix of a MATLAB file, as MATLAB shows it: float64 `[rows, columns]`."""
+    if name not in file:
+        raise KeyError(f"it has no matrix {name}")
+    stored = np.asarray(file[name], dtype=np.float64)
+    if stored.ndim != 2:
+        raise ValueError(f"{name} is no matrix")
+    return stored.T
+
+
+class DoubanDataset(MontiDataset):
+    """Douban: 136,891 ratings 1..5 of films, books and music, of which 13,689 test."""
+
+    rating_range: ClassVar[tuple[float, float]] = (1.0, 5.0)
+    name: Literal["douban"] = "douban"
+
+
+class FlixsterDataset(MontiDataset):
+    """Flixster: 26,173 ratings 0.5..5 of films, in steps of a half."""
+
+    rating_range: ClassVar[tuple[float, float]] = (0.5, 5.0)
+    name: Literal["flixster"] = "flixster"
+
+
+class YahooMusicDataset(MontiDataset):
+    """YahooMusic: 5,335 ratings 1..100 of music."""
+
+    rating_range: ClassVar[tuple[float, float]] = (1.0, 100.0)
+    name: Literal["yahoo_music"] = "yahoo_music"

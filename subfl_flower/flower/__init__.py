@@ -1,0 +1,1 @@
+"""Every place that rests on Flower's inner workings, and the grid that runs a federation in one process."""

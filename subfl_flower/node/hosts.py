@@ -1,0 +1,187 @@
+"""Where a node's clients are: in a prepared partition of a simulation, or in folders on a machine of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, Context
+
+from subfl_flower.config import Config
+from subfl_flower.errors import SubflError
+from subfl_flower.node.client import Hosted
+from subfl_flower.node.domain import NodeSecrets, domain_of
+from subfl_flower.node.node import Node, compute_device
+from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.node.state import ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
+from subfl_flower.recommendation.models.trained_users import TrainedUsers
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.runs.files import parse_object, read_file, write_whole
+from subfl_flower.subgraphs.models.exported import CARD, TENSORS, ModelCard, write_model
+
+
+class SimulatedNode(Node):
+    """A node of a simulation: of P nodes, node p hosts the clients c with c mod P = p.
+
+    Args:
+        config: of the run.
+        run_id: of the run.
+        directory: the run directory.
+        position: p.
+        num_nodes: P.
+    """
+
+    def __init__(self, config: Config, run_id: str, directory: Path, position: int, num_nodes: int) -> None:
+        super().__init__(config, run_id)
+        self._directory = directory
+        self._place = f"{position:04d}-of-{num_nodes:04d}"
+        kind = domain_of(config)
+        self._prepared = kind.prepare(config)
+        self.client_ids = list(range(position, self._prepared.num_clients, num_nodes))
+        self.about = {"dataset": config.dataset.name, **kind.about(self._prepared)}
+
+    @cached_property
+    def cohort(self) -> Hosted:
+        """This node's clients, with their prepared data read."""
+        config = self.config
+        key = SharedKey(config.data.cache / "clients.key", create=True)
+        device = compute_device(config.runtime.device)
+        return domain_of(config).cohort(config, self._prepared, self.client_ids, device, key)
+
+    @cached_property
+    def _working_store(self) -> StateStore:
+        if self.config.runtime.one_process:
+            return MemoryStore(self.cohort.device)
+        return MappedStore(self._directory / "state" / self._place)
+
+    def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
+        """States live where the runtime wants them, and as files beside the server's checkpoint where there is one."""
+        store = ContextStore(context.state) if self.config.runtime.state_travels else self._working_store
+        if not self.config.checkpoint_every:
+            return store
+        folder = RunDirectory(self._directory).checkpoint_folder / "clients"
+
+        def folder_of(client_id: int) -> Path:
+            return folder / (f"{client_id:04d}" if client_id >= 0 else "central")
+
+        return _durable(store, folder_of, run, phase, self.phases, keep=bool(run.get("keep", False)))
+
+    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+        """Into the run directory."""
+        RunDirectory(self._directory).write_client_model(client_id, tensors, {CARD: card.as_json()})
+
+    def write_recommender(self, trained: TrainedUsers) -> None:
+        """Into the run directory, a file a node."""
+        trained.write(RunDirectory(self._directory).recommender_folder / f"node-{self._place}.safetensors")
+
+
+class DeployedNode(Node):
+    """A SuperNode on a machine of its own, which holds the folders of its clients.
+
+    A folder gets a folder ``runs/<run>`` for each run: the client's state while the run goes on, and its best model at
+    the end.
+
+    Args:
+        config: of the run.
+        run_id: of the run.
+        folders: of the clients.
+        state: where a folder ``client-<id>/runs`` is made for each; None for in the clients' own folders.
+        matcher_key: the only public key that clients seal to; None: what the server says is the matcher's.
+        keep_embeddings: never tell the server an embedding to cluster users by.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run_id: str,
+        folders: Sequence[Path],
+        state: Path | None,
+        matcher_key: bytes | None = None,
+        keep_embeddings: bool = False,
+    ) -> None:
+        super().__init__(config, run_id)
+        kind = domain_of(config)
+        opened = kind.open_folders(folders)
+        ids = [folder.description.client_id for folder in opened]
+        self._folders = dict(zip(ids, opened, strict=True))
+        self._runs = {
+            client_id: (folder.path if state is None else state / f"client-{client_id:02d}") / "runs"
+            for client_id, folder in self._folders.items()
+        }
+        places = {client: runs.parent for client, runs in self._runs.items()}
+        self._trusted = NodeSecrets(run_id, places, matcher_key, keep_embeddings)
+        self.client_ids = ids
+        digests = [folder.fingerprint for folder in opened]
+        self.about = {
+            "dataset": opened[0].description.dataset,
+            "fingerprints": digests,
+            **kind.about_folders(opened),
+        }
+
+    @cached_property
+    def cohort(self) -> Hosted:
+        """This node's clients, with their data read from their folders; what they are is kept beside their states.
+
+        Raises:
+            SubflError: a folder is damaged, or holds other data than at the beginning of the run.
+        """
+        for client_id in self.client_ids:
+            self._keep_data(client_id)
+        device = compute_device(self.config.runtime.device)
+        return domain_of(self.config).cohort_of_folders(
+            self.config, list(self._folders.values()), device, self._trusted
+        )
+
+    def _keep_data(self, client_id: int) -> None:
+        folder, path = self._folders[client_id], self._runs[client_id] / self.run_id / "data.json"
+        if path.exists():
+            before = parse_object(read_file(path))
+            if before is None or before.get("fingerprint") != folder.fingerprint:
+                raise SubflError(
+                    f"{folder.path} holds other data than at the beginning of run {self.run_id}; the run goes on only "
+                    "with the same data"
+                )
+            return
+        facts = {**domain_of(self.config).facts(folder), "fingerprint": folder.fingerprint}
+        write_whole(path, json.dumps(facts, indent=1).encode() + b"\n")
+
+    def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
+        """States are read from their files for every message: this process may be the first of many, or resumed."""
+
+        def folder_of(client_id: int) -> Path:
+            return self._runs[client_id] / self.run_id / "state"
+
+        return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, self.phases, keep=True)
+
+    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+        """Into the client's folder of the run."""
+        write_model(self._runs[client_id] / self.run_id, tensors, card)
+
+    def write_recommender(self, trained: TrainedUsers) -> None:
+        """Into the folder of the run of each client, with nothing of other clients."""
+        for client_id in trained.clients.tolist():
+            trained.of_users([client_id]).write(self._runs[client_id] / self.run_id / TENSORS)
+
+    def forget_finished_runs(self) -> None:
+        """Remove the states of other runs that have left their models; the models stay."""
+        for runs in self._runs.values():
+            for run in runs.glob("*"):
+                if run.name != self.run_id and (run / TENSORS).is_file():
+                    shutil.rmtree(run / "state", ignore_errors=True)
+
+
+def _durable(
+    store: StateStore,
+    folder_of: Callable[[int], Path],
+    run: ConfigRecord,
+    phase: str,
+    phases: Sequence[str],
+    keep: bool,
+) -> DurableStore:
+    """States in `store` and in files, for the round and phase that a message is about."""
+    server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
+    return DurableStore(store, folder_of, server_round, checkpoint, keep, phase, phases)

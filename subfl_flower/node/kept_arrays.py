@@ -1,0 +1,169 @@
+"""What a client keeps of an exchange between messages: arrays of its own sizes, under a name and a round.
+
+Beside the state that every round changes (`subfl_flower.node.state`), some methods leave with a client what it was
+told once, or every few rounds: sums over neighbours elsewhere, nodes that its graph is mended by. Sizes differ from
+client to client and are not known beforehand.
+
+A later round's arrays replace an earlier one's. Where a federation may go back to a checkpoint, a message finds what
+was kept last in its own round or before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class KeptArrays(Protocol):
+    """Keeps arrays of clients between messages."""
+
+    def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
+        """Keep arrays in the place of what is kept under the name."""
+
+    def round_of(self, client_id: int, name: str) -> int | None:
+        """The round whose arrays are kept; None where there are none. It costs next to nothing."""
+
+    def get(self, client_id: int, name: str) -> Arrays:
+        """The arrays that are kept.
+
+        Raises:
+            SubflError: there are none, or they are damaged.
+        """
+
+
+class KeptInMemory:
+    """Keeps arrays in this process."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str], tuple[int, Arrays]] = {}
+
+    def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
+        """Keep arrays in the place of what is kept under the name."""
+        self._kept[client_id, name] = server_round, arrays
+
+    def round_of(self, client_id: int, name: str) -> int | None:
+        """The round whose arrays are kept."""
+        return self._kept[client_id, name][0] if (client_id, name) in self._kept else None
+
+    def get(self, client_id: int, name: str) -> Arrays:
+        """The arrays that are kept."""
+        if (client_id, name) not in self._kept:
+            raise _nothing(client_id, name)
+        return self._kept[client_id, name][1]
+
+
+class KeptInContext:
+    """Keeps arrays in the records of a Flower context, which travels with every message."""
+
+    def __init__(self, records: RecordDict) -> None:
+        self._records = records
+
+    def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
+        """Keep arrays in the place of what is kept under the name."""
+        earlier = self._key(client_id, name)
+        if earlier is not None:
+            del self._records[earlier]
+        record = ArrayRecord({key: Array(np.ascontiguousarray(values)) for key, values in arrays.items()})
+        self._records[f"{_stem(client_id, name)}-{server_round}"] = record
+
+    def round_of(self, client_id: int, name: str) -> int | None:
+        """The round whose arrays are kept."""
+        key = self._key(client_id, name)
+        return None if key is None else int(key.rpartition("-")[2])
+
+    def get(self, client_id: int, name: str) -> Arrays:
+        """The arrays that are kept."""
+        key = self._key(client_id, name)
+        if key is None:
+            raise _nothing(client_id, name)
+        return {name: array.numpy() for name, array in self._records.array_records[key].items()}
+
+    def _key(self, client_id: int, name: str) -> str | None:
+        stem = _stem(client_id, name)
+        return next((key for key in self._records.array_records if key.rpartition("-")[0] == stem), None)
+
+
+class KeptInFiles:
+    """Keeps arrays in files, each written in one step.
+
+    Args:
+        folder_of: the folder of a client's files, by its id.
+        now: the round that a message is of; what later ones kept is not seen. None: the newest is.
+        checkpoint: the last round that the server can go back to; older files are removed but for the newest of those
+            that it would find there.
+    """
+
+    def __init__(self, folder_of: Callable[[int], Path], now: int | None = None, checkpoint: int | None = None) -> None:
+        self._folder_of = folder_of
+        self._now = now
+        self._checkpoint = checkpoint
+
+    def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
+        """Keep arrays in the place of what is kept under the name.
+
+        Raises:
+            SubflError: the file cannot be written.
+        """
+        path = self._folder_of(client_id) / f"{_stem(client_id, name)}-{server_round:06d}.safetensors"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
+            self._remove_unneeded(client_id, name, server_round)
+        except OSError as error:
+            raise SubflError(f"what client {client_id} keeps cannot be written to {path}: {error}") from error
+
+    def round_of(self, client_id: int, name: str) -> int | None:
+        """The round whose arrays are kept."""
+        return max(self._seen(client_id, name), default=None)
+
+    def get(self, client_id: int, name: str) -> Arrays:
+        """The arrays that are kept."""
+        files = self._seen(client_id, name)
+        if not files:
+            raise _nothing(client_id, name)
+        path = files[max(files)]
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError) as error:
+            raise SubflError(f"{path} does not hold what client {client_id} kept: {error}") from None
+
+    def _seen(self, client_id: int, name: str) -> dict[int, Path]:
+        files = self._files(client_id, name)
+        return {number: path for number, path in files.items() if self._now is None or number <= self._now}
+
+    def _files(self, client_id: int, name: str) -> dict[int, Path]:
+        stem = _stem(client_id, name)
+        found = {}
+        for path in self._folder_of(client_id).glob(f"{stem}-*.safetensors"):
+            if match := re.fullmatch(re.escape(stem) + r"-(\d+)", path.stem):
+                found[int(match[1])] = path
+        return found
+
+    def _remove_unneeded(self, client_id: int, name: str, server_round: int) -> None:
+        files = self._files(client_id, name)
+        oldest = server_round if self._checkpoint is None else min(self._checkpoint, server_round)
+        restart = max((number for number in files if number <= oldest), default=-1)
+        for number, path in files.items():
+            if number < restart or number > server_round:
+                path.unlink(missing_ok=True)
+
+
+def _stem(client_id: int, name: str) -> str:
+    return f"kept-{client_id:04d}-{name}"
+
+
+def _nothing(client_id: int, name: str) -> SubflError:
+    return SubflError(f"client {client_id} keeps no {name}")

@@ -1,0 +1,165 @@
+"""The matcher's node: the third party of a graph expansion (FedGNN). It hosts no client.
+
+Its private key never leaves it, and it remembers which boxes it has opened, so that none is opened twice. In a
+simulation both are in the node's Flower context; a machine of its own keeps them in files, because it starts a new
+process for every message.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from subfl_flower.config import Config
+from subfl_flower.errors import SubflError
+from subfl_flower.node.domain import domain_of
+from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.privacy.expansion import Matcher
+from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
+from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.wire.batch import Answers, Question
+from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.roster import MATCHER, ROLE
+
+MATCH = "match"
+BOX = "box"
+
+
+def expansion_context(run_id: str, server_round: int) -> bytes:
+    """What boxes of one expansion are bound to: one of another run or round does not open."""
+    return f"subfl expansion {run_id} {server_round}".encode()
+
+
+class MatcherMemory(ABC):
+    """What a matcher must know again at the next message."""
+
+    @abstractmethod
+    def key(self) -> MatcherKey:
+        """Its key pair, made at the first call."""
+
+    @abstractmethod
+    def opened(self) -> bytes:
+        """What a `ReplayGuard` remembers of the boxes that it has opened in this run."""
+
+    @abstractmethod
+    def remember(self, opened: bytes) -> None:
+        """Keep `opened`."""
+
+
+class ContextMemory(MatcherMemory):
+    """In the state of a Flower context."""
+
+    def __init__(self, state: RecordDict) -> None:
+        self._state = state
+
+    def key(self) -> MatcherKey:
+        """Its key pair, made at the first call."""
+        if MATCHER not in self._state.config_records:
+            private = MatcherKey.generate().to_bytes()
+            self._state[MATCHER] = ConfigRecord({"key": private, "opened": b""})
+        return MatcherKey.from_bytes(self._state.config_records[MATCHER]["key"])  # type: ignore[arg-type]
+
+    def opened(self) -> bytes:
+        """What a `ReplayGuard` remembers of the boxes that it has opened in this run."""
+        self.key()
+        opened: Any = self._state.config_records[MATCHER]["opened"]
+        return bytes(opened)
+
+    def remember(self, opened: bytes) -> None:
+        """Keep `opened`."""
+        self._state.config_records[MATCHER]["opened"] = opened
+
+
+class FolderMemory(MatcherMemory):
+    """In a folder: ``matcher.key``, and a file of opened boxes for each run."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        self._key = SharedKey(folder / "matcher.key", create=True)
+        self._opened = folder / "runs" / run_id / "opened.keys"
+
+    def key(self) -> MatcherKey:
+        """Its key pair, made at the first call."""
+        return MatcherKey.from_bytes(self._key.read())
+
+    def opened(self) -> bytes:
+        """What a `ReplayGuard` remembers of the boxes that it has opened in this run."""
+        try:
+            return self._opened.read_bytes() if self._opened.exists() else b""
+        except OSError as error:
+            raise SubflError(f"the matcher's {self._opened} cannot be read: {error.strerror or error}") from None
+
+    def remember(self, opened: bytes) -> None:
+        """Keep `opened`."""
+        try:
+            self._opened.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(self._opened, opened, mode=0o600)
+        except OSError as error:
+            raise SubflError(f"the matcher's {self._opened} cannot be written: {error.strerror or error}") from None
+
+
+class MatcherNode:
+    """The third party.
+
+    Args:
+        config: of the run.
+        run_id: of the run.
+        memory: where its key and the opened boxes are.
+    """
+
+    lasts: ClassVar[bool] = False
+    """What it knows comes with each message."""
+
+    def __init__(self, config: Config, run_id: str, memory: MatcherMemory) -> None:
+        sizes = domain_of(config).expansion_sizes(config)
+        if sizes is None:
+            raise SubflError(f"method={config.method.name} has no use for a matcher")
+        self._run_id, self._memory = run_id, memory
+        self._width, self._most = sizes
+
+    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> MatcherNode:
+        """The object that answers questions: the matcher."""
+        return self
+
+    def of_clients(self) -> NoReturn:
+        """Refuse to stand for a node that hosts clients.
+
+        Raises:
+            SubflError: always.
+        """
+        raise SubflError("this node is the matcher; it hosts no clients")
+
+    def roster(self) -> ConfigRecord:
+        """Who it is, and the key that users seal to."""
+        return ConfigRecord({ROLE: MATCHER, "public_key": self._memory.key().public})
+
+    def answer(self, question: Question) -> Answers:
+        """Sealed neighbours for every box that opens, by the number that it came with; reasons for the others.
+
+        Raises:
+            SubflError: another phase is asked for.
+        """
+        if question.phase != MATCH:
+            raise SubflError(f"the matcher has no answer to query.{question.phase}")
+        guard = ReplayGuard(self._memory.opened())
+        matcher = Matcher(self._memory.key(), self._width, self._most, guard)
+        numbers = list(question.received)
+        boxes = [_bytes(question.received[number]) for number in numbers]
+        answered, refused = matcher.answer(boxes, expansion_context(self._run_id, question.server_round))
+        self._memory.remember(guard.remembered())
+        return Answers(
+            {
+                number: {BOX: np.frombuffer(box, dtype=np.uint8)}
+                for number, box in zip(numbers, answered, strict=True)
+                if box is not None
+            },
+            {numbers[position]: reason for position, reason in refused.items()},
+        )
+
+
+def _bytes(stack: Stack) -> bytes:
+    box = stack.get(BOX)
+    return b"" if box is None or box.dtype != np.uint8 else box.tobytes()

@@ -1,0 +1,132 @@
+"""What every node of a federation is: some clients, and the object that trains them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Context
+
+from subfl_flower.config import Config
+from subfl_flower.errors import SubflError
+from subfl_flower.node.client import CohortClient, Hosted
+from subfl_flower.node.domain import domain_of
+from subfl_flower.node.run_context import run_context
+from subfl_flower.node.state import EVALUATE, TRAIN, CurrentStore, StateStore
+from subfl_flower.registry import client_class
+from subfl_flower.wire.batch import Batch
+from subfl_flower.wire.memory import keep_freed_memory
+from subfl_flower.wire.roster import Shape
+
+if TYPE_CHECKING:
+    from subfl_flower.recommendation.models.trained_users import TrainedUsers
+    from subfl_flower.subgraphs.models.exported import ModelCard
+
+
+class Node(ABC):
+    """A node and its clients.
+
+    Args:
+        config: of the run.
+        run_id: of the run.
+
+    Attributes:
+        client_ids: whom it hosts, ascending.
+        about: what the roster says of the data set that the clients' data are of.
+    """
+
+    lasts: ClassVar[bool] = True
+    """A process keeps the node between two messages."""
+
+    client_ids: list[int]
+    about: dict[str, Any]
+
+    def __init__(self, config: Config, run_id: str) -> None:
+        keep_freed_memory()
+        self.config = config
+        self.run_id = run_id
+
+    @cached_property
+    @abstractmethod
+    def cohort(self) -> Hosted:
+        """This node's clients, with their data read."""
+
+    @abstractmethod
+    def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
+        """Where clients' states are, as they were before the round and phase that a message is about."""
+
+    @abstractmethod
+    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+        """Write a client's best model where it belongs."""
+
+    @abstractmethod
+    def write_recommender(self, trained: TrainedUsers) -> None:
+        """Write what the users whom this node hosts need for recommendations where it belongs."""
+
+    def of_clients(self) -> Self:
+        """The node, as one that hosts clients."""
+        return self
+
+    def roster(self) -> ConfigRecord:
+        """The answer to ``query.roster``: who is hosted here, and what of."""
+        return ConfigRecord({"clients": self.client_ids, **self.cohort.sizes, **self.about})
+
+    def client(self, run: ConfigRecord, context: Context, phase: str = TRAIN) -> CohortClient:
+        """The object that trains this node's clients, with their state at hand as it was before a phase of a round."""
+        self._store.now = self.store(run, context, phase)
+        return self._client
+
+    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
+        """The object that answers questions: that of the clients."""
+        return self.client(run, context, phase)
+
+    def export(self, client: CohortClient, last: Batch) -> None:
+        """Write the best model of some clients.
+
+        Args:
+            client: of this node.
+            last: the clients, the last round, and the part of their models that the server has.
+        """
+        domain_of(self.config).export(self, client, last)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases of a round, in their order."""
+        return *client_class(self.config.method).phases, TRAIN, EVALUATE
+
+    @cached_property
+    def _store(self) -> CurrentStore:
+        return CurrentStore()
+
+    @cached_property
+    def _client(self) -> CohortClient:
+        torch.set_num_threads(num_threads(self.config))
+        shape = Shape(*(self.about[name] for name in Shape._fields))
+        return client_class(self.config.method)(run_context(self.config, shape, self.run_id), self.cohort, self._store)
+
+
+def compute_device(name: str) -> torch.device:
+    """The device that ``runtime.device`` names; ``auto`` takes a GPU that is visible, else the CPU.
+
+    Raises:
+        SubflError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SubflError(f"runtime.device: {name!r} cannot be used here ({reason}); use auto, cpu or cuda") from None
+    return device
+
+
+def num_threads(config: Config) -> int:
+    """PyTorch's threads in a process that trains clients."""
+    if config.runtime.threads != "auto":
+        return config.runtime.threads
+    return config.runtime.threads_per_process or torch.get_num_threads()

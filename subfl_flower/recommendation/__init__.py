@@ -1,0 +1,1 @@
+"""Clients that are users with ratings: their data on a node, models, tasks and clusters."""

@@ -1,0 +1,1 @@
+"""Recommenders over a leading client axis."""

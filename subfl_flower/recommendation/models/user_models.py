@@ -1,0 +1,278 @@
+"""What users train: shared parameters, what is personal, and the gradients of each user's own loss by both."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subfl_flower.data.ratings.attributes import Attributes
+from subfl_flower.data.ratings.table import Ratings
+from subfl_flower.recommendation.models.mixture import Scorer
+from subfl_flower.recommendation.models.user_graphs import UserGraphs
+
+Parameters = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class UserGradients:
+    """Each user's own loss and its gradient.
+
+    Attributes:
+        loss: [U], mean over the user's training ratings, without penalties; 0 for a user without any.
+        items: [T, width], by the row of each item of the local graphs.
+        shared: by name, all that is shared but ``items``, each [U, ...].
+        personal: by name, each [U, ...].
+        neighbours: [N, dim], by the neighbours' embeddings; None where they are fixed.
+    """
+
+    loss: Tensor
+    items: Tensor
+    shared: dict[str, Tensor]
+    personal: dict[str, Tensor]
+    neighbours: Tensor | None
+
+
+class Measure(Protocol):
+    """Figures of users' predictions, from what the users hold out."""
+
+    @property
+    def item_attributes(self) -> Attributes | None:
+        """The attributes of all items; None where they have none."""
+
+    def rating_errors(self, ratings: Ratings, predicted: Tensor) -> dict[str, np.ndarray]:
+        """Errors of some users' predicted ratings, by name, each [U].
+
+        Args:
+            ratings: of U users.
+            predicted: normalised units, of those ratings that do not train, in their order.
+        """
+
+    def ranking_figures(self, ratings: Ratings, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """Hit rates and NDCG of some users' rankings, by name, each [U].
+
+        Args:
+            ratings: of U users.
+            scores: of all items [U, num_items].
+        """
+
+
+class UserModel(ABC):
+    """A model of U users at once, each on its local graph.
+
+    Attributes:
+        shapes: shared parameters by name, without a user axis; ``items`` [num_items, width of a row] is the first.
+        personal_shapes: what is a user's own and never leaves it, by name.
+        trains_locally: whether `step` may be given shared parameters that differ between users.
+    """
+
+    trains_locally: ClassVar[bool]
+    shapes: dict[str, tuple[int, ...]]
+    personal_shapes: dict[str, tuple[int, ...]]
+
+    @abstractmethod
+    def initial_of(self, seed: int) -> dict[str, np.ndarray]:
+        """The shared parameters that a whole federation starts from, float32, without a user axis."""
+
+    @abstractmethod
+    def initial_user(self, seed: int, client_id: int) -> dict[str, np.ndarray]:
+        """One user's personal parameters at the start, float32, without a user axis."""
+
+    @abstractmethod
+    def local_graphs(
+        self,
+        ratings: Ratings,
+        *,
+        center: float,
+        spread: float,
+        device: torch.device | str = "cpu",
+        generators: Sequence[np.random.Generator] | None = None,
+        draws: int = 1,
+        user_attributes: Attributes | None = None,
+        item_attributes: Attributes | None = None,
+    ) -> UserGraphs:
+        """The local graphs of users, whose rows are those of the whole item table, without neighbours.
+
+        Args:
+            ratings: the users'; those that train are in the graphs.
+            center: what is taken off a rating, where the model is of ratings.
+            spread: what a rating is then divided by.
+            device: where the arrays go.
+            generators: each user's own, for the items that are sampled beside its own, where the model samples any;
+                None: for evaluation.
+            draws: for how many steps items are sampled.
+            user_attributes: of these users, by position.
+            item_attributes: of all items.
+        """
+
+    @abstractmethod
+    def measured(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        ratings: Ratings,
+        measure: Measure,
+    ) -> dict[str, np.ndarray]:
+        """Each user's figures on what is held out, by name, each [U].
+
+        Args:
+            shared: without a user axis; ``items`` is not looked at.
+            items: [num_items, width], the whole table, which the graphs' rows point into.
+            personal: each [U, ...].
+            graphs: the users' local graphs.
+            ratings: of these users, all their roles.
+            measure: makes figures of predictions.
+        """
+
+    def scorer(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        item_attributes: Attributes | None,
+    ) -> Scorer | None:
+        """Vectors whose products are the users' scores of all items; None where the model does not rank.
+
+        Args:
+            shared: as for `measured`.
+            items: as for `measured`.
+            personal: as for `measured`.
+            graphs: as for `measured`.
+            item_attributes: of all items, where the model has attributes of items.
+        """
+        return None
+
+    @abstractmethod
+    def losses(
+        self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int
+    ) -> tuple[Tensor, Tensor]:
+        """Each user's loss [U], and that with the settings' penalties [U]; see `step` for what is given."""
+
+    def step(
+        self,
+        stacks: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        *,
+        train_neighbours: bool = False,
+        draw: int = 0,
+    ) -> UserGradients:
+        """Each user's loss, and the gradients of the loss with the settings' penalties.
+
+        Args:
+            stacks: shared parameters but ``items``, each [U, ...]; alike for all users unless `trains_locally`.
+            items: [T, width], the users' own copies of the rows of their graphs' items.
+            personal: each [U, ...].
+            graphs: the users' local graphs.
+            train_neighbours: differentiate by the neighbours' embeddings, too.
+            draw: which of the graphs' draws of sampled items to take, counted on from the first after the last.
+        """
+        shared = {name: _leaf(value) for name, value in stacks.items()}
+        rows = _leaf(items)
+        own = {name: _leaf(value) for name, value in personal.items()}
+        neighbours = _leaf(graphs.neighbours) if train_neighbours else graphs.neighbours
+        loss, objective = self.losses(shared, rows, own, graphs, neighbours, draw)
+        leaves = [rows, *shared.values(), *own.values(), *([neighbours] if train_neighbours else [])]
+        found = iter(torch.autograd.grad(objective.sum(), leaves, materialize_grads=True))
+        return UserGradients(
+            loss=loss.detach(),
+            items=next(found),
+            shared={name: next(found) for name in shared},
+            personal={name: next(found) for name in own},
+            neighbours=next(found, None),
+        )
+
+    def gradients(
+        self,
+        shared: Parameters,
+        item_rows: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        *,
+        train_neighbours: bool = False,
+        draw: int = 0,
+    ) -> UserGradients:
+        """`step` at parameters that all users received alike.
+
+        Args:
+            shared: without a user axis; ``items`` is not looked at.
+            item_rows: [R, width], the rows that `graphs.rows` point into.
+            personal: each [U, ...].
+            graphs: the users' local graphs.
+            train_neighbours: differentiate by the neighbours' embeddings, too.
+            draw: which of the graphs' draws of sampled items to take.
+        """
+        items = item_rows.index_select(0, graphs.rows)
+        stacks = expanded(shared, len(graphs))
+        return self.step(stacks, items, personal, graphs, train_neighbours=train_neighbours, draw=draw)
+
+
+class RankingModel(UserModel):
+    """A model that scores items by products: a user's vector h_u and an item's e_i."""
+
+    @abstractmethod
+    def scorer(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        item_attributes: Attributes | None,
+    ) -> Scorer:
+        """h_u [U, dim] from all of the users' items, and e_i [num_items, dim], at parameters that all received alike.
+
+        Raises:
+            SubflError: the items' attributes are missing, or are not those that the model was made for.
+        """
+
+    def measured(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        ratings: Ratings,
+        measure: Measure,
+    ) -> dict[str, np.ndarray]:
+        """Each user's hit rates and NDCG, by name, each [U]."""
+        found = self.scorer(shared, items, personal, graphs, measure.item_attributes)
+        return measure.ranking_figures(ratings, found.scores())
+
+    @abstractmethod
+    def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
+        """e_i [T, dim] of the items of the users' graphs, as each user's own parameters have them.
+
+        Args:
+            stacks: shared parameters but ``items``, each [U, ...].
+            items: [T, dim], the users' own rows.
+            graphs: the users' local graphs.
+        """
+
+    @abstractmethod
+    def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
+        """h_u [U, dim] from all of the users' training items, as each user's own parameters have it.
+
+        Args:
+            stacks: shared parameters but ``items``, each [U, ...].
+            embeddings: [T, dim], e_i of the items of the users' graphs (`own_items`).
+            personal: each [U, ...].
+            graphs: the users' local graphs.
+        """
+
+
+def expanded(shared: Parameters, users: int) -> dict[str, Tensor]:
+    """Shared parameters but ``items``, each [U, ...], a view of the same values for every user."""
+    return {name: value.expand(users, *value.shape) for name, value in shared.items() if name != "items"}
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().requires_grad_()

@@ -1,0 +1,310 @@
+"""What a run leaves on disk, and the only code that knows how those files are called.
+
+A run directory holds `config.yaml` (the resolved configuration), `data.json` (facts on the data of a simulation, with
+fingerprints), `metrics.jsonl` (one JSON object a round),
+`summary.json`, `mixing.npz` (mixing matrices of some rounds), `clusters.npz` (clusters of users as of some rounds) and
+`clients/<id>.safetensors` (each client's best model) or `users/<node>.safetensors` (a recommender and its users). The
+server writes it as the run goes, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. Whatever
+moment a run is killed at, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as encode_safetensors
+
+from subfl_flower.errors import SubflError
+from subfl_flower.runs.files import (
+    mend_last_line,
+    parse_object,
+    plain_values,
+    read_file,
+    write_whole,
+    writing,
+)
+from subfl_flower.runs.round_arrays import Clustering, RoundArrays, check_clustering
+from subfl_flower.storage.durable_files import force_to_disk
+
+_CONFIG = "config.yaml"
+_ROUNDS = "metrics.jsonl"
+_SUMMARY = "summary.json"
+_MIXING = "mixing.npz"
+_CLUSTERS = "clusters.npz"
+_ANALYSIS = "analysis.json"
+_DATA = "data.json"
+
+
+class RunDirectory:
+    """One run on disk. Opening one changes nothing; `create` starts a new one.
+
+    Args:
+        path: the run's folder, for instance `outputs/2026-01-01/12-00-00`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._mixing = RoundArrays(self.path / _MIXING, "mixing matrices")
+        self._clusters = RoundArrays(self.path / _CLUSTERS, "clusters of users")
+        self._last_line_is_whole = False
+
+    @classmethod
+    def create(cls, path: Path) -> "RunDirectory":
+        """Start a run in `path`, which may exist (Hydra makes it) but must not hold a run.
+
+        Raises:
+            SubflError: `path` holds a run already, is not a folder, or cannot be written.
+        """
+        run = cls(path)
+        occupied = SubflError(f"{path} already holds a run; choose another folder (hydra.run.dir=...) or resume it")
+        if cls.is_run(run.path) or (run.path / _CONFIG).exists():
+            raise occupied
+        with writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+            try:  # made exclusively: of two jobs that start at once in one folder, one is refused
+                (run.path / _ROUNDS).open("xb").close()
+            except FileExistsError:
+                raise occupied from None
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path, server_round: int) -> "RunDirectory":
+        """Go on with the run in `path` after one of its rounds; what it left of later rounds is removed.
+
+        Raises:
+            SubflError: `path` lacks a record of a round up to `server_round`, or cannot be written.
+        """
+        run = cls(path)
+        kept = [record for record in run.rounds() if record["round"] <= server_round]
+        if [record["round"] for record in kept] != list(range(1, server_round + 1)):
+            raise SubflError(f"{run.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
+        for arrays in (run._mixing, run._clusters):
+            arrays.cut(server_round)
+        lines = [json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in kept]
+        write_whole(run.path / _ROUNDS, "".join(lines).encode())
+        (run.path / _SUMMARY).unlink(missing_ok=True)
+        for unfinished in run.path.glob(".*.tmp"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
+        return run
+
+    @staticmethod
+    def is_run(path: Path) -> bool:
+        """Whether `path` is a folder that holds a run, finished or not."""
+        return any((Path(path) / name).is_file() for name in (_ROUNDS, _SUMMARY))
+
+    @property
+    def plots_folder(self) -> Path:
+        """Where the report puts the run's figures; not made here."""
+        return self.path / "plots"
+
+    def analysis_plots(self) -> list[Path]:
+        """The figures that `subfl analyse` left, by name."""
+        return sorted(self.plots_folder.glob("analysis-*.png"))
+
+    @property
+    def report_page(self) -> Path:
+        """Where the report puts the run's HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Where the TensorBoard logger writes its events; not made here."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the server's resumable state lies; not made here."""
+        return self.path / "checkpoint"
+
+    @property
+    def recommender_folder(self) -> Path:
+        """Where the nodes of a simulation leave recommenders and their users, a file a node; not made here."""
+        return self.path / "users"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration as YAML, keys in the order given."""
+        text = yaml.safe_dump(plain_values(config), sort_keys=False, allow_unicode=True)
+        write_whole(self.path / _CONFIG, text.encode())
+
+    def write_data(self, facts: Mapping[str, Any]) -> None:
+        """Write facts on the data, with their fingerprints, to `data.json` in one step."""
+        write_whole(self.path / _DATA, json.dumps(plain_values(facts, finite=True), indent=1).encode() + b"\n")
+
+    def data(self) -> dict[str, Any] | None:
+        """Facts on the data that the run was started with; None where none were written, as in a deployment.
+
+        Raises:
+            SubflError: the file is not a JSON object.
+        """
+        path = self.path / _DATA
+        if not path.exists():
+            return None
+        facts = parse_object(read_file(path))
+        if facts is None:
+            raise SubflError(f"{path} is not a JSON object")
+        return facts
+
+    def append_round(self, record: Mapping[str, Any]) -> None:
+        """Append one round as one line of JSON; it is with the operating system when this returns.
+
+        NumPy values become plain numbers and lists; what is not finite (a diverged loss) becomes `null`,
+        because JSON has no NaN. A line that a killed process tore is removed first.
+        """
+        line = json.dumps(plain_values(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        path = self.path / _ROUNDS
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab+") as file:
+                if not self._last_line_is_whole:
+                    mend_last_line(file)
+                    self._last_line_is_whole = True
+                file.write(line)
+
+    def force_rounds_to_disk(self) -> None:
+        """Wait until the rounds appended so far would survive a power cut."""
+        path = self.path / _ROUNDS
+        with writing(path):
+            force_to_disk(path)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json` in one step; values as in `append_round`."""
+        text = json.dumps(plain_values(summary, finite=True), allow_nan=False, indent=2)
+        write_whole(self.path / _SUMMARY, text.encode() + b"\n")
+
+    def write_analysis(self, analysis: Mapping[str, Any]) -> Path:
+        """Write what `subfl analyse` found to `analysis.json` in one step; values as in `append_round`; its path."""
+        path = self.path / _ANALYSIS
+        text = json.dumps(plain_values(analysis, finite=True), allow_nan=False)  # on one line: it holds matrices
+        write_whole(path, text.encode() + b"\n")
+        return path
+
+    def add_mixing(self, round: int, matrix: NDArray[np.floating]) -> None:
+        """Add a round's mixing matrix, `[clients, clients]`, to `mixing.npz`, which is replaced in one step.
+
+        Raises:
+            SubflError: the matrix is not square.
+        """
+        matrix = np.array(matrix)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise SubflError(f"the mixing matrix of round {round} must be clients x clients, not {matrix.shape}")
+        self._mixing.add(round, {"": matrix})
+
+    def add_clusters(
+        self, round: int, client_ids: NDArray[np.int64], labels: NDArray[np.int64], points: NDArray[np.float32]
+    ) -> None:
+        """Add a `Clustering` of a round to `clusters.npz`, which is replaced in one step.
+
+        Raises:
+            SubflError: the shapes are not `[K]`, `[K]` and `[K, 2]`, an id comes twice, or a label is below -1.
+        """
+        clustering = Clustering(
+            np.array(client_ids, dtype=np.int64), np.array(labels, dtype=np.int64), np.array(points, dtype=np.float32)
+        )
+        check_clustering(clustering, f"round {round}")
+        self._clusters.add(round, vars(clustering))
+
+    def write_client_model(
+        self, client_id: int, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
+    ) -> None:
+        """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
+        # safetensors writes the memory of an array as it lies: a transposed view would come back scrambled
+        contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+        write_whole(self._client_file(client_id), encode_safetensors(contiguous, metadata=dict(metadata)))
+
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration.
+
+        Raises:
+            SubflError: it is absent, unreadable, or not a YAML mapping.
+        """
+        path = self.path / _CONFIG
+        try:
+            config = yaml.safe_load(read_file(path))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SubflError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(config, dict):
+            raise SubflError(f"{path} must hold a mapping of settings, found {type(config).__name__}")
+        return config
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """The finished rounds, in order of their number.
+
+        A torn last line is left out. Of a round that was recorded twice, because a resumed run repeated it,
+        the later record counts.
+
+        Raises:
+            SubflError: a line before the last one is not a round record.
+        """
+        path = self.path / _ROUNDS
+        if not path.exists():
+            return []
+        records: dict[int, dict[str, Any]] = {}
+        lines = read_file(path).split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            record = parse_object(line)
+            if record is not None and isinstance(record.get("round"), int):
+                records[record["round"]] = record
+            elif number < len(lines):
+                raise SubflError(f"{path}, line {number}: not a round record (a JSON object with 'round')")
+        return [records[number] for number in sorted(records)]
+
+    def summary(self) -> dict[str, Any] | None:
+        """The summary, or None for a run that is going on or was killed.
+
+        Raises:
+            SubflError: the file is not a JSON object.
+        """
+        path = self.path / _SUMMARY
+        if not path.exists():
+            return None
+        summary = parse_object(read_file(path))
+        if summary is None:
+            raise SubflError(f"{path} is not a JSON object")
+        return summary
+
+    def mixing(self) -> dict[int, NDArray[np.floating]]:
+        """The mixing matrices kept, `[clients, clients]` each, by round, ascending; empty when none."""
+        return {number: arrays[""] for number, arrays in self._mixing.read("").items()}
+
+    def clusters(self) -> dict[int, Clustering]:
+        """The clusters of users kept, by round, ascending; empty when none.
+
+        Raises:
+            SubflError: the file is damaged.
+        """
+        found = self._clusters.read("client_ids", "labels", "points")
+        clusterings = {number: Clustering(**arrays) for number, arrays in found.items()}
+        for number, clustering in clusterings.items():
+            check_clustering(clustering, f"{self.path / _CLUSTERS}, round {number}")
+        return clusterings
+
+    def client_model(self, client_id: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """One client's parameters and their metadata, as written by `write_client_model`.
+
+        Raises:
+            SubflError: there is no such file, or it is damaged.
+        """
+        path = self._client_file(client_id)
+        if not path.is_file():
+            raise SubflError(f"{path} does not exist: the run left no model of client {client_id}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise SubflError(f"{path} is not a safetensors file: {error}") from None
+
+    def client_models(self) -> dict[int, Path]:
+        """The file of each client's model, by client id; empty where the run left none."""
+        return {int(file.stem): file for file in sorted((self.path / "clients").glob("[0-9]*.safetensors"))}
+
+    def _client_file(self, client_id: int) -> Path:
+        if client_id < 0:
+            raise SubflError(f"a client id is 0 or more, not {client_id}")
+        return self.path / "clients" / f"{client_id:04d}.safetensors"

@@ -1,1 +1,0 @@
-"""Messages, roster, state and run directory: what carries a federation."""

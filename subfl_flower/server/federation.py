@@ -1,0 +1,306 @@
+"""A whole run on the server's side, the same under every runtime: roster, rounds, records, summary."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging import WARNING
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from subfl_flower.code_folder import adopted
+from subfl_flower.config import Config
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.summary import exchanged, summarise
+from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.loggers import build_loggers
+from subfl_flower.node.domain import Prepared, domain_of
+from subfl_flower.node.run_context import run_context
+from subfl_flower.registry import client_class, needs_matcher, strategy_class
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.runs.provenance import provenance
+from subfl_flower.runs.remarks import print_remarks
+from subfl_flower.server.checkpoint import Checkpoint
+from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.membership import Membership
+from subfl_flower.server.progress import RunProgress
+from subfl_flower.server.round_messages import RUN, announced
+from subfl_flower.server.round_records import mean_seconds
+from subfl_flower.server.rounds import Rounds
+from subfl_flower.server.run_schema import run_schema
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.wire.memory import keep_freed_memory
+from subfl_flower.wire.payload import Choice, pack
+from subfl_flower.wire.roster import Roster, describe_error
+
+
+def run_federation(
+    grid: Grid,
+    config: Config,
+    directory: Path,
+    stop: threading.Event,
+    *,
+    lines: bool = False,
+    resume: bool = False,
+    said: set[str] | None = None,
+) -> dict[str, Any]:
+    """Train, and leave a run directory.
+
+    Args:
+        grid: the connection to the nodes.
+        config: of the run.
+        directory: where to write; made if need be.
+        stop: set it to end the run after the current round; what is finished is kept.
+        lines: print progress lines where there is no terminal.
+        resume: go on with the run in `directory` after its checkpoint.
+        said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
+
+    Returns:
+        The summary.
+
+    Raises:
+        SubflError: the data cannot be prepared, a node cannot be reached, or a client failed and
+            ``runtime.on_client_failure`` is ``stop``. The run directory then says so in its summary.
+    """
+    keep_freed_memory()
+    prepared = None if config.runtime.deployed else domain_of(config).prepare(config)
+    loggers = build_loggers(config.logger)
+    if resume:
+        checkpoint = resumable(config, directory)
+        if prepared is not None:
+            require_same_data(prepared.data, RunDirectory(directory).data(), str(directory), "resume")
+        records = RunDirectory.reopen(directory, checkpoint.server_round)
+        shutil.rmtree(directory / "state", ignore_errors=True)  # of a process that was killed
+    else:
+        checkpoint = None
+        records = RunDirectory.create(directory)
+    records.write_config(config.plain())
+    if prepared is not None:
+        records.write_data(prepared.data)
+        print_remarks(prepared.data["dropped"], prepared.data["warnings"], said)
+    run = _Run(grid, config, records, checkpoint, prepared)
+    status = "failed"
+    try:
+        for logger in loggers:
+            logger.start(config.plain(), records)
+        with RunProgress(f"{config.method.name} on {config.dataset.name}", config.federation.rounds, lines) as progress:
+            strategy = run.begin(progress)
+            progress.start_rounds()
+            for record in run.rounds(strategy):
+                for logger in loggers:
+                    logger.log_round(record)
+                progress.advance(record)
+                if stop.is_set():
+                    break
+        if config.record.client_models:
+            run.export()
+        status = "interrupted" if len(run.finished) < config.federation.rounds else "completed"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        summary = {"status": status, **run.summary()}
+        records.write_summary(summary)
+        for logger in loggers:
+            logger.finish(summary)
+        shutil.rmtree(directory / "state", ignore_errors=True)
+    return summary
+
+
+def resumable(config: Config, directory: Path) -> Checkpoint:
+    """The checkpoint that the run in `directory` can go on from.
+
+    Raises:
+        SubflError: it left none, or has finished its rounds.
+    """
+    checkpoint = Checkpoint.read(RunDirectory(directory).checkpoint_folder)
+    if checkpoint.server_round >= config.federation.rounds:
+        raise SubflError(
+            f"{directory} has finished its {checkpoint.server_round} rounds; federation.rounds=... lets it go on"
+        )
+    return checkpoint
+
+
+class _Run:
+    """One run: its nodes, its rounds, what it has recorded so far.
+
+    Args:
+        grid: the connection to the nodes.
+        config: of the run.
+        records: where it is recorded.
+        checkpoint: where it goes on; None at its start.
+        prepared: all clients' data, where the server is the simulation of one.
+
+    Attributes:
+        finished: the records of the finished rounds.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: Config,
+        records: RunDirectory,
+        checkpoint: Checkpoint | None,
+        prepared: Prepared | None,
+    ) -> None:
+        self._prepared = prepared
+        self._grid, self._config, self._records, self._checkpoint = grid, config, records, checkpoint
+        self.finished: list[dict[str, Any]] = records.rounds() if checkpoint else []
+        self._exchange: Exchange | None = None
+        self._strategy: CohortStrategy | None = None
+        self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
+        self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
+        deployed = config.runtime.deployed
+        # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
+        folder = "" if deployed else str(records.path.absolute())
+        about = {"config": json.dumps(config.for_nodes()), "id": self.run_id, "directory": folder}
+        self._record = ConfigRecord({**about, "code": "" if deployed else str(adopted() or "")})
+        self._membership = Membership(
+            grid,
+            self._record,
+            config.dataset.name,
+            run_schema(config, prepared),
+            tolerant=config.runtime.on_client_failure == "continue" and deployed,
+            patience=config.runtime.node_timeout,
+            min_clients=config.federation.min_clients,
+            known=checkpoint.roster if checkpoint else None,
+            needs_matcher=needs_matcher(config),
+        )
+        self._roster: Roster | None = None
+
+    def begin(self, progress: RunProgress) -> CohortStrategy:
+        """Wait for the nodes, and bring the strategy to where the rounds begin."""
+        config = self._config
+        self._roster = roster = self._membership.gather()
+        if self._prepared is None:
+            self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
+        context = run_context(config, roster.shape, self.run_id)
+        contract = client_class(config.method).contract(context)
+        strategy = strategy_class(config.method)(context, roster, contract)
+        self._exchange = Exchange(
+            self._grid,
+            self._record,
+            roster,
+            config.runtime.on_client_failure == "continue",
+            config.federation.round_timeout,
+            config.runtime.poll_seconds,
+        )
+        self._exchange.announce = progress.ask
+        if self._checkpoint is None:
+            strategy.set_up(self._exchange)
+            if config.checkpoint_every:
+                self._write_checkpoint(strategy, 0)
+        else:
+            self._exchange.log.extend(self._checkpoint.exchanges)
+            strategy.load_state(self._checkpoint.strategy)
+        self._strategy = strategy
+        return strategy
+
+    def rounds(self, strategy: CohortStrategy) -> Iterator[dict[str, Any]]:
+        """Train round after round; each round's record, once all that it leaves is written."""
+        assert self._exchange is not None
+        config, clustering = self._config, None
+        rounds = Rounds(self._grid, config, strategy, self._membership, self._exchange, self._record, self.finished)
+        for record in rounds:
+            self._roster, server_round = strategy.roster, record["round"]
+            self._records.append_round(record)
+            self.finished.append(record)
+            if strategy.mixing is not None and (
+                server_round % config.record.mixing_every == 0 or server_round == config.federation.rounds
+            ):
+                self._records.add_mixing(server_round, strategy.mixing)
+            if strategy.clustering is not None and strategy.clustering is not clustering:
+                clustering = strategy.clustering
+                self._records.add_clusters(server_round, clustering.client_ids, clustering.labels, clustering.points)
+            if rounds.is_due(server_round):
+                self._write_checkpoint(strategy, server_round)
+                rounds.last_checkpoint = server_round
+            yield record
+
+    def _write_checkpoint(self, strategy: CohortStrategy, server_round: int) -> None:
+        self._records.force_rounds_to_disk()
+        Checkpoint(
+            run_id=self.run_id,
+            server_round=server_round,
+            roster=strategy.roster,
+            strategy=strategy.state(),
+            exchanges=self._exchange.log if self._exchange else [],
+            seconds=time.time() - self._started,
+        ).write(self._records.checkpoint_folder)
+
+    def export(self) -> None:
+        """Have every node write its clients' best models."""
+        assert self._roster is not None
+        assert self._strategy is not None
+        about = ConfigRecord(
+            {**self._record, **announced(self._strategy.announcements), "round": len(self.finished) + 1}
+        )
+        model, ids = self._strategy.model(), self._roster.client_ids
+        everyone = model if isinstance(model, Choice) else Choice.for_all(model, len(ids))
+        messages = []
+        for node, positions in sorted(self._roster.by_node(range(len(ids))).items()):
+            content = RecordDict({RUN: ConfigRecord({**about, "clients": [ids[position] for position in positions]})})
+            pack(everyone.of(positions)).into(content)
+            messages.append(Message(content, node, "query.export"))
+        timeout = self._config.federation.round_timeout
+        replies = send_and_wait(self._grid, messages, timeout, self._config.runtime.poll_seconds)
+        # The training is finished and recorded; a model that cannot be written does not undo it.
+        for reply in replies:
+            if reply.has_error():
+                log(WARNING, "the models of a node's clients were not written: %s", describe_error(reply))
+        if missing := len(messages) - len(replies):
+            log(WARNING, "%d nodes did not say whether they wrote their clients' models", missing)
+
+    def summary(self) -> dict[str, Any]:
+        """The run so far, but for its status.
+
+        `model_parameters` counts the values of the initial model, those of personal layers included; what a method adds
+        to it (masks, a user's own embedding) is not counted. Absent where no round has trained anything.
+        """
+        found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
+        found["run_id"] = self.run_id
+        found["seconds"] = time.time() - self._started
+        found["seconds_per_round"] = mean_seconds(self.finished)
+        exchanges = found["exchanges"] = self._exchange.log if self._exchange else []
+        outside = found["bytes_exchanges"] = exchanged(exchanges)
+        for way, size in outside.items():
+            found[f"bytes_{way}"] += size
+        if self._strategy is not None:
+            if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
+                initial = self._strategy.run.initial
+                found["model_parameters"] = sum(value.size for value in initial.values())
+            found.update(self._strategy.report(self._prepared))
+        if self._membership.refusals:
+            found["refused"] = self._membership.refusals
+        return found
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second interrupts at once. Only the main thread can catch signals."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(signum: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

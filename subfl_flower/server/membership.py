@@ -1,0 +1,369 @@
+"""Who takes part in a federation: nodes that come, answer the roster's question, leave and come back.
+
+Every answer is held against the run's schema, whatever other nodes say. In a simulation all nodes are there from the
+start and any misfit ends the run. On real machines a node whose clients do not fit is refused, by name, and the others
+go on; a client that comes late, or comes back, is taken in between two rounds without anyone waiting for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from logging import WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore import log
+
+from subfl_flower.data.federation_schema import FederationSchema
+from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.wire.replies import one_line
+from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, Shape, describe_error
+
+_LOOK_SECONDS = 0.2
+_ASK_AGAIN_SECONDS = 60.0
+_SLOWER = 3.0
+"""How many times as long as the slowest node so far another one of a simulation may take."""
+_NAMES = "the names of classes or features, their order, or whether edges have weights, differ from"
+# Clients that are not taken, and why.
+Refusals = list[tuple[list[int], str]]
+
+
+class Membership:
+    """The roster of a run, kept up to date.
+
+    Args:
+        grid: the connection to the nodes.
+        run: the record that describes the run, sent along.
+        dataset: what the clients' data must be of.
+        schema: what they must look like, and which clients there are, where that is known.
+        tolerant: refuse a node whose clients do not fit and go on, instead of ending the run.
+        patience: seconds to wait for clients.
+        min_clients: as many suffice when `patience` is over; None: all.
+        known: the roster of the run that is resumed; nobody else is taken in.
+        needs_matcher: wait at the start for a node that is the matcher, too.
+
+    Attributes:
+        refusals: for every node that was refused its clients (where it named any) and the reason.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        run: ConfigRecord,
+        dataset: str,
+        schema: FederationSchema,
+        *,
+        tolerant: bool,
+        patience: float,
+        min_clients: int | None = None,
+        known: Roster | None = None,
+        needs_matcher: bool = False,
+    ) -> None:
+        self._grid, self._run, self._dataset = grid, run, dataset
+        self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
+        self._schema, self._shape, self._stated_ids = schema, Shape.of(schema), schema.client_ids
+        self._answers: dict[int, RosterAnswer] = {}
+        self._asked: dict[str, int] = {}
+        self._failed_at: dict[int, float] = {}
+        # Names and partition of the first node that was taken, for what the schema leaves open.
+        self._agreed: Schema | None = None
+        self._hosts: dict[int, int] = {}
+        self._roster = known
+        self._needs_matcher = needs_matcher
+        self._matchers: dict[int, Matcher] = {}
+        self._changed = True
+        self.refusals: list[dict[str, Any]] = []
+
+    # At the start ---------------------------------------------------------------------------------------------------
+
+    def gather(self) -> Roster:
+        """Wait until every client is hosted, or until enough are when patience is over.
+
+        In a simulation all nodes will come, and their processes are slow where the machine is busy: every node that
+        answers extends the wait to three times what it took so far.
+
+        Raises:
+            SubflError: too few came in time; or, where that is not tolerated, a node's clients do not fit.
+        """
+        start, heard = time.monotonic(), 0
+        deadline = start + self._patience
+        while True:
+            self._look()
+            if not self._tolerant and len(self._answers) > heard:
+                heard = len(self._answers)
+                deadline = max(deadline, start + _SLOWER * (time.monotonic() - start))
+            hosts, refused = self._assigned()
+            if refused and not self._tolerant:
+                raise SubflError(refused[0][1])
+            wanted = self._wanted()
+            complete = wanted is not None and len(hosts) >= wanted
+            if complete and (self._matchers or not self._needs_matcher):
+                break
+            if time.monotonic() > deadline:
+                if complete:
+                    self._do_without_matcher()
+                    break
+                if len(hosts) >= (self._min_clients or 1) and (self._min_clients or wanted is None):
+                    break
+                raise SubflError(self._too_few(hosts, refused))
+            time.sleep(_LOOK_SECONDS)
+        self._settle(hosts, refused)
+        if self._roster is None:
+            self._roster = self._first_roster()
+        return self._updated()
+
+    def _do_without_matcher(self) -> None:
+        text = f"no node is the matcher, and none came within {self._patience:.0f} s (runtime.node_timeout)"
+        if not self._tolerant:
+            raise SubflError(text)
+        log(WARNING, "%s; training starts without it", text)
+
+    def _wanted(self) -> int | None:
+        """How many clients to wait for; None where nobody knows."""
+        ids = self._known_ids()
+        return self._min_clients if ids is None else len(ids)
+
+    def _known_ids(self) -> Sequence[int] | None:
+        """The ids of the run's clients, ascending; None where nobody knows."""
+        if self._roster is not None:
+            return self._roster.client_ids
+        return self._stated_ids
+
+    def _too_few(self, hosts: dict[int, int], refused: Refusals) -> str:
+        ids, waited = self._known_ids(), f"within {self._patience:.0f} s (runtime.node_timeout)"
+        if ids is not None:
+            missing = [client for client in ids if client not in hosts]
+            text = (
+                f"{len(missing)} of {len(ids)} clients are hosted by no node, the first is client {missing[0]}; "
+                f"{len(self._answers)} nodes answered {waited}"
+            )
+        elif self._answers:
+            text = f"{len(hosts)} clients that fit came {waited}"
+            text += f", and federation.min_clients is {self._min_clients}" if self._min_clients else ""
+        else:
+            text = f"no node answered {waited}"
+        reasons = dict.fromkeys([*(reason for _, reason in refused), *(told["reason"] for told in self.refusals)])
+        if reasons:
+            text += f"; refused: {'; '.join(reasons)}"
+        return text if not self._tolerant else f"{text}; federation.min_clients lets a run start with fewer"
+
+    # Between rounds -------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> Roster:
+        """Take note of nodes that went, came and came back; wait only where too few clients are left.
+
+        Raises:
+            RunFailure: too few clients are there, and no more came in time.
+            SubflError: a node that came has no clients to offer, and that is not tolerated.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            self._look()
+            if self._changed:
+                self._settle(*self._assigned())
+                self._updated()
+            roster = self._roster
+            assert roster is not None
+            needed = self._min_clients or 1
+            if not self._changed or len(roster.reachable) >= needed:
+                self._changed = False
+                return roster
+            if time.monotonic() > deadline:
+                raise RunFailure(
+                    f"{len(roster.reachable)} of {len(roster)} clients are connected, {needed} are needed "
+                    f"(federation.min_clients), and no more came within {self._patience:.0f} s (runtime.node_timeout)"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+    # Looking --------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Forget nodes that went, ask new ones who they host, and take in what was answered so far."""
+        present = set(self._grid.get_node_ids())
+        for node in (set(self._answers) | set(self._matchers)) - present:
+            self._answers.pop(node, None)
+            self._matchers.pop(node, None)
+            self._changed = True
+        self._asked = {message: node for message, node in self._asked.items() if node in present}
+        hopeless = {node for node, when in self._failed_at.items() if time.monotonic() - when < _ASK_AGAIN_SECONDS}
+        new = sorted(present - set(self._answers) - set(self._matchers) - set(self._asked.values()) - hopeless)
+        messages = [Message(RecordDict({"run": self._run}), node, f"query.{ROSTER}") for node in new]
+        if messages:
+            self._asked.update(
+                (message, node)
+                for message, node in zip(self._grid.push_messages(messages), new, strict=False)
+                if message is not None
+            )
+        if not self._asked:
+            return
+        for reply in self._grid.pull_messages(list(self._asked)):
+            asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
+            if asked is not None:
+                self._take(asked, reply)
+
+    def _take(self, node: int, reply: Message) -> None:
+        """Take in a node's answer; a node that has none is refused, and asked again some time later."""
+        self._changed = True
+        try:
+            if reply.has_error():
+                raise SubflError(f"a node could not open its clients: {one_line(describe_error(reply))}")
+            if ROSTER not in reply.content.config_records:
+                raise SubflError(f"node {node} gave no roster; does it run this app, in this version?")
+            record = reply.content.config_records[ROSTER]
+            try:
+                if matcher := Matcher.of(node, record):
+                    self._seat(matcher)
+                else:
+                    self._answers[node] = RosterAnswer.of(record)
+            except ValueError as error:
+                raise SubflError(f"the roster of node {node}: {error}; does it run this version?") from None
+        except SubflError as error:
+            self._failed_at[node] = time.monotonic()
+            if not self._tolerant:
+                raise
+            self._refuse([], str(error))
+
+    def _seat(self, matcher: Matcher) -> None:
+        """Take a matcher; there is one, and whoever came first keeps the seat for as long as it is there."""
+        if self._matchers:
+            raise SubflError(f"node {matcher.node_id} is a second matcher; a federation has one")
+        self._matchers[matcher.node_id] = matcher
+
+    @property
+    def fingerprints(self) -> dict[int, str]:
+        """The fingerprint of each client's data, as far as nodes tell them."""
+        return {
+            client: self._answers[node].fingerprints[client]
+            for client, node in sorted(self._hosts.items())
+            if client in self._answers[node].fingerprints
+        }
+
+    # Sorting out ----------------------------------------------------------------------------------------------------
+
+    def _assigned(self) -> tuple[dict[int, int], Refusals]:
+        """The node of each client, and for every node of which clients do not fit these clients and the reason."""
+        ids, agreed = self._known_ids(), self._agreed
+        known = frozenset(ids) if isinstance(ids, tuple) else ids
+        refused: Refusals = []
+        hosts: dict[int, int] = {}
+        # In the order in which nodes answered: whoever hosts a client keeps it for as long as the node is there.
+        for node, answer in self._answers.items():
+            if reason := self._misfit(answer, known) or _disagreement(answer, agreed):
+                refused.append((sorted(answer.sizes), reason))
+                continue
+            if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
+                reason = f"client {taken[0]} is hosted by two nodes; every client must have exactly one"
+                refused.append((taken, reason))
+            if answer.sizes:
+                agreed = agreed or answer.schema
+        return hosts, refused
+
+    def _misfit(self, answer: RosterAnswer, known: Container[int] | None) -> str | None:
+        """The reason for which a node's clients cannot take part by the run's schema; None where they can.
+
+        Args:
+            answer: what the node said.
+            known: the ids that the run's clients have; None where nobody knows.
+        """
+        who, ours = _named(sorted(answer.sizes)), self._schema
+        if answer.dataset != self._dataset:
+            return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
+        if answer.schema.shape != self._shape:
+            things = "features" if ours.items is None else "items"
+            theirs, stated = _told_apart(answer.schema.shape, self._shape, things)
+            return f"{who}: {theirs}, where the run's schema has {stated}"
+        if ours.names is not None and answer.schema.names != ours.names:
+            return f"{who}: {_NAMES} the run's schema; all sites state the same dataset.classes and columns"
+        if ours.partition is not None and answer.schema.partition != ours.partition:
+            return f"{who}: not of the partition of {answer.dataset!r} that the run's schema names"
+        if answer.overlapping and not ours.overlapping:
+            return f"{who}: of a partition whose clients share nodes, where schema.overlapping is false"
+        listed = self._stated_ids
+        if listed is not None and answer.num_clients not in (0, len(listed)):
+            return f"{who}: of a partition into {answer.num_clients} clients, where the run's schema has {len(listed)}"
+        if known is not None and (unknown := [client for client in sorted(answer.sizes) if client not in known]):
+            ids = self._known_ids()
+            assert ids is not None
+            return f"a node hosts client {unknown[0]}, but the run has the clients {_range(ids)}"
+        return None
+
+    def _settle(self, hosts: dict[int, int], refused: Refusals) -> None:
+        """Fix who hosts whom, and say who was refused."""
+        self._agreed = self._agreed or next((self._answers[node].schema for node in hosts.values()), None)
+        self._hosts = hosts
+        for clients, reason in refused:
+            self._refuse(clients, reason)
+
+    def _refuse(self, clients: Sequence[int], reason: str) -> None:
+        refusal = {"clients": list(clients), "reason": reason}
+        if refusal not in self.refusals:
+            self.refusals.append(refusal)
+            log(WARNING, "a node is refused: %s", reason)
+
+    # The roster -----------------------------------------------------------------------------------------------------
+
+    def _first_roster(self) -> Roster:
+        known = self._known_ids()
+        ids = tuple(sorted(self._hosts) if known is None else known)
+        nothing = np.full(len(ids), np.nan)
+        return Roster(
+            client_ids=ids,
+            node_ids=(None,) * len(ids),
+            num_examples=nothing,
+            num_nodes=nothing,
+            num_edges=nothing,
+            overlapping=self._schema.overlapping,
+            **self._shape._asdict(),
+        )
+
+    def _updated(self) -> Roster:
+        """The roster with the hosts of the moment, and the sizes of clients that were not known before."""
+        assert self._roster is not None
+        sizes = {key: np.array(getattr(self._roster, key)) for key in SIZES}
+        for position, client in enumerate(self._roster.client_ids):
+            if client in self._hosts:
+                for key, value in zip(SIZES, self._answers[self._hosts[client]].sizes[client], strict=True):
+                    sizes[key][position] = value
+        nodes = tuple(self._hosts.get(client) for client in self._roster.client_ids)
+        matcher = next(iter(self._matchers.values()), None)
+        self._roster = replace(self._roster, node_ids=nodes, matcher=matcher, **sizes)  # type: ignore[arg-type]
+        return self._roster
+
+
+def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
+    """The reason for which a node's data cannot be mixed with those of a node that was taken, if there is one."""
+    if agreed is None or answer.schema == agreed or not answer.sizes:
+        return None
+    who = _named(sorted(answer.sizes))
+    if answer.schema.names != agreed.names:
+        return f"{who}: {_NAMES} those of nodes that came before; schema.names says which are right"
+    return f"{who}: of another partition than nodes that came before; schema.partition says which is right"
+
+
+def _told_apart(one: Shape, other: Shape, things: str) -> list[str]:
+    """Two shapes in words, as far as they differ; a feature is one of `things`."""
+    if one[:2] != other[:2]:
+        return [f"{shape.num_features} {things} and {shape.num_classes} classes" for shape in (one, other)]
+    named = ("users", one.user_values, other.user_values), ("items", one.item_values, other.item_values)
+    whose, *both = next(row for row in named if row[1] != row[2])
+    return [f"attributes of {whose} with {_listed(sizes)} values" for sizes in both]
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes[:8])) + (", ..." if len(sizes) > 8 else "") if sizes else "no"
+
+
+def _named(clients: Sequence[int]) -> str:
+    if not clients:
+        return "a node without clients"
+    return f"client {clients[0]}" if len(clients) == 1 else f"clients {_range(clients)}"
+
+
+def _range(ids: Sequence[int]) -> str:
+    if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1:
+        return f"{ids[0]} .. {ids[-1]}"
+    return one_line(", ".join(map(str, ids)))

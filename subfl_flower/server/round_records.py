@@ -1,0 +1,110 @@
+"""A round's line of ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from subfl_flower.server.updates import Updates
+from subfl_flower.tasks.metric import Metric
+from subfl_flower.tasks.settings import TaskSettings
+from subfl_flower.wire.roster import Roster
+
+_FURTHER = ("validation.", "test.")
+
+
+class LatestMetrics:
+    """The last known figures of every client, so that the mean over clients also speaks of those that were absent.
+
+    Args:
+        task: the task, whose metric validation and test are of.
+        declared: the figures that clients send, by name.
+        roster: the clients.
+
+    Attributes:
+        listed: names of the figures that a record lists by client.
+        names: names of the figures that have a mean over last known values.
+    """
+
+    def __init__(self, task: TaskSettings, declared: Mapping[str, Metric], roster: Roster) -> None:
+        self.metric = task.metric
+        self.listed = tuple(name for name, metric in declared.items() if metric.by_client)
+        self.names = tuple(name for name, metric in declared.items() if metric.averaged)
+        self._task = task
+        self._position_of = {client: position for position, client in enumerate(roster.client_ids)}
+        self.heard = np.zeros(len(roster), dtype=bool)
+        self._values: dict[str, np.ndarray] = {}
+
+    def take(self, positions: np.ndarray, metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+        """Take in a round; each of its figures' mean over the clients heard so far, None where nobody has it.
+
+        A pooled error is that of all examples of the round's clients together.
+        """
+        self.heard[positions] = True
+        means: dict[str, float | None] = {}
+        for name in self.names:
+            if name in metrics:
+                values = self._values.setdefault(name, np.full(len(self.heard), np.nan))
+                values[positions] = metrics[name]
+                pooled = name in self._task.pooled
+                means[name] = self._task.over_clients(metrics if pooled else self._values, name)
+        return means
+
+    def recall(self, record: Mapping[str, Any]) -> None:
+        """Take in a round again from its record."""
+        clients = record["clients"]
+        found = {name: np.array(clients[name], dtype=float) for name in self.listed if name in clients}
+        self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
+
+
+def further_figures(metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    """What is measured besides the task's metric, such as ``test.ndcg@10``: means over the clients that have it.
+
+    None where a name was sent and no client has a value.
+    """
+    further = {name: values for name, values in metrics.items() if name.startswith(_FURTHER)}
+    return {name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in further.items()}
+
+
+def round_record(
+    updates: Updates, roster: Roster, seconds: Mapping[str, float], latest: LatestMetrics
+) -> dict[str, Any]:
+    """A round's line of ``metrics.jsonl``.
+
+    Under ``figures`` stand the means of further figures (`further_figures`): over last known values, as the metric's
+    are, or over this round's clients, as each figure's declaration says.
+    """
+    clients: dict[str, Any] = {
+        "ids": [roster.client_ids[position] for position in updates.positions],
+        "num_examples": np.nan_to_num(roster.num_examples[updates.positions]).astype(int).tolist(),
+        "bytes_up": updates.bytes_up[updates.positions].tolist(),
+        "bytes_down": updates.bytes_down[updates.positions].tolist(),
+    }
+    for name in latest.listed:
+        if name in updates.metrics:
+            clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
+    means = latest.take(updates.positions, updates.metrics)
+    figures = further_figures(updates.metrics)
+    figures |= {name: means.pop(name) for name in list(means) if name.startswith(_FURTHER)}
+    return {
+        "round": updates.server_round,
+        "metric": latest.metric,
+        **means,
+        **({"figures": figures} if figures else {}),
+        "clients_heard": int(latest.heard.sum()),
+        "clients": clients,
+        "bytes_up": int(updates.bytes_up.sum()),
+        "bytes_down": int(updates.bytes_down.sum()),
+        "bytes_evaluation": updates.bytes_evaluation,
+        "seconds": dict(seconds),
+        "failures": {str(client): reason for client, reason in updates.failures.items()},
+    }
+
+
+def mean_seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean seconds of a round by where they went."""
+    parts = {name for record in rounds for name in record["seconds"]}
+    return {name: float(np.mean([record["seconds"].get(name, 0.0) for record in rounds])) for name in sorted(parts)}

@@ -1,0 +1,163 @@
+"""The loop of a run's rounds: sample, instruct, send, check, aggregate, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
+
+from subfl_flower.config import Config
+from subfl_flower.errors import RunFailure
+from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.membership import Membership
+from subfl_flower.server.round_messages import address, announced, collect
+from subfl_flower.server.round_records import LatestMetrics, round_record
+from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.server.updates import Updates
+from subfl_flower.wire.contract import Contract
+
+Seconds = dict[str, float]
+"""Seconds of a round by where they went: ``round``, ``client``, ``startup``, ``server``, ``transport``."""
+
+
+class Rounds:
+    """The rounds of one run.
+
+    Args:
+        grid: the connection to the nodes.
+        config: of the run.
+        strategy: of the method.
+        membership: who is there.
+        exchange: asks clients between rounds.
+        about: the record that describes the run, sent along.
+        finished: records of the rounds before; empty at a run's start.
+
+    Attributes:
+        last_checkpoint: the round that a node may have to go back to.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: Config,
+        strategy: CohortStrategy,
+        membership: Membership,
+        exchange: Exchange,
+        about: ConfigRecord,
+        finished: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self._grid, self._config, self._strategy = grid, config, strategy
+        self._membership, self._exchange, self._about = membership, exchange, about
+        self._first = len(finished) + 1
+        self._latest = LatestMetrics(config.task, strategy.contract.metrics, strategy.roster)
+        for record in finished:
+            self._latest.recall(record)
+        self.last_checkpoint = len(finished)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Train round after round; the record of each."""
+        strategy = self._strategy
+        for server_round in range(self._first, self._config.federation.rounds + 1):
+            strategy.go_on_with(self._membership.refresh())
+            about = self._about_round(server_round)
+            strategy.before_round(server_round, self._exchange)
+
+            chosen = strategy.participants(server_round)
+            orders = _train_orders(strategy, server_round)
+            updates, seconds = self._exchanged(
+                "train", server_round, chosen, orders, about, strategy.contract, strategy.take
+            )
+            self._require_enough(updates)
+
+            if strategy.evaluates(server_round):
+                everyone, contract = range(len(strategy.roster)), strategy.contract.evaluation
+                evaluation, more = self._exchanged(
+                    "evaluate",
+                    server_round,
+                    everyone,
+                    strategy.evaluation_orders,
+                    about,
+                    contract,
+                    strategy.take_evaluation,
+                )
+                self._require_all(evaluation)
+                updates = updates.and_evaluated(evaluation)
+                seconds = {part: seconds[part] + more[part] for part in seconds}
+
+            yield round_record(updates, strategy.roster, seconds, self._latest)
+
+    def is_due(self, server_round: int) -> bool:
+        """True for a round after which a checkpoint is written."""
+        every, last = self._config.checkpoint_every, self._config.federation.rounds
+        return bool(every) and (server_round % every == 0 or server_round == last)
+
+    def _about_round(self, server_round: int) -> dict[str, Any]:
+        """Entries of the run's record for a round; the exchange is told, too."""
+        strategy, config = self._strategy, self._config
+        # A client that is absent from a checkpoint's round, or fails in it, must have kept the state of an earlier one.
+        some_are_absent = len(strategy.participants(server_round)) < len(strategy.roster)
+        some_may_lack = some_are_absent or config.runtime.on_client_failure == "continue"
+        keep = self.is_due(server_round) or (bool(config.checkpoint_every) and some_may_lack)
+        about = {**self._about, "checkpoint": self.last_checkpoint, "keep": keep}
+        self._exchange.roster, self._exchange.next_round = strategy.roster, server_round
+        self._exchange.about = {**about, **announced(strategy.announcements)}
+        return about
+
+    def _exchanged(
+        self,
+        kind: str,
+        server_round: int,
+        chosen: Sequence[int],
+        orders: Callable[[Sequence[int]], Any],
+        about: Mapping[str, Any],
+        contract: Contract,
+        take: Callable[[Updates], None],
+    ) -> tuple[Updates, Seconds]:
+        """Instruct clients, send, wait, check the replies, and take them in; what came, but for its arrays."""
+        strategy, federation = self._strategy, self._config.federation
+        start = time.perf_counter()
+        about = {**about, **announced(strategy.announcements)}
+        sent = address(kind, server_round, chosen, orders, strategy.roster, about, federation.round_timeout)
+        pushed = time.perf_counter()
+        poll = self._config.runtime.poll_seconds
+        replies = send_and_wait(self._grid, sent.messages, federation.round_timeout, poll)
+        received = time.perf_counter()
+        updates = collect(sent, replies, strategy.roster, contract)
+        del replies
+        take(updates)
+        updates = replace(updates, arrays={}, ragged={})  # all clients' uploads may be most of the memory
+        at_work = updates.client_seconds + updates.startup_seconds
+        end = time.perf_counter()
+        return updates, {
+            "round": end - start,
+            "client": updates.client_seconds,
+            "startup": updates.startup_seconds,
+            "server": (pushed - start) + (end - received),
+            "transport": max(0.0, received - pushed - at_work),
+        }
+
+    def _require_enough(self, updates: Updates) -> None:
+        replied, needed = len(updates.positions), self._config.federation.min_clients or 1
+        if updates.failures and (self._config.runtime.on_client_failure == "stop" or not replied):
+            client, reason = min(updates.failures.items())
+            raise RunFailure(f"client {client} failed in round {updates.server_round}: {reason}")
+        if replied < needed:
+            missing = "; ".join(f"client {client}: {reason}" for client, reason in sorted(updates.failures.items()))
+            raise RunFailure(
+                f"{replied} clients replied in round {updates.server_round}, where federation.min_clients is {needed}"
+                + (f" ({missing})" if missing else "")
+            )
+
+    def _require_all(self, evaluation: Updates) -> None:
+        if evaluation.failures and self._config.runtime.on_client_failure == "stop":
+            client, reason = min(evaluation.failures.items())
+            raise RunFailure(f"client {client} failed in the evaluation of round {evaluation.server_round}: {reason}")
+
+
+def _train_orders(strategy: CohortStrategy, server_round: int) -> Callable[[Sequence[int]], Any]:
+    return lambda positions: strategy.train_orders(server_round, positions)

@@ -1,0 +1,245 @@
+"""The base of every strategy: it addresses clients, and sees replies stacked over clients.
+
+A method says what each client is sent (`CohortStrategy.instructions`) and what becomes of the replies
+(`CohortStrategy.aggregate`), both as stacks with a leading client axis. Nodes, packing, byte counts and checks are the
+matter of `subfl_flower.server.round_messages`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from subfl_flower.node.client import CohortClient
+from subfl_flower.runs.round_arrays import Clustering
+from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.participation import Participation
+from subfl_flower.server.round_messages import Orders, Sent, address, announced, collect
+from subfl_flower.server.updates import Remembered, Updates
+from subfl_flower.wire.contract import Contract, MethodSettings, RunContext, arrays_of
+from subfl_flower.wire.payload import Choice, Stack
+from subfl_flower.wire.ragged import Ragged
+from subfl_flower.wire.roster import Roster
+
+_REMEMBERED = "remembered."
+
+
+class CohortStrategy(Strategy):
+    """A Flower strategy over stacks.
+
+    A method must define `instructions` and `aggregate`. It may override all that stands under "What a method says". It
+    inherits Flower's interface, and the memory of what absent clients sent last.
+
+    Args:
+        run: facts of the run.
+        roster: the clients.
+        contract: of the clients; None: that of `counterpart`.
+    """
+
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    """The method's knobs; a strategy takes the class from its clients, and extends it only for knobs of its own."""
+
+    counterpart: ClassVar[type[CohortClient]]
+    """The clients that declare the contract, where the configuration names no others."""
+
+    def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
+        self.run = run
+        self.settings: Any = run.settings
+        self.roster = roster
+        self.contract = self.counterpart.contract(run) if contract is None else contract
+        self.initial: Stack = dict(run.initial)
+        self.participation = Participation(run.fraction, run.seed)
+        self.remembered = {
+            name: Remembered(len(roster), spec.shape)
+            for name, spec in arrays_of(self.contract.uploads).items()
+            if spec.remembered
+        }
+        """The last values that clients sent of the uploads that the contract wants to be remembered."""
+        self.updates: Updates | None = None
+        """The last round's replies, where Flower's own loop drives the strategy."""
+        self._sent: Sent | None = None
+
+    @classmethod
+    def needs_matcher(cls, settings: Any) -> bool:
+        """True where the method asks a matcher with these settings: a node that hosts no client."""
+        return False
+
+    # What a method says ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
+        """The arrays for the clients at `positions`, each [len(positions), ...], or a choice of shared rows."""
+
+    @abstractmethod
+    def aggregate(self, updates: Updates) -> None:
+        """Take in a round's replies. There is at least one."""
+
+    @property
+    def mixing(self) -> np.ndarray | None:
+        """The mixing matrix [K, K] of the last aggregation, where the method has one."""
+        return None
+
+    def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
+        """The arrays of which each of the clients at `positions` is sent a number of rows of its own: none."""
+        return {}
+
+    def evaluates(self, server_round: int) -> bool:
+        """True where all clients are asked for figures of what they would be sent next: never.
+
+        For methods in which a round trains a few of many clients; else figures come with the updates.
+        """
+        return False
+
+    @property
+    def clustering(self) -> Clustering | None:
+        """The last clustering of the clients, where the method has any."""
+        return None
+
+    def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
+        """The arrays that the clients at `positions` evaluate, in the form of `instructions`."""
+        return {}
+
+    def take_evaluation(self, evaluation: Updates) -> None:
+        """Take in the figures of an evaluation: nothing to do."""
+        return
+
+    def before_round(self, server_round: int, exchange: Exchange) -> None:
+        """Ask the clients something between two rounds: nothing."""
+        return
+
+    def model(self) -> Stack | Choice:
+        """The part of the best round's model that clients need to use their own: nothing.
+
+        Without a client axis where all need the same, else a choice with the rows of every client of the roster.
+        """
+        return {}
+
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """Further entries of the run's summary.
+
+        Args:
+            prepared: all clients' data, where the run is a simulation.
+        """
+        return {}
+
+    def set_up(self, exchange: Exchange) -> None:
+        """Ask the clients what the method must know before the first round: nothing."""
+        return
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """Numbers that every message tells clients, by name: none."""
+        return {}
+
+    def state(self) -> Stack:
+        """Arrays by name that a method needs to go on after a crash: what is remembered of clients."""
+        return {
+            f"{_REMEMBERED}{name}.{key}": value
+            for name, remembered in self.remembered.items()
+            for key, value in remembered.state().items()
+        }
+
+    def load_state(self, state: Stack) -> None:
+        """Go on from what `state` gave; instead of `set_up`."""
+        for name, remembered in self.remembered.items():
+            start = f"{_REMEMBERED}{name}."
+            remembered.load_state({key.removeprefix(start): state[key] for key in state if key.startswith(start)})
+
+    def go_on_with(self, roster: Roster) -> None:
+        """Address clients from now on as a roster says, whose clients are the same and may be on other nodes."""
+        self.roster = roster
+
+    def participants(self, server_round: int) -> Sequence[int]:
+        """Positions of the clients that train in this round, ascending: as many as the configuration says."""
+        return self.participation.draw(server_round, len(self.roster))
+
+    # One round ------------------------------------------------------------------------------------------------------
+
+    def train_orders(self, server_round: int, positions: Sequence[int]) -> Orders:
+        """The orders of a round for the clients at `positions`."""
+        return Orders(self.instructions(server_round, positions), self.row_instructions(server_round, positions))
+
+    def evaluation_orders(self, positions: Sequence[int]) -> Orders:
+        """The orders of an evaluation for the clients at `positions`."""
+        return Orders(self.evaluation_instructions(positions), {})
+
+    def take(self, updates: Updates) -> None:
+        """Remember and aggregate a round's replies, where there are any."""
+        if len(updates.positions):
+            for name, remembered in self.remembered.items():
+                remembered.take_in(updates.positions, updates.arrays[name])
+            self.aggregate(updates)
+
+    # Flower's own loop ----------------------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One message a node, with the orders for its clients; every client has its own, and `arrays` is not used.
+
+        Args:
+            server_round: 1-based.
+            arrays: ignored.
+            config: the record that describes the run.
+            grid: the connection to the nodes; phases that come before the round are asked here.
+
+        Raises:
+            RunFailure: a client does not answer in such a phase.
+        """
+        exchange = Exchange(grid, config, self.roster, tolerant=False)
+        exchange.next_round, exchange.about = server_round, announced(self.announcements)
+        if server_round == 1:
+            self.set_up(exchange)
+        self.before_round(server_round, exchange)
+        about = {**config, **announced(self.announcements)}
+        chosen = self.participants(server_round)
+        orders = lambda positions: self.train_orders(server_round, positions)  # noqa: E731
+        self._sent = address("train", server_round, chosen, orders, self.roster, about)
+        return self._sent.messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Stack the replies over clients, aggregate them, and report mean metrics."""
+        assert self._sent is not None, "configure_train comes first"
+        self.updates = collect(self._sent, replies, self.roster, self.contract)
+        self.take(self.updates)
+        return None, _means(self.updates)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Where the method `evaluates`, one message a node with what all clients would be sent next."""
+        if not self.evaluates(server_round):
+            return []
+        about = {**config, **announced(self.announcements)}
+        everyone = range(len(self.roster))
+        self._sent = address("evaluate", server_round, everyone, self.evaluation_orders, self.roster, about)
+        return self._sent.messages
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Take in the figures, where the method evaluates."""
+        if not self.evaluates(server_round):
+            return None
+        assert self._sent is not None, "configure_evaluate comes first"
+        evaluation = collect(self._sent, replies, self.roster, self.contract.evaluation)
+        self.take_evaluation(evaluation)
+        return _means(evaluation)
+
+    def summary(self) -> None:
+        """Nothing to log: the run directory holds the configuration."""
+
+
+def _means(updates: Updates) -> MetricRecord:
+    """Means of all figures over clients."""
+    means = MetricRecord()
+    for name, values in updates.metrics.items():
+        means[name] = float(np.mean(values[~np.isnan(values)])) if not np.isnan(values).all() else math.nan
+    return means

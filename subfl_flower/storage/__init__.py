@@ -1,0 +1,1 @@
+"""Files that are whole or absent, and folders that are described and checksummed."""

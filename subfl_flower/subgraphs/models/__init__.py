@@ -1,0 +1,1 @@
+"""Graph neural networks over a leading client axis."""

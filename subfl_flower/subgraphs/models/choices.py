@@ -1,0 +1,40 @@
+"""The graph networks by the names that ``model=`` knows them by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from subfl_flower.models.settings import GraphModelSettings
+from subfl_flower.subgraphs.models.decoupled import StackedDecoupled
+from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.subgraphs.models.graph_network import GraphNetwork
+from subfl_flower.subgraphs.models.module_network import ModuleNetwork
+from subfl_flower.subgraphs.models.sage import StackedSAGE
+
+_NETWORKS: dict[str, Any] = {
+    "gcn": StackedGCN,
+    "sage": StackedSAGE,
+    "decoupled": StackedDecoupled,
+    "module": ModuleNetwork,
+}
+
+
+def graph_network(settings: GraphModelSettings, num_features: int, num_outputs: int) -> GraphNetwork[Any]:
+    """The graph network that the settings are of.
+
+    Args:
+        settings: of one of the networks that `config.model` may name.
+        num_features: input width.
+        num_outputs: output width.
+
+    Raises:
+        SubflError: no network can be made of them.
+    """
+    network: GraphNetwork[Any] = _NETWORKS[settings.name](settings, num_features, num_outputs)
+    return network
+
+
+def network_class(settings: GraphModelSettings) -> type[GraphNetwork[Any]]:
+    """The class of the network that the settings are of."""
+    found: type[GraphNetwork[Any]] = _NETWORKS[settings.name]
+    return found

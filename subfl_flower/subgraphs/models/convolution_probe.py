@@ -1,0 +1,73 @@
+r"""What stacked GCNs make of a random graph, on average over its nodes.
+
+It is the output of the last convolution before its ReLU, without dropout. The mean over nodes moves inside the last
+propagation,
+
+.. math:: \frac{1}{N} 1^T \hat A H W + b = (a^T H) W + b, \quad a = \hat A^T 1 / N,
+
+so that the last layer costs a row vector instead of N rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
+from subfl_flower.subgraphs.models.graph_network import Parameters
+
+# A chunk of one skips the rows of the first weight that are zero once they are this large a share.
+_WORTH_SKIPPING = 0.2
+
+
+class ConvolutionProbe:
+    """A random graph, prepared to embed stacked GCNs.
+
+    Args:
+        edge_index: [2, edges] of the random graph.
+        features: [N, num_features].
+        device: where models live.
+    """
+
+    def __init__(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> None:
+        device = torch.device(device)
+        operator = normalised_adjacency(edge_index, len(features))
+        self._adjacency = SparseMatrix(operator, device, symmetric=True)
+        self._node_mean = torch.from_numpy(np.asarray(operator.mean(0), dtype=np.float32)).to(device)
+        # Stored features-first, so that the rows that matter to a client can be gathered as whole lines.
+        inputs = np.ascontiguousarray((operator @ features.astype(np.float32)).T)
+        self._inputs = torch.from_numpy(inputs).to(device)
+
+    @torch.no_grad()
+    def embed(self, parameters: Parameters) -> Tensor:
+        """Functional embeddings [C, hidden] of C stacked GCNs."""
+        names = sorted((name for name in parameters if name.startswith("conv")), key=_layer)
+        layers = [(parameters[f"{name}.weight"], parameters[f"{name}.bias"]) for name in _layer_names(names)]
+        hidden = self._first(layers[0][0]) + layers[0][1].unsqueeze(1)
+        for weight, bias in layers[1:-1]:
+            hidden = torch.bmm(torch.relu(hidden), weight)
+            clients, nodes, width = hidden.shape
+            flat = hidden.transpose(0, 1).reshape(nodes, clients * width)
+            hidden = (self._adjacency @ flat).view(nodes, clients, width).transpose(0, 1) + bias.unsqueeze(1)
+        if len(layers) == 1:
+            return hidden.mean(1)
+        weight, bias = layers[-1]
+        pooled = torch.matmul(self._node_mean, torch.relu(hidden)).unsqueeze(1)
+        return torch.bmm(pooled, weight).squeeze(1) + bias
+
+    def _first(self, weight: Tensor) -> Tensor:
+        """Â X W of the random graph for stacked W [C, features, hidden]: [C, N, hidden]."""
+        if len(weight) == 1 and weight.device.type == "cpu":
+            rows = torch.nonzero(weight[0].any(1)).squeeze(1)
+            if len(rows) < (1 - _WORTH_SKIPPING) * weight.shape[1]:
+                return (self._inputs[rows].T @ weight[0][rows]).unsqueeze(0)
+        return torch.matmul(self._inputs.T, weight)
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[0].removeprefix("conv"))
+
+
+def _layer_names(parameter_names: list[str]) -> list[str]:
+    return list(dict.fromkeys(name.split(".")[0] for name in parameter_names))

@@ -1,0 +1,53 @@
+r"""The GCN of the subgraph methods, over stacked parameters.
+
+With Â the normalised adjacency (Kipf and Welling, 2017), weighted where edges have weights, a convolution is
+
+.. math:: \mathrm{conv}(H) = \hat A H W + b;
+
+two of width 128 and a linear classifier are the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
+from subfl_flower.subgraphs.models.convolution_probe import ConvolutionProbe
+from subfl_flower.subgraphs.models.graph_network import Probe
+from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
+from subfl_flower.subgraphs.models.stacked_gnn import CONVOLUTION, StackedGNN, propagate
+
+
+class StackedGCN(StackedGNN):
+    """A GCN for C clients at once."""
+
+    feature_rows = f"{CONVOLUTION}1.weight"
+
+    def fan_in(self, width: int) -> int:
+        """A node's own width: a node is one of its neighbours in Â."""
+        return width
+
+    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+        """Â, and Â X."""
+        operator = normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)
+        sparse = scipy.sparse.issparse(graph.features)
+        inputs = operator @ (scipy.sparse.csr_array(graph.features) if sparse else graph.features)
+        return LocalGraph(
+            client_id=graph.client_id,
+            num_own=graph.num_nodes if num_own is None else num_own,
+            operator=operator,
+            inputs=inputs,
+            feature_support=present_features(graph.features),
+        )
+
+    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Â (H W)."""
+        return propagate(adjacency, torch.bmm(hidden, weight))
+
+    def probe(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> Probe:
+        """A random graph on which a GCN's mean is cheaper than its outputs."""
+        return ConvolutionProbe(edge_index, features, device)

@@ -1,0 +1,52 @@
+r"""GraphSAGE with the mean aggregator, over stacked parameters (Hamilton, Ying and Leskovec, NeurIPS 2017).
+
+With Ā the adjacency whose rows sum to one, weighted where edges have weights (a node without neighbours hears nothing),
+a convolution is
+
+.. math:: \mathrm{conv}(H) = [\bar A H \,\Vert\, H] W + b:
+
+the first half of the rows of W is for the neighbours' mean, the second for the node itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.models.sparse import SparseMatrix, mean_adjacency
+from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
+from subfl_flower.subgraphs.models.stacked_gnn import StackedGNN, propagate
+
+
+class StackedSAGE(StackedGNN):
+    """GraphSAGE for C clients at once."""
+
+    def fan_in(self, width: int) -> int:
+        """Twice a node's own width: its neighbours' mean, and the node itself."""
+        return 2 * width
+
+    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+        """Ā, and [Ā X ‖ X]."""
+        operator = mean_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)
+        inputs: np.ndarray | scipy.sparse.csr_array
+        if scipy.sparse.issparse(graph.features):
+            features = scipy.sparse.csr_array(graph.features)
+            inputs = scipy.sparse.csr_array(scipy.sparse.hstack([operator @ features, features]))
+        else:
+            inputs = np.hstack([operator @ graph.features, graph.features])
+        return LocalGraph(
+            client_id=graph.client_id,
+            num_own=graph.num_nodes if num_own is None else num_own,
+            operator=operator,
+            inputs=inputs,
+            feature_support=present_features(graph.features),
+            symmetric=False,
+        )
+
+    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Ā (H W₁) + H W₂."""
+        of_neighbours, of_itself = weight.chunk(2, dim=1)
+        return torch.baddbmm(propagate(adjacency, torch.bmm(hidden, of_neighbours)), hidden, of_itself)

@@ -1,0 +1,1 @@
+"""Similarity of clients by their models' embeddings of a random graph, and by their graphs' structure."""

@@ -1,0 +1,1 @@
+"""Arrays, batches, contracts and replies: everything that travels between the server and its nodes."""

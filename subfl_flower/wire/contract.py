@@ -1,0 +1,123 @@
+"""The contract of a method: everything that its clients and its strategy must agree on.
+
+It is declared once, in the client's class (`subfl_flower.node.client.CohortClient`): the settings, the arrays
+that go down and up, the phases outside of rounds, and the metrics. A strategy's class takes the settings and the
+contract from there. Checks of what arrives, packing, byte counts, checkpoints of remembered values and the columns of a
+round's record follow from it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, create_model
+
+from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.privacy.mechanism import LdpSettings
+from subfl_flower.tasks.metric import Metric
+from subfl_flower.tasks.settings import TaskSettings
+from subfl_flower.wire.payload import ArraySpec
+from subfl_flower.wire.ragged import RaggedSpec
+from subfl_flower.wire.roster import Shape
+
+if TYPE_CHECKING:
+    from subfl_flower.subgraphs.models.graph_network import GraphNetwork
+
+Declared = Mapping[str, ArraySpec | RaggedSpec]
+"""Arrays by name: one of a fixed shape a client, or as many rows as a client has."""
+
+
+class MethodSettings(BaseModel):
+    """The knobs of a method, for both sides; subclasses add fields, and override defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, eq=False)
+class RunContext:
+    """Facts that a run's clients and strategy know from their construction on.
+
+    Attributes:
+        settings: of the method.
+        model: settings of the model.
+        optimizer: settings of the clients' optimiser.
+        task: of the run.
+        privacy: how clients protect what they upload.
+        seed: of everything random.
+        num_rounds: rounds of the run; None where that is not known.
+        local_epochs: passes over a client's training examples in a round.
+        fraction: share of the clients that take part in a round.
+        run_id: of the run.
+        shape: of the clients' data.
+        network: the network that clients train, where it is one on graphs.
+        initial: the model that the federation starts from, by name, without a client axis.
+    """
+
+    settings: Any
+    model: Any = None
+    optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(name="adam"))
+    task: TaskSettings | None = None
+    privacy: LdpSettings = field(default_factory=LdpSettings)
+    seed: int = 0
+    num_rounds: int | None = None
+    local_epochs: int = 1
+    fraction: float = 1.0
+    run_id: str = ""
+    shape: Shape = field(default_factory=lambda: Shape(0, 0))
+    network: GraphNetwork[Any] | None = None
+    initial: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The contract of one run.
+
+    Attributes:
+        downloads: arrays that clients are sent to train or to measure.
+        uploads: arrays that clients send after training.
+        metrics: figures that clients send, by name.
+        phases: names of the phases outside of rounds, in the order in which they come before a round.
+    """
+
+    downloads: Declared = field(default_factory=dict)
+    uploads: Declared = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    phases: tuple[str, ...] = ()
+
+    @property
+    def evaluation(self) -> Contract:
+        """The contract of a reply to an evaluation, which has figures alone."""
+        return replace(self, uploads={})
+
+
+def arrays_of(declared: Declared) -> dict[str, ArraySpec]:
+    """The arrays of a fixed shape a client."""
+    return {name: spec for name, spec in declared.items() if isinstance(spec, ArraySpec)}
+
+
+def rows_of(declared: Declared) -> dict[str, RaggedSpec]:
+    """The arrays of which each client has a number of rows of its own."""
+    return {name: spec for name, spec in declared.items() if isinstance(spec, RaggedSpec)}
+
+
+def joined_settings(one: type[MethodSettings], other: type[MethodSettings]) -> type[MethodSettings]:
+    """The settings of a method whose sides declare `one` and `other`.
+
+    One of the two, where it extends the other one. Else their fields together; of a field that both have, the default
+    is that of the class which overrides it, and of `one` where both do.
+    """
+    if issubclass(one, other):
+        return one
+    if issubclass(other, one):
+        return other
+    bases = type("Settings", (one, other), {}).__mro__[1:]
+    fields: dict[str, Any] = {}
+    for base in reversed(bases):
+        own = inspect.get_annotations(base)
+        declared = getattr(base, "model_fields", {})
+        fields |= {name: (declared[name].annotation, declared[name]) for name in own if name in declared}
+    return create_model("Settings", __base__=(one, other), **fields)

@@ -1,0 +1,371 @@
+"""What travels: stacks of arrays with a leading client axis, packed without their zeros.
+
+A *stack* maps a name to an array [clients, ...]. Packing is lossless. Per client and array the smaller of two forms is
+sent (`array_format`). Whatever a method sets to zero (pruned weights, rows of features that a client does not have) is
+therefore not sent. Rows that are one row in memory, as FedAvg makes them by broadcasting, are stored once. Where a few
+rows are for many clients, such as one model for each cluster, a `Choice` says who is sent which, and each of them is
+stored once, too. Payload bytes are counted per client, as if each had a message of its own, so that they do not depend
+on which node hosts whom.
+
+Whoever unpacks may say what is expected (`ArraySpec`). It is then compared with what a message claims to hold before
+anything is made of it, because a message of some bytes can claim an array of any size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from subfl_flower.wire.array_format import Claim, integers, pack_array
+
+Stack = dict[str, np.ndarray]
+
+ARRAYS, LAYOUT = "arrays", "layout"
+
+# Entries of the layout of a `Choice`: its rows, client by client, and how many rows there are to choose from.
+_CHOICE, _STORED = "choice", "stored"
+
+# A message that claims more clients is not believed.
+_MOST_CLIENTS = 1 << 20
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What an array of one client must be.
+
+    Attributes:
+        shape: without the client axis; -1 for a length that varies.
+        dtype: NumPy's name of it, such as ``float32``.
+        needed: False where it may be left out.
+        bounded: False where values are no magnitudes, such as numbers under masks.
+        remembered: True where the server keeps the last array of a client that is absent.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    needed: bool = True
+    bounded: bool = True
+    remembered: bool = False
+
+    @classmethod
+    def like(cls, value: np.ndarray) -> ArraySpec:
+        """The shape and type of an array without a client axis."""
+        return cls(value.shape, str(value.dtype))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the plain values, where no length varies."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def allows(self, shape: Sequence[int], dtype: str) -> bool:
+        """True for a shape and a type that an array may have."""
+        lengths = zip(self.shape, shape, strict=False)
+        fits = len(self.shape) == len(shape) and all(own in (-1, length) for own, length in lengths)
+        return fits and dtype == self.dtype
+
+    def __str__(self) -> str:
+        """Such as ``float32 [5, 2]``."""
+        return f"{self.dtype} {list(self.shape)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Arrays of which each client is sent some rows, and many clients the same ones.
+
+    Attributes:
+        values: by name, each [M, ...].
+        rows: which rows each client is sent, from 0 to M - 1, int64 [clients, r].
+
+    Raises:
+        ValueError: the arrays are not of one length, or a client is sent a row that there is not.
+    """
+
+    values: Stack
+    rows: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(lengths := {len(values) for values in self.values.values()}) > 1:
+            raise ValueError(f"the arrays to choose rows from have {sorted(lengths)} rows, and should have as many")
+        if self.rows.ndim != 2 or self.rows.dtype != np.int64:
+            raise ValueError(f"{self.rows.dtype} {list(self.rows.shape)} are no rows int64 [clients, r]")
+        _check_rows(self.rows.reshape(-1).tolist(), self.num_rows)
+
+    @classmethod
+    def of_stack(cls, stack: Stack, num_clients: int) -> Choice:
+        """Make a choice in which every client has the row of its place; arrays are [num_clients, ...]."""
+        rows = np.arange(num_clients, dtype=np.int64)[:, None]
+        return cls(stack, rows if stack else rows[:, :0])
+
+    @classmethod
+    def for_all(cls, stack: Stack, num_clients: int) -> Choice:
+        """The same row for all clients; `stack` is without a client axis."""
+        values = {name: value[None] for name, value in stack.items()}
+        return cls(values, np.zeros((num_clients, 1 if values else 0), dtype=np.int64))
+
+    @property
+    def num_rows(self) -> int:
+        """M; 0 where there are no arrays."""
+        return len(next(iter(self.values.values()), ()))
+
+    @property
+    def num_clients(self) -> int:
+        """How many clients are sent rows."""
+        return len(self.rows)
+
+    def stack(self) -> Stack:
+        """Each client's first row of every array, [clients, ...]; a row that all have stays one in memory."""
+        if not self.values:
+            return {}
+        first = self.rows[:, 0]
+        if self.num_rows == 1:
+            return {
+                name: np.broadcast_to(value[0], (len(first), *value.shape[1:])) for name, value in self.values.items()
+            }
+        if len(first) == self.num_rows and (first == np.arange(len(first))).all():
+            return dict(self.values)
+        return {name: value[first] for name, value in self.values.items()}
+
+    def of(self, clients: Sequence[int]) -> Choice:
+        """What some clients are sent, by position, in their order; of the M rows only those that they need.
+
+        Where they need all rows the arrays are the same ones, and one row in memory stays one.
+        """
+        chosen = self.rows[np.asarray(clients, dtype=np.int64)]
+        needed, rows = np.unique(chosen, return_inverse=True)
+        values = {name: _taken(values, needed) for name, values in self.values.items()}
+        return Choice(values, rows.reshape(chosen.shape))
+
+
+def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The ascending `rows` of an array [M, ...]."""
+    if len(rows) == len(values):
+        return values
+    if values.strides[0] == 0:
+        return values[: len(rows)]
+    adjacent = len(rows) and rows[-1] - rows[0] == len(rows) - 1
+    return values[rows[0] : rows[-1] + 1] if adjacent else values[rows]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed stack: two Flower records, and the payload bytes of each client [clients]."""
+
+    arrays: ArrayRecord
+    layout: ConfigRecord
+    bytes_per_client: np.ndarray
+
+    def into(self, content: RecordDict) -> None:
+        """Put the two records into a message's content."""
+        content[ARRAYS] = self.arrays
+        content[LAYOUT] = self.layout
+
+
+def pack(stack: Stack | Choice, num_clients: int | None = None) -> Packed:
+    """Pack a stack; every array must have the same leading length, the number of clients. Or a choice, row by row.
+
+    A client of a choice counts each row that it is sent once, however often it is sent it.
+
+    `num_clients` need be given only where the stack may be empty.
+
+    Raises:
+        ValueError: a choice is of another number of clients.
+    """
+    if isinstance(stack, Choice):
+        return _pack_choice(stack, num_clients)
+    if num_clients is None:
+        num_clients = len(next(iter(stack.values()))) if stack else 0
+    arrays, layout, sizes = _packed(stack)
+    bytes_per_client = sum(sizes, start=np.zeros(num_clients, dtype=np.int64))
+    return Packed(ArrayRecord(arrays), ConfigRecord({"clients": num_clients, **layout}), bytes_per_client)
+
+
+def _pack_choice(choice: Choice, num_clients: int | None) -> Packed:
+    if num_clients not in (None, choice.num_clients):
+        raise ValueError(f"rows of {choice.num_clients} clients are packed for {num_clients}")
+    arrays, layout, sizes = _packed(choice.values)
+    layout |= {"clients": choice.num_clients, _STORED: choice.num_rows, _CHOICE: choice.rows.reshape(-1).tolist()}
+    return Packed(ArrayRecord(arrays), ConfigRecord(layout), _bytes_of_rows(choice, sizes))
+
+
+def _packed(stack: Stack) -> tuple[dict[str, Array], dict[str, Any], list[np.ndarray]]:
+    """Arrays as they travel, what the layout says of them, and bytes of each one's rows: as `pack_array` gives them."""
+    arrays: dict[str, Array] = {}
+    layout: dict[str, Any] = {}
+    sizes = []
+    for name, values in stack.items():
+        parts, entries, row_sizes = pack_array(name, values)
+        arrays |= parts
+        layout |= entries
+        sizes.append(row_sizes)
+    return arrays, layout, sizes
+
+
+def _bytes_of_rows(choice: Choice, sizes: Iterable[np.ndarray]) -> np.ndarray:
+    """Each client's bytes of its different rows, int64 [clients].
+
+    `sizes` are bytes of every array's rows [M]; [1] where these are all one row, and thus no different ones.
+    """
+    total = np.zeros(choice.num_clients, dtype=np.int64)
+    for row_sizes in sizes:
+        rows = np.sort(choice.rows if len(row_sizes) == choice.num_rows else np.zeros_like(choice.rows), axis=1)
+        first = np.diff(rows, axis=1, prepend=-1) != 0
+        total += (row_sizes[rows] * first).sum(axis=1)
+    return total
+
+
+def unpack(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec] | None = None,
+    *,
+    num_clients: int | None = None,
+    largest: int | None = None,
+) -> Stack:
+    """The stack that `pack` was given. Arrays may be read-only views.
+
+    Args:
+        content: the message's content.
+        expected: arrays by name; no other is accepted, and none that is needed may be missing. None accepts any.
+        num_clients: how many clients it must hold; None: any number.
+        largest: bytes that the arrays may have in all when unpacked; None: any number.
+
+    Raises:
+        ValueError: the records do not fit each other, or not what they are held against. Plain values take no memory
+            beyond the message; packed ones take what they claim, once that has passed these checks.
+    """
+    return unpack_counted(content, expected, num_clients=num_clients, largest=largest)[0]
+
+
+def unpack_counted(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec] | None = None,
+    *,
+    num_clients: int | None = None,
+    largest: int | None = None,
+) -> tuple[Stack, np.ndarray]:
+    """As `unpack`, with the payload bytes of each client [clients], counted as `pack` counts them."""
+    with _complete():
+        arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
+        if _CHOICE in layout:
+            raise ValueError("it holds rows for clients to choose from, where each client's own belong")
+        clients = _num_clients(layout, num_clients)
+        claims = _claims(arrays, layout, clients, expected, largest)
+        unpacked = {claim.name: claim.unpacked(arrays) for claim in claims}
+    bytes_per_client = sum((sizes for _, sizes in unpacked.values()), start=np.zeros(clients, dtype=np.int64))
+    return {name: values for name, (values, _) in unpacked.items()}, bytes_per_client
+
+
+def unpack_choice(
+    content: RecordDict,
+    expected: Mapping[str, ArraySpec] | None = None,
+    *,
+    num_clients: int | None = None,
+    largest: int | None = None,
+) -> Choice:
+    """The choice that `pack` was given; the arrays may be read-only views.
+
+    What was packed as a stack is a choice, too: of one row where all clients have one row of every array, else of a row
+    for each client, and of no row where there are no arrays.
+
+    Args:
+        content: the message's content.
+        expected: as for `unpack`: what a row of each array must be.
+        num_clients: how many clients it must be for; None: any number.
+        largest: bytes that the stored rows may have in all when unpacked; None: any number.
+
+    Raises:
+        ValueError: as for `unpack`, or a client is sent a row that there is not.
+    """
+    with _complete():
+        arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
+        clients = _num_clients(layout, num_clients)
+        rows, stored = _chosen_rows(layout, clients) if _CHOICE in layout else (None, clients)
+        claims = _claims(arrays, layout, stored, expected, largest)
+        values = {claim.name: claim.unpacked(arrays)[0] for claim in claims}
+    if rows is None and all(claim.shared for claim in claims):
+        values = {name: stack[:1] for name, stack in values.items()}
+        rows = np.zeros((clients, 1 if values else 0), dtype=np.int64)
+    return Choice(values, np.arange(clients, dtype=np.int64)[:, None] if rows is None else rows)
+
+
+@contextmanager
+def _complete() -> Iterator[None]:
+    """A record or an entry that is not there is a fault of the message."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"the records lack {error}") from error
+
+
+def _num_clients(layout: ConfigRecord, wanted: int | None) -> int:
+    claimed = _count(layout["clients"], "clients")
+    if wanted not in (None, claimed):
+        raise ValueError(f"it holds {claimed} clients, not {wanted}")
+    return claimed
+
+
+def _count(value: Any, what: str) -> int:
+    count = _integer(value)
+    if not 0 <= count <= _MOST_CLIENTS:
+        raise ValueError(f"it holds {count} {what}, not up to a million")
+    return count
+
+
+def _chosen_rows(layout: ConfigRecord, num_clients: int) -> tuple[np.ndarray, int]:
+    """Which rows each client is sent, int64 [clients, r], and how many there are."""
+    rows, stored = integers(layout[_CHOICE]), _count(layout[_STORED], "rows")
+    each, rest = divmod(len(rows), num_clients) if num_clients else (0, len(rows))
+    if rest:
+        raise ValueError(f"it names {len(rows)} rows, which are not as many for each of {num_clients} clients")
+    _check_rows(rows, stored)
+    return np.array(rows, dtype=np.int64).reshape(num_clients, each), stored
+
+
+def _check_rows(rows: Sequence[int], stored: int) -> None:
+    if rows and not 0 <= min(rows) <= max(rows) < stored:
+        wrong = min(rows) if min(rows) < 0 else max(rows)
+        raise ValueError(f"a client is sent row {wrong} of {stored}")
+
+
+def _claims(
+    arrays: ArrayRecord,
+    layout: ConfigRecord,
+    num_rows: int,
+    expected: Mapping[str, ArraySpec] | None,
+    largest: int | None,
+) -> list[Claim]:
+    """What a message says of its arrays [num_rows, ...], once that has passed all checks that take no memory."""
+    names = [key.removesuffix(".shape") for key in layout if key.endswith(".shape")]
+    claims = [Claim.of(name, num_rows, arrays, layout) for name in names]
+    if expected is not None:
+        _check_expected(claims, expected)
+        if unused := set(arrays) - {part for claim in claims for part in claim.parts}:
+            raise ValueError(f"it holds {min(unused)}, which its layout does not speak of")
+    total = sum(claim.nbytes for claim in claims)
+    if largest is not None and total > largest:
+        raise ValueError(f"its arrays would take {total} bytes, and may take {largest}")
+    return claims
+
+
+def _check_expected(claims: Sequence[Claim], expected: Mapping[str, ArraySpec]) -> None:
+    claimed = {claim.name: claim for claim in claims}
+    found = {claim.name: ArraySpec(claim.shape[1:], str(claim.dtype)) for claim in claims}
+    if unknown := found.keys() - expected.keys():
+        allowed = ", ".join(expected) or "nothing"
+        raise ValueError(f"it holds {', '.join(sorted(unknown))}, where only {allowed} belongs")
+    if missing := {name for name, spec in expected.items() if spec.needed} - found.keys():
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    for name, spec in found.items():
+        if not expected[name].allows(claimed[name].shape[1:], spec.dtype):
+            raise ValueError(f"its {name} is {spec} for a client, where {expected[name]} belongs")
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is not an integer")
+    return value

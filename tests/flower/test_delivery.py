@@ -1,0 +1,128 @@
+"""Sending and waiting: what comes in time is handed back, what comes late or never is not waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app.error import Error
+from flwr.clientapp import ClientApp
+
+from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.flower.inline_grid import InlineGrid
+
+NODES = 4
+
+
+class SlowGrid(InlineGrid):
+    """Nodes whose replies can be pulled only at their `looks`-th look, and messages to some that are not taken."""
+
+    def __init__(self, app: ClientApp, looks: dict[int, int], refusing: Iterable[int] = ()) -> None:
+        super().__init__(app, NODES)
+        self.looks, self.refusing = looks, set(refusing)
+        self.node_of: dict[str, int] = {}
+        self.pulls: list[list[int]] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:  # type: ignore[override]
+        ids: list[str | None] = []
+        for message in messages:
+            if message.metadata.dst_node_id in self.refusing:
+                ids.append(None)
+            else:
+                ids += super().push_messages([message])
+                self.node_of[str(ids[-1])] = message.metadata.dst_node_id
+        return ids  # type: ignore[return-value]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        asked = list(message_ids)
+        self.pulls.append(sorted(self.node_of[name] for name in asked))
+        due = [name for name in asked if self.looks.get(self.node_of[name], 1) <= len(self.pulls)]
+        return super().pull_messages(due)
+
+
+@pytest.fixture
+def app() -> ClientApp:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"out": ConfigRecord({"node": context.node_id})}), reply_to=message)
+
+    return app
+
+
+@pytest.fixture(autouse=True)
+def identity(task_identity: None) -> Iterator[None]:
+    yield
+
+
+def messages(*nodes: int) -> list[Message]:
+    return [Message(RecordDict(), node, "train") for node in nodes]
+
+
+def answered(replies: list[Message]) -> list[int]:
+    return [int(reply.content.config_records["out"]["node"]) for reply in replies]  # type: ignore[arg-type]
+
+
+def test_all_replies_are_waited_for_where_there_is_no_timeout(app: ClientApp) -> None:
+    grid = SlowGrid(app, {1: 3, 2: 1, 3: 2, 4: 6})
+    assert answered(send_and_wait(grid, messages(1, 2, 3, 4), None, 0.001)) == [2, 3, 1, 4]
+    # Who has replied is not asked for again, and nobody looks once all are there.
+    assert grid.pulls == [[1, 2, 3, 4], [1, 3, 4], [1, 4], [4], [4], [4]]
+
+
+def test_late_replies_are_left_out(app: ClientApp) -> None:
+    grid = SlowGrid(app, {2: 10**9, 4: 10**9})
+    assert answered(send_and_wait(grid, messages(1, 2, 3, 4), 0.05, 0.01)) == [1, 3]
+    assert len(grid.pulls) > 1 and all(pull == [2, 4] for pull in grid.pulls[1:])
+
+
+def test_a_timeout_that_is_shorter_than_the_interval_ends_the_wait_with_a_last_look(app: ClientApp) -> None:
+    """An interval of an hour: a wait that did not mind the timeout would never come back."""
+    grid = SlowGrid(app, {1: 2, 2: 3})
+    assert answered(send_and_wait(grid, messages(1, 2), 0.02, 3600.0)) == [1]
+    assert grid.pulls == [[1, 2], [1, 2]]
+
+
+def test_no_time_at_all_is_one_look(app: ClientApp) -> None:
+    grid = SlowGrid(app, {2: 2})
+    assert answered(send_and_wait(grid, messages(1, 2), 0.0, 3600.0)) == [1]
+    assert grid.pulls == [[1, 2]]
+
+
+def test_a_message_that_is_not_taken_is_not_waited_for(app: ClientApp) -> None:
+    grid = SlowGrid(app, {}, refusing=[1, 3])
+    assert answered(send_and_wait(grid, messages(1, 2, 3, 4), None, 0.001)) == [2, 4]
+    assert grid.pulls == [[2, 4]]
+
+
+def test_nothing_taken_or_nothing_sent_is_nothing_to_wait_for(app: ClientApp) -> None:
+    grid = SlowGrid(app, {}, refusing=[1, 2])
+    assert send_and_wait(grid, messages(1, 2), None, 0.001) == []
+    assert send_and_wait(grid, [], None, 0.001) == []
+    assert grid.pulls == []
+
+
+def test_an_error_that_another_speaks_is_the_asked_nodes(app: ClientApp) -> None:
+    """The SuperLink answers for a node that is gone, under an id of its own."""
+
+    class SpeaksForItself(SlowGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            replies = list(super().pull_messages(message_ids))
+            for reply in replies:
+                if reply.metadata.src_node_id == 3:
+                    reply.metadata.__dict__["_src_node_id"] = 1
+            return replies
+
+        def _handle(self, message: Message) -> Message:
+            if message.metadata.dst_node_id != 3:
+                return super()._handle(message)
+            reply = Message(Error(code=6, reason="the node is gone"), reply_to=message)
+            reply.metadata.__dict__["_src_node_id"] = 3
+            return reply
+
+    replies = send_and_wait(SpeaksForItself(app, {}), messages(2, 3, 4), None, 0.001)
+    assert [(reply.metadata.src_node_id, reply.has_error()) for reply in replies] == [
+        (2, False), (3, True), (4, False),
+    ]  # fmt: skip

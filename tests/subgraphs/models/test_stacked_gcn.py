@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_clients import CLASSES, FEATURES, chunk_of, dense_features, model, random_parameters, tiny_client
+from torch_geometric.nn import GCNConv
+
+from subfl_flower.data.graph import ClientGraph
+from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.tasks.choices import NodeClassification
+
+SIZES = (7, 4, 1, 12)
+TASK = NodeClassification(name="node_classification")
+
+
+def pyg_logits_and_gradients(
+    graph: ClientGraph, parameters: dict[str, torch.Tensor], layers: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The same network of PyG's own layers; gradients of the summed cross-entropy over all nodes."""
+    convolutions = torch.nn.ModuleList()
+    hidden = parameters["classifier.weight"].shape[0]
+    for layer in range(1, layers + 1):
+        convolution = GCNConv(FEATURES if layer == 1 else hidden, hidden)
+        convolution.lin.weight.data = parameters[f"conv{layer}.weight"].T.clone()
+        convolution.bias.data = parameters[f"conv{layer}.bias"].clone()
+        convolutions.append(convolution)
+    classifier = torch.nn.Linear(hidden, CLASSES)
+    classifier.weight.data = parameters["classifier.weight"].T.clone()
+    classifier.bias.data = parameters["classifier.bias"].clone()
+
+    x = torch.from_numpy(dense_features(graph))
+    for convolution in convolutions:
+        x = convolution(x, torch.from_numpy(graph.edge_index)).relu()
+    logits = classifier(x)
+    F.cross_entropy(logits, torch.from_numpy(graph.labels), reduction="sum").backward()
+    gradients = {"classifier.weight": classifier.weight.grad.T, "classifier.bias": classifier.bias.grad}
+    for layer, convolution in enumerate(convolutions, start=1):
+        gradients[f"conv{layer}.weight"] = convolution.lin.weight.grad.T
+        gradients[f"conv{layer}.bias"] = convolution.bias.grad
+    return logits.detach(), gradients
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_every_client_of_a_chunk_is_pygs_gcn(layers: int, sparse: bool) -> None:
+    gcn = model(layers)
+    graphs = [tiny_client(c, size, sparse=sparse) for c, size in enumerate(SIZES)]
+    chunk = chunk_of(*graphs)
+    parameters = {name: value.requires_grad_() for name, value in random_parameters(gcn, len(graphs)).items()}
+
+    logits = gcn(parameters, chunk)
+    assert logits.shape == (len(graphs), max(SIZES), CLASSES)
+    loss = sum(
+        F.cross_entropy(logits[c, : graph.num_nodes], torch.from_numpy(graph.labels), reduction="sum")
+        for c, graph in enumerate(graphs)
+    )
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+
+    for c, graph in enumerate(graphs):
+        own = {name: value[c].detach() for name, value in parameters.items()}
+        expected, expected_gradients = pyg_logits_and_gradients(graph, own, layers)
+        torch.testing.assert_close(logits[c, : graph.num_nodes].detach(), expected, atol=1e-5, rtol=1e-5)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient[c], expected_gradients[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_client_computes_the_same_alone_and_beside_larger_ones(sparse: bool) -> None:
+    gcn = model(dropout=0.5)
+    graphs = [tiny_client(c, size, sparse=sparse) for c, size in enumerate(SIZES)]
+    parameters = random_parameters(gcn, len(graphs))
+
+    def outcome(positions: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        chunk = chunk_of(*(graphs[position] for position in positions))
+        dropout = gcn.dropout_masks(chunk, [np.random.default_rng(p) for p in positions], torch.device("cpu"))
+        leaves = {name: value[positions].clone().requires_grad_() for name, value in parameters.items()}
+        logits = gcn(leaves, chunk, dropout)
+        # Padded rows have a loss, too; it must not count.
+        examples = TASK.examples([graphs[position] for position in positions], torch.device("cpu"))
+        examples.losses(logits, []).sum().backward()
+        return logits.detach(), {name: leaf.grad for name, leaf in leaves.items()}
+
+    together, gradients = outcome([0, 1, 2, 3])
+    for position, size in enumerate(SIZES):
+        alone, own_gradients = outcome([position])
+        torch.testing.assert_close(together[position, :size], alone[0], atol=1e-6, rtol=1e-5)
+        for name, gradient in own_gradients.items():
+            torch.testing.assert_close(gradients[name][position], gradient[0], atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_depends_on_the_clients_generator_alone() -> None:
+    gcn = model(dropout=0.5, hidden=8)
+    graphs = [tiny_client(c, size) for c, size in enumerate(SIZES)]
+
+    def masks(positions: list[int], seed: int = 0) -> torch.Tensor:
+        generators = [np.random.default_rng([seed, position]) for position in positions]
+        chunk = chunk_of(*(graphs[position] for position in positions))
+        return torch.stack(gcn.dropout_masks(chunk, generators, torch.device("cpu")))
+
+    together, reordered = masks([0, 1, 2, 3]), masks([3, 1, 0, 2])
+    for position, size in enumerate(SIZES):
+        alone = masks([position])[:, 0]
+        assert torch.equal(together[:, position, :size], alone)
+        assert torch.equal(reordered[:, [3, 1, 0, 2].index(position), :size], alone)
+        assert not together[:, position, size:].any()
+    assert not torch.equal(masks([0]), masks([0], seed=1))
+    assert not torch.equal(masks([3])[0], masks([3])[1])  # the layers' masks differ
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
+def test_dropout_keeps_the_mean_and_drops_the_stated_share(rate: float) -> None:
+    gcn = model(dropout=rate, hidden=64, layers=2)
+    chunk = chunk_of(tiny_client(0, 500))
+    masks = torch.stack(gcn.dropout_masks(chunk, [np.random.default_rng(0)], torch.device("cpu")))
+    values = masks.unique()
+    assert len(values) == 2 and values[0] == 0
+    assert values[1].item() == pytest.approx(1 / (1 - rate), rel=1e-4)
+    entries = masks.numel()
+    assert (masks == 0).double().mean().item() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / entries) ** 0.5)
+    assert masks.double().mean().item() == pytest.approx(1.0, abs=5 * (rate / (1 - rate) / entries) ** 0.5)
+
+
+def test_dropout_is_finite_up_to_the_largest_rate_that_is_allowed() -> None:
+    gcn = model(dropout=1 - 1e-6)
+    masks = gcn.dropout_masks(chunk_of(tiny_client(0, 4)), [np.random.default_rng(0)], torch.device("cpu"))
+    assert all(torch.isfinite(mask).all() for mask in masks)
+
+
+def test_initial_parameters_have_the_scale_of_glorot_and_of_linear() -> None:
+    gcn = model(hidden=400)
+    initial = gcn.initial(np.random.default_rng(0))
+    assert {name: value.shape for name, value in initial.items()} == gcn.shapes
+    for name, (fan_in, fan_out) in {"conv1": (FEATURES, 400), "conv2": (400, 400)}.items():
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        weight = initial[f"{name}.weight"]
+        assert np.abs(weight).max() <= bound
+        assert weight.std() == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert not initial[f"{name}.bias"].any()
+    assert np.abs(initial["classifier.weight"]).max() <= 400**-0.5
+    assert initial["classifier.weight"].std() == pytest.approx((3 * 400) ** -0.5, rel=0.1)
+    assert 0 < np.abs(initial["classifier.bias"]).max() <= 400**-0.5
+
+
+def test_masks_act_on_weight_matrices_and_not_on_biases() -> None:
+    assert isinstance(gcn := model(3), StackedGCN)
+    assert gcn.weight_matrices == ("conv1.weight", "conv2.weight", "conv3.weight", "classifier.weight")
