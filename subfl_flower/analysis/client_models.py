@@ -9,6 +9,7 @@ import torch
 
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.subgraphs.models.exported import read_model
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 
 
@@ -46,7 +47,7 @@ class ClientModels(Sequence[Parameters]):
             return [self[client_id] for client_id in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        arrays, _ = self._directory.client_model(index)
+        arrays, _ = read_model(self._directory.client_file(index))
         if {name: array.shape for name, array in arrays.items()} != self._shapes:
             raise SubflError(f"{self._directory.path}: the model of client {index} is not the one that was configured")
         return {name: torch.from_numpy(arrays[name]).unsqueeze(0) for name in self._shapes}

@@ -24,7 +24,7 @@ from subfl_flower.node.domain import Prepared, domain_of
 from subfl_flower.node.shared_key import KEY_BYTES, SharedKey
 from subfl_flower.runs.remarks import print_remarks
 from subfl_flower.server.run_schema import run_schema
-from subfl_flower.storage.durable_files import force_to_disk
+from subfl_flower.storage.durable_files import force_to_disk, make_private_folder
 
 _OWN_ARGUMENTS = ("out", "client", "key")
 _MOST_ROWS = 50
@@ -146,7 +146,7 @@ def _placed_together(out: Path, names: Sequence[str]) -> Iterator[Path]:
     unfinished = out / f".unfinished-{os.getpid()}-{secrets.token_hex(4)}"
     placed: list[Path] = []
     try:
-        unfinished.mkdir(parents=True)
+        make_private_folder(unfinished)
         yield unfinished
         for name in names:
             (unfinished / name).rename(out / name)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from pydantic import Field
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix, Graph
-from subfl_flower.errors import SubflError
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 
-def write_tensors(path: Path, tensors: dict[str, np.ndarray], sizes: dict[str, int]) -> None:
-    """Write arrays and some whole numbers to one safetensors file; the same input gives the same bytes."""
-    # One metadata entry, because safetensors writes several in random order.
-    metadata = {"sizes": json.dumps(sizes, sort_keys=True)}
-    # Not `save_file`: that makes files which only their owner can read, whatever the umask.
-    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata))
+class GraphCard(Card):
+    """Sizes of a graph.
 
-
-def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The arrays and whole numbers that `write_tensors` wrote.
-
-    Raises:
-        SubflError: the file is missing or not a whole safetensors file.
+    Attributes:
+        num_nodes, num_features, num_classes: of the graph.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {}).get("sizes", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise SubflError(f"{path} is missing or damaged ({error}); prepare the partition again") from error
+
+    holds: ClassVar[str] = "a prepared graph"
+    remedy: ClassVar[str] = "prepare the partition again"
+
+    num_nodes: int = Field(ge=0)
+    num_features: int = Field(ge=0)
+    num_classes: int = Field(ge=0)
+
+
+class ClientGraphCard(GraphCard):
+    """Sizes of one client's graph.
+
+    Attributes:
+        client_id: of the client.
+    """
+
+    holds: ClassVar[str] = "a client's graph"
+
+    client_id: int = Field(ge=0)
 
 
 def write_graph(path: Path, graph: Graph, roles: np.ndarray) -> None:
@@ -43,7 +47,7 @@ def write_graph(path: Path, graph: Graph, roles: np.ndarray) -> None:
         tensors["labels"] = graph.labels
     if graph.edge_weight is not None:
         tensors["edge_weight"] = graph.edge_weight
-    write_tensors(path, tensors, _sizes(graph))
+    write_tensor_file(path, tensors, GraphCard(**_sizes(graph)))
 
 
 def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
@@ -52,18 +56,18 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
     Raises:
         SubflError: the file is missing, damaged, or not a graph.
     """
-    tensors, sizes = read_tensors(path)
+    tensors, card = read_tensor_file(path, GraphCard)
     try:
         graph = Graph(
-            features=_features(tensors, sizes),
+            features=_features(tensors, card),
             edge_index=tensors["edge_index"],
             labels=tensors.get("labels"),
-            num_classes=sizes["num_classes"],
+            num_classes=card.num_classes,
             edge_weight=tensors.get("edge_weight"),
         )
         return graph, tensors["roles"]
     except KeyError as error:
-        raise SubflError(f"{path} does not hold a prepared graph: {error} is missing") from error
+        raise card.damaged(path, f"{error} is missing") from error
 
 
 def write_client_graph(path: Path, client: ClientGraph) -> None:
@@ -80,7 +84,7 @@ def write_client_graph(path: Path, client: ClientGraph) -> None:
     for name, weight in (("edge_weight", client.edge_weight), ("cross_weight", client.cross_weight)):
         if weight is not None:
             tensors[name] = weight
-    write_tensors(path, tensors, _sizes(client) | {"client_id": client.client_id})
+    write_tensor_file(path, tensors, ClientGraphCard(**_sizes(client), client_id=client.client_id))
 
 
 def read_client_graph(path: Path) -> ClientGraph:
@@ -89,15 +93,15 @@ def read_client_graph(path: Path) -> ClientGraph:
     Raises:
         SubflError: the file is missing, damaged, or not a client's graph.
     """
-    tensors, sizes = read_tensors(path)
+    tensors, card = read_tensor_file(path, ClientGraphCard)
     try:
         return ClientGraph(
-            client_id=sizes["client_id"],
+            client_id=card.client_id,
             node_ids=tensors["node_ids"],
-            features=_features(tensors, sizes),
+            features=_features(tensors, card),
             edge_index=tensors["edge_index"],
             labels=tensors.get("labels"),
-            num_classes=sizes["num_classes"],
+            num_classes=card.num_classes,
             roles=tensors["roles"],
             shareable=tensors["shareable"],
             cross_edges=tensors["cross_edges"],
@@ -105,7 +109,7 @@ def read_client_graph(path: Path) -> ClientGraph:
             cross_weight=tensors.get("cross_weight"),
         )
     except KeyError as error:
-        raise SubflError(f"{path} does not hold a client's graph: {error} is missing") from error
+        raise card.damaged(path, f"{error} is missing") from error
 
 
 def _sizes(graph: Graph | ClientGraph) -> dict[str, int]:
@@ -126,8 +130,8 @@ def _feature_tensors(features: FeatureMatrix) -> dict[str, np.ndarray]:
     }
 
 
-def _features(tensors: dict[str, np.ndarray], sizes: dict[str, int]) -> FeatureMatrix:
+def _features(tensors: dict[str, np.ndarray], card: GraphCard) -> FeatureMatrix:
     if "features" in tensors:
         return tensors["features"]
     parts = (tensors["features.data"], tensors["features.indices"], tensors["features.indptr"])
-    return sp.csr_array(parts, shape=(sizes["num_nodes"], sizes["num_features"]))
+    return sp.csr_array(parts, shape=(card.num_nodes, card.num_features))

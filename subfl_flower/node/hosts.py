@@ -21,7 +21,7 @@ from subfl_flower.node.state import ContextStore, DurableStore, MappedStore, Mem
 from subfl_flower.recommendation.models.trained_users import TrainedUsers
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.runs.files import parse_object, read_file, write_whole
-from subfl_flower.subgraphs.models.exported import CARD, TENSORS, ModelCard, write_model
+from subfl_flower.subgraphs.models.exported import TENSORS, ModelCard, write_model
 
 
 class SimulatedNode(Node):
@@ -72,7 +72,7 @@ class SimulatedNode(Node):
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
         """Into the run directory."""
-        RunDirectory(self._directory).write_client_model(client_id, tensors, {CARD: card.as_json()})
+        RunDirectory(self._directory).write_client_model(client_id, tensors, card)
 
     def write_recommender(self, trained: TrainedUsers) -> None:
         """Into the run directory, a file a node."""

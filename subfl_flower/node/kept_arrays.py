@@ -13,15 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from subfl_flower.errors import SubflError
-from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -95,6 +93,22 @@ class KeptInContext:
         return next((key for key in self._records.array_records if key.rpartition("-")[0] == stem), None)
 
 
+class KeptCard(Card):
+    """The origin of kept arrays.
+
+    Attributes:
+        client: id of the client.
+        name: of what is kept.
+        round: in which it was kept.
+    """
+
+    holds: ClassVar[str] = "arrays that a client kept"
+
+    client: int
+    name: str
+    round: int
+
+
 class KeptInFiles:
     """Keeps arrays in files, each written in one step.
 
@@ -117,12 +131,8 @@ class KeptInFiles:
             SubflError: the file cannot be written.
         """
         path = self._folder_of(client_id) / f"{_stem(client_id, name)}-{server_round:06d}.safetensors"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, save({key: np.ascontiguousarray(values) for key, values in arrays.items()}))
-            self._remove_unneeded(client_id, name, server_round)
-        except OSError as error:
-            raise SubflError(f"what client {client_id} keeps cannot be written to {path}: {error}") from error
+        write_tensor_file(path, arrays, KeptCard(client=client_id, name=name, round=server_round))
+        self._remove_unneeded(client_id, name, server_round)
 
     def round_of(self, client_id: int, name: str) -> int | None:
         """The round whose arrays are kept."""
@@ -134,11 +144,7 @@ class KeptInFiles:
         if not files:
             raise _nothing(client_id, name)
         path = files[max(files)]
-        try:
-            with safe_open(path, framework="numpy") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
-            raise SubflError(f"{path} does not hold what client {client_id} kept: {error}") from None
+        return read_tensor_file(path, KeptCard)[0]
 
     def _seen(self, client_id: int, name: str) -> dict[int, Path]:
         files = self._files(client_id, name)

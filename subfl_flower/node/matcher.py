@@ -20,7 +20,7 @@ from subfl_flower.node.domain import domain_of
 from subfl_flower.node.shared_key import SharedKey
 from subfl_flower.privacy.expansion import Matcher
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
-from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.durable_files import make_private_folder, write_durably
 from subfl_flower.wire.batch import Answers, Question
 from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import MATCHER, ROLE
@@ -95,8 +95,8 @@ class FolderMemory(MatcherMemory):
     def remember(self, opened: bytes) -> None:
         """Keep `opened`."""
         try:
-            self._opened.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(self._opened, opened, mode=0o600)
+            make_private_folder(self._opened.parent)
+            write_durably(self._opened, opened)
         except OSError as error:
             raise SubflError(f"the matcher's {self._opened} cannot be written: {error.strerror or error}") from None
 

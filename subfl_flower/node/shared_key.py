@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import make_private_folder
 
 KEY_BYTES = 32
 
@@ -53,7 +54,7 @@ class SharedKey:
         try:
             if self.path.exists():
                 return
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
             try:
                 descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "wb") as file:

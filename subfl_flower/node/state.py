@@ -21,18 +21,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import Tensor
 
-from subfl_flower.errors import SubflError
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInContext, KeptInFiles, KeptInMemory
-from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.durable_files import make_private_folder
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -210,7 +208,7 @@ class MappedStore:
         """The state of a cohort, fresh where there is none yet."""
         key = tuple(client_ids)
         if key not in self._open:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._directory)
             path = self._directory / f"cohort-{key[0]:04d}.f32"
             buffer = torch.from_file(str(path), shared=True, size=buffer_size(len(key), shapes))
             self._open[key] = CohortState(key, shapes, buffer)
@@ -250,6 +248,22 @@ TRAIN, EVALUATE = "train", "evaluate"
 
 Moment = tuple[int, int]
 """A round, and the place of one of its phases."""
+
+
+class StateCard(Card):
+    """The moment that a client's state is of.
+
+    Attributes:
+        client: id of the client; below 0 for all clients together.
+        round: the round, 1-based.
+        phase: of the round.
+    """
+
+    holds: ClassVar[str] = "the state of a client"
+
+    client: int
+    round: int
+    phase: str
 
 
 class DurableStore:
@@ -315,12 +329,9 @@ class DurableStore:
         for position in sorted(state.changed):
             client_id = state.client_ids[position]
             path = self._folder_of(client_id) / self._file_name(self._now)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(path, save(state.export_row(position)))
-                self._remove_unneeded(client_id)
-            except OSError as error:
-                raise SubflError(f"the state of client {client_id} cannot be written to {path}: {error}") from error
+            card = StateCard(client=client_id, round=self._now[0], phase=self._phases[self._now[1]])
+            write_tensor_file(path, state.export_row(position), card)
+            self._remove_unneeded(client_id)
         state.changed.clear()
 
     def _file_name(self, moment: Moment) -> str:
@@ -349,9 +360,8 @@ class DurableStore:
 
 
 def _restore(state: CohortState, position: int, path: Path) -> None:
+    values, card = read_tensor_file(path, StateCard)
     try:
-        with safe_open(path, framework="numpy") as file:
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state.import_row(position, values)
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise SubflError(f"{path} does not hold the state of client {state.client_ids[position]}: {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise card.damaged(path, error) from None

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as encode_safetensors
 
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.files import (
@@ -29,7 +27,8 @@ from subfl_flower.runs.files import (
     writing,
 )
 from subfl_flower.runs.round_arrays import Clustering, RoundArrays, check_clustering
-from subfl_flower.storage.durable_files import force_to_disk
+from subfl_flower.storage.durable_files import force_to_disk, make_private_folder, private_opener
+from subfl_flower.storage.tensor_file import Card, write_tensor_file
 
 _CONFIG = "config.yaml"
 _ROUNDS = "metrics.jsonl"
@@ -65,9 +64,9 @@ class RunDirectory:
         if cls.is_run(run.path) or (run.path / _CONFIG).exists():
             raise occupied
         with writing(run.path):
-            run.path.mkdir(parents=True, exist_ok=True)
+            make_private_folder(run.path)
             try:  # made exclusively: of two jobs that start at once in one folder, one is refused
-                (run.path / _ROUNDS).open("xb").close()
+                open(run.path / _ROUNDS, "xb", opener=private_opener).close()
             except FileExistsError:
                 raise occupied from None
         return run
@@ -158,8 +157,8 @@ class RunDirectory:
         line = json.dumps(plain_values(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         path = self.path / _ROUNDS
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab+") as file:
+            make_private_folder(path.parent)
+            with open(path, "ab+", opener=private_opener) as file:
                 if not self._last_line_is_whole:
                     mend_last_line(file)
                     self._last_line_is_whole = True
@@ -208,13 +207,9 @@ class RunDirectory:
         check_clustering(clustering, f"round {round}")
         self._clusters.add(round, vars(clustering))
 
-    def write_client_model(
-        self, client_id: int, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
-    ) -> None:
+    def write_client_model(self, client_id: int, tensors: Mapping[str, NDArray[Any]], card: Card) -> None:
         """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
-        # safetensors writes the memory of an array as it lies: a transposed view would come back scrambled
-        contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-        write_whole(self._client_file(client_id), encode_safetensors(contiguous, metadata=dict(metadata)))
+        write_tensor_file(self.client_file(client_id), tensors, card)
 
     def config(self) -> dict[str, Any]:
         """The resolved configuration.
@@ -285,26 +280,12 @@ class RunDirectory:
             check_clustering(clustering, f"{self.path / _CLUSTERS}, round {number}")
         return clusterings
 
-    def client_model(self, client_id: int) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-        """One client's parameters and their metadata, as written by `write_client_model`.
-
-        Raises:
-            SubflError: there is no such file, or it is damaged.
-        """
-        path = self._client_file(client_id)
-        if not path.is_file():
-            raise SubflError(f"{path} does not exist: the run left no model of client {client_id}")
-        try:
-            with safe_open(path, framework="numpy") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise SubflError(f"{path} is not a safetensors file: {error}") from None
-
     def client_models(self) -> dict[int, Path]:
         """The file of each client's model, by client id; empty where the run left none."""
         return {int(file.stem): file for file in sorted((self.path / "clients").glob("[0-9]*.safetensors"))}
 
-    def _client_file(self, client_id: int) -> Path:
+    def client_file(self, client_id: int) -> Path:
+        """The path of one client's model."""
         if client_id < 0:
             raise SubflError(f"a client id is 0 or more, not {client_id}")
         return self.path / "clients" / f"{client_id:04d}.safetensors"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.errors import SubflError
-from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.durable_files import make_private_folder, write_durably
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def writing(path: Path) -> Iterator[None]:
 def write_whole(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one."""
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         write_durably(path, content)
 
 

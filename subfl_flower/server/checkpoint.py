@@ -7,23 +7,75 @@ What is personal to clients stays with them; see `state.DurableStore`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subfl_flower.errors import SubflError
-from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import SIZES, Roster
 
-_SCHEMA = 2
 _FILE = "server.safetensors"
+
+
+class RosterCard(BaseModel):
+    """The clients of a run, as `Roster` has them but for their nodes; None stands for a size that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    client_ids: tuple[int, ...]
+    num_examples: tuple[float | None, ...]
+    num_nodes: tuple[float | None, ...]
+    num_edges: tuple[float | None, ...]
+    num_features: int
+    num_classes: int
+    overlapping: bool
+    user_values: tuple[int, ...] = ()
+    item_values: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_size_a_client(self) -> Self:
+        if any(len(getattr(self, name)) != len(self.client_ids) for name in SIZES):
+            raise ValueError("its roster has not one size for each client")
+        return self
+
+    @classmethod
+    def of(cls, roster: Roster) -> Self:
+        """The card of a roster."""
+        sizes = {name: [None if np.isnan(value) else value for value in getattr(roster, name)] for name in SIZES}
+        facts = {name: getattr(roster, name) for name in cls.model_fields if name not in sizes}
+        return cls.model_validate({**facts, **sizes})
+
+    def roster(self) -> Roster:
+        """The roster, without nodes."""
+        unknown = {name: [np.nan if value is None else value for value in getattr(self, name)] for name in SIZES}
+        sizes: dict[str, Any] = {name: np.array(values, dtype=float) for name, values in unknown.items()}
+        facts = {name: getattr(self, name) for name in type(self).model_fields if name not in sizes}
+        return Roster(node_ids=(None,) * len(self.client_ids), **facts, **sizes)
+
+
+class CheckpointCard(Card):
+    """A run after one of its rounds, but for the arrays of its strategy.
+
+    Attributes:
+        run_id, round, seconds, exchanges: as of `Checkpoint`.
+        roster: the clients.
+        repeated: the number of equal rows of each array of which the file holds one.
+    """
+
+    holds: ClassVar[str] = "a checkpoint"
+
+    schema_version: Literal[3] = Field(default=3, alias="schema")
+    run_id: str
+    round: int = Field(ge=0)
+    roster: RosterCard
+    exchanges: list[dict[str, Any]]
+    seconds: float
+    repeated: dict[str, Annotated[int, Field(ge=1)]]
 
 
 @dataclass(frozen=True)
@@ -57,23 +109,17 @@ class Checkpoint:
         arrays = {
             name: np.array(value[:1] if name in repeated else value, order="C") for name, value in self.strategy.items()
         }
-        about = {
-            "schema": _SCHEMA,
-            "run_id": self.run_id,
-            "round": self.server_round,
-            "roster": _plain_roster(self.roster),
-            "exchanges": self.exchanges,
-            "seconds": self.seconds,
-            "repeated": repeated,
-        }
-        path = folder / _FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_durably(path, save(arrays, {"checkpoint": json.dumps(about)}))
-            for unfinished in folder.glob(f".{_FILE}.*"):  # of a process that was killed
-                unfinished.unlink(missing_ok=True)
-        except OSError as error:
-            raise SubflError(f"cannot write {path}: {error.strerror or error}") from error
+        card = CheckpointCard(
+            run_id=self.run_id,
+            round=self.server_round,
+            roster=RosterCard.of(self.roster),
+            exchanges=self.exchanges,
+            seconds=self.seconds,
+            repeated=repeated,
+        )
+        write_tensor_file(folder / _FILE, arrays, card)
+        for unfinished in folder.glob(f".{_FILE}.*"):  # of a process that was killed
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
@@ -88,55 +134,14 @@ class Checkpoint:
                 f"{path} does not exist: the run left no checkpoint (record.checkpoint_every), so it can only be "
                 "started anew"
             )
+        strategy, card = read_tensor_file(path, CheckpointCard)
         try:
-            with safe_open(path, framework="numpy") as file:
-                about = json.loads((file.metadata() or {})["checkpoint"])
-                if about["schema"] != _SCHEMA:
-                    raise SubflError(f"{path} has the schema {about['schema']}; this version reads {_SCHEMA}")
-                strategy = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            for name, count in about["repeated"].items():
+            for name, count in card.repeated.items():
                 strategy[name] = np.broadcast_to(strategy[name], (count, *strategy[name].shape[1:]))
-            return cls(
-                run_id=str(about["run_id"]),
-                server_round=int(about["round"]),
-                roster=_roster(about["roster"]),
-                strategy=strategy,
-                exchanges=list(about["exchanges"]),
-                seconds=float(about["seconds"]),
-            )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SubflError(f"{path} is not a checkpoint ({type(error).__name__}: {error})") from None
+        except (KeyError, ValueError) as error:
+            raise card.damaged(path, f"{type(error).__name__}: {error}") from None
+        return cls(card.run_id, card.round, card.roster.roster(), strategy, card.exchanges, card.seconds)
 
 
 def _is_repeated(value: np.ndarray) -> bool:
     return value.ndim > 0 and len(value) > 1 and value.strides[0] == 0
-
-
-def _plain_roster(roster: Roster) -> dict[str, Any]:
-    sizes = {key: [None if np.isnan(value) else value for value in getattr(roster, key).tolist()] for key in SIZES}
-    return {
-        "client_ids": list(roster.client_ids),
-        **sizes,
-        "num_features": roster.num_features,
-        "num_classes": roster.num_classes,
-        "overlapping": roster.overlapping,
-        "user_values": list(roster.user_values),
-        "item_values": list(roster.item_values),
-    }
-
-
-def _roster(plain: Mapping[str, Any]) -> Roster:
-    ids = tuple(int(client) for client in plain["client_ids"])
-    sizes = {key: np.array([np.nan if value is None else value for value in plain[key]], dtype=float) for key in SIZES}
-    if any(len(values) != len(ids) for values in sizes.values()):
-        raise ValueError("its roster has not one size for each client")
-    return Roster(
-        client_ids=ids,
-        node_ids=(None,) * len(ids),
-        **sizes,  # type: ignore[arg-type]
-        num_features=int(plain["num_features"]),
-        num_classes=int(plain["num_classes"]),
-        overlapping=bool(plain["overlapping"]),
-        user_values=tuple(int(size) for size in plain.get("user_values", ())),
-        item_values=tuple(int(size) for size in plain.get("item_values", ())),
-    )

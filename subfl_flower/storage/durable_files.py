@@ -6,8 +6,11 @@ import os
 import secrets
 from pathlib import Path
 
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+"""Permissions of what its owner alone may read."""
 
-def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
+
+def write_durably(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
     """Replace `path` by `content` in one step; a failure leaves what was there.
 
     Args:
@@ -28,6 +31,22 @@ def write_durably(path: Path, content: bytes, mode: int = 0o666) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     force_to_disk(path.parent)
+
+
+def private_opener(path: str, flags: int) -> int:
+    """The opener of `open` for a file that its owner alone may read where it is made."""
+    return os.open(path, flags, PRIVATE_FILE)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and the parents that it lacks, for its owner alone; folders that exist stay as they are.
+
+    Raises:
+        OSError: one of them cannot be made.
+    """
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
 
 
 def force_to_disk(path: Path) -> None:

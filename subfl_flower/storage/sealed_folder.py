@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.checksums import sha256_of
-from subfl_flower.storage.durable_files import force_to_disk
+from subfl_flower.storage.durable_files import force_to_disk, make_private_folder
 
-CLIENT_SCHEMA = 3
-"""Raised whenever one version could not read another's folder; since 3 classes and nodes have the source's names."""
+CLIENT_SCHEMA = 4
+"""Raised whenever one version could not read another's folder; since 4 each file of arrays has a card."""
 
 DESCRIPTION, KEY = "client.json", "clients.key"
 AGAIN = "make the folder again with subfl partition"
@@ -205,7 +205,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise SubflError(f"{path} exists already; choose another folder, or remove it")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.unfinished")
     try:
-        unfinished.mkdir(parents=True)
+        make_private_folder(unfinished)
         yield unfinished
         unfinished.rename(path)
         force_to_disk(path.parent)

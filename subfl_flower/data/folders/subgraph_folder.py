@@ -180,7 +180,7 @@ def write_client_folder(
             overlapping=overlapping,
             files=sealed_files(unfinished),
         )
-        write_durably(unfinished / KEY, key, mode=0o600)
+        write_durably(unfinished / KEY, key)
         write_durably(unfinished / DESCRIPTION, description.as_bytes())
 
 

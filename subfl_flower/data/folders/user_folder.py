@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from subfl_flower.data.graph import TEST, TRAIN
-from subfl_flower.data.graph_file import read_tensors, write_tensors
 from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
 from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES, Attributes
+from subfl_flower.data.ratings.rating_file import read_rating_arrays, write_rating_arrays
 from subfl_flower.data.ratings.settings import Finite
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
@@ -130,12 +130,7 @@ class UserFolder(SealedFolder[UserDescription]):
             SubflError: the file is damaged, holds no ratings, or not those that `client.json` describes.
         """
         file, said = self.verified(_RATINGS), self.description
-        try:
-            arrays, _ = read_tensors(file)
-        except SubflError:
-            raise
-        except Exception as error:  # the JSON and the types of tensors in a file made by hand each raise their own
-            raise SubflError(f"{file} does not hold a user's ratings ({error}); {AGAIN}") from error
+        arrays = read_rating_arrays(file)
         if {name: array.dtype for name, array in arrays.items()} != _TYPES:
             wanted = ", ".join(f"{name} ({np.dtype(dtype)})" for name, dtype in _TYPES.items())
             raise SubflError(f"{file} does not hold a user's ratings: it must hold {wanted}; {AGAIN}")
@@ -250,12 +245,12 @@ def write_user_folder(
     """
     with new_folder(path) as unfinished:
         _require_one_user(ratings, {"titles": titles, "ids": item_names})
-        write_tensors(unfinished / _RATINGS, {name: getattr(ratings, name) for name in _TYPES}, {})
+        write_rating_arrays(unfinished / _RATINGS, {name: getattr(ratings, name) for name in _TYPES})
         if titles is not None:
-            (unfinished / _TITLES).write_text(json.dumps(list(titles)))
+            write_durably(unfinished / _TITLES, json.dumps(list(titles)).encode())
         if user_name is not None and item_names is not None:
             names = UserNames(user=user_name, items=list(item_names))
-            (unfinished / _NAMES).write_text(names.model_dump_json())
+            write_durably(unfinished / _NAMES, names.model_dump_json().encode())
         for attributes, count, of in ((user_attributes, 1, "the user"), (item_attributes, ratings.num_items, "items")):
             if attributes is not None:
                 attributes.require_sound(count, f"the attributes of {of}")
@@ -276,7 +271,7 @@ def write_user_folder(
             data=fingerprint,
             files=sealed_files(unfinished),
         )
-        write_durably(unfinished / KEY, key, mode=0o600)
+        write_durably(unfinished / KEY, key)
         write_durably(unfinished / DESCRIPTION, description.as_bytes())
 
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.checksums import sha256_of
+from subfl_flower.storage.durable_files import make_private_folder, write_durably
 
 _METADATA = "metadata.json"
 
@@ -112,7 +113,7 @@ def write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(directory.iterdir())
     }
-    (directory / _METADATA).write_text(json.dumps(metadata | {"files": files}, indent=1))
+    write_durably(directory / _METADATA, json.dumps(metadata | {"files": files}, indent=1).encode())
 
 
 def opened_or_made(
@@ -139,7 +140,7 @@ def opened_or_made(
     if prepared is not None:
         return prepared
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        make_private_folder(cache)
         with FileLock(cache / f".{directory.name}.lock"):
             prepared = _opened(entry, directory)
             if prepared is None:
@@ -164,7 +165,7 @@ def _make(directory: Path, write: Callable[[Path], None]) -> None:
     unfinished = directory.with_name(f".{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process: the lock is ours
     try:
-        unfinished.mkdir()
+        make_private_folder(unfinished)
         write(unfinished)
         if directory.exists():
             shutil.rmtree(directory)

@@ -5,29 +5,31 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from subfl_flower.data.description import describe_graph, graph_digests
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
-from subfl_flower.data.graph_file import (
-    read_client_graph,
-    read_graph,
-    read_tensors,
-    write_client_graph,
-    write_graph,
-    write_tensors,
-)
+from subfl_flower.data.graph_file import read_client_graph, read_graph, write_client_graph, write_graph
 from subfl_flower.data.prepared.entry import PreparedEntry, write_metadata
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
-SCHEMA_VERSION = 5
-"""Raised whenever the same settings would give other files; since 5 nodes and classes have the source's names."""
+SCHEMA_VERSION = 6
+"""Raised whenever the same settings would give other files; since 6 each file of arrays has a card."""
 
 _GRAPH, _CROSS_EDGES, _NAMES = "global.safetensors", "cross_edges.safetensors", "names.json"
+
+
+class CrossEdgesCard(Card):
+    """Edges between clients."""
+
+    holds: ClassVar[str] = "the edges between clients"
+    remedy: ClassVar[str] = "prepare the partition again"
 
 
 class PreparedPartition(PreparedEntry):
@@ -120,7 +122,7 @@ class PreparedPartition(PreparedEntry):
         Raises:
             SubflError: the file is damaged.
         """
-        return read_tensors(self.verified(_CROSS_EDGES))[0]["edge_index"]
+        return read_tensor_file(self.verified(_CROSS_EDGES), CrossEdgesCard)[0]["edge_index"]
 
 
 def client_file(client_id: int) -> str:
@@ -152,9 +154,9 @@ def write_partition(
             | {name: int(counts[role]) for name, role in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
         )
     cross_edges = cutter.cross_edges()
-    write_tensors(directory / _CROSS_EDGES, {"edge_index": cross_edges}, {})
+    write_tensor_file(directory / _CROSS_EDGES, {"edge_index": cross_edges}, CrossEdgesCard())
     if graph.node_names is not None:
-        (directory / _NAMES).write_text(json.dumps(graph.node_names.tolist()))
+        write_durably(directory / _NAMES, json.dumps(graph.node_names.tolist()).encode())
     files = {name: digest for name, digest in described.get("source_files", ())}
     digests = {"files": files, **graph_digests(graph, roles, assignments)}
     metadata = described | {

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 
 from subfl_flower.data.description import file_digests
-from subfl_flower.data.graph_file import write_tensors
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.prepared.entry import PreparedEntry, described_settings, opened_or_made, write_metadata
 from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.description import candidates_digest, describe_ratings, rating_digests
+from subfl_flower.data.ratings.rating_file import read_rating_arrays, write_rating_arrays
 from subfl_flower.data.ratings.settings import LoadedRatings, RatingDatasetSettings
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.durable_files import write_durably
 
-RATINGS_SCHEMA = 4
-"""Raised whenever the same settings would give other files; since 4 ids of several files are compared as written."""
+RATINGS_SCHEMA = 5
+"""Raised whenever the same settings would give other files; since 5 each file of arrays has a card."""
 
 _RATINGS, _NAMES, _ATTRIBUTES = "ratings.safetensors", "names.json", "attributes.safetensors"
 _USERS_A_BLOCK = 1024
@@ -186,17 +186,15 @@ class PreparedRatings(PreparedEntry):
 
     @cached_property
     def _offsets(self) -> np.ndarray:
-        with safe_open(self.verified(_RATINGS), framework="numpy") as file:
-            offsets: np.ndarray = file.get_tensor("offsets")
-            return offsets
+        return read_rating_arrays(self.verified(_RATINGS), ("offsets",))["offsets"]
 
     def _between(self, first: int, after: int) -> Ratings:
         """The ratings of the users first, ..., after - 1; nothing else is read."""
         offsets = self._offsets[first : after + 1]
         rows = slice(int(offsets[0]), int(offsets[-1]))
-        with safe_open(self.verified(_RATINGS), framework="numpy") as file:
-            items, values, roles = (file.get_slice(name)[rows] for name in ("items", "values", "roles"))
-        return Ratings(np.arange(first, after), offsets - offsets[0], items, values, roles, self.num_items, self.scale)
+        read = read_rating_arrays(self.verified(_RATINGS), ("items", "values", "roles"), rows)
+        users = np.arange(first, after)
+        return Ratings(users, offsets - offsets[0], num_items=self.num_items, scale=self.scale, **read)
 
 
 def prepare_ratings(
@@ -252,7 +250,7 @@ def _write(
 ) -> None:
     ratings = loaded.ratings
     arrays = {name: getattr(ratings, name) for name in ("offsets", "items", "values", "roles")}
-    write_tensors(directory / _RATINGS, arrays, {})
+    write_rating_arrays(directory / _RATINGS, arrays)
     users, items = loaded.user_attributes, loaded.item_attributes
     names = {
         "users": loaded.user_names,
@@ -261,7 +259,7 @@ def _write(
         "user_attributes": {} if users is None else users.vocabularies,
         "item_attributes": {} if items is None else items.vocabularies,
     }
-    (directory / _NAMES).write_text(json.dumps(names))
+    write_durably(directory / _NAMES, json.dumps(names).encode())
     write_attributes(directory / _ATTRIBUTES, users, items)
     center, spread = scaling
     digests = {"files": {name: digest for name, digest in described["source_files"]}, **rating_digests(loaded)}

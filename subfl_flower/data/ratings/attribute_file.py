@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
-
-from subfl_flower.data.graph_file import read_tensors, write_tensors
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 _ARRAYS = ("offsets", "codes")
+
+
+class AttributesCard(Card):
+    """Attributes of users, of items or of both."""
+
+    holds: ClassVar[str] = "attributes"
 
 
 def write_attributes(path: Path, users: Attributes | None, items: Attributes | None) -> None:
@@ -19,7 +24,7 @@ def write_attributes(path: Path, users: Attributes | None, items: Attributes | N
     there = {of: found for of, found in (("user", users), ("item", items)) if found is not None}
     if there:
         arrays = {f"{of}_{name}": getattr(found, name) for of, found in there.items() for name in _ARRAYS}
-        write_tensors(path, arrays, {})
+        write_tensor_file(path, arrays, AttributesCard())
 
 
 def read_attributes(
@@ -45,7 +50,7 @@ def read_attributes(
     wanted = {of: expected for of, expected in said.items() if expected[0]}
     if not wanted:
         return None, None
-    arrays = _arrays(path)
+    arrays, _ = read_tensor_file(path, AttributesCard)
     if set(arrays) != {f"{of}_{name}" for of in wanted for name in _ARRAYS}:
         raise SubflError(f"{path} does not hold the attributes of each {' and each '.join(wanted)} and nothing else")
     found: dict[str, Attributes] = {}
@@ -53,12 +58,3 @@ def read_attributes(
         found[of] = Attributes.of_vocabularies(vocabularies, *(arrays[f"{of}_{name}"] for name in _ARRAYS))
         found[of].require_sound(count, str(path))
     return found.get("user"), found.get("item")
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return read_tensors(path)[0]
-    except SubflError:
-        raise
-    except Exception as error:  # the JSON and the types of tensors in a file made by hand each raise their own
-        raise SubflError(f"{path} does not hold attributes ({error})") from error

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
-from safetensors import safe_open
 
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
@@ -17,7 +15,7 @@ from subfl_flower.models.settings import LightGCNSettings
 from subfl_flower.recommendation.models.mixture import Mixture
 from subfl_flower.recommendation.models.recommender_file import Recommender
 from subfl_flower.recommendation.models.trained_users import CLIENTS, TrainedUsers, UsersCard
-from subfl_flower.subgraphs.models.exported import CARD, require_tensors
+from subfl_flower.storage.tensor_file import read_card, require_tensors
 
 _ITEMS, _MODELS, _USERS, _WEIGHTS = "items", "models", "users", "weights"
 _OFFSETS, _OWN_ITEMS, _OWN_SCORES = "own.offsets", "own.items", "own.scores"
@@ -127,17 +125,9 @@ def read_trained(path: Path) -> TrainedUsers:
     Raises:
         SubflError: as `TrainedUsers.read`.
     """
-    return _BY_MODEL.get(_model_name(path), Recommender).read(path)
-
-
-def _model_name(path: Path) -> str | None:
-    """The name of the model in a file's card; None where it has no such card."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            name: str = json.loads(file.metadata()[CARD])["model"]["name"]
-    except Exception:  # whatever is wrong with the file is said where it is read
-        return None
-    return name
+    model = read_card(path).get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    return _BY_MODEL.get(name if isinstance(name, str) else None, Recommender).read(path)
 
 
 def _length(tensors: Mapping[str, np.ndarray], name: str, axis: int, source: str) -> int:

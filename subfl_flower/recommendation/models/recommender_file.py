@@ -16,7 +16,7 @@ from subfl_flower.models.settings import AnyRatingModel
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.trained_users import CLIENTS, TrainedUsers, UsersCard
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
-from subfl_flower.subgraphs.models.exported import require_tensors
+from subfl_flower.storage.tensor_file import require_tensors
 
 _SHARED, _PERSONAL = "shared.", "personal."
 _NEIGHBOURS, _NUM_NEIGHBOURS = "neighbours", "num_neighbours"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -13,8 +13,7 @@ from pydantic import Field
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
-from subfl_flower.storage.durable_files import write_durably
-from subfl_flower.subgraphs.models.exported import Card, read_with_card, with_card
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 CLIENTS = "clients"
 # For each of them all items may be asked for, and every answer takes two rows of the model's width.
@@ -35,6 +34,10 @@ class UsersCard(Card):
         round: the last round that was trained.
     """
 
+    holds: ClassVar[str] = "a recommender"
+    remedy: ClassVar[str] = "train again"
+
+    schema_version: Literal[2] = Field(default=2, alias="schema")
     model: RecommenderSettings | LightGCNSettings
     num_items: int = Field(ge=1)
     center: float
@@ -122,11 +125,7 @@ class TrainedUsers(ABC):
         """
         tensors = self.tensors()
         self._require_sound(tensors, self.card, str(path))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, with_card(tensors, self.card))
-        except OSError as error:
-            raise SubflError(f"the recommender cannot be written to {path}: {error.strerror or error}") from error
+        write_tensor_file(path, tensors, self.card)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -138,7 +137,7 @@ class TrainedUsers(ABC):
         """
         if not path.is_file():
             raise SubflError(f"{path} does not exist; a recommender is a safetensors file")
-        tensors, card = read_with_card(path, cls.described_by)
+        tensors, card = read_tensor_file(path, cls.described_by)
         cls._require_sound(tensors, card, str(path))
         return cls.of_tensors(tensors, card)
 
