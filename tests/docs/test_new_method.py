@@ -107,7 +107,6 @@ def test_its_uploads_are_moments_and_confidence_of_propagated_predictions(method
 def test_clients_average_over_those_with_similar_moments_by_their_confidence(
     method: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "strategies" / "subgraphs")
     from toy_rounds import replies, strategy_of, toy_roster
 
     initial = {"conv1.weight": np.zeros((2, 1), np.float32)}
