@@ -22,6 +22,7 @@ TRICKY = [
 ]
 IDS = st.one_of(st.sampled_from(TRICKY), st.from_regex("[a-zA-Z0-9_.-]{1,6}", fullmatch=True))
 NAMES = st.from_regex("[b-hj-km-z][a-z0-9]{0,4}", fullmatch=True)  # none that means something
+MISSING = {"na", "nan", "null", "none", "n/a", "#n/a", "inf", "-inf", "+inf", "infinity", "-infinity"}
 NUMBERS = st.one_of(st.integers(-(10**6), 10**6).map(str), st.floats(-1e6, 1e6, allow_nan=False, width=32).map(repr))
 
 
@@ -135,7 +136,7 @@ def must_or_may_be_refused(ids: list[str], labels: list[str], style: Style, edge
     """A reason to refuse a file that the reader is known by."""
     known = set(ids)
     points = any("." in text and is_whole(text) and text.partition(".")[0] in known for text in ids)
-    numbers = [text for text in labels if text]
+    found = {text for text in labels if text}
 
     def number(text: str) -> bool:
         try:
@@ -144,5 +145,8 @@ def must_or_may_be_refused(ids: list[str], labels: list[str], style: Style, edge
             return False
         return text.lower() not in ("nan", "inf", "infinity") and "_" not in text
 
-    measured = bool(numbers) and all(map(number, numbers)) and any(float(text) % 1 for text in numbers)
+    # Measurements, with words for missing ones or without, and a few words among mostly fractions.
+    fractions = {text for text in found if number(text) and float(text) % 1}
+    words = {text for text in found if not number(text) and text.lower() not in MISSING}
+    measured = bool(fractions) and (not words or 2 * len(fractions) > len(found))
     return style.extra_field or (edge_style.extra_field and num_edges > 0) or points or measured
