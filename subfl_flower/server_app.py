@@ -7,11 +7,11 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.superlink.grid.http_grid import HttpGrid
 
 from subfl_flower.code_folder import adopt
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.facts import is_networked
 from subfl_flower.server.federation import run_federation, stop_on_interrupt
 from subfl_flower.server.run_schema import stated_schema
 
@@ -25,7 +25,7 @@ def main(grid: Grid, context: Context) -> None:
     Over the network the runtime is ``deploy``, in Flower's simulation engine it is ``ray``.
     """
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
-    networked = isinstance(grid, HttpGrid)
+    networked = is_networked(grid)
     if (code := str(context.run_config.get("code", ""))) and not networked:
         adopt(Path(code))
     job = composed_job(overrides, "deploy" if networked else "ray")

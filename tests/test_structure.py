@@ -401,6 +401,54 @@ def test_no_module_imports_itself_by_others() -> None:
     TopologicalSorter({module: names & set(imports()) for module, names in imports(with_types=False).items()}).prepare()
 
 
+PUBLIC_FLOWER = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.client", "flwr.simulation")
+"""Modules of Flower with a documented interface."""
+
+
+def is_private_to_flower(module: str, name: str) -> bool:
+    """True for a name of Flower that a new version may change without notice."""
+    documented = module in PUBLIC_FLOWER or module == "flwr.serverapp.strategy"
+    return _is_within(module, ("flwr",)) and not (documented and not name.startswith("_"))
+
+
+def test_an_update_of_flower_concerns_one_folder() -> None:
+    found = [
+        at(path, node)
+        for path, tree in trees().items()
+        if not path.startswith("subfl_flower/flower/")
+        for node in ast.walk(tree)
+        for module, name in _imported(node)
+        if is_private_to_flower(module, name)
+    ]
+    assert found == []
+
+
+def _imported(node: ast.AST) -> list[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        return [(alias.name, "") for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(node.module or "", alias.name) for alias in node.names]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [
+        ("from flwr.app import Message", False),
+        ("import flwr.simulation", False),
+        ("from flwr.serverapp.strategy import Strategy", False),
+        ("from flwr.supercore import log", True),
+        ("import flwr.superlink.grid.http_grid", True),
+        ("from flwr.app import _hidden", True),
+        ("from flwr import common", True),
+        ("import flwr_datasets", False),
+    ],
+)
+def test_private_names_of_flower_are_told_from_public_ones(text: str, private: bool) -> None:
+    (node,) = ast.parse(text).body
+    assert [is_private_to_flower(*each) for each in _imported(node)] == [private]
+
+
 # Folders --------------------------------------------------------------------------------------------------------------
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from logging import WARNING
 
 import numpy as np
-from flwr.supercore import log
 
 from subfl_flower.clients.recommendation.expansion import EXPAND, NEIGHBOURS
 from subfl_flower.clients.recommendation.user_parts import ITEMS
 from subfl_flower.errors import RunFailure
+from subfl_flower.flower.log import log
 from subfl_flower.node.matcher import BOX, MATCH
 from subfl_flower.privacy.tokens import TOKEN_BYTES
 from subfl_flower.server.exchange import Exchange

@@ -8,11 +8,11 @@ from logging import WARNING
 
 import numpy as np
 import torch
-from flwr.supercore import log
 from torch import Tensor
 
 from subfl_flower.clients.recommendation.upload_transforms import MASKED, PARTICIPANTS
 from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
+from subfl_flower.flower.log import log
 from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters

@@ -30,10 +30,10 @@ from logging import WARNING
 from typing import NamedTuple
 
 import numpy as np
-from flwr.supercore import log
 
 from subfl_flower.clients.subgraphs.fedgcn import BOUNDARY, MEND, NEIGHBOURS, FedGCNClient
 from subfl_flower.data.graph import FeatureMatrix
+from subfl_flower.flower.log import log
 from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates

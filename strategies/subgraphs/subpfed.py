@@ -17,10 +17,10 @@ from functools import partial
 from logging import WARNING
 
 import numpy as np
-from flwr.supercore import log
 
 from subfl_flower.clients.subgraphs.subpfed import STRUCTURE, SubPFedClient
 from subfl_flower.errors import RunFailure
+from subfl_flower.flower.log import log
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy

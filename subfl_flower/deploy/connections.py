@@ -7,13 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from flwr.cli.constant import DEFAULT_FLOWER_CONFIG_TOML
-
 from subfl_flower.deploy.addresses import require_loopback, split_address
 from subfl_flower.deploy.certificates import load_certificate
 from subfl_flower.deploy.files import PRIVATE, make_folder, write_file
 from subfl_flower.deploy.reachability import require_superlink
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.facts import DEFAULT_CONFIGURATION
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -81,7 +80,7 @@ def require_connection(name: str) -> None:
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
     """Text and values of the configuration; Flower's own default where there is none yet."""
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else DEFAULT_FLOWER_CONFIG_TOML
+        text = path.read_text(encoding="utf-8") if path.exists() else DEFAULT_CONFIGURATION
     except (OSError, UnicodeDecodeError) as error:
         raise SubflError(f"{path} cannot be read ({error}); it must be a TOML file") from error
     values = _parsed(text)

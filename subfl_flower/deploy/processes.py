@@ -19,8 +19,7 @@ from subfl_flower.deploy.certificates import (
 from subfl_flower.deploy.files import make_folder, read_file
 from subfl_flower.deploy.keys import check_private_key
 from subfl_flower.errors import SubflError
-from subfl_flower.installed import require_installed
-from subfl_flower.launch.flower import (
+from subfl_flower.flower.programs import (
     LOCAL_HOSTS,
     PROXY_EXCEPTIONS,
     SETTINGS,
@@ -28,6 +27,7 @@ from subfl_flower.launch.flower import (
     program,
     scripts_folder,
 )
+from subfl_flower.installed import require_installed
 from subfl_flower.launch.superlink import free_port
 from subfl_flower.wire.roster import MATCHER
 

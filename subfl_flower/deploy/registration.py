@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.deploy.keys import check_public_key
-from subfl_flower.launch.flower import Flower
+from subfl_flower.flower.programs import Flower
 
 _ANNOUNCEMENT = re.compile(r"^Using SuperLink: .*$", re.MULTILINE)
 _IN_USE = "public key already in use"

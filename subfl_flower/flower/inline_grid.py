@@ -16,11 +16,11 @@ from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
-from flwr.supercore import log
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.log import log
 
 
 class InlineGrid(Grid):

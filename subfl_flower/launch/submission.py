@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from subfl_flower.launch.flower import UNKNOWN, Flower
+from subfl_flower.flower.programs import UNKNOWN, Flower
 from subfl_flower.launch.staging import stage_app
 
 COMPLETED = "finished:completed"

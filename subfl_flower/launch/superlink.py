@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.flower import Flower, flower_environment, prepend, program
+from subfl_flower.flower.programs import Flower, flower_environment, prepend, program
 from subfl_flower.launch.processes import MARKER
 
 CONNECTION = "launch"

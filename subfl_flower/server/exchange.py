@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore import log
 
 from subfl_flower.errors import RunFailure
 from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.flower.log import log
 from subfl_flower.server.round_messages import RUN, announced_in
 from subfl_flower.wire.array_format import read_array, to_array
 from subfl_flower.wire.batch import Answers, Question

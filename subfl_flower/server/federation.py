@@ -16,13 +16,13 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore import log
 
 from subfl_flower.code_folder import adopted
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.flower.log import log
 from subfl_flower.loggers import build_loggers
 from subfl_flower.node.domain import Prepared, domain_of
 from subfl_flower.node.run_context import run_context

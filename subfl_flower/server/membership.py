@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore import log
 
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.flower.log import log
 from subfl_flower.wire.replies import one_line
 from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, Shape, describe_error
 

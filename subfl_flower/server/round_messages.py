@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.supercore import log
 
+from subfl_flower.flower.log import log
 from subfl_flower.server.updates import Updates
 from subfl_flower.wire.contract import Contract
 from subfl_flower.wire.payload import Choice, Stack, pack

@@ -13,7 +13,7 @@ from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.flower import flower_environment
+from subfl_flower.flower.programs import flower_environment
 from subfl_flower.launch.superlink import free_port
 
 SETTINGS = {

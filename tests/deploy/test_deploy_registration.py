@@ -8,7 +8,7 @@ from deploy_answers import Answer
 
 from subfl_flower.deploy.registration import register
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.flower import Flower
+from subfl_flower.flower.programs import Flower
 
 # What `flwr supernode register --format json` prints; it exits with 0 in all three cases.
 REGISTERED = '{\n  "success": true,\n  "node-id": 123\n}'
