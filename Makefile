@@ -1,11 +1,14 @@
 # `make run` and `make test` need Python 3.11 or newer and make; everything else is installed into .venv.
 # ARGS adds to a command: make run ARGS="federation.rounds=5 seed=1", make test ARGS="-k metis".
+# FLWR chooses another version of Flower: make test FLWR=1.42.
 
 ifndef PYTHON
 PYTHON := $(shell for python in python3.11 python3; do \
 	"$$python" -c '' 2>/dev/null && { echo "$$python"; exit; }; done; echo python3)
 endif
-VENV := .venv
+# The version of Flower that runs and tests are made with; each further one gets an environment of its own.
+FLWR ?= 1.41
+VENV := .venv$(if $(filter 1.41,$(FLWR)),,-flwr-$(FLWR))
 BIN := $(VENV)/bin
 ARGS ?=
 
@@ -33,7 +36,7 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .flwr build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-flwr-* .flwr build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -45,10 +48,10 @@ $(BIN)/python:
 # The stamps are older than pyproject.toml when it has changed, and missing when an installation failed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e . 'flwr==$(FLWR).*'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]' 'flwr==$(FLWR).*'
 	@touch $(VENV)/.installed $@
