@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import site
 import sys
@@ -9,8 +10,28 @@ import sysconfig
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from typing import Any
 
 from subfl_flower.errors import SubflError
+
+
+def optional_module(name: str, extra: str, needed_by: str) -> Any:
+    """Import a module of a package that an extra of this project installs.
+
+    Args:
+        name: of the module.
+        extra: the extra.
+        needed_by: whoever needs it, for the error.
+
+    Raises:
+        SubflError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SubflError(
+            f"{needed_by} needs the package {name.partition('.')[0]}: pip install 'subfl-flower[{extra}]'"
+        ) from error
 
 
 def require_installed(package: str, key: str) -> None:

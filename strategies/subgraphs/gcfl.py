@@ -21,10 +21,10 @@ from collections.abc import Sequence
 
 import networkx as nx
 import numpy as np
-from dtaidistance import dtw
 from pydantic import Field
 
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.installed import optional_module
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_weights, rows
 from subfl_flower.subgraphs.similarity.functional import cosine_similarity
@@ -156,6 +156,7 @@ class GCFLPlus(GCFL):
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
+        self._warping = optional_module("dtaidistance.dtw", "gcfl", "method=gcfl_plus")
         self._courses: list[deque[float]] = [deque(maxlen=self.settings.window) for _ in range(len(roster))]
 
     def state(self) -> Stack:
@@ -197,7 +198,7 @@ class GCFLPlus(GCFL):
             spread = courses.std(axis=1, keepdims=True)
             # A course that is constant but for rounding has no scale of its own.
             courses /= np.where(spread > 1e-4 * courses.mean(axis=1, keepdims=True), spread, 1)
-        distances = dtw.distance_matrix(courses)
+        distances = self._warping.distance_matrix(courses)
         similarity: np.ndarray = distances.max() - distances
         return similarity
 

@@ -153,7 +153,7 @@ def test_everything_mounted_is_there_and_private_files_go_to_their_owner_alone(h
             if path.is_file() and path.stat().st_mode & 0o777 == PRIVATE:
                 holders.setdefault(str(path.relative_to(host)), []).append(name)
     keys = {f"keys/node-{name[-2:]}": [name] for name in NODES}
-    assert holders == {"certs/server.key": ["superlink"], **keys}
+    assert holders == {"certs/server.key": ["superlink"], "partitions/federation.json": ["submitter"], **keys}
     # Folders are given as a whole: none of them has somebody's private key.
     assert {path.suffix for path in (host / "public-keys").iterdir()} == {".pub"}
 

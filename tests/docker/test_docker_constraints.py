@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import tomllib
 
 from docker_files import DOCKER, ROOT
@@ -26,9 +27,11 @@ def constraints() -> dict[str, Version]:
 
 
 def dependencies() -> list[Requirement]:
-    return [
-        Requirement(text) for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    ]
+    """Those of the project, and of the extras that the images install."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r'"\.\[([\w,]+)\]"', (DOCKER / "Dockerfile").read_text())
+    of_extras = [text for extra in extras.split(",") for text in project["optional-dependencies"][extra]]
+    return [Requirement(text) for text in (*project["dependencies"], *of_extras)]
 
 
 def test_they_cover_the_project_and_keep_to_what_it_asks_for() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from subfl_flower.data.tables.blanks import stripped
 from subfl_flower.data.tables.leftover_index import Column
 from subfl_flower.errors import SubflError
+from subfl_flower.installed import optional_module
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,10 @@ def parquet_columns(path: Path) -> ParquetColumns:
 
 
 def _frame(path: Path) -> Any:
-    try:
-        import pandas as pd  # slow to import
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise SubflError(f"{path}: reading Parquet needs pyarrow: pip install 'subfl-flower[parquet]'") from error
+    import pandas as pd  # slow to import
+
+    pa = optional_module("pyarrow", "parquet", f"{path}: reading Parquet")
+    parquet = optional_module("pyarrow.parquet", "parquet", f"{path}: reading Parquet")
     nullable = {
         getattr(pa, kind.lower())(): getattr(pd, f"{kind}Dtype")()
         for kind in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")

@@ -15,6 +15,7 @@ from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.raw_files import present_or_downloaded
 from subfl_flower.errors import SubflError
+from subfl_flower.installed import optional_module
 
 _FILE = "training_test_dataset.mat"
 _REPOSITORY = "https://raw.githubusercontent.com/riannevdberg/gc-mc/master/gcmc/data"
@@ -40,8 +41,7 @@ class MontiDataset(RatingDatasetSettings):
         Raises:
             SubflError: the file is missing and cannot be downloaded, or is damaged.
         """
-        import h5py  # slow to import, and most runs open a cache
-
+        h5py = optional_module("h5py", "monti", f"dataset={self.name}")  # slow to import, and most runs open a cache
         [path] = self.files(root)
         try:
             with h5py.File(path) as file:
