@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 CONF = sorted((ROOT / "conf").rglob("*.yaml"))
 FOLDERS = ("clients", "strategies", "subfl_flower", "docs", "tests", "benchmarks", "conf", "examples", "docker")
 INSIDE = ("", "subfl_flower", "subfl_flower/subgraphs", "subfl_flower/recommendation")
@@ -65,26 +65,35 @@ def test_each_file_and_link_is_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=identify)
 def test_each_client_and_strategy_class_is_there(page: Path) -> None:
-    sources = "\n".join(path.read_text() for path in (ROOT / "clients").glob("*.py"))
-    sources += "\n".join(path.read_text() for path in (ROOT / "strategies").glob("*.py"))
-    sources += "\n".join(path.read_text() for path in (ROOT / "subfl_flower").rglob("*.py"))
+    packages = ("clients", "strategies", "subfl_flower")
+    sources = "\n".join(path.read_text() for package in packages for path in (ROOT / package).rglob("*.py"))
     defined = set(re.findall(r"^class (\w+)", sources + "\n" + page.read_text(), re.MULTILINE))
     from_flower = {"NumPyClient"}
     named = set(re.findall(r"`(\w+(?:Client|Strategy|Settings|Weights))`", page.read_text()))
     assert sorted(named - defined - from_flower) == []
 
 
-def test_the_layout_names_every_file() -> None:
-    layout = (ROOT / "docs" / "architecture.md").read_text().split("## Layout")[1].split("```")[1]
-    files = [*(ROOT / "clients").glob("*.py"), *(ROOT / "strategies").glob("*.py")]
-    files += (ROOT / "subfl_flower" / "runtime").glob("*.py")
-    missing = [identify(path) for path in files if path.name != "__init__.py" and path.name not in layout]
+def test_the_layout_names_every_folder() -> None:
+    layout = (ROOT / "docs" / "architecture.md").read_text().split("## Where each thing lives")[1].split("\n## ")[0]
+    named = set(re.findall(r"`((?:\w+/)+)`", layout))
+    packages = [path.parent for name in ("clients", "strategies") for path in (ROOT / name).glob("*/__init__.py")]
+    packages += [path.parent for path in (ROOT / "subfl_flower").glob("*/__init__.py")]
+    assert {f"{identify(path)}/" for path in packages if not path.is_symlink()} - named == set()
+    assert [name for name in sorted(named) if not any((ROOT / start / name).is_dir() for start in INSIDE)] == []
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=identify)
+def test_each_heading_that_a_link_leads_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", page.read_text())
+    missing = [link for link in links if link[1] not in headings(page.parent / link[0] if link[0] else page)]
     assert missing == []
-    named = set(re.findall(r"\b\w+\.py\b", layout))
-    there = {
-        path.name for folder in ("clients", "strategies", "subfl_flower") for path in (ROOT / folder).rglob("*.py")
-    }
-    assert sorted(named - there) == []
 
 
 def test_a_renamed_class_is_found() -> None:
@@ -100,4 +109,4 @@ def test_a_renamed_class_is_found() -> None:
     assert not exists("clients.masked.MaskedClient") and not exists(
         "subfl_flower.clients.subgraphs.fedpub.MaskedClient"
     )
-    assert files_named("`server/rounds.py`, `clients/masked.py`") == {"runtime/rounds.py", "clients/masked.py"}
+    assert files_named("`server/rounds.py`, `clients/masked.py`") == {"server/rounds.py", "clients/masked.py"}
