@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
             parser.error("give either run directories or --data with overrides")
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
         return int(exit_.code or 0)
-    sys.path.append(str(Path.cwd()))  # a run's method may be a class of the user's own
+    sys.path.append(str(Path.cwd()))  # a run's method may be the user's class
     try:
         if options.data:
             _describe_data(options.data)

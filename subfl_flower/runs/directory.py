@@ -177,7 +177,7 @@ class RunDirectory:
         write_whole(self.path / _SUMMARY, text.encode() + b"\n")
 
     def write_analysis(self, analysis: Mapping[str, Any]) -> Path:
-        """Write the results of `subfl analyse` to `analysis.json` in one step, values as in `append_round`; its path."""
+        """Write results of `subfl analyse` to `analysis.json` in one step, as `append_round` does; return its path."""
         path = self.path / _ANALYSIS
         text = json.dumps(plain_values(analysis, finite=True), allow_nan=False)  # on one line: it holds matrices
         write_whole(path, text.encode() + b"\n")

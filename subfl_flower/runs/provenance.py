@@ -39,7 +39,7 @@ def provenance(config: Config, num_clients: int | None) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit that this code was checked out at, where it is a checkout."""
+    """The checked-out commit of this code, where it is a checkout."""
     here = Path(__file__).resolve().parent
     if not (here.parents[1] / ".git").exists():
         return None
