@@ -60,7 +60,7 @@ def plot_run(run: Run) -> list[Path]:
 
 
 def convergence_figure(run: Run) -> Figure:
-    """Validation and test metric by round; the test metric as received dashed; the best round marked.
+    """Validation and test metric by round; those as received are dashed, the best round is marked.
 
     Rounds before every client was evaluated are shaded: their means are over fewer clients.
     """
