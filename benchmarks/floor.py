@@ -1,10 +1,11 @@
 r"""The floor: the same training in one plain PyTorch process, without a federation.
 
-What a competent user would write first: a loop over clients; for each client one `torch.nn.Module` of PyG's ``GCNConv``
-and ``nn.Linear`` on dense features, as PyG loads them, and one `torch.optim.Adam` with plain defaults; a mask is a
-parametrisation of a weight. Every round each client takes in what it is sent, is evaluated as received, trains its
-local epochs, is evaluated again and, for FED-PUB, embeds its model on the random graph; then models are averaged.
-Nothing is packed, sent, recorded or kept for a best model, so a federation that is as fast as this one costs nothing.
+It is the first version that a competent user would write: a loop over clients; for each client one `torch.nn.Module`
+of PyG's ``GCNConv`` and ``nn.Linear`` on dense features, as PyG loads them, and one `torch.optim.Adam` with plain
+defaults; a mask is a parametrisation of a weight. Every round each client loads the broadcast, is evaluated as
+received, trains its local epochs, is evaluated again and, for FED-PUB, embeds its model on the random graph; then
+models are averaged. It packs, sends and records nothing and keeps no best model, so a federation that is as fast has no
+overhead.
 
 The command takes the overrides of `subfl` and writes ``metrics.jsonl`` in the run directory:
 
@@ -44,7 +45,7 @@ METHODS = ("local", "fedavg", "fedpub")
 
 @dataclass(frozen=True)
 class FloorSettings:
-    """The local step and FED-PUB's knobs, under the names and with the meaning that they have in ``conf/``."""
+    """The local step and FED-PUB's knobs, with the names and meanings of ``conf/``."""
 
     local_epochs: int = 1
     hidden: int = 128
@@ -129,7 +130,7 @@ class FloorClient:
 
     @torch.no_grad()
     def load(self, received: list[Tensor]) -> None:
-        """Take over parameters."""
+        """Load the received parameters."""
         for parameter, value in zip(self.shared, received, strict=True):
             parameter.copy_(value)
 
@@ -178,8 +179,8 @@ def run_floor(
     Args:
         partition: the clients' data.
         method: ``local``, ``fedavg`` or ``fedpub``.
-        rounds: how many.
-        seed: of initialisation, dropout and the random graph.
+        rounds: number of rounds.
+        seed: seed of initialisation, dropout and the random graph.
         settings: the local step and FED-PUB's knobs.
         initial: first parameters in `StackedGCN`'s names and shapes, for all clients; else drawn from `seed`.
         on_round: called after every round.
@@ -237,7 +238,7 @@ def run_floor(
 def _aggregated(
     method: str, clients: list[FloorClient], examples: Tensor, embeddings: list[Tensor], tau: float
 ) -> list[list[Tensor]]:
-    """What every client is sent next."""
+    """The next broadcast to every client."""
     uploads = [[parameter.detach() for parameter in client.shared] for client in clients]
     if method == "local":
         return [[value.clone() for value in upload] for upload in uploads]
@@ -253,7 +254,7 @@ def _aggregated(
 
 
 def _data(graph: ClientGraph) -> Data:
-    """A client's graph as PyG has it: dense features, an edge list, boolean node masks."""
+    """A client's graph in PyG's form: dense features, an edge list, boolean node masks."""
     features: Any = graph.features
     if scipy.sparse.issparse(features):
         features = features.toarray()
@@ -287,7 +288,7 @@ def _take_initial(model: GCN, initial: Mapping[str, np.ndarray]) -> None:
 
 
 def run_configured(config: Config, on_round: Callable[[FloorRound], None]) -> None:
-    """Run what a configuration asks for.
+    """Run a configuration.
 
     Raises:
         SubflError: its method is not one of the floor's, or its data cannot be prepared.

@@ -1,10 +1,10 @@
 r"""The floor of rankings: FedAvg of LightGCN on users' stars in one plain PyTorch process, without a federation.
 
-What a competent user would write first: a loop over the round's users, each with a parameter of its own for the item
-rows that it touches and one for its embedding; full-batch BPR steps by autograd, items sampled anew for each, the
-message of a training item left out while it is scored; `torch.optim.SGD` of the rows, the user's own `torch.optim.Adam`
-of its embedding. The server sets each item's row to the mean of the models of the users who touched it. Nothing is
-packed, sent, protected or recorded, so a federation that is as fast as this one costs nothing.
+It is the first version that a competent user would write: a loop over the round's users, each with one parameter for
+the item rows that it touches and one for its embedding; full-batch BPR steps by autograd, items sampled again for each
+step, the message of a training item left out while it is scored; `torch.optim.SGD` of the rows, one `torch.optim.Adam`
+a user for its embedding. The server sets each item's row to the mean of the models of the users who touched it. It
+packs, sends, protects and records nothing, so a federation that is as fast has no overhead.
 
 `floor.py` runs it where the task is to rank:
 
@@ -37,7 +37,7 @@ from subfl_flower.tasks.choices import Ranking
 
 @dataclass(frozen=True)
 class RankingFloorSettings:
-    """The model, a user's steps and the rounds, under the names and with the meaning that they have in ``conf/``."""
+    """The model, a user's steps and the rounds, with the names and meanings of ``conf/``."""
 
     dim: int = 64
     layers: int = 1
@@ -52,7 +52,7 @@ class RankingFloorSettings:
 
 
 class Server:
-    """What all users share: a row for each item, and for a round how much users moved it and how many did."""
+    """State shared by all users: a row for each item, and for a round the sum and number of users' changes of it."""
 
     def __init__(self, num_items: int, settings: RankingFloorSettings) -> None:
         self.items = 0.1 * torch.randn(num_items, settings.dim)
@@ -60,7 +60,7 @@ class Server:
         self.touched = torch.zeros(num_items)
 
     def collect(self, users: Sequence[User]) -> list[float]:
-        """Let users train, and sum up by how much they moved rows; every user's loss."""
+        """Train users and sum up their changes of rows; return every user's loss."""
         self.moved.zero_()
         self.touched.zero_()
         return [user.train(self) for user in users]
@@ -84,7 +84,7 @@ class User:
         self.settings = settings
 
     def train(self, server: Server) -> float:
-        """Take the user's steps and leave with the server by how much its rows moved; the loss before the last."""
+        """Take the user's steps and add its changes of rows to the server; return the loss before the last step."""
         settings = self.settings
         shape = (settings.user_steps, len(self.items), settings.negatives)
         sampled = self.others[torch.randint(len(self.others), shape)]
@@ -118,7 +118,7 @@ class User:
 
     @torch.no_grad()
     def scores(self, server: Server) -> Tensor:
-        """Of all items, by all of the user's training items."""
+        """Scores of all items, from all of the user's training items."""
         even, odd = 1 + self.settings.layers // 2, (self.settings.layers + 1) // 2
         message = server.items[self.items].sum(0) / math.sqrt(len(self.items))
         return server.items @ ((even * self.embedding + odd * message) / (self.settings.layers + 1))
@@ -134,14 +134,14 @@ def run_ranking_floor(
 ) -> list[UserFloorRound]:
     """Train on all users who have a pair to learn from, a few in every round, one after another.
 
-    Figures are means over all of these users, after every so many rounds and the last.
+    Figures are means over all of these users, after every few rounds and after the last.
 
     Args:
-        ratings: of all users.
-        task: what figures measure.
-        rounds: how many.
-        seed: of initialisation, sampled items and who takes part.
-        settings: of model, steps and rounds.
+        ratings: ratings of all users.
+        task: the task, which defines the figures.
+        rounds: number of rounds.
+        seed: seed of initialisation, sampled items and participation.
+        settings: settings of model, steps and rounds.
         on_round: called after every round.
     """
     settings = settings or RankingFloorSettings()
@@ -162,7 +162,7 @@ def run_ranking_floor(
 
 
 def run_configured(config: Config, on_round: OnRound) -> None:
-    """Run what a configuration of ``method=fedavg`` asks for; protection, attributes and neighbours are left out.
+    """Run a configuration of ``method=fedavg``, without protection, attributes and neighbours.
 
     Raises:
         SubflError: its data cannot be prepared.
@@ -180,7 +180,7 @@ def run_configured(config: Config, on_round: OnRound) -> None:
 
 
 def floor_users(ratings: Ratings, settings: RankingFloorSettings) -> list[User]:
-    """A user for everyone who has training items, and others to hold against them."""
+    """One `User` for each user with training items and with other items to compare them with."""
     users = []
     for position in range(ratings.num_users):
         own = slice(ratings.offsets[position], ratings.offsets[position + 1])

@@ -3,10 +3,10 @@
 OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ranking_speed.py --data-root "$SUBFL_DATA"
 OMP_NUM_THREADS=1 .venv/bin/python benchmarks/ranking_speed.py --data-root "$SUBFL_DATA" --rounds 14 --repeats 3
 
-Without --rounds: milliseconds of a user's local training, where floor and stack take the same users in turns through
-the same work: sampled items, the steps, the sum of what users send. Pseudo items, noise and messages are in neither.
+Without --rounds: milliseconds of a user's local training. Floor and stack take turns to train the same users with the
+same work: sampled items, the steps, the sum of uploads. Pseudo items, noise and messages are in neither.
 With --rounds: whole rounds of ``subfl method=fedavg task=ranking`` in the runtimes ``inline`` and ``ray``, against
-rounds of the floor, each measurement a process of its own (`speed.py`); evaluation is after the last round alone.
+rounds of the floor, each measurement in a separate process (`speed.py`); evaluation is after the last round alone.
 Without --data-root the ratings are synthetic, as many for each user as ML-100K has.
 """
 
@@ -65,7 +65,7 @@ class StackedTraining:
         self.round = 0
 
     def __call__(self) -> tuple[Tensor, Tensor]:
-        """Let all users train, from the same rows in each call; by how much they moved rows, and how many did."""
+        """Train all users, from the same rows in each call; return the sums and numbers of their changes of rows."""
         self.round += 1
         moved, touched = torch.zeros_like(self.items), torch.zeros(len(self.items))
         for positions in self.client.cohort.chunks(range(self.ratings.num_users)):
@@ -79,7 +79,7 @@ class StackedTraining:
         return moved, touched
 
     def graphs(self, ratings: Ratings) -> UserGraphs:
-        """The users' local graphs with the items that they sample in this round."""
+        """The users' local graphs with the items sampled in this round."""
         generators = [client_generator(0, user, self.round, "sampled items") for user in ratings.user_ids.tolist()]
         return self.client.model.local_graphs(
             ratings, center=0.0, spread=1.0, generators=generators, draws=self.client.work.draws
@@ -96,7 +96,7 @@ def measure_training(ratings: Ratings, settings: RankingFloorSettings, repeats: 
 def measure_rounds(
     overrides: Sequence[str], users: int, rounds: int, repeats: int, folder: Path
 ) -> dict[str, Measurement]:
-    """Whole rounds of the floor and both runtimes, each with so many users."""
+    """Time whole rounds of the floor and both runtimes, each with `users` users."""
     chosen = [
         "method=fedavg",
         *overrides,
@@ -110,7 +110,7 @@ def measure_rounds(
 
 
 def _common(settings: RankingFloorSettings, model: type[BaseModel]) -> dict[str, Any]:
-    """The floor's settings that a model of settings has under the same names."""
+    """The floor's settings that `model` has under the same names."""
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__ if name in model.model_fields}
 
 

@@ -1,10 +1,10 @@
 r"""The floor of recommenders: federated rating prediction in one plain PyTorch process, without a federation.
 
-What a competent user would write first: a loop over the round's users; for each user its little graph, a star, one of
-PyG's ``GATConv`` on it, the dot product of hidden user and items with their biases, the mean squared error, its
-gradient by the user's rows of the item table and by the shared weights, and one step of the user's own
-`torch.optim.Adam`. The server averages what it got and takes a step of Adam, too. Nothing is packed, sent, protected
-or recorded, so a federation that is as fast as this one costs nothing.
+It is the first version that a competent user would write: a loop over the round's users; for each user its star graph,
+one of PyG's ``GATConv`` on it, the dot product of hidden user and items with their biases, the mean squared error, its
+gradient by the user's rows of the item table and by the shared weights, and one step of the user's `torch.optim.Adam`.
+The server averages the gradients and takes a step of Adam, too. It packs, sends, protects and records nothing, so a
+federation that is as fast has no overhead.
 
 `floor.py` runs it where the data set is one of ratings:
 
@@ -35,7 +35,7 @@ _HELD_OUT = (VALIDATION, TEST)
 
 @dataclass(frozen=True)
 class RatingFloorSettings:
-    """Width, learning rates, and how many users take part in a round."""
+    """Width, learning rates, and number of users in a round."""
 
     dim: int = 32
     lr: float = 0.01
@@ -43,7 +43,7 @@ class RatingFloorSettings:
 
 
 class Server(nn.Module):
-    """What all users share: a row (embedding | bias) for each item, a bias and the graph network."""
+    """State shared by all users: a row (embedding | bias) for each item, a bias and the graph network."""
 
     def __init__(self, num_items: int, settings: RatingFloorSettings) -> None:
         super().__init__()
@@ -55,14 +55,14 @@ class Server(nn.Module):
         self.optimizer = torch.optim.Adam(self.parameters(), lr=settings.lr)
 
     def collect(self, users: Sequence[User]) -> list[float]:
-        """Let users take their steps and sum up their gradients; every user's loss."""
+        """Let users take their steps and sum up their gradients; return every user's loss."""
         self.optimizer.zero_grad()
         self.items.grad = torch.zeros_like(self.items)
         return [user.train(self) for user in users]
 
     @torch.no_grad()
     def step(self, users: int) -> None:
-        """Step along the mean of what so many users left."""
+        """Step along the mean of the gradients of `users` users."""
         for parameter in self.parameters():
             if parameter.grad is not None:
                 parameter.grad /= users
@@ -89,7 +89,7 @@ class User:
         self.edge_index = torch.cat([out, out.flip(0)], dim=1)
 
     def train(self, server: Server) -> float:
-        """Take the user's step and leave its gradients with the server; the loss before it."""
+        """Take the user's step and add its gradients to the server; return the loss before it."""
         rows = server.items[self.items].detach().requires_grad_()
         self.optimizer.zero_grad()
         hidden = server.conv(torch.cat([self.embedding[None], rows[:, :-1]]), self.edge_index)
@@ -104,7 +104,7 @@ class User:
 
     @torch.no_grad()
     def predict(self, server: Server, items: Tensor) -> Tensor:
-        """Predictions in normalised units for `items`, of which the user has rated none in training."""
+        """Predictions in normalised units for `items`, none of which the user has rated in training."""
         nodes = torch.cat([self.embedding[None], server.items[self.items, :-1], server.items[items, :-1]])
         hidden = server.conv(nodes, self.edge_index)
         asked = hidden[1 + len(self.items) :]
@@ -123,11 +123,11 @@ def run_rating_floor(
     """Train on all users that have training ratings, a few in every round, one after another.
 
     Args:
-        ratings: of all users.
-        center: what is taken off a rating.
-        spread: what a rating is then divided by.
-        rounds: how many.
-        seed: of initialisation and of who takes part.
+        ratings: ratings of all users.
+        center: number subtracted from a rating.
+        spread: number that a rating is then divided by.
+        rounds: number of rounds.
+        seed: seed of initialisation and of participation.
         settings: width, learning rates, users in a round.
         on_round: called after every round.
     """
@@ -145,7 +145,7 @@ def run_rating_floor(
 
 
 def run_configured(config: Config, on_round: OnRound) -> None:
-    """Run what a configuration asks for, whatever its method.
+    """Run a configuration, whatever its method.
 
     Raises:
         SubflError: its data cannot be prepared.
@@ -164,7 +164,7 @@ def run_configured(config: Config, on_round: OnRound) -> None:
 
 
 def floor_users(ratings: Ratings, center: float, spread: float, settings: RatingFloorSettings) -> list[User]:
-    """A user for everyone who has training ratings."""
+    """One `User` for each user with training ratings."""
     users = []
     for position in range(ratings.num_users):
         own = slice(ratings.offsets[position], ratings.offsets[position + 1])
@@ -179,7 +179,7 @@ def floor_users(ratings: Ratings, center: float, spread: float, settings: Rating
 def root_mean_squared_error(
     server: Server, users: Sequence[User], role: int, center: float, spread: float, scale: tuple[float, float]
 ) -> float:
-    """Over all the users' ratings of a role, in rating units; predictions are clipped to the scale."""
+    """Error over all users' ratings of a role, in rating units; predictions are clipped to the scale."""
     squares = []
     for user in users:
         items, values = user.held_out[role]

@@ -2,8 +2,8 @@
 
 OMP_NUM_THREADS=1 .venv/bin/python benchmarks/rating_speed.py --data-root "$SUBFL_DATA"
 
-The floor and the stack take the same users through the same work in turns: gradients at the received parameters, the
-users' own step, and the sum of the gradients for the server. Pseudo items, noise and messages are in neither. Without
+The floor and the stack take turns to train the same users with the same work: gradients at the received parameters,
+the users' steps, and the sum of the gradients for the server. Pseudo items, noise and messages are in neither. Without
 --data-root the ratings are synthetic, as many for each user as ML-100K has.
 """
 
@@ -34,24 +34,24 @@ RATIO_TARGET = 0.7
 KINDS = ("gat", "gcn", "ggnn", "none")
 NUM_USERS, NUM_ITEMS, MEAN_RATINGS = 943, 1682, 85
 NO_PENALTY = {"embedding_penalty": 0.0, "hidden_penalty": 0.0, "bias_penalty": 0.0}
-"""As of the floor, whose loss has none."""
+"""Settings without penalties, as in the floor's loss."""
 
 
 @dataclass(frozen=True)
 class StepTiming:
-    """Milliseconds of one user's step, of every repeat; what is asked for are medians over them."""
+    """Milliseconds of one user's step in every repeat; the properties are medians over them."""
 
     floors: tuple[float, ...]
     stacks: tuple[float, ...]
 
     @property
     def floor(self) -> float:
-        """The floor's."""
+        """The floor's median."""
         return statistics.median(self.floors)
 
     @property
     def stacked(self) -> float:
-        """The stack's."""
+        """The stack's median."""
         return statistics.median(self.stacks)
 
     @property
@@ -84,7 +84,7 @@ class StackedStep:
         }
 
     def __call__(self) -> dict[str, Tensor]:
-        """Let all users take their step; the sums of their gradients for the server."""
+        """Let all users take their step; return the sums of their gradients for the server."""
         items = self.shared["items"]
         found = self.model.gradients(self.shared, items, self.personal, self.graphs)
         adam_step(self.personal, found.personal, self.state, self.optimizer)
@@ -102,13 +102,13 @@ def measure(settings: RecommenderSettings, ratings: Ratings, center: float, spre
 
 
 def in_turns(floor: Callable[[], object], stacked: Callable[[], object], users: int, repeats: int) -> StepTiming:
-    """Time the floor and the stack in turns, so that what else the machine does hits both alike.
+    """Time the floor and the stack in turns, so that other load on the machine affects both equally.
 
     Args:
         floor: the work of all users, one after another.
         stacked: the same, of all at once.
-        users: how many.
-        repeats: how often each is timed, after once that does not count.
+        users: number of users.
+        repeats: number of timings of each, after one that does not count.
     """
     pairs = [(_seconds(floor), _seconds(stacked)) for _ in range(repeats + 1)][1:]
     return StepTiming(*(tuple(1e3 * seconds / users for seconds in times) for times in zip(*pairs, strict=True)))
@@ -121,7 +121,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def synthetic_ratings(num_users: int, num_items: int, mean: float) -> Ratings:
-    """Ratings without meaning: users of skewed activity, `mean` training ratings each on average, at least ten."""
+    """Random ratings: users of skewed activity, `mean` training ratings each on average, at least ten."""
     rng = np.random.default_rng(0)
     activity = rng.lognormal(sigma=1.0, size=num_users)
     counts = np.clip(10 + (mean - 10) * activity / activity.mean(), 10, num_items // 2).astype(np.int64)

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/speed.py --dataset cora --clients 10 50 --methods fedavg fedpub --rounds 30
 
-Each measurement is a process of its own: the floor, every runtime, the floor again; the floor's rounds of both count.
+Each measurement is a separate process: the floor, every runtime, the floor again; the floor's rounds of both count.
 The floor and ``inline`` have one thread, ``ray`` two actors of one core each. Seconds a round are medians, after
 warm-up.
 """
@@ -42,13 +42,13 @@ _MEMORY_EVERY = 10  # polls: walking a tree of processes costs milliseconds
 
 @dataclass
 class Measurement:
-    """What one process, or several alike, took.
+    """Time and memory of one process, or of several equal ones.
 
     Attributes:
         seconds: of every round after warm-up.
         parts: of every round after warm-up, seconds in client, server and transport.
         startup: seconds from the start of the process to its first round.
-        memory: peak resident bytes of the process and its children, pages that they share counted for each.
+        memory: peak resident bytes of the process and its children; shared pages count for each.
         total: seconds of the whole process.
         test: mean test accuracy after the last round.
     """
@@ -65,7 +65,7 @@ class Measurement:
         return statistics.median(self.seconds)
 
     def join(self, other: Measurement) -> Measurement:
-        """Both measurements' rounds; the larger memory, the shorter times around the rounds."""
+        """Join two measurements: the rounds of both, the larger memory, the shorter times around the rounds."""
         return Measurement(
             seconds=self.seconds + other.seconds,
             parts={name: self.parts[name] + other.parts[name] for name in _PART_NAMES},
@@ -127,14 +127,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure_interleaved(
     overrides: Sequence[str], runtimes: Sequence[str], repeats: int, warmup: int, folder: Path
 ) -> dict[str, Measurement]:
-    """Measure the floor and the runtimes in turns, so that what else the machine does hits them alike.
+    """Measure the floor and the runtimes in turns, so that other load on the machine affects them equally.
 
     Args:
-        overrides: of `subfl`, without the runtime.
+        overrides: overrides of `subfl`, without the runtime.
         runtimes: ``inline``, ``ray`` or both.
-        repeats: how often to go round; a round is floor, runtimes, floor.
+        repeats: number of turns; a turn is floor, runtimes, floor.
         warmup: rounds of every process that do not count.
-        folder: where run directories go.
+        folder: folder of the run directories.
     """
     found: dict[str, Measurement] = {}
     for _ in range(repeats):
@@ -145,10 +145,10 @@ def measure_interleaved(
 
 
 def measure(name: str, overrides: Sequence[str], warmup: int, folder: Path) -> Measurement:
-    """Run the floor or the app once, in a process of its own, and read what it left.
+    """Run the floor or the app once, in a separate process, and read its measurement.
 
     Raises:
-        RuntimeError: the process failed; the message ends with what it said.
+        RuntimeError: the process failed; the message ends with its output.
     """
     directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
     environment = {**os.environ, "HYDRA_FULL_ERROR": "0"}
@@ -177,7 +177,7 @@ def measure(name: str, overrides: Sequence[str], warmup: int, folder: Path) -> M
 
 
 def _watch(pid: int, metrics: Path) -> tuple[float, int, int]:
-    """Wait for a process: the time its first round was recorded, its tree's peak memory, its exit status."""
+    """Wait for a process; return the time of its first recorded round, its tree's peak memory and its exit status."""
     first_round, peak, polls = 0.0, 0, 0
     while True:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
@@ -253,7 +253,7 @@ def _rows(method: str, clients: int, found: dict[str, Measurement]) -> list[Row]
 
 
 def targets(rows: Iterable[Row], partition: str, dataset: str) -> list[str]:
-    """A line for each target that these measurements can tell of: what it is, what was found, whether it is met."""
+    """A line for each target that these measurements cover: the target, the measured value, and if it is met."""
     lines = []
     for row in rows:
         what = f"{row.method}, {row.clients} clients, {row.runtime}"

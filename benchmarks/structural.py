@@ -2,8 +2,8 @@
 
 OMP_NUM_THREADS=1 .venv/bin/python benchmarks/structural.py --data-root "$SUBFL_DATA"
 
-Cora and Photo are cut up among 15 and 50 clients with overlap; then each of 50 holds all of Photo and may speak of a
-tenth of its nodes. Every shareable node is the source of a search. Clients take turns on one thread. Without
+Cora and Photo are divided among 15 and 50 clients with overlap. Then each of 50 clients holds all of Photo and may
+share a tenth of its nodes. Every shareable node is the source of a search. Clients take turns on one thread. Without
 --data-root the graphs are random, as large as the real ones.
 """
 
@@ -35,7 +35,7 @@ KEY = bytes(range(32))
 
 @dataclass(frozen=True)
 class Subgraph:
-    """What `describe_structure` asks of a client."""
+    """Client's data that `describe_structure` needs."""
 
     edge_index: np.ndarray
     node_ids: np.ndarray
@@ -44,7 +44,7 @@ class Subgraph:
 
 @dataclass(frozen=True)
 class Timing:
-    """One case: clients, the most nodes and shareable nodes that one has, seconds of all together."""
+    """One case: clients, the most nodes and shareable nodes of one client, seconds of all clients together."""
 
     clients: int
     nodes: int
@@ -55,13 +55,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Case:
-    """A graph, among how many clients, and in how many seconds one thread should be through with all."""
+    """A graph, its number of clients, and the target in seconds for all of them on one thread."""
 
     what: str
     dataset: str
     clients: int
     share: float | None
-    """Of the whole graph, which every client holds, is shareable; None: the graph is divided with overlap."""
+    """Shareable share of the whole graph, which every client holds; None: the graph is divided with overlap."""
     target: float
 
     def subgraphs(self, root: Path | None) -> Iterator[Subgraph]:
@@ -117,7 +117,7 @@ def divided(graph: Graph, clients: int) -> Iterator[Subgraph]:
 
 
 def whole(graph: Graph, clients: int, share: float) -> Iterator[Subgraph]:
-    """Clients that hold the whole graph and may speak of the same `share` of its nodes."""
+    """Clients that hold the whole graph and may share the same `share` of its nodes."""
     nodes = np.arange(graph.num_nodes)
     chosen = np.random.default_rng(0).choice(nodes, round(share * len(nodes)), replace=False)
     for _ in range(clients):
@@ -125,7 +125,7 @@ def whole(graph: Graph, clients: int, share: float) -> Iterator[Subgraph]:
 
 
 def measure(subgraphs: Iterator[Subgraph]) -> Timing:
-    """Describe all clients and compare them, once: the work is long beside the clock's resolution."""
+    """Describe all clients and compare them, once: the work is long compared with the clock's resolution."""
     structures, nodes, describe = [], 0, 0.0
     for subgraph in subgraphs:
         num_nodes = len(subgraph.node_ids)

@@ -1,4 +1,4 @@
-"""Rounds of a floor whose clients are users: a few are drawn, train one after another, and the server takes a step."""
+"""Rounds of a floor whose clients are users: a few are drawn and train one after another; then the server steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 
 @dataclass(frozen=True)
 class UserFloorRound:
-    """One round: its number, what its users' figures are after it, and the seconds it took.
+    """One round: its number, its users' figures after it, and its duration.
 
     Attributes:
         round: from 1.
         validation: the floor's figure on validation ratings; None where the round was not evaluated.
         test: likewise on test ratings.
         train_loss: mean over users of the loss before its last step.
-        seconds: of the round and its parts.
+        seconds: seconds of the round and its parts.
     """
 
     round: int
@@ -35,13 +35,13 @@ User = TypeVar("User", contravariant=True)
 
 
 class Server(Protocol[User]):
-    """What the users of a floor share."""
+    """State shared by the users of a floor."""
 
     def collect(self, users: Sequence[User]) -> list[float]:
-        """Let users train, and sum up what they leave; every user's loss."""
+        """Train users and sum up their contributions; return every user's loss."""
 
     def step(self, users: int) -> None:
-        """Step along the mean of what so many users left."""
+        """Step along the mean contribution of `users` users."""
 
 
 def run_user_floor(
@@ -52,13 +52,13 @@ def run_user_floor(
     figures: Callable[[int, Sequence[User]], tuple[float | None, float | None]],
     on_round: OnRound,
 ) -> list[UserFloorRound]:
-    """Train for some rounds; who takes part is drawn from PyTorch's generator.
+    """Train for some rounds; participation is drawn from PyTorch's generator.
 
     Args:
-        server: what users share.
-        users: all of them.
-        users_per_round: how many take part; all, where there are fewer.
-        rounds: how many.
+        server: state shared by the users.
+        users: all users.
+        users_per_round: number of users in a round; all where there are fewer.
+        rounds: number of rounds.
         figures: validation and test figure after a round, of its number and its users.
         on_round: called after every round.
     """

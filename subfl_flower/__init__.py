@@ -4,7 +4,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# A wheel holds clients/ and strategies/ inside this package, and a checkout has links to them. Where links did not
-# survive (in the bundle that Flower sends to a server, for one), the two folders stand beside this package.
+# A wheel holds clients/ and strategies/ inside this package, and a checkout has links to them. Where links are lost (as
+# in the bundle that Flower sends to a server), the two folders are next to this package.
 if not (Path(__file__).parent / "clients").is_dir():
     __path__.append(str(Path(__file__).parents[1]))

@@ -1,10 +1,10 @@
-"""Everything that a class of your own is made from, to be named in a configuration.
+"""Base classes for your classes, which a configuration can name.
 
 A data set, a partition, a task and a logger are settings classes: pydantic models whose fields are their settings. A
-method is a client's class and a strategy's class. A model is any ``torch.nn.Module``. Each base says in its docstring
-what a class implements, what it may override, and what it inherits.
+method is a client's class and a strategy's class. A model is any ``torch.nn.Module``. The docstring of each base lists
+the methods that a class implements, may override, and inherits.
 
-`make_client` and `make_strategy` give single clients and strategies to programs that bring Flower's own loop.
+`make_client` and `make_strategy` give single clients and strategies to programs that use Flower's loop.
 """
 
 from __future__ import annotations

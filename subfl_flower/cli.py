@@ -1,9 +1,9 @@
 """The `subfl` command: one run or a Hydra multirun, and the commands around runs.
 
-``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` goes on with a run
-that was broken off; ``subfl report RUN...`` reads what was left; ``subfl launch ...`` runs the same app through ``flwr
-run`` on a SuperLink of its own; ``subfl inspect ...`` shows what would be trained on; ``subfl partition``, ``subfl
-deploy`` and ``subfl predict`` are for real machines.
+``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` continues an
+interrupted run; ``subfl report RUN...`` reports on finished runs; ``subfl launch ...`` runs the same app through ``flwr
+run`` on a new SuperLink; ``subfl inspect ...`` describes the training data; ``subfl partition``, ``subfl deploy`` and
+``subfl predict`` are for real machines.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _COMMANDS = {
     "recommend": "subfl_flower.commands.recommend",
     "deploy": "subfl_flower.deploy",
 }
-"""Modules whose `main` takes a command's arguments and gives its exit code; imported when asked for."""
+"""Modules whose `main` takes a command's arguments and returns its exit code; imported on use."""
 
 _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 
 
 class _Jobs:
-    """What the jobs of this process came to.
+    """Results of the jobs of this process.
 
-    Exceptions are kept here instead of leaving a job: Hydra would print lines of its own about them.
+    Exceptions are kept here instead of leaving a job, because Hydra would print additional lines about them.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def _dispatch(arguments: list[str]) -> int:
             print(f"subfl: --code {folder}: there is no such folder; give one with your modules", file=sys.stderr)
             return _BAD_INPUT
     command = arguments[0] if arguments else ""
-    if command != "deploy" or arguments[1:2] == ["submit"]:  # what a federation imports is installed on its machines
+    if command != "deploy" or arguments[1:2] == ["submit"]:  # a federation's machines import only installed packages
         adopt(folder)
     if command in _COMMANDS:
         run: Callable[[list[str]], int] = importlib.import_module(_COMMANDS[command]).main
@@ -82,7 +82,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _resume(overrides: list[str]) -> int:
-    """Go on with a run that was broken off."""
+    """Resume an interrupted run."""
     from subfl_flower.simulation import simulate
 
     _calm()
@@ -99,7 +99,7 @@ def _resume(overrides: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    """One job, or a sweep, by Hydra."""
+    """Run one job, or a sweep, by Hydra."""
     jobs = _Jobs()
 
     def job(composed: DictConfig) -> None:
@@ -109,9 +109,9 @@ def _train(arguments: list[str]) -> int:
         except Exception as error:
             if isinstance(error, SubflError):
                 jobs.errors.append(error)
-            else:  # a bug, of ours or of a user's class: its stack trace is shown at the end
+            else:  # a bug, in this project or in a user's class: its stack trace is shown at the end
                 jobs.crash = error
-            if sweeping:  # the sweep goes on; the failure is said, recorded in the job's folder and counted at the end
+            if sweeping:  # the sweep continues; the failure is printed, recorded and counted at the end
                 name = " ".join(HydraConfig.get().overrides.task)
                 jobs.failed.append(f"{name}: {error}")
                 print(f"subfl: job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
@@ -123,7 +123,7 @@ def _train(arguments: list[str]) -> int:
                     raise KeyboardInterrupt
 
     _calm()
-    # Hydra prints its own stack traces unless it is asked for the exception itself.
+    # Hydra prints stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["subfl", *literal_paths(classes_chosen(arguments), multirun=sweeps(arguments))]
     try:
@@ -149,9 +149,9 @@ def _train(arguments: list[str]) -> int:
 
 
 def _calm() -> None:
-    """Keep libraries from talking."""
+    """Silence messages of libraries."""
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Flower's database library announces its plugins
-    warnings.filterwarnings("ignore", category=DeprecationWarning)  # of libraries among themselves
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # from libraries about other libraries
 
 
 def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -> None:
@@ -166,7 +166,7 @@ def _print_result(config: Config, summary: Mapping[str, Any], directory: Path) -
 
 
 def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What should be known of a result: what it is to be held against, and what it cost in privacy."""
+    """Remarks on a result: baselines to compare it with, and its privacy loss."""
     yield from _class_remarks(summary)
     if (bias_row := summary.get("bias_row")) and bias_row["test"] is not None:
         yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
@@ -200,7 +200,7 @@ def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _run_job(composed: DictConfig, said: set[str]) -> str:
-    """Train one configuration in the runtime that it names; the run's status. `said` are remarks on data so far."""
+    """Train one configuration in the runtime that it names; return the run's status. `said` are printed remarks."""
     require_own_names(HydraConfig.get().runtime.choices, config_directory())
     config = validated(composed)
     directory = Path(HydraConfig.get().runtime.output_dir)
@@ -214,7 +214,7 @@ def _run_job(composed: DictConfig, said: set[str]) -> str:
 
 
 def _record_failure(directory: Path, composed: DictConfig, reason: str) -> None:
-    """Leave a summary in a sweep job's folder that says why there is no run."""
+    """Write a summary into a sweep job's folder that states why there is no run."""
     from subfl_flower.runs.directory import RunDirectory
 
     directory.mkdir(parents=True, exist_ok=True)

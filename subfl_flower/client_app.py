@@ -1,4 +1,4 @@
-"""Flower's client side: messages become batches and questions for the node's client object, results become replies."""
+"""Flower's client side: turns messages into batches and questions for the node's clients, and results into replies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = ClientApp()
 
 @app.query(ROSTER)
 def roster(message: Message, context: Context) -> Message:
-    """Tell which clients this node hosts, and the sizes that the server needs."""
+    """Report the clients that this node hosts, and the sizes that the server needs."""
     node = open_node(message.content.config_records[RUN], context)
     return Message(RecordDict({ROSTER: node.roster()}), reply_to=message)
 
@@ -41,12 +41,12 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Measure the clients that the message names, at what they are sent."""
+    """Evaluate the clients that the message names, with the parameters that they receive."""
     return _work(EVALUATE, message, context)
 
 
 def _work(phase: str, message: Message, context: Context) -> Message:
-    """Receive a batch, have the client object work it chunk by chunk, and reply with the result."""
+    """Receive a batch, process it chunk by chunk with the client object, and reply with the result."""
     start, started_at = time.perf_counter(), time.time()
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_clients(run, context)
@@ -69,10 +69,10 @@ def _work(phase: str, message: Message, context: Context) -> Message:
 
 
 def _batch(content: RecordDict, client: CohortClient) -> Batch:
-    """The orders in a message, held against what the method's clients are sent.
+    """The orders in a message, checked against the broadcast of the method.
 
     Raises:
-        ValueError: the arrays are others, or of other shapes or types.
+        ValueError: the arrays have other names, shapes or types.
     """
     run: dict[str, Any] = dict(content.config_records[RUN])
     declared, num_clients = client.downloads(client.run), len(run["clients"])
@@ -88,7 +88,7 @@ def _batch(content: RecordDict, client: CohortClient) -> Batch:
 
 @app.query(ASK)
 def ask(message: Message, context: Context) -> Message:
-    """Answer a question of a phase outside of rounds; a client that cannot answer does not keep the others from it."""
+    """Answer a question of a phase outside of rounds; a client that cannot answer does not stop the others."""
     run = message.content.config_records[RUN]
     question = read_question(message.content)
     answers = open_node(run, context).answerer(run, context, question.phase).answer(question)
@@ -97,7 +97,7 @@ def ask(message: Message, context: Context) -> Message:
 
 @app.query("export")
 def export(message: Message, context: Context) -> Message:
-    """Write each client's best model where it belongs."""
+    """Write each client's best model to its place."""
     run: dict[str, Any] = dict(message.content.config_records[RUN])
     node = open_clients(message.content.config_records[RUN], context)
     received = unpack_choice(message.content)
@@ -107,11 +107,11 @@ def export(message: Message, context: Context) -> Message:
 
 
 def _startup(node: Node, handled_at: float) -> float:
-    """Seconds that this process took to come up for a message; 0 where processes are there before it.
+    """Seconds that this process took to start for a message; 0 where the process existed before it.
 
     Args:
         node: the node that the message is for.
-        handled_at: the time of day when the message was handed to the app.
+        handled_at: the time of day when the app received the message.
     """
     if not node.config.runtime.deployed:
         return 0.0

@@ -1,8 +1,8 @@
-"""The user's folder: where modules and YAML choices of the user's own are looked for.
+"""The user's folder, which is searched for the user's modules and YAML choices.
 
-It is the working directory of `subfl`, or what ``--code`` names. Its modules can be imported, after everything that is
-installed, so that a file there never stands before a package of the same name. If it has a folder ``conf`` with groups
-(``conf/method/x.yaml``), these choices are found besides the built-in ones.
+It is the working directory of `subfl`, or the folder that ``--code`` names. Its modules can be imported. Installed
+packages come first, so that a file there never hides a package of the same name. If it has a folder ``conf`` with
+groups (``conf/method/x.yaml``), these choices are found in addition to the built-in ones.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _adopted: Path | None = None
 
 
 def adopt(folder: Path) -> None:
-    """Make a folder the user's, for this process.
+    """Make a folder the user's folder, for this process.
 
-    Its place in the search path of modules is the last, whoever put it elsewhere: Ray puts a driver's working directory
-    first. The folder that this package lies in keeps its place.
+    It becomes the last entry in the search path of modules, also if it was elsewhere before: Ray puts a driver's
+    working directory first. The folder that contains this package keeps its place.
     """
     global _adopted
     _adopted = folder = folder.resolve()
@@ -41,14 +41,14 @@ def adopted() -> Path | None:
 
 
 def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
-    """Make sure that no choice of a configuration is both a built-in file and another one of the user's.
+    """Require that no choice of a configuration is both a built-in file and a different file of the user's.
 
     Args:
         choices: by group, as Hydra lists them.
         built_in: the folder of the built-in choices.
 
     Raises:
-        SubflError: one is.
+        SubflError: a choice is both.
     """
     if _adopted is None:
         return
@@ -59,7 +59,7 @@ def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
 
 
 def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
-    """The file of a choice that the user's folder adds; None where it adds none of this name to the `built_in` ones."""
+    """The file of a choice in the user's folder; None where there is none, or where the choice is in `built_in`."""
     if _adopted is None or not all(re.fullmatch(r"[\w-]+(/[\w-]+)*", part) for part in (group, choice)):
         return None
     path, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
@@ -67,7 +67,7 @@ def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
 
 
 class _UsersChoices(SearchPathPlugin):
-    """Hydra's search path, with the user's choices at its end."""
+    """Plugin that appends the user's choices to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append the folder ``conf`` of the user's folder."""

@@ -1,4 +1,4 @@
-"""From overrides to a validated configuration: what `subfl` and `flwr run` have in common."""
+"""From overrides to a validated configuration; used by `subfl` and `flwr run`."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _RESUME = "resume="
 
 
 def config_directory() -> Path:
-    """The folder of the YAML files: beside the package in a checkout, inside it in a wheel."""
+    """The folder of the YAML files: next to the package in a checkout, inside it in a wheel."""
     package = Path(__file__).resolve().parent
     beside = package.parent / "conf"
     return beside if (beside / "config.yaml").is_file() else package / "conf"
 
 
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
-    """Compose `conf/` with Hydra overrides, of which the values of paths are taken literally.
+    """Compose `conf/` with Hydra overrides; values of paths are taken literally.
 
-    ``schema=FILE`` stands for what that file of this machine says.
+    ``schema=FILE`` is replaced by the content of that file of this machine.
 
     Returns:
         The validated configuration, and the run directory that Hydra's settings name.
@@ -80,13 +80,13 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def own_choices_in_place(overrides: Sequence[str]) -> list[str]:
-    """Put the content of the user's own choices in their place, for a machine that does not have the user's folder.
+    """Replace the user's choices by their content, for a machine that does not have the user's folder.
 
-    ``method=mine`` with ``conf/method/mine.yaml`` in the user's folder becomes overrides of the section's keys; all
-    else stays as it is.
+    ``method=mine`` with ``conf/method/mine.yaml`` in the user's folder becomes overrides of the section's keys. Other
+    overrides do not change.
 
     Raises:
-        SubflError: such a file is malformed, or sets more than its own section.
+        SubflError: such a file is malformed, or sets more than its section.
     """
     found: list[str] = []
     for override in overrides:
@@ -114,12 +114,12 @@ def _section(group: str, choice: str, path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """What a command line asks for.
+    """The run that a command line asks for.
 
     Attributes:
-        config: of the run.
+        config: configuration of the run.
         directory: the run directory.
-        resume: whether to go on with the run in `directory` instead of starting one.
+        resume: true to resume the run in `directory` instead of starting one.
     """
 
     config: Config
@@ -128,15 +128,15 @@ class Job:
 
 
 def resumes(overrides: Sequence[str]) -> bool:
-    """Whether a command line asks for a run to go on, by ``resume=RUN``."""
+    """True if a command line asks to resume a run, by ``resume=RUN``."""
     return any(override.startswith(_RESUME) for override in overrides)
 
 
 def composed_job(overrides: Sequence[str], default_runtime: str | None = None) -> Job:
-    """The run that overrides ask for: a new one, or with ``resume=RUN`` one that is to go on.
+    """The run that overrides ask for: a new one, or with ``resume=RUN`` one to resume.
 
     Args:
-        overrides: Hydra's; beside ``resume=RUN`` only those of `_MAY_CHANGE`.
+        overrides: Hydra overrides; together with ``resume=RUN`` only those of `_MAY_CHANGE`.
         default_runtime: the runtime where the overrides name none.
 
     Raises:
@@ -158,7 +158,7 @@ _MAY_CHANGE = (
 
 
 def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
-    """A run's own configuration, with changes that leave its numbers alone."""
+    """A run's stored configuration, with changes that do not affect its results."""
     if not RunDirectory.is_run(directory):
         raise SubflError(f"resume={directory}: there is no run in this folder")
     for change in changes:
@@ -180,7 +180,7 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
 
 
 def validated(composed: DictConfig) -> Config:
-    """Check a composed configuration, with or without Hydra's own section."""
+    """Check a composed configuration, with or without Hydra's section."""
     choices = OmegaConf.select(composed, "hydra.runtime.choices")
     if choices is not None:
         require_own_names({str(group): str(choice) for group, choice in choices.items()}, config_directory())
@@ -209,7 +209,7 @@ def _require_homes(plain: DictConfig) -> None:
 
 @contextmanager
 def readable_errors() -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise for a wrong override into one sentence; no run happens inside."""
+    """Turn errors of Hydra and OmegaConf for a wrong override into one sentence; the block must not run a job."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:

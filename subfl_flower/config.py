@@ -2,7 +2,7 @@
 
 Hydra composes the YAML files of ``conf/`` and the command line's overrides; `checked` turns the result into a frozen
 `Config` or raises one sentence that names the key, what was found and what is allowed. The sections in `DOORS` choose a
-class and are validated by it, so that a new class needs no change here. What concerns a method is `registry`'s matter.
+class and are validated by it, so that a new class needs no change here. `registry` validates methods.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Where raw data sets lie, and where prepared partitions are kept."""
+    """Folders of raw data sets and of prepared partitions."""
 
     root: Path
     cache: Path
@@ -52,11 +52,11 @@ class Data(Section):
 
 
 class Federation(Section):
-    """How long a federation trains: `rounds` of `local_epochs` full passes over each client's training examples.
+    """Length of training: `rounds` of `local_epochs` full passes over each client's training examples.
 
-    `fraction` of the clients, drawn anew, take part in a round. A round waits `round_timeout` seconds for replies, null
-    without end; who is late is left out of it. Fewer than `min_clients` replies end the run; with null the run starts
-    with all clients only, and goes on as long as one of them replies.
+    A random `fraction` of the clients takes part in each round. A round waits `round_timeout` seconds for replies, null
+    without limit; late clients are left out of it. Fewer than `min_clients` replies end the run. With null the run
+    starts only with all clients, and continues as long as one of them replies.
     """
 
     rounds: int = Field(ge=1)
@@ -69,8 +69,8 @@ class Federation(Section):
 class Method(BaseModel):
     """A method: a strategy, a client family, and their own knobs (validated by their ``Settings``).
 
-    A YAML may name its classes by kind of data; `registry.validate` then takes those for what the data set holds, and
-    with them the knobs that they have.
+    A YAML may name its classes by kind of data; `registry.validate` then selects those for the data set's kind, and
+    their knobs.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -81,22 +81,22 @@ class Method(BaseModel):
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """The method's own settings, by name."""
+        """The method's knobs, by name."""
         return dict(self.model_extra or {})
 
 
 class Runtime(Section):
-    """Where clients run and how a cohort is worked.
+    """Placement of clients, and the processing of a cohort.
 
-    `chunk` is the number of clients worked at once inside a cohort; it does not change results. `threads` is PyTorch's
-    intra-operator thread count per process.
+    `chunk` is the number of clients processed at once inside a cohort; it does not change results. `threads` is
+    PyTorch's intra-operator thread count per process.
     """
 
     poll_seconds: ClassVar[float] = 0.005
-    """Seconds between two looks for nodes' replies."""
+    """Seconds between two polls for nodes' replies."""
 
     deployed: ClassVar[bool] = False
-    """True where nodes are machines with data of their own, and the server has none."""
+    """True where the nodes are machines that hold the data, and the server has none."""
 
     one_process: ClassVar[bool] = False
     """True where nodes and server are one process."""
@@ -106,7 +106,7 @@ class Runtime(Section):
 
     @property
     def state_travels(self) -> bool:
-        """True where the processes of one node may share no disk, so that clients' states travel with messages."""
+        """True where the processes of one node may not share a disk, so that clients' states are sent with messages."""
         return False
 
     @property
@@ -129,7 +129,7 @@ class Runtime(Section):
 
 
 class Simulation(Runtime):
-    """Clients whose data are all at hand. They are spread over `nodes` nodes, which does not change results."""
+    """Clients whose data are all available. They are spread over `nodes` nodes, which does not change results."""
 
     nodes: int | Literal["auto"] = "auto"
 
@@ -162,12 +162,12 @@ class Ray(Simulation):
 
     @property
     def threads_per_process(self) -> int | None:
-        """As many as an actor has cores."""
+        """The number of an actor's cores."""
         return max(1, int(self.num_cpus))
 
 
 class Deploy(Runtime):
-    """SuperNodes on machines of their own, each with its clients' data; the server has none."""
+    """SuperNodes on separate machines, each with its clients' data; the server has none."""
 
     poll_seconds: ClassVar[float] = 0.25
     deployed: ClassVar[bool] = True
@@ -179,10 +179,10 @@ class Deploy(Runtime):
 
 
 class Record(Section):
-    """What a run writes beside its metrics.
+    """Files that a run writes in addition to its metrics.
 
-    The mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds all that is
-    needed to resume; 0 for never, ``auto`` for every round of a deployment and never else.
+    They are the mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds the
+    state needed to resume; 0 for never, ``auto`` for every round of a deployment and never else.
     """
 
     mixing_every: int = Field(default=10, ge=1)
@@ -196,7 +196,7 @@ class Config(Section):
     seed: int = Field(default=0, ge=0)
     data: Data
     dataset: Dataset
-    # `BaseModel` has a method of the key's own name.
+    # `BaseModel` has a method with the name of the key.
     data_schema: FederationSchema = Field(default=FederationSchema(), alias="schema")
     partition: Partition
     task: Task
@@ -229,7 +229,7 @@ class Config(Section):
         return self.model_dump(mode="json", by_alias=True)
 
     def for_nodes(self) -> dict[str, Any]:
-        """The configuration as nodes are sent it: without the logger, which is the server's and may name secrets."""
+        """The configuration that is sent to nodes: without the logger, which is the server's and may name secrets."""
         return {**self.plain(), "logger": NoLoggerSettings().model_dump(mode="json")}
 
 
@@ -238,13 +238,13 @@ DOORS = {"dataset": DATASETS, "partition": PARTITIONS, "task": TASKS, "logger": 
 
 
 def checked(composed: Mapping[str, Any]) -> Config:
-    """Check a composed configuration against the schema; `registry.validate` checks what concerns its method, too.
+    """Check a composed configuration against the schema; `registry.validate` also checks its method.
 
     Args:
         composed: plain values, interpolations resolved.
 
     Raises:
-        SubflError: one sentence for the first thing that is wrong.
+        SubflError: one sentence for the first error.
     """
     try:
         return Config.model_validate(composed)
@@ -253,12 +253,12 @@ def checked(composed: Mapping[str, Any]) -> Config:
 
 
 def sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefix: str = "") -> str:
-    """The first problem of a validation error: which key, what is wrong, what was found.
+    """The first problem of a validation error: the key, the problem, the value found.
 
     Args:
-        error: of pydantic.
+        error: pydantic's error.
         composed: the values that were refused.
-        prefix: stands before every key.
+        prefix: prefix of every key.
     """
     problems = [(_key(problem, composed), problem) for problem in error.errors(include_url=False)]
     key, first = problems[0]
@@ -271,9 +271,9 @@ def sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefi
     if first["type"] == "union_tag_invalid":
         expected, found = first["ctx"]["expected_tags"], first["ctx"]["tag"]
         return f"{prefix}{key}.{_discriminator(first)}: must be one of {expected} (found {found!r})"
-    # A value that fits no alternative of a union has one complaint for each.
+    # A value that fits no alternative of a union has one error for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
-    found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no answer
+    found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no value
     if first["type"] in ("string_type", "path_type") and isinstance(first["input"], int | float):
         found += "; text that reads as a number, or as true or false, stands in quotes"
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
@@ -285,7 +285,7 @@ def _discriminator(problem: Any) -> str:
 
 
 def _settings_of_section(key: str, composed: Mapping[str, Any]) -> str:
-    """The settings that a class of somebody else's has, for an error on one of its keys; else empty."""
+    """The settings of a class outside this project, for an error on one of its keys; else empty."""
     section, _, rest = key.partition(".")
     values = composed.get(section)
     if not isinstance(values, Mapping) or TARGET not in values or "." in rest or section not in DOORS:

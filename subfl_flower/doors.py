@@ -1,9 +1,9 @@
-"""Doors: the places of the configuration where a class of anybody's package may stand.
+"""Doors: the sections of the configuration that may name a class of any package.
 
 A section chooses one of its door's built-in classes by `name`, or any class of the door's base by its dotted path:
-``dataset._target_: my_package.MyData``. Which packages may be imported is decided by the machine that imports. Where a
-user works, all is imported that the user names. A SuperNode imports this project's own packages, and installed ones
-that its operator allowed; its configuration comes from a server, so that a name is checked before it is imported.
+``dataset._target_: my_package.MyData``. The machine that imports decides which packages are allowed. On a user's
+machine, every package that the user names is imported. A SuperNode imports this project's packages, and installed ones
+that its operator allowed. Its configuration comes from a server, so a name is checked before it is imported.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _built_in: set[type] = set()
 
 @contextmanager
 def only_packages(names: Sequence[str]) -> Iterator[None]:
-    """Inside, import classes of this project's own packages and of some installed ones alone.
+    """Allow inside the block only imports from this project's packages and from some installed ones.
 
     Args:
-        names: of the packages, without dots.
+        names: names of the packages, without dots.
     """
     token = _allowed.set(frozenset(names))
     try:
@@ -56,9 +56,9 @@ def load_class(path: str, base: type[Any] | tuple[type[Any], ...], key: str) -> 
     """Import the class that a dotted `path` names; `key` is the configuration key it came from.
 
     Args:
-        path: of the class.
-        base: it must be a subclass of this class, or of one of these.
-        key: for the error.
+        path: path of the class.
+        base: base class, or classes, of which it must be a subclass.
+        key: key for the error.
 
     Raises:
         SubflError: it cannot be imported, is not a subclass of `base`, or lies in a package that this machine is not
@@ -69,17 +69,17 @@ def load_class(path: str, base: type[Any] | tuple[type[Any], ...], key: str) -> 
     module_name, _, class_name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # a module of the user's own may raise anything
+    except Exception as error:  # a user's module may raise anything
         reason = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
         raise SubflError(f"{key}: cannot import {path!r} ({reason}); give the dotted path of a class") from error
     if not (isinstance(found, type) and issubclass(found, bases)):
         raise SubflError(f"{key}: {path!r} is not a subclass of {' or '.join(one.__name__ for one in bases)}")
-    _require_allowed(found.__module__, path, bases, key)  # an allowed package may hold classes of others
+    _require_allowed(found.__module__, path, bases, key)  # an allowed package may contain classes of other packages
     return found
 
 
 def _require_allowed(module: str, path: str, bases: Sequence[type], key: str) -> None:
-    """Raise SubflError unless this machine may import from a module; nothing is imported to know it."""
+    """Raise SubflError unless this machine may import from a module; the check imports nothing."""
     allowed = _allowed.get()
     package = module.partition(".")[0]
     if allowed is None or package == OWN_PACKAGE:
@@ -101,12 +101,12 @@ def full_name(found: type) -> str:
 class DoorSettings(BaseModel, ABC):
     """Settings of a class that a section of the configuration chooses; frozen, and closed to unknown keys.
 
-    A class of your own adds fields, and may leave `name` out: it is then the class' name in lower case.
+    Your class adds fields, and may leave `name` out: it is then the class' name in lower case.
 
     Attributes:
-        version: of the class' code, part of the key under which what it makes is kept. None: a digest of the source
-            file, so that every change of it counts; state one where the class depends on other files.
-        name: in tables, and in the name of a prepared folder.
+        version: version of the class' code, part of the key of its prepared data. None: a digest of the source file,
+            so that every change of it counts; state a version where the class depends on other files.
+        name: name in tables, and in the name of a prepared folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,7 +130,7 @@ class DoorSettings(BaseModel, ABC):
         return stated if type(self) in _built_in else {TARGET: full_name(type(self)), **stated}
 
     def code_version(self) -> dict[str, str]:
-        """The versions of the code that is not this project's, by class; empty for a built-in class.
+        """The versions of code outside this project, by class; empty for a built-in class.
 
         Raises:
             SubflError: a class states no version, and its source file cannot be found.
@@ -155,8 +155,8 @@ class Door:
     """An annotation for a section that chooses a class; pydantic parses the section by the class that it chooses.
 
     Args:
-        key: of the section.
-        bases: the classes that a foreign class may be a subclass of.
+        key: key of the section.
+        bases: allowed base classes of a class outside this project.
         built_in: the classes that are chosen by name.
     """
 
@@ -171,10 +171,10 @@ class Door:
         return tuple(self._by_name)
 
     def chosen(self, section: Any) -> type[DoorSettings] | None:
-        """The class that a section chooses; None where it chooses none that there is.
+        """The class that a section chooses; None where there is no such class.
 
         Raises:
-            SubflError: it names a class by its path that cannot be used.
+            SubflError: it names by path a class that cannot be used.
         """
         if not isinstance(section, Mapping):
             return None
@@ -209,5 +209,5 @@ class Door:
 
 
 def _names(owner: type[BaseModel]) -> Iterator[str]:
-    """The names that a built-in class goes by: those of its `name`'s Literal."""
+    """The names of a built-in class: those of its `name`'s Literal."""
     yield from owner.model_fields["name"].annotation.__args__  # type: ignore[union-attr]

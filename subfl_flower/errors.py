@@ -2,11 +2,11 @@
 
 
 class SubflError(Exception):
-    """Something the user can mend: one sentence that says what, where, and what is allowed.
+    """An error that the user can mend: one sentence that states the problem, its place, and the allowed values.
 
     The command line prints the sentence without a stack trace and exits with code 2.
     """
 
 
 class RunFailure(SubflError):
-    """A run that was asked for in order failed on its way; the command line exits with code 1."""
+    """A valid run failed while running; the command line exits with code 1."""

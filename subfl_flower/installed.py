@@ -1,4 +1,4 @@
-"""Packages that are installed, in contrast to files beside wherever a process happens to run."""
+"""Installed packages, in contrast to files in a process's working directory."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def optional_module(name: str, extra: str, needed_by: str) -> Any:
 
 
 def require_installed(package: str, key: str) -> None:
-    """Make sure that a package is found without the working directory and the app's folder; nothing is imported.
+    """Check that a package is found without the working directory and the app's folder; nothing is imported.
 
-    What an import would give must be the same package.
+    An import must give the same package.
 
     Args:
         package: its name, without dots.
@@ -59,7 +59,7 @@ def _installed_spec(package: str) -> ModuleSpec | None:
     for finder in sys.meta_path:
         if finder is PathFinder:
             spec = PathFinder.find_spec(package, list(_installed_places()))
-        else:  # of editable installations
+        else:  # finders of editable installations
             spec = finder.find_spec(package, None)
         if spec is not None:
             return spec
@@ -67,7 +67,7 @@ def _installed_spec(package: str) -> ModuleSpec | None:
 
 
 def _installed_places() -> Iterator[str]:
-    """The entries of the search path but for the working directory and a folder that this app was unpacked to."""
+    """The entries of the search path except the working directory and a folder that this app was unpacked to."""
     kept = {Path(place).resolve() for place in _site_places()}
     left_out = {Path.cwd().resolve(), Path(__file__).resolve().parents[1]} - kept
     for entry in sys.path:

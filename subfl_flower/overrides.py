@@ -1,4 +1,4 @@
-"""Hydra overrides as a user writes them: paths that are taken literally, and what to say of those that are unreadable.
+"""Hydra overrides as a user writes them: literal paths, replaced files, and errors for unreadable ones.
 
 Hydra reads the value of an override by a grammar in which ``= , # ( [ { ~`` and others have a meaning. A folder may
 have any of them in its name, so a value that is a path is quoted before Hydra sees it.
@@ -23,7 +23,7 @@ from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.doors import TARGET, Door
 
 OWN = "own"
-"""The choice of a group that is a class of the user's own."""
+"""The choice of a group for a user's class."""
 
 _OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
 _SCHEMA = "schema"
@@ -41,21 +41,21 @@ def path_keys() -> frozenset[str]:
 
 
 def literal_paths(overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """Quote the values of paths for Hydra; other overrides, and what is no override, stay as they are.
+    """Quote the values of paths for Hydra; other arguments do not change.
 
-    A value that is quoted already and ``null`` stay. ``${...}`` stays an interpolation, and what stands around it is
-    literal, unless there are both kinds of quotes in the value.
+    A quoted value and ``null`` do not change. ``${...}`` stays an interpolation, and the text around it is literal,
+    unless there are both kinds of quotes in the value.
 
     Args:
-        overrides: Hydra's, as ``KEY=VALUE``, ``+KEY=VALUE`` or ``++KEY=VALUE``.
-        multirun: whether commas separate the values of a sweep, as with ``subfl -m``, each of which is then a path;
-            also Hydra's functions such as ``choice(...)`` stay. Without it a comma is part of the path.
+        overrides: Hydra overrides, as ``KEY=VALUE``, ``+KEY=VALUE`` or ``++KEY=VALUE``.
+        multirun: true where commas separate the values of a sweep, as with ``subfl -m``; each value is then a path, and
+            Hydra's functions such as ``choice(...)`` do not change. Without it a comma is part of the path.
     """
     return [_literal(override, multirun) for override in overrides]
 
 
 def schema_in_place(overrides: Sequence[str]) -> list[str]:
-    """Put the content of the file that ``schema=FILE`` names in its place, as overrides of the section's keys.
+    """Replace ``schema=FILE`` by the content of the file, as overrides of the section's keys.
 
     Raises:
         SubflError: the file cannot be read, or is not the schema of a federation.
@@ -68,13 +68,13 @@ def schema_in_place(overrides: Sequence[str]) -> list[str]:
 
 
 def content_in_place(group: str, content: Mapping[str, Any]) -> Iterator[str]:
-    """Overrides that give a group's section some content, whatever its choice would have been.
+    """Overrides that give a group's section some content, whatever its choice.
 
     Args:
-        group: of the configuration.
+        group: group of the configuration.
         content: values by key of the section: texts, numbers, truth values, None, and lists and mappings of these.
     """
-    if group not in DOORS or TARGET not in content:  # else the choice of a class empties it
+    if group not in DOORS or TARGET not in content:  # otherwise the choice of a class empties it
         yield f"~{group}"
     for key, value in content.items():
         yield f"++{group}.{key}={_as_value(value)}"
@@ -94,7 +94,7 @@ def _as_value(value: Any) -> str:
 def classes_chosen(overrides: Sequence[str]) -> list[str]:
     """Complete overrides that choose a class: ``dataset._target_=mine.Rings dataset.rings=7`` needs nothing else.
 
-    The section is emptied by its choice ``own``, unless another one is named, and the class' settings are added to it,
+    The choice ``own`` empties the section, unless another choice is named. The class' settings are then added to it,
     because Hydra does not know them.
     """
     keys = [override.partition("=")[0].lstrip("+") for override in overrides]
@@ -112,7 +112,7 @@ def classes_chosen(overrides: Sequence[str]) -> list[str]:
 
 
 def sweeps(arguments: Sequence[str]) -> bool:
-    """Look for a multirun among the arguments of `subfl`; true where they ask for one."""
+    """True if the arguments of `subfl` ask for a multirun."""
     return any(
         argument in ("-m", "hydra.mode=MULTIRUN") or (argument.startswith("--m") and "--multirun".startswith(argument))
         for argument in arguments
@@ -120,7 +120,7 @@ def sweeps(arguments: Sequence[str]) -> bool:
 
 
 def unreadable(override: str) -> str:
-    """One sentence on an override that Hydra's grammar does not allow: the key, and how to write the value instead."""
+    """One sentence on an override that Hydra's grammar does not allow: the key, and a correct form of the value."""
     key, equals, value = override.partition("=")
     if not (key and equals and _is_readable(f"{key}=0")):
         return f"{override}: an override is KEY=VALUE with the dotted name of a setting, for instance seed=1"
@@ -143,7 +143,7 @@ def _paths_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The types that an annotation is made of, those inside of unions, too."""
+    """The types in an annotation, including those inside unions."""
     inner = get_args(annotation)
     if not inner:
         yield annotation
@@ -159,7 +159,7 @@ def _literal(override: str, multirun: bool) -> str:
     if not multirun or name in _OF_HYDRA:
         return f"{key}={_as_text(value)}"
     parts = _separated(value)
-    if _SWEEP_FUNCTION.fullmatch(value) or "" in parts:  # Hydra says what is wrong with an empty part
+    if _SWEEP_FUNCTION.fullmatch(value) or "" in parts:  # Hydra reports an empty part
         return override
     return f"{key}={','.join(map(_as_text, parts))}"
 
@@ -179,7 +179,7 @@ def _as_text(value: str) -> str:
     if value.lower() == "null" or re.fullmatch(_QUOTED, value, re.DOTALL):
         return value
     quoted = _quoted(value, Quote.double if "'" in value and '"' not in value else Quote.single)
-    # Hydra keeps overrides as they are written, and OmegaConf cannot read an interpolation with escaped quotes.
+    # Hydra keeps overrides as written, and OmegaConf cannot read an interpolation with escaped quotes.
     return value if "${" in value and quoted[1:-1] != value else quoted
 
 

@@ -1,6 +1,6 @@
-"""Methods of a configuration: their classes, found by dotted path, and the checks that these classes make.
+"""Methods of a configuration: their classes, found by dotted path, and the checks by these classes.
 
-A method's own knobs are validated by the ``Settings`` models of the strategy and of the client that its YAML names.
+A method's knobs are validated by the ``Settings`` models of the strategy and of the client that its YAML names.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from subfl_flower.wire.contract import MethodSettings, joined_settings
 
 
 def validate(composed: Mapping[str, Any]) -> Config:
-    """Check a composed configuration against the schema, the method's own knobs included.
+    """Check a composed configuration against the schema, the method's knobs included.
 
     Args:
         composed: plain values, interpolations resolved.
 
     Raises:
-        SubflError: one sentence for the first thing that is wrong, and how many more there are.
+        SubflError: one sentence for the first error, and the number of further errors.
     """
     config = checked(_with_classes_for_its_data(composed))
     client = client_class(config.method)
@@ -47,14 +47,14 @@ def validate(composed: Mapping[str, Any]) -> Config:
 
 
 def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same, with a method that names its classes by kind of data reduced to those for what the data set holds.
+    """The configuration, with a method's classes by kind of data reduced to those for the data set's kind.
 
-    Its knobs for other data are left out: those that only the classes for these have. Where an override replaced the
-    classes of a role, nobody knows which these were, and whatever the chosen ones do not have is left out.
+    Knobs that only the classes for other kinds have are left out. Where an override replaced the classes of a role, the
+    replaced classes are unknown, and all knobs that the chosen classes do not have are left out.
     """
     method, dataset = composed.get("method"), composed.get("dataset")
     if not isinstance(method, Mapping) or not isinstance(dataset, Mapping):
-        return composed  # pydantic says so
+        return composed  # pydantic reports it
     bases = {"strategy": CohortStrategy, "client": CohortClient}
     by_kind = {role: method[role] for role in bases if isinstance(method.get(role), Mapping)}
     settings = DATASETS.chosen(dataset) if by_kind else None
@@ -77,18 +77,18 @@ def _with_classes_for_its_data(composed: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def needs_matcher(config: Config) -> bool:
-    """Ask a configuration's method; true where it has a third party, which is a node that hosts no clients."""
+    """True if the configuration's method has a third party, which is a node that hosts no clients."""
     return strategy_class(config.method).needs_matcher(method_settings(config.method))
 
 
 _HOLDS = {"graph": "a graph", "ratings": "ratings of users"}
 _SCHEMA_KEYS = {"graph": "features", "ratings": "items"}
 _ADVICE = {("ratings", "method"): "; choose a method for ratings, such as method=fedgnn"}
-"""On another choice, by the kind of data and the section that is not for it."""
+"""Advice on another choice, by the kind of data and the section that does not support it."""
 
 
 def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
-    """Raise SubflError where a method, partition, task or model is not for what the data set holds."""
+    """Raise SubflError where a method, partition, task or model does not support the data set's kind."""
     kind = config.dataset.kind
     others = {"method": (config.method.name, client.kind)}
     for group in ("partition", "task", "model"):
@@ -102,7 +102,7 @@ def _require_one_kind(config: Config, client: type[CohortClient]) -> None:
 
 
 def _require_fitting_schema(config: Config) -> None:
-    """Raise SubflError where the clients' schema is of other data, or is stated though the server has the data."""
+    """Raise SubflError where the clients' schema is of other data, or is stated although the server has the data."""
     schema, dataset = config.data_schema, config.dataset
     if not schema.is_stated:
         return
@@ -129,7 +129,7 @@ def client_class(method: Method) -> type[CohortClient]:
 
 
 def method_settings(method: Method) -> MethodSettings:
-    """The knobs of a method, as both sides have them.
+    """The knobs of a method, the same for server and clients.
 
     Raises:
         SubflError: there is no such knob, or a value has the wrong type or is out of range.

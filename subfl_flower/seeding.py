@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, never on where or when they are drawn."""
+"""Random numbers that depend on their purpose, never on the place or time of the draw."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 
 
 def client_generator(seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
-    """The generator of one client for one purpose in one round: the same wherever the client runs."""
+    """The generator of one client for one purpose in one round, independent of where the client runs."""
     return np.random.default_rng([seed, 1 + client_id, server_round, zlib.crc32(purpose.encode())])
 
 
 def shared_generator(seed: int, purpose: str) -> np.random.Generator:
-    """The generator of something that the whole federation shares, such as the initial model."""
+    """The generator for values that the whole federation shares, such as the initial model."""
     return np.random.default_rng([seed, 0, 0, zlib.crc32(purpose.encode())])
 
 
 def round_generator(seed: int, server_round: int, purpose: str) -> np.random.Generator:
-    """The generator of something that a whole round shares, such as who takes part in it."""
+    """The generator for values that a whole round shares, such as participation."""
     return np.random.default_rng([seed, 0, server_round, zlib.crc32(purpose.encode())])
 
 
 def secret_generator(secret: bytes, client_id: int, purpose: str) -> np.random.Generator:
-    """The generator of something that only who has the `secret` (32 bytes) can draw again."""
+    """The generator for values that only a holder of the `secret` (32 bytes) can draw again."""
     digest = hashlib.blake2b(f"{client_id}/{purpose}".encode(), key=secret, digest_size=32).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
@@ -39,11 +39,11 @@ def torch_seed(generator: np.random.Generator) -> int:
 
 @contextmanager
 def torch_seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Let the block draw from PyTorch's global generators as `seed` says, and leave them as they were before.
+    """Seed PyTorch's global generators for the block, and restore their states afterwards.
 
     Args:
         seed: below 2^63.
-        device: where the block draws, beside the CPU.
+        device: device on which the block draws, in addition to the CPU.
     """
     device = torch.device(device)
     cuda = device.type == "cuda"

@@ -37,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
     if networked:
         stated_schema(job.config)
     directory = job.directory.absolute()
-    # Said first, too: who wants to resume a run that was killed must know where it is.
+    # Printed at the start, too: a user who wants to resume a killed run needs the directory.
     print(f"run directory: {directory}", flush=True)
     with stop_on_interrupt() as stop:
         run_federation(grid, job.config, directory, stop, lines=True, resume=job.resume)

@@ -26,18 +26,18 @@ from subfl_flower.server.federation import resumable, run_federation, stop_on_in
 
 
 def simulate(config: Config, directory: Path, resume: bool = False, said: set[str] | None = None) -> dict[str, Any]:
-    """Train in the runtime that the configuration names, or go on with the run in `directory`; the run's summary.
+    """Train in the runtime that the configuration names, or resume the run in `directory`; return the run's summary.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         directory: the run directory.
-        resume: go on with the run in it.
+        resume: resume the run in it.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
     """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
     if resume:
-        resumable(config, directory)  # before Ray is started for nothing
+        resumable(config, directory)  # checked before Ray is started in vain
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     flower_log = logging.getLogger("flwr")
     level = flower_log.level
-    flower_log.setLevel(logging.CRITICAL)  # what a client raised is reported by the run itself
+    flower_log.setLevel(logging.CRITICAL)  # the run itself reports a client's errors
     try:
-        # BLAS threads of this process keep spinning after a product, on the cores that the actors need.
+        # BLAS threads of this process keep spinning after a matrix product, on the cores that the actors need.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             flwr.simulation.run_simulation(
@@ -102,7 +102,7 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
 def number_of_nodes(runtime: Ray) -> int:
     """Virtual nodes of a simulation; ``auto`` is one for every actor that fits this machine.
 
-    Many clients behind few nodes travel in few messages.
+    Few nodes with many clients each need few messages.
     """
     if runtime.nodes != "auto":
         return runtime.nodes
@@ -120,8 +120,8 @@ def _backend(runtime: Ray) -> dict[str, Any]:
         init["num_cpus"] = runtime.total_cpus or os.cpu_count()
     return {
         "init_args": init,
-        # An actor whose process died is started again and its message tried once more; else it would fail every later
-        # message, too.
+        # An actor whose process died is started again and its message is sent once more; else every later message
+        # would fail, too.
         "client_resources": {
             "num_cpus": runtime.num_cpus,
             "num_gpus": runtime.num_gpus,

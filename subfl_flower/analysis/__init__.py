@@ -1,1 +1,1 @@
-"""What finished runs tell about their partition and about the clients' models: the analyses of FED-PUB."""
+"""Analyses of finished runs: their partition and the clients' models, as in FED-PUB."""

@@ -1,4 +1,4 @@
-"""`subfl analyse RUN...`: what finished runs tell about their partition and their clients' models."""
+"""`subfl analyse RUN...`: analyses of the partition and of the clients' models of finished runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from subfl_flower.registry import validate
 
 
 def main(argv: Sequence[str]) -> int:
-    """Analyse the runs that `argv` names; the process's exit code, 2 for what the user can mend.
+    """Analyse the runs that `argv` names; return the exit code, 2 for errors that the user can mend.
 
-    Tables go to standard output, and so do the paths of what was written, one a line. What is left out, and why, is
-    said on standard error.
+    Tables and the paths of written files, one a line, go to standard output. Analyses that are left out, and the
+    reasons, go to standard error.
     """
     parser = _parser()
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
             parser.error("give either run directories or --data with overrides")
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
         return int(exit_.code or 0)
-    sys.path.append(str(Path.cwd()))  # a run's method may be a class of the user's own
+    sys.path.append(str(Path.cwd()))  # a run's method may be the user's class
     try:
         if options.data:
             _describe_data(options.data)
@@ -89,7 +89,7 @@ def _analyse(options: argparse.Namespace) -> None:
 
 
 def _analyses(runs: Sequence[Run]) -> list[RunAnalysis]:
-    """Of every run that can be analysed; of a single one the reason why not is raised."""
+    """Analyses of every run that can be analysed. For a single run that cannot, the reason is raised."""
     partitions: dict[Path, PartitionAnalysis] = {}
     analyses = []
     for run in runs:
@@ -109,7 +109,7 @@ def _analyses(runs: Sequence[Run]) -> list[RunAnalysis]:
 
 
 def _partitions(analyses: Sequence[RunAnalysis], methods: Sequence[MethodAnalysis]) -> dict[str, PartitionAnalysis]:
-    """Each partition once, by what it is called."""
+    """Each partition once, by its title."""
     data = {run.path: method.row.data for method in methods for run in method.row.runs}
     named: dict[str, PartitionAnalysis] = {}
     for analysis in analyses:

@@ -1,4 +1,4 @@
-"""The models that a run left."""
+"""The clients' models that a run wrote."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 
 
 class ClientModels(Sequence[Parameters]):
-    """Each client's best model, by id, as stacked parameters of one client; read from disk when it is asked for.
+    """Each client's best model, by id, as stacked parameters of one client; read from disk on access.
 
     Args:
         directory: the run.
         num_clients: how many clients there are.
-        gnn: what the models are parameters of.
+        gnn: the network whose parameters the models are.
     """
 
     def __init__(self, directory: RunDirectory, num_clients: int, gnn: GraphNetwork[Any]) -> None:
@@ -41,7 +41,7 @@ class ClientModels(Sequence[Parameters]):
         """One client's parameters, each [1, ...].
 
         Raises:
-            SubflError: the run left no model of the client, or one of other shapes than its configuration says.
+            SubflError: the run wrote no model of the client, or its shapes differ from those of the configuration.
         """
         if isinstance(index, slice):
             return [self[client_id] for client_id in range(*index.indices(len(self)))]

@@ -1,4 +1,4 @@
-"""Several runs: what the analyses say of every method, as mean and deviation over its seeds."""
+"""Several runs: the analyses of every method, as mean and deviation over its seeds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIGURES = (
     "jaccard_most_similar",
     "jaccard_least_similar",
 )
-"""What methods are compared by: means over clients, and rank correlations over pairs of clients."""
+"""Figures that compare methods: means over clients, and rank correlations over pairs of clients."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MethodAnalysis:
 
     Attributes:
         row: the method, its data, its settings.
-        seeds: by seed, the `FIGURES` that its run has.
+        seeds: the `FIGURES` of each seed's run, by seed.
     """
 
     row: Row
@@ -48,7 +48,7 @@ class MethodAnalysis:
 
 
 def run_figures(analysis: RunAnalysis) -> dict[str, float | None]:
-    """The `FIGURES` of a run; empty without models, None or not a number where unknown."""
+    """The `FIGURES` of a run; empty without models, None or NaN where unknown."""
     if analysis.models is None:
         return {}
     neighbours, similarity, sharing = analysis.models.neighbours, analysis.models.similarity, analysis.models.sharing

@@ -22,7 +22,7 @@ _MOST_LABELS = 40
 
 
 def plot_analysis(analysis: RunAnalysis) -> list[Path]:
-    """Draw what was found out about a run into its plots folder; the paths of the files written.
+    """Draw a run's analyses into its plots folder; return the paths of the files written.
 
     Raises:
         SubflError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""How alike clients' models answer on the random graph that all of them can make."""
+"""Functional similarity of clients' models, measured on a random graph that all clients can generate."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT = 5, 100, 0.1, 0.01
 def reference_probe(network: GraphNetwork[Any], seed: int, num_features: int) -> Probe:
     """The stochastic block model of FED-PUB (App. B.3) with features N(0, 1), drawn from a run's seed.
 
-    It is the graph on which the clients of `method=fedpub` make their embeddings by default. Here it is the same for
-    every method, also for those that compare models otherwise or not at all, so that runs can be compared.
+    The clients of `method=fedpub` compute their embeddings on this graph by default. Here it is the same for every
+    method, also for those that compare models otherwise or not at all, so that runs can be compared.
     """
     rng = shared_generator(seed, "random graph")
     edges = stochastic_block_model(_BLOCKS, _NODES_PER_BLOCK, _P_IN, _P_OUT, rng)

@@ -1,4 +1,4 @@
-"""How differently clients' labels are distributed."""
+"""Divergence of the clients' label distributions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy.special import rel_entr
 
 
 def label_distribution(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The share of every class among the labelled nodes, [classes]; not a number where no node is labelled.
+    """The share of every class among the labelled nodes, [classes]; NaN where no node is labelled.
 
     Args:
         labels: int [nodes], -1 where unlabelled.
@@ -26,7 +26,7 @@ def jensen_shannon_divergence(distributions: np.ndarray) -> np.ndarray:
     ``jensenshannon(p, q, base=2)``.
 
     Args:
-        distributions: [K, classes], rows that sum to 1; a row that is not a number gives pairs that are not.
+        distributions: [K, classes], rows that sum to 1; a row of NaN gives NaN for its pairs.
     """
     divergence = np.empty((len(distributions), len(distributions)))
     for i, own in enumerate(distributions):

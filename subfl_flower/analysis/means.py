@@ -1,4 +1,4 @@
-"""Means over those who have a value."""
+"""Means over finite values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def finite_mean(values: np.ndarray) -> float:
-    """The mean of the finite `values`; not a number where there is none."""
+    """The mean of the finite `values`; NaN where there is none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if known.size else float("nan")

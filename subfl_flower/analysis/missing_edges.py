@@ -9,12 +9,12 @@ import scipy.sparse as sp
 
 
 def missing_edges(members: Sequence[np.ndarray], edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
-    r"""How many edges are missing between every two clients, int64 [K, K], symmetric, zeros on the diagonal.
+    r"""Number of edges missing between every two clients, int64 [K, K], symmetric, zeros on the diagonal.
 
     An edge {u, v} is missing between i and j if one of the two holds u, the other holds v, and neither holds both:
     :math:`u \in V_i \setminus V_j` and :math:`v \in V_j \setminus V_i`. Where clients share no node these are the
-    edges from :math:`V_i` to :math:`V_j`. Where they do, an edge can be missing between several pairs, and also
-    between two clients of which a third holds it: what counts is what the two would learn from each other.
+    edges from :math:`V_i` to :math:`V_j`. Where they do, an edge can be missing between several pairs. It can also be
+    missing between two clients although a third one holds it: it counts edges that the two would learn from each other.
 
     Args:
         members: for each of the K clients the ids of its nodes.

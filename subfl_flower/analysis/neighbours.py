@@ -1,4 +1,4 @@
-"""Whether a client's model is any good on the subgraph next to its own (FED-PUB, Fig. 9)."""
+"""Performance of a client's model on the neighbouring client's subgraph (FED-PUB, Fig. 9)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class NeighbourPerformance:
     """Test metrics of the clients' best models, by client id.
 
     Attributes:
-        metric: what is measured.
+        metric: name of the metric.
         neighbour: int [K], the client with the most edges missing to this one; -1 where none is missing.
-        own: [K], on the client's own test examples; not a number where it has none. The model is the one of its own
-            best validation round, so that the mean may differ from the run's figure, which is of one round for all.
-        on_neighbour: [K], on the neighbour's; not a number where there is no neighbour.
+        own: [K], on the client's own test examples; NaN where it has none. The model is that of the client's best
+            validation round, so the mean may differ from the run's figure, which is of one round for all clients.
+        on_neighbour: [K], on the neighbour's test examples; NaN where there is no neighbour.
     """
 
     metric: str
@@ -44,9 +44,9 @@ class NeighbourPerformance:
 
 
 def neighbours(missing: np.ndarray) -> np.ndarray:
-    """For every client the one with the most edges missing between them, int [K]; -1 where no edge is missing.
+    """The client with the most edges missing to each client, int [K]; -1 where no edge is missing.
 
-    Of equals the one with the lower id. `missing` is [K, K] with zeros on the diagonal.
+    Among equals the lower id wins. `missing` is [K, K] with zeros on the diagonal.
     """
     return np.where(missing.any(axis=1), missing.argmax(axis=1), -1)
 
@@ -62,11 +62,11 @@ def neighbour_performance(
     """Measure every client's model on its own subgraph and on its neighbour's.
 
     Args:
-        gnn: what the models are parameters of.
+        gnn: the network whose parameters the models are.
         models: by client id, each with a leading axis of one.
         graphs: by client id.
-        neighbour: of `neighbours`.
-        task: says what of a graph a model sees and what is measured.
+        neighbour: result of `neighbours`.
+        task: selects the part of a graph that a model sees, and the metric.
     """
     own, on_neighbour = np.full((2, len(models)), np.nan)
     for client_id, graph in enumerate(graphs):

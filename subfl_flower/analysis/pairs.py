@@ -1,4 +1,4 @@
-"""What is known of every pair of clients: matrices [K, K] whose diagonal says nothing."""
+"""Values for every pair of clients: matrices [K, K] whose diagonal has no meaning."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def pair_values(matrix: np.ndarray) -> np.ndarray:
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's rank correlation of two symmetric matrices [K, K] over pairs of clients.
 
-    Pairs that either matrix does not know are left out. Not a number where fewer than three are left, or where one
-    matrix has a single value: then there is no order to compare.
+    Pairs that are NaN in either matrix are left out. The result is NaN where fewer than three pairs are left, or where
+    one matrix has a single value: then there is no order to compare.
     """
     pairs = np.stack([pair_values(first), pair_values(second)])
     pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
@@ -26,9 +26,9 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def most_and_least_similar(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every client the other client with the highest and the one with the lowest similarity, int [K] each.
+    """The most and the least similar other client of every client, int [K] each.
 
-    Of equals the one with the lower id. `similarity` is [K, K], K at least 2.
+    Among equals the lower id wins. `similarity` is [K, K], K at least 2.
     """
     itself = np.eye(len(similarity), dtype=bool)
     most = np.where(itself, -np.inf, similarity).argmax(axis=1)

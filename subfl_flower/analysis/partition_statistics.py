@@ -1,4 +1,4 @@
-"""What a partition looks like: sizes, clustering, heterogeneity, and what it cuts (FED-PUB, Table 4)."""
+"""Statistics of a partition: sizes, clustering, data heterogeneity and cut edges (FED-PUB, Table 4)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GraphStatistics:
 
     @classmethod
     def of(cls, graph: Graph | ClientGraph) -> GraphStatistics:
-        """Count."""
+        """Count the nodes, edges, classes and clustering of `graph`."""
         classes = None if graph.labels is None else int(np.unique(graph.labels[graph.labels >= 0]).size)
         clustering = average_clustering(graph.edge_index, graph.num_nodes)
         return cls(graph.num_nodes, graph.edge_index.shape[1] // 2, classes, clustering)
@@ -39,16 +39,16 @@ class GraphStatistics:
 
 @dataclass(frozen=True)
 class PartitionStatistics:
-    """A partition.
+    """Statistics of a partition.
 
     Attributes:
         whole: the graph that was divided.
         clients: the clients' subgraphs, by id.
         mean: their unweighted mean.
         heterogeneity: median over pairs of clients of the Jensen-Shannon divergence of their label distributions, in
-            bits: 0 if all are alike, 1 if no class is shared. None without labels or with a single client.
+            bits: 0 if all are equal, 1 if no class is shared. None without labels or with a single client.
         missing_edges: undirected edges of the whole graph that no client holds.
-        missing_share: their share of the whole graph's edges; not a number where it has none.
+        missing_share: their share of the whole graph's edges; NaN where it has none.
     """
 
     whole: GraphStatistics
@@ -66,9 +66,9 @@ def partition_statistics(
 
     Args:
         graph: the global graph.
-        clients: what each client holds, by id.
+        clients: each client's subgraph, by id.
         cross_edges: [2, edges], both directions: the edges that no client holds.
-        divergence: [K, K] of `label_divergence`.
+        divergence: [K, K], result of `label_divergence`.
     """
     found = tuple(GraphStatistics.of(client) for client in clients)
     missing = cross_edges.shape[1] // 2

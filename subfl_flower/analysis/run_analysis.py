@@ -26,11 +26,11 @@ from subfl_flower.subgraphs.models.choices import graph_network
 
 @dataclass(frozen=True)
 class PartitionAnalysis:
-    """What is known of a partition without any model.
+    """Analysis of a partition, without any model.
 
     Attributes:
-        graphs: what each client holds, by id.
-        statistics: sizes, clustering, heterogeneity.
+        graphs: each client's subgraph, by id.
+        statistics: sizes, clustering, data heterogeneity.
         missing: int [K, K], edges missing between clients.
         label_similarity: [K, K], 1 - Jensen-Shannon divergence in bits; None without labels.
     """
@@ -81,7 +81,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class ModelAnalysis:
-    """What is known of the clients' best models; `sharing` is None where the method prunes nothing."""
+    """Analysis of the clients' best models; `sharing` is None where the method prunes nothing."""
 
     similarity: Similarity
     neighbours: NeighbourPerformance
@@ -90,13 +90,13 @@ class ModelAnalysis:
 
 @dataclass(frozen=True)
 class RunAnalysis:
-    """What was found out about a run.
+    """All analyses of a run.
 
     Attributes:
-        run: which one.
-        partition: its data.
-        models: its models; None where there is nothing to say of them.
-        left_out: one sentence for each thing that is left out, and why.
+        run: the run.
+        partition: analysis of its data.
+        models: analysis of its models; None where they cannot be analysed.
+        left_out: one sentence for each analysis that is left out, with the reason.
     """
 
     run: Run
@@ -118,7 +118,7 @@ class RunAnalysis:
 
 
 def prepared_partition(config: Config) -> PreparedPartition:
-    """The partition that a configuration names; SubflError where it cannot be had."""
+    """The partition that a configuration names; SubflError where it is not available."""
     sections = graph_sections(config)
     if sections is None:
         raise SubflError(f"dataset={config.dataset.name} holds ratings; subfl analyse compares clients' graphs")

@@ -1,4 +1,4 @@
-"""Which weights clients with private masks have in common (FED-PUB, Appendix C.4)."""
+"""Weights that clients with private masks have in common (FED-PUB, Appendix C.4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from subfl_flower.subgraphs.models.graph_network import Parameters
 
 @dataclass(frozen=True)
 class SharedWeights:
-    """What every client's model has in common with one other client's, by client id.
+    """Weights that every client's model shares with one other client's, by client id.
 
     Attributes:
         client: int [K], the other client.
@@ -43,9 +43,9 @@ class ParameterSharing:
 
 
 def kept_weights(models: Sequence[Parameters], matrices: Sequence[str]) -> np.ndarray:
-    """Which entries of the weight matrices are not zero, bool [K, entries].
+    """Mask of the nonzero entries of the weight matrices, bool [K, entries].
 
-    A zero is an entry that the client's mask prunes, or one in the row of a feature that the client does not have.
+    An entry is zero where the client's mask prunes it, or in the row of a feature that the client does not have.
 
     Args:
         models: by client id, each with a leading axis of one.
@@ -59,7 +59,7 @@ def parameter_sharing(kept: np.ndarray, similarity: np.ndarray) -> ParameterShar
 
     Args:
         kept: bool [K, entries], K at least 2.
-        similarity: [K, K], says which two.
+        similarity: [K, K]; selects the most and the least similar client.
 
     Returns:
         None where every client keeps every weight: the method prunes nothing, and all shares would be 1.

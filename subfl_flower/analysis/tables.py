@@ -19,10 +19,10 @@ _IN_COMMON = "weights that both clients keep, of those that either keeps (%)"
 
 
 def partition_table(statistics: PartitionStatistics, heading: str, every_client: bool) -> tuple[Table, str]:
-    """Sizes and clustering of the clients and of the whole graph; and lines on what the clients do not share.
+    """Table of sizes and clustering of the clients and the whole graph, with lines on heterogeneity and missing edges.
 
     Args:
-        statistics: of the partition.
+        statistics: statistics of the partition.
         heading: the table's title.
         every_client: give each client a line, not only their mean.
     """
@@ -41,7 +41,7 @@ def partition_table(statistics: PartitionStatistics, heading: str, every_client:
 
 
 def clients_table(models: ModelAnalysis, heading: str) -> tuple[Table, str]:
-    """One line a client: its model on its own and on its neighbour's data, and the weights it has in common.
+    """Table with one line a client: its model on its own and on its neighbour's data, and the weights it shares.
 
     With it come lines that explain the columns and give the rank correlations.
     """
@@ -73,7 +73,7 @@ def clients_table(models: ModelAnalysis, heading: str) -> tuple[Table, str]:
 
 
 def methods_table(methods: Sequence[MethodAnalysis]) -> tuple[Table, str]:
-    """One line a method: means over clients, and rank correlations over pairs of clients, over seeds."""
+    """Table with one line a method: means over clients and rank correlations over pairs of clients, over seeds."""
     lines = []
     for method in methods:
         row = method.row

@@ -1,1 +1,1 @@
-"""Commands of `subfl` around training: a client's own folder before it, predictions after it."""
+"""Commands of `subfl` before and after training: clients' folders, inspection of data, and predictions."""

@@ -12,7 +12,7 @@ from subfl_flower.storage.durable_files import write_durably
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file in one step; its folder is made where it does not exist.
+    """Write a CSV file in one step; its folder is created where it does not exist.
 
     Raises:
         SubflError: it cannot be written.

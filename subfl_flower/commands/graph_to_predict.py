@@ -1,4 +1,4 @@
-"""The graph that predictions are made of: a client's folder, or a file of the user's own."""
+"""The graph to predict on: a client's folder, or the user's file."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class GraphToPredict:
 
     Attributes:
         graph: cleaned and treated as for training.
-        names: the source's ids of nodes, `[nodes]`; without, a client's global numbers, or positions in a file.
+        names: the source's ids of nodes, `[nodes]`; without ids a client's global numbers, or positions in a file.
         labels: int64 `[nodes]`, by the model's class numbers, -1 where there is none; None without labels, and for
             models that do not classify nodes.
-        of_client: whether it is a client's own graph, with roles.
+        of_client: true if it is a client's graph, with roles.
         about: a description in words.
         notes: parts of a file that are not used, and warnings.
     """
@@ -45,16 +45,16 @@ class GraphToPredict:
 
 
 def open_graph(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict:
-    """Open a client's folder, or what `dataset.path` of `dataset=custom` takes, as a model reads it.
+    """Open a client's folder, or a path that `dataset.path` of `dataset=custom` accepts, as a model reads it.
 
     Args:
-        path: of the folder or file.
-        card: of the model: columns, categories and scales of features, names of classes, how files are read.
-        row_normalize: make the feature rows of a file sum to one, where the card says nothing of features.
+        path: path of the folder or file.
+        card: card of the model: columns, categories and scales of features, class names, reading settings of files.
+        row_normalize: make the feature rows of a file sum to one, where the card has no facts on features.
 
     Raises:
-        SubflError: it is missing, damaged or malformed, lacks what the model reads, or has a label that is none of the
-            model's classes.
+        SubflError: it is missing, damaged or malformed, lacks a column that the model reads, or has a label that is
+            none of the model's classes.
     """
     if not path.exists():
         raise SubflError(f"{path} does not exist; a graph is a client's folder, a PyG file or a folder of tables")
@@ -105,7 +105,7 @@ def _of_file(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict
     transform = card.transform or FeatureTransform(row_normalize=row_normalize)
     dataset = _reader(path, card)
     if transform.columns is None and transform.structure is None and len(dataset.files(Path())) > 1:
-        encoding = dataset.load(Path()).transform  # the model knows no names: the table's columns in their order
+        encoding = dataset.load(Path()).transform  # the model has no feature names: the table's columns in their order
         transform = transform.model_copy(update={"columns": None if encoding is None else encoding.columns})
     graph = dataset.load_as_trained(transform)
     treated = "as in training"
@@ -130,7 +130,7 @@ def _labels(
 
 
 def _reader(path: Path, card: ModelCard) -> CustomDataset:
-    """A reader of files like those of the training."""
+    """A reader of files in the format of the training files."""
     reading = card.reading
     # Labels with fractions are read only where all of them are named.
     fractions = any(re.fullmatch(r"[+-]?[0-9]*\.[0-9]+", name) for name in card.classes or ())
@@ -148,13 +148,13 @@ def _reader(path: Path, card: ModelCard) -> CustomDataset:
 
 
 def _present_columns(files: list[Path], reading: ReadingSettings) -> GraphColumns:
-    """Names of columns, without that of labels where the table of nodes has none."""
+    """Names of columns; without that of labels where the table of nodes has no such column."""
     label = reading.columns.label
     if label is None or len(files) == 1:
         return reading.columns
     try:
         read_table(files[0], {"label": ()}, (), {"label": label}, TableFormat(reading.encoding))
-    except SubflError:  # there is no such column, or the file is bad, which reading it whole then says
+    except SubflError:  # there is no such column, or the file is bad, which reading it whole then reports
         return reading.columns.model_copy(update={"label": None})
     return reading.columns
 

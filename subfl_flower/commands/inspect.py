@@ -1,4 +1,4 @@
-"""`subfl inspect`: what a run with the same overrides would be trained on; nothing is trained."""
+"""`subfl inspect`: describe the data of a run with the same overrides, without training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ELSEWHERE = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `subfl inspect ARGV`; the exit code, 2 for what the user can mend."""
+    """Run `subfl inspect ARGV`; return the exit code, 2 for errors that the user can mend."""
     try:
         arguments: list[str] = _parser().parse_args(argv).arguments
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
@@ -64,7 +64,7 @@ def _inspect(arguments: Sequence[str]) -> None:
 
 
 def _with_a_method(overrides: Sequence[str]) -> list[str]:
-    """Overrides that name a method for the kind of data; data do not depend on it, and the default is for graphs."""
+    """Overrides that name a method for the kind of data. Data do not depend on it, but the default is for graphs."""
     if any(override.startswith("method=") for override in overrides):
         return list(overrides)
     domain = domain_named(getattr(chosen_dataset(overrides), "kind", ""))

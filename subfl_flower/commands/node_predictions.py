@@ -1,4 +1,4 @@
-"""Predictions of a model that classifies nodes, with the names that the data's owner gave nodes and classes."""
+"""Predictions of a model that classifies nodes, with the source's names of nodes and classes."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class NodePredictions:
 
     @property
     def right(self) -> np.ndarray | None:
-        """Bool `[nodes]`: right predictions, never one of a node without a label; None without labels."""
+        """Correct predictions, bool `[nodes]`, false for nodes without a label; None without labels."""
         return None if self.labels is None else self.predicted == self.labels
 
     def columns(self, of_each_class: bool) -> dict[str, Iterable[object]]:
-        """Columns of a table by name, each of which can be gone through once.
+        """Columns of a table by name; each can be iterated once.
 
-        They are `node`, `prediction` and `probability`; `p_NAME`, the probability of each class, where asked for; and
-        `label` where there are labels.
+        They are `node`, `prediction` and `probability`; with `of_each_class` also `p_NAME`, the probability of each
+        class; and `label` where there are labels.
         """
         found: dict[str, Iterable[object]] = {
             "node": self.names.tolist(),
@@ -86,9 +86,9 @@ def labels_as_trained(
 
     Args:
         labels: int64 `[nodes]`, -1 where there is none; None without labels.
-        names: of the classes that `labels` number.
-        card: of the model.
-        source: to begin an error with.
+        names: names of the classes that `labels` number.
+        card: card of the model.
+        source: begin of an error.
 
     Raises:
         SubflError: a label is none of the model's classes.

@@ -1,4 +1,4 @@
-"""`subfl partition`: a data set divided into one folder a client, each to be given to its client's machine alone."""
+"""`subfl partition`: divide a data set into one folder a client, to be given to the client's machine alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_ROWS = 50
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `subfl partition ARGV`; the exit code, 2 for what the user can mend."""
+    """Run `subfl partition ARGV`; return the exit code, 2 for errors that the user can mend."""
     try:
         arguments: list[str] = _parser().parse_args(argv).arguments
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
@@ -46,11 +46,11 @@ def main(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked for.
+    """Arguments of the command.
 
     Attributes:
-        overrides: Hydra's; what does not concern the data has no effect.
-        out: where the folders go.
+        overrides: Hydra overrides; those that do not concern the data have no effect.
+        out: the folder for the clients' folders.
         client: the id of the one folder of `partition=whole`; None cuts a partition's clients.
         key: the file of the shared key; None makes a new key.
     """
@@ -100,10 +100,10 @@ def _partition(request: _Request) -> None:
 
 
 def _of_site(config: Config) -> Config:
-    """The configuration of a site that makes its own folder: features are not scaled unless it says so.
+    """The configuration of a site that makes only its own folder: features are not scaled unless it says so.
 
     Raises:
-        SubflError: the graph is to be divided, or a column's categories are to be found in the site's own data.
+        SubflError: the graph is to be divided, or a column's categories would be found in the site's data alone.
     """
     if config.partition.divides:
         raise SubflError("client: numbers the one folder of partition=whole; other partitions number their own clients")
@@ -111,7 +111,7 @@ def _of_site(config: Config) -> Config:
 
 
 def _require_class_numbers(config: Config, prepared: Prepared) -> None:
-    """A site sees its own labels alone: which class has which number must be said, or sites would differ."""
+    """Require stated class numbers: a site sees its own labels alone, and sites would number classes differently."""
     if domain_of(config).about(prepared)["num_classes"]:
         config.dataset.require_common_classes()
 
@@ -123,10 +123,10 @@ def _require_absent(out: Path, names: Sequence[str]) -> None:
 
 
 def _has_already(out: Path, schema: FederationSchema) -> bool:
-    """True where `out` has the file of this very schema, as where a site makes several folders.
+    """True if `out` has the file of the same schema, as where a site makes several folders.
 
     Raises:
-        SubflError: it has another schema's.
+        SubflError: it has the file of another schema.
     """
     path = out / FEDERATION_FILE
     if not path.exists():
@@ -142,7 +142,7 @@ def _write(path: Path, prepared: Prepared, position: int, request: _Request, con
 
 @contextmanager
 def _placed_together(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A hidden folder to write `names` in, which are then moved to `out`: all of them, or none if anything fails."""
+    """A hidden folder to write `names` in. They are then moved to `out`: all of them, or none if anything fails."""
     unfinished = out / f".unfinished-{os.getpid()}-{secrets.token_hex(4)}"
     placed: list[Path] = []
     try:

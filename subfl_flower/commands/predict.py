@@ -1,4 +1,4 @@
-"""`subfl predict MODEL GRAPH`: what a client's model says of the nodes, or of pairs of nodes, of a graph."""
+"""`subfl predict MODEL GRAPH`: a client's model's predictions for nodes, or for pairs of nodes, of a graph."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ Columns = Mapping[str, Iterable[object]]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `subfl predict ARGV`; the exit code, 2 for what the user can mend."""
+    """Run `subfl predict ARGV`; return the exit code, 2 for errors that the user can mend."""
     try:
         options = _parser().parse_args(argv)
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
         return int(exit_.code or 0)
-    sys.path.append(str(Path.cwd()))  # a run's method may be a class of the user's own
+    sys.path.append(str(Path.cwd()))  # a run's method may be the user's class
     try:
         if RunDirectory.is_run(options.model):
             _predict_run(options)
@@ -68,7 +68,7 @@ def _predict_graph(options: argparse.Namespace) -> None:
     if not links and options.pairs is not None:
         raise SubflError("--pairs: the model classifies nodes; pairs are for models of link prediction")
     data = open_graph(options.graph, card, options.row_normalize)
-    # Of a client's own graph it sees what it saw in training, so that links that were held out stay so.
+    # The model sees the same part of a client's graph as in training, so that held-out links stay held out.
     visible = card.task.visible(data.graph) if data.of_client else data.graph
     outputs = model_outputs(parameters, card, visible)
     if links:
@@ -120,7 +120,7 @@ def _client_columns(client: PredictedClient, of_each_class: bool) -> Columns:
 
 
 def _count(client: PredictedClient, counts: dict[str, list[int]]) -> None:
-    """Add a client's right predictions and its nodes, by role."""
+    """Add a client's correct predictions and its nodes, by role."""
     right = client.predictions.right
     assert right is not None  # without labels there is no run
     for name, role in _ROLES.items():
@@ -148,7 +148,7 @@ def _show(tables: Iterable[Columns], num_rows: int, out: Path | None) -> None:
         return
     table = Table(*header)
     for row in islice(rows, _HEAD):
-        table.add_row(*(Text(str(value)) for value in row))  # a name may hold what rich takes for markup
+        table.add_row(*(Text(str(value)) for value in row))  # a name may contain rich's markup
     deque(rows, maxlen=0)  # the figures are of all rows
     Console().print(table)
     if num_rows > _HEAD:
@@ -156,7 +156,7 @@ def _show(tables: Iterable[Columns], num_rows: int, out: Path | None) -> None:
 
 
 def _link_figures(outputs: Tensor, data: GraphToPredict, card: ModelCard) -> str:
-    """The metric over held-out links of a client's own graph, measured as in training; empty for other graphs."""
+    """The metric over held-out links of a client's graph, measured as in training; empty for other graphs."""
     if not data.of_client:
         return ""
     validation, test = card.task.examples([data.graph], torch.device("cpu")).evaluate(outputs.unsqueeze(0))
@@ -164,7 +164,7 @@ def _link_figures(outputs: Tensor, data: GraphToPredict, card: ModelCard) -> str
 
 
 def _class_figures(right: np.ndarray | None, data: GraphToPredict) -> str:
-    """Shares of right predictions among the nodes of each role, or all nodes with a label; empty where none has one."""
+    """Accuracy over the nodes of each role, or over all nodes with a label; empty without labels."""
     if right is None or data.labels is None:
         return ""
     groups: dict[str, np.ndarray] = {"labelled nodes": data.labels >= 0}

@@ -1,4 +1,4 @@
-"""`subfl recommend MODEL`: the items that a user has not rated and that a recommender finds best."""
+"""`subfl recommend MODEL`: a recommender's best items that a user has not rated."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _ARGUMENTS = ("user", "client", "n", "all", "data", "out")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs `subfl recommend ARGV`; the exit code, 2 for what the user can mend."""
+    """Run `subfl recommend ARGV`; return the exit code, 2 for errors that the user can mend."""
     try:
         options = _parser().parse_intermixed_args(argv)
     except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
         return int(exit_.code or 0)
-    sys.path.append(str(Path.cwd()))  # a run's method may be a class of the user's own
+    sys.path.append(str(Path.cwd()))  # a run's method may be the user's class
     try:
         request = _request(options.model, options.arguments, options.all)
         if request.everyone is not None:
@@ -46,13 +46,13 @@ def main(argv: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked for.
+    """Arguments of the command.
 
     Attributes:
         model: a run directory, or a user's folder.
         user: the source's id of the user; None: see `client`.
-        client: id of the user; None for the one whose folder it is.
-        n: how many items.
+        client: client id of the user; None for the user of the folder.
+        n: number of items.
         data: the user's folder, where `model` is something else.
         out: a CSV file; None shows a table.
         everyone: a CSV file for all users of a run; None for one user.
@@ -112,7 +112,7 @@ def _recommend(request: _Request) -> None:
         return
     table = Table(*header, "score" if user.recommender.ranks else "predicted rating")
     for row in rows:
-        table.add_row(*(Text(value) for value in row))  # a title may hold what rich takes for markup
+        table.add_row(*(Text(value) for value in row))  # a title may contain rich's markup
     Console().print(table)
 
 
@@ -157,8 +157,8 @@ def recommended(user: UserToRecommend, n: int) -> tuple[np.ndarray, np.ndarray]:
 def best_items(recommender: TrainedUsers, ratings: Ratings, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """The n best items that each user has not rated, best first; fewer where there are fewer.
 
-    Ratings that were held out for the test count as not given. Of items that are scored alike the one with the lower
-    number comes first; beyond the ends of a scale of ratings items are still told apart.
+    Ratings held out for the test count as not given. Among equal scores the item with the lower number comes first.
+    Items are ordered by scores before clipping, so that they differ also beyond the ends of the rating scale.
 
     Args:
         recommender: with exactly these users.
@@ -166,8 +166,8 @@ def best_items(recommender: TrainedUsers, ratings: Ratings, n: int) -> list[tupl
         n: at least 1.
 
     Returns:
-        For each user items, int64, and what they are recommended by, float32: their predicted ratings, in rating units,
-        clipped to the scale; of a recommender that ranks their scores, which have no unit.
+        For each user the items, int64, and their values, float32: predicted ratings, in rating units, clipped to the
+        scale; or, of a recommender that ranks, scores without a unit.
     """
     asked = []
     for position in range(ratings.num_users):
@@ -182,7 +182,7 @@ def best_items(recommender: TrainedUsers, ratings: Ratings, n: int) -> list[tupl
 
 
 def _best(scores: np.ndarray, n: int) -> np.ndarray:
-    """Positions of the n largest scores, the largest first, of equal ones the earlier first."""
+    """Positions of the n largest scores, the largest first; among equal scores the earlier first."""
     if n < len(scores) and not np.isnan(scores).any():
         candidates = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
         return candidates[np.argsort(-scores[candidates], kind="stable")[:n]]
@@ -190,7 +190,7 @@ def _best(scores: np.ndarray, n: int) -> np.ndarray:
 
 
 def _rows(user: UserToRecommend, items: np.ndarray, values: np.ndarray) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The names of all columns but the last, and the rows; the last column is what the items are recommended by."""
+    """The names of all columns but the last, and the rows; the last column holds the items' values."""
     numbers = items.tolist()
     columns = {"item": [str(item) if user.item_names is None else user.item_names[item] for item in numbers]}
     if user.titles is not None:

@@ -1,4 +1,4 @@
-"""A simulation's run, every client of which predicts the nodes of its own graph."""
+"""A simulation's run, in which every client predicts the nodes of its graph."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PredictedClient:
 
 @dataclass(frozen=True, eq=False)
 class RunToPredict:
-    """A run on a graph, and its data, prepared again.
+    """A run on a graph, together with its data, prepared again.
 
     Attributes:
         directory: the run directory.
@@ -50,7 +50,7 @@ class RunToPredict:
         """Open a run directory of a simulation, and prepare its data.
 
         Raises:
-            SubflError: it is no run on a graph, left no models, does not classify nodes, or its data cannot be
+            SubflError: it is no run on a graph, wrote no models, does not classify nodes, or its data cannot be
                 prepared or have changed since.
         """
         directory = RunDirectory(path)
@@ -76,7 +76,7 @@ class RunToPredict:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes of all clients that left a model; a node that two hold counts twice."""
+        """Number of nodes of all clients with a model; a node that two clients hold counts twice."""
         return sum(client["nodes"] for number, client in enumerate(self._clients) if number in self.models)
 
     @property
@@ -86,10 +86,10 @@ class RunToPredict:
         return (f"no row for clients without a model: {', '.join(lacking)}",) if lacking else ()
 
     def clients(self) -> Iterator[PredictedClient]:
-        """Every client that left a model, with its predictions, by client id.
+        """Every client with a model, with its predictions, by client id.
 
         Raises:
-            SubflError: a model cannot be read, or was trained on other data than those that are there now.
+            SubflError: a model cannot be read, or was trained on other data than the present ones.
         """
         names, facts = self.prepared.node_names(), DataFacts.of(self.prepared)
         console = Console(stderr=True)

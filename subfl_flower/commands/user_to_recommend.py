@@ -1,4 +1,4 @@
-"""The users that items are recommended to: of a simulation's run, or the one whose folder it is."""
+"""The users to recommend items to: all users of a simulation's run, or the user of a folder."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MOST_COMPARED = 50_000
 
 @dataclass(frozen=True, eq=False)
 class UserToRecommend:
-    """A user, and the recommender that knows the user.
+    """A user, and the recommender trained with this user.
 
     Attributes:
         recommender: with this user alone.
         ratings: of this user alone.
-        item_names: the source's id of each item; None where it is not at hand.
-        titles: of each item; None where the data set has none.
-        name: the source's id of the user; None where it is not at hand.
+        item_names: the source's id of each item; None where it is not available.
+        titles: title of each item; None where the data set has none.
+        name: the source's id of the user; None where it is not available.
     """
 
     recommender: TrainedUsers
@@ -44,7 +44,7 @@ class UserToRecommend:
 
     @property
     def client_id(self) -> int:
-        """The user as a client."""
+        """Client id of the user."""
         return int(self.ratings.user_ids[0])
 
 
@@ -54,15 +54,15 @@ def open_user(
     """Find a user's ratings and the recommender.
 
     Args:
-        model: a run directory of a simulation; or a user's folder, of whose runs the newest counts; or a folder or
-            file with a recommender.
-        client: id of the user as a client; None for the one whose folder it is, or `user`.
+        model: a run directory of a simulation; or a user's folder, whose newest run counts; or a folder or file with
+            a recommender.
+        client: client id of the user; None for the user of the folder, or `user`.
         data: the user's folder; None: `model` is it, or a run whose configuration names the data.
         user: the source's id of the user; None for `client`.
 
     Raises:
-        SubflError: one of these is missing, damaged or malformed, there is no recommender, it does not know the user,
-            or it was trained on other data.
+        SubflError: one of these is missing, damaged or malformed, there is no recommender, it was not trained with the
+            user, or it was trained on other data.
     """
     _require_model(model)
     if data is not None or (model / "client.json").exists():
@@ -87,12 +87,12 @@ def open_user(
 
 @dataclass(frozen=True, eq=False)
 class UsersOfRun:
-    """All users of a run that its recommenders know.
+    """All users of a run that its recommenders were trained with.
 
     Attributes:
-        recommenders: of the run's nodes, those of the last round first.
+        recommenders: recommenders of the run's nodes, those of the last round first.
         prepared: the ratings of all users.
-        client_ids: int64, ascending: those that a recommender knows.
+        client_ids: int64, ascending: the users of the recommenders.
     """
 
     recommenders: list[TrainedUsers]
@@ -104,7 +104,7 @@ class UsersOfRun:
         """The users of a run directory of a simulation.
 
         Raises:
-            SubflError: it is none, holds no recommender, or the ratings have changed since.
+            SubflError: it is no such run, holds no recommender, or the ratings have changed since.
         """
         _require_model(run)
         if (run / "client.json").exists():
@@ -118,7 +118,7 @@ class UsersOfRun:
 
     @property
     def num_blocks(self) -> int:
-        """How many blocks there are."""
+        """Number of blocks."""
         return -(-len(self.client_ids) // self._users_a_block)
 
     @property
@@ -126,9 +126,9 @@ class UsersOfRun:
         return max(1, _SCORES_AT_ONCE // self.prepared.num_items)
 
     def blocks(self) -> Iterator[list[tuple[TrainedUsers, Ratings]]]:
-        """Users in ascending order, so many at once that their scores are a small part of the memory.
+        """Users in ascending order, in blocks whose scores take a small part of the memory.
 
-        Each block is parts of some users each, with the recommender that knows them.
+        Each block consists of parts: some users, with their recommender.
 
         Raises:
             SubflError: the prepared ratings are damaged.
@@ -183,7 +183,7 @@ def _of_folder(model: Path, client: int | None, user: str | None, folder: UserFo
 
 
 def _recommenders(path: Path) -> list[TrainedUsers]:
-    """Recommenders of a simulation's nodes; of files for several numbers of nodes the last round first."""
+    """Recommenders of a simulation's nodes; with files for several numbers of nodes, the last round first."""
     files = sorted(RunDirectory(path).recommender_folder.glob("node-*.safetensors"))
     if not files:
         raise SubflError(
@@ -194,7 +194,7 @@ def _recommenders(path: Path) -> list[TrainedUsers]:
 
 
 def _knowing(recommenders: Sequence[TrainedUsers], client_id: int, path: Path) -> TrainedUsers:
-    """The first of some recommenders that knows a client."""
+    """The first of some recommenders that was trained with a client."""
     for recommender in recommenders:
         if client_id in recommender.clients:
             return recommender
@@ -203,7 +203,7 @@ def _knowing(recommenders: Sequence[TrainedUsers], client_id: int, path: Path) -
 
 
 def _newest(path: Path) -> Path:
-    """The file of a recommender: `path` itself, or in this folder, or of the last of its runs that was written."""
+    """The file of a recommender: `path` itself, or in this folder, or that of the folder's newest run."""
     if path.is_file():
         return path
     if (path / TENSORS).is_file():
@@ -228,10 +228,10 @@ def _require_same_data(
     """Raise SubflError unless a recommender was trained on these ratings.
 
     Args:
-        recommender: of the run.
+        recommender: recommender of the run.
         data: facts on the ratings.
-        source: where they are.
-        called: what they were made of.
+        source: location of the ratings.
+        called: name of the ratings' source.
     """
     card, fingerprint = recommender.card, data.fingerprint
     if card.data is not None and fingerprint is not None and card.data != fingerprint:

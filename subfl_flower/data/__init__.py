@@ -1,1 +1,1 @@
-"""Everything that makes a client's data: graphs, partitions, splits."""
+"""Clients' data: graphs, ratings, partitions, splits."""

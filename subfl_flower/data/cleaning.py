@@ -1,6 +1,6 @@
-"""From whatever a source holds to one clean `Graph`.
+"""Cleaning of a source's graph.
 
-Undirected, without self-loops and duplicate edges, optionally the largest connected component
+A clean graph is undirected, without self-loops and duplicate edges, optionally the largest connected component
 only and with row-normalised features, as FED-PUB prepares its data (Baek et al., ICML 2023,
 arXiv 2206.10206, Section 5.1 and the released code).
 """
@@ -23,7 +23,7 @@ SPARSE_BELOW = 0.1
 """Features with a smaller share of non-zero entries are kept as CSR."""
 
 MOST_NEIGHBOURS = 64
-"""From this degree on nodes share a feature, where features are made of degrees."""
+"""Degree from which on nodes share a feature, where features are made of degrees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class RawGraph:
         node_names: text `[nodes]`; None where the source numbers its rows.
         edge_weight: float `[edges]`; None without weights.
         given_roles: int8 `[nodes]`, the split that the source states; None where it is drawn.
-        encoding: columns and categories behind `features`, which then are still to be treated.
+        encoding: columns and categories of `features`, which are not treated yet; None for ready features.
         num_nodes: number of nodes of a source without features.
         notes: remarks on the source.
     """
@@ -75,7 +75,7 @@ def undirected_edges(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
 
 
 def largest_component(edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
-    """The nodes of the largest connected component, ascending int64 `[nodes]`; of equals, the first."""
+    """The nodes of the largest connected component, ascending int64 `[nodes]`; among equals, the first."""
     adjacency = sp.csr_array(
         (np.ones(edge_index.shape[1], dtype=np.int8), (edge_index[0], edge_index[1])),
         shape=(num_nodes, num_nodes),
@@ -108,7 +108,7 @@ def compact(features: np.ndarray | sp.sparray | sp.spmatrix, source: str) -> Fea
 
     Args:
         features: `[nodes, features]`.
-        source: what to call the data in an error.
+        source: name of the data in an error.
 
     Raises:
         SubflError: a value is not finite.
@@ -145,15 +145,15 @@ def clean(
     """The clean graph of a raw one.
 
     Args:
-        raw: what the source holds.
+        raw: the source's graph.
         keep_largest_component: drop every other component; else isolated nodes stay.
         normalise_rows: make feature rows sum to one.
-        source: what to call the data in an error.
+        source: name of the data in an error.
         weights: rule for a pair of nodes with several weights.
         structure: rule that makes features of a source without any, from the whole graph's edges.
 
     Returns:
-        Features are float32; float64 as they were read where their treatment is still to come.
+        Features are float32; where they are not treated yet, float64 as they were read.
 
     Raises:
         SubflError: no nodes, no features, features that are not finite, an edge or a label out of range.
@@ -224,7 +224,7 @@ def _number_of_nodes(raw: RawGraph, source: str) -> int:
 def _features(
     raw: RawGraph, edge_index: np.ndarray, structure: Literal["degree", "identity"] | None, source: str
 ) -> tuple[FeatureMatrix, FeatureTransform | None]:
-    """Features, float32 unless they are still to be treated, and what is known of how they came about."""
+    """Features, float32 unless they are not treated yet, and their transform."""
     if raw.features is None:
         if structure is None:
             raise SubflError(
@@ -259,7 +259,7 @@ def structural_features(edge_index: np.ndarray, num_nodes: int, rule: Literal["d
 
 
 def _edge_notes(listed: np.ndarray, edge_index: np.ndarray, num_nodes: int) -> Notes:
-    """Edges that a clean graph has not, and whether any has one direction only."""
+    """Notes on removed edges, and on edges with one direction only."""
     loops = int(np.count_nonzero(listed[0] == listed[1]))
     kept = listed[:, listed[0] != listed[1]].astype(np.int64)
     codes = np.unique(kept[0] * num_nodes + kept[1])

@@ -16,7 +16,7 @@ from subfl_flower.data.prepared.partition_files import PreparedPartition
 from subfl_flower.data.tables.table_file import Encoding
 
 _READ_BY = ("encoding", "columns", "unlabelled", "edge_weights")
-"""Settings of a reader of a user's own files."""
+"""Settings of a reader of a user's files."""
 
 
 class ReadingSettings(BaseModel):
@@ -24,7 +24,7 @@ class ReadingSettings(BaseModel):
 
     Attributes:
         encoding: of tables of text.
-        columns: names of columns that are called otherwise.
+        columns: names of columns where they differ from the defaults.
         unlabelled: labels that stand for none.
         edge_weights: rule for a pair of nodes that has several weights; `ignore` where the graph has no weights.
         missing: texts that mean an empty field in feature columns.
@@ -59,7 +59,7 @@ class DataFacts(BaseModel):
 
     @classmethod
     def of(cls, prepared: PreparedPartition) -> DataFacts:
-        """The facts on prepared data. Features of a source without a transform are at most normalised by row."""
+        """The facts on prepared data. A source without a transform has features that are at most normalised by row."""
         dataset = prepared.metadata["dataset"]
         reading = {}
         if set(_READ_BY) <= set(dataset):
@@ -76,23 +76,24 @@ class DataFacts(BaseModel):
 
     @property
     def facts(self) -> DataFacts:
-        """These facts alone, of an object that says more."""
+        """These facts alone, of an object of a subclass."""
         return DataFacts(**{name: getattr(self, name) for name in DataFacts.model_fields})
 
     @property
     def names_digest(self) -> str:
-        """A digest of the names that all sites must have in common: classes and features in order, and whether edges
-        have weights; 16 hexadecimal digits, empty where there are no names.
+        """Digest of the names that all sites must share; 16 hexadecimal digits, empty where there are no names.
+
+        It covers classes and features in order, and whether edges have weights.
         """
         transform = self.transform or FeatureTransform()
         names = [self.classes, transform.columns, transform.one_hot, self.reading.edge_weights != "ignore"]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16] if any(names) else ""
 
     def require_classes(self, num_classes: int) -> None:
-        """Refuse names that do not tell classes apart.
+        """Refuse class names that are not one distinct name for each class.
 
         Raises:
-            ValueError: their number is another, or two are the same.
+            ValueError: their number differs from `num_classes`, or two are equal.
         """
         if self.classes is not None and (
             len(self.classes) != num_classes or len(set(self.classes)) < len(self.classes)
@@ -101,4 +102,4 @@ class DataFacts(BaseModel):
 
 
 NOTHING_KNOWN = DataFacts()
-"""Facts on data of which nothing is known but numbers."""
+"""Facts on data of which only sizes are known."""

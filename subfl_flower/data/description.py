@@ -74,7 +74,7 @@ def describe_graph(
         graph: as models read it.
         roles: int8 `[nodes]`.
         assignments: for each client its nodes.
-        clients: for each client how many nodes it has, how many of each role, and how many directed edges.
+        clients: for each client its numbers of nodes, of nodes of each role, and of directed edges.
         between: number of edges that no client holds both ends of.
     """
     edges = graph.num_edges // 2
@@ -127,7 +127,7 @@ def describe_client_graph(graph: ClientGraph, names: Sequence[str] | None) -> di
 
     Args:
         graph: the client's.
-        names: of the classes.
+        names: names of the classes.
     """
     labels = np.empty(0, dtype=np.int64) if graph.labels is None else graph.labels[graph.labels >= 0]
     counts = np.bincount(labels, minlength=graph.num_classes).tolist()
@@ -160,7 +160,7 @@ def _client(counts: Mapping[str, int], nodes: np.ndarray, graph: Graph) -> dict[
 
 
 def _feature_kinds(graph: Graph) -> dict[str, int]:
-    """How many features are of which kind."""
+    """Number of features by kind."""
     transform = graph.transform
     if transform is None:
         return {"as they are": graph.num_features}

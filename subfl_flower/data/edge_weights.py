@@ -1,7 +1,7 @@
 """Weights of undirected edges, from a source that may list an edge more than once.
 
 A source lists an undirected edge in one direction or in both, and may list either one repeatedly, as a table of
-payments does. What its weight is then is the user's choice, an `EdgeWeightRule`.
+payments does. The user then chooses an `EdgeWeightRule` that defines its weight.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from subfl_flower.errors import SubflError
 
 EdgeWeightRule: TypeAlias = Literal["unique", "sum", "mean", "max"]
-"""How the weights of a pair of nodes that is listed more than once become one; see `weighted_edges`."""
+"""Rule that reduces several weights of a pair of nodes to one; see `weighted_edges`."""
 
 
 def weighted_edges(
@@ -27,8 +27,8 @@ def weighted_edges(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both directions of every edge once, without self-loops, and a weight for each that is equal in both.
 
-    Weights are read as float32. A pair of nodes has the entries (a, b, weight) and (b, a, weight) of the source, and
-    ``reduce`` says what is made of them:
+    Weights are read as float32. A pair of nodes has the entries (a, b, weight) and (b, a, weight) of the source;
+    ``reduce`` selects the rule that combines them:
 
     - ``unique``: all entries of a pair must have one weight, which is the pair's.
     - ``sum``: the entries of each direction are added up. If every pair then has the same sum in both directions, the
@@ -40,11 +40,11 @@ def weighted_edges(
 
     Args:
         edge_index: integers `[2, edges]`, each below `num_nodes`.
-        weight: numbers `[edges]`; those of self-loops are not looked at.
+        weight: numbers `[edges]`; those of self-loops are ignored.
         num_nodes: number of nodes.
         reduce: see above.
-        source: what to call the data in an error.
-        names: text `[nodes]`, to call nodes in an error; None calls them by their numbers.
+        source: name of the data in an error.
+        names: text `[nodes]`, names of nodes in an error; None uses their numbers.
 
     Returns:
         int64 `[2, edges']`, sorted by (row, column), as `undirected_edges` gives them, and float32 `[edges']`.
@@ -102,7 +102,7 @@ def _float32(values: np.ndarray) -> np.ndarray:
 
 
 def _unique(values: np.ndarray, pair_of: np.ndarray, forwards: np.ndarray, count: int) -> np.ndarray:
-    """The weight of each pair; not a number where there are several."""
+    """The weight of each pair; NaN where there are several."""
     found = np.zeros(count, dtype=np.float32)
     found[pair_of] = values
     found[pair_of[found[pair_of] != values]] = np.nan

@@ -15,15 +15,15 @@ Imputation = Literal["mean", "median", "most_frequent", "zero"]
 
 
 class FeatureTransform(BaseModel):
-    """Everything that turns a source's features into a model's; it travels with the model.
+    """Transform of a source's features into a model's input; it is saved with the model.
 
     Attributes:
         columns: the source's feature columns in the order of a table; None for features without names.
         one_hot: for each column of categories its categories; a category has a feature, in this order.
-        fill: number in the place of a missing value, for each feature; None where nothing may be missing.
+        fill: number that replaces a missing value, for each feature; None where no value may be missing.
         mean, scale: number that is subtracted from a feature, and by which it is then divided; None: neither.
         structure: rule that makes features from the edges, for a source without features; None: the source has some.
-        row_normalize: whether each row was then made to sum to one.
+        row_normalize: true if each row was then made to sum to one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -69,7 +69,7 @@ class FeatureTransform(BaseModel):
             float64 `[nodes, features]`, sparse where the input is.
 
         Raises:
-            SubflError: the matrix has another width than the one that the numbers were learnt from.
+            SubflError: the matrix has another width than the training features.
         """
         for values in (self.fill, self.scale):
             if values is not None and len(values) != features.shape[1]:
@@ -91,12 +91,12 @@ def learnt_numbers(
 
     Args:
         features: `[nodes, features]`, NaN where missing.
-        train: bool `[nodes]`; without a training node all nodes are learnt from.
+        train: bool `[nodes]`; without a training node all nodes are used.
         standardized: bool `[features]`, those to be scaled to mean 0 and variance 1 (sparse: to variance 1).
         impute: rule for missing values; None leaves them.
 
     Returns:
-        `fill`, `mean` and `scale`, each `[features]` or None where nothing is to be done.
+        `fill`, `mean` and `scale`, each `[features]` or None where it is not applied.
     """
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import StandardScaler

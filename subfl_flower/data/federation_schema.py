@@ -1,7 +1,7 @@
 """The schema of a federation: facts that all clients' data share, agreed on before a run.
 
-`subfl partition` writes it to `federation.json`. It says nothing of single clients but their ids, so it may go to the
-machine that has no data.
+`subfl partition` writes it to `federation.json`. Of single clients it contains only the ids, so it may be given to
+the server, which has no data.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _Values = Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_VALUES)], ...], Fie
 
 
 class FederationSchema(BaseModel):
-    """Facts that all clients' data share; None where nothing is stated.
+    """Facts that all clients' data share; None where not stated.
 
     Attributes:
         dataset: name of the data set.
         partition: key of the partition that the clients' folders were cut from, 16 hexadecimal digits; empty where each
             site made its own folder.
-        clients: the clients' ids, ascending, where ``"0-9"`` stands for a range; None where it is open who takes part.
+        clients: the clients' ids, ascending, where ``"0-9"`` stands for a range; None where participation is open.
         features, classes: width of nodes' features and number of classes, of graphs; no classes without labels.
         items: number of items, of ratings.
         names: digest of the names of classes and features, 16 hexadecimal digits; empty where the data have no names.
@@ -69,8 +69,8 @@ class FederationSchema(BaseModel):
 
         Args:
             dataset: name of the data set.
-            about: what a roster says of the prepared data; see `Domain.about`.
-            sizes: of these, the sizes; see `Domain.schema_sizes`.
+            about: facts of a roster on the prepared data; see `Domain.about`.
+            sizes: the sizes among them; see `Domain.schema_sizes`.
         """
         return cls(
             dataset=dataset,
@@ -82,13 +82,13 @@ class FederationSchema(BaseModel):
         )
 
     def of_sites(self) -> Self:
-        """The schema that all sites share which make their own folders: without a partition and without clients."""
+        """The schema shared by sites that make their own folders: without a partition and without clients."""
         return self.model_copy(update={"partition": "", "clients": None})
 
     @field_validator("clients", mode="before")
     @classmethod
     def _canonical(cls, value: Any) -> Any:
-        """Ids and ranges in ascending order, neighbours joined, so that equal sets of clients are written alike."""
+        """Ids and ranges in ascending order, neighbours joined, so that equal sets of clients have equal text."""
         if value is None:
             return None
         parts = [value] if isinstance(value, int | str) else value
@@ -124,26 +124,26 @@ class FederationSchema(BaseModel):
 
     @property
     def kind(self) -> str | None:
-        """Kind of data that it is complete for, ``graph`` or ``ratings``; None where sizes are missing."""
+        """Kind of data for which the schema is complete, ``graph`` or ``ratings``; None where sizes are missing."""
         if self.items is not None:
             return "ratings"
         return None if self.features is None or self.classes is None else "graph"
 
     @property
     def is_stated(self) -> bool:
-        """True where anything is stated."""
+        """True if any fact is stated."""
         return self != FederationSchema()
 
     @property
     def client_ids(self) -> Sequence[int] | None:
-        """The clients' ids, ascending; None where it is open who takes part."""
+        """The clients' ids, ascending; None where participation is open."""
         if self.clients is None:
             return None
         ranges = [_range(part) for part in self.clients]
         return ranges[0] if len(ranges) == 1 else tuple(client for ids in ranges for client in ids)
 
     def as_overrides(self) -> Iterator[str]:
-        """What it states as overrides of the section `schema`, which need no file."""
+        """The stated facts as overrides of the section `schema`, which need no file."""
         for name, value in self:
             if value in (None, ()):
                 continue
@@ -172,7 +172,7 @@ class FederationSchema(BaseModel):
         """The schema in a file.
 
         Raises:
-            SubflError: there is none, it is damaged or of another version, or says what cannot be.
+            SubflError: the file is absent, damaged or of another version, or states impossible values.
         """
         content = _content(path)
         if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:

@@ -1,4 +1,4 @@
-"""The two graphs that everything in this package passes around: the global one, and what one client holds."""
+"""The global graph and the subgraph of one client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FeatureMatrix: TypeAlias = np.ndarray | sp.csr_array
 """float32 `[nodes, features]`: CSR where few entries are non-zero, dense otherwise."""
 
 TRAIN, VALIDATION, TEST, NO_ROLE = 0, 1, 2, -1
-"""What a node is used for; a node without a label has no role."""
+"""Roles of nodes; a node without a label has no role."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Notes:
 
     Attributes:
         dropped: parts of the source that are not used, such as columns, self-loops or repeated edges.
-        warnings: things that its owner should look at before believing a result.
-        counts: numbers of things in the source, by name.
+        warnings: things that the data's owner should check before trusting a result.
+        counts: counts of things in the source, by name.
     """
 
     dropped: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Graph:
         edge_weight: float32 `[edges]`, positive, equal in both directions of an edge; None without weights.
         given_roles: int8 `[nodes]`, the split that the source states; None where it is drawn.
         columns: name of each feature; None where features have no names.
-        transform: what was done to the source's features, with the numbers learnt from training nodes; None: nothing.
+        transform: treatment of the source's features, with the numbers learnt from training nodes; None: no treatment.
         notes: remarks on the source.
     """
 
@@ -90,22 +90,22 @@ def _no_edges() -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ClientGraph:
-    """The subgraph that one client holds: its nodes, the edges between them, and where edges lead elsewhere.
+    """The subgraph that one client holds: its nodes, the edges between them, and edges to nodes of other clients.
 
     Attributes:
-        client_id: which client.
+        client_id: id of the client.
         node_ids: int64 `[nodes]`, global ids, ascending; position is the local id.
         features: float32 `[nodes, features]`, dense or CSR.
         edge_index: int64 `[2, edges]` of LOCAL ids, both directions, sorted by (row, column).
         labels: int64 `[nodes]`, -1 where unlabelled; None without labels.
         num_classes: number of classes of the whole data set; 0 without labels.
         roles: int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none.
-        shareable: bool `[nodes]`: the nodes that the client may speak of to others, under a keyed hash of
+        shareable: bool `[nodes]`: the nodes that the client may reveal to others, under a keyed hash of
             their ids. In a prepared partition: those that more than one client holds.
         cross_edges: int64 `[2, cross edges]`, the edges that the client knows and holds one end of: a LOCAL id, and the
-            GLOBAL id of a neighbour that it does not hold. Every one once, sorted by (row 0, row 1); no edge of it is
-            in `edge_index`, and no model sees one but those of methods that exchange across them. Of the neighbour the
-            client knows the id alone, not who holds it, if anyone does. None where a site holds data of its own.
+            GLOBAL id of a neighbour that it does not hold. Each edge once, sorted by (row 0, row 1), and none in
+            `edge_index`. Only methods that exchange data across them use them. The client knows the neighbour's id
+            alone, not its holder, if there is one. None where a site made its own folder.
         edge_weight: float32 `[edges]`, positive, equal in both directions of an edge; None without weights.
         cross_weight: float32 `[cross edges]`, the weights of `cross_edges`; None without weights.
     """

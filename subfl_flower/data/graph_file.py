@@ -71,7 +71,7 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
 
 
 def write_client_graph(path: Path, client: ClientGraph) -> None:
-    """Write all that one client holds; the file stands alone."""
+    """Write one client's graph; the file needs no other file."""
     tensors = _feature_tensors(client.features) | {
         "node_ids": client.node_ids,
         "edge_index": client.edge_index,

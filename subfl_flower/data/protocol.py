@@ -1,4 +1,4 @@
-"""How long the papers train on a data set."""
+"""Training lengths of the papers by data set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Protocol(BaseModel):
-    """How long the paper trains on a data set; it does not shape the data.
+    """Training length of the paper on a data set; it does not affect the data.
 
     Attributes:
         rounds: communication rounds.

@@ -1,4 +1,4 @@
-"""The raw files of public benchmarks: found under the data root, or downloaded into it."""
+"""Raw files of public benchmarks: found under the data root, or downloaded into it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.storage.checksums import sha256_of
 
 CONNECT_SECONDS = 30.0
-"""How long a download waits for a silent network."""
+"""Seconds that a download waits for a silent network."""
 
 
 def fingerprint(paths: list[Path]) -> str:
@@ -31,17 +31,17 @@ def fingerprint(paths: list[Path]) -> str:
 def present_or_downloaded(folder: Path, names: list[str], download: Callable[[Path], Path], dataset: str) -> list[Path]:
     """The paths of `names` in `folder`, downloaded first where any is absent.
 
-    What is already there is never replaced, and a download that fails leaves nothing behind: files arrive
-    in a temporary folder and are moved when all are whole.
+    Existing files are never replaced, and a failed download leaves no file: files arrive in a temporary folder and
+    are moved when all are whole.
 
     Args:
-        folder: where the raw files belong.
+        folder: folder of the raw files.
         names: the files that are needed.
         download: given an empty folder, downloads into it and returns the folder that then holds `names`.
         dataset: the data set's name, for the error.
 
     Raises:
-        SubflError: files are missing and could not be downloaded; names them and where to put them.
+        SubflError: files are missing and could not be downloaded; names them and their folder.
     """
     paths = [folder / name for name in names]
     if all(path.is_file() for path in paths):

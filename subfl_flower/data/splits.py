@@ -1,4 +1,4 @@
-"""Which nodes train, validate and test."""
+"""Roles of nodes: training, validation and test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def random_roles(labels: np.ndarray, train_fraction: float, seed: int) -> np.nda
     """A role for every node of the global graph, drawn before partitioning.
 
     FED-PUB's split (Baek et al., ICML 2023, Section 5.1; the released code's 20/40/40): of the labelled
-    nodes a `train_fraction` trains, half of the rest tests, what remains validates. A node keeps its
-    role wherever it lands, so clients that share a node agree on it.
+    nodes a `train_fraction` trains, half of the rest tests, and the remaining nodes validate. A node has the
+    same role at every client, so clients that share a node agree on it.
 
     Args:
         labels: int64 `[nodes]`, -1 where unlabelled.

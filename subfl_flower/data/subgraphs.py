@@ -1,4 +1,4 @@
-"""Cutting the global graph into the subgraphs of clients, and what is lost by it."""
+"""Cutting the global graph into the subgraphs of clients, and the edges lost by it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from subfl_flower.data.graph import ClientGraph, Graph
 
 
 class SubgraphCutter:
-    """Cuts clients' subgraphs out of one graph, and remembers which edges some client holds.
+    """Cutter of clients' subgraphs out of one graph; it records the edges that some client holds.
 
     The work for a client is linear in the degrees of its nodes.
 
@@ -30,16 +30,16 @@ class SubgraphCutter:
             (np.arange(graph.num_edges), graph.edge_index[1], starts), shape=(graph.num_nodes,) * 2
         )
         self._held = np.zeros(graph.num_edges, dtype=bool)
-        self._local_ids = np.full(graph.num_nodes, -1)  # of one client at a time, -1 for the nodes of others
+        self._local_ids = np.full(graph.num_nodes, -1)  # local ids of one client at a time, -1 for other nodes
 
     def cut(self, client_id: int) -> ClientGraph:
         """The subgraph that a client's nodes induce, and their edges to nodes that the client does not hold.
 
-        Shareable are the nodes that another client holds too. A cross edge is one of this client's even where another
+        Shareable are the nodes that another client holds too. An edge is a cross edge of this client even where another
         client holds both of its ends.
         """
         graph, node_ids = self._graph, self._assignments[client_id]
-        # Rows come in the order of `node_ids` and each row's neighbours ascend, so what is taken of them is sorted,
+        # Rows come in the order of `node_ids` and each row's neighbours ascend, so a selection of them is sorted,
         # by local ids as well as by global ones.
         neighbours = self._positions[node_ids]
         ends = np.repeat(np.arange(node_ids.size), np.diff(neighbours.indptr))
@@ -64,5 +64,5 @@ class SubgraphCutter:
         )
 
     def cross_edges(self) -> np.ndarray:
-        """int64 `[2, edges]`, global ids: the edges that no client cut so far holds both ends of."""
+        """The edges whose two ends no client cut so far holds together: int64 `[2, edges]`, global ids."""
         return self._graph.edge_index[:, ~self._held]

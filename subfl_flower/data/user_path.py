@@ -1,4 +1,4 @@
-"""Paths of a user's own files, independent of the folder in which a later command is started."""
+"""Paths of a user's files, independent of the folder in which a later command is started."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def _absolute(path: Path) -> Path:
 
 
 UserPath = Annotated[Path, AfterValidator(_absolute)]
-"""A path with `~` that is relative to the folder in which the command is started; kept as an absolute one."""
+"""A path that may begin with `~` and is relative to the folder where the command starts; stored as absolute."""

@@ -33,7 +33,7 @@ def check_host(host: str, option: str) -> str:
 
 
 def _looks_like_ip(host: str) -> bool:
-    """A name whose last part is a number cannot be looked up: it is an IPv4 address with a mistake."""
+    """True if the last part of `host` is a number: such a name cannot be resolved, it is a mistyped IPv4 address."""
     return host.rpartition(".")[2].isdigit()
 
 
@@ -52,13 +52,13 @@ def split_address(address: str, option: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` reaches this machine alone."""
+    """True if `host` reaches this machine alone."""
     address = ip_address(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 def require_loopback(host: str, option: str) -> None:
-    """Refuses to leave out encryption on a network.
+    """Refuse to leave out encryption on a network.
 
     Raises:
         SubflError: `host` is not a loopback address.
@@ -71,10 +71,10 @@ def require_loopback(host: str, option: str) -> None:
 
 
 def require_free_port(host: str, port: int) -> None:
-    """Refuses a port that cannot be listened on, before Flower's processes are started.
+    """Refuse a port that is not available, before Flower's processes are started.
 
     Raises:
-        SubflError: it is taken, or `host` is not an address of this machine.
+        SubflError: the port is taken, or `host` is not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -1,4 +1,4 @@
-"""A certificate authority of the federation's own, and the SuperLink's certificate signed by it (RFC 5280)."""
+"""The federation's certificate authority, and the SuperLink's certificate signed by it (RFC 5280)."""
 
 import datetime
 import ipaddress
@@ -26,25 +26,25 @@ _CLOCKS_DIFFER = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority: its certificate and the key that signs."""
+    """A certificate authority: its certificate and its signing key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
 
 def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> x509.Certificate:
-    """Writes a server certificate for `hosts`, signed by the authority in `folder`, which is made where there is none.
+    """Write a server certificate for `hosts`, signed by the authority in `folder`, which is created where absent.
 
     Args:
         folder: gets `ca.key`, `ca.crt`, `server.key` and `server.crt`; keys are readable by their owner alone.
         hosts: DNS names and IP addresses; `localhost`, `127.0.0.1` and `::1` are added.
-        days: how long the server certificate is valid.
+        days: validity of the server certificate.
 
     Returns:
         The server certificate.
 
     Raises:
-        SubflError: a host is no host, or the authority in `folder` is incomplete, damaged or ends too early.
+        SubflError: a host is malformed, or the authority in `folder` is incomplete, damaged or expires too early.
     """
     names = list(dict.fromkeys([*(check_host(host, "--host") for host in hosts), *_ALWAYS]))
     make_folder(folder)
@@ -59,11 +59,11 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> x509.Cer
 
 
 def check_certificates(folder: Path, host: str) -> None:
-    """Makes sure that a SuperLink listening on `host` can show the certificate in `folder`.
+    """Check that a SuperLink listening on `host` can show the certificate in `folder`.
 
     Raises:
-        SubflError: a file is missing or damaged, a certificate is not valid today, the key or the authority is not
-            the certificate's, or the certificate does not name `host`.
+        SubflError: a file is missing or damaged, a certificate is not valid today, the key or the authority does not
+            belong to the certificate, or the certificate does not name `host`.
     """
     authority = load_certificate(folder / CA_CERTIFICATE, "--certificates")
     server = load_certificate(folder / SERVER_CERTIFICATE, "--certificates")
@@ -160,7 +160,7 @@ def _builder(
     issuer_key: ec.EllipticCurvePublicKey,
     end: datetime.datetime,
 ) -> x509.CertificateBuilder:
-    """What every certificate says: whose it is, who signs it, and until when."""
+    """Builder with the fields of every certificate: subject, issuer, keys and validity."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -200,7 +200,7 @@ def _check_dates(path: Path, certificate: x509.Certificate) -> None:
 
 
 def _check_names(folder: Path, server: x509.Certificate, host: str) -> None:
-    """Flower starts the process that runs the app with the address that the SuperLink listens on."""
+    """Check the certificate's names for `host`: Flower starts the app's process with the SuperLink's address."""
     address = ip_address(host)
     if address is not None and address.is_unspecified:
         host = "::1" if isinstance(address, ipaddress.IPv6Address) else "127.0.0.1"

@@ -20,13 +20,13 @@ _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: list[str]) -> int:
-    """Runs `subfl deploy ARGV`.
+    """Run `subfl deploy ARGV`.
 
-    `superlink` and `supernode` do not return unless they are refused: Flower's program takes this process's place.
+    `superlink` and `supernode` do not return unless they are refused: Flower's program replaces this process.
 
     Returns:
         0 when done, 1 when a registration or a run failed, 130 when a signal stopped a run, 2 when it cannot be done
-        as asked; what went wrong is one sentence on standard error.
+        as asked. An error is one sentence on standard error.
     """
     try:
         name = _overview().parse_args(argv[:1]).subcommand
@@ -123,7 +123,7 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _failure(outcome: Outcome, connection: str) -> str:
-    """One sentence on what went wrong."""
+    """One sentence on the error."""
     reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
     if outcome.status == NOT_STARTED:
         return f"the run did not start{reason}"

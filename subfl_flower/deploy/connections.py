@@ -23,10 +23,10 @@ def config_path() -> Path:
 
 
 def connect(name: str, address: str, root_certificates: Path | None) -> Path:
-    """Writes the connection `name` into Flower's configuration; every other line of the file stays as it is.
+    """Write the connection `name` into Flower's configuration; every other line of the file stays as it is.
 
     Args:
-        name: of the connection, for `flwr run . NAME` and the like.
+        name: name of the connection, for `flwr run . NAME` and the like.
         address: HOST:PORT of the SuperLink.
         root_certificates: certificate of the authority that signed the SuperLink's; `None` means no TLS, which is
             allowed for loopback addresses only.
@@ -35,7 +35,7 @@ def connect(name: str, address: str, root_certificates: Path | None) -> Path:
         The configuration's path.
 
     Raises:
-        SubflError: the name, the address or the certificate is none, or the configuration cannot be edited.
+        SubflError: the name, the address or the certificate is invalid, or the configuration cannot be edited.
     """
     if not _NAME.fullmatch(name) or name == "default":
         raise SubflError(f"connection {name}: a name has letters, digits, - and _ only, and is not 'default'")
@@ -58,7 +58,7 @@ def connect(name: str, address: str, root_certificates: Path | None) -> Path:
 
 
 def require_connection(name: str) -> None:
-    """Makes sure that Flower's configuration has the connection `name`, and that a SuperLink answers where it leads.
+    """Check that Flower's configuration has the connection `name`, and that a SuperLink answers at its address.
 
     Raises:
         SubflError: there is no such connection, or no trusted answer.
@@ -78,7 +78,7 @@ def require_connection(name: str) -> None:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Text and values of the configuration; Flower's own default where there is none yet."""
+    """Text and values of the configuration; Flower's default where there is no file yet."""
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else DEFAULT_CONFIGURATION
     except (OSError, UnicodeDecodeError) as error:
@@ -97,7 +97,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _with_table(text: str, name: str, table: dict[str, Any]) -> str:
-    """`text` with `[superlink.NAME]` and its sub-tables taken out, and `table` written behind the rest."""
+    """`text` without `[superlink.NAME]` and its sub-tables, and with `table` appended."""
     header = re.compile(rf"\s*\[\s*superlink\s*\.\s*(['\"]?){re.escape(name)}\1\s*[.\]]")
     kept, inside = [], False
     for line in text.splitlines(keepends=True):

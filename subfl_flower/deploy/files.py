@@ -9,7 +9,7 @@ PRIVATE, PUBLIC = 0o600, 0o644
 
 
 def write_file(path: Path, content: bytes, mode: int) -> None:
-    """Writes a file as a whole or not at all, replacing what is there; nobody can read it before it has `mode`.
+    """Replace a file whole or not at all; it is never readable with other permissions than `mode`.
 
     Raises:
         SubflError: it cannot be written.
@@ -21,10 +21,10 @@ def write_file(path: Path, content: bytes, mode: int) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder where there is none.
+    """Create a folder where there is none.
 
     Raises:
-        SubflError: it cannot be made.
+        SubflError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

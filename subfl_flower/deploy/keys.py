@@ -11,10 +11,10 @@ from subfl_flower.errors import SubflError
 
 
 def make_key(path: Path) -> Path:
-    """Writes a new private key to `path`, readable by its owner alone, and its public key beside it.
+    """Write a new private key to `path`, readable by its owner alone, and its public key to the same folder.
 
     Returns:
-        The public key's path: `path` with `.pub` behind it.
+        The public key's path: `path` with `.pub` appended.
 
     Raises:
         SubflError: one of the files is there already, or cannot be written.
@@ -34,7 +34,7 @@ def make_key(path: Path) -> Path:
 
 
 def check_private_key(path: Path) -> None:
-    """Makes sure that `flower-supernode` can read its private key.
+    """Check that `flower-supernode` can read its private key.
 
     Raises:
         SubflError: the file cannot be read or holds no such key.
@@ -49,7 +49,7 @@ def check_private_key(path: Path) -> None:
 
 
 def check_public_key(path: Path) -> None:
-    """Makes sure that a file to register holds a public key.
+    """Check that a file to register holds a public key.
 
     Raises:
         SubflError: the file cannot be read, or holds a private key or none.

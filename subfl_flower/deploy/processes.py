@@ -46,7 +46,7 @@ def superlink_command(certificates: Path | None, host: str, port: int, database:
         database: SQLite file for nodes and runs; `None` keeps them in memory.
 
     Raises:
-        SubflError: a certificate does not do for `host`, or the port is taken.
+        SubflError: a certificate is not valid for `host`, or the port is taken.
     """
     command = [program("flower-superlink"), "--host", host, "--port", str(port), "--isolation", "subprocess"]
     command += ["--disable-runtime-dependency-installation"]
@@ -69,7 +69,7 @@ def superlink_command(certificates: Path | None, host: str, port: int, database:
 
 @dataclass(frozen=True)
 class Credentials:
-    """How a SuperNode and its SuperLink know each other.
+    """Certificate and key by which a SuperNode and its SuperLink authenticate each other.
 
     `root_certificates` is the certificate of the authority that signed the SuperLink's, `key` the node's private
     key.
@@ -95,9 +95,9 @@ def supernode_command(
         superlink: HOST:PORT of the SuperLink.
         credentials: `None` means neither TLS nor authentication, which is allowed on loopback addresses only.
         clients: the clients' folders; each is opened and checked. None makes the node the matcher of a graph expansion.
-        state: folder for what stays on the node between messages, where it is not to be beside the data; the matcher
+        state: folder for the state that stays on the node between messages; None keeps it with the data. The matcher
             needs one.
-        matcher_key: the only public key that the clients seal to, 64 hexadecimal digits; None: what the server says.
+        matcher_key: the only public key that the clients seal to, 64 hexadecimal digits; None: the server's.
         keep_embeddings: never tell the server an embedding to cluster users by.
         allow_packages: installed packages, besides this project's own, whose classes a run's configuration may name.
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
@@ -130,7 +130,7 @@ def node_config(
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
 ) -> str:
-    """What a SuperNode tells its ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
+    """Configuration of a SuperNode's ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
 
     Without clients it is `role="matcher"`. `allow_packages` are further packages that a run's configuration may name.
 
@@ -138,7 +138,7 @@ def node_config(
 
     Raises:
         SubflError: a path holds a double quote, a backslash, a comma or a control character, or is named twice; the
-            matcher has no state, the key is none, or a package is not installed.
+            matcher has no state, the key is malformed, or a package is not installed.
     """
     if not clients and state is None:
         raise SubflError("--matcher: it keeps its key in a folder; name one with --state DIR")
@@ -167,12 +167,12 @@ def node_config(
 
 
 def start(command: Sequence[str]) -> NoReturn:
-    """Becomes the process that `command` names, with the environment that Flower's programs need here."""
+    """Replace this process by `command`, with the environment that Flower's programs need here."""
     os.execve(command[0], list(command), flower_environment())
 
 
 def shell_line(command: Sequence[str]) -> str:
-    """One line for a shell that does what `start` does."""
+    """One shell line that is equivalent to `start`."""
     assignments = [f'PATH={shlex.quote(scripts_folder())}:"$PATH"']
     assignments += [f'{name}={LOCAL_HOSTS},"${name}"' for name in PROXY_EXCEPTIONS]
     assignments += [f"{name}={shlex.quote(value)}" for name, value in SETTINGS.items()]
@@ -190,7 +190,7 @@ def _plain_path(path: Path, option: str) -> str:
 
 
 def _check_clients(paths: Sequence[Path]) -> None:
-    """Opens the clients' folders, and reads what they hold, which compares the checksums, and their keys."""
+    """Open the clients' folders and read their data, which compares the checksums, and their keys."""
     from subfl_flower.node.domain import domain_named
     from subfl_flower.storage.sealed_folder import held_in
 
@@ -205,7 +205,7 @@ def _check_clients(paths: Sequence[Path]) -> None:
 
 
 def _check_state(clients: Sequence[Path], state: Path | None) -> None:
-    """What stays on the node lies in the clients' folders, or in `state`."""
+    """Check that the node can write its state, in the clients' folders or in `state`."""
     if state is not None:
         make_folder(state)
     for folder in clients if state is None else (state,):

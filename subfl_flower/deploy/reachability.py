@@ -1,4 +1,4 @@
-"""Whether a SuperLink answers where a connection leads; Flower's own tools call every failure a bad network."""
+"""Check that a SuperLink answers at an address; Flower's tools report every failure as a bad network."""
 
 import socket
 import ssl
@@ -10,13 +10,13 @@ _SECONDS = 10.0
 
 
 def require_superlink(host: str, port: int, insecure: bool, root_certificates: Path | None) -> None:
-    """Opens a connection to a SuperLink, with a TLS handshake unless `insecure`, and closes it.
+    """Open a connection to a SuperLink, with a TLS handshake unless `insecure`, and close it.
 
     Args:
         host: DNS name or IP address.
-        port: of the SuperLink.
-        insecure: whether the SuperLink does without TLS.
-        root_certificates: what to trust; `None` means the machine's own certificates.
+        port: port of the SuperLink.
+        insecure: true if the SuperLink does not use TLS.
+        root_certificates: certificates to trust; `None` means the machine's certificates.
 
     Raises:
         SubflError: nobody answers, without TLS, or with a certificate that is not trusted or not for `host`.

@@ -15,10 +15,10 @@ _IN_USE = "public key already in use"
 
 
 def register(public_keys: Sequence[Path], flower: Flower) -> bool:
-    """Registers SuperNodes by their public keys, and prints a line for each.
+    """Register SuperNodes by their public keys, and print a line for each.
 
     Returns:
-        Whether all of them are registered now; a key that was registered before counts.
+        True if all of them are registered now; a key that was registered before counts.
 
     Raises:
         SubflError: a file holds no public key; nothing is registered then.
@@ -47,7 +47,7 @@ def _register(path: Path, flower: Flower) -> bool:
 
 
 def _result(output: str) -> dict[str, Any]:
-    """The JSON document that `flwr` printed, perhaps behind other lines; empty where there is none."""
+    """The JSON document that `flwr` printed, perhaps after other lines; empty where there is none."""
     try:
         result = json.loads(output[output.index("{") :])
     except ValueError:

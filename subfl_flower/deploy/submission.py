@@ -17,21 +17,21 @@ _RUNTIME = "runtime=deploy"
 
 
 def submit_run(overrides: Sequence[str], connection: str, app: Path | None) -> Outcome:
-    """Submits the app with `overrides`, copies the run's output to standard output and waits for its end.
+    """Submit the app with `overrides`, copy the run's output to standard output and wait for its end.
 
     Must be called in the main thread, since it listens to signals: SIGINT, SIGTERM and SIGHUP stop the run.
 
     Args:
-        overrides: Hydra's; `runtime=deploy` stands before them. `schema=FILE` is read here, and its content submitted,
-            as is that of choices of the user's folder. Or `resume=RUN`, a folder of the SuperLink's machine.
+        overrides: Hydra overrides; `runtime=deploy` stands before them. `schema=FILE` is read here and its content
+            submitted, like that of choices of the user's folder. Or `resume=RUN`, a folder of the SuperLink's machine.
         connection: a name in Flower's configuration.
-        app: folder with the app's `pyproject.toml`; `None` looks for it.
+        app: folder with the app's `pyproject.toml`; `None` searches for it.
 
     Raises:
         SubflError: there is no such app or connection, an override is wrong, or no schema is stated.
     """
     folder = find_app(app)
-    # A run to be resumed lies on the SuperLink's machine; what is asked of it is checked there.
+    # A run to be resumed lies on the SuperLink's machine; the overrides are checked there.
     asked = list(overrides) if resumes(overrides) else [_RUNTIME, *schema_in_place(overrides)]
     if not resumes(overrides) and folder == config_directory().parent:
         asked = own_choices_in_place(asked)

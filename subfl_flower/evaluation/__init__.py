@@ -1,1 +1,1 @@
-"""What a finished run is turned into: tables, plots and reports."""
+"""Tables, plots and reports of finished runs."""

@@ -1,4 +1,4 @@
-"""The panels that show clusters of users: where they lie, how large they are, who changes."""
+"""Panels of clusters of users: positions, sizes, and users who change their cluster."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 
 from subfl_flower.runs.round_arrays import Clustering
 
-# With eight colours sixty-four looks: a cluster is told by its colour and its shape.
+# With eight colours sixty-four looks: colour and shape together identify a cluster.
 _SHAPES = "os^DvPX*"
 _GREY = "#A0A0A0"
 _MOST_MARKS = 15
 # Sizes of more clusters are shades of a heat map instead of lines.
 _MOST_LINES = 10
-# Clusters that one column of the legend has room for.
+# Clusters in one column of the legend.
 _COLUMN = 20
 _COLUMN_INCHES = 1.1
 
 
 def figure_width(clusterings: Mapping[int, Clustering]) -> float:
-    """Inches that the panels and their legend need."""
+    """Width in inches of the panels and their legend."""
     return 9.2 + _COLUMN_INCHES * _columns(len(_labels(clusterings)))
 
 
 def draw_clusters(figure: Figure, clusterings: Mapping[int, Clustering], colours: Sequence[str]) -> None:
     """Draw all panels.
 
-    Left, the last clustering in its plane; right, by round, the number of users in each cluster and the share of users
-    who are in another cluster than at the clustering before. Sizes are lines, or of many clusters the shades of a heat
-    map; of a single clustering they are bars.
+    Left, the last clustering in its plane. Right, by round, the number of users in each cluster and the share of users
+    who are in another cluster than at the clustering before. Sizes are lines; for many clusters they are shades of a
+    heat map, for a single clustering bars.
 
     Args:
         figure: an empty one.
@@ -72,7 +72,7 @@ def draw_clusters(figure: Figure, clusterings: Mapping[int, Clustering], colours
 
 
 def changed(before: Clustering, after: Clustering) -> float:
-    """Share of users with a cluster in both who are in another one after; NaN where nobody has one in both."""
+    """Share of users whose cluster changed, among those with a cluster in both; NaN where there are none."""
     _, one, two = np.intersect1d(before.client_ids, after.client_ids, return_indices=True)
     old, new = before.labels[one], after.labels[two]
     both = (old >= 0) & (new >= 0)
@@ -80,7 +80,7 @@ def changed(before: Clustering, after: Clustering) -> float:
 
 
 def _labels(clusterings: Mapping[int, Clustering]) -> list[int]:
-    """All labels up to the largest, ascending, and -1 last, where a user is without a cluster."""
+    """All labels up to the largest, ascending; then -1 if a user is without a cluster."""
     found = np.concatenate([clustering.labels for clustering in clusterings.values()])
     return [*range(int(found.max(initial=-1)) + 1), *([-1] if (found < 0).any() else [])]
 
@@ -127,7 +127,7 @@ def _size_lines(
 
 
 def _size_map(axes: Any, rounds: Sequence[int], sizes: Mapping[int, NDArray[np.int64]]) -> Any:
-    values = np.array([size for label, size in sizes.items() if label >= 0])  # many without one would dim all others
+    values = np.array([size for label, size in sizes.items() if label >= 0])  # many of these would dim all others
     image = axes.pcolormesh(rounds, np.arange(len(values)), values, shading="nearest", cmap="Blues", vmin=0)
     axes.grid(False)
     axes.invert_yaxis()
@@ -156,6 +156,6 @@ def _bars(axes: Any, sizes: Mapping[int, int], looks: Mapping[int, Mapping[str, 
 
 
 def _number_ticks(axis: Any, labels: Sequence[int]) -> None:
-    """Mark the places of clusters by their numbers as far as there is room."""
+    """Label the ticks with the clusters' numbers as far as there is room."""
     numbers = [label for label in labels if label >= 0]
     axis.set_ticks(numbers[:: max(1, -(-len(numbers) // _COLUMN))])

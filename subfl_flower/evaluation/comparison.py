@@ -1,4 +1,4 @@
-"""The figure of several runs: how the methods converge on the same data, with a band over seeds."""
+"""The figure of several runs: convergence of the methods on the same data, with a band over seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +56,7 @@ def panel_figure(panels: Sequence[tuple[str, str, str, str]], x: str) -> tuple[F
 
     Args:
         panels: data set, partition, clients and metric of each.
-        x: what the horizontal axes show.
+        x: label of the horizontal axes.
     """
     across = min(_COLUMNS, len(panels))
     down = -(-len(panels) // across)
@@ -81,7 +81,7 @@ def line_looks(labels: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def panel_legend(figure: Figure, lines: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """One legend for all panels, headed by how many seeds the rows are over."""
+    """One legend for all panels, headed by the number of seeds of the rows."""
     legend = [fill(label, 30) for label in lines]
     figure.legend(lines.values(), legend, loc="outside right upper", title=_seeds(rows), alignment="left")
 

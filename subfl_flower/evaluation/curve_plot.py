@@ -18,7 +18,7 @@ from subfl_flower.evaluation.table import scale
 
 # Values this many times apart are drawn on a logarithmic axis.
 _WIDE = 50
-# How many marks a linear axis has room for.
+# Most marks on a linear axis.
 _ROOM = 10
 # Share of the axis left free on either side.
 _MARGIN = 0.06
@@ -43,9 +43,8 @@ def plot_curves(curves: Sequence[Curve], key: str, path: Path) -> Path | None:
 def curves_figure(curves: Sequence[Curve], key: str) -> Figure | None:
     """The test metric at the best validation round by value of the key, one panel for each data set and metric.
 
-    Points are means over seeds, bars one sample standard deviation; hollow points are of runs that were not
-    completed. References are horizontal lines with a band. A panel without a point is left out; where no panel
-    is left, there is no figure.
+    Points are means over seeds, bars one sample standard deviation. Hollow points are runs that were not completed.
+    References are horizontal lines with a band. A panel without a point is left out; without panels there is no figure.
     """
     evaluated = [curve for curve in curves if any(_spread(row) for row in curve.rows)]
     panels: dict[tuple[str, str, str, str], list[Curve]] = {c.row.panel: [] for c in evaluated if c.points}
@@ -77,7 +76,7 @@ def curves_figure(curves: Sequence[Curve], key: str) -> Figure | None:
 
 
 def _points(axes: Any, curve: Curve, colour: str, style: str, shift: float) -> Any:
-    """Draw a curve, moved by a share of the axis so that the bars of several do not hide each other."""
+    """Draw a curve, shifted by a share of the axis so that the bars of several curves do not hide each other."""
     known = {value: row for value, row in curve.points.items() if _spread(row)}
     mean, deviation = np.array([_spread(row) for row in known.values()], dtype=np.float64).T
     low, high = axes.get_xlim()

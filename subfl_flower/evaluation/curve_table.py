@@ -14,8 +14,8 @@ def curve_cells(curves: Sequence[Curve], key: str, collapse: bool) -> tuple[str,
     """The test metric at the best validation round as text: title, column heads, rows.
 
     Args:
-        curves: of `build_curves`; references stand in a column of their own.
-        key: the key that the curves are over.
+        curves: result of `build_curves`; references stand in a separate column.
+        key: the key of the curves' horizontal axis.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
     values = sorted({value for curve in curves for value in curve.points})
@@ -37,7 +37,7 @@ def curve_cells(curves: Sequence[Curve], key: str, collapse: bool) -> tuple[str,
 
 
 def write_curve_csv(curves: Sequence[Curve], key: str, path: Path) -> None:
-    """One line a point with plain numbers; the value is empty for a reference, a figure where unknown.
+    """Write one line a point with plain numbers; the value is empty for a reference, a figure where it is unknown.
 
     Raises:
         SubflError: `path` cannot be written.

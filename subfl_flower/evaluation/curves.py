@@ -14,8 +14,8 @@ from subfl_flower.evaluation.summary import number
 class Curve:
     """A method on the same data with the same other settings.
 
-    `points` holds by ascending value of the key the row of the runs with that value. It is empty where the
-    method has no such key, or a word instead of a number: `row` is then a reference that holds at any value.
+    `points` holds the row of the runs with each value of the key, in ascending order. It is empty where the method has
+    no such key, or a word instead of a number: `row` is then a reference that holds at any value.
     """
 
     row: Row
@@ -33,10 +33,10 @@ def value_text(value: float) -> str:
 
 
 def build_curves(runs: Sequence[Run], key: str) -> list[Curve]:
-    """Group runs into curves, in the order in which they come, a method's references after its curve.
+    """Group runs into curves, in the order of the runs, a method's references after its curve.
 
     Args:
-        runs: runs that differ in the key, and in whatever else.
+        runs: runs that differ in the key, and perhaps in other settings.
         key: a dotted key of their configurations, such as `partition.rate`.
 
     Raises:

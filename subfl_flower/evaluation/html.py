@@ -43,13 +43,13 @@ def render_page(
 
     Args:
         rows: the table.
-        runs: one section each.
+        runs: runs, with one section each.
         plots: PNG files by run directory, embedded as base64.
         comparison: the PNG file of the comparison, if there is one.
         curves: a second table, with a column a value of `key`.
-        key: the configuration key that the curves are over.
+        key: the configuration key of the curves' horizontal axis.
         curve_plot: the PNG file of the curves, if there is one.
-        reach: a table of what it took to get to this share of the final test metric.
+        reach: adds a table of rounds and bytes up to this share of the final test metric.
 
     Raises:
         SubflError: a PNG file cannot be read.

@@ -20,7 +20,7 @@ from subfl_flower.evaluation.summary import clients_heard, last_known, lower_is_
 from subfl_flower.evaluation.table import axis_text, scale, unit_suffix
 from subfl_flower.runs.round_arrays import Clustering
 
-# Okabe and Ito's palette: told apart by readers with colour-blindness too.
+# Okabe and Ito's palette, which readers with colour-blindness can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 STYLE = {
     "font.size": 10,
@@ -39,7 +39,7 @@ _EARLIER_MATRICES = 4
 
 
 def plot_run(run: Run) -> list[Path]:
-    """Draw what the run has data for into its plots folder; the paths of the files written.
+    """Draw all figures that the run has data for into its plots folder; return the paths of the files written.
 
     Raises:
         SubflError: the folder cannot be written.
@@ -60,9 +60,9 @@ def plot_run(run: Run) -> list[Path]:
 
 
 def convergence_figure(run: Run) -> Figure:
-    """Validation and test metric by round; as received dashed; the best round marked.
+    """Validation and test metric by round; those as received are dashed, the best round is marked.
 
-    Rounds before the last client was heard are shaded: their means are over fewer clients.
+    Rounds before every client was evaluated are shaded: their means are over fewer clients.
     """
     records = [record for record in run.rounds if _evaluated(record)]
     factor = scale(run.metric)
@@ -151,7 +151,7 @@ def mixing_figure(matrices: Mapping[int, NDArray[np.floating]], heading: str) ->
     """The last mixing matrix as a heat map and, smaller, up to four earlier ones, in one colour scale.
 
     Args:
-        matrices: `[clients, clients]` by round; entry i, j is what client i takes of client j's parameters.
+        matrices: `[clients, clients]` by round; entry i, j is the weight of client j's parameters for client i.
         heading: the figure's title.
     """
     rounds = sorted(matrices)
@@ -184,7 +184,7 @@ def mixing_figure(matrices: Mapping[int, NDArray[np.floating]], heading: str) ->
 
 
 def clusters_figure(clusterings: Mapping[int, Clustering], heading: str) -> Figure:
-    """The last clusters of users in a plane; the clusters' sizes, and how many users changed, at every clustering.
+    """The last clusters of users in a plane; by clustering, the clusters' sizes and the share of users who changed.
 
     Args:
         clusterings: by round.
@@ -197,7 +197,7 @@ def clusters_figure(clusterings: Mapping[int, Clustering], heading: str) -> Figu
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, drawn by Agg and unknown to pyplot: needs no display, does not leak."""
+    """An empty figure, in inches, drawn by Agg and unknown to pyplot: it needs no display and does not leak."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -216,7 +216,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def title(run: Run) -> str:
-    """What a figure of the run is headed by."""
+    """Title of a figure of the run."""
     seed = "" if run.seed is None else f", seed {run.seed}"
     mark = "" if run.status == "completed" else f" ({run.status})"
     return f"{run.method} on {run.dataset}, {run.partition}, {run.clients or '?'} clients{seed}{mark}"
@@ -240,7 +240,7 @@ def name_axes(axes: Any, x: str, y: str) -> None:
 
 
 def whole_numbers() -> MaxNLocator:
-    """Marks of an axis that counts, also where it is so short that there is one mark."""
+    """Tick locator for whole numbers, also where the axis is so short that there is one tick."""
     return MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1)
 
 
@@ -275,7 +275,7 @@ def _as_received(run: Run, ids: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def heat_map(axes: Any, matrix: NDArray[np.floating], limits: Mapping[str, float]) -> Any:
-    """Draw a clients x clients matrix; `limits` may give ``vmin`` and ``vmax``, else its own range counts."""
+    """Draw a clients x clients matrix; `limits` may give ``vmin`` and ``vmax``, else the matrix's range is used."""
     image = axes.imshow(matrix, cmap="Blues", interpolation="nearest", **limits)
     axes.grid(False)
     axes.spines[:].set_visible(False)

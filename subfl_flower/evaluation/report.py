@@ -24,10 +24,10 @@ from subfl_flower.runs.directory import RunDirectory
 
 
 def main(argv: Sequence[str]) -> int:
-    """Report on the runs that `argv` names; the process's exit code, 2 for what the user can mend.
+    """Report on the runs that `argv` names; return the exit code, 2 for errors that the user can mend.
 
-    The table goes to standard output, and so do the paths of what was written, one a line; with `--markdown`
-    the paths go to standard error, so that the table can be redirected into a document.
+    The table and the paths of written files, one a line, go to standard output. With `--markdown` the paths go to
+    standard error, so that the table can be redirected into a document.
     """
     try:
         options = _parser().parse_args(argv)

@@ -1,4 +1,4 @@
-"""Where the time of a round went: our work, the processes that Flower starts for it, and waiting."""
+"""Time of a round by part: this project's work, the processes that Flower starts for it, and waiting."""
 
 from subfl_flower.evaluation.runs import Run
 
@@ -11,7 +11,7 @@ _WORDS = {
 
 
 def round_time(run: Run) -> str | None:
-    """One sentence on a run whose nodes were processes of their own; None for others, which have nothing to split."""
+    """One sentence on a run whose nodes were separate processes; None for other runs, whose time cannot be split."""
     parts = run.seconds_by_part
     total = run.seconds_per_round
     if total is None or not parts.get("startup"):

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import number
 
-# Sections that say which data the clients hold; what differs here is another experiment for every method.
+# Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
-# What changes no number that the table shows, or is averaged over.
+# Settings that change no number of the table, or are averaged over.
 _NOT_SETTINGS = ("seed", "hydra", "logger", "record", "resume", "data.root")
 _COLUMNS = ("method.name", "dataset.name", "partition.name")
 CLIENTS = "partition.clients"
@@ -40,16 +40,15 @@ class Spread(NamedTuple):
 
 
 MEASURED = ("privacy.user_level_epsilon", "privacy.per_coordinate_epsilon", "privacy.whole_upload_epsilon")
-"""Keys that a curve may be over though no configuration has them; runs on it may differ in all of their section."""
+"""Keys of curves that no configuration has; runs on such a curve may differ in the key's whole section."""
 
 
 @dataclass
 class Row:
     """Runs that differ in their seed only.
 
-    `counted` are the runs that the figures are over: the completed ones, the newest of each seed; where none
-    was completed, those that reached a round. `relative_bytes` is the whole traffic over FedAvg's on the same
-    data.
+    `counted` are the runs that enter the figures: the completed ones, the newest of each seed; where none was
+    completed, those that reached a round. `relative_bytes` is the whole traffic divided by FedAvg's on the same data.
     """
 
     data: tuple[str, str, str]
@@ -69,12 +68,12 @@ class Row:
         return Spread.of(number(run.figures.get(figure)) for run in self.counted)
 
     def further(self, figure: str) -> Spread | None:
-        """Mean and deviation of what the best rounds measured besides the metric, such as `test.ndcg@10`."""
+        """Mean and deviation of a further figure of the best rounds, such as `test.ndcg@10`."""
         return Spread.of(number((run.figures.get("figures") or {}).get(figure)) for run in self.counted)
 
     @property
     def worst_client(self) -> Spread | None:
-        """Test metric of the client that is served worst."""
+        """Test metric of the worst client."""
         return Spread.of(run.worst_client for run in self.counted)
 
     @property
@@ -89,7 +88,7 @@ class Row:
 
     @property
     def user_level_epsilon(self) -> Spread | None:
-        """Epsilon of all of a user's uploads together; infinite where a run has no bound."""
+        """Epsilon of all uploads of a user together; infinite where a run has no bound."""
         found = [run.user_level_epsilon for run in self.counted]
         return Spread(math.inf, None) if math.inf in found else Spread.of(found)
 
@@ -100,7 +99,7 @@ class Row:
 
     @property
     def weights_kept(self) -> Spread | None:
-        """The share of its weights that pruning has left."""
+        """Share of the model's weights that remain after pruning."""
         return Spread.of(run.weights_kept for run in self.counted)
 
     @property
@@ -121,22 +120,22 @@ class Row:
 
     @property
     def completed(self) -> bool:
-        """Whether the figures are those of completed runs."""
+        """True if the figures are those of completed runs."""
         return bool(self.counted) and all(run.status == "completed" for run in self.counted)
 
     @property
     def panel(self) -> tuple[str, str, str, str]:
-        """Data set, partition, clients and metric: what rows must share to be drawn in one panel."""
+        """Data set, partition, clients and metric; rows that share them are drawn in one panel."""
         return (*self.data, self.metric)
 
     @property
     def label(self) -> str:
-        """The method with what sets it apart from its other runs."""
+        """The method with the settings in which it differs from its other rows."""
         return f"{self.method} ({self.settings})" if self.settings else self.method
 
     @property
     def note(self) -> str:
-        """What a reader must know: runs that were cut short, left out, or lost clients."""
+        """Note for the reader: runs that were cut short, left out, or lost clients."""
         notes = []
         for status, count in Counter(run.status for run in self.runs if run.status != "completed").items():
             several = f"{count} " if count > 1 or len(self.runs) > 1 else ""
@@ -150,7 +149,7 @@ class Row:
 
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
-    """Group runs by data, method and differing settings, in the order in which they come."""
+    """Group runs by data, method and differing settings, in the order of the runs."""
     settings = {id(run): flatten(run.config) for run in runs}
     rows = group_runs(runs)
     for row in rows:
@@ -159,11 +158,11 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
-    """Rows as of `build_rows`, their relative bytes unknown.
+    """Rows as of `build_rows`, without relative bytes.
 
     Args:
         runs: the runs.
-        along: a dotted key that sets no rows apart: a row then holds the runs of all its values.
+        along: a dotted key that does not separate rows: a row then holds the runs of all its values.
     """
     settings = {id(run): flatten(run.config) for run in runs}
 
@@ -189,7 +188,7 @@ def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
 
 
 def measured(run: Run) -> dict[str, Any]:
-    """What a run was not told and found out of its own settings, by `MEASURED` keys."""
+    """Figures that a run computed from its settings, by `MEASURED` keys."""
     found = run.figures.get("privacy") or {}
     return {key: found.get(key.partition(".")[2]) for key in MEASURED}
 
@@ -219,7 +218,7 @@ def _counted(runs: Sequence[Run]) -> list[Run]:
 
 
 def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: Mapping[int, Mapping[str, Any]]) -> float | None:
-    """Traffic over that of the FedAvg row on the same data whose other settings are the nearest."""
+    """Traffic divided by that of the FedAvg row on the same data with the most similar other settings."""
     own = settings[id(row.runs[0])]
 
     def distance(other: Row) -> int:
@@ -240,7 +239,7 @@ def _group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[
 
 
 def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool, along: str | None = None) -> list[str]:
-    """The keys but `along`, of the data's sections or of the others, whose values differ, and not as the seed does."""
+    """Keys but `along`, of the data's sections or of the others, whose values differ otherwise than by the seed."""
     keys = dict.fromkeys(key for flat in settings for key in flat)
     return [
         key

@@ -1,4 +1,4 @@
-"""Runs as the report reads them: found in folders, loaded, and asked for their figures."""
+"""Runs as the report reads them: search in folders, loading, and figures."""
 
 import math
 import os
@@ -18,7 +18,7 @@ _FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Run:
-    """One run, read whole. The configuration is empty where the run left none."""
+    """One run, read whole. The configuration is empty where the run wrote none."""
 
     directory: RunDirectory
     config: Mapping[str, Any]
@@ -45,12 +45,12 @@ class Run:
 
     @cached_property
     def figures(self) -> Mapping[str, Any]:
-        """The summary's figures; of a run without one, and for keys it lacks, those of the round records."""
+        """The summary's figures; without a summary, and for keys that it lacks, those of the round records."""
         return {**summarise(self.rounds), **(self.summary or {})}
 
     @property
     def status(self) -> str:
-        """`completed`, `interrupted`, `failed`; `unfinished` without a summary: going on still, or killed."""
+        """`completed`, `interrupted`, `failed`; `unfinished` without a summary: still running, or killed."""
         return "unfinished" if self.summary is None else str(self.summary.get("status", "completed"))
 
     @property
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def clients(self) -> int | None:
-        """How many clients take part; None when nothing tells."""
+        """Number of clients; None where unknown."""
         partition = self.config.get("partition")
         configured = partition.get("clients") if isinstance(partition, Mapping) else None
         found = self.figures.get("clients", configured)
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """What validation and test measure, for instance `accuracy`."""
+        """Metric of validation and test, for instance `accuracy`."""
         return str(self.figures.get("metric") or "accuracy")
 
     @property
@@ -98,7 +98,7 @@ class Run:
     def model_bytes(self) -> int | None:
         """Bytes of one client's model in float32, zeros of pruned weights included.
 
-        None where the method has no model, or the run's summary, of an older version, does not tell.
+        None where the method has no model, or the run's summary, of an older version, lacks it.
         """
         parameters = self.figures.get("model_parameters")
         return _FLOAT32_BYTES * parameters if parameters else None
@@ -114,15 +114,15 @@ class Run:
 
     @property
     def bytes_exchanged(self) -> int | None:
-        """Bytes up and down outside of rounds, which the totals include; None where the run does not tell."""
+        """Bytes up and down outside of rounds, which the totals include; None where the run does not record them."""
         phases = self.figures.get("exchanges")
         return None if phases is None else sum(exchanged(phases).values())
 
     @property
     def worst_client(self) -> float | None:
-        """The test metric of the client that is served worst.
+        """The test metric of the worst client.
 
-        None for rankings: one item of each user tests, so that the worst user's is nearly always a miss.
+        None for rankings: each user has one test item, so that the worst user's is nearly always a miss.
         """
         return None if "@" in self.metric else number((self.figures.get("worst_client") or {}).get("test"))
 
@@ -138,7 +138,7 @@ class Run:
 
     @property
     def user_level_epsilon(self) -> float | None:
-        """The epsilon of all of a user's uploads together, infinite without a bound; None where nothing is hidden."""
+        """The epsilon of all uploads of a user together, infinite without a bound; None without a privacy mechanism."""
         privacy = self.figures.get("privacy")
         if not privacy:
             return None
@@ -147,20 +147,20 @@ class Run:
 
     @property
     def seconds_per_round(self) -> float | None:
-        """Mean wall-clock seconds of a finished round; set-up apart."""
+        """Mean wall-clock seconds of a finished round, without set-up."""
         spent = [record["seconds"]["round"] for record in self.rounds if (record.get("seconds") or {}).get("round")]
         return sum(spent) / len(spent) if spent else None
 
     @property
     def seconds_by_part(self) -> dict[str, float]:
-        """Mean seconds of a finished round by where they went, such as ``client`` and ``transport``."""
+        """Mean seconds of a finished round by part, such as ``client`` and ``transport``."""
         parts = [record.get("seconds") or {} for record in self.rounds]
         names = dict.fromkeys(name for part in parts for name in part if name != "round")
         return {name: sum(part.get(name, 0.0) for part in parts) / len(parts) for name in names}
 
     @property
     def client_failures(self) -> int:
-        """How often a client failed in a round, summed over rounds."""
+        """Number of failures of clients, summed over rounds."""
         return sum(len(record.get("failures") or {}) for record in self.rounds)
 
     def _setting(self, group: str) -> str:
@@ -188,7 +188,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def common_folder(paths: Sequence[Path], runs: Sequence[Run]) -> Path:
-    """Where what concerns several runs belongs: the one folder given, or the deepest that holds all runs."""
+    """Folder for files on several runs: the one folder given, or the deepest that holds all runs."""
     if len(paths) == 1:
         return paths[0]
     return _relative_to_here(Path(os.path.commonpath([run.path.resolve() for run in runs])))

@@ -1,4 +1,4 @@
-"""The figures that a run is quoted by, from its round records."""
+"""The main figures of a run, computed from its round records."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "loss"})
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of `metric` is the better one (errors), unlike accuracy, AUC or hit rate."""
+    """True if a smaller value of `metric` is better (errors), unlike accuracy, AUC or hit rate."""
     return metric.lower() in LOWER_IS_BETTER
 
 
@@ -17,8 +17,8 @@ def best_record(rounds: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None
 
     This is the model selection of FED-PUB (Baek et al., ICML 2023, section 5.1): one round for all clients,
     chosen by the mean over clients, never by the test metric. Rounds without validation (not evaluated, or
-    diverged) do not compete. Where only some clients take part in a round, neither do rounds before the last
-    client was heard: a mean over a few easy clients would beat every mean over all of them.
+    diverged) do not compete. With partial participation, rounds before every client was evaluated once do not compete
+    either: a mean over a few easy clients would beat every mean over all of them.
     """
     judged = [record for record in rounds if number(record.get("validation")) is not None]
     if not judged:
@@ -32,7 +32,7 @@ def best_record(rounds: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None
 
 
 def clients_heard(record: Mapping[str, Any]) -> int:
-    """How many clients were evaluated at least once up to this round: those that the record's means are over."""
+    """Number of clients evaluated at least once up to this round; the record's means are over these."""
     heard = record.get("clients_heard")
     return len((record.get("clients") or {}).get("ids") or []) if heard is None else int(heard)
 
@@ -53,11 +53,11 @@ def last_known(rounds: Sequence[Mapping[str, Any]], key: str) -> dict[int, Any]:
 
 
 def worst_client(tests: Mapping[int, Any], metric: str) -> dict[str, Any] | None:
-    """The client that is served worst, the lowest id of equals.
+    """The client with the worst test metric; among equals the lowest id.
 
     Args:
-        tests: test metric by client id, None where a client has nothing to test on.
-        metric: the metric's name, which says if the smallest or the largest value is the worst.
+        tests: test metric by client id, None where a client has no test examples.
+        metric: the metric's name, which determines if the smallest or the largest value is the worst.
 
     Returns:
         `client`, its id, and `test`, its value; None where no client has a value.
@@ -74,17 +74,17 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         rounds: round records as in `metrics.jsonl`, by round. Their `validation`, `test` and
-            `test_as_received` are unweighted means over the clients heard so far; accuracies are fractions.
+            `test_as_received` are unweighted means over the clients evaluated so far; accuracies are fractions.
 
     Returns:
         `metric`; `best_round` (see `best_record`); `test_at_best_validation` and
-        `test_as_received_at_best_validation`, both at that round; `figures`, what else that round measured, by
+        `test_as_received_at_best_validation`, both at that round; `figures`, further figures of that round, by
         names such as `test.ndcg@10`; `worst_client`, that of the lowest accuracy or the largest error at that round,
-        see `worst_client`; `test_last`, of the last round that was evaluated; `rounds`, how many were
-        finished; `bytes_up`, `bytes_down` and (wall-clock) `seconds`, summed over them; and `per_client`: `ids`
+        see `worst_client`; `test_last`, of the last round that was evaluated; `rounds`, the number of finished
+        rounds; `bytes_up`, `bytes_down` and (wall-clock) `seconds`, summed over them; and `per_client`: `ids`
         (ascending), `test_at_best_validation`, `validation_at_best_validation`, three lists of equal length, of a
-        client that was absent from the best round its last known values. What cannot be known (no round, none
-        evaluated, nothing else measured) is None, a sum 0, a list empty.
+        client that was absent from the best round its last known values. An unknown value (no round, none
+        evaluated, nothing else measured) is None, an unknown sum 0, an unknown list empty.
     """
     best = best_record(rounds) or {}
     reached = [record for record in rounds if best and record["round"] <= best["round"]]

@@ -26,7 +26,7 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
     """The table as text: title, column heads, rows.
 
     Args:
-        rows: of `build_rows`.
+        rows: result of `build_rows`.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
     further = _further(rows)
@@ -57,13 +57,13 @@ def cells(rows: Sequence[Row], collapse: bool) -> tuple[str, list[str], list[lis
 
 
 def _floors(row: Row) -> dict[str, str]:
-    """Results that need no learning and that a row's result is to be held against, by name."""
+    """Results of baselines without learning, to compare a row's result with, by name."""
     found = {"majority class": row.further(_MAJORITY), "bias row": row.bias_row, "popularity": row.popularity}
     return {name: metric_text(spread, row.metric) for name, spread in found.items()}
 
 
 def _floor_cells(found: Mapping[str, str], known: Sequence[str]) -> dict[str, str]:
-    """A row's floors as columns: one that is the only one of the table under its name, several as one column."""
+    """A row's floors as columns: the only floor of a table under its name, several floors as one column."""
     if len(known) < 2:
         return {name: found[name] for name in known}
     named = [f"{text} ({name})" for name, text in found.items() if text != MISSING]
@@ -71,7 +71,7 @@ def _floor_cells(found: Mapping[str, str], known: Sequence[str]) -> dict[str, st
 
 
 def _worth(row: Row) -> dict[str, str]:
-    """Figures that the mean of the metric hides, and the price in privacy."""
+    """Figures that the mean of the metric hides, and the privacy loss."""
     macro_f1, balanced = (metric_text(row.further(figure), figure) for figure in (_MACRO_F1, _BALANCED))
     return {
         "macro-F1 (balanced accuracy)": MISSING if macro_f1 == MISSING else f"{macro_f1} ({balanced})",
@@ -81,7 +81,7 @@ def _worth(row: Row) -> dict[str, str]:
 
 
 def _epsilon(row: Row) -> str:
-    """The user-level epsilon, and the delta that it is at where all runs have the same one above 0."""
+    """The user-level epsilon, with its delta where all runs have the same one above 0."""
     found = row.user_level_epsilon
     if found is None or math.isinf(found.mean):
         return MISSING if found is None else "no bound"
@@ -92,20 +92,20 @@ def _epsilon(row: Row) -> str:
 
 
 def _model_size(row: Row) -> str:
-    """What a client's model takes, and the share of its weights that pruning has left."""
+    """Bytes of a client's model, and the share of its weights that remain after pruning."""
     kept = row.weights_kept
     size = human_bytes(row.model_bytes)
     return size if kept is None or size == MISSING else f"{size} ({100 * kept.mean:.0f} % kept)"
 
 
 def _exchanged(row: Row) -> str:
-    """What travelled outside of rounds, where anything did."""
+    """Bytes exchanged outside of rounds, if any."""
     found = row.bytes_exchanged
     return human_bytes(found) if found and found.mean else MISSING
 
 
 def _further(rows: Sequence[Row]) -> dict[str, str]:
-    """What rankings measured besides the metric and rows have: figures at the metrics' own cutoffs, and their heads."""
+    """Further ranking figures that the rows have, at the metrics' cutoffs, with their column heads."""
     metrics = {row.metric for row in rows}
     found: dict[str, str] = {}
     for cutoff in dict.fromkeys(row.metric.partition("@")[2] for row in rows if "@" in row.metric):
@@ -124,7 +124,7 @@ def layout(
 
     Args:
         lines: at least one row, all with the same heads.
-        optional: heads of columns that are left out where no row has anything to say.
+        optional: heads of columns that are left out where they are empty in all rows.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
     heads = [
@@ -146,13 +146,13 @@ def rich_table(rows: Sequence[Row]) -> Table:
 
 
 def rich_layout(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], whole: Sequence[bool]) -> Table:
-    """Laid out cells for a terminal, as narrow as they go: settings stand under the method, and heads are broken.
+    """Laid out cells for a terminal, as narrow as possible: settings stand under the method, and heads are broken.
 
     Args:
-        title: what stands above.
+        title: title above the table.
         heads: column heads.
         lines: rows.
-        whole: for each row, whether its runs were completed; the others are marked by colour.
+        whole: for each row, true if its runs were completed; the others are marked by colour.
     """
     table = Table(
         title=title or None,
@@ -191,7 +191,7 @@ def markdown_layout(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """The table as CSV with plain numbers: fractions, bytes, seconds; empty where unknown."""
+    """Write the table as CSV with plain numbers: fractions, bytes, seconds; empty where unknown."""
     heads = ["dataset", "partition", "clients", "method", "settings", "metric", "runs", "seeds", "status"]
     figures = ["test_at_best_validation", "test_as_received_at_best_validation", "test_last", "best_round"]
     figures += ["bytes_up", "bytes_down"]
@@ -229,17 +229,17 @@ def write_lines(heads: Sequence[str], lines: Iterable[Sequence[Any]], path: Path
 
 
 def scale(metric: str) -> float:
-    """What a stored value is multiplied by to be shown: 100 for fractions, 1 for errors in own units."""
+    """Factor from a stored to a displayed value: 100 for fractions, 1 for errors, which have a unit."""
     return 1.0 if lower_is_better(metric) else 100.0
 
 
 def unit_suffix(metric: str) -> str:
-    """What follows a metric's name where its values are shown."""
+    """Suffix of a metric's name that gives the unit of its values."""
     return "" if lower_is_better(metric) else " (%)"
 
 
 def axis_text(metric: str) -> str:
-    """The label of an axis of a metric over all clients: an error is that of all their ratings together."""
+    """The axis label of a metric over all clients; an error is over all their ratings together."""
     over = "over all clients' ratings" if lower_is_better(metric) else "mean over clients"
     return f"{metric}{unit_suffix(metric)}, {over}"
 
@@ -257,7 +257,7 @@ def human_bytes(spread: Spread | None) -> str:
 
 
 def identity(row: Row) -> dict[str, str]:
-    """The columns that say what a row is of: data, metric, method, settings."""
+    """The columns that identify a row: data, metric, method, settings."""
     return {
         "dataset": row.data[0],
         "partition": row.data[1],

@@ -1,4 +1,4 @@
-"""What runs took to a given share of their final quality: rounds, and bytes up and down."""
+"""Cost of runs up to a given share of their final quality: rounds, and bytes up and down."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _FIGURES = ("target", "round", "bytes_up", "bytes_down", "bytes_evaluation")
 
 @dataclass(frozen=True)
 class Reached:
-    """Where a run first was as good as asked.
+    """First round in which a run reached the target, and its traffic until then.
 
     Attributes:
-        target: the test metric that was asked for.
-        round: the first evaluated round that has it.
-        bytes_up: what clients sent up to and including this round, with what they were asked between rounds.
-        bytes_down: likewise what they were sent to train.
-        bytes_evaluation: what they were sent by then to be evaluated, where that is a message of its own. None where
-            the records, of an older version, do not tell; `bytes_down` then holds it.
+        target: the test metric to reach.
+        round: the first evaluated round that reaches it.
+        bytes_up: upload up to and including this round, with the exchanges outside of rounds.
+        bytes_down: likewise the broadcast for training.
+        bytes_evaluation: likewise the broadcast for evaluation, where that is a separate message. None where the
+            records, of an older version, lack it; `bytes_down` then includes it.
     """
 
     target: float
@@ -38,11 +38,11 @@ class Reached:
 
 
 def reached(run: Run, share: float) -> Reached | None:
-    """Where the test metric first reached a share of its final value; None where it has none.
+    """First round in which the test metric reached a share of its final value; None without a final value.
 
-    Final is the test metric at the best validation round, the one that the run is quoted by. An error, of which less is
-    better, has reached the share s of e at e / s. As for the best round, rounds before the last client was heard do not
-    count: their means are over fewer clients.
+    The final value is the test metric at the best validation round. An error e, of which less is better, has reached
+    the share s at e / s. As for the best round, rounds before every client was evaluated once do not count: their
+    means are over fewer clients.
 
     Args:
         run: the run.
@@ -81,8 +81,8 @@ def target_cells(rows: Sequence[Row], share: float, collapse: bool) -> tuple[str
     """Means over seeds as text: title, column heads, rows.
 
     Args:
-        rows: of `build_rows`.
-        share: of the final test metric that is to be reached.
+        rows: result of `build_rows`.
+        share: share of the final test metric to reach.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
     lines = []
@@ -107,7 +107,7 @@ def target_cells(rows: Sequence[Row], share: float, collapse: bool) -> tuple[str
 
 
 def write_target_csv(rows: Sequence[Row], share: float, path: Path) -> None:
-    """One line a row with plain numbers, empty where unknown.
+    """Write one line a row with plain numbers, empty where unknown.
 
     Raises:
         SubflError: `path` cannot be written.
@@ -125,7 +125,7 @@ def write_target_csv(rows: Sequence[Row], share: float, path: Path) -> None:
 
 
 def _spreads(row: Row, share: float) -> Mapping[str, Spread | None]:
-    """Mean and deviation over seeds of each figure; none of evaluation where a run does not tell."""
+    """Mean and deviation over seeds of each figure; without evaluation bytes where a run does not record them."""
     found = [reached(run, share) for run in row.counted]
     spreads = {name: Spread.of(None if one is None else getattr(one, name) for one in found) for name in _FIGURES}
     if any(one is not None and one.bytes_evaluation is None for one in found):

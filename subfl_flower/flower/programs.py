@@ -12,7 +12,7 @@ from subfl_flower.errors import SubflError
 
 UNKNOWN = "unknown"
 
-# Without these Flower installs the app's dependencies anew for every run, looks for updates and reports its use; and
+# Without these Flower installs the app's dependencies again for every run, looks for updates and reports its use; and
 # the process that starts apps would look for work every three seconds only.
 SETTINGS = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -28,7 +28,7 @@ LOCAL_HOSTS = "127.0.0.1,localhost"
 
 
 def scripts_folder() -> str:
-    """Where this environment's programs lie; Flower starts its own by name, so the folder must be on `PATH`."""
+    """The folder of this environment's programs; Flower starts its programs by name, so it must be on `PATH`."""
     return sysconfig.get_path("scripts")
 
 
@@ -55,7 +55,7 @@ def flower_environment() -> dict[str, str]:
 
 
 def prepend(environment: dict[str, str], name: str, value: str, separator: str) -> None:
-    """Puts a value before those that an environment variable lists."""
+    """Put a value before those that an environment variable lists."""
     rest = environment.get(name)
     environment[name] = f"{value}{separator}{rest}" if rest else value
 
@@ -68,7 +68,7 @@ class Flower:
     connection: str
 
     def run(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Runs `flwr ARGUMENTS` to its end and captures what it prints.
+        """Run `flwr ARGUMENTS` to its end and capture its output.
 
         Raises:
             subprocess.TimeoutExpired: when it takes longer than `timeout` seconds.
@@ -84,7 +84,7 @@ class Flower:
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts `flwr ARGUMENTS`, output and errors in one pipe, out of reach of the terminal's Ctrl-C."""
+        """Start `flwr ARGUMENTS`, output and errors in one pipe, out of reach of the terminal's Ctrl-C."""
         return subprocess.Popen(
             [program("flwr"), *arguments],
             env=self.environment,
@@ -97,7 +97,7 @@ class Flower:
         )
 
     def run_status(self, run_id: str) -> tuple[str, str]:
-        """What the SuperLink says of a run: its status, such as `finished:completed`, and the reason.
+        """A run's status at the SuperLink, such as `finished:completed`, and the reason.
 
         The status is `UNKNOWN` when the SuperLink gives no answer.
         """

@@ -1,4 +1,4 @@
-"""`subfl launch`: one federation through `flwr run`, on a SuperLink that lives and dies with the command."""
+"""`subfl launch`: one federation through `flwr run`, on a SuperLink that ends with the command."""
 
 from subfl_flower.launch.command import main
 

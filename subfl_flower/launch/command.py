@@ -18,11 +18,11 @@ FAILED_CODE, BAD_INPUT_CODE, INTERRUPTED_CODE = 1, 2, 130
 
 
 def main(argv: list[str]) -> int:
-    """Runs `subfl launch ARGV` and prints the result table of a run that completed.
+    """Run `subfl launch ARGV` and print the result table of a run that completed.
 
     Returns:
         0 when the run completed, 1 when it failed, 130 when a signal stopped it, 2 when it cannot be started
-        as asked; what went wrong is one sentence on standard error.
+        as asked. An error is one sentence on standard error.
     """
     try:
         arguments = _parser().parse_intermixed_args(argv)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    """The request that the arguments make; overrides of this very app are checked before anything starts."""
+    """The request that the arguments describe; overrides of this app are checked before anything starts."""
     app = find_app(arguments.app)
     ours = app == config_directory().parent
     if ours:
@@ -66,7 +66,7 @@ def _request(arguments: argparse.Namespace) -> Request:
 
 
 def _failure(outcome: Outcome) -> str:
-    """One sentence on what went wrong, and where to read on."""
+    """One sentence on the error, and on where to find details."""
     if outcome.status == COMPLETED:
         return "the run completed, but its log names no run directory, so there is no table"
     reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""

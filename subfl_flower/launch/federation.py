@@ -1,4 +1,4 @@
-"""One federation from start to end: SuperLink, `flwr run`, its true result, and nothing left behind."""
+"""One federation from start to end: SuperLink, `flwr run`, its true result, and a complete clean-up."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from subfl_flower.launch.superlink import launch_environment, start_superlink
 
 
 def run_federation(request: Request) -> Outcome:
-    """Runs the app with `flwr run` on a SuperLink of its own, streams the output, and ends what it started.
+    """Run the app with `flwr run` on a new SuperLink, stream the output, and end every process of the launch.
 
     Must be called in the main thread, since it listens to signals: SIGINT, SIGTERM and SIGHUP stop the run.
     In every case, errors included, no process of the launch is left when it returns. Of the launch's folder
@@ -52,7 +52,7 @@ def run_federation(request: Request) -> Outcome:
 
 
 def _clear(folder: Path, keep_log: bool) -> Path | None:
-    """Removes a launch's folder, except for the SuperLink's log where wanted; returns that log's path."""
+    """Remove a launch's folder, except for the SuperLink's log where wanted; return that log's path."""
     log = folder / "superlink.log"
     if not (keep_log and log.is_file()):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""Which processes belong to one launch, and how all of them are ended.
+"""The processes of one launch: finding and ending all of them.
 
-Every process of a launch inherits an environment variable with the launch's own value, by which it is found
-when its parent has died too. Ray's workers overwrite their environment block with a process title, so the
-descendants of the marked processes count as well; and on Linux the launching process adopts the launch's
-orphans while the launch lasts. Should the launching process itself be killed, a guard ends the rest.
+Every process of a launch inherits an environment variable with a value that identifies the launch. By it a process is
+found even after its parent has died. Ray's workers overwrite their environment block with a process title, so the
+descendants of the marked processes count as well. On Linux the launching process also adopts the launch's orphans
+while the launch lasts. If the launching process itself is killed, a guard ends the rest.
 
-Run as a script this module is that guard; it therefore imports nothing of the package.
+Run as a script, this module is that guard. It therefore imports nothing of the package.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class LaunchProcesses:
     strangers: frozenset[psutil.Process] | None = field(default=None)
 
     def running(self) -> set[psutil.Process]:
-        """Those that run at the moment; a zombie has ended already."""
+        """The processes that run at the moment; a zombie counts as ended."""
         found = self._children()
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -52,7 +52,7 @@ class LaunchProcesses:
         return _alive(found)
 
     def end(self, grace: float = 2.0) -> list[int]:
-        """Asks every process to end, and after `grace` seconds ends it.
+        """Ask every process to end, and kill it after `grace` seconds.
 
         Flower's simulation waits five seconds for a ServerApp that cannot be stopped, and some of Ray's
         processes do not listen: a longer grace gains nothing.
@@ -96,7 +96,7 @@ def _alive(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
 
 @contextlib.contextmanager
 def guarded_launch(launch_id: str, scratch: str) -> Iterator[LaunchProcesses]:
-    """Watches over a launch: no process of it outlives the block, or this process, however it ends.
+    """Guard a launch: no process of it outlives the block, or this process, however it ends.
 
     Args:
         launch_id: the value of `MARKER` in the environment of the launch's processes.
@@ -122,13 +122,13 @@ def guarded_launch(launch_id: str, scratch: str) -> Iterator[LaunchProcesses]:
 
 
 def _adopt_orphans(adopt: bool) -> None:
-    """Has orphaned descendants become children of this process instead of process 1 (Linux only)."""
+    """Make orphaned descendants children of this process instead of process 1 (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def _guard(launch_id: str, scratch: str) -> None:
-    """Waits for the end of the launching process, which holds the other end of standard input."""
+    """Wait for the end of the launching process, which holds the other end of standard input."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     if sys.stdin.buffer.read() != _FINISHED:

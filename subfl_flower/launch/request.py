@@ -1,4 +1,4 @@
-"""What is asked of `flwr run`: the app, the overrides, and the simulated nodes with their resources."""
+"""Arguments of `flwr run`: the app, the overrides, and the simulated nodes with their resources."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ class Request:
 
     `app` is the folder with the app's `pyproject.toml`, `home` the folder for what Flower writes, `overrides`
     are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task. `code` is the
-    user's folder; None for an app that is not told of it.
+    user's folder; None for an app that does not receive it.
     """
 
     app: Path
@@ -34,8 +34,8 @@ def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
 
     With `code`, the user's folder, a key of this name holds its path.
 
-    An override that `shlex.split` leaves alone is written as it is; another one is quoted. The document goes
-    to `flwr run --run-config FILE.toml`: the key=value form of that option knows no escaped quote.
+    An override that `shlex.split` does not change is written as it is; another one is quoted. The document goes
+    to `flwr run --run-config FILE.toml`: the key=value form of that option has no escaped quotes.
 
     Raises:
         SubflError: when an override holds a control character.
@@ -59,7 +59,7 @@ def federation_config(request: Request) -> str:
     """The value of `flwr run --federation-config`.
 
     Ray gets no more CPUs than the nodes can use together: Flower starts one actor for each share of the CPUs,
-    and every actor imports the app. On a Ray cluster of the user's own (`RAY_ADDRESS`) the cluster decides.
+    and every actor imports the app. On the user's Ray cluster (`RAY_ADDRESS`) the cluster decides.
 
     Raises:
         SubflError: when a node asks for more CPUs than there are.

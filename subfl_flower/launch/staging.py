@@ -1,7 +1,7 @@
 """The app as Flower packs it: a copy of the few files that travel.
 
 `flwr run` looks at every file below the app's folder, a virtual environment's fifty thousand included, which
-takes seconds. A copy of the files that it would pack anyway is cheap, and Flower may rewrite it as it likes.
+takes seconds. A copy of the files that it would pack anyway is cheap, and Flower may modify it.
 """
 
 import os
@@ -37,10 +37,10 @@ def find_app(folder: Path | None) -> Path:
 
 
 def stage_app(app: Path, target: Path) -> None:
-    """Copies what Flower would pack of `app` to the new folder `target`.
+    """Copy the files of `app` that Flower would pack to the new folder `target`.
 
-    Hidden folders, virtual environments, caches and the runs of earlier launches stay behind. What the app's
-    `.gitignore` names is left out later, by Flower itself.
+    Hidden folders, virtual environments, caches and the runs of earlier launches stay behind. Flower itself
+    later leaves out the files that the app's `.gitignore` names.
     """
     for current, folders, files in os.walk(app):
         source = Path(current)

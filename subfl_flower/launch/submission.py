@@ -1,4 +1,4 @@
-"""One run of a staged app on a SuperLink: submitted, followed to its end or to a signal, and asked how it ended."""
+"""One run of a staged app on a SuperLink: submission, output until its end or a signal, and its result."""
 
 import contextlib
 import re
@@ -29,11 +29,11 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """Result of a run.
 
-    `status` is Flower's own word, such as `finished:completed`, or `interrupted` when a signal came, or
-    `not started` when `flwr run` was refused. `reason` is Flower's detail, `run_directory` what the ServerApp
-    named, `log` the SuperLink's log where it was kept.
+    `status` is Flower's word, such as `finished:completed`, or `interrupted` after a signal, or `not started` when
+    `flwr run` was refused. `reason` is Flower's detail, `run_directory` the one that the ServerApp named, `log` the
+    SuperLink's log where it was kept.
     """
 
     status: str
@@ -43,18 +43,18 @@ class Outcome:
 
 
 def stage(app: Path, run_config: str, folder: Path) -> None:
-    """Writes what `submit` sends into `folder`: a copy of the app, and its run configuration (TOML)."""
+    """Write the files that `submit` sends into `folder`: a copy of the app, and its run configuration (TOML)."""
     stage_app(app, folder / "app")
     (folder / "run-config.toml").write_text(run_config, encoding="utf-8")
 
 
 def submit(flower: Flower, folder: Path, interrupted: Callable[[], bool], *options: str) -> Outcome:
-    """Runs what was staged in `folder` and copies the run's output to standard output.
+    """Run the app staged in `folder` and copy the run's output to standard output.
 
     Args:
         flower: commands to the SuperLink.
-        folder: as `stage` left it.
-        interrupted: asked all the time; when true the run is stopped.
+        folder: the folder that `stage` filled.
+        interrupted: polled during the run; when true the run is stopped.
         options: more options of `flwr run`.
     """
     arguments = ["run", str(folder / "app"), flower.connection, "--stream"]
@@ -73,7 +73,7 @@ def submit(flower: Flower, folder: Path, interrupted: Callable[[], bool], *optio
 
 
 def _ended(flower: Flower, stream: "_Stream", interrupted: Callable[[], bool]) -> Outcome:
-    """How the run ended; where the stream of its log broke off early, its end is waited for."""
+    """The run's result; if the stream of its log broke off early, wait for the run's end."""
     assert stream.run_id is not None
     status, reason = flower.run_status(stream.run_id)
     while not (status == UNKNOWN or status.startswith("finished")):
@@ -86,7 +86,7 @@ def _ended(flower: Flower, stream: "_Stream", interrupted: Callable[[], bool]) -
 
 
 def _stop(flower: Flower, stream: "_Stream") -> None:
-    """Stops the run, also one whose number `flwr run` is about to say."""
+    """Stop the run, also one whose number `flwr run` has not printed yet."""
     deadline = time.monotonic() + _SUBMIT_SECONDS
     _wait(stream.ended, lambda: stream.run_id is not None or time.monotonic() > deadline)
     if (run_id := stream.run_id) is None:
@@ -99,14 +99,14 @@ def _stop(flower: Flower, stream: "_Stream") -> None:
 
 
 def _wait(first: Callable[[], bool], second: Callable[[], bool]) -> None:
-    """Returns when either is true."""
+    """Wait until either is true."""
     while not first() and not second():
         time.sleep(_POLL_SECONDS)
 
 
 @dataclass
 class _Stream:
-    """Copies the output of `flwr run --stream` to the terminal and keeps what is needed later."""
+    """Copy of the output of `flwr run --stream` to the terminal; keeps the values that are needed later."""
 
     process: subprocess.Popen[str]
     run_id: str | None = None
@@ -154,5 +154,5 @@ class Signals:
         self.received = True
 
     def arrived(self) -> bool:
-        """Whether one has come."""
+        """True if a signal has arrived."""
         return self.received

@@ -1,4 +1,4 @@
-"""A SuperLink of one's own."""
+"""A SuperLink for one launch."""
 
 import http.client
 import socket
@@ -22,7 +22,7 @@ _QUIET_RAY = "ignore::FutureWarning:ray._private.worker"
 
 
 def launch_environment(home: Path, ray_folder: Path, launch_id: str) -> dict[str, str]:
-    """The environment of everything that a launch starts.
+    """The environment of all processes that a launch starts.
 
     Args:
         home: Flower's home of this launch alone (configuration, installed app).
@@ -56,13 +56,13 @@ class SuperLink:
 def start_superlink(
     app: Path, home: Path, environment: dict[str, str], interrupted: Callable[[], bool]
 ) -> SuperLink | None:
-    """Starts a SuperLink on a free port and waits until it answers.
+    """Start a SuperLink on a free port and wait until it answers.
 
     Args:
-        app: its working directory, and that of the ServerApp: relative paths are meant from here.
+        app: its working directory, and that of the ServerApp: relative paths start here.
         home: gets `config.toml` with the connection `CONNECTION`, and `superlink.log`.
-        environment: as `launch_environment` makes it.
-        interrupted: asked while waiting; when true the wait is given up.
+        environment: result of `launch_environment`.
+        interrupted: polled while waiting; when true the wait ends.
 
     Returns:
         The SuperLink, or `None` when interrupted.
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 
 def _listens(pid: int, port: int) -> bool:
-    """Whether it is this very process that listens: another may have taken the port in the meantime."""
+    """True if process `pid` listens on `port`: another process may have taken the port in the meantime."""
     try:
         connections = psutil.Process(pid).net_connections(kind="tcp")
     except psutil.Error:

@@ -1,7 +1,7 @@
-"""Loggers: callbacks that carry a run's figures to TensorBoard, MLflow or Weights & Biases as it goes.
+"""Loggers: callbacks that send a run's figures to TensorBoard, MLflow or Weights & Biases during the run.
 
-The run directory records every run anyway; a logger is for those who watch many. Its package is imported when
-it is asked for, and its absence is reported before the run starts.
+The run directory records every run anyway; a logger helps to watch many runs. A logger's package is imported when the
+configuration names it. A missing package is reported before the run starts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from subfl_flower.loggers.tensorboard import TensorBoardSettings
 from subfl_flower.loggers.wandb import WandbSettings
 
 LOGGERS = Door("logger", (LoggerSettings,), (NoLoggerSettings, TensorBoardSettings, MlflowSettings, WandbSettings))
-"""Loggers by name, and any other by its class."""
+"""Loggers by name, and other loggers by their class."""
 
 AnyLogger = Annotated[LoggerSettings, LOGGERS]
 """The settings of any logger."""

@@ -1,4 +1,4 @@
-"""Figures and settings under flat names, as loggers want them."""
+"""Figures and settings under flat names, as loggers need them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subfl_flower.errors import SubflError
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The plain numbers of a round record or a summary by their name, nested ones as `seconds/client`.
 
-    Left out: the round's number, which is the step; what is per client; what is unknown (None).
+    Left out are the round's number, which is the step, values per client, and unknown values (None).
     """
     found: dict[str, float] = {}
     for key, value in record.items():
@@ -26,7 +26,7 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def required_package(package: str, extra: str) -> Any:
-    """Import `package`; a folder of that name (wandb makes one where it runs) does not count as installed."""
+    """Import `package`; a folder of that name (wandb creates one where it runs) does not count as installed."""
     try:
         module = import_module(package)
     except ImportError:

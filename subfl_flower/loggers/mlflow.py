@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MlflowSettings(LoggerSettings):
-    """Where MLflow keeps the run: `tracking_uri` (None: MLflow's own choice) and the experiment's name."""
+    """Location of the run in MLflow: `tracking_uri` (None: MLflow's default) and the experiment's name."""
 
     name: Literal["mlflow"]
     tracking_uri: str | None = None
@@ -30,7 +30,7 @@ class MlflowSettings(LoggerSettings):
 
 
 class MlflowLogger:
-    """Metrics by round and dotted parameters in one MLflow run, through an own client: no global state."""
+    """Metrics by round and dotted parameters in one MLflow run, through a separate client, without global state."""
 
     def __init__(self, settings: MlflowSettings) -> None:
         self._mlflow = required_package("mlflow", extra="mlflow")
@@ -54,7 +54,7 @@ class MlflowLogger:
             self._run_id = self._client.create_run(number, run_name=directory.path.name).info.run_id
             make = self._mlflow.entities.Param
             settings = [make(key, str(value)) for key, value in dotted(config).items()]
-            for first in range(0, len(settings), 100):  # the most that one request may hold
+            for first in range(0, len(settings), 100):  # limit of one request
                 self._client.log_batch(self._run_id, params=settings[first : first + 100])
         except self._refusal as error:
             where = self._settings.tracking_uri or "its default tracking URI"

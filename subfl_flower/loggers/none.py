@@ -8,7 +8,7 @@ from subfl_flower.loggers.settings import LoggerSettings
 
 
 class NoLoggerSettings(LoggerSettings):
-    """Nothing besides the run directory."""
+    """No logger; the run directory is the only record."""
 
     name: Literal["none"] = "none"
 

@@ -1,4 +1,4 @@
-"""What every logger's settings have in common, and what a logger is called with."""
+"""Base class of the settings of loggers, and the protocol of a logger."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 class Logger(Protocol):
     """Callbacks of the server's training loop; a logger changes nothing in the run.
 
-    A class of your own may derive from this one and then leave out what it does not need.
+    Your class may derive from this one and implement only the callbacks that it needs.
     """
 
     def start(self, config: Mapping[str, Any], directory: RunDirectory) -> None:
-        """Before round 1, with the resolved configuration."""
+        """Called before round 1, with the resolved configuration."""
 
     def log_round(self, record: Mapping[str, Any]) -> None:
-        """After each round, with its record as in `metrics.jsonl`."""
+        """Called after each round, with its record as in `metrics.jsonl`."""
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """At the end, however the run ended, with `summary.json`'s content; no-op unless started."""
+        """Called at the end of any run, also a failed one, with the content of `summary.json`; no-op unless started."""
 
 
 class LoggerSettings(DoorSettings):
     """Settings of a logger.
 
-    A class of your own implements `build`. Nodes are not told of loggers: a run's logger works on the server alone.
+    Your class implements `build`. A run's logger works on the server alone; nodes do not receive its settings.
     """
 
     @abstractmethod

@@ -1,1 +1,1 @@
-"""What keeps a client's data from those who carry, add up or match what it sends."""
+"""Protection of a client's upload from the parties that carry, add up or match it."""

@@ -1,4 +1,4 @@
-"""What the noise on uploads guarantees, from one value to all that a user ever sends.
+"""Privacy guarantees of the noise on uploads, from one value to all uploads of a user.
 
 Neighbouring inputs are any two data sets of a user, so two uploads differ by up to twice the clipping radius. Epsilons
 are in nats. Composition over a user's uploads is dp-accounting's: privacy loss distributions for Laplace noise
@@ -21,8 +21,8 @@ from dp_accounting.rdp import RdpAccountant
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.mechanism import LdpSettings
 
-# absl, which dp-accounting logs by, keeps the stream that is standard error at its import, and closes it when logging
-# is set up anew, as Hydra does: in a notebook, or wherever standard error was replaced since, that is somebody else's.
+# absl, which dp-accounting logs with, keeps the standard error stream of its import and closes it when logging is
+# configured again, as Hydra does. In a notebook, or where standard error was replaced since, others use that stream.
 if sys.__stderr__ is not None:
     absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
@@ -33,7 +33,7 @@ CALIBRATION_STEPS = 24
 
 @dataclass(frozen=True)
 class PrivacyReport:
-    """The guarantees of a run for a user who uploaded `num_uploads` times. None is "there is no finite bound".
+    """The guarantees of a run for a user who uploaded `num_uploads` times. None means that there is no finite bound.
 
     Attributes:
         mechanism: its name.
@@ -44,7 +44,7 @@ class PrivacyReport:
         per_coordinate_epsilon: of one value of one upload, FedGNN's figure (``laplace_linf`` only).
         whole_upload_epsilon: pure (delta 0), of one upload.
         user_level_epsilon: of all uploads together, at `delta`.
-        delta: see there.
+        delta: delta of `user_level_epsilon`.
     """
 
     mechanism: str
@@ -61,7 +61,7 @@ class PrivacyReport:
 def per_coordinate_epsilon(settings: LdpSettings) -> float | None:
     """2 clip / lambda: pure epsilon of one value of one upload under ``laplace_linf``; None for other mechanisms.
 
-    It says nothing of an upload, whose values all tell of the same data.
+    It does not bound a whole upload, whose values all depend on the same data.
     """
     return _event_epsilon(settings) if settings.mechanism == "laplace_linf" else None
 
@@ -83,11 +83,11 @@ def _event_epsilon(settings: LdpSettings) -> float:
 def user_level_epsilon(
     settings: LdpSettings, num_uploads: int, delta: float, num_coordinates: int | None = None
 ) -> float:
-    """Epsilon, at `delta`, of all that a user uploads.
+    """Epsilon, at `delta`, of all uploads of a user.
 
     Args:
         settings: the mechanism.
-        num_uploads: of the user.
+        num_uploads: number of uploads of the user.
         delta: 0 for pure differential privacy.
         num_coordinates: values in an upload; ``laplace_linf`` needs it, as its noise does not depend on them.
 
@@ -123,12 +123,12 @@ def _composed_laplace(epsilon: float, events: int, delta: float) -> float:
 
 
 def noise_for(settings: LdpSettings, target_epsilon: float, num_uploads: int, delta: float) -> float:
-    """How little noise keeps all uploads of a user within a user-level epsilon.
+    """Least noise that keeps all uploads of a user within a user-level epsilon.
 
     Args:
         settings: its mechanism is used.
-        target_epsilon: user-level, above 0.
-        num_uploads: of the user, at least 1.
+        target_epsilon: user-level epsilon, above 0.
+        num_uploads: number of uploads of the user, at least 1.
         delta: above 0.
 
     Returns:
@@ -158,7 +158,7 @@ def noise_for(settings: LdpSettings, target_epsilon: float, num_uploads: int, de
 
 
 def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int) -> PrivacyReport:
-    """All figures for a user with so many uploads of so many values at most."""
+    """All guarantees for a user with at most `num_uploads` uploads of at most `num_coordinates` values."""
     return PrivacyReport(
         mechanism=settings.mechanism,
         clip=settings.clip,

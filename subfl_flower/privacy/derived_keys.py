@@ -1,4 +1,4 @@
-"""Keys that follow from a secret."""
+"""Keys derived from a secret."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def derived_key(secret: bytes, purpose: str, context: bytes = b"", length: int =
     """A key for one purpose, from which neither the secret nor the key of another purpose follows (HKDF, RFC 5869).
 
     Args:
-        secret: at least 16 bytes that only those have who may have the key.
-        purpose: what the key is for.
-        context: what else the key is bound to, such as the run.
-        length: of the key, in bytes.
+        secret: at least 16 bytes, known only to the parties that may have the key.
+        purpose: purpose of the key.
+        context: further value that the key is bound to, such as the run.
+        length: length of the key, in bytes.
 
     Raises:
-        SubflError: the secret is too short to be one.
+        SubflError: the secret is too short.
     """
     if len(secret) < LEAST_SECRET_BYTES:
         raise SubflError(f"a secret to derive keys from has {len(secret)} bytes, and must have {LEAST_SECRET_BYTES}")

@@ -1,12 +1,12 @@
-"""Privacy-preserving graph expansion: a third party finds users with common items, and knows neither users nor items.
+"""Privacy-preserving graph expansion: a third party finds users with common items without knowing users or items.
 
 FedGNN (Wu et al., Nature Communications 2022, Algorithm 2). A user seals the tokens of its items, its embedding and a
 key for the answer to the matcher; the server carries boxes that it cannot open; the matcher counts common tokens and
 seals to each user the embeddings of those with most.
 
-What remains to be known: the matcher sees who has how many tokens in common with whom, under no names, the tokens'
-popularity, and embeddings. The server sees who asks, and how long a box is to a power of two. Both together see whose
-tokens are whose, and with one client's key all items. Noise on an embedding is the user's to add before it is sealed.
+Remaining leakage: the matcher sees the number of common tokens for each pair of anonymous users, the tokens'
+popularity, and the embeddings. The server sees which users ask, and the length of each box up to a power of two. Both
+together see each user's tokens, and with one client's key all items. A user adds noise to its embedding before sealing.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from subfl_flower.privacy.tokens import TOKEN_BYTES
 
 REQUEST_HEADER = struct.Struct("<II")  # numbers of tokens and of an embedding's values
 LEAST_REQUEST_BYTES = 1024
-BLOCK_ENTRIES = 2**22  # of common tokens of a block of users with all
+BLOCK_ENTRIES = 2**22  # common tokens of a block of users with all users
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a user tells the matcher.
+    """A user's request to the matcher.
 
     Attributes:
         tokens: uint8 `[n, 16]`, distinct.
@@ -60,10 +60,10 @@ class Request:
 
     @classmethod
     def decode(cls, plain: bytes, width: int) -> Request:
-        """The request that `encode` made bytes of.
+        """The request from the bytes of `encode`.
 
         Raises:
-            ValueError: no request with an embedding of this width, finite, and distinct tokens.
+            ValueError: not a request with a finite embedding of this width and distinct tokens.
         """
         size = REQUEST_HEADER.size
         num_tokens, own_width = REQUEST_HEADER.unpack(plain[:size]) if len(plain) >= size else (0, -1)
@@ -81,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """What the matcher tells a user: the embeddings of its neighbours, float32 `[m, width]`, the nearest first."""
+    """The matcher's answer to a user: the embeddings of its neighbours, float32 `[m, width]`, the nearest first."""
 
     embeddings: np.ndarray
 
@@ -91,10 +91,10 @@ class Neighbours:
 
     @classmethod
     def decode(cls, plain: bytes, width: int) -> Neighbours:
-        """The neighbours that `encode` made bytes of.
+        """The neighbours from the bytes of `encode`.
 
         Raises:
-            ValueError: no embeddings of this width, finite.
+            ValueError: not finite embeddings of this width.
         """
         if len(plain) % (4 * width):
             raise ValueError(f"{len(plain)} bytes are no whole number of embeddings of width {width}")
@@ -116,13 +116,12 @@ def _comparable(tokens: np.ndarray) -> np.ndarray:
 def match(requests: Sequence[Request], max_neighbours: int) -> list[np.ndarray]:
     """Each user's neighbours: those with most tokens in common, at least one.
 
-    Of equals those next in line after the user come first, going round, so that nobody becomes everyone's neighbour by
-    its place.
+    Ties go to the users that follow next in cyclic order, so that nobody becomes everyone's neighbour by position.
     Common tokens are counted by one sparse product for a block of users, in bounded memory.
 
     Args:
-        requests: of all users.
-        max_neighbours: most that a user gets.
+        requests: requests of all users.
+        max_neighbours: most neighbours of a user.
 
     Returns:
         For each user the positions of its neighbours, int64, the nearest first.
@@ -136,13 +135,13 @@ def match(requests: Sequence[Request], max_neighbours: int) -> list[np.ndarray]:
         common = (holds[start : start + block] @ held_by).toarray()
         users = start + np.arange(len(common))
         common[np.arange(len(common)), users] = 0
-        behind = (np.arange(num_users) - users[:, None]) % num_users  # places to go on from the user
+        behind = (np.arange(num_users) - users[:, None]) % num_users  # distance from the user in cyclic order
         neighbours += _first(common * num_users + (num_users - 1 - behind), max_neighbours, least=num_users)
     return neighbours
 
 
 def _incidence(requests: Sequence[Request]) -> sp.csr_array:
-    """Which user has which token: int64 ones, `[users, tokens]`."""
+    """Incidence matrix of users and tokens: int64 ones, `[users, tokens]`."""
     counts = [len(request.tokens) for request in requests]
     tokens = np.concatenate([np.zeros((0, TOKEN_BYTES), dtype=np.uint8), *(request.tokens for request in requests)])
     distinct, column = np.unique(_comparable(tokens), return_inverse=True)
@@ -152,7 +151,7 @@ def _incidence(requests: Sequence[Request]) -> sp.csr_array:
 
 
 def _first(scores: np.ndarray, count: int, least: int) -> list[np.ndarray]:
-    """Of each row the positions of the `count` largest scores that are at least `least`, the largest first."""
+    """Positions of the `count` largest scores of each row that are at least `least`, the largest first."""
     count = min(count, scores.shape[1])
     largest = np.argpartition(-scores, count - 1, axis=1)[:, :count]
     order = np.argsort(-np.take_along_axis(scores, largest, 1), axis=1)
@@ -169,16 +168,16 @@ def sealed_request(
     noise: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> tuple[bytes, bytes]:
-    """A user's box for the matcher, and the key that its answer opens with.
+    """A user's box for the matcher, and the key that opens the answer.
 
     Args:
         tokens: uint8 `[n, 16]`, of the user's items.
         embedding: float32 `[width]`.
         public_key: the matcher's.
         context: run, round and phase; see `sealed_box`.
-        noise: deviation of normal noise on every value of the embedding. It blurs, and guarantees nothing, as long as
-            embeddings are not bounded.
-        rng: the user's own, for the noise; without one it comes from the operating system's entropy.
+        noise: deviation of normal noise on every value of the embedding. It gives no guarantee as long as embeddings
+            are not bounded.
+        rng: the user's generator for the noise; without one it comes from the operating system's entropy.
 
     Raises:
         SubflError: not a public key.
@@ -195,7 +194,7 @@ def opened_neighbours(box: bytes, reply_key: bytes, context: bytes, width: int) 
     """The embeddings in a matcher's answer, float32 `[m, width]`.
 
     Raises:
-        SubflError: it was changed on its way, answers another request, round or run, or holds no such embeddings.
+        SubflError: it was changed in transit, answers another request, round or run, or holds no such embeddings.
     """
     plain = open_reply(box, reply_key, context)
     try:
@@ -205,13 +204,13 @@ def opened_neighbours(box: bytes, reply_key: bytes, context: bytes, width: int) 
 
 
 class Matcher:
-    """The third party.
+    """The third party, which matches users with common items.
 
     Args:
         key: its key pair.
-        width: of users' embeddings.
-        max_neighbours: most that a user gets, at least 1.
-        guard: remembers the boxes that were opened in this run; a new one where nothing was.
+        width: width of users' embeddings.
+        max_neighbours: most neighbours of a user, at least 1.
+        guard: record of the boxes that were opened in this run; a new one where none was.
     """
 
     def __init__(self, key: MatcherKey, width: int, max_neighbours: int, guard: ReplayGuard | None = None) -> None:
@@ -222,7 +221,7 @@ class Matcher:
 
     @property
     def public_key(self) -> bytes:
-        """To which users seal."""
+        """The public key that users seal to."""
         return self._key.public
 
     def answer(self, boxes: Sequence[bytes], context: bytes) -> tuple[list[bytes | None], dict[int, str]]:
@@ -233,7 +232,7 @@ class Matcher:
             context: run, round and phase.
 
         Returns:
-            For each box the answer, or None where it is refused; and why, by the position of a refused box.
+            For each box the answer, or None where it is refused; and the reasons by the position of a refused box.
         """
         requests: dict[int, Request] = {}
         refused: dict[int, str] = {}
@@ -242,7 +241,7 @@ class Matcher:
                 requests[position] = self._opened(box, context)
             except (SubflError, ValueError) as error:
                 refused[position] = str(error)
-        # Boxes come in an order that is drawn anew each time, and equals are told apart by their places.
+        # Boxes come in an order that is drawn again each time, and ties are broken by position.
         requests = dict(sorted(requests.items(), key=lambda item: item[1].embedding.tolist()))
         answers: list[bytes | None] = [None] * len(boxes)
         embeddings = np.stack([request.embedding for request in requests.values()]) if requests else np.zeros((0, 0))
@@ -257,6 +256,6 @@ class Matcher:
         return Request.decode(unpad(plain), self._width)
 
     def _sealed(self, embeddings: np.ndarray, reply_key: bytes, context: bytes) -> bytes:
-        """An answer, as long as that of a user with all neighbours that one can have."""
+        """A sealed answer, padded to the length of one with the largest number of neighbours."""
         full = LENGTH_BYTES + 4 * self._width * self._max_neighbours
         return seal_reply(pad(Neighbours(embeddings).encode(), full), reply_key, context)

@@ -1,4 +1,4 @@
-"""What a server that keeps to the protocol and looks closely recovers of who rated what."""
+"""Audit of the ratings that an honest-but-curious server recovers from uploads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ATTACKS = ("gradient_norm", "intersection", "persistence")
 
 @dataclass(frozen=True)
 class AttackResult:
-    """How well one attack ranks items, a mean over audited users.
+    """Quality of one attack's ranking of items, mean over audited users.
 
     Attributes:
-        auc_seen: area under the ROC curve among the items whose rows the server ever saw of the user, real against
-            pseudo; 0.5 is chance. None where every user uploaded real items alone: there is nothing left to tell apart.
+        auc_seen: area under the ROC curve of real against pseudo items, among the items whose rows the server ever saw
+            of the user; 0.5 is chance. None where every user uploaded real items alone.
         precision_seen: share of real items among the n ranked first of those seen, n being the number of real ones.
         auc_all: among all items of the catalogue; those never seen are ranked last.
         precision_all: as `precision_seen`, among all items.
@@ -32,13 +32,13 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class LeakageReport:
-    """What was recovered of the audited users.
+    """Results of all attacks on the audited users.
 
     Attributes:
         users: number of audited users who uploaded and rated anything.
-        uploads: mean number of uploads that were seen of one.
+        uploads: mean number of uploads of a user.
         share_real: mean share of real items among those seen, the precision of guessing among them.
-        presence_auc: `auc_all` of knowing nothing but which items were seen.
+        presence_auc: `auc_all` of an attack that knows only the items seen.
         attacks: by name; see `LeakageAudit`.
     """
 
@@ -50,10 +50,10 @@ class LeakageReport:
 
 
 def ranking_auc(scores: np.ndarray, rated: np.ndarray) -> float:
-    """Area under the ROC curve of ranking rated items first; not a number where all or none are rated.
+    """Area under the ROC curve of ranking rated items first; NaN where all or none are rated.
 
     Args:
-        scores: float `[items]`, higher is likelier rated.
+        scores: float `[items]`, higher means more likely rated.
         rated: bool `[items]`.
     """
     if rated.all() or not rated.any():
@@ -88,7 +88,7 @@ def scores_by_gradient_norm(ids: np.ndarray, rows: np.ndarray, num_items: int) -
 
 
 def scores_by_intersection(uploads: Sequence[np.ndarray], num_items: int) -> np.ndarray:
-    """Scores `[num_items]` from one user's uploads over rounds: how many of them have a row for the item.
+    """Scores `[num_items]` from one user's uploads over rounds: the number of uploads with a row for the item.
 
     Args:
         uploads: int arrays of item ids, distinct in each.
@@ -101,11 +101,11 @@ def scores_by_intersection(uploads: Sequence[np.ndarray], num_items: int) -> np.
 def popularity_matching(token_counts: np.ndarray, public_popularity: np.ndarray) -> float:
     """Share of tokens that are identified by matching popularity ranks: the attack of the matcher.
 
-    Tokens by how many users have them, items by a popularity that is publicly known; the k-th is taken for the k-th.
+    Tokens are ranked by their number of users, items by a publicly known popularity; equal ranks are matched.
     Ties are broken at random on both sides, and the expected share is returned.
 
     Args:
-        token_counts: int `[items]`, how many users sent the token of the item; 0 for none, which is not counted.
+        token_counts: int `[items]`, number of users who sent the item's token; items with 0 are not counted.
         public_popularity: float `[items]`.
     """
     sent = token_counts > 0
@@ -119,7 +119,7 @@ def popularity_matching(token_counts: np.ndarray, public_popularity: np.ndarray)
 
 
 def _rank_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First rank, from 0 for the largest value, and the one after the last that an item can have among its equals."""
+    """First rank of an item, from 0 for the largest value, and the rank after its last one, over all orders of ties."""
     ascending = np.sort(values)
     first = len(values) - np.searchsorted(ascending, values, side="right")
     last = len(values) - np.searchsorted(ascending, values, side="left")
@@ -127,7 +127,7 @@ def _rank_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Seen:
-    """What the server saw of one user: sums over its uploads, by item."""
+    """The server's record of one user: sums over its uploads, by item."""
 
     def __init__(self, num_items: int, width: int) -> None:
         self.uploads = 0
@@ -142,7 +142,7 @@ class _Seen:
         self.deviations[ids] += rows - rows.mean(0)
 
     def scores(self) -> dict[str, np.ndarray]:
-        """By attack, `[items]`."""
+        """Scores `[items]` by attack."""
         seen = self.counts > 0
         times = np.maximum(self.counts, 1)
         persistence = np.linalg.norm(self.deviations, axis=1) / np.sqrt(times)
@@ -154,22 +154,22 @@ class _Seen:
 
 
 class LeakageAudit:
-    """Follows the uploads of some users as a server could, and says at the end what it would have recovered.
+    """Audit of some users' uploads: it records them as a server could, and reports what attacks recover.
 
-    Three attacks rank a user's items: ``gradient_norm`` by the mean L2 norm of their rows, ``intersection`` by how many
-    uploads have a row for them, ``persistence`` by how far their rows, less the mean row of their upload, add up over
-    rounds (noise and gradients that are drawn anew each round average out, those of real items do not).
+    Three attacks rank a user's items: ``gradient_norm`` by the mean L2 norm of their rows, ``intersection`` by the
+    number of uploads with a row for them, ``persistence`` by the norm of their summed rows, each less the mean row of
+    its upload (noise and gradients drawn again each round average out, those of real items do not).
 
-    A ranking of the *whole catalogue* puts items without a row last. Where rows travel for some items alone, its AUC is
-    above 0.5 before any attack (`presence_auc`), because no real item is among those without; it answers what the
-    server learns of a user. The ranking of *items seen*, real against pseudo, says whether rows tell more than that
-    they are there; it is the one that should stay at 0.5.
+    A ranking of the *whole catalogue* puts items without a row last. Where rows are sent for some items alone, its AUC
+    is above 0.5 before any attack (`presence_auc`), because no real item lacks a row. It measures what the server
+    learns about a user. The ranking of *items seen*, real against pseudo, measures if rows reveal more than their
+    presence; this one should stay at 0.5.
 
     Memory is `num_items` times the rows' width for each audited user.
 
     Args:
         num_items: of the catalogue.
-        users: the most to audit: the first that upload.
+        users: most users to audit: the first that upload.
     """
 
     def __init__(self, num_items: int, users: int = 50) -> None:
@@ -178,10 +178,10 @@ class LeakageAudit:
         self._seen: dict[int, _Seen] = {}
 
     def add(self, client_id: int, ids: np.ndarray, rows: np.ndarray) -> None:
-        """One upload, as the server sees it.
+        """Record one upload, as the server sees it.
 
         Args:
-            client_id: of the user.
+            client_id: id of the user.
             ids: int `[n]`, the items of the rows, distinct.
             rows: float `[n, width]`.
         """
@@ -194,7 +194,7 @@ class LeakageAudit:
         self._seen[client_id].add(ids, rows)
 
     def report(self, rated: Mapping[int, np.ndarray]) -> LeakageReport | None:
-        """What was recovered, given the truth; None where no audited user rated anything.
+        """Results of the attacks, given the truth; None where no audited user rated anything.
 
         Args:
             rated: the items that users trained on, by client id; users who are not in it are left out.
@@ -229,6 +229,6 @@ def _result(audited: Sequence[tuple[_Seen, np.ndarray]], attack: str) -> AttackR
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """Mean of what is a number; None if nothing is."""
+    """Mean of the values that are not NaN; None if there are none."""
     numbers = [value for value in values if not np.isnan(value)]
     return float(np.mean(numbers)) if numbers else None

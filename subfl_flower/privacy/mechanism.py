@@ -1,4 +1,4 @@
-r"""Local differential privacy: a client clips what it uploads and adds noise before anyone else sees it.
+r"""Local differential privacy: a client clips its upload and adds noise before sending it.
 
 With clipping to a ball of radius :math:`\delta` (`clip`), two uploads are at most :math:`2 \delta` apart in the norm of
 the ball, whatever the data. Three mechanisms:
@@ -12,9 +12,9 @@ mechanism         ball                                  noise of a value
 ================  ====================================  ==========================================
 
 The first is FedGNN's (Wu et al., Nature Communications 2022, eq. 1); its :math:`\epsilon = 2 \delta / \lambda` holds
-for one value of one upload alone (`subfl_flower.privacy.accountant`). The guarantees are of an upload's *values*: which
-rows travel is seen by the server and covered by none of them. They hold for real numbers; the last bits of a
-floating-point Laplace variate can tell more (Mironov, CCS 2012).
+for one value of one upload alone (`subfl_flower.privacy.accountant`). The guarantees cover an upload's *values*. The
+server also sees which rows are sent, which none of them covers. They hold for real numbers; the last bits of a
+floating-point Laplace variate can reveal more (Mironov, CCS 2012).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subfl_flower.errors import SubflError
 
-ROUNDING = 2.0**-20  # more than float32 loses when an upload is scaled: what is clipped is inside the ball, not about
+ROUNDING = 2.0**-20  # more than the float32 error of scaling an upload: a clipped upload is strictly inside the ball
 
 
 class LdpSettings(BaseModel):
-    """What is done to an upload before it leaves a client.
+    """Settings of the mechanism that protects an upload before it leaves a client.
 
     Attributes:
         mechanism: see above; ``none`` leaves an upload as it is.
-        clip: radius of the ball that uploads are clipped to, in the units of what is uploaded.
+        clip: radius of the ball that uploads are clipped to, in the units of the upload.
         noise: scale of the Laplace noise of ``laplace_linf``, unless `epsilon` gives it.
         epsilon: of one upload (``laplace_l1``), or of one value of it (``laplace_linf``).
         noise_multiplier: deviation of the noise of ``gaussian_l2``, in units of 2 clip.
-        delta: at which a user-level epsilon is reported.
+        delta: delta of the reported user-level epsilon.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -79,7 +79,7 @@ class NoNoise(LdpSettings):
 
 
 class LaplaceLinf(LdpSettings):
-    """Every value clipped by itself, with Laplace noise: FedGNN's mechanism."""
+    """Every value clipped separately, with Laplace noise: FedGNN's mechanism."""
 
     mechanism: Literal["laplace_linf"] = "laplace_linf"
 
@@ -106,12 +106,12 @@ AnyMechanism = Annotated[NoNoise | LaplaceLinf | LaplaceL1 | GaussianL2, Field(d
 
 @dataclass(frozen=True, eq=False)
 class Uploads:
-    """What U users upload.
+    """Uploads of U users.
 
     Attributes:
         rows: float32 `[R, width]`, the rows of all users, one user's after the other's.
         offsets: int64 `[U + 1]`; user u has the rows `offsets[u]` to `offsets[u + 1]`.
-        shared: float32 `[U, ...]` by name, what every user has one of.
+        shared: float32 `[U, ...]` by name, arrays of which every user has one.
     """
 
     rows: np.ndarray
@@ -119,13 +119,13 @@ class Uploads:
     shared: Mapping[str, np.ndarray]
 
     def of_user(self, user: int) -> list[np.ndarray]:
-        """One user's upload, as views: its rows, then what it has one of, in the order of the names in `shared`."""
+        """One user's upload, as views: its rows, then its arrays of `shared`, in the order of their names there."""
         own = slice(self.offsets[user], self.offsets[user + 1])
         return [self.rows[own], *(values[user, ...] for values in self.shared.values())]
 
 
 def clip_upload(arrays: Sequence[np.ndarray], settings: LdpSettings) -> list[np.ndarray]:
-    """One user's upload in the ball of the mechanism: as it is inside, else scaled or clamped onto it.
+    """One user's upload clipped to the ball of the mechanism: unchanged inside, else scaled or clamped onto it.
 
     Args:
         arrays: float32, of any shapes; norms are over all of them together.
@@ -135,7 +135,7 @@ def clip_upload(arrays: Sequence[np.ndarray], settings: LdpSettings) -> list[np.
         New arrays of the same shapes.
 
     Raises:
-        SubflError: a value is not finite, so that no clipping bounds it.
+        SubflError: a value is not finite, so that clipping does not bound it.
     """
     clipped = [np.array(values, dtype=np.float32) for values in arrays]
     _clip(clipped, settings)
@@ -147,8 +147,8 @@ def protect(arrays: Sequence[np.ndarray], settings: LdpSettings, rng: np.random.
 
     Args:
         arrays: float32, of any shapes.
-        settings: what to do.
-        rng: the user's own, from a seed that the server does not know (`seeding.secret_generator`).
+        settings: the mechanism.
+        rng: the user's generator, from a seed that the server does not know (`seeding.secret_generator`).
 
     Returns:
         New arrays of the same shapes.
@@ -163,12 +163,12 @@ def protect(arrays: Sequence[np.ndarray], settings: LdpSettings, rng: np.random.
 
 
 def protect_uploads(uploads: Uploads, settings: LdpSettings, rngs: Sequence[np.random.Generator]) -> Uploads:
-    """The uploads of U users, each protected as by `protect` with its own generator: the same in any grouping.
+    """The uploads of U users, each protected as by `protect` with the user's generator; equal in any grouping.
 
     Args:
         uploads: float32.
-        settings: what to do.
-        rngs: one a user.
+        settings: the mechanism.
+        rngs: one generator a user.
 
     Raises:
         SubflError: a value is not finite.
@@ -228,14 +228,14 @@ def aggregate_laplace(counts: np.ndarray, shape: tuple[int, ...], scale: float, 
     r"""The sum of independent Laplace variates, exactly distributed, at the cost of two gamma variates.
 
     Laplace is the difference of two exponentials, and a sum of n exponentials is Gamma(n): the sum is
-    :math:`\lambda (\Gamma(n) - \Gamma(n))`. This is for the speed of simulations where nobody looks at single uploads,
-    and protects nobody: noise that is added after the sum is no local differential privacy.
+    :math:`\lambda (\Gamma(n) - \Gamma(n))`. It speeds up simulations that need no single uploads. It protects nobody:
+    noise that is added after the sum is no local differential privacy.
 
     Args:
-        counts: int, how many variates are in each sum; broadcast to `shape`.
-        shape: of the result.
+        counts: int, number of variates in each sum; broadcast to `shape`.
+        shape: shape of the result.
         scale: lambda of each variate.
-        rng: to draw from.
+        rng: the generator.
 
     Returns:
         float32 of `shape`.

@@ -1,13 +1,13 @@
-r"""Pseudo-interacted items: a user uploads gradients of items that it never rated, to hide those that it did.
+r"""Pseudo-interacted items: a user uploads gradients of items that it never rated, to hide the rated ones.
 
 FedGNN (Wu et al., Nature Communications 2022): the pseudo items' gradients are normal with the mean and the covariance
 of the real ones. They are drawn as :math:`\bar g + n^{-1/2} Z (G - \bar g)` with G the n real rows and Z standard
 normal, which has exactly these moments.
 
-Two things give pseudo items away over rounds. Items that are drawn anew each round do not come back, and real ones do:
-so a user draws them once a run. And if Z is drawn anew each round, the gradients of a pseudo item average out to the
-mean row, and those of a real one do not: so the generator should be one of the user and run, begun anew each round.
-Then Z stays while G changes, and the covariance of a pseudo item's rows *between* rounds is that of real rows, too.
+Two things reveal pseudo items over rounds. Real items return each round, but items that are drawn again each round do
+not: so a user draws them once a run. And if Z is drawn again each round, the gradients of a pseudo item average out to
+the mean row, but those of a real one do not: so the generator should depend on user and run only, and restart each
+round. Then Z stays while G changes, and the covariance of a pseudo item's rows *between* rounds is that of real rows.
 For histories of more than 1,024 items, Z combines a triangular root of the covariance instead of the rows themselves:
 the same distribution within a round, and nearly so between rounds.
 """
@@ -18,17 +18,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MOST_ROOT_ROWS = 1024  # of Z, as many floats as it has for every pseudo item
+MOST_ROOT_ROWS = 1024  # most columns of Z, the floats drawn for each pseudo item
 
 
 def draw_pseudo_items(rated: np.ndarray, num_items: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Items that a user has not rated, uniformly without replacement.
+    """Items that a user has not rated, drawn uniformly without replacement.
 
     Args:
         rated: int `[n]`, the items of the user, of 0 .. num_items - 1.
         num_items: of the catalogue.
-        count: how many to draw; fewer come where not so many are unrated.
-        rng: the user's own, from a seed that the server does not know (`seeding.secret_generator`).
+        count: number of items to draw; the result has fewer where fewer are unrated.
+        rng: the user's generator, from a seed that the server does not know (`seeding.secret_generator`).
 
     Returns:
         int64, ascending.
@@ -46,8 +46,8 @@ def pseudo_gradients(real: np.ndarray, count: int, rng: np.random.Generator) -> 
 
     Args:
         real: float32 `[n, width]`.
-        count: how many rows to draw.
-        rng: the user's own.
+        count: number of rows to draw.
+        rng: the user's generator.
 
     Returns:
         float32 `[count, width]`: the row itself for n = 1, zeros for n = 0.
@@ -66,15 +66,15 @@ def pseudo_gradients(real: np.ndarray, count: int, rng: np.random.Generator) -> 
 
 
 def with_norms_of(drawn: np.ndarray, real: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Rows scaled so that their Euclidean norms are distributed as those of the real rows are.
+    """Rows scaled so that their Euclidean norms have the distribution of the real rows' norms.
 
-    Real gradients have heavier tails than normal rows of the same covariance, whose norms would give them away; and a
-    real item whose gradient is small today has a small one tomorrow. So a pseudo item keeps its rank among the norms.
+    Real gradients have heavier tails than normal rows of the same covariance, whose norms would reveal them. Also, a
+    real item with a small gradient in one round has a small one in the next. So a pseudo item keeps its rank of norm.
 
     Args:
         drawn: float32 `[count, width]`.
         real: float32 `[n, width]`.
-        ranks: of each drawn row among the norms, from 0 to 1 `[count]`; the same every round.
+        ranks: rank of each drawn row among the norms, from 0 to 1 `[count]`; constant over rounds.
 
     Returns:
         float32 `[count, width]`; as drawn where there is no real row.
@@ -94,15 +94,15 @@ def stacked_pseudo_gradients(
     rngs: Sequence[np.random.Generator],
     ranks: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The pseudo gradients of U users, each as by `pseudo_gradients` with its own generator: the same in any grouping.
+    """The pseudo gradients of U users, each as by `pseudo_gradients` with the user's generator; equal in any grouping.
 
     Args:
         real: float32 `[R, width]`, the real rows of all users, one user's after the other's.
         offsets: int64 `[U + 1]`; user u has the rows `offsets[u]` to `offsets[u + 1]`.
-        counts: int64 `[U]`, how many rows to draw for each.
-        rngs: one a user.
-        ranks: of all rows among the norms of their user's real ones (`with_norms_of`), `[sum of counts]`; None: leave
-            norms as they are drawn.
+        counts: int64 `[U]`, number of rows to draw for each user.
+        rngs: one generator a user.
+        ranks: ranks of all rows among the norms of their user's real ones (`with_norms_of`), `[sum of counts]`; None:
+            leave norms as they are drawn.
 
     Returns:
         float32 `[sum of counts, width]`, one user's after the other's.

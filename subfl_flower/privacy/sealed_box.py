@@ -1,11 +1,11 @@
 """Sealed boxes: messages that a server carries and cannot open.
 
-To the third party they are HPKE (RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305) under its public key; back they are
-ChaCha20-Poly1305 under a key that came in the box. The context of a message (run, round, phase) is no part of it, and
-without the same one it does not open: a box of another round or run is refused like a forged one.
+To the third party they are HPKE (RFC 9180: X25519, HKDF-SHA256, ChaCha20-Poly1305) under its public key. Back they are
+ChaCha20-Poly1305 under a key that came in the box. The context of a message (run, round, phase) is not sent with it,
+and a message opens only with the same context: a box of another round or run is refused like a forged one.
 
-A public key that a server hands out could be its own: against a server that lies, clients must have the third party's
-key from elsewhere.
+A public key that a server hands out could be the server's. Against a server that lies, clients must get the third
+party's key from elsewhere.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class MatcherKey:
 
     @classmethod
     def generate(cls) -> MatcherKey:
-        """A new pair."""
+        """A new key pair."""
         return cls(X25519PrivateKey.generate())
 
     @classmethod
     def from_bytes(cls, private: bytes) -> MatcherKey:
-        """The pair of a private key of 32 bytes.
+        """The key pair of a private key of 32 bytes.
 
         Raises:
             SubflError: not 32 bytes.
@@ -72,10 +72,10 @@ def seal(plain: bytes, public_key: bytes, context: bytes) -> bytes:
 
 
 def open_box(box: bytes, key: MatcherKey, context: bytes) -> bytes:
-    """What is in a box.
+    """Open a box; return its content.
 
     Raises:
-        SubflError: it was changed on its way, or sealed for another key, round or run.
+        SubflError: it was changed in transit, or sealed for another key, round or run.
     """
     try:
         return SUITE.decrypt(box, key.private, info=context)
@@ -89,16 +89,16 @@ def new_reply_key() -> bytes:
 
 
 def seal_reply(plain: bytes, reply_key: bytes, context: bytes) -> bytes:
-    """An answer that only who has `reply_key` opens, and only with the same context; 28 bytes longer than `plain`."""
+    """An answer that only the holder of `reply_key` opens, with the same context; 28 bytes longer than `plain`."""
     nonce = secrets.token_bytes(NONCE_BYTES)
     return nonce + ChaCha20Poly1305(reply_key).encrypt(nonce, plain, context)
 
 
 def open_reply(box: bytes, reply_key: bytes, context: bytes) -> bytes:
-    """What is in an answer.
+    """Open an answer; return its content.
 
     Raises:
-        SubflError: it was changed on its way, or answers another request, round or run.
+        SubflError: it was changed in transit, or answers another request, round or run.
     """
     try:
         return ChaCha20Poly1305(reply_key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], context)
@@ -107,7 +107,7 @@ def open_reply(box: bytes, reply_key: bytes, context: bytes) -> bytes:
 
 
 def pad(plain: bytes, multiple: int) -> bytes:
-    """As many bytes as the least of `multiple`, 2 `multiple`, 4 `multiple`, ... that holds `plain` and its length."""
+    """Pad to the least of `multiple`, 2 `multiple`, 4 `multiple`, ... bytes that holds `plain` and its length."""
     size = multiple
     while size < LENGTH_BYTES + len(plain):
         size *= 2
@@ -115,10 +115,10 @@ def pad(plain: bytes, multiple: int) -> bytes:
 
 
 def unpad(padded: bytes) -> bytes:
-    """What was padded.
+    """Content of a padded message.
 
     Raises:
-        ValueError: nothing that `pad` gives.
+        ValueError: `padded` is not a result of `pad`.
     """
     end = LENGTH_BYTES + int.from_bytes(padded[:LENGTH_BYTES], "little")
     if len(padded) < LENGTH_BYTES or end > len(padded) or padded[end:].strip(b"\0"):
@@ -127,26 +127,26 @@ def unpad(padded: bytes) -> bytes:
 
 
 class ReplayGuard:
-    """Remembers the boxes that were opened, and refuses to open one twice.
+    """Record of opened boxes, which refuses to open one twice.
 
-    Boxes are told apart by their first 32 bytes, the ephemeral public key, which no two sealed boxes have in common.
+    A box is identified by its first 32 bytes, the ephemeral public key, which no two sealed boxes share.
 
     Args:
-        remembered: what an earlier process of the same run remembered.
+        remembered: the record of an earlier process of the same run.
     """
 
     def __init__(self, remembered: bytes = b"") -> None:
         self._opened = {remembered[start : start + KEY_BYTES] for start in range(0, len(remembered), KEY_BYTES)}
 
     def remembered(self) -> bytes:
-        """All that is remembered: 32 bytes for every box."""
+        """The whole record: 32 bytes for every box."""
         return b"".join(sorted(self._opened))
 
     def check(self, box: bytes) -> None:
-        """Remember a box that opened.
+        """Record an opened box.
 
         Raises:
-            SubflError: it did so before, or more than `MOST_BOXES` were opened in this run.
+            SubflError: it was opened before, or more than `MOST_BOXES` were opened in this run.
         """
         ephemeral = box[:KEY_BYTES]
         if ephemeral in self._opened:

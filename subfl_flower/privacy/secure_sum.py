@@ -1,13 +1,13 @@
-"""Sums of which the server sees nothing but the sum: additive masks that cancel.
+"""Secure sums: the server sees only the sum of uploads, by additive masks that cancel.
 
-Two participants of a round who are neighbours on a ring derive the same stream of masks; one adds it, the other takes
-it off. An upload is then uniform noise to whoever lacks the key, and the sum of all uploads is exact (Bonawitz et al.,
+Two participants of a round who are neighbours on a ring derive the same stream of masks; one adds it, the other
+subtracts it. An upload is then uniform noise without the key, and the sum of all uploads is exact (Bonawitz et al.,
 CCS 2017, without their recovery from dropouts, on a sparse graph as of Bell et al., CCS 2020).
 
-It protects against a server that keeps to the protocol and does not have the clients' shared key, not against one that
-has the key from a client. If a participant's upload is missing, the masks that it shares stay, the sum is noise and
-cannot be used: the round has to be repeated among those who are there, *as another round*, since two uploads under the
-same masks tell their difference.
+It protects against a server that follows the protocol and does not have the clients' shared key, not against one that
+has the key from a client. If a participant's upload is missing, its masks remain and the sum is noise. The round must
+then be repeated among the present participants, *as another round*, since two uploads under the same masks reveal
+their difference.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def quantise(values: np.ndarray, bits: int) -> np.ndarray:
 
     Args:
         values: float, finite, below 2^(47 - bits) in magnitude, so that 2^16 of them add up without overflow.
-        bits: after the point, 0 to 46.
+        bits: bits after the point, 0 to 46.
 
     Raises:
         SubflError: a value is too large or not finite.
@@ -49,9 +49,9 @@ def masked(
 
     Args:
         values: int64, as of `quantise`.
-        client: its id.
-        participants: the ids of all who upload, distinct, in any order.
-        key: what the clients share and the server has not.
+        client: the client's id.
+        participants: the ids of all clients that upload, distinct, in any order.
+        key: secret that the clients share and the server does not have.
         context: run and round, never the same for two uploads of one client.
         degree: number of others with whom a client shares masks, even and at least 2; all where there are fewer.
 
@@ -73,7 +73,7 @@ def masked(
 
 
 def _neighbours(client: int, participants: Sequence[int], degree: int) -> list[int]:
-    """With whom a client shares masks: the nearest on the ring of sorted ids, half on either side."""
+    """Participants with whom a client shares masks: the nearest on the ring of sorted ids, half on either side."""
     ring = sorted(participants)
     if len(set(ring)) < len(ring) or client not in ring:
         raise SubflError(f"participants of a masked sum must be distinct and client {client} one of them")

@@ -1,7 +1,7 @@
-"""Tokens: keyed hashes by which a third party sees that two users speak of one item, and not of which.
+"""Tokens: keyed hashes that show a third party that two users have a common item, without revealing it.
 
-Without the key a token cannot be matched with a guessed item. What a token does not hide is how often it comes: who
-sees the tokens of many users sees the items' popularity ranks (`subfl_flower.privacy.leakage.popularity_matching`).
+Without the key a token cannot be matched with a guessed item. A token does not hide its frequency: a party that sees
+the tokens of many users sees the items' popularity ranks (`subfl_flower.privacy.leakage.popularity_matching`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def item_tokens(items: np.ndarray, key: bytes, context: bytes) -> np.ndarray:
 
     Args:
         items: int `[n]`, ids.
-        key: what the clients share and neither server nor third party has; at least 16 bytes.
-        context: such as the run; tokens of two contexts cannot be matched.
+        key: secret that the clients share and neither server nor third party has; at least 16 bytes.
+        context: for instance the run; tokens of two contexts cannot be matched.
 
     Returns:
-        uint8 `[n, 16]`, in the order of `items`; not to be written to.
+        uint8 `[n, 16]`, in the order of `items`; read-only.
 
     Raises:
-        SubflError: the key is too short to be one.
+        SubflError: the key is too short.
     """
     own = derived_key(key, "item tokens", context)
     ids = (item.to_bytes(8, "little", signed=True) for item in items.tolist())
@@ -38,5 +38,5 @@ def item_tokens(items: np.ndarray, key: bytes, context: bytes) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def token_table(num_items: int, key: bytes, context: bytes) -> np.ndarray:
-    """The tokens of the items 0 .. num_items - 1, uint8 `[num_items, 16]`, not to be written to; computed once."""
+    """The tokens of the items 0 .. num_items - 1, uint8 `[num_items, 16]`, read-only; computed once."""
     return item_tokens(np.arange(num_items), key, context)

@@ -1,11 +1,11 @@
-"""What a run leaves on disk, and the only code that knows how those files are called.
+"""Files that a run writes; no other module knows their names.
 
 A run directory holds `config.yaml` (the resolved configuration), `data.json` (facts on the data of a simulation, with
 fingerprints), `metrics.jsonl` (one JSON object a round),
 `summary.json`, `mixing.npz` (mixing matrices of some rounds), `clusters.npz` (clusters of users as of some rounds) and
 `clients/<id>.safetensors` (each client's best model) or `users/<node>.safetensors` (a recommender and its users). The
-server writes it as the run goes, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. Whatever
-moment a run is killed at, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
+server writes it during the run, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. If a run
+is killed at any moment, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
 """
 
 import json
@@ -73,7 +73,7 @@ class RunDirectory:
 
     @classmethod
     def reopen(cls, path: Path, server_round: int) -> "RunDirectory":
-        """Go on with the run in `path` after one of its rounds; what it left of later rounds is removed.
+        """Continue the run in `path` after one of its rounds; records of later rounds are removed.
 
         Raises:
             SubflError: `path` lacks a record of a round up to `server_round`, or cannot be written.
@@ -93,36 +93,36 @@ class RunDirectory:
 
     @staticmethod
     def is_run(path: Path) -> bool:
-        """Whether `path` is a folder that holds a run, finished or not."""
+        """True if `path` is a folder that holds a run, finished or not."""
         return any((Path(path) / name).is_file() for name in (_ROUNDS, _SUMMARY))
 
     @property
     def plots_folder(self) -> Path:
-        """Where the report puts the run's figures; not made here."""
+        """Folder for the figures of the report; not created here."""
         return self.path / "plots"
 
     def analysis_plots(self) -> list[Path]:
-        """The figures that `subfl analyse` left, by name."""
+        """The figures that `subfl analyse` drew, by name."""
         return sorted(self.plots_folder.glob("analysis-*.png"))
 
     @property
     def report_page(self) -> Path:
-        """Where the report puts the run's HTML page."""
+        """The file of the report's HTML page."""
         return self.path / "report.html"
 
     @property
     def tensorboard_folder(self) -> Path:
-        """Where the TensorBoard logger writes its events; not made here."""
+        """Folder for the events of the TensorBoard logger; not created here."""
         return self.path / "tensorboard"
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where the server's resumable state lies; not made here."""
+        """Folder for the server's resumable state; not created here."""
         return self.path / "checkpoint"
 
     @property
     def recommender_folder(self) -> Path:
-        """Where the nodes of a simulation leave recommenders and their users, a file a node; not made here."""
+        """Folder for recommenders and their users, one file for each node of a simulation; not created here."""
         return self.path / "users"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -149,10 +149,10 @@ class RunDirectory:
         return facts
 
     def append_round(self, record: Mapping[str, Any]) -> None:
-        """Append one round as one line of JSON; it is with the operating system when this returns.
+        """Append one round as one line of JSON; the operating system has it when this returns.
 
-        NumPy values become plain numbers and lists; what is not finite (a diverged loss) becomes `null`,
-        because JSON has no NaN. A line that a killed process tore is removed first.
+        NumPy values become plain numbers and lists. A value that is not finite (a diverged loss) becomes `null`,
+        because JSON has no NaN. A last line torn by a killed process is removed first.
         """
         line = json.dumps(plain_values(record, finite=True), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         path = self.path / _ROUNDS
@@ -176,7 +176,7 @@ class RunDirectory:
         write_whole(self.path / _SUMMARY, text.encode() + b"\n")
 
     def write_analysis(self, analysis: Mapping[str, Any]) -> Path:
-        """Write what `subfl analyse` found to `analysis.json` in one step; values as in `append_round`; its path."""
+        """Write results of `subfl analyse` to `analysis.json` in one step, as `append_round` does; return its path."""
         path = self.path / _ANALYSIS
         text = json.dumps(plain_values(analysis, finite=True), allow_nan=False)  # on one line: it holds matrices
         write_whole(path, text.encode() + b"\n")
@@ -251,7 +251,7 @@ class RunDirectory:
         return [records[number] for number in sorted(records)]
 
     def summary(self) -> dict[str, Any] | None:
-        """The summary, or None for a run that is going on or was killed.
+        """The summary; None for a run that is still running or was killed.
 
         Raises:
             SubflError: the file is not a JSON object.
@@ -281,7 +281,7 @@ class RunDirectory:
         return clusterings
 
     def client_models(self) -> dict[int, Path]:
-        """The file of each client's model, by client id; empty where the run left none."""
+        """The file of each client's model, by client id; empty where the run wrote none."""
         return {int(file.stem): file for file in sorted((self.path / "clients").glob("[0-9]*.safetensors"))}
 
     def client_file(self, client_id: int) -> Path:

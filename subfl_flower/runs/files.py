@@ -1,4 +1,4 @@
-"""Files of a run: replaced whole or not at all, and read with one sentence for what is wrong."""
+"""Files of a run: replaced whole or not at all, and read with one sentence for each error."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def mend_last_line(file: Any) -> None:
-    """Leave `file` ending after a whole line: cut off a torn one, end one that lacks only its line end."""
+    """Make `file` end after a whole line: cut off a torn line, or add a missing line end."""
     file.seek(0)
     content = file.read()
     _, _, last = content.rpartition(b"\n")
@@ -51,7 +51,7 @@ def read_file(path: Path) -> bytes:
 
 
 def parse_object(text: bytes) -> dict[str, Any] | None:
-    """A JSON object; None where `text` is none."""
+    """The JSON object in `text`; None where `text` is not one."""
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What a run's summary says of the software and the settings that it is of."""
+"""Software versions and settings that a run's summary records."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis", "networ
 
 
 def provenance(config: Config, num_clients: int | None) -> dict[str, Any]:
-    """Settings that identify a run, versions of what it was made with, and the commit.
+    """Settings that identify a run, versions of its software, and the commit.
 
     Args:
-        config: of the run.
-        num_clients: None where that was never known.
+        config: configuration of the run.
+        num_clients: number of clients; None where it was never known.
     """
     versions = {}
     for package in _PACKAGES:
@@ -39,7 +39,7 @@ def provenance(config: Config, num_clients: int | None) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit that this code was checked out at, where it is a checkout."""
+    """The checked-out commit of this code, where it is a checkout."""
     here = Path(__file__).resolve().parent
     if not (here.parents[1] / ".git").exists():
         return None

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 def print_remarks(dropped: Iterable[str] = (), warnings: Iterable[str] = (), said: set[str] | None = None) -> None:
-    """Print the parts of a source that are not used, and warnings, to the standard error stream, a line each.
+    """Print the unused parts of a source, and warnings, to standard error, a line each.
 
     Args:
         dropped: parts that are not used.
         warnings: things to look at.
-        said: lines that were printed before and are left out; these are added. None prints all.
+        said: lines that were printed before and are left out; the new lines are added to it. None prints all.
     """
     for called, lines in (("not used", dropped), ("warning", warnings)):
         for line in (f"{called}: {remark}" for remark in lines):

@@ -19,9 +19,9 @@ class Clustering:
     """Clusters of K users as of one round.
 
     Attributes:
-        client_ids: int64 `[K]`, different.
+        client_ids: int64 `[K]`, distinct.
         labels: int64 `[K]`, each user's cluster; -1 for users without one.
-        points: float32 `[K, 2]`, where a picture shows them; not finite for users who have no place.
+        points: float32 `[K, 2]`, positions in a plot; not finite for users without a position.
     """
 
     client_ids: NDArray[np.int64]
@@ -33,8 +33,8 @@ class RoundArrays:
     """Arrays of some rounds in one NumPy archive, which is replaced in one step.
 
     Args:
-        path: the archive; absent as long as there are none.
-        what: what it holds, for the sentence of an error.
+        path: the archive; absent as long as it holds no round.
+        what: name of the content, for the sentence of an error.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -42,14 +42,14 @@ class RoundArrays:
         self._rounds: dict[int, dict[str, NDArray[Any]]] | None = None
 
     def add(self, round: int, arrays: dict[str, NDArray[Any]]) -> None:
-        """Add or replace a round's arrays by name ("" of a single one), which must not change afterwards."""
+        """Add or replace a round's arrays by name ("" for a single one). The arrays must not be modified afterwards."""
         if self._rounds is None:
             self._rounds = self._read()
         self._rounds[round] = arrays
         self._write()
 
     def cut(self, server_round: int) -> None:
-        """Remove what is of later rounds."""
+        """Remove the arrays of later rounds."""
         self._rounds = {number: arrays for number, arrays in self._read().items() if number <= server_round}
         if self._rounds:
             self._write()

@@ -1,4 +1,4 @@
-"""Files that are whole or absent whatever happens: written beside their place, forced to the disk, then renamed."""
+"""Files that are always whole or absent: written under a temporary name, forced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
 def write_durably(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Replace `path` by `content` in one step; a failure leaves what was there.
+    """Replace `path` by `content` in one step; on failure the old file stays.
 
     Args:
-        path: of the file, in a folder that exists.
-        content: all of it.
-        mode: permissions, before the umask takes its share.
+        path: path of the file, in a folder that exists.
+        content: the whole content.
+        mode: permissions, before the umask is applied.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Comparison of data with those that a run was started with."""
+"""Comparison of data with the data that a run was started with."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PARTS = {
 
 
 def require_same_data(facts: Mapping[str, Any], before: Mapping[str, Any] | None, run: str, act: str) -> None:
-    """Refuse to go on with data that have changed.
+    """Refuse to continue with data that have changed.
 
     Args:
-        facts: on the data as they are, the content of a `data.json`.
-        before: on the data of the run; None where the run has left none.
-        run: to call the run in an error.
-        act: what is refused.
+        facts: facts on the present data, the content of a `data.json`.
+        before: facts on the data of the run; None where the run has written none.
+        run: name of the run in an error.
+        act: name of the refused action.
 
     Raises:
         SubflError: files have changed, or the same files give other data; names the files, or what differs.

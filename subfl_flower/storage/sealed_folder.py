@@ -1,4 +1,4 @@
-"""A client's folder, whatever it holds: described and checksummed, and written whole or not at all."""
+"""A client's folder of any kind: described and checksummed, and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ class FileEntry(BaseModel):
 
 
 class Description(BaseModel):
-    """What `client.json` says of a client, whatever the client holds.
+    """Content of `client.json` for any kind of client.
 
     Attributes:
-        holds: `graph` or `ratings`, of every description of the class; in the file `kind`, where a file without one
-            speaks of a graph.
+        holds: `graph` or `ratings`, fixed by the class; in the file `kind`, where a file without one is of a graph.
         needed: the files that the folder must have, the largest first.
         optional: the files that it may have.
         schema_version: in the file `schema`.
@@ -51,7 +50,7 @@ class Description(BaseModel):
         dataset: name of the data set.
         partition: key of the prepared partition that the folder was cut from; empty where a site made its own.
         num_clients: in the file `clients`; None where a site made its own folder and does not know.
-        train, validation, test: how many nodes, or ratings, have that role.
+        train, validation, test: number of nodes, or ratings, with that role.
         files: size and checksum of each file but the key.
     """
 
@@ -82,7 +81,7 @@ class Description(BaseModel):
 
     @property
     def of_partition(self) -> tuple[object, ...]:
-        """What all clients of a partition have in common."""
+        """Facts that all clients of a partition share."""
         return (self.dataset, self.partition, self.num_clients)
 
     def as_bytes(self) -> bytes:
@@ -90,11 +89,11 @@ class Description(BaseModel):
         return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
     def require_facts(self, facts: dict[str, int], file: Path) -> None:
-        """Refuse a file whose content is not what the description says.
+        """Refuse a file whose content does not agree with the description.
 
         Args:
-            facts: what of a description follows from the content.
-            file: that holds it.
+            facts: the facts of a description that follow from the content.
+            file: name of the file.
 
         Raises:
             SubflError: names the first fact that differs.
@@ -109,11 +108,11 @@ SomeDescription = TypeVar("SomeDescription", bound=Description)
 
 @dataclass(frozen=True)
 class SealedFolder(Generic[SomeDescription]):
-    """A client's folder: `client.json`, the files of which it speaks, and `clients.key`, the clients' shared key.
+    """A client's folder: `client.json`, the files that it lists, and `clients.key`, the clients' shared key.
 
     Attributes:
-        path: of the folder.
-        description: what `client.json` says.
+        path: path of the folder.
+        description: content of `client.json`.
     """
 
     path: Path
@@ -123,11 +122,11 @@ class SealedFolder(Generic[SomeDescription]):
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a client's folder; what it holds is not read yet.
+        """Open a client's folder without reading its data.
 
         Raises:
             SubflError: there is no such folder, `client.json` is missing, malformed, of another version or of another
-                kind of client, or a file of which it speaks is missing or has another size.
+                kind of client, or a file that it lists is missing or has another size.
         """
         path = Path(path)
         if not path.is_dir():
@@ -196,7 +195,7 @@ def open_folders(kind: type[Folder], paths: Sequence[Path]) -> list[Folder]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into that takes its place, `path`, when the block has ended, and vanishes if it fails.
+    """A temporary folder to write into; it becomes `path` when the block ends, and is removed if the block fails.
 
     Raises:
         SubflError: `path` exists, or the folder cannot be written.

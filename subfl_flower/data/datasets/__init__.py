@@ -39,7 +39,7 @@ DATASETS = Door(
         SyntheticRatingsDataset,
     ),
 )
-"""Data sets by name, and any other by its class."""
+"""Data sets by name, and other data sets by their class."""
 
 Dataset = Annotated[DatasetSettings | RatingDatasetSettings, DATASETS]
 """The settings of any data set."""

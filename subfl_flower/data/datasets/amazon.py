@@ -23,7 +23,7 @@ class AmazonDataset(DatasetSettings):
     row_normalize: bool = True
 
     def read(self, root: Path) -> RawGraph:
-        """Read the raw file; downloads it where absent.
+        """Read the raw file; download it where absent.
 
         Raises:
             SubflError: the file is missing and cannot be downloaded, or is damaged.
@@ -40,7 +40,7 @@ class AmazonDataset(DatasetSettings):
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 
     def files(self, root: Path) -> list[Path]:
-        """The raw file; downloads it where absent.
+        """The raw file, downloaded where absent.
 
         Raises:
             SubflError: one is missing and cannot be downloaded.

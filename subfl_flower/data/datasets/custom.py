@@ -1,4 +1,4 @@
-"""A user's own graph: a PyG file, or a table of nodes and a table of edges."""
+"""A user's graph: a PyG file, or a table of nodes and a table of edges."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from subfl_flower.errors import SubflError
 
 
 class CustomDataset(DatasetSettings):
-    """A graph from the user's own files.
+    """A graph from the user's files.
 
     Give either `path` (a file that `torch.save` wrote of a PyG `Data`, or a directory that holds tables called
     `nodes` and `edges`) or both `nodes` and `edges`. In a table an empty label means unlabelled, in a PyG file -1, -100
@@ -35,14 +35,14 @@ class CustomDataset(DatasetSettings):
         nodes: the table of nodes.
         edges: the table of edges.
         encoding: of tables of text.
-        columns: names of columns that are called otherwise.
+        columns: names of columns where they differ from the defaults.
         classes: the labels in the order of their class numbers; None sorts the labels that are found. Sites that
             do not see one another's labels must all state the same.
-        unlabelled: labels that stand for none; None: see above.
-        split: where the split comes from; `auto` takes `train_mask`, `val_mask`, `test_mask` where there are all three.
-        mask_column: which of several splits, where masks have several columns.
-        edge_weights: what is done with weights of edges: `ignore` them, or use them, and where a pair of nodes has
-            several, take their `sum`, `mean`, `max`, or refuse (`unique`).
+        unlabelled: labels that mean no label; None: see above.
+        split: source of the split; `auto` takes `train_mask`, `val_mask`, `test_mask` where all three are present.
+        mask_column: column of the masks, where they have several, one for each split.
+        edge_weights: `ignore` weights of edges, or use them. Where a pair of nodes has several weights, take their
+            `sum`, `mean`, `max`, or refuse (`unique`).
         features: treatment of features.
     """
 
@@ -96,7 +96,7 @@ class CustomDataset(DatasetSettings):
 
         Args:
             root: without effect.
-            transform: features as a model was trained on; None encodes as `features` says.
+            transform: feature transform of a trained model; None encodes as `features` says.
 
         Raises:
             SubflError: a file is missing or cannot be used; names the file, the count and the first row.
@@ -111,7 +111,7 @@ class CustomDataset(DatasetSettings):
         return read_tables(files[0], files[1], self, transform)
 
     def load(self, root: Path) -> Graph:
-        """The cleaned graph, its features encoded as numbers and not treated yet: float64, NaN where missing.
+        """The cleaned graph with features encoded as numbers and not treated yet: float64, NaN where missing.
 
         Raises:
             SubflError: a file is missing or cannot be used.
@@ -131,7 +131,7 @@ class CustomDataset(DatasetSettings):
         """The graph as models read it: missing features filled and scaled by numbers of training nodes.
 
         Args:
-            graph: as `load` gives it.
+            graph: the graph from `load`.
             train: bool `[nodes]`.
 
         Raises:
@@ -160,14 +160,14 @@ class CustomDataset(DatasetSettings):
         return [path]
 
     def labels_advice(self) -> str:
-        """How to name the column of labels."""
+        """Advice on naming the column of labels."""
         return "dataset.columns.label=... names the column"
 
     def for_site(self) -> CustomDataset:
-        """Settings for a site that makes its own folder: features are not scaled unless it says so.
+        """Settings for a site that makes only its own folder: features are not scaled unless it says so.
 
         Raises:
-            SubflError: a column's categories are to be found in the site's own data.
+            SubflError: a column's categories would be found in the site's data alone.
         """
         features = self.features
         if features.one_hot and not isinstance(features.one_hot, dict):
@@ -175,12 +175,12 @@ class CustomDataset(DatasetSettings):
                 "dataset.features.one_hot: a site that makes its own folder must state the categories that all sites "
                 f"agree on, for instance 'dataset.features.one_hot={{{features.one_hot[0]}:[a,b]}}'"
             )
-        if features.standardize == "auto":  # means over all sites would need sums that others see in clear
+        if features.standardize == "auto":  # means over all sites would need sums that others see unprotected
             features = features.model_copy(update={"standardize": False})
         return self.model_copy(update={"features": features})
 
     def require_common_classes(self) -> None:
-        """Make sure that the classes and their order are stated: a site sees its own labels alone.
+        """Require that the classes and their order are stated: a site sees its own labels alone.
 
         Raises:
             SubflError: they are not.

@@ -32,7 +32,7 @@ _ADVICE = {
 def read_pyg_data(path: Path, settings: CustomDataset, transform: FeatureTransform | None = None) -> RawGraph:
     """The graph of a file that `torch.save(data, path)` wrote of a `torch_geometric.data.Data`.
 
-    Read are `x` (`[nodes, features]`, dense or sparse), `edge_index` (`[2, edges]`) or `adj_t` (sparse, `[nodes,
+    It reads `x` (`[nodes, features]`, dense or sparse), `edge_index` (`[2, edges]`) or `adj_t` (sparse, `[nodes,
     nodes]`), `y` (whole numbers, `[nodes]` or `[nodes, 1]`), `edge_weight` (`[edges]`) and the masks (bool `[nodes]`,
     or `[nodes, splits]`). Nodes whose y is -1, -100 or NaN are unlabelled. A file that PyG's data sets keep under
     `processed` is read where it holds one graph. The file is loaded with `weights_only=True`, so that nothing but
@@ -40,8 +40,8 @@ def read_pyg_data(path: Path, settings: CustomDataset, transform: FeatureTransfo
 
     Args:
         path: of the file.
-        settings: classes, labels that mean none, the column of the masks, and whether weights are used.
-        transform: features as a model was trained on; None treats them as `settings` say.
+        settings: classes, labels that mean no label, the column of the masks, and the use of weights.
+        transform: feature transform of a trained model; None treats features as `settings` say.
 
     Raises:
         SubflError: the file is not such a `Data`, its tensors have the wrong shape or type, or a label is none of
@@ -122,13 +122,13 @@ def _load(path: Path) -> Any:
 
 
 def _reason(path: Path, error: Exception, safe: list[Any]) -> str:
-    """The types in a file that are not read, or the kind of its damage, with advice and a closing bracket."""
+    """The unsupported types in a file, or the kind of its damage, with advice and a closing bracket."""
     import torch
 
     known = {f"{kind.__module__}.{kind.__name__}" for kind in safe}
     try:
         strange = sorted(set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - known)
-    except Exception:  # no file of torch's
+    except Exception:  # not a file of torch
         return f"{type(error).__name__}); save it with torch.save(data, path)"
     if "defaultdict" in str(error):
         return (
@@ -142,7 +142,7 @@ def _reason(path: Path, error: Exception, safe: list[Any]) -> str:
 
 
 def _only_graph(saved: Any, path: Path) -> Any:
-    """The graph of a file as PyG's data sets keep it: the graphs' tensors joined, and where each begins."""
+    """The only graph of a PyG data set's file, which holds the graphs' joined tensors and the start of each graph."""
     from torch_geometric.data import Data
 
     tensors, slices = saved[0], saved[1]
@@ -153,7 +153,7 @@ def _only_graph(saved: Any, path: Path) -> Any:
 
 
 def _edges(data: Any, settings: CustomDataset, path: Path) -> tuple[np.ndarray, np.ndarray | None, set[str]]:
-    """Edges int64 `[2, edges]`, their weights, and the names of the attributes they are from."""
+    """Edges int64 `[2, edges]`, their weights, and the names of the attributes that hold them."""
     name = settings.columns.weight or "edge_weight"
     weight = data[name] if name in data and settings.edge_weights != "ignore" else None
     if settings.columns.weight is not None and name not in data:

@@ -1,4 +1,4 @@
-"""Settings of a user's own tables and files: columns, features, masks and weights."""
+"""Settings of a user's tables and files: columns, features, masks and weights."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class FeatureSettings(_Closed):
     Attributes:
         standardize: scale features that are not 0/1 to mean 0 and variance 1 over the training nodes; sparse ones to
             variance 1 only. `auto`: columns of tables, unless rows are normalised or a site makes its own folder.
-        one_hot: columns of categories, each category becoming a feature; or for each column its categories in the order
-            that all sites agree on. None: no column.
+        one_hot: columns of categories, each category becoming a feature; or for each column its categories in an order
+            agreed among all sites. None: no column.
         impute: rule for empty numbers; None refuses them. An empty category is always none of the categories.
         missing: texts that mean an empty field in feature columns, such as NA.
         ignore: columns that are no features.
@@ -53,7 +53,7 @@ class FeatureSettings(_Closed):
     @field_validator("one_hot", "missing", "ignore", mode="before")
     @classmethod
     def _texts(cls, value: object) -> object:
-        """Numbers and truth values on the command line are texts of the data."""
+        """Convert numbers and truth values on the command line to texts of the data."""
         if isinstance(value, dict):
             return {key: cls._texts(part) for key, part in value.items()}
         if isinstance(value, list | tuple):

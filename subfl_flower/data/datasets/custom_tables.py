@@ -45,11 +45,11 @@ def read_tables(
         nodes_path: of the table of nodes.
         edges_path: of the table of edges.
         settings: names of columns, classes, features, masks and weights.
-        transform: features as a model was trained on; None encodes as `settings` say.
+        transform: feature transform of a trained model; None encodes as `settings` say.
 
     Raises:
         SubflError: a column is missing or not numeric, an id is missing, repeated or unknown, a label is none of
-            the classes, a feature is missing; names the file and all that is wrong with it, how often and where first
+            the classes, a feature is missing; names the file and all its errors, each with its count and first row
             (data rows count from 1).
     """
     named = settings.columns.model_dump()
@@ -124,7 +124,7 @@ def read_pairs(path: Path, ids: np.ndarray, allowed: str) -> np.ndarray:
     Args:
         path: of the table.
         ids: the nodes' ids, as text, all different.
-        allowed: what a source or target must be, for the error.
+        allowed: description of the allowed values of a source or target, for the error.
 
     Raises:
         SubflError: the file cannot be read, a column is missing, an id is missing or unknown.
@@ -149,7 +149,7 @@ def _pairs(table: Table, columns: Mapping[str, str], ids: np.ndarray, allowed: s
 
 
 def _repeated(ids: np.ndarray) -> np.ndarray:
-    """Bool `[rows]`: those whose id stands in an earlier row."""
+    """Mask of rows whose id stands in an earlier row, bool `[rows]`."""
     seen: set[str] = set()
     repeated = np.zeros(len(ids), dtype=bool)
     for row, name in enumerate(ids.tolist()):

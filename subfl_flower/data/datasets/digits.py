@@ -16,7 +16,7 @@ _ROWS = 256
 
 
 class DigitsDataset(DatasetSettings):
-    """1,797 images of 8 x 8 pixels scaled to [0, 1], 10 classes, each tied to its nearest neighbours.
+    """1,797 images of 8 x 8 pixels scaled to [0, 1], 10 classes, each connected to its nearest neighbours.
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998, through
     `sklearn.datasets.load_digits`. An edge joins two images if either is among the other's nearest. Distances are
@@ -24,7 +24,7 @@ class DigitsDataset(DatasetSettings):
     edges: 9,929 pairs with 8 neighbours.
 
     Attributes:
-        neighbours: Euclidean neighbours per image; from 8 on the graph is in one piece.
+        neighbours: Euclidean neighbours per image; from 8 on the graph is connected.
     """
 
     name: Literal["digits"] = "digits"
@@ -42,7 +42,7 @@ class DigitsDataset(DatasetSettings):
 
 
 def nearest_points(points: np.ndarray, count: int) -> np.ndarray:
-    """Find the `count` other points that are nearest to each; of equal distances the lower number is the nearer.
+    """Find the `count` nearest other points of each point; among equal distances the lower number is the nearer.
 
     Args:
         points: `[points, width]`, whole numbers whose squared distances are below 2^53. Float64 holds these exactly,

@@ -15,13 +15,13 @@ _MUCH_LARGER = 100.0
 
 
 def treated(graph: Graph, train: np.ndarray, settings: FeatureSettings, row_normalize: bool) -> FeatureTransform:
-    """The treatment that settings ask for.
+    """The feature transform that the settings describe, learnt from training nodes.
 
     Args:
-        graph: with features as they were read.
+        graph: graph with features as they were read.
         train: bool `[nodes]`.
-        settings: what is asked for.
-        row_normalize: whether rows are made to sum to one, which rules out scaling by default.
+        settings: treatment of features.
+        row_normalize: true if rows are made to sum to one, which rules out scaling by default.
     """
     encoding = graph.transform or FeatureTransform()
     asked = settings.standardize
@@ -35,7 +35,7 @@ def treated(graph: Graph, train: np.ndarray, settings: FeatureSettings, row_norm
 
 
 def scale_warning(features: FeatureMatrix, names: Sequence[str] | None, transform: FeatureTransform) -> Notes:
-    """A warning where features that were not scaled differ much in size, or are all zero."""
+    """A warning if features that were not scaled differ much in size, or are all zero."""
     largest = np.asarray(abs(features).max(axis=0).todense() if sp.issparse(features) else abs(features).max(axis=0))
     largest = largest.ravel()
     seen = np.flatnonzero(largest > 0)
@@ -59,7 +59,7 @@ def scale_warning(features: FeatureMatrix, names: Sequence[str] | None, transfor
 
 
 def _binary(features: FeatureMatrix) -> np.ndarray:
-    """Bool `[features]`: those with no values but 0 and 1, missing ones aside."""
+    """Mask of features whose values, without missing ones, are only 0 and 1; bool `[features]`."""
     if sp.issparse(features):
         other = sp.csc_array(features)
         odd = np.zeros(other.shape[1], dtype=bool)

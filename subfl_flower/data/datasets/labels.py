@@ -1,4 +1,4 @@
-"""Class numbers from labels, which are text: a class has the name that its owner gave it."""
+"""Class numbers from labels, which are text: a class has the name from its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subfl_flower.data.tables.columns import without_points
 from subfl_flower.errors import SubflError
 
 ClassName = bool | int | float | str
-"""The name of a class as an override holds it: YAML makes truth values and numbers of some."""
+"""The name of a class in an override: YAML parses some names as truth values or numbers."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NO_NUMBER = {"na", "nan", "null", "none", "n/a", "#n/a", "inf", "-inf", "+inf", "infinity", "-infinity"}
@@ -29,10 +29,10 @@ def numbered_labels(
 
     Args:
         labels: text `[nodes]`, `""` for none.
-        source: to begin an error with.
+        source: begin of an error.
         classes: all classes in the order of their numbers; None: those that are found, whole numbers first and by
             their size, then text.
-        unlabelled: labels that stand for none.
+        unlabelled: labels that mean no label.
 
     Returns:
         int64 `[nodes]`, -1 where there is none; and the classes' names in the order of their numbers.
@@ -68,7 +68,7 @@ def numbers_first(name: str) -> tuple[bool, int, str]:
 
 
 def same_text_twice(names: Sequence[ClassName]) -> bool:
-    """Compare names of classes as text; true where two are equal."""
+    """True if two names of classes are equal as text."""
     return len({_meant(name, set()) for name in names}) < len(names)
 
 
@@ -79,14 +79,14 @@ def label_warnings(
     source: str,
     unlabelled: Sequence[ClassName] | None = None,
 ) -> tuple[str, ...]:
-    """Remarks on labels that are often meant otherwise.
+    """Remarks on labels that often have another meaning.
 
     Args:
         texts: `[nodes]`, the labels as they were read.
         labels: int64 `[nodes]`, their numbers, -1 where there is none.
-        names: of the classes.
-        source: to begin a remark with.
-        unlabelled: labels that the user says stand for none.
+        names: names of the classes.
+        source: begin of a remark.
+        unlabelled: labels that the user declares to mean no label.
     """
     found = set(texts.tolist())
     nowhere = [str(name) for name in unlabelled or () if _meant(name, found) not in found]
@@ -105,7 +105,7 @@ def label_warnings(
 
 
 def _meant(name: ClassName, found: set[str]) -> str:
-    """The label that an override's name stands for, as it is written in the data where it is found there."""
+    """The label that an override's name means, as it is written in the data if it occurs there."""
     if isinstance(name, str):
         return name.strip()
     if isinstance(name, bool) or (isinstance(name, float) and not math.isfinite(name)):

@@ -14,19 +14,19 @@ MASKS = {"train_mask": TRAIN, "val_mask": VALIDATION, "test_mask": TEST}
 """Names of masks, and the role of the nodes in each."""
 
 SplitSource = Literal["auto", "masks", "random"]
-"""Where a split comes from: `auto` takes masks where there are all three, and else draws it."""
+"""Source of a split: `auto` takes masks where all three are present, and else draws the split."""
 
 
 def roles_of_masks(masks: Mapping[str, np.ndarray], split: SplitSource, source: str) -> tuple[np.ndarray | None, Notes]:
     """The role of each node.
 
     Args:
-        masks: bool `[nodes]`, by the names of `MASKS`; those that the source has.
-        split: where the split is to come from.
-        source: to begin an error with.
+        masks: the source's masks, bool `[nodes]`, by the names of `MASKS`.
+        split: source of the split.
+        source: begin of an error.
 
     Returns:
-        int8 `[nodes]`, -1 for nodes of no mask; None where the split is drawn. And a note on masks that are not used.
+        int8 `[nodes]`, -1 for nodes of no mask, or None where the split is drawn; and a note on unused masks.
 
     Raises:
         SubflError: `masks` are asked for and there is no train_mask or no test_mask, or a node is in two masks.

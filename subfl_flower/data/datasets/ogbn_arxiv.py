@@ -28,7 +28,7 @@ class OgbnArxivDataset(DatasetSettings):
     protocol: Protocol = Protocol(rounds=200, local_epochs=2)
 
     def read(self, root: Path) -> RawGraph:
-        """Read the raw files; downloads them where absent.
+        """Read the raw files; download them where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded, or a file is damaged.
@@ -41,7 +41,7 @@ class OgbnArxivDataset(DatasetSettings):
         )
 
     def files(self, root: Path) -> list[Path]:
-        """The raw files; downloads them where absent.
+        """The raw files, downloaded where absent.
 
         Raises:
             SubflError: one is missing and cannot be downloaded.

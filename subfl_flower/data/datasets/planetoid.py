@@ -27,7 +27,7 @@ class PlanetoidDataset(DatasetSettings):
     protocol: Protocol = Protocol(rounds=100, local_epochs=1)
 
     def read(self, root: Path) -> RawGraph:
-        """Read the raw files; downloads them where absent.
+        """Read the raw files; download them where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded, or a file is damaged.
@@ -46,7 +46,7 @@ class PlanetoidDataset(DatasetSettings):
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 
     def files(self, root: Path) -> list[Path]:
-        """The raw files; downloads them where absent.
+        """The raw files, downloaded where absent.
 
         Raises:
             SubflError: one is missing and cannot be downloaded.
@@ -64,14 +64,14 @@ class PlanetoidDataset(DatasetSettings):
 
 
 def _check_test_index(paths: list[Path]) -> None:
-    """PyG takes a shortened list of test nodes as it is; every test node has a row in `ty`."""
+    """Check that every test node has a row in `ty`: PyG accepts a truncated list of test nodes."""
     listed, rows = len(_part(paths, "test.index")), len(_part(paths, "ty"))
     if listed != rows:
         raise ValueError(f"{listed} test nodes for {rows} rows of labels")
 
 
 def _damaged(paths: list[Path]) -> Path:
-    """The file that cannot be read by itself; the list of test nodes when each can."""
+    """The file that cannot be read; the list of test nodes if each file can."""
     for path in paths:
         try:
             if path.stat().st_size == 0:

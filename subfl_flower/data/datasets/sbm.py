@@ -13,10 +13,10 @@ from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
 
 
 class StochasticBlockModelDataset(DatasetSettings):
-    """A stochastic block model whose communities have their own classes.
+    """A stochastic block model whose communities have different classes.
 
     After the two synthetic graphs of FED-PUB (Baek et al., ICML 2023, arXiv 2206.10206, App. B.3), for
-    which no generator was published; what follows is therefore this project's own choice.
+    which no generator was published; the details below are therefore this project's choice.
 
     Community `c` has its own classes (two of ten by default), so that communities are heterogeneous. Blocks
     are pairs (membership, class) of equal size. Two nodes are joined with probability `p_class` if they share
@@ -29,7 +29,7 @@ class StochasticBlockModelDataset(DatasetSettings):
         variant: disjoint (`nonoverlapping`) or `overlapping` communities.
         communities: number of communities.
         nodes_per_community: nodes whose first community is this one.
-        classes_per_community: classes of a community's own.
+        classes_per_community: classes of each community.
         overlap: share of a community's nodes that also belong to the next; only with `overlapping`.
         p_class: edge probability within a community and a class.
         p_community: edge probability within a community, between classes.

@@ -1,4 +1,4 @@
-"""What every data set's settings have in common."""
+"""Base class of the settings of graph data sets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["DatasetSettings", "Protocol"]
 
 
 class DatasetSettings(DoorSettings):
-    """Settings of a data set that holds a graph: where it comes from, and how it is cleaned and split.
+    """Settings of a data set that holds a graph: its source, cleaning and split.
 
-    A class of your own implements `read`. It may override `files`, where the graph comes from files: their content is
-    then part of the key under which prepared data are kept. Cleaning, splitting and keeping are inherited.
+    Your class implements `read`. It may override `files`, where the graph comes from files: their content is then part
+    of the key under which prepared data are kept. Cleaning, splitting and keeping are inherited.
 
     Attributes:
-        kind: what the data are, of every data set of the class.
+        kind: kind of data, fixed by the class.
         name: the data set's name in `conf/dataset`.
         train_fraction: share of the labelled nodes that train; the rest validates and tests in halves.
         largest_component: keep only the largest connected component.
@@ -42,10 +42,10 @@ class DatasetSettings(DoorSettings):
 
     @abstractmethod
     def read(self, root: Path) -> RawGraph:
-        """The graph as the source gives it.
+        """The graph as its source holds it.
 
         Args:
-            root: the data root; public benchmarks are looked for below it and downloaded into it.
+            root: the data root; public benchmarks are searched below it and downloaded into it.
 
         Raises:
             SubflError: a file is missing or damaged; the sentence names it.
@@ -63,10 +63,10 @@ class DatasetSettings(DoorSettings):
         return clean(self.read(root), self.largest_component, self.row_normalize, f"dataset={self.name}")
 
     def treated(self, graph: Graph, train: np.ndarray) -> Graph:
-        """The graph as models read it, after what is learnt of its features from training nodes.
+        """The graph as models read it, its features treated by numbers learnt from training nodes.
 
         Args:
-            graph: as `load` gives it.
+            graph: the graph from `load`.
             train: bool `[nodes]`.
 
         Raises:
@@ -75,7 +75,7 @@ class DatasetSettings(DoorSettings):
         return graph
 
     def files(self, root: Path) -> list[Path]:
-        """The files on disk that shape the graph; none where it is computed. Downloads public ones where absent.
+        """The files on disk that determine the graph, public ones downloaded where absent; none where it is computed.
 
         Raises:
             SubflError: a file is missing and cannot be downloaded.
@@ -87,15 +87,15 @@ class DatasetSettings(DoorSettings):
         return ""
 
     def for_site(self) -> Self:
-        """Settings for a site that makes a folder of its own data alone; by default the same.
+        """Settings for a site that makes a folder from its data alone; by default the same settings.
 
         Raises:
-            SubflError: the data set must be stated otherwise for that.
+            SubflError: these settings do not allow it.
         """
         return self
 
     def require_common_classes(self) -> None:
-        """Refuse settings by which two sites could number their classes differently; by default none are.
+        """Refuse settings by which two sites could number their classes differently; by default all are accepted.
 
         Raises:
             SubflError: the classes are numbered as a site finds them.

@@ -45,8 +45,8 @@ def encoded_features(
         table: of the nodes.
         other: columns with another meaning.
         settings: which columns are categories, or no features.
-        problems: what is wrong is added to them.
-        transform: of a trained model, whose columns and categories are then taken; None follows `settings`.
+        problems: errors are added to them.
+        transform: transform of a trained model, whose columns and categories are used; None follows `settings`.
     """
     ignored = [name for name in table.columns if name in settings.ignore and name not in other]
     columns = [name for name in table.columns if name not in other and name not in settings.ignore]
@@ -102,13 +102,13 @@ def _without(column: np.ndarray, missing: Sequence[str]) -> np.ndarray:
 
 
 def _numbers(missing: Sequence[str]) -> list[float]:
-    """Those of the texts that are numbers: -999 means -999.0, too."""
+    """The texts that are numbers, as numbers: -999 means -999.0, too."""
     values, _ = numbers_of(np.array(missing, dtype=object))
     return values[~np.isnan(values)].tolist() if missing else []
 
 
 def _missing_nowhere(table: Table, columns: Sequence[str], missing: Sequence[str]) -> list[str]:
-    """Remarks on texts that mean a missing field and stand nowhere."""
+    """Remarks on texts that mean a missing field and do not occur."""
     said = []
     for text in missing:
         values = _numbers([text])

@@ -1,4 +1,4 @@
-"""Whether arrays are a client's graph: a file may have been made by hand, and nothing is to fail deep inside."""
+"""Checks of the arrays of a client's graph: a file made by hand must not cause errors later."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def require_sound(graph: ClientGraph, source: str) -> None:
     """Check everything that `ClientGraph` promises of its arrays.
 
     Args:
-        graph: to be checked.
-        source: what to call it in an error.
+        graph: graph to check.
+        source: name of the graph in an error.
 
     Raises:
         SubflError: an array has another type or shape, ids, labels or roles are out of range, edges are not in order
@@ -34,7 +34,7 @@ def require_sound(graph: ClientGraph, source: str) -> None:
 
 
 class _UnsoundError(Exception):
-    """What is wrong with a graph."""
+    """Error in a graph."""
 
 
 def _require(condition: bool | np.bool_, otherwise: str) -> None:
@@ -50,7 +50,7 @@ def _check_sizes(graph: ClientGraph) -> None:
 
 
 def _check_types(graph: ClientGraph) -> None:
-    """Types and shapes; every later check relies on them."""
+    """Check types and shapes; every later check relies on them."""
     _require(graph.node_ids.ndim == 1 and graph.node_ids.size > 0, "node_ids must be a list of at least one node")
     nodes = graph.num_nodes
     _require(graph.features.ndim == 2, f"features have the shape {graph.features.shape}, not [nodes, features]")

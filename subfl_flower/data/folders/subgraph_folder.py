@@ -1,6 +1,6 @@
-"""One client's graph as a folder of its own: all that a client's machine needs.
+"""Folder with one client's graph: all that the client's machine needs.
 
-Of what other clients hold it names nothing but the ids of its own nodes' neighbours.
+Of other clients' data it contains only the ids of nodes that are neighbours of the client's nodes.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _GRAPH, _NAMES = "graph.safetensors", "names.json"
 
 
 class ClientDescription(DataFacts, Description):
-    """What `client.json` says of a client with a graph.
+    """Content of `client.json` for a client with a graph.
 
     Attributes:
         num_nodes, num_edges: of the client's graph; every edge counts in both directions.
         num_cross_edges: edges to nodes that the client does not hold, each counted once; 0 where a site made its own
             folder.
         num_features, num_classes: of the whole data set; no classes without labels.
-        overlapping: whether clients may share nodes.
-        classes, transform, data, reading: of the whole data set, as `DataFacts` says.
+        overlapping: true if clients may share nodes.
+        classes, transform, data, reading: of the whole data set; see `DataFacts`.
     """
 
     holds: ClassVar[str] = "graph"
@@ -75,7 +75,7 @@ class ClientDescription(DataFacts, Description):
 
     @property
     def of_partition(self) -> tuple[object, ...]:
-        """What all clients of a partition have in common."""
+        """Facts that all clients of a partition share."""
         return (*super().of_partition, self.num_features, self.num_classes, self.classes)
 
 
@@ -83,17 +83,17 @@ class ClientDescription(DataFacts, Description):
 class ClientFolder(SealedFolder[ClientDescription]):
     """A client's folder: `client.json`, `graph.safetensors` and `clients.key`, the key that all clients share.
 
-    Where the source has ids, `names.json` lists those of the client's own nodes.
+    Where the source has ids, `names.json` lists those of the client's nodes.
 
     Attributes:
-        path: of the folder.
-        description: what `client.json` says.
+        path: path of the folder.
+        description: content of `client.json`.
     """
 
     described_by: ClassVar[type[ClientDescription]] = ClientDescription
 
     def graph(self) -> ClientGraph:
-        """What the client holds, checked against its checksum and its description.
+        """The client's graph, checked against its checksum and its description.
 
         Raises:
             SubflError: the file is damaged, is no client's graph, or is not the graph that `client.json` describes.
@@ -103,7 +103,7 @@ class ClientFolder(SealedFolder[ClientDescription]):
             graph = read_client_graph(file)
         except SubflError:
             raise
-        except Exception as error:  # NumPy, SciPy and JSON each raise their own for arrays that are none of a graph's
+        except Exception as error:  # NumPy, SciPy and JSON each raise different errors for arrays that are no graph
             raise SubflError(f"{file} does not hold a client's graph ({error}); {AGAIN}") from error
         require_sound(graph, str(file))
         self.description.require_facts(_facts(graph), file)
@@ -151,18 +151,18 @@ def write_client_folder(
     facts: DataFacts = NOTHING_KNOWN,
     names: np.ndarray | None = None,
 ) -> None:
-    """Write a client's folder. It appears whole or not at all: it is written beside its place and renamed.
+    """Write a client's folder whole or not at all: it is written under a temporary name and renamed.
 
     Args:
-        path: of the folder; must not exist.
-        graph: what the client holds.
+        path: path of the folder; must not exist.
+        graph: the client's graph.
         dataset: name of the data set.
         partition: key of the prepared partition, 16 hexadecimal digits; empty where a site makes its own folder.
-        num_clients: how many clients there are; None where a site does not know.
-        overlapping: whether clients may share nodes.
+        num_clients: number of clients; None where a site does not know it.
+        overlapping: true if clients may share nodes.
         key: the clients' shared key; the file is readable by its owner alone.
-        facts: on the whole data set.
-        names: text `[nodes]`, the source's ids of the client's own nodes; None where it numbers its rows.
+        facts: facts on the whole data set.
+        names: text `[nodes]`, the source's ids of the client's nodes; None where it numbers its rows.
 
     Raises:
         SubflError: `path` exists, the graph is not sound, or the folder cannot be written.
@@ -185,7 +185,7 @@ def write_client_folder(
 
 
 def _facts(graph: ClientGraph) -> dict[str, int]:
-    """What of a description follows from the graph."""
+    """The facts of a description that follow from the graph."""
     facts = {
         "client_id": graph.client_id,
         "num_nodes": graph.num_nodes,

@@ -1,4 +1,4 @@
-"""One user's ratings as a folder of its own: all that a user's machine needs, and nothing of other users'."""
+"""Folder with one user's ratings: all that the user's machine needs, without other users' data."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _Vocabularies = Annotated[dict[str, _Vocabulary], Field(max_length=MOST_FIELDS)]
 
 
 class UserDescription(Description):
-    """What `client.json` says of a client who is a user with ratings.
+    """Content of `client.json` for a client that is a user with ratings.
 
     Attributes:
-        kind: what the client holds.
+        kind: kind of the client's data.
         num_items: of the whole data set.
         scale: lowest and highest possible rating.
-        center, spread: what is subtracted from ratings before training, and what they are then divided by.
+        center, spread: number subtracted from ratings before training, and number that they are then divided by.
         user_attributes: the values of each attribute that users may have; empty where they have none.
         item_attributes: likewise of items.
         data: fingerprint of the whole data set's ratings, 64 hexadecimal digits; None where it is not known.
@@ -75,23 +75,23 @@ class UserDescription(Description):
 
     @property
     def fingerprint(self) -> str | None:
-        """Of the whole data set's ratings; None where it is not known."""
+        """Fingerprint of the whole data set's ratings; None where it is not known."""
         return self.data
 
     @property
     def of_partition(self) -> tuple[object, ...]:
-        """What all users of a data set have in common."""
+        """Facts that all users of a data set share."""
         attributes = [list(said.items()) for said in (self.user_attributes, self.item_attributes)]
         return (*super().of_partition, self.num_items, self.scale, self.center, self.spread, self.data, *attributes)
 
     @property
     def user_values(self) -> tuple[int, ...]:
-        """How many values each attribute of users has; empty where they have none."""
+        """Number of values of each attribute of users; empty where they have none."""
         return tuple(map(len, self.user_attributes.values()))
 
     @property
     def item_values(self) -> tuple[int, ...]:
-        """How many values each attribute of items has; empty where they have none."""
+        """Number of values of each attribute of items; empty where they have none."""
         return tuple(map(len, self.item_attributes.values()))
 
 
@@ -99,8 +99,8 @@ class UserNames(BaseModel):
     """Ids of the data set's source, as text.
 
     Attributes:
-        user: the user's own.
-        items: of all items, by number.
+        user: id of the user.
+        items: ids of all items, by number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -114,11 +114,11 @@ class UserFolder(SealedFolder[UserDescription]):
     """A user's folder: `client.json`, `ratings.safetensors`, and the key that all clients share.
 
     Where the data set has them also `names.json`, the source's ids of the user and of all items; `titles.json`; and
-    `attributes.safetensors`, the user's own attributes and those of all items.
+    `attributes.safetensors`, the attributes of the user and of all items.
 
     Attributes:
-        path: of the folder.
-        description: what `client.json` says.
+        path: path of the folder.
+        description: content of `client.json`.
     """
 
     described_by: ClassVar[type[UserDescription]] = UserDescription
@@ -222,22 +222,22 @@ def write_user_folder(
     item_names: Sequence[str] | None = None,
     fingerprint: str | None = None,
 ) -> None:
-    """Write a user's folder. It appears whole or not at all: it is written beside its place and renamed.
+    """Write a user's folder whole or not at all: it is written under a temporary name and renamed.
 
     Args:
-        path: of the folder; must not exist.
-        ratings: of one user.
+        path: path of the folder; must not exist.
+        ratings: ratings of one user.
         dataset: name of the data set.
         partition: key of the prepared data, 16 hexadecimal digits; empty where a site makes its own folder.
-        num_clients: how many users there are; None where a site does not know.
-        center: what is subtracted from ratings before training, in rating units.
-        spread: what they are then divided by, in rating units.
-        titles: of each item; None where the data set has none.
+        num_clients: number of users; None where a site does not know it.
+        center: number subtracted from ratings before training, in rating units.
+        spread: number that they are then divided by, in rating units.
+        titles: title of each item; None where the data set has none.
         key: the clients' shared key; the file is readable by its owner alone.
-        user_attributes: of this one user; None where the data set has none.
-        item_attributes: of all items; None where the data set has none.
+        user_attributes: attributes of this one user; None where the data set has none.
+        item_attributes: attributes of all items; None where the data set has none.
         user_name, item_names: the source's ids of the user and of all items, both or neither.
-        fingerprint: of the whole data set's ratings.
+        fingerprint: fingerprint of the whole data set's ratings.
 
     Raises:
         SubflError: `path` exists, the ratings are not sound or not of one user, titles, ids or attributes are missing,
@@ -285,7 +285,7 @@ def _require_one_user(ratings: Ratings, of_items: Mapping[str, Sequence[str] | N
 
 
 def _require_sound(ratings: Ratings, where: str) -> None:
-    """Refuse one user's ratings that nothing could be trained on."""
+    """Refuse one user's ratings that cannot be trained on."""
     items, values, roles = ratings.items, ratings.values, ratings.roles
     if items.ndim != 1 or not items.shape == values.shape == roles.shape:
         raise SubflError(f"{where}: items, values and roles must have one entry a rating; {AGAIN}")

@@ -1,4 +1,4 @@
-"""One file a partitioner: its settings and what it does."""
+"""Partitioners, one file each."""
 
 from typing import Annotated
 
@@ -31,7 +31,7 @@ PARTITIONS = Door(
         UsersPartition,
     ),
 )
-"""Partitioners by name, and any other by its class."""
+"""Partitioners by name, and other partitioners by their class."""
 
 Partition = Annotated[PartitionSettings, PARTITIONS]
 """The settings of any partitioner."""

@@ -14,19 +14,19 @@ from subfl_flower.errors import SubflError
 from subfl_flower.seeding import shared_generator
 
 DRAWS = 1000
-"""How often proportions are drawn before giving up on `min_nodes`."""
+"""Most draws of proportions before giving up on `min_nodes`."""
 
 
 class DirichletPartition(PartitionSettings):
-    """For every class, the clients' shares of its nodes are drawn from a symmetric Dirichlet distribution.
+    """Partition whose shares of each class over the clients are drawn from a symmetric Dirichlet distribution.
 
     Yurochkin et al., ICML 2019, arXiv 1905.12022: the label skew by a concentration `alpha` of Hsu et
     al. 2019, arXiv 1909.06335, drawn for each class over the clients so that every node goes to one client.
-    Nodes without a label are spread evenly. Edges play no part.
+    Nodes without a label are spread evenly. Edges have no effect.
 
     Attributes:
-        alpha: concentration; near 0 a class goes to one client, the larger the more even are the shares.
-        min_nodes: the shares are drawn again until every client has as many nodes, 1000 times at most.
+        alpha: concentration; near 0 a class goes to one client, larger values give more even shares.
+        min_nodes: the shares are drawn again until every client has at least this many nodes, 1000 times at most.
     """
 
     name: Literal["dirichlet"] = "dirichlet"
@@ -51,7 +51,7 @@ class DirichletPartition(PartitionSettings):
         return grouped(np.arange(graph.num_nodes), membership, self.clients)
 
     def _counts(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """int64 `[1 + classes, clients]`: how many nodes without a label, then of each class, a client gets."""
+        """Numbers of nodes without a label, then of each class, for each client: int64 `[1 + classes, clients]`."""
         if self.clients * self.min_nodes > labels.size:
             raise SubflError(
                 f"partition.clients={self.clients} with partition.min_nodes={self.min_nodes} each are more than the "

@@ -1,4 +1,4 @@
-"""A partition and split that a file gives."""
+"""A partition and split from a file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class GivenPartition(PartitionSettings):
     """Nodes of each client and a split, from a NumPy `.npz` file.
 
     The file holds `client_0`, `client_1`, ... (nodes in any order; clients may overlap and need not cover the graph)
-    and `split` (integers: 0 train, 1 validation, 2 test, -1 none). Nodes are called by their ids where the data set has
-    ids, text or whole numbers, and then `ids` stands beside `split` and says whose role each entry is. Else nodes are
-    rows of the cleaned graph, and `split` has an entry for each of them, in order. `seed` has no effect.
+    and `split` (integers: 0 train, 1 validation, 2 test, -1 none). Nodes are named by their ids where the data set has
+    ids, text or whole numbers. The file then also holds `ids`, the node of each entry of `split`. Else nodes are rows
+    of the cleaned graph, and `split` has an entry for each of them, in order. `seed` has no effect.
 
     Attributes:
         file: the `.npz` file, relative to the working directory.
         clients: number of clients; if set, the file must hold as many.
-        by: how nodes are called: `id`, `row`, or `auto`, ids where the data set has some.
+        by: naming of nodes: `id`, `row`, or `auto`, ids where the data set has some.
     """
 
     name: Literal["given"] = "given"
@@ -38,7 +38,7 @@ class GivenPartition(PartitionSettings):
 
     @property
     def overlapping(self) -> bool:
-        """Whether two clients of the file share a node.
+        """True if two clients of the file share a node.
 
         Raises:
             SubflError: the file cannot be read.
@@ -97,7 +97,7 @@ class GivenPartition(PartitionSettings):
         return self.by == "id" or (self.by == "auto" and graph.node_names is not None)
 
     def _rows(self, graph: Graph, nodes: np.ndarray, what: str) -> np.ndarray:
-        """Rows of the graph, int64, of the nodes in one of the file's arrays."""
+        """Rows in the graph, int64, of the nodes in one of the file's arrays."""
         if self._by_id(graph):
             assert graph.node_names is not None
             known = {name: row for row, name in enumerate(graph.node_names.tolist())}
@@ -119,7 +119,7 @@ class GivenPartition(PartitionSettings):
         return nodes.astype(np.int64)
 
     def _roles_by_id(self, graph: Graph, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The role of each node, those that `ids` does not name having none."""
+        """The role of each node; nodes missing in `ids` have none."""
         split, ids = arrays["split"], arrays.get("ids")
         if ids is None:
             raise SubflError(
@@ -146,7 +146,7 @@ class GivenPartition(PartitionSettings):
         return split
 
     def _read(self) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-        """`split` and perhaps `ids`, and in the order of their numbers the clients' nodes."""
+        """`split`, perhaps `ids`, and the clients' nodes in the order of their numbers."""
         try:
             archive = np.load(self.file.expanduser(), allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -175,7 +175,7 @@ class GivenPartition(PartitionSettings):
 
 
 def _reason(error: Exception) -> str:
-    """The cause of a file that cannot be read, in words of its owner."""
+    """The reason why a file cannot be read, in words for its owner."""
     if "Object arrays" in str(error):
         return "it holds Python objects; save ids as text, with ids.astype(str)"
     if "pickled" in str(error):

@@ -70,10 +70,10 @@ class ImbalancedPartition(PartitionSettings):
 def geometric_sizes(total: int, count: int) -> np.ndarray:
     """`count` whole sizes of at least one that sum to `total` and fall geometrically, 8 to 1.
 
-    What exceeds one each is shared by largest remainders.
+    The part above one each is shared by largest remainders.
 
     Args:
-        total: what is shared; at least `count`.
+        total: number to share; at least `count`.
         count: number of sizes.
     """
     shares = SIZE_RATIO ** (-np.arange(count) / max(count - 1, 1))

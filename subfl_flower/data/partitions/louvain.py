@@ -23,7 +23,7 @@ class LouvainPartition(PartitionSettings):
     Blondel et al., Fast Unfolding of Communities in Large Networks, J. Stat. Mech. 2008. While there are fewer
     communities than clients, or the largest has more than 1.5 times nodes/clients nodes, METIS halves the
     largest. Then, from the largest to the smallest, each goes to the client with the fewest nodes so far
-    (Graham, Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969). No client holds as much as
+    (Graham, Bounds on Multiprocessing Timing Anomalies, SIAM J. Appl. Math. 1969). Every client holds less than
     twice nodes/clients.
 
     Attributes:
@@ -66,11 +66,11 @@ def divided(graph: Graph, communities: list[np.ndarray], clients: int, seed: int
         graph: the global graph.
         communities: disjoint ascending int64 arrays of node ids that cover the graph.
         clients: number of clients, at most the number of nodes.
-        seed: METIS' own seed.
+        seed: METIS' seed.
 
     Returns:
         at least `clients` such arrays of at most `LARGEST_SHARE` times nodes/clients nodes each, from the
-        largest to the smallest, of equal ones the one with the lowest id first.
+        largest to the smallest, among equals the one with the lowest id first.
     """
     limit = LARGEST_SHARE * graph.num_nodes / clients
     largest_first = [_entry(nodes) for nodes in communities]
@@ -83,7 +83,7 @@ def divided(graph: Graph, communities: list[np.ndarray], clients: int, seed: int
 
 
 def _entry(nodes: np.ndarray) -> tuple[int, int, np.ndarray]:
-    """Sorts larger ones, then those with the lowest id, first."""
+    """Sort key: larger communities first, then those with the lowest id."""
     return -nodes.size, int(nodes[0]), nodes
 
 

@@ -45,8 +45,8 @@ def metis_parts(graph: Graph, parts: int, seed: int, what: str) -> list[np.ndarr
 def metis_split(graph: Graph, nodes: np.ndarray, parts: int, seed: int) -> list[np.ndarray]:
     """Divide some nodes by METIS on the subgraph that they induce, with a result for any number of them.
 
-    A part that METIS leaves empty takes a node from the part that is the largest then. Of at most `parts`
-    nodes each is a part of its own, in ascending order.
+    A part that METIS leaves empty takes a node from the part that is the largest then. At most `parts` nodes become one
+    part each, in ascending order.
 
     Args:
         graph: the global graph.
@@ -90,7 +90,7 @@ def _membership(edge_index: np.ndarray, num_nodes: int, parts: int, seed: int) -
 
 
 def _induced_edges(graph: Graph, nodes: np.ndarray) -> np.ndarray:
-    """int64 `[2, edges]`: the edges between `nodes`, whose position is their id; sorted as the graph's are."""
+    """The edges between `nodes`, numbered by position: int64 `[2, edges]`, sorted as the graph's are."""
     position = np.full(graph.num_nodes, -1)
     position[nodes] = np.arange(nodes.size)
     edges = position[graph.edge_index]

@@ -33,11 +33,11 @@ class OverlapRatePartition(PartitionSettings):
 
     @property
     def overlapping(self) -> bool:
-        """Whether clients of the same part share nodes: at any rate above 0."""
+        """True at any rate above 0: clients of the same part then share nodes."""
         return self.rate > 0
 
     def assign(self, graph: Graph) -> list[np.ndarray]:
-        """The shared set and an own share of the part's other nodes a client.
+        """The nodes of every client: its part's shared set and a share of the part's other nodes.
 
         Of fewer than five other nodes the last clients get none: they hold the shared set alone.
 

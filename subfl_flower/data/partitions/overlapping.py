@@ -29,8 +29,8 @@ ClientsByFive = Annotated[int, Field(ge=1), AfterValidator(_five_a_part)]
 class OverlappingPartition(PartitionSettings):
     """FED-PUB's overlapping setting (Baek et al., ICML 2023, Section 5.1 and the released generator).
 
-    METIS cuts the graph into clients/5 parts; each of a part's five clients draws half of its nodes, on its
-    own and without replacement. Clients 5p .. 5p+4 belong to part p.
+    METIS cuts the graph into clients/5 parts. Each of a part's five clients independently draws half of the part's
+    nodes without replacement. Clients 5p .. 5p+4 belong to part p.
     """
 
     name: Literal["overlapping"] = "overlapping"
@@ -38,11 +38,11 @@ class OverlappingPartition(PartitionSettings):
 
     @property
     def overlapping(self) -> bool:
-        """Clients of the same part share nodes."""
+        """True: clients of the same part share nodes."""
         return True
 
     def assign(self, graph: Graph) -> list[np.ndarray]:
-        """Half of a part's nodes, rounded down, a client.
+        """The nodes of every client: half of a part's nodes, rounded down.
 
         Raises:
             SubflError: a part is empty or has a single node.

@@ -13,7 +13,7 @@ from subfl_flower.seeding import shared_generator
 
 
 class RandomPartition(PartitionSettings):
-    """Every node goes to one client drawn at random; sizes differ by at most one."""
+    """Partition that gives every node to one client at random; sizes differ by at most one."""
 
     name: Literal["random"] = "random"
     clients: int = Field(default=10, ge=1)

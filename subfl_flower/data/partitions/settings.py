@@ -1,4 +1,4 @@
-"""What every partitioner's settings have in common."""
+"""Base class of the settings of partitioners."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from subfl_flower.errors import SubflError
 
 
 class PartitionSettings(DoorSettings):
-    """Settings of a partitioner: how the global graph is divided among clients.
+    """Settings of a partitioner, which divides the global graph among clients.
 
-    A class of your own implements `assign`. It overrides `overlapping` where clients may share nodes, and may override
-    `roles`, where it splits by a rule of its own. What it draws should come from `seeding.shared_generator(self.seed,
-    "a purpose")`, so that every machine draws the same.
+    Your class implements `assign`. It overrides `overlapping` where clients may share nodes, and may override `roles`
+    to define the split. Random numbers should come from `seeding.shared_generator(self.seed, "a purpose")`, so that
+    every machine draws the same.
 
     Attributes:
-        kind: what it divides, of every partitioner of the class.
-        divides: whether there may be several clients, whom it numbers.
+        kind: kind of data that it divides, fixed by the class.
+        divides: true if there may be several clients, which it numbers.
         name: the partitioner's name in `conf/partition`.
-        clients: number of clients; None where a file says it.
-        seed: drives the partition and the split; training has a seed of its own.
+        clients: number of clients; None where a file states it.
+        seed: drives the partition and the split; training has a separate seed.
     """
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
@@ -37,7 +37,7 @@ class PartitionSettings(DoorSettings):
 
     @property
     def overlapping(self) -> bool:
-        """Whether clients may share nodes."""
+        """True if clients may share nodes."""
         return False
 
     @abstractmethod
@@ -57,7 +57,7 @@ class PartitionSettings(DoorSettings):
     def roles(self, graph: Graph, train_fraction: float) -> np.ndarray:
         """The role of every node, int8 `[nodes]`: 0 train, 1 validation, 2 test, -1 none (unlabelled).
 
-        It is the split that the graph's source states, or else one that is drawn.
+        It is the split that the graph's source states, or else a random one.
 
         Args:
             graph: the global graph.
@@ -76,7 +76,7 @@ class PartitionSettings(DoorSettings):
         return "raise dataset.train_fraction, use fewer clients, or another partition"
 
     def raw_fingerprint(self) -> str:
-        """A digest of the files on disk that shape the partition; empty where there are none."""
+        """A digest of the files on disk that determine the partition; empty where there are none."""
         return ""
 
 

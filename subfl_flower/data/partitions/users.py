@@ -1,4 +1,4 @@
-"""Every user of a rating data set is a client."""
+"""Partition in which every user of a rating data set is a client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class UsersPartition(PartitionSettings):
     """One client a user, with the ratings that the user gave; clients share no rating.
 
     Attributes:
-        clients: always None: there are as many as the data set has users.
+        clients: always None: the number of clients is the number of users.
         seed: drives the split of the ratings into training, validation and test.
     """
 
@@ -25,7 +25,7 @@ class UsersPartition(PartitionSettings):
     clients: None = None
 
     def assign(self, graph: Graph) -> list[np.ndarray]:
-        """Refuses: a graph has no users.
+        """Refuse any graph: it has no users.
 
         Raises:
             SubflError: always.

@@ -1,1 +1,1 @@
-"""Data that are prepared once and kept on disk."""
+"""Data sets prepared once and kept on disk."""

@@ -1,4 +1,4 @@
-"""What is prepared once and kept on disk: a directory of files with checksums, made whole or not at all."""
+"""Directories of prepared data, with checksums, written once and whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class PreparedEntry:
     """A prepared directory. A file is checked against the size and sha256 in the metadata when it is read.
 
     Attributes:
-        directory: where the files are.
-        metadata: what `metadata.json` holds.
+        directory: the directory of the files.
+        metadata: content of `metadata.json`.
     """
 
     schema: ClassVar[int]
@@ -60,7 +60,7 @@ class PreparedEntry:
 
     @property
     def key(self) -> str:
-        """What tells this partition from others: 16 hexadecimal digits, the hash of all that shaped it."""
+        """Key of the entry: 16 hexadecimal digits, the hash of everything that determines it."""
         return self.directory.name.rpartition("-")[2]
 
     def verify(self) -> None:
@@ -87,12 +87,12 @@ class PreparedEntry:
 
 
 def described_settings(dataset: DoorSettings, partition: DoorSettings) -> dict[str, Any]:
-    """Settings that shape a prepared directory, with the versions of code that is not this project's.
+    """Settings that determine a prepared directory, with the versions of code outside this project.
 
-    How long to train on a data set (`protocol`) is left out, since it shapes no data.
+    The training length of a data set (`protocol`) is left out, since it does not affect the data.
 
     Raises:
-        SubflError: a class of somebody else's states no version and has no source file.
+        SubflError: a class outside this project states no version and has no source file.
     """
     described: dict[str, Any] = {
         "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
@@ -104,11 +104,11 @@ def described_settings(dataset: DoorSettings, partition: DoorSettings) -> dict[s
 
 
 def write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
-    """Write `metadata.json` beside the files of a prepared directory, with the size and sha256 of each of them.
+    """Write `metadata.json` into a prepared directory, with the size and sha256 of each other file.
 
     Args:
         directory: holds all the other files already.
-        metadata: what it is to say, among it the `schema`.
+        metadata: its content, including the `schema`.
     """
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(directory.iterdir())
@@ -119,16 +119,16 @@ def write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
 def opened_or_made(
     entry: type[Entry], cache: Path, name: str, described: dict[str, Any], write: Callable[[Path], None]
 ) -> Entry:
-    """The entry `cache/<name>-<key>`, the key a hash of everything that shapes it; made where absent or damaged.
+    """The entry `cache/<name>-<key>`, the key a hash of everything that determines it; made where absent or damaged.
 
-    It is written beside its place and renamed, under a lock, so concurrent processes are safe and an interrupted one
-    leaves nothing that counts.
+    It is written under a temporary name and renamed, under a lock. So concurrent processes are safe, and an interrupted
+    one leaves no entry.
 
     Args:
         entry: the class of the entry.
-        cache: where entries are kept.
-        name: of what is prepared, for people.
-        described: everything that shapes it.
+        cache: the folder of entries.
+        name: readable name of the prepared data.
+        described: everything that determines the entry.
         write: writes all files of the entry into an empty directory, the metadata last.
 
     Raises:
@@ -163,7 +163,7 @@ def _opened(entry: type[Entry], directory: Path) -> Entry | None:
 
 def _make(directory: Path, write: Callable[[Path], None]) -> None:
     unfinished = directory.with_name(f".{directory.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process: the lock is ours
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed process: this process holds the lock
     try:
         make_private_folder(unfinished)
         write(unfinished)

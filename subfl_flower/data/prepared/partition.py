@@ -24,15 +24,15 @@ def prepare(
     cache: Path,
     require_labels: bool = True,
 ) -> PreparedPartition:
-    """Load, clean, split and divide a data set; or open what an earlier call made of the same settings.
+    """Load, clean, split and divide a data set; or open the result of an earlier call with the same settings.
 
     The result is kept under `cache/<dataset>-<partition>-<key>` (`prepared_entry.opened_or_made`).
 
     Args:
-        dataset: which data set.
-        partition: how to divide it.
+        dataset: the data set.
+        partition: the partitioner.
         root: the data root, for raw files.
-        cache: where prepared partitions are kept.
+        cache: the folder of prepared partitions.
         require_labels: refuse a data set without labels, and a client without a training node.
 
     Raises:
@@ -53,7 +53,7 @@ def prepare(
 
 
 def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Path) -> dict[str, Any]:
-    """Everything that shapes a prepared partition."""
+    """Everything that determines a prepared partition."""
     return {
         "schema": SCHEMA_VERSION,
         **described_settings(dataset, partition),

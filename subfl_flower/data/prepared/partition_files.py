@@ -1,4 +1,4 @@
-"""The files of a prepared partition: what each holds, and whether it is whole."""
+"""The files of a prepared partition: their content and checks."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class PreparedPartition(PreparedEntry):
     where it has ids. A file is checked against the size and sha256 in the metadata when it is read.
 
     Attributes:
-        directory: where the files are.
-        metadata: what `metadata.json` holds: the settings, sizes for every client, checksums.
+        directory: the directory of the files.
+        metadata: content of `metadata.json`: the settings, sizes for every client, checksums.
     """
 
     schema = SCHEMA_VERSION
@@ -63,7 +63,7 @@ class PreparedPartition(PreparedEntry):
 
     @property
     def overlapping(self) -> bool:
-        """Whether the partitioner lets clients share nodes."""
+        """True if the partitioner lets clients share nodes."""
         return bool(self.metadata["overlapping"])
 
     @property
@@ -99,7 +99,7 @@ class PreparedPartition(PreparedEntry):
         return np.array(json.loads(self.verified(_NAMES).read_bytes()), dtype=object)
 
     def client(self, client_id: int) -> ClientGraph:
-        """What one client holds.
+        """One client's graph.
 
         Raises:
             SubflError: there is no such client, or its file is damaged.
@@ -117,7 +117,7 @@ class PreparedPartition(PreparedEntry):
         return read_graph(self.verified(_GRAPH))
 
     def cross_edges(self) -> np.ndarray:
-        """int64 `[2, edges]`, global ids, both directions: the edges whose two ends share no client.
+        """The edges whose two ends share no client: int64 `[2, edges]`, global ids, both directions.
 
         Raises:
             SubflError: the file is damaged.
@@ -140,7 +140,7 @@ def write_partition(
         graph: the global graph.
         roles: int8 `[nodes]`.
         assignments: one ascending int64 array of node ids a client.
-        described: what else the metadata is to hold: the schema, the settings, `overlapping`.
+        described: further metadata: the schema, the settings, `overlapping`.
     """
     write_graph(directory / _GRAPH, graph, roles)
     cutter = SubgraphCutter(graph, roles, assignments)

@@ -37,10 +37,10 @@ class PreparedRatings(PreparedEntry):
     are any. Client ids are the users' numbers.
 
     Attributes:
-        directory: where the files are.
-        metadata: what `metadata.json` holds: the settings, sizes, how many ratings have each role, scale, checksums.
-        overlapping: clients share no rating.
-        candidates: what a task draws items by that held-out ones are ranked among; None where it draws none.
+        directory: the directory of the files.
+        metadata: content of `metadata.json`: settings, sizes, number of ratings of each role, scale, checksums.
+        overlapping: false: clients share no rating.
+        candidates: settings by which a task draws the items among which held-out ones are ranked; None without.
     """
 
     schema = RATINGS_SCHEMA
@@ -57,12 +57,12 @@ class PreparedRatings(PreparedEntry):
 
     @property
     def fingerprint(self) -> str:
-        """Of the ratings with all ids, titles and attributes, 64 hexadecimal digits."""
+        """Fingerprint of the ratings with all ids, titles and attributes, 64 hexadecimal digits."""
         return str(self.metadata["data"]["fingerprints"]["data"])
 
     @property
     def source(self) -> str:
-        """The names of the files that the ratings are from."""
+        """The names of the source files of the ratings."""
         return " and ".join(self.metadata["data"]["fingerprints"]["files"]) or str(self.directory)
 
     @property
@@ -83,16 +83,16 @@ class PreparedRatings(PreparedEntry):
 
     @property
     def center(self) -> float:
-        """What is subtracted from ratings before training, in rating units."""
+        """Number subtracted from ratings before training, in rating units."""
         return float(self.metadata["center"])
 
     @property
     def spread(self) -> float:
-        """What ratings are then divided by, in rating units."""
+        """Number that ratings are then divided by, in rating units."""
         return float(self.metadata["spread"])
 
     def ratings(self, client_ids: Sequence[int]) -> Ratings:
-        """The ratings of some clients, in the order in which they are asked for; only a block around them is in memory.
+        """The ratings of some clients, in the order of `client_ids`; only a block around them is in memory.
 
         Raises:
             SubflError: there is no such client, or the file is damaged.
@@ -140,7 +140,7 @@ class PreparedRatings(PreparedEntry):
         return titles
 
     def user_attributes(self, client_ids: Sequence[int]) -> Attributes | None:
-        """The attributes of some clients, in the order in which they are asked for; None where users have none.
+        """The attributes of some clients, in the order of `client_ids`; None where users have none.
 
         Raises:
             SubflError: there is no such client, or a file is damaged.
@@ -158,12 +158,12 @@ class PreparedRatings(PreparedEntry):
 
     @property
     def user_values(self) -> tuple[int, ...]:
-        """How many values each attribute of users has; empty where they have none."""
+        """Number of values of each attribute of users; empty where they have none."""
         return tuple(map(len, self._names["user_attributes"].values()))
 
     @property
     def item_values(self) -> tuple[int, ...]:
-        """How many values each attribute of items has; empty where they have none."""
+        """Number of values of each attribute of items; empty where they have none."""
         return tuple(map(len, self._names["item_attributes"].values()))
 
     def _known(self, client_ids: Sequence[int]) -> np.ndarray:
@@ -189,7 +189,7 @@ class PreparedRatings(PreparedEntry):
         return read_rating_arrays(self.verified(_RATINGS), ("offsets",))["offsets"]
 
     def _between(self, first: int, after: int) -> Ratings:
-        """The ratings of the users first, ..., after - 1; nothing else is read."""
+        """The ratings of the users first, ..., after - 1; other ratings are not read."""
         offsets = self._offsets[first : after + 1]
         rows = slice(int(offsets[0]), int(offsets[-1]))
         read = read_rating_arrays(self.verified(_RATINGS), ("items", "values", "roles"), rows)
@@ -205,17 +205,17 @@ def prepare_ratings(
     needs_ratings: bool = True,
     candidates: Mapping[str, int] | None = None,
 ) -> PreparedRatings:
-    """Load, clean and split a rating data set; or open what an earlier call made of the same settings.
+    """Load, clean and split a rating data set; or open the result of an earlier call with the same settings.
 
     The result is kept under `cache/<dataset>-<partition>-<key>` (`prepared_entry.opened_or_made`).
 
     Args:
-        dataset: which data set.
-        partition: whose `seed` drives what of the split is drawn.
+        dataset: the data set.
+        partition: the partitioner; its `seed` drives a random split.
         root: the data root, for raw files.
-        cache: where prepared data are kept.
+        cache: the folder of prepared data.
         needs_ratings: refuse data without a column of ratings, or whose ratings are all equal.
-        candidates: what a task draws items by that held-out ones are ranked among; no part of the key.
+        candidates: settings by which a task draws the items among which held-out ones are ranked; not in the key.
 
     Raises:
         SubflError: the data cannot be loaded or split so, there is nothing to predict, or the cache cannot be written.

@@ -1,4 +1,4 @@
-"""Attributes of users and of items in one safetensors file; their vocabularies stand beside it in JSON."""
+"""Attributes of users and of items in one safetensors file; their vocabularies are in a JSON file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AttributesCard(Card):
 
 
 def write_attributes(path: Path, users: Attributes | None, items: Attributes | None) -> None:
-    """Write the attributes of users and of items; no file where there are neither."""
+    """Write the attributes of users and of items; without attributes no file is written."""
     there = {of: found for of, found in (("user", users), ("item", items)) if found is not None}
     if there:
         arrays = {f"{of}_{name}": getattr(found, name) for of, found in there.items() for name in _ARRAYS}
@@ -37,11 +37,11 @@ def read_attributes(
     """The attributes of users and of items, as `write_attributes` wrote them.
 
     Args:
-        path: of the file; it is not looked for where there are no vocabularies.
+        path: path of the file; it is not opened where there are no vocabularies.
         user_vocabularies: the values of each attribute of users; empty where they have none.
         item_vocabularies: likewise of items.
-        num_users: how many users there are.
-        num_items: how many items there are.
+        num_users: number of users.
+        num_items: number of items.
 
     Raises:
         SubflError: the file is damaged, or does not hold attributes of so many users and items with such values.

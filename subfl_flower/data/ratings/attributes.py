@@ -1,4 +1,4 @@
-"""Categorical attributes of users or items: of each field an entity has several values, one or none."""
+"""Categorical attributes of users or items; an entity has any number of values of each field."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from subfl_flower.data.ratings.rows import rows_of
 from subfl_flower.errors import SubflError
 
 RawAttributes = Mapping[str, Mapping[str, Sequence[str]]]
-"""Attributes as a source gives them: by field, the values of each id, as text, that has any."""
+"""Attributes as a source gives them: by field and id, the values as text."""
 
 MOST_FIELDS, MOST_VALUES = 64, 2**20
-"""How many fields users or items may have, and how many values a field."""
+"""Most fields of users or items, and most values of a field."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,12 @@ class Attributes:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many values each field has."""
+        """Number of values of each field."""
         return tuple(len(vocabulary) for vocabulary in self.values)
 
     @property
     def num_values(self) -> int:
-        """How many values all fields have together."""
+        """Number of values of all fields together."""
         return sum(self.sizes)
 
     @property
@@ -58,11 +58,11 @@ class Attributes:
 
     @property
     def vocabularies(self) -> dict[str, list[str]]:
-        """Each field's values, as they stand in JSON."""
+        """Each field's values, in the form of the JSON file."""
         return {field: list(vocabulary) for field, vocabulary in zip(self.fields, self.values, strict=True)}
 
     def of(self, positions: Sequence[int] | np.ndarray) -> Attributes:
-        """Those of some entities, in the order in which they are asked for; the arrays are copies."""
+        """The attributes of the entities at `positions`, in that order; the arrays are copies."""
         offsets, rows = rows_of(self.offsets, positions)
         return Attributes(self.fields, self.values, offsets, self.codes[rows])
 
@@ -87,12 +87,12 @@ class Attributes:
     def of_vocabularies(
         cls, vocabularies: Mapping[str, Sequence[str]], offsets: np.ndarray, codes: np.ndarray
     ) -> Attributes:
-        """Attributes whose fields and values are those of `vocabularies`."""
+        """Attributes with the fields and values of `vocabularies`."""
         return cls(tuple(vocabularies), tuple(map(tuple, vocabularies.values())), offsets, codes)
 
     @classmethod
     def joined(cls, parts: Sequence[Attributes]) -> Attributes:
-        """Parts with the same vocabularies, of which there is at least one, one after the other."""
+        """At least one part, all with the same vocabularies, joined in order."""
         sizes = np.concatenate([np.diff(part.offsets) for part in parts])
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         return cls(parts[0].fields, parts[0].values, offsets, np.concatenate([part.codes for part in parts]))
@@ -104,9 +104,9 @@ class Attributes:
         Ids of `raw` that are not among `names` are left out, and so is a field of which no entity has a value.
 
         Args:
-            raw: as the source gives them.
+            raw: the source's attributes.
             names: the id of each entity, as text.
-            what: whose attributes they are, for the error.
+            what: name of the entities, for the error.
 
         Returns:
             None where no field is left.

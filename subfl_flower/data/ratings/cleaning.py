@@ -1,4 +1,4 @@
-"""From ratings as a source gives them to numbered users and items, sorted, each pair once."""
+"""Cleaning of a source's ratings: numbered users and items, sorted, each pair once."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class CleanRatings:
         offsets: int64 `[users + 1]`; user u gave the ratings `offsets[u]` to `offsets[u + 1]`.
         items: int64 `[ratings]`.
         values: float32 `[ratings]`, in rating units.
-        recency: int64 `[ratings]`, larger is newer and all are different; None where the source has no timestamps. Of
-            ratings with equal timestamps the one that stands later in the source is newer.
-        roles: int8 `[ratings]`, the source's own split, or None.
+        recency: int64 `[ratings]`, larger is newer and all are different; None where the source has no timestamps.
+            Among equal timestamps the later row of the source is newer.
+        roles: int8 `[ratings]`, the source's split, or None.
         user_names: the source's id of each user, as text.
         item_names: the source's id of each item, as text.
-        titles: of each item, its id where the source has none for it; None where it has no titles at all.
+        titles: title of each item, its id where it has none; None where the source has no titles at all.
         scale: lowest and highest possible rating.
         user_attributes, item_attributes: by number; None where the source has none.
-        implicit: whether the source has users and items alone; every value is then 1.
+        implicit: true if the source has users and items alone; every value is then 1.
         time_span: the days of the oldest and of the newest rating, as ISO dates; None where timestamps are no times.
         notes: remarks on the source.
     """
@@ -59,16 +59,16 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
     """Number users and items, check the ratings and sort them.
 
     Users and items are numbered in the order of their ids, whole numbers first and by their size, then text. Of
-    several ratings of one user for one item the newest counts, without timestamps the last; a note says how many are
-    dropped.
+    several ratings of one user for one item the newest is kept, without timestamps the last; a note counts the dropped
+    ones.
 
     Args:
-        raw: as the source gives them.
-        scale: lowest and highest possible rating; None for what the source says.
+        raw: the source's ratings.
+        scale: lowest and highest possible rating; None for the source's scale.
 
     Raises:
         SubflError: there is no rating, an id is empty, a rating is not finite or is off the scale, or a user and item
-            have several roles; names the source, how many and the first; or there are too many attributes.
+            have several roles; names the source, the count and the first; or there are too many attributes.
     """
     if raw.values.size == 0:
         raise SubflError(f"{raw.source} holds no ratings; at least two are needed")
@@ -104,7 +104,7 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
 
 
 def _require_one_role(raw: RawRatings, pairs: np.ndarray, kept: np.ndarray) -> None:
-    """Refuse a user's item of which one rating trains and another one validates or tests."""
+    """Refuse several ratings of one user for one item that have different roles."""
     if raw.roles is None:
         return
     role_of_pair = dict(zip(pairs[kept].tolist(), raw.roles[kept].tolist(), strict=True))
@@ -131,7 +131,7 @@ def _numbered(ids: np.ndarray, known: np.ndarray | None, what: str, source: str)
 
     codes, found = pd.factorize(ids)
     names = [str(number) for number in found.tolist()]
-    empty = np.array([not name.strip() for name in names] + [True])[codes]  # an id that is missing has the code -1
+    empty = np.array([not name.strip() for name in names] + [True])[codes]  # a missing id has the code -1
     if empty.any():
         first = int(np.flatnonzero(empty)[0]) + 1
         raise SubflError(
@@ -171,7 +171,7 @@ def _refuse(raw: RawRatings, wrong: np.ndarray, what: str, allowed: str) -> None
 
 
 def _recency(timestamps: np.ndarray) -> np.ndarray:
-    """Each rating's place when all are ordered by time, int64; of equal times the later row is newer."""
+    """Each rating's rank by time, int64; among equal times the later row is newer."""
     recency = np.empty(timestamps.size, dtype=np.int64)
     recency[np.argsort(timestamps, kind="stable")] = np.arange(timestamps.size)
     return recency

@@ -53,7 +53,7 @@ def describe_ratings(loaded: LoadedRatings) -> dict[str, Any]:
 
 
 def rating_digests(loaded: LoadedRatings) -> dict[str, str]:
-    """Fingerprints of the ratings with all ids (`data`), the roles (`split`) and who is which client (`partition`)."""
+    """Fingerprints of the ratings with all ids (`data`), the roles (`split`) and users' client ids (`partition`)."""
     ratings = loaded.ratings
     texts = [loaded.user_names, loaded.item_names, loaded.titles]
     content = [
@@ -73,11 +73,11 @@ def rating_digests(loaded: LoadedRatings) -> dict[str, str]:
 
 
 def candidates_digest(data: str, settings: Mapping[str, int]) -> str:
-    """A fingerprint of the items that held-out ones are ranked among.
+    """A fingerprint of the items among which held-out ones are ranked.
 
     Args:
-        data: fingerprint of the ratings, which say who has rated what.
-        settings: all else that the draw depends on.
+        data: fingerprint of the ratings.
+        settings: all other settings that the draw depends on.
     """
     return sha256(";".join([data, *(f"{name}={settings[name]}" for name in sorted(settings))]).encode()).hexdigest()
 
@@ -90,7 +90,7 @@ def _arrays(attributes: Attributes | None) -> list[np.ndarray | None]:
 
 
 def _fields(attributes: Attributes | None) -> dict[str, int]:
-    """How many values each field has."""
+    """Number of values of each field."""
     return {} if attributes is None else dict(zip(attributes.fields, attributes.sizes, strict=True))
 
 

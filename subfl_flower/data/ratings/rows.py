@@ -1,4 +1,4 @@
-"""Rows of which every user, or every item, has a number of its own, one after the other."""
+"""Arrays of rows grouped by owner, a user or an item, with any number of rows for each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 
 def rows_of(offsets: np.ndarray, positions: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the rows of some owners are, in the order in which the owners are asked for.
+    """Positions of the rows of some owners, in the order of `positions`.
 
     Args:
         offsets: int64 `[owners + 1]`; the owner at position p has the rows `offsets[p]` to `offsets[p + 1]`.
-        positions: of the owners.
+        positions: positions of the owners.
 
     Returns:
         The offsets of the part, int64 `[len(positions) + 1]`, and its rows in the whole, int64.

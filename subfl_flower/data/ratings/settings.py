@@ -1,4 +1,4 @@
-"""What the settings of every rating data set have in common."""
+"""Base class of the settings of rating data sets."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class LoadedRatings:
     """A data set, cleaned and split.
 
     Attributes:
-        ratings: of all users.
+        ratings: ratings of all users.
         user_names: the source's id of each user, as text.
         item_names: the source's id of each item, as text.
-        titles: of each item, its id where the source has no title for it; None where it has no titles at all.
+        titles: title of each item, its id where it has none; None where the source has no titles at all.
         user_attributes, item_attributes: by number; None where the source has none.
-        implicit: whether the source has users and items alone; every rating is then 1.
-        split: how training, validation and test ratings were told apart.
+        implicit: true if the source has users and items alone; every rating is then 1.
+        split: name of the split into training, validation and test ratings.
         time_span: the days of the oldest and of the newest rating, as ISO dates; None where timestamps are no times.
         notes: remarks on the source.
     """
@@ -54,23 +54,23 @@ class LoadedRatings:
 
 
 class RatingDatasetSettings(DoorSettings):
-    """Settings of a data set that holds ratings: where they come from, and how they are split and scaled.
+    """Settings of a data set that holds ratings: their source, split and scaling.
 
-    A class of your own implements `read`. It may override `files`, where the ratings come from files: their content is
-    then part of the key under which prepared data are kept. Cleaning, splitting, scaling and keeping are inherited.
+    Your class implements `read`. It may override `files`, where the ratings come from files: their content is then part
+    of the key under which prepared data are kept. Cleaning, splitting, scaling and keeping are inherited.
 
     Attributes:
-        kind: what the data are, of every data set of the class.
+        kind: kind of data, fixed by the class.
         name: the data set's name in `conf/dataset`.
-        split: which ratings test. `given`: those that the source says; `random`: a share, drawn from all; `time`: the
+        split: choice of test ratings. `given`: those of the source; `random`: a share, drawn from all; `time`: the
             newest share of all; `leave_one_out`: each user's newest, and the next newest validates (`split_roles`);
-            `auto`, for a user's own tables: `given` where they state a split.
-        test_fraction: the share of the ratings that test; no effect with `given` and `leave_one_out`.
-        validation_fraction: the share of the other ratings that validate, drawn from all of them; no effect with
-            `leave_one_out`, and with `given` where the source says which validate.
-        center: subtracted from ratings before training, in rating units; `auto`: the training ratings' mean.
-        spread: what ratings are then divided by, in rating units; `auto`: the training ratings' standard deviation.
-        scale: lowest and highest possible rating; None for what the source says.
+            `auto`, for a user's tables: `given` where they state a split.
+        test_fraction: share of test ratings; no effect with `given` and `leave_one_out`.
+        validation_fraction: share of validation ratings among the others, drawn from all of them; no effect with
+            `leave_one_out`, and with `given` where the source states validation ratings.
+        center: number subtracted from ratings before training, in rating units; `auto`: the training ratings' mean.
+        spread: divisor of ratings after that, in rating units; `auto`: the training ratings' standard deviation.
+        scale: lowest and highest possible rating; None for the source's scale.
         protocol: the training length; no part of a cache key.
     """
 
@@ -93,17 +93,17 @@ class RatingDatasetSettings(DoorSettings):
 
     @abstractmethod
     def read(self, root: Path) -> RawRatings:
-        """The ratings as the source gives them.
+        """The ratings as their source holds them.
 
         Args:
-            root: the data root; public benchmarks are looked for below it and downloaded into it.
+            root: the data root; public benchmarks are searched below it and downloaded into it.
 
         Raises:
             SubflError: a file is missing or damaged; the sentence names it.
         """
 
     def files(self, root: Path) -> list[Path]:
-        """The files on disk that shape the ratings; none where they are computed. Downloads public ones where absent.
+        """The files on disk that determine the ratings, public ones downloaded where absent; none if they are computed.
 
         Raises:
             SubflError: a file is missing and cannot be downloaded.
@@ -111,7 +111,7 @@ class RatingDatasetSettings(DoorSettings):
         return []
 
     def for_site(self) -> Self:
-        """Settings for a site that makes a folder of its own data alone: the same."""
+        """Settings for a site that makes a folder from its data alone: the same settings."""
         return self
 
     def require_common_classes(self) -> None:
@@ -127,7 +127,7 @@ class RatingDatasetSettings(DoorSettings):
         return fingerprint(files) if files else ""
 
     def chosen_split(self, stated: bool) -> SplitName:
-        """The split of ratings whose source states one, or does not."""
+        """The split to use, given whether the source states one."""
         if self.split == "auto":
             return "given" if stated else "random"
         return self.split
@@ -137,7 +137,7 @@ class RatingDatasetSettings(DoorSettings):
 
         Args:
             root: the data root.
-            seed: drives what of the split is drawn.
+            seed: drives a random split.
 
         Raises:
             SubflError: a file is missing or damaged, or its content cannot be used or split so.
@@ -169,24 +169,24 @@ class RatingDatasetSettings(DoorSettings):
         )
 
     def scaling(self, ratings: Ratings) -> tuple[float, float]:
-        """What to subtract from ratings and then to divide them by, in rating units.
+        """Center and spread of the ratings, in rating units: scaled ratings are (rating - center) / spread.
 
-        Where the training ratings are all equal and the spread is `auto`, they are divided by 1.
+        Where the training ratings are all equal and the spread is `auto`, it is 1.
 
         Args:
-            ratings: of the whole data set.
+            ratings: ratings of the whole data set.
         """
-        train = ratings.values[ratings.roles == TRAIN].astype(np.float64)  # at least one: the split saw to it
+        train = ratings.values[ratings.roles == TRAIN].astype(np.float64)  # at least one: the split ensures it
         center = float(train.mean()) if self.center == "auto" else self.center
         if self.spread != "auto":
             return center, self.spread
         return center, float(train.std()) or 1.0
 
     def require_different(self, facts: Mapping[str, Any]) -> None:
-        """Refuse ratings that nothing can be predicted of.
+        """Refuse ratings from which no prediction can be learnt.
 
         Args:
-            facts: on the ratings; see `description.describe_ratings`.
+            facts: facts on the ratings; see `description.describe_ratings`.
 
         Raises:
             SubflError: there are users and items alone, or all ratings, or the training ratings, are equal.

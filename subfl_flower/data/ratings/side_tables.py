@@ -24,7 +24,7 @@ class SideTable:
     """Attributes and titles from a table of users or of items.
 
     Attributes:
-        attributes: by field and id, as the ratings write it.
+        attributes: by field and id; ids are written as in the ratings.
         titles: by id; None where the table has no column of titles.
         notes: remarks on the table.
     """
@@ -43,12 +43,11 @@ def read_side_table(
     Args:
         path: of the table.
         of: `user` or `item`, the name of the column of ids.
-        names_of: other names that the columns `of` and `title` may have; without `title` a title is an attribute as
-            any other.
-        stated: names of these columns that the user states; another table may be meant.
-        encoding: of a table of text.
+        names_of: other names that the columns `of` and `title` may have; without `title` a title is an attribute.
+        stated: names of these columns that the user states; they may refer to another table.
+        encoding: encoding of a table of text.
         known: the ids of the ratings, text.
-        source: of these, for the error.
+        source: source of the ratings, for the error.
 
     Raises:
         SubflError: the table cannot be read, has no such ids, or none of them is known.
@@ -80,7 +79,7 @@ def read_side_table(
 
 
 def _positions(names: Sequence[str]) -> dict[str, int]:
-    """The position of each name; of `1.0` also under `1`, where nothing else is called or would be called so."""
+    """The position of each name; that of `1.0` also under `1`, where no other name is or would become `1`."""
     positions = {name: position for position, name in enumerate(names)}
     plain = {name: match[1] for name in names if (match := _WHOLE.fullmatch(name))}
     times = Counter(plain.values())
@@ -112,7 +111,7 @@ def _about_matches(
 
 
 def _values(ids: Sequence[str], texts: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each id that has any."""
+    """The values of each id; ids without a value are left out."""
     values: dict[str, list[str]] = {}
     for name, text in zip(ids, texts, strict=True):
         if parts := [part for part in map(str.strip, text.split("|")) if part]:

@@ -1,4 +1,4 @@
-"""Which ratings train, validate and test."""
+"""Roles of ratings: training, validation and test."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ def split_roles(
 ) -> np.ndarray:
     """A role for every rating.
 
-    `given` takes the source's own roles. With `random` and `time` a user's ratings never all test: one of them
-    is given back to training, the oldest with `time`. Where the source states no validation ratings, of the ratings
-    that do not test a `validation_fraction` validates, drawn from all of them; who would be left with none to train on
-    gets one back, too.
+    `given` takes the source's roles. With `random` and `time` a user's ratings never all test: one of them goes back to
+    training, the oldest with `time`. Where the source states no validation ratings, a `validation_fraction` of the
+    ratings that do not test validates, drawn from all of them. A user without a training rating gets one back, too.
 
     `leave_one_out` is the split of implicit ranking (He et al., Neural Collaborative Filtering, WWW 2017, Section
     4.1), with a rating held out to validate as well: the newest rating of each user who has at least two tests, and
     the next newest of each who has at least three validates. Without timestamps a user's ratings are drawn in turn.
 
     Args:
-        ratings: of the whole data set.
+        ratings: ratings of the whole data set.
         split: `given`; `random`: a share of all ratings; `time`: the newest share of all ratings; `leave_one_out`.
         test_fraction: the share of the ratings that test, with `random` and `time`.
         validation_fraction: the share of the other ratings that validate; no effect with `leave_one_out`, and with
             `given` where the source states validation ratings.
         seed: same seed, same split.
-        where: what to call the data set in an error.
+        where: name of the data set in an error.
 
     Returns:
         int8 `[ratings]`: 0 train, 1 validation, 2 test.
 
     Raises:
-        SubflError: the source has no split of its own or no timestamps, where `split` needs them, or no rating is left
-            to train on or to test.
+        SubflError: the source states no split or no timestamps, where `split` needs them, or no rating is left to
+            train on or to test.
     """
     generator = shared_generator(seed, "ratings test")
     if split == "leave_one_out":
@@ -70,7 +69,7 @@ def split_roles(
 def _two_left_out(ratings: CleanRatings, generator: np.random.Generator) -> np.ndarray:
     """The roles of `leave_one_out`."""
     recency = generator.permutation(ratings.items.size) if ratings.recency is None else ratings.recency
-    newest_last = np.lexsort((recency, ratings.users()))  # users stay where they are
+    newest_last = np.lexsort((recency, ratings.users()))  # the order of users does not change
     counts, after = np.diff(ratings.offsets), ratings.offsets[1:]
     roles = np.full(ratings.items.size, TRAIN, dtype=np.int8)
     roles[newest_last[after[counts >= 2] - 1]] = TEST
@@ -102,7 +101,7 @@ def _tested(
 
 
 def _without_emptying_users(order: np.ndarray, count: int, users: np.ndarray) -> np.ndarray:
-    """The first `count` rows of `order`, less the last one of each user who has no other row in `order`."""
+    """The first `count` rows of `order`, without the last one of each user who has no further row in `order`."""
     taken = order[:count]
     owners = users[taken]
     num_users = int(users[-1]) + 1

@@ -1,4 +1,4 @@
-"""Tables of ratings: as a source gives them, and numbered, sorted and with a role for each rating."""
+"""Tables of ratings: raw ones from a source, and numbered, sorted ones with a role for each rating."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class Ratings:
         return np.repeat(np.arange(self.num_users), np.diff(self.offsets))
 
     def counts(self, role: int) -> np.ndarray:
-        """How many ratings of a role each user has, int64 `[users]`."""
+        """Number of ratings of a role for each user, int64 `[users]`."""
         before = np.concatenate([[0], np.cumsum(self.roles == role, dtype=np.int64)])
         return np.diff(before[self.offsets])
 
     def role_counts(self) -> dict[str, int]:
-        """How many ratings have each role: `train`, `validation`, `test`."""
+        """Number of ratings of each role: `train`, `validation`, `test`."""
         roles = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
         return {name: int(np.count_nonzero(self.roles == role)) for name, role in roles.items()}
 
     def of_users(self, positions: Sequence[int] | np.ndarray) -> Ratings:
-        """The part of some users, in the order in which they are asked for; its arrays are copies.
+        """The part of some users, in the order of `positions`; its arrays are copies.
 
         Args:
-            positions: of the users in this table, not their ids.
+            positions: positions of the users in this table, not their ids.
         """
         offsets, rows = rows_of(self.offsets, positions)
         return Ratings(
@@ -78,7 +78,7 @@ class Ratings:
 
     @classmethod
     def joined(cls, parts: Sequence[Ratings]) -> Ratings:
-        """Parts of one data set, of which there is at least one and which share no user, one after the other."""
+        """At least one part of one data set, joined in order; parts must not share a user."""
         sizes = np.concatenate([np.diff(part.offsets) for part in parts])
         return cls(
             user_ids=np.concatenate([part.user_ids for part in parts]),
@@ -96,18 +96,18 @@ class RawRatings:
     """Ratings as a source gives them: any ids, in any order, unchecked.
 
     Attributes:
-        source: what to call them in an error: their file, or files.
+        source: name in an error: the file, or files.
         users: `[ratings]`, whole numbers or text.
         items: `[ratings]`, whole numbers or text.
         values: float64 `[ratings]`, in rating units.
         timestamps: int64 `[ratings]`, larger is newer; None where the source has none.
-        per_second: what seconds since 1970 are multiplied by to be `timestamps`; None where these are no times.
-        implicit: whether the source has users and items alone; every value is then 1.
-        roles: int8 `[ratings]`, the source's own split: 0 train, 1 validation, 2 test; None where it has none.
-        scale: lowest and highest possible rating; None for the lowest and highest that were given.
+        per_second: factor from seconds since 1970 to `timestamps`; None where these are no times.
+        implicit: true if the source has users and items alone; every value is then 1.
+        roles: int8 `[ratings]`, the source's split: 0 train, 1 validation, 2 test; None where it has none.
+        scale: lowest and highest possible rating; None for the lowest and highest of `values`.
         item_titles: title of each item's id, as text; None where the source has no titles.
-        all_users, all_items: every id that the source knows, also of users who rated nothing and items that
-            nobody rated; None for those with a rating.
+        all_users, all_items: all ids of the source, also of users who rated nothing and items that nobody
+            rated; None for those with a rating.
         user_attributes, item_attributes: by field and id; empty where the source has none. Ids that are not among the
             users, or items, have no effect.
         notes: remarks on the source.

@@ -1,4 +1,4 @@
-"""Times of ratings: numbers since 1970 in any unit, or ISO dates, as whole numbers in the right order."""
+"""Times of ratings: numbers since 1970 in any unit, or ISO dates, converted to ordered whole numbers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from subfl_flower.errors import SubflError
 
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _SMALLEST = np.array([1e11, 1e14, 1e17])
-"""Numbers from which on a time since 1970 is in the next finer unit: the year 5138 and, in the finer unit, 1973."""
+"""Least numbers of a time since 1970 in the next finer unit: the year 5138 and, in the finer unit, 1973."""
 _PLAUSIBLE = (1e8, 4.1e9)
-"""Seconds since 1970 of times that ratings have: 1973 to 2099."""
+"""Plausible times of ratings in seconds since 1970: 1973 to 2099."""
 _YEAR = 366 * 86400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST = 2**63 - 1
@@ -39,8 +39,8 @@ class Times:
 
     Attributes:
         values: int64 `[rows]`, larger is newer; seconds since 1970 multiplied by `per_second`, where they are times.
-        per_second: whole number.
-        dates: whether they were written as dates; else numbers, which may be no times but only an order.
+        per_second: factor from seconds to `values`, a whole number.
+        dates: true if they were written as dates; else they are numbers, which may define only an order.
         warnings: sentences for the user.
     """
 
@@ -51,7 +51,7 @@ class Times:
 
     @property
     def of_calendar(self) -> bool:
-        """Judge by their size whether numbers are times since 1970."""
+        """True if the numbers are times since 1970, judged by their size."""
         if self.dates or not self.values.size:
             return self.dates
         low, high = int(self.values.min()) / self.per_second, int(self.values.max()) / self.per_second
@@ -61,10 +61,10 @@ class Times:
     def joined(cls, parts: Mapping[str, Times]) -> Times:
         """Times of several files of one data set, one after the other, in the finest of their units.
 
-        Dates far from now are in the coarsest.
+        Dates far from now are in the coarsest unit.
 
         Args:
-            parts: by the file's name, at least one.
+            parts: times by file name, at least one.
 
         Raises:
             SubflError: some are dates and others numbers, or their units do not fit together.
@@ -94,12 +94,12 @@ class Times:
         return cls(np.concatenate(values), finest, one.dates, warnings)
 
     def _fits(self, per_second: int) -> bool:
-        """Check that the times are whole numbers of 64 bits in another unit."""
+        """True if the times are whole numbers of 64 bits in another unit."""
         largest = max(abs(int(self.values.min())), abs(int(self.values.max()))) if self.values.size else 0
         return largest * per_second // self.per_second <= _MOST
 
     def _are_digits_of_dates(self) -> bool:
-        """Check that all numbers above 0 read as `yyyymmddhh` or `yyyymmddhhmm`: no count of seconds."""
+        """True if all numbers above 0 read as `yyyymmddhh` or `yyyymmddhhmm`, and so are no counts of seconds."""
         known = self.values[self.values > 0]
         for digits, size in ((10, 1), (12, 1000)):
             if self.per_second % size or not known.size:
@@ -121,13 +121,13 @@ def day_of(value: int, per_second: int) -> str:
 def read_times(table: Table, column: str, problems: Problems) -> Times | None:
     """The times in a column; None where there is a problem with them.
 
-    Numbers may be whole or not, of seconds, milliseconds, microseconds or nanoseconds since 1970, which their size
-    tells; other numbers give an order alone. ISO dates and date-times without a zone are in UTC.
+    Numbers, whole or not, are seconds, milliseconds, microseconds or nanoseconds since 1970; their size determines the
+    unit. Other numbers define only an order. ISO dates and date-times without a zone are in UTC.
 
     Args:
         table: the table.
         column: its name.
-        problems: to which empty and odd times are added.
+        problems: empty and odd times are added to it.
     """
     values = table.columns[column]
     if values.dtype.kind == "i":
@@ -175,7 +175,7 @@ def _iso_time(text: str) -> int | None:
         if zone not in ("Z", "UTC"):
             sign = -1 if zone[0] == "-" else 1
             offset = sign * timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5] or 0))
-            timezone(offset)  # refuses what no zone has
+            timezone(offset)  # refuses offsets that no zone has
     except ValueError:
         return None
     whole = (time.replace(tzinfo=UTC) - _EPOCH) - offset
@@ -203,23 +203,23 @@ def _of_texts(texts: np.ndarray, different: set[str], table: Table, problems: Pr
 
 def _of_exact(texts: np.ndarray, exact: Mapping[str, int], per_second: int, dates: bool) -> Times:
     step = 1
-    while max(map(abs, exact.values()), default=0) // step > _MOST:  # dates far from now: microseconds do
+    while max(map(abs, exact.values()), default=0) // step > _MOST:  # dates far from now: microseconds suffice
         step *= 1000
     values = np.fromiter((exact[text] // step for text in texts.tolist()), dtype=np.int64, count=len(texts))
     return Times(values, per_second // step, dates)
 
 
 def _of_numbers(values: np.ndarray, denominator: int, table: Table, problems: Problems) -> Times | None:
-    """Times of numbers `values / denominator`, their unit by their size."""
+    """Times from numbers `values / denominator`, whose unit follows from their size."""
     if not values.size:
         return Times(values, 1, dates=False)
     sizes = np.array(list(_UNITS.values()))
     unit = np.searchsorted(_SMALLEST, np.abs(values / denominator), side="right")
     seconds = values / denominator / sizes[unit]
-    timely = (seconds >= _PLAUSIBLE[0]) & (seconds <= _PLAUSIBLE[1])  # others may stand for a missing time
+    timely = (seconds >= _PLAUSIBLE[0]) & (seconds <= _PLAUSIBLE[1])  # others may mean a missing time
     found = np.unique(unit[timely]).tolist()
     strange = ~timely & (values > 0)
-    if len(found) < 2 or np.count_nonzero(strange) >= np.count_nonzero(timely):  # of one unit; or mere numbers
+    if len(found) < 2 or np.count_nonzero(strange) >= np.count_nonzero(timely):  # of one unit; or only an order
         finest = found[0] if len(found) == 1 else int(unit.max())
         return Times(values, denominator * int(sizes[finest]), dates=False)
     if strange.any():
@@ -232,7 +232,7 @@ def _of_numbers(values: np.ndarray, denominator: int, table: Table, problems: Pr
 def _of_several_units(
     values: np.ndarray, denominator: int, unit: np.ndarray, table: Table, problems: Problems
 ) -> Times | None:
-    """Times of numbers whose sizes speak for several units; those that are 0 or less are no times."""
+    """Times from numbers whose sizes indicate several units; numbers of 0 or less are no times."""
     timely = values > 0
     names, sizes = list(_UNITS), np.array(list(_UNITS.values()))
     found = np.unique(unit[timely]).tolist()
@@ -257,7 +257,7 @@ def _of_several_units(
 
 
 def _touch(spans: Sequence[tuple[float, ...]]) -> bool:
-    """Test whether spans of time, sorted, overlap or lie within a year or the length of the longest of each other."""
+    """True if sorted spans of time overlap, or their gaps are at most a year or the length of the longest span."""
     longest = max(high - low for low, high in spans)
     ends = np.maximum.accumulate([high for _, high in spans]).tolist()
     gaps = [later[0] - end for end, (_, later) in zip(ends, pairwise(spans), strict=False)]

@@ -1,1 +1,1 @@
-"""Tables that people bring, read strictly."""
+"""Strict reading of users' tables."""

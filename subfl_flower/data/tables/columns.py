@@ -1,4 +1,4 @@
-"""Columns of a user's table by their meaning: ids, numbers and times, and one sentence for all that is wrong."""
+"""Columns of a user's table by their meaning: ids, numbers and times, and one sentence for all errors."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _TRUTH = {"true": 1.0, "false": 0.0}
 
 
 class Problems:
-    """Everything that is wrong with one file, told in one sentence.
+    """All errors of one file, reported in one sentence.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,24 +36,24 @@ class Problems:
         self._found: list[str] = []
 
     def add(self, problem: str) -> None:
-        """Remember a problem."""
+        """Record a problem."""
         self._found.append(problem)
 
     def add_rows(self, mask: np.ndarray, what: str, advice: str, values: np.ndarray | None = None) -> None:
-        """Remember the rows of a mask, bool `[rows]`, if there are any.
+        """Record the rows of a mask, bool `[rows]`, if there are any.
 
         Args:
             mask: the rows.
-            what: to call one of them.
-            advice: what the user can do.
-            values: `[rows]`, of which the first such row's is shown; None shows none.
+            what: name of one of them.
+            advice: advice to the user.
+            values: `[rows]`; the value of the first such row is shown; None shows none.
         """
         if mask.any():
             example = "" if values is None else f" ({shown(values[int(np.flatnonzero(mask)[0])])})"
             self._found.append(f"{count_rows(mask, what)}{example}; {advice}")
 
     def require_none(self) -> None:
-        """Refuse the file if anything was remembered.
+        """Refuse the file if a problem was recorded.
 
         Raises:
             SubflError: names the file and every problem.
@@ -75,7 +75,7 @@ def read_table(
 
     Args:
         path: of the table.
-        known: other names that a column may have, by what it means; each meaning is a name as well.
+        known: other names that a column may have, by its meaning; each meaning is a name as well.
         required: meanings that must be there.
         chosen: names of columns that the user states, by meaning (`dataset.columns`).
         format: of the file.
@@ -84,8 +84,8 @@ def read_table(
         The table, and the name of each meaning's column that was found.
 
     Raises:
-        SubflError: the file cannot be read, a required column is missing, or two may be meant; or the first row of a
-            file for which `format` states a header names columns.
+        SubflError: the file cannot be read, a required column is missing or ambiguous, or the first row names columns
+            although `format` states a header.
     """
     table = open_table(path, format)
     columns = _found_columns(table, known, required, chosen or {}, format)
@@ -114,7 +114,7 @@ def _refuse_lines(column: np.ndarray, meaning: str, problems: Problems) -> None:
 
 
 def _refuse_rounded(column: np.ndarray, meaning: str, problems: Problems) -> None:
-    """Refuse fractions so large that different whole numbers are the same one."""
+    """Refuse floating-point numbers so large that different whole numbers are rounded to the same one."""
     if column.dtype.kind == "f":
         limit = 2.0 ** (np.finfo(column.dtype).nmant + 1)
         problems.add_rows(
@@ -173,8 +173,8 @@ def _normal(name: str) -> str:
 def texts_of(column: np.ndarray) -> np.ndarray:
     """A column of ids, labels or categories as text, `""` where it is empty: an object array `[rows]`.
 
-    Whole numbers that are written with a point (`1.0`) are the same as without, in a column that holds nothing but
-    whole numbers; numbers of a Parquet file that are whole are written without.
+    In a column that holds only whole numbers, those with a point (`1.0`) equal those without. Whole numbers of a
+    Parquet file are written without a point.
     """
     if column.dtype == object:
         return without_points(column)
@@ -220,7 +220,7 @@ def _refuse_points(ids: np.ndarray, meaning: str, problems: Problems) -> None:
 def matched(texts: np.ndarray, known: Mapping[str, int]) -> np.ndarray:
     """Find ids in those of another table: int64 `[rows]`, -1 where unknown.
 
-    An id that is not known as it is written may have a point in one of the tables alone: `1.0` and `1` are the same.
+    An id that is not found as written may have a point in only one of the tables: `1.0` then matches `1`.
 
     Args:
         texts: the ids, text `[rows]`.
@@ -243,7 +243,7 @@ def numbers_of(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Numbers are decimal, with a point; a column of `true` and `false` alone counts as 1 and 0.
 
     Returns:
-        float64 `[rows]`, NaN where there is no number; and bool `[rows]`, where something else stands.
+        float64 `[rows]`, NaN where there is no number; and a mask of other entries, bool `[rows]`.
     """
     if column.dtype != object:
         return column.astype(np.float64), np.zeros(len(column), dtype=bool)
@@ -271,9 +271,9 @@ def read_numbers(table: Table, column: str, meaning: str, problems: Problems, al
     Args:
         table: the table.
         column: its name.
-        meaning: what to call a value that is no number.
-        problems: to which these are added.
-        allowed: what else the user can do about a word.
+        meaning: name of a value that is no number.
+        problems: such values are added to it.
+        allowed: further advice to the user on a word.
     """
     values, wrong = numbers_of(table.columns[column])
     if wrong.any():
@@ -294,5 +294,5 @@ def number_advice(text: str) -> str:
 
 
 def count_rows(mask: np.ndarray, what: str) -> str:
-    """For example `3 x unknown target, first in row 17`; data rows count from 1."""
+    """Count and first row of a mask, such as `3 x unknown target, first in row 17`; data rows count from 1."""
     return f"{np.count_nonzero(mask)} x {what}, first in row {int(np.flatnonzero(mask)[0]) + 1}"

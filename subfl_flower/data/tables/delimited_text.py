@@ -1,4 +1,4 @@
-"""Columns of a file of text whose rows are lines and whose fields are parted by a delimiter."""
+"""Columns of a text file with one row a line and a delimiter between fields."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _ROWS_A_BLOCK = 1 << 12
 
 
 def parsed(path: Path, text: TextIO, suffix: str | None, format: TableFormat) -> tuple[list[Column], list[str]]:
-    """Read the columns of an open file, and make a remark on rows that were left out.
+    """Read the columns of an open file, with remarks on rows that were left out.
 
     A column is its name and its fields, text `[rows]`, without blanks around them.
 
     Args:
         path: of the file, for errors.
         text: the file, at its begin.
-        suffix: of its name; `.tsv` and `.inter` state a tab.
-        format: what the user states of the file.
+        suffix: suffix of its name; `.tsv` and `.inter` mean a tab.
+        format: the user's facts about the file.
 
     Raises:
-        SubflError: all that is wrong with the form of the file.
+        SubflError: all errors in the form of the file.
     """
     first, skipped = _first_line(path, text)
     delimiter = stated_delimiter(first)
@@ -67,7 +67,7 @@ def parsed(path: Path, text: TextIO, suffix: str | None, format: TableFormat) ->
 
 
 def _first_line(path: Path, text: TextIO) -> tuple[str, int]:
-    """The next line with content, and how many lines are before it."""
+    """The next line with content, and the number of lines before it."""
     for skipped, line in enumerate(text):
         if stripped(line):
             return line, skipped
@@ -75,7 +75,7 @@ def _first_line(path: Path, text: TextIO) -> tuple[str, int]:
 
 
 def _is_data(fields: Sequence[str]) -> bool:
-    """Test for a row of ids, a rating and perhaps a time, which cannot be a header."""
+    """True for a row of ids, a rating and perhaps a time, which cannot be a header."""
     return len(fields) > 2 and all(re.fullmatch(r"[0-9.]+", value.strip()) for value in fields[2:])
 
 
@@ -105,12 +105,12 @@ def _rows(path: Path, lines: Iterable[str], delimiter: str, quoted: bool, skippe
 
 
 class _Reading:
-    """Rows as they are read, block by block, and what is wrong with them.
+    """Rows as they are read, block by block, and their errors.
 
     Args:
         names: of the columns.
         delimiter: of the fields.
-        header_stated: the user names the columns, so that a first row with these names is none of a second table.
+        header_stated: the user names the columns, so that a row with these names does not begin a second table.
     """
 
     def __init__(self, names: list[str], delimiter: str, header_stated: bool) -> None:
@@ -120,7 +120,7 @@ class _Reading:
         self._header_stated = header_stated
         self._entries: list[list[str]] = [[] for _ in names]
         self._empty = 0
-        self._odd: dict[int, list[int]] = {}  # rows of another width: how many fields, and which rows
+        self._odd: dict[int, list[int]] = {}  # rows of another width: number of fields, and the rows
         self._nul = 0
         self._headers: list[int] = []
         self._swallowing: list[int] = []
@@ -130,7 +130,7 @@ class _Reading:
         width = len(self._names)
         while block := list(islice(rows, _ROWS_A_BLOCK)):
             numbers: Sequence[int] = range(self._count + 1, self._count + len(block) + 1)
-            if set(map(len, block)) == {width} and all(row[0].strip() for row in block):  # no row needs a look
+            if set(map(len, block)) == {width} and all(row[0].strip() for row in block):  # no row needs a check
                 self._count += len(block)
             else:
                 block, numbers = self._whole_rows(block)
@@ -186,7 +186,7 @@ class _Reading:
         """The columns, and a remark on empty rows.
 
         Raises:
-            SubflError: all that is wrong with the form of the file.
+            SubflError: all errors in the form of the file.
         """
         dropped = [f"{path.name}: {self._empty} rows without any content"] if self._empty else []
         named = list(zip(self._names, self._entries, strict=True))
@@ -216,7 +216,7 @@ class _Reading:
 
 
 def name_problems(names: list[str], without_header: str = "") -> list[str]:
-    """A sentence on names that stand more than once, none where there are none.
+    """A sentence on repeated names; none without repeated names.
 
     Args:
         names: of the columns.
@@ -231,7 +231,7 @@ def name_problems(names: list[str], without_header: str = "") -> list[str]:
 
 
 def are_data(names: Sequence[str]) -> bool:
-    """Test for names of columns that are numbers for the most part: a first row that is data."""
+    """True if most names of columns are numbers: the first row is then data."""
     return 2 * sum(bool(re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?", name)) for name in names) > len(names)
 
 

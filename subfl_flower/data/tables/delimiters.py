@@ -1,4 +1,4 @@
-"""Delimiters of fields, as the first lines of a file of text tell them."""
+"""Detection of the delimiter from the first lines of a text file."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def stated_delimiter(line: str) -> str | None:
 
 
 def likely_delimiter(lines: Sequence[str], complete: bool, header: Sequence[str] | None) -> str | None:
-    """Choose the delimiter that parts the first lines of a file best.
+    """Choose the delimiter that splits the first lines of a file best.
 
-    It is the one that gives most of the rows as many fields as the first one, and among such the one that gives it
-    most fields. Where names of columns are stated, one that gives the first row as many comes before.
+    It is the one that gives the most rows as many fields as the first row, and among equals the one that gives the
+    first row the most fields. Where names of columns are stated, a delimiter that gives the first row as many wins.
 
     Args:
-        lines: the first ones of the file, at least one, with their ends.
+        lines: the first lines of the file, at least one, with their ends.
         complete: no line follows them.
         header: names that are stated for the columns.
 
     Returns:
-        The delimiter; None where none parts the first row.
+        The delimiter; None where none splits the first row.
     """
     best, found = (False, 0.0, 0), None
     for delimiter in DELIMITERS:
@@ -55,16 +55,16 @@ def _widths(lines: Sequence[str], delimiter: str, complete: bool) -> list[int]:
     except csv.Error:
         return [1]
     if not complete and len(rows) > 1:
-        rows.pop()  # may go on in lines that are not here
+        rows.pop()  # may continue in lines that were not read
     return [len(row) for row in rows if row and any(map(str.strip, row))] or [1]
 
 
 def about_other_forms(lines: Sequence[str], delimiter: str | None) -> str | None:
-    """Say why the first lines of a file are no table of a form that is read; None where nothing shows it.
+    """Explanation why the first lines of a file are not a supported table; None where there is no sign of it.
 
     Args:
-        lines: the first ones, with their ends.
-        delimiter: that parts them; None: none does.
+        lines: the first lines, with their ends.
+        delimiter: the delimiter that splits them; None: none does.
     """
     lines = [stripped(line) for line in lines if stripped(line)]
     data = [line for line in lines if not line.startswith("#")]
@@ -86,7 +86,7 @@ def about_other_forms(lines: Sequence[str], delimiter: str | None) -> str | None
 
 
 def _parted_by_blanks(lines: Sequence[str]) -> bool:
-    """Test for equally many words in all lines; the first may have one fewer: R gives row names no name."""
+    """True if all lines have equally many words. The first may have one fewer: R does not name the row names."""
     words = [len(line.split()) for line in lines]
     if len(words) == 1:
         return False

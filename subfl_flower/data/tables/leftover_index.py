@@ -21,12 +21,12 @@ def without_index(columns: Sequence[Column], path: str, name: str) -> tuple[list
     """Leave out columns without a real name that are empty, or hold the row numbers of a program that wrote the file.
 
     Args:
-        columns: all, in the file's order.
-        path: of the file, for the error.
-        name: of the file, for the remarks.
+        columns: all columns, in the file's order.
+        path: path of the file, for the error.
+        name: name of the file, for the remarks.
 
     Returns:
-        The columns that stay, and a remark on each other one.
+        The remaining columns, and a remark on each column that was left out.
 
     Raises:
         SubflError: a column without any name holds something else.
@@ -53,7 +53,7 @@ def without_index(columns: Sequence[Column], path: str, name: str) -> tuple[list
 
 
 def _counts_again(texts: Sequence[str]) -> bool:
-    """Test for numbers that count up by one and start over, as in tables that were joined."""
+    """True for numbers that count up by one and start over, as in tables that were joined."""
     numbers = [int(text) for text in texts]
     return all(after in (before + 1, numbers[0]) for before, after in pairwise(numbers)) and (
         numbers[0] in (0, 1) and max(numbers) > numbers[0]

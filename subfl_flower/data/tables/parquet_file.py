@@ -1,4 +1,4 @@
-"""Columns of a Parquet file: numbers as NumPy has them, and all else as text."""
+"""Columns of a Parquet file: numbers as NumPy arrays, and all else as text."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ParquetColumns:
 def parquet_columns(path: Path) -> ParquetColumns:
     """Read all columns of a Parquet file, and the named index that pandas stored with them.
 
-    Numbers without gaps are as NumPy has them; all else is text, `""` where missing. Whole numbers keep every digit,
-    with gaps as well.
+    Numbers without gaps are NumPy arrays; all else is text, `""` where missing. Whole numbers keep every digit, also
+    with gaps.
 
     Raises:
         SubflError: the file cannot be read, or an index has the name of a column that holds something else.
@@ -68,7 +68,7 @@ def _frame(path: Path) -> Any:
 
 
 def _index_levels(path: Path, frame: Any) -> list[tuple[str, Any]]:
-    """Name and entries of each level of an index that has a name, but for those that a column repeats.
+    """Name and entries of each named level of an index, except those that a column repeats.
 
     Raises:
         SubflError: a level has the name of a column that holds something else.

@@ -1,4 +1,4 @@
-"""Fields that a stray quote made of several rows."""
+"""Fields that span several rows because of a stray quote."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 
 
 def holds_rows(field: str, position: int, width: int, delimiter: str) -> bool:
-    """Test a field for the end of a row, whole rows, and the begin of another one.
+    """True if a field holds the end of a row, whole rows, and the begin of another one.
 
-    A quote that opens a field and is closed in a later row makes one field of all between. A text of several lines
-    that has the same number of delimiters in each by chance cannot be told from it.
+    A quote that opens a field and is closed in a later row turns all text in between into one field. A text of several
+    lines that by chance has the same number of delimiters in each cannot be distinguished from it.
 
     Args:
         field: with its line breaks.

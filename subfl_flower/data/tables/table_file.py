@@ -1,4 +1,4 @@
-"""One strict reader for the tables that people bring: every field as its owner wrote it, or one sentence."""
+"""Strict reader for users' tables: every field as it was written, or one sentence for all errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from subfl_flower.data.tables.parquet_file import parquet_columns
 from subfl_flower.errors import SubflError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".parquet")
-"""Names of tables end so, in any case; all but Parquet may have .gz after it."""
+"""Suffixes of tables, in upper or lower case; all but Parquet may be followed by .gz."""
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive; unpack it, or save it as CSV where it is an Excel workbook",
@@ -55,7 +55,7 @@ Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 @dataclass(frozen=True)
 class TableFormat:
-    """Facts about a file of text that it does not say itself.
+    """Facts about a text file that the file itself does not state.
 
     Attributes:
         encoding: of the text; UTF-8 may begin with a byte order mark.
@@ -71,15 +71,15 @@ class TableFormat:
 
 
 PLAIN = TableFormat()
-"""The format of a file of which nothing is said."""
+"""The default format of a file."""
 
 
 class Columns(dict[str, np.ndarray]):
-    """Entries `[rows]` of columns by name; a column that cannot be read is refused when it is asked for.
+    """Entries `[rows]` of columns by name; a column that cannot be read is refused on access.
 
     Args:
         found: name and entries of each, in the file's order.
-        refused: by name, why a column cannot be read.
+        refused: by name, the reason why a column cannot be read.
         path: of the file.
     """
 
@@ -107,7 +107,7 @@ class Table:
     Attributes:
         path: of the file.
         columns: by name: text with `""` for an empty field, blanks around it stripped, as an object array `[rows]`; a
-            Parquet file's numbers, truth values and dates as NumPy has them.
+            Parquet file's numbers, truth values and dates as NumPy arrays.
         dropped: columns and rows that the reader left out, a sentence each.
     """
 
@@ -121,26 +121,26 @@ class Table:
 
 
 def table_suffix(path: Path) -> str | None:
-    """The suffix that says how a table is stored, in lower case and without `.gz`; None where the name says nothing."""
+    """The suffix of a table's format, in lower case and without `.gz`; None where the name has no such suffix."""
     name = path.name.lower().removesuffix(".gz")
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def table_stem(path: Path) -> str | None:
-    """The name of a table in lower case and without suffixes; None where it is not named as a table."""
+    """The name of a table in lower case and without suffixes; None where it has no suffix of a table."""
     suffix = table_suffix(path)
     return None if suffix is None else path.name.lower().removesuffix(".gz").removesuffix(suffix)
 
 
 def require_table(path: Path, what: str) -> Path:
-    """A path without `~`, whose file exists and is named as a table.
+    """A path without `~`, whose file exists and has a suffix of a table.
 
     Args:
         path: as the user gave it.
-        what: to begin an error with.
+        what: begin of an error.
 
     Raises:
-        SubflError: there is no such file, it is a folder or a pipe, or its name does not end as a table's.
+        SubflError: there is no such file, it is a folder or a pipe, or its name has no suffix of a table.
     """
     path = path.expanduser()
     try:
@@ -161,14 +161,14 @@ def require_table(path: Path, what: str) -> Path:
 def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
     """Read a file whole.
 
-    The delimiter is a tab for .tsv and .inter; one that a first line `sep=;` states; and else the one of ``::``,
-    comma, tab, semicolon and ``|`` that parts the first rows into equally many fields, and into most. Fields may stand
-    in double quotes, but for files separated by ``::``.
+    The delimiter is a tab for .tsv and .inter; or the one that a first line `sep=;` states; or else the one of ``::``,
+    comma, tab, semicolon and ``|`` that splits the first rows into equally many fields, and the most. Fields may be in
+    double quotes, except in files separated by ``::``.
 
     Raises:
         SubflError: the file cannot be read, a name of a column stands twice, rows have more or fewer fields than
-            there are names or repeat these, or a stray quote makes one field of several rows; all that is wrong with
-            its form in one sentence.
+            there are names or repeat these, or a stray quote makes one field of several rows; lists all errors in its
+            form.
     """
     suffix = table_suffix(path)
     refused: dict[str, str] = {}
@@ -187,7 +187,7 @@ def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Pause Python's collector of cycles: it would walk through millions of rows, again and again, and find none."""
+    """Pause Python's collector of cycles, which would scan millions of rows repeatedly without finding a cycle."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -199,10 +199,10 @@ def _without_collector() -> Iterator[None]:
 
 @contextmanager
 def readable(path: Path, encoding: str) -> Iterator[None]:
-    """Turn what goes wrong with a file of text that is read in the block into one sentence.
+    """Turn errors of reading a text file in the block into one sentence.
 
     Raises:
-        SubflError: the file cannot be read, or is not encoded so.
+        SubflError: the file cannot be read, or has another encoding.
     """
     try:
         yield
@@ -213,13 +213,13 @@ def readable(path: Path, encoding: str) -> Iterator[None]:
         ) from error
     except UnicodeError as error:
         raise SubflError(f"{path} is not encoded in {encoding} ({error}); state dataset.encoding") from error
-    except (OSError, EOFError, zlib.error) as error:  # EOFError: a gzip file that was cut
+    except (OSError, EOFError, zlib.error) as error:  # EOFError: a truncated gzip file
         raise SubflError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _wrong_byte(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
-    """The first byte that cannot be decoded, and its position in the file, from 0; an error knows that in a block."""
-    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # a packed file may be damaged
+    """The first byte that cannot be decoded, and its position in the file, from 0; `error` gives it within a block."""
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # a compressed file may be damaged
         try:
             file.read().decode(encoding)
         except UnicodeDecodeError as whole:
@@ -228,7 +228,7 @@ def _wrong_byte(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
 
 
 def open_text(path: Path, encoding: str) -> TextIO:
-    """Open a file of text, packed by gzip or not, to be read within `readable`.
+    """Open a text file, compressed by gzip or not, to be read within `readable`.
 
     Raises:
         OSError: the file cannot be read.
@@ -245,11 +245,11 @@ def open_text(path: Path, encoding: str) -> TextIO:
 
 
 def _unpacked(path: Path) -> BinaryIO:
-    """A file's bytes, out of gzip where it is packed so.
+    """A file's bytes, decompressed where it is a gzip file.
 
     Raises:
         OSError: the file cannot be read.
-        SubflError: it is no plain file, which might wait for a writer for ever.
+        SubflError: it is not a regular file; a pipe might wait for a writer for ever.
     """
     if path.exists() and not path.is_file():
         raise SubflError(f"{path} is no plain file; a table is one")

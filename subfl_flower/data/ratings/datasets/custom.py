@@ -1,4 +1,4 @@
-"""Ratings from a user's own tables."""
+"""Ratings from a user's tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEMS = {"train": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": 
 
 
 class CustomRatingsDataset(RatingDatasetSettings):
-    """A table with a row for each rating, or a folder with tables of training and test ratings.
+    """Ratings from a table with one row each, or from a folder with tables of training and test ratings.
 
     Columns `user`, `item` (any ids, compared as text) and `rating`; optionally `timestamp` (numbers, larger is newer,
     or ISO dates), `title` (of the item; of several the first counts) and `split`. Without ratings, users and items
@@ -36,17 +36,17 @@ class CustomRatingsDataset(RatingDatasetSettings):
     A folder holds `train` and `test` and perhaps `validation`, with the same columns each, or as lines `user item item
     ...` of whole numbers (LightGCN's form, He et al., SIGIR 2020).
 
-    Attributes of users or items may stand in tables of their own, with a column `user` or `item`. Every further column
-    is a field; `|` separates several values, and an empty entry is none. Rows of the same id add to each other, and
+    Attributes of users or items may stand in separate tables, with a column `user` or `item`. Every further column is a
+    field; `|` separates several values, and an empty entry means no value. Values of rows with the same id are joined;
     ids without a rating are not used.
 
     Attributes:
-        path: of the table or the folder, relative to the working directory.
+        path: path of the table or the folder, relative to the working directory.
         users: the table of users' attributes; None for none.
         items: the table of items' attributes, or titles; None for none.
         encoding: of tables of text.
         header: names of the columns of a table of ratings whose first row is data; None: the first row names them.
-        columns: names of columns that are called otherwise.
+        columns: names of columns where they differ from the defaults.
         split: `auto`: the split of the source, where it has one, and else `drawn_split`.
         drawn_split: see `split`.
         scale: lowest and highest possible rating; None for the lowest and highest of the file.
@@ -65,17 +65,17 @@ class CustomRatingsDataset(RatingDatasetSettings):
 
     @property
     def takes_given_split(self) -> bool:
-        """True where the split that a source may state is asked for."""
+        """True if the settings allow a split that the source states."""
         return self.split in ("auto", "given")
 
     def chosen_split(self, stated: bool) -> SplitName:
-        """The split of ratings whose source states one, or does not."""
+        """The split to use, given whether the source states one."""
         if self.split != "auto":
             return self.split
         return "given" if stated else self.drawn_split
 
     def read(self, root: Path) -> RawRatings:
-        """Read the user's files; `root` has no effect.
+        """Read the user's files; `root` is not used.
 
         Raises:
             SubflError: a file is missing or cannot be used; names the file, the count and the first row.
@@ -106,7 +106,7 @@ class CustomRatingsDataset(RatingDatasetSettings):
         )
 
     def files(self, root: Path) -> list[Path]:
-        """The user's files; `root` has no effect.
+        """The user's files; `root` is not used.
 
         Raises:
             SubflError: one does not exist, or is no table.
@@ -115,7 +115,7 @@ class CustomRatingsDataset(RatingDatasetSettings):
         return [*self._rating_files(), *tables]
 
     def _rating_files(self) -> list[Path]:
-        """The one table of ratings; or those of a folder, in the order training, validation, test."""
+        """The one table of ratings; or the tables of a folder, in the order training, validation, test."""
         path = self.path.expanduser()
         if not path.is_dir():
             return [require_table(path, _WHAT)]
@@ -135,7 +135,7 @@ class CustomRatingsDataset(RatingDatasetSettings):
         return [file for files in found.values() for file in files]
 
     def _read_part(self, path: Path, lists: bool) -> RatingRows:
-        """The rows of a file; `lists`: some file of the folder holds lists of items."""
+        """The rows of a file; `lists` is true if a file of the folder holds lists of items."""
         if lists and holds_item_lists(path, self.encoding, tabs=True):
             return read_item_lists(path, self.encoding)
         return read_rows(path, self)

@@ -1,4 +1,4 @@
-"""Settings of a user's own tables of ratings: names of columns."""
+"""Settings of a user's tables of ratings: names of columns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class RatingColumns(BaseModel):
     Attributes:
         user, item: ids; also in the tables of users and of items.
         rating: in rating units.
-        timestamp: when it was given.
-        title: of the item; also in the table of items.
-        split: what a rating is used for, `train`, `validation` or `test`.
+        timestamp: time of the rating.
+        title: title of the item; also in the table of items.
+        split: role of the rating, `train`, `validation` or `test`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

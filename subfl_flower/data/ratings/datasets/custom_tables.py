@@ -47,7 +47,7 @@ class RatingRows:
     Attributes:
         path: of the file.
         users, items: ids, text `[rows]`; `1.0` is `1` where the column of this file holds whole numbers alone.
-        written: by `user` and `item` the ids of a file of text as they stand there; absent: as `users`, or `items`.
+        written: by `user` and `item` the ids of a text file as written there; absent: as `users`, or `items`.
         values: float64 `[rows]`; None where there is no column of ratings.
         times: None where there is no column of timestamps.
         titles: text `[rows]`, `""` where missing; None where there is no column of titles.
@@ -72,13 +72,13 @@ def read_rows(path: Path, settings: CustomRatingsDataset) -> RatingRows:
     """The rows of a table of ratings.
 
     Raises:
-        SubflError: the file cannot be read, a column is missing, or entries cannot be used: all that is wrong with it.
+        SubflError: the file cannot be read, a column is missing, or entries cannot be used; lists all errors.
     """
     if settings.header is not None and table_suffix(path) == ".parquet":
         raise SubflError(f"{path}: dataset.header is for files without names of columns, and Parquet has them")
     format = TableFormat(settings.encoding, settings.header, _MOVIELENS, _WITHOUT_HEADER)
     known, chosen = dict(_COLUMNS), settings.columns.model_dump()
-    if settings.items is not None and (title := chosen.pop("title")) is not None:  # the table of items may have it
+    if settings.items is not None and (title := chosen.pop("title")) is not None:  # may be in the table of items
         known[_STATED_TITLE] = (title,)
         del known["title"]
     table, columns = read_table(path, known, ["user", "item"], chosen, format)
@@ -124,8 +124,8 @@ def joined(parts: Sequence[RatingRows], roles: Sequence[int] | None) -> RawRatin
     """The ratings of several files of one data set.
 
     Args:
-        parts: of each file, at least one.
-        roles: what the rows of each file are used for; None: what the files state.
+        parts: the rows of each file, at least one.
+        roles: role of the rows of each file; None: the roles that the files state.
 
     Raises:
         SubflError: the files do not have the same columns, their timestamps do not fit together, or an id is written
@@ -167,7 +167,7 @@ def joined(parts: Sequence[RatingRows], roles: Sequence[int] | None) -> RawRatin
 
 
 def _with_ids_of_one_kind(parts: Sequence[RatingRows]) -> Sequence[RatingRows]:
-    """The parts, with `1.0` as `1` only where the column holds whole numbers alone in every one of them."""
+    """The parts, with `1.0` read as `1` only if the column holds whole numbers alone in every part."""
     if len(parts) < 2:
         return parts
     problems = Problems(parts[0].path.parent)

@@ -1,4 +1,4 @@
-"""Fetching the files of public rating data sets."""
+"""Downloads of public rating data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def fetched(url: str, path: Path) -> Path:
-    """Download one file; `path` is returned.
+    """Download one file; return `path`.
 
     Raises:
         OSError: the network, the server or the disk refuses.
@@ -20,11 +20,11 @@ def fetched(url: str, path: Path) -> Path:
 
 
 def unzipped(url: str, folder: Path, names: list[str]) -> Path:
-    """Download a zip archive into an empty folder and unpack some of its members; `folder` is returned.
+    """Download a zip archive into an empty folder and unpack some of its members; return `folder`.
 
     Raises:
         OSError: the network, the server or the disk refuses.
-        zipfile.BadZipFile: what came is no whole zip archive.
+        zipfile.BadZipFile: the download is no whole zip archive.
         KeyError: it does not hold one of `names`.
     """
     with zipfile.ZipFile(fetched(url, folder / "archive.zip")) as archive:

@@ -18,13 +18,13 @@ _TABBED = re.compile(r"[0-9]+(\t[0-9]+)+")
 
 
 def holds_item_lists(path: Path, encoding: str, tabs: bool = False) -> bool:
-    """Tell a file of lists: its name ends in .txt, and its first line is whole numbers with blanks between them.
+    """True for a file of lists: its name ends in .txt, and its first line is whole numbers separated by blanks.
 
     Args:
-        path: of the file.
-        encoding: of its text.
-        tabs: whether a line with tabs alone is one; else only before a longer or shorter one, and some blanks may be
-            tabs.
+        path: path of the file.
+        encoding: encoding of its text.
+        tabs: true to accept a first line with tabs alone; else it is accepted only before a longer or shorter line.
+            Some of the blanks may be tabs anyway.
 
     Raises:
         SubflError: the file cannot be read.
@@ -40,10 +40,10 @@ def holds_item_lists(path: Path, encoding: str, tabs: bool = False) -> bool:
 
 
 def require_lists(parts: Sequence[RatingRows]) -> None:
-    """Refuse files of lists whose every line may be one rating: a user, an item, a rating and perhaps a time.
+    """Refuse files of lists in which every line could be one rating: a user, an item, a rating and perhaps a time.
 
     Args:
-        parts: the files of a data set; those that are no lists do not count.
+        parts: the files of a data set; files without lists are ignored.
 
     Raises:
         SubflError: all lines have 3 numbers, or all have 4.
@@ -64,12 +64,12 @@ def require_lists(parts: Sequence[RatingRows]) -> None:
 
 
 def read_item_lists(path: Path, encoding: str) -> RatingRows:
-    """A row for each user and item of a file of lines `user item item ...`, as LightGCN has them (He et al., 2020).
+    """One row for each user and item in a file of lines `user item item ...`, LightGCN's format (He et al., 2020).
 
     A line may hold a user alone.
 
     Raises:
-        SubflError: the file cannot be read, a line is none of whole numbers, or two lines begin with the same user.
+        SubflError: the file cannot be read, a line holds other than whole numbers, or two lines begin with one user.
     """
     users: list[str] = []
     items: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""Douban, Flixster and YahooMusic as Monti et al. cut them, with their split."""
+"""Douban, Flixster and YahooMusic as subsampled by Monti et al., with their split."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _REPOSITORY = "https://raw.githubusercontent.com/riannevdberg/gc-mc/master/gcmc/
 
 
 class MontiDataset(RatingDatasetSettings):
-    """A matrix of 3,000 users and 3,000 items, without timestamps and titles; some rated nothing.
+    """A matrix of 3,000 users and 3,000 items, without timestamps and titles; some users rated nothing.
 
     Source: Monti, Bronstein, Bresson, Geometric Matrix Completion with Recurrent Multi-Graph Neural Networks, NeurIPS
-    2017, Section 4; the split is theirs, which GC-MC uses as well. File `<root>/<name>/training_test_dataset.mat`
-    (MATLAB 7.3), downloaded from GC-MC's repository where absent. MATLAB stores matrices column by column; as in GC-MC
-    users are the rows of MATLAB's matrix `M`, whose entries count where `Otraining` or `Otest` is 1.
+    2017, Section 4; the split is theirs; GC-MC uses it as well. File `<root>/<name>/training_test_dataset.mat`
+    (MATLAB 7.3), downloaded from GC-MC's repository where absent. MATLAB stores matrices column by column. As in
+    GC-MC, users are the rows of MATLAB's matrix `M`; an entry is a rating where `Otraining` or `Otest` is 1.
     """
 
     rating_range: ClassVar[tuple[float, float]]
@@ -36,7 +36,7 @@ class MontiDataset(RatingDatasetSettings):
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
     def read(self, root: Path) -> RawRatings:
-        """Read the matrices; downloads them where absent.
+        """Read the matrices; download them where absent.
 
         Raises:
             SubflError: the file is missing and cannot be downloaded, or is damaged.
@@ -66,7 +66,7 @@ class MontiDataset(RatingDatasetSettings):
         )
 
     def files(self, root: Path) -> list[Path]:
-        """The file; downloads it where absent.
+        """The file, downloaded where absent.
 
         Raises:
             SubflError: the file is missing and cannot be downloaded.

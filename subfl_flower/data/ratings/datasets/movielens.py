@@ -35,7 +35,7 @@ _ML100K_RATINGS = 100_000
 
 
 class MovieLensDataset(RatingDatasetSettings):
-    """Ratings of films, with the films' genres and, where GroupLens tells, the users' age, gender and occupation.
+    """Ratings of films, with the films' genres and, where GroupLens has them, users' age, gender and occupation.
 
     Source: Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015. Files in
     GroupLens' own layout, `<root>/<folder>/`, downloaded from GroupLens where they are absent; their licence forbids
@@ -61,14 +61,14 @@ class MovieLensDataset(RatingDatasetSettings):
         """The names of the files that hold the ratings.
 
         Args:
-            folder: where they lie or will lie; a choice between files may depend on which are there.
+            folder: folder of the files; a choice between files may depend on which are present.
         """
 
     def tested(self, rows: list[int], source: str) -> np.ndarray | None:
-        """The ratings that test by the source's own split, bool `[ratings]`; None where it has none.
+        """Mask of the test ratings of the source's split, bool `[ratings]`; None where it has none.
 
         Args:
-            rows: how many ratings each of the files holds.
+            rows: number of ratings in each of the files.
             source: the files, for an error.
 
         Raises:
@@ -77,11 +77,11 @@ class MovieLensDataset(RatingDatasetSettings):
         return None
 
     def genres(self, films: list[list[str]], path: Path) -> RawAttributes:
-        """The genres of films, of which `films` are the fields of each line."""
+        """The genres of films; `films` holds the fields of each line."""
         return listed_genres(films)
 
     def read(self, root: Path) -> RawRatings:
-        """Read GroupLens' files; downloads them where absent.
+        """Read GroupLens' files; download them where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded, or a file is damaged.
@@ -107,7 +107,7 @@ class MovieLensDataset(RatingDatasetSettings):
         )
 
     def files(self, root: Path) -> list[Path]:
-        """GroupLens' files of ratings, of films and, where it is there, of users; downloads them where absent.
+        """GroupLens' files of ratings, of films and, if present, of users; downloaded where absent.
 
         Raises:
             SubflError: files are missing and cannot be downloaded.
@@ -116,7 +116,7 @@ class MovieLensDataset(RatingDatasetSettings):
         return [*files, of_users] if of_users and of_users.is_file() else files
 
     def _files(self, root: Path) -> list[Path]:
-        """The files of ratings and, last, the one of films. A download brings the one of users, too."""
+        """The files of ratings and, last, the one of films. A download includes the file of users."""
         folder, needed = root / self.folder, [*self.rating_files(root / self.folder), self.films_file]
         there = all((folder / name).is_file() for name in needed)
         names = needed if there or self.users_file is None else [*needed, self.users_file]
@@ -131,7 +131,7 @@ class MovieLensDataset(RatingDatasetSettings):
         return None if self.users_file is None else root / self.folder / self.users_file
 
     def _read_users(self, root: Path) -> RawAttributes:
-        """What is told of users; nothing where the file is absent."""
+        """Attributes of users; empty where the file is absent."""
         path = self._users_path(root)
         if path is None:
             return {}
@@ -145,7 +145,7 @@ class MovieLensDataset(RatingDatasetSettings):
         """Users, items, values and timestamps."""
         import pandas as pd  # slow to import, and most runs open a cache
 
-        # A separator of two characters would need pandas' slow parser: read by one, every other column is empty.
+        # A separator of two characters would need pandas' slow parser. Split by one, every other column is empty.
         step = len(self.separator)
         types = {0: np.int64, step: np.int64, 2 * step: np.float64, 3 * step: np.int64}
         try:
@@ -159,11 +159,11 @@ class MovieLens100KDataset(MovieLensDataset):
     """ML-100K: 943 users, 1,682 films, 100,000 ratings 1..5. User and item numbers are GroupLens' ids less one.
 
     `split=given` is one of GroupLens' five folds u1 to u5 (80,000 and 20,000 ratings each), whose test ratings are
-    disjoint. The first is the one that GC-MC uses (van den Berg, Kipf, Welling, 2017, Section 5). Fold i tests the rows
+    disjoint. GC-MC uses the first (van den Berg, Kipf, Welling, 2017, Section 5). Fold i tests the rows
     20,000 (i - 1) + 1 to 20,000 i of `u.data`, as GroupLens' script `mku.sh` cuts it.
 
     Attributes:
-        fold: which of the five, 1 to 5; only `split=given` has folds.
+        fold: number of the fold, 1 to 5; only `split=given` has folds.
     """
 
     folder: ClassVar[str] = "ml-100k"
@@ -200,7 +200,9 @@ class MovieLens100KDataset(MovieLensDataset):
         return own if self.split == "given" and (own_are_there or not (folder / "u.data").is_file()) else ["u.data"]
 
     def tested(self, rows: list[int], source: str) -> np.ndarray | None:
-        """With `split=given` the ratings of the fold's second file, or the fold's fifth of `u.data`; bool `[ratings]`.
+        """Mask of the fold's test ratings with `split=given`: its second file, or its fifth of `u.data`.
+
+        Bool `[ratings]`.
 
         Raises:
             SubflError: `u.data` does not hold 100,000 ratings, and cannot be cut into folds.
@@ -217,7 +219,7 @@ class MovieLens100KDataset(MovieLensDataset):
         return np.arange(_ML100K_RATINGS) // (_ML100K_RATINGS // 5) == self.fold - 1
 
     def genres(self, films: list[list[str]], path: Path) -> RawAttributes:
-        """The genres that a film's flags say.
+        """The genres from the films' flags.
 
         Raises:
             SubflError: a flag is neither 0 nor 1.
@@ -248,7 +250,7 @@ class MovieLens1MDataset(MovieLensDataset):
 class MovieLens10MDataset(MovieLensDataset):
     """ML-10M: 69,878 users, 10,677 rated films, 10,000,054 ratings 0.5..5 in steps of a half.
 
-    Nothing is told of its users.
+    It has no attributes of users.
     """
 
     folder: ClassVar[str] = "ml-10M100K"

@@ -1,4 +1,4 @@
-"""Lines of GroupLens' files: users with what they said of themselves, films with their titles and genres."""
+"""Lines of GroupLens' files: users with age, gender and occupation, films with titles and genres."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLAGGED_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
-"""The genres that `u.item` has flags for, in its order; `u.genre` names them so."""
+"""The genres of the flags in `u.item`, in order, with the names of `u.genre`."""
 
 _NO_GENRE = "(no genres listed)"
 _AGES_FROM = (18, 25, 35, 45, 50, 56)
@@ -25,7 +25,7 @@ def read_lines(path: Path, separator: str, columns: int, encoding: str) -> list[
     Args:
         path: of the file.
         separator: between fields.
-        columns: how many fields a line has at least.
+        columns: least number of fields in a line.
         encoding: of the file.
 
     Raises:
@@ -49,7 +49,7 @@ def titles_of(rows: list[list[str]]) -> dict[str, str]:
 
 
 def flagged_genres(rows: list[list[str]], path: Path) -> RawAttributes:
-    """The genres of films of which the last fields of a line are flags, as in ML-100K.
+    """The genres of films whose lines end with flags, as in ML-100K.
 
     Raises:
         SubflError: a flag is neither 0 nor 1.
@@ -65,17 +65,17 @@ def flagged_genres(rows: list[list[str]], path: Path) -> RawAttributes:
 
 
 def listed_genres(rows: list[list[str]]) -> RawAttributes:
-    """The genres of films that a line lists in its last field, as in ML-1M and ML-10M."""
+    """The genres of films whose lines list them in the last field, as in ML-1M and ML-10M."""
     return {"genre": {row[0]: [genre for genre in row[-1].split("|") if genre != _NO_GENRE] for row in rows}}
 
 
 def users_of(rows: list[list[str]], columns: Mapping[str, int], path: Path) -> RawAttributes:
-    """What lines say of users; of their ages the band.
+    """Attributes of users from the lines of a file, ages as bands.
 
     Args:
         rows: the lines' fields, the first of which is the user's id.
-        columns: which field of a line holds `age`, `gender`, `occupation`.
-        path: of the file, for the error.
+        columns: position of the fields `age`, `gender`, `occupation` in a line.
+        path: path of the file, for the error.
 
     Raises:
         SubflError: an age is no whole number.
@@ -89,7 +89,7 @@ def users_of(rows: list[list[str]], columns: Mapping[str, int], path: Path) -> R
 
 
 def age_band(age: int) -> str:
-    """One of ML-1M's seven bands, which its codes 1, 18, 25, ... are the lowest ages of.
+    """The band of an age among ML-1M's seven, whose lowest ages are its codes 1, 18, 25, ...
 
     Args:
         age: in years.
@@ -99,5 +99,5 @@ def age_band(age: int) -> str:
 
 
 def damaged(path: Path, error: Exception) -> SubflError:
-    """What to say of a file that is not as GroupLens made it."""
+    """Error for a file that differs from GroupLens' format."""
     return SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again")

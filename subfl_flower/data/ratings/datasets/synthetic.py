@@ -15,26 +15,26 @@ from subfl_flower.data.ratings.table import RawRatings
 
 _LOWEST, _HIGHEST, _MEAN = 1.0, 5.0, 3.0
 _BLOCK_ENTRIES = 2**21
-"""How many pairs of a user and an item are looked at at once."""
+"""Pairs of a user and an item processed at once."""
 
 
 class SyntheticRatingsDataset(RatingDatasetSettings):
-    """Ratings `3 + b_u + b_i + p_u . q_i + noise`, rounded to 1..5; a model of this project's own.
+    """Ratings `3 + b_u + b_i + p_u . q_i + noise`, rounded to 1..5; this project's model.
 
     Biases are normal. `p_u . q_i` is a sum over `rank` tastes, of which taste k has a weight proportional to 1 / k, and
-    has the standard deviation `signal` over all pairs. Whoever rates chooses different items, one after the other, each
-    with a probability proportional to its popularity among those that are left; the k-th most popular item has the
-    popularity `k ** -popularity_skew` (Zipf). How many items users rate is log-normal.
+    has the standard deviation `signal` over all pairs. A user chooses distinct items one after the other, each with
+    a probability proportional to its popularity among the remaining items. The k-th most popular item has the
+    popularity `k ** -popularity_skew` (Zipf). A user's number of items is log-normal.
 
     Users have the attribute `group` and items `genre`: the taste with the largest absolute share of p_u, or q_i, and
     its sign, for example `1+` or `3-`.
 
     Attributes:
         num_users: number of users.
-        num_items: number of items; those that nobody rated count as well.
-        ratings_per_user: mean number of ratings a user, before it is held within 1 and `num_items`.
+        num_items: number of items, including those that nobody rated.
+        ratings_per_user: mean number of ratings a user, before clipping to 1 .. `num_items`.
         rank: number of tastes.
-        signal: standard deviation of what tastes add, in rating units.
+        signal: standard deviation of the tastes' contribution, in rating units.
         user_bias: standard deviation of users' biases, in rating units.
         item_bias: standard deviation of items' biases, in rating units.
         noise: standard deviation of the noise before rounding, in rating units.
@@ -87,7 +87,7 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
         )
 
     def _pairs(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Who rates what: two int64 arrays `[ratings]`, sorted by user, then by item.
+        """Users and items of the ratings: two int64 arrays `[ratings]`, sorted by user, then by item.
 
         The smallest of exponential variables with rates w_i is item i with a probability proportional to w_i, and the
         next smallest likewise among the rest (Efraimidis and Spirakis, Weighted random sampling with a reservoir,
@@ -108,14 +108,14 @@ class SyntheticRatingsDataset(RatingDatasetSettings):
         return np.concatenate(users), np.concatenate(items)
 
     def _counts(self, generator: np.random.Generator) -> np.ndarray:
-        """How many items each user rates, int64 `[users]`."""
+        """Number of items that each user rates, int64 `[users]`."""
         log_mean = np.log(self.ratings_per_user) - self.activity_skew**2 / 2
         drawn = np.rint(generator.lognormal(log_mean, self.activity_skew, self.num_users))
         return np.clip(drawn, 1, self.num_items).astype(np.int64)
 
 
 def _strongest_tastes(shares: np.ndarray) -> dict[str, list[str]]:
-    """The number, from 1 on, and the sign of the largest entry of each row of shares `[rows, rank]`, by the row."""
+    """Number, from 1 on, and sign of the largest absolute entry of each row of shares `[rows, rank]`, by the row."""
     strongest = np.argmax(np.abs(shares), axis=1)
     positive = np.take_along_axis(shares, strongest[:, None], axis=1)[:, 0] >= 0
     named = zip(strongest.tolist(), positive.tolist(), strict=True)
