@@ -32,7 +32,7 @@ from subfl_flower.privacy.sealed_box import (
     seal_reply,
     unpad,
 )
-from subfl_flower.privacy.tokens import TOKEN_BYTES
+from subfl_flower.privacy.tokens import TOKEN_BYTES, comparable
 
 REQUEST_HEADER = struct.Struct("<II")  # numbers of tokens and of an embedding's values
 LEAST_REQUEST_BYTES = 1024
@@ -74,7 +74,7 @@ class Request:
             raise ValueError(f"a request of {num_tokens} tokens must not have {len(plain)} bytes")
         embedding = _finite_floats(plain[size + KEY_BYTES : fixed])
         tokens = np.frombuffer(plain, dtype=np.uint8, offset=fixed).reshape(num_tokens, TOKEN_BYTES)
-        if len(np.unique(_comparable(tokens))) < num_tokens:
+        if len(np.unique(comparable(tokens))) < num_tokens:
             raise ValueError("a request must not hold a token twice")
         return cls(tokens, embedding, plain[size : size + KEY_BYTES])
 
@@ -108,11 +108,6 @@ def _finite_floats(plain: bytes) -> np.ndarray:
     return values
 
 
-def _comparable(tokens: np.ndarray) -> np.ndarray:
-    """Tokens as `[n]` scalars of sixteen bytes, which NumPy compares as a whole."""
-    return np.ascontiguousarray(tokens).view(f"V{TOKEN_BYTES}").reshape(-1)
-
-
 def match(requests: Sequence[Request], max_neighbours: int) -> list[np.ndarray]:
     """Each user's neighbours: those with most tokens in common, at least one.
 
@@ -144,7 +139,7 @@ def _incidence(requests: Sequence[Request]) -> sp.csr_array:
     """Incidence matrix of users and tokens: int64 ones, `[users, tokens]`."""
     counts = [len(request.tokens) for request in requests]
     tokens = np.concatenate([np.zeros((0, TOKEN_BYTES), dtype=np.uint8), *(request.tokens for request in requests)])
-    distinct, column = np.unique(_comparable(tokens), return_inverse=True)
+    distinct, column = np.unique(comparable(tokens), return_inverse=True)
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     ones = np.ones(len(column), dtype=np.int64)
     return sp.csr_array((ones, column, offsets), shape=(len(requests), len(distinct)))

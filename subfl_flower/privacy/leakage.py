@@ -74,30 +74,6 @@ def precision_at(scores: np.ndarray, rated: np.ndarray) -> float:
     return float((rated[above].sum() + (count - above.sum()) * rated[tied].mean()) / count)
 
 
-def scores_by_gradient_norm(ids: np.ndarray, rows: np.ndarray, num_items: int) -> np.ndarray:
-    """Scores `[num_items]` from one upload: the L2 norm of an item's row; -1 for items without one.
-
-    Args:
-        ids: int `[n]`, the items of the rows.
-        rows: float `[n, width]`.
-        num_items: of the catalogue.
-    """
-    scores = np.full(num_items, UNSEEN)
-    scores[ids] = np.linalg.norm(rows, axis=1)
-    return scores
-
-
-def scores_by_intersection(uploads: Sequence[np.ndarray], num_items: int) -> np.ndarray:
-    """Scores `[num_items]` from one user's uploads over rounds: the number of uploads with a row for the item.
-
-    Args:
-        uploads: int arrays of item ids, distinct in each.
-        num_items: of the catalogue.
-    """
-    together = np.concatenate([np.zeros(0, dtype=np.int64), *uploads])
-    return np.bincount(together, minlength=num_items).astype(np.float64)
-
-
 def popularity_matching(token_counts: np.ndarray, public_popularity: np.ndarray) -> float:
     """Share of tokens that are identified by matching popularity ranks: the attack of the matcher.
 

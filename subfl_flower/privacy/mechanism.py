@@ -222,26 +222,3 @@ def _add_noise(arrays: list[np.ndarray], settings: LdpSettings, rng: np.random.G
             noise -= rng.standard_exponential(values.shape, dtype=np.float32)
         noise *= scale
         values += noise
-
-
-def aggregate_laplace(counts: np.ndarray, shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> np.ndarray:
-    r"""The sum of independent Laplace variates, exactly distributed, at the cost of two gamma variates.
-
-    Laplace is the difference of two exponentials, and a sum of n exponentials is Gamma(n): the sum is
-    :math:`\lambda (\Gamma(n) - \Gamma(n))`. It speeds up simulations that need no single uploads. It protects nobody:
-    noise that is added after the sum is no local differential privacy.
-
-    Args:
-        counts: int, number of variates in each sum; broadcast to `shape`.
-        shape: shape of the result.
-        scale: lambda of each variate.
-        rng: the generator.
-
-    Returns:
-        float32 of `shape`.
-    """
-    number = np.broadcast_to(np.asarray(counts, dtype=np.float32), shape)
-    total = rng.standard_gamma(number, dtype=np.float32)
-    total -= rng.standard_gamma(number, dtype=np.float32)
-    total *= np.float32(scale)
-    return total

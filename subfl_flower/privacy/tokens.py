@@ -36,6 +36,11 @@ def item_tokens(items: np.ndarray, key: bytes, context: bytes) -> np.ndarray:
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, TOKEN_BYTES)
 
 
+def comparable(tokens: np.ndarray) -> np.ndarray:
+    """Tokens uint8 `[n, 16]` as `[n]` scalars of sixteen bytes, which NumPy compares as a whole."""
+    return np.ascontiguousarray(tokens).view(f"V{TOKEN_BYTES}").reshape(-1)
+
+
 @lru_cache(maxsize=4)
 def token_table(num_items: int, key: bytes, context: bytes) -> np.ndarray:
     """The tokens of the items 0 .. num_items - 1, uint8 `[num_items, 16]`, read-only; computed once."""

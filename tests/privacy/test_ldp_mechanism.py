@@ -9,7 +9,6 @@ from subfl_flower.errors import SubflError
 from subfl_flower.privacy.mechanism import (
     LdpSettings,
     Uploads,
-    aggregate_laplace,
     clip_upload,
     protect,
     protect_uploads,
@@ -113,17 +112,6 @@ def test_a_value_that_is_not_finite_is_refused() -> None:
         for bad in (np.nan, np.inf):
             with pytest.raises(SubflError, match="not finite"):
                 clip_upload([np.float32([1.0, bad])], settings)
-
-
-def test_a_sum_of_laplace_noise_has_the_law_of_a_sum() -> None:
-    rng = np.random.default_rng(5)
-    counts = np.array([[0], [1], [7]])
-    total = aggregate_laplace(counts, (3, 20_000), 1.5, rng)
-    assert total.dtype == np.float32
-    assert not total[0].any()
-    assert stats.kstest(total[1], stats.laplace(scale=1.5).cdf).pvalue > 0.01
-    summed = rng.laplace(scale=1.5, size=(7, 20_000)).sum(0)
-    assert stats.ks_2samp(total[2], summed).pvalue > 0.01
 
 
 @pytest.mark.parametrize(

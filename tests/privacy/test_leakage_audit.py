@@ -9,8 +9,6 @@ from subfl_flower.privacy.leakage import (
     popularity_matching,
     precision_at,
     ranking_auc,
-    scores_by_gradient_norm,
-    scores_by_intersection,
 )
 from subfl_flower.privacy.pseudo_items import draw_pseudo_items, pseudo_gradients
 
@@ -38,14 +36,6 @@ def test_precision_expects_over_ties() -> None:
     # One place is sure, and one is left for the three items with score 2, of which one is rated.
     assert precision_at(np.array([5.0, 2.0, 2.0, 2.0, 1.0]), mask(0, 3)) == pytest.approx((1 + 1 / 3) / 2)
     assert precision_at(np.zeros(5), mask(0, 3)) == pytest.approx(2 / 5)
-
-
-def test_scores_of_attacks() -> None:
-    rows = np.array([[3.0, 4.0], [0.0, 0.0]])
-    np.testing.assert_array_equal(scores_by_gradient_norm(np.array([3, 1]), rows, 5), [-1, 0, -1, 5, -1])
-    uploads = [np.array([0, 2]), np.array([2, 3])]
-    np.testing.assert_array_equal(scores_by_intersection(uploads, 5), [1, 0, 2, 1, 0])
-    np.testing.assert_array_equal(scores_by_intersection([], 2), [0, 0])
 
 
 def test_popularity_ranks_that_agree_name_the_token() -> None:

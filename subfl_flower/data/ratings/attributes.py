@@ -52,11 +52,6 @@ class Attributes:
         return sum(self.sizes)
 
     @property
-    def field_of(self) -> np.ndarray:
-        """The field of each code, int64 `[num_values]`."""
-        return np.repeat(np.arange(len(self.fields)), self.sizes)
-
-    @property
     def vocabularies(self) -> dict[str, list[str]]:
         """Each field's values, in the form of the JSON file."""
         return {field: list(vocabulary) for field, vocabulary in zip(self.fields, self.values, strict=True)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.privacy.tokens import TOKEN_BYTES, item_tokens
+from subfl_flower.privacy.tokens import comparable, item_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,3 @@ class Boundary:
         tokens = item_tokens(node_ids, key, context)
         order = np.argsort(comparable(tokens))
         return cls(tokens[order], node_ids[order], own[order])
-
-
-def comparable(tokens: np.ndarray) -> np.ndarray:
-    """Tokens uint8 `[T, 16]` as `[T]` scalars of sixteen bytes, which NumPy compares as a whole."""
-    return np.ascontiguousarray(tokens).view(f"V{TOKEN_BYTES}").reshape(-1)

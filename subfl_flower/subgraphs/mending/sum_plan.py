@@ -14,8 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from subfl_flower.data.graph import FeatureMatrix
-from subfl_flower.privacy.tokens import TOKEN_BYTES
-from subfl_flower.subgraphs.mending.boundary import comparable
+from subfl_flower.privacy.tokens import TOKEN_BYTES, comparable
 from subfl_flower.subgraphs.mending.packed_rows import dense
 
 

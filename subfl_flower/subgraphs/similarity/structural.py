@@ -25,8 +25,8 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import breadth_first_order
 
 from subfl_flower.errors import SubflError
+from subfl_flower.privacy.tokens import TOKEN_BYTES, comparable
 
-TOKEN_BYTES = 16
 LEAST_KEY_BYTES = 16
 
 Kernel: TypeAlias = Literal["exp", "inverse", "literal"]
@@ -71,7 +71,7 @@ def describe_structure(
     row, column = edge_index
     adjacency = sp.csr_array((np.ones(len(row)), (row, column)), shape=(num_nodes, num_nodes))
     tokens = _tokens(node_ids[shareable], key)
-    order = np.argsort(_comparable(tokens))  # an order of its own, so that rows do not tell that of ids
+    order = np.argsort(comparable(tokens))  # an order of its own, so that rows do not tell that of ids
     sources = np.flatnonzero(shareable)[order]
     hops = np.array([_hops(adjacency, source) for source in sources], dtype=np.int64).reshape(-1, 2)
     degrees = np.bincount(row, minlength=num_nodes)[sources]
@@ -88,11 +88,6 @@ def _tokens(node_ids: np.ndarray, key: bytes) -> np.ndarray:
     ids = (node_id.to_bytes(8, "little", signed=True) for node_id in node_ids.tolist())
     digests = b"".join(hashlib.blake2b(number, key=key, digest_size=TOKEN_BYTES).digest() for number in ids)
     return np.frombuffer(digests, dtype=np.uint8).reshape(-1, TOKEN_BYTES).copy()
-
-
-def _comparable(tokens: np.ndarray) -> np.ndarray:
-    """Tokens as `[S]` scalars of sixteen bytes, which NumPy compares as a whole."""
-    return np.ascontiguousarray(tokens).view(f"V{TOKEN_BYTES}").reshape(-1)
 
 
 def _hops(adjacency: sp.csr_array, source: int) -> tuple[int, int]:
@@ -130,7 +125,7 @@ def check_structure(structure: Structure, client: str) -> None:
             )
         if (values < 0).any():
             raise ValueError(f"{client}: {name} must not be negative, and one is {values.min()}")
-    if len(np.unique(_comparable(tokens))) < len(tokens):
+    if len(np.unique(comparable(tokens))) < len(tokens):
         raise ValueError(f"{client}: a node token comes twice")
     if (reach < 1).any():
         raise ValueError(f"{client}: reach must be at least 1, because a node reaches itself")
@@ -182,7 +177,7 @@ class _Incidence:
             joined(name).astype(np.float64) for name in ("distances", "reach", "degrees")
         )
         self._row = np.repeat(np.arange(len(structures)), [len(structure.tokens) for structure in structures])
-        nodes, self._column = np.unique(_comparable(joined("tokens")), return_inverse=True)
+        nodes, self._column = np.unique(comparable(joined("tokens")), return_inverse=True)
         self._shape = (len(structures), len(nodes))
         self._holds = self._matrix(np.ones(len(self._row)))
 
