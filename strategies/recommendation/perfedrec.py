@@ -107,7 +107,7 @@ class PerFedRec(RecommenderStrategy):
     # A round ----------------------------------------------------------------------------------------------------------
 
     def step(self, updates: Updates) -> None:
-        """Set each model to the mean of its users' models, and draw clusters' models to the global one (`cluster_pull`)."""
+        """Set each model to the mean of its users' models, and draw clusters' models towards the global one."""
         starts = self._starts(updates.positions.tolist())
         if self.clusters:
             self._set_to_mean_start(updates, starts)
@@ -120,7 +120,7 @@ class PerFedRec(RecommenderStrategy):
             cluster.draw_towards(self.server, self.settings.cluster_pull)
 
     def _set_to_mean_start(self, updates: Updates, starts: np.ndarray) -> None:
-        """Set the global model to the mean of this round's initial models (an item's row: over users who touched it)."""
+        """Set the global model to the mean of this round's initial models (an item's row: over its users)."""
         models = self._models
         shares = torch.from_numpy(np.bincount(starts, minlength=len(models)) / len(starts)).float()
         mean = {

@@ -144,7 +144,7 @@ class SubgraphFedGNN(MixingStrategy):
     # Report ----------------------------------------------------------------------------------------------------------
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
-        """Additions of each exchange to clients' graphs, shares of right edges in a simulation, and the privacy guarantee."""
+        """Additions of each exchange to clients' graphs, in a simulation shares of right edges, and the guarantee."""
         rounds = [{"round": server_round, **joined.figures()} for server_round, joined in self._joined.items()]
         if prepared is not None:
             graphs = [prepared.client(client_id) for client_id in self.roster.client_ids]

@@ -31,7 +31,7 @@ TENSORS, _CARD_FILE = "model.safetensors", "model.json"
 
 
 class Card(BaseModel):
-    """What the tensors of a file are of.
+    """Description of the tensors of a file.
 
     Attributes:
         schema_version: in the file `schema`.
@@ -50,7 +50,7 @@ AnyCard = TypeVar("AnyCard", bound=Card)
 
 
 class ModelCard(DataFacts, Card):
-    """What a model is and where it comes from.
+    """Origin and architecture of a model.
 
     Attributes:
         model: the architecture.
