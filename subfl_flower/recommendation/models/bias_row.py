@@ -78,7 +78,7 @@ def _shrunk_means(values: np.ndarray, groups: np.ndarray, num_groups: int, shrin
 
 
 def bias_row_errors(ratings: Ratings) -> dict[str, float | None]:
-    """The bias row's root mean squared error on ``validation`` and ``test`` ratings, in their unit; None without any."""
+    """Errors (RMSE) of the bias row on ``validation`` and ``test`` ratings, in rating units; None without any."""
     fitted = bias_row(ratings)
     errors: dict[str, float | None] = {}
     for name, role in (("validation", VALIDATION), ("test", TEST)):
