@@ -1,5 +1,4 @@
-r"""FCF (Ammad-ud-din et al., 2019): the server steps the item table by the gradients of users who solve for their own
-part.
+r"""FCF (Ammad-ud-din et al., 2019): the server steps the item table by the gradients of its users.
 
 .. math:: x_i \leftarrow x_i - \gamma \sum_u f(u, i)
 

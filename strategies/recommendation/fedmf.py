@@ -1,5 +1,4 @@
-"""FedMF (Chai et al., IEEE Intelligent Systems 2020): the server steps by sums of gradients, and sees no single
-gradient.
+"""FedMF (Chai et al., IEEE Intelligent Systems 2020): the server steps by sums of gradients, and sees only these.
 
 It tells users who takes part in a round, sums their masked uploads, and averages over participants. If one of them is
 missing, the sum cannot be read, and the round makes no step.

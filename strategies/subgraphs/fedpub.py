@@ -5,7 +5,8 @@ The paper's equations on the server's side:
 - Eq. 2, the personalised problem: client i trains its model :math:`\theta_i \odot \mu_i` from a personal average, whose
   coefficients :math:`\alpha_{ij}` are larger within a community of similar subgraphs. The masks µ are the clients'
   (`clients/subgraphs/fedpub.py`), and so is eq. 4, the local objective.
-- Eq. 3, this average. S_ij is the cosine of h_i and h_j, the functional embeddings that the clients send:
+- Eq. 3, this average. S_ij is the cosine of h_i and h_j, the functional embeddings that the clients send: similar
+  outputs on a random graph point to one community.
 
 .. math:: \bar\theta_i = \sum_j \alpha_{ij} \theta_j, \quad
           \alpha_{ij} = \frac{\exp(\tau S_{ij})}{\sum_k \exp(\tau S_{ik})} .

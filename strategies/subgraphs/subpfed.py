@@ -6,8 +6,7 @@ the nodes that both hold. The paper's equations on the server's side:
 - Eq. 4, the functional embedding, and eq. 7, the local objective: the clients' (`clients/subgraphs/subpfed.py`).
 - Eq. 5, the structural distance D, measured once, before training: formula and code in
   `subfl_flower/subgraphs/similarity/structural.py`.
-- Eq. 6, the mixing matrix (`SubPFed.mixing_matrix`) of the personal averages :math:`\bar\theta_i = \sum_j
-M_{ij}\theta_j`:
+- Eq. 6, the mixing matrix (`SubPFed.mixing_matrix`); client i receives :math:`\sum_j M_{ij} \theta_j`:
 
 .. math:: M = \psi\, W^{\mathrm{structural}} + (1 - \psi)\, W^{\mathrm{functional}} .
 

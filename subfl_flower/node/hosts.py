@@ -71,7 +71,7 @@ class SimulatedNode(Node):
         return _durable(store, folder_of, run, phase, self.phases, keep=bool(run.get("keep", False)))
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
-        """Write the model to the run directory."""
+        """Into the run directory."""
         RunDirectory(self._directory).write_client_model(client_id, tensors, {CARD: card.as_json()})
 
     def write_recommender(self, trained: TrainedUsers) -> None:

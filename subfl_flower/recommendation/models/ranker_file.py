@@ -118,7 +118,7 @@ _BY_MODEL: dict[str | None, type[TrainedUsers]] = {
     "factorisation": Recommender,
     "lightgcn": Ranker,
 }
-"""By the name of the model that the card names."""
+"""Classes of recommenders by the name of the model in the card."""
 
 
 def read_trained(path: Path) -> TrainedUsers:

@@ -15,6 +15,7 @@ from subfl_flower.tasks.settings import UserTask
 
 class Ranking(UserTask):
     """Ranking of each user's held-out item among items that the user never rated (He et al., WWW 2017, section 4.1).
+
     The measures are those of `ranking_metrics`: hit rate and NDCG at each cutoff, among drawn items (``hr@10``) and
     among all that the user has not seen (``full_hr@10``). Drawn items are the practice of most papers; because they
     may order models differently than all items do (Krichene and Rendle, KDD 2020), both are measured.

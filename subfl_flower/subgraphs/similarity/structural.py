@@ -72,7 +72,7 @@ def describe_structure(
     row, column = edge_index
     adjacency = sp.csr_array((np.ones(len(row)), (row, column)), shape=(num_nodes, num_nodes))
     tokens = _tokens(node_ids[shareable], key)
-    order = np.argsort(_comparable(tokens))  # an order of its own, so that rows do not tell that of ids
+    order = np.argsort(_comparable(tokens))  # sorted by token, so that the order of rows does not reveal that of ids
     sources = np.flatnonzero(shareable)[order]
     hops = np.array([_hops(adjacency, source) for source in sources], dtype=np.int64).reshape(-1, 2)
     degrees = np.bincount(row, minlength=num_nodes)[sources]
