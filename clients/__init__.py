@@ -1,1 +1,1 @@
-"""What clients do: one ``NumPyClient`` family a file."""
+"""Client side of the methods: one ``NumPyClient`` family a file."""

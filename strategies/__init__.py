@@ -1,1 +1,1 @@
-"""What the server does: one strategy a file."""
+"""Server side of the methods: one strategy a file."""

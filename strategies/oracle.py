@@ -1,4 +1,4 @@
-"""The oracle: central training on the whole graph, an upper bound for what a federation can know."""
+"""The oracle: central training on the whole graph, an upper bound for federations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from subfl_flower.wire.payload import Stack
 
 
 class Oracle(CohortStrategy):
-    """Send nothing and learn nothing: every node trains the same central model and measures its own clients."""
+    """Leave training to the nodes: each trains the same central model and measures its own clients."""
 
     counterpart = CohortClient
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
-        """Nothing."""
+        """No arrays: nothing is sent."""
         return {}
 
     def aggregate(self, updates: Updates) -> None:
-        """Nothing to aggregate."""
+        """Skip aggregation: no client uploads anything."""
 
     def participants(self, server_round: int) -> Sequence[int]:
-        """All clients: a node that left out a round would train another model."""
+        """All clients: a node that left out a round would train a different model."""
         return range(len(self.roster))

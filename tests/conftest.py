@@ -1,4 +1,4 @@
-"""What all tests share: a cache of prepared partitions, the identity that Flower's messages ask for, inline runs."""
+"""Fixtures of all tests: a cache of prepared partitions, the identity that Flower's messages need, inline runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def task_identity() -> Iterator[None]:
 
 @pytest.fixture
 def inline_run(tmp_path: Path) -> Callable[..., Outcome]:
-    """A run in this process with the given overrides, each in a folder of its own under the test's."""
+    """A run in this process with the given overrides, each in a separate folder under the test's."""
     started: list[Path] = []
 
     def run(*overrides: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""What a message to a node is about."""
+"""Kinds of messages to a node."""
 
 from __future__ import annotations
 

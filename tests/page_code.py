@@ -30,7 +30,7 @@ def modules() -> dict[str, str]:
 
 
 def write_modules(folder: Path) -> Path:
-    """Write these modules, and the choice of a data set beside them, into a folder."""
+    """Write these modules, and the choice of a data set, into a folder."""
     name, _, content = blocks("your_code.md", "yaml")[0].removeprefix("# ").partition("\n")
     for path, text in {**modules(), name: content}.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -162,7 +162,7 @@ def roster_of(clients: Sequence[int] = range(len(LENGTHS)), num_items: int = ITE
 
 
 def updates_of(result: Result, clients: Sequence[int] = range(len(LENGTHS)), server_round: int = 1) -> Updates:
-    """What a server that knows `clients` sees of a result."""
+    """A result in the form that a server with these `clients` sees."""
     return Updates(
         server_round=server_round,
         positions=np.searchsorted(list(clients), result.clients),
@@ -222,7 +222,7 @@ def hidden(user: Tensor, items: Tensor, layers: int) -> Tensor:
 
 
 def sampled(user: int, steps: int, negatives: int = 1, *, server_round: int = 1, purpose: str) -> np.ndarray:
-    """The items that a user samples beside each of its own, [steps, n, negatives], from those that it does not have."""
+    """Negative items of a user for each of its own, [steps, n, negatives], from those that it does not have."""
     own = items_of(user)
     others = np.setdiff1d(np.arange(ITEMS), own)
     rng = client_generator(SEED, user, server_round, purpose)
@@ -230,7 +230,7 @@ def sampled(user: int, steps: int, negatives: int = 1, *, server_round: int = 1,
 
 
 class UserByHand:
-    """One of the five users with a whole model of its own, float64, stepped by autograd and PyTorch's Adam."""
+    """One of the five users with a separate whole model, float64, stepped by autograd and PyTorch's Adam."""
 
     def __init__(
         self, user: int, start: np.ndarray, *, layers: int = 1, lr: float = 0.05, decay: float = 0.0, **more: Any
@@ -273,7 +273,7 @@ class UserByHand:
         return {name: value.detach().numpy() for name, value in p.items()}
 
     def scores(self, model: Mapping[str, np.ndarray], own: np.ndarray | None = None) -> np.ndarray:
-        """What a model gives all items [ITEMS], with the user's embedding or another one."""
+        """A model's scores of all items [ITEMS], with the user's embedding or another one."""
         p = {name: torch.tensor(value, dtype=torch.float64) for name, value in model.items()}
         embeddings = self._items(p)
         user = self._user(p, self.own.detach() if own is None else torch.tensor(own, dtype=torch.float64))

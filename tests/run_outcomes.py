@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def complaint(self) -> str:
-        """The one sentence that `subfl` printed about what went wrong; Ray may add lines of its own about itself."""
+        """The one sentence that `subfl` printed about what went wrong; Ray may add lines about itself."""
         assert "Traceback" not in self.stderr, self.stderr
         said = [line for line in self.stderr.splitlines() if line.startswith("subfl: ")]
         assert len(said) == 1, self.stderr
@@ -84,7 +84,7 @@ def run_inline(directory: Path, *overrides: str) -> Outcome:
 def command(
     *arguments: str, directory: Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 400
 ) -> Outcome:
-    """``subfl ARGUMENTS`` in a process of its own, which is killed with its children's session if it hangs."""
+    """Run ``subfl ARGUMENTS`` in a separate process, which is killed with its children's session if it hangs."""
     process = start(arguments, directory, cwd, env)
     try:
         stdout, stderr = process.communicate(timeout=timeout)
@@ -98,7 +98,7 @@ def command(
 def start(
     arguments: Sequence[str], directory: Path, cwd: Path, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start ``subfl`` in a session of its own."""
+    """Start ``subfl`` in a separate session."""
     return subprocess.Popen(
         [str(SUBFL), *arguments, f"hydra.run.dir={directory}"],
         cwd=cwd,

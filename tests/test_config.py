@@ -227,7 +227,7 @@ def test_a_class_is_found_by_its_path() -> None:
 
 @pytest.fixture(scope="module")
 def by_kind() -> dict[str, dict[str, Any]]:
-    """FedAvg's method section as its YAML has it, beside validated configurations of both kinds of data."""
+    """FedAvg's method section as its YAML has it, and validated configurations of both kinds of data."""
     method = yaml.safe_load((config_directory() / "method" / "fedavg.yaml").read_text())
     found = {"method": method}
     for kind, dataset in (("graph", ["dataset=digits"]), ("ratings", ["dataset=synthetic_ratings", "task=ranking"])):

@@ -1,4 +1,4 @@
-"""Nothing that could run what somebody else wrote: no module unpickles, and a whole run does without."""
+"""No code can run what somebody else wrote: no module unpickles, and a whole run does without."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TENSOR_FILES = {"subfl_flower/data/datasets/custom_pyg.py"}
 
 
 def unsafe(tree: ast.AST) -> Iterator[str]:
-    """What a module imports or calls that can unpickle, by line."""
+    """Imports and calls of a module that can unpickle, by line."""
     for node in ast.walk(tree):
         imported: list[str] = []
         if isinstance(node, ast.Import):

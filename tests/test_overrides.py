@@ -17,7 +17,7 @@ from subfl_flower.overrides import literal_paths, path_keys, sweeps, unreadable
 
 
 def values_of(override: str, multirun: bool = False) -> list[object]:
-    """What Hydra reads, of a sweep one after the other."""
+    """Overrides as Hydra reads them, of a sweep one after the other."""
     [written] = literal_paths([override], multirun)
     parsed = OverridesParser.create().parse_override(written)
     if not parsed.is_sweep_override():
@@ -109,7 +109,7 @@ def test_what_asks_for_a_multirun(arguments: list[str], expected: bool) -> None:
 
 @pytest.mark.parametrize("value", ["a=b", "a#b", "für", "a(b", "{b", "it's", '"b', "a&b", "${x"])
 def test_other_values_that_hydra_cannot_read_are_to_be_quoted(value: str) -> None:
-    """What the sentence tells to write, read as a shell and then Hydra would."""
+    """The override that the sentence proposes, read as a shell and then Hydra would."""
     override = f"logger.tracking_uri={value}"
     with pytest.raises(SubflError) as error:
         composed_config(["logger=mlflow", override])

@@ -120,7 +120,7 @@ def dimension_names() -> frozenset[str]:
 
 
 def _value(node: ast.expr, namespace: dict[str, Any]) -> Any:
-    """What an expression of names means in a module; a name alone where it is not one of the module's."""
+    """Value of an expression of names in a module; a name alone where it is not one of the module's."""
     if isinstance(node, ast.Name):
         return namespace.get(node.id, node.id)
     if isinstance(node, ast.Attribute):
@@ -225,7 +225,7 @@ def test_questions_are_told_from_other_comparisons(text: str, asks: bool) -> Non
 
 
 def depth(each: type) -> int:
-    """How many classes of this project there are from a class up to one that is not, itself included."""
+    """Number of classes of this project from a class up to one that is not, itself included."""
     bases = [base for base in each.__bases__ if base.__module__.partition(".")[0] == OWN_PACKAGE]
     return 1 + max(map(depth, bases), default=0)
 
@@ -289,7 +289,7 @@ _METHODS = ("subfl_flower.clients", "subfl_flower.strategies")
 _WINGS = ("subfl_flower.subgraphs", "subfl_flower.recommendation")
 
 FEDERATION = (*_ENGINES, *_TRUNK, "subfl_flower.config", *_METHODS)
-"""What those who know of no federation do not import, directly or by others."""
+"""Modules that those without knowledge of a federation do not import, directly or by others."""
 
 _KNOW_NO_FEDERATION = (
     *("storage", "data", "models", "tasks", "privacy"),
@@ -315,10 +315,10 @@ FORBIDDEN = {
     "subfl_flower.recommendation": (*_TRUNK[2:], *_METHODS),
     **dict.fromkeys((f"subfl_flower.{room}" for room in _KNOW_NO_FEDERATION), FEDERATION),
 }
-"""What a module or the modules of a package do not import."""
+"""Imports that are forbidden to a module, or to the modules of a package."""
 
 BY_OTHERS = {name: FORBIDDEN[name] for name in FORBIDDEN if FORBIDDEN[name] is FEDERATION or name.endswith("config")}
-"""What they do not import by others, either."""
+"""Imports that are also forbidden through other modules."""
 
 
 def _is_within(module: str, packages: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""The bias row on all users' ratings: what is known of anybody without a model of taste."""
+"""The bias row on all users' ratings: predictions without a model of taste."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from subfl_flower.wire.contract import MethodSettings
 
 
 class BiasRowClient(CentralRatingsClient):
-    """Predicts mean + bias of the user + bias of the item, the same in every round."""
+    """Predict mean + bias of the user + bias of the item, the same in every round."""
 
     class Settings(MethodSettings):
         """The baseline's knob.
@@ -33,15 +33,15 @@ class BiasRowClient(CentralRatingsClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It predicts ratings; the model itself is not used."""
+        """Refuse a model that does not predict ratings; the model itself is not used."""
         require_rating_model(model, method)
 
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
-        """Nothing is trained in rounds."""
+        """No figures: there is no training in rounds."""
         return {}
 
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """Errors of the sums of mean and biases."""
+        """Errors of the predictions, the sums of mean and biases."""
         held_out = ratings.roles != TRAIN
         predicted = self._row.predict(ratings.user_ids[ratings.users()[held_out]], ratings.items[held_out])
         return errors_by_user(ratings, held_out, predicted)

@@ -1,11 +1,11 @@
-r"""LightGCN (He et al., SIGIR 2020) on the graph of all users and items: what a federation could at best know.
+r"""LightGCN (He et al., SIGIR 2020) on the graph of all users and items, an upper bound for federations.
 
 Here layers run over the whole bipartite graph,
 
 .. math:: E^{(l + 1)} = D^{-1/2} A D^{-1/2} E^{(l)}, \qquad E = \frac{1}{L + 1} \sum_{l = 0}^{L} E^{(l)},
 
-so that users are told of each other through the items that they share, and items have layers of their own. Trained by
-BPR in mini-batches of training items, with a new item sampled beside each in every pass.
+so that messages pass between users through the items that they share, and items have their own layers. The model is
+trained by BPR in mini-batches of training items, with newly sampled negative items in every pass.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _USERS = "user"
 
 
 class CentralLightGCNClient(CentralRatingsClient):
-    """Trains embeddings of all users and items, every training item counting the same."""
+    """Train embeddings of all users and items; every training item has the same weight."""
 
     class Settings(MethodSettings):
         """Knobs of central training.
@@ -54,7 +54,7 @@ class CentralLightGCNClient(CentralRatingsClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It must rank, by ids alone."""
+        """Refuse a model that does not rank, or that uses attributes."""
         require_ranking_model(model, method)
         if model.attributes:
             raise SubflError(f"model.attributes must be false with method={method}: its layers are over ids alone")
@@ -67,7 +67,7 @@ class CentralLightGCNClient(CentralRatingsClient):
         self._central_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
 
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
-        """`local_epochs` passes over all training items; each user's mean loss in the last one."""
+        """Make `local_epochs` passes over all training items; each user's mean loss in the last one."""
         generator = client_generator(self.seed, CENTRAL, server_round, "batches")
         state = self.store.open((CENTRAL,), self._central_shapes)
         with state.rows([0], self.cohort.device) as rows:
@@ -81,13 +81,13 @@ class CentralLightGCNClient(CentralRatingsClient):
         return {"train_loss": np.nan_to_num(means)}
 
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """By the products of users and items after all layers."""
+        """Ranking figures by the products of users and items after all layers."""
         users, items = self._layers
         chosen = torch.from_numpy(ratings.user_ids).to(users.device)
         return self.cohort.ranking_figures(ratings, (users.index_select(0, chosen) @ items.T).cpu().numpy())
 
     def _begin(self, rows: Mapping[str, Tensor]) -> None:
-        """The embeddings that a federation starts from."""
+        """Set the embeddings that a federation starts from."""
         if rows["started"][0]:
             return
         rows[ITEMS][0] = torch.from_numpy(self.model.initial_of(self.seed)[ITEMS])
@@ -96,7 +96,7 @@ class CentralLightGCNClient(CentralRatingsClient):
         rows["started"].fill_(1)
 
     def _pass(self, rows: Mapping[str, Tensor], generator: np.random.Generator) -> np.ndarray:
-        """One pass in mini-batches; the loss of each training item before its batch's step."""
+        """Make one pass in mini-batches; the loss of each training item before its batch's step."""
         users, items = self._pairs
         losses = np.zeros(len(users))
         order = generator.permutation(len(users))
@@ -108,7 +108,7 @@ class CentralLightGCNClient(CentralRatingsClient):
         return losses
 
     def _step(self, rows: Mapping[str, Tensor], users: Tensor, items: Tensor, others: Tensor) -> np.ndarray:
-        """One step by a batch's mean BPR loss: of each pair of a user and an item, with an item sampled beside it."""
+        """Step by a batch's mean BPR loss over triples of a user, one of its items and a sampled negative item."""
         start = {name: rows[name][0].detach().requires_grad_() for name in (_USERS, ITEMS)}
         of_users, of_items = self._propagated(start)
         chosen = of_users.index_select(0, users)
@@ -135,7 +135,7 @@ class CentralLightGCNClient(CentralRatingsClient):
 
     @property
     def _layers(self) -> tuple[Tensor, Tensor]:
-        """Users and items after all layers, as they are trained by now."""
+        """Users and items after all layers, at the current parameters."""
         state = self.store.open((CENTRAL,), self._central_shapes)
         with torch.no_grad():
             return self._propagated({name: state[name][0].to(self.cohort.device) for name in (_USERS, ITEMS)})
@@ -148,7 +148,7 @@ class CentralLightGCNClient(CentralRatingsClient):
 
     @cached_property
     def _adjacency(self) -> SparseMatrix:
-        """D^-1/2 A D^-1/2 of users and, behind them, items."""
+        """D^-1/2 A D^-1/2 of all users, followed by all items."""
         users, items = self._pairs
         shape = (self.whole.num_users, self.whole.num_items)
         pairs = scipy.sparse.csr_array((np.ones(len(users)), (users, items)), shape=shape)
@@ -157,7 +157,7 @@ class CentralLightGCNClient(CentralRatingsClient):
         return SparseMatrix(scale @ whole @ scale, self.cohort.device, symmetric=True)
 
     def _sampled(self, users: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """An item for each user of `users` that it does not train on; any where it trains on all."""
+        """An item for each user of `users` that it does not train on; any item where it trains on all."""
         pairs = self.whole.num_items * self._pairs[0] + self._pairs[1]  # ascending
         found = generator.integers(self.whole.num_items, size=len(users))
         everything = self.whole.counts(TRAIN)[users] == self.whole.num_items

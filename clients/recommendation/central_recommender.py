@@ -1,4 +1,4 @@
-"""Recommenders that have all users' ratings in one place: what a federation could at best know.
+"""Recommenders that have all users' ratings in one place, an upper bound for federations.
 
 Every node of a simulation trains the same central model, from the same random numbers, and measures the users that it
 hosts. Nothing travels.
@@ -34,14 +34,14 @@ from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
 
 CENTRAL = -1
-"""The id that the central model's state is kept and its random numbers are drawn under; no client has it."""
+"""Client id for the central model's state and random numbers; no client has it."""
 
 
 class CentralRatingsClient(CohortClient):
-    """Learns from all users' ratings; the users whom a node hosts are only measured.
+    """Learn from all users' ratings; the users whom a node hosts are only measured.
 
     Raises:
-        SubflError: the ratings of all users are not at hand, because this node is no simulation's.
+        SubflError: the node has no access to all users' ratings, because it is not a simulation's.
 
     Attributes:
         whole: the ratings of all users.
@@ -53,7 +53,7 @@ class CentralRatingsClient(CohortClient):
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
-        """No arrays: none travel."""
+        """No arrays: nothing travels."""
         return {}
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
@@ -68,21 +68,21 @@ class CentralRatingsClient(CohortClient):
 
     @abstractmethod
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """What the model comes to on what U users hold out, by name, each [U]."""
+        """Figures of the model on the held-out ratings of U users, by name, each [U]."""
 
     def train(self, batch: Batch) -> Result:
-        """Train the central model for one round, and measure the users that are asked for."""
+        """Train the central model for one round, and measure the requested users."""
         self._of_training = self.train_centrally(batch.server_round, batch.local_epochs)
         return super().train(batch)
 
     def chunks(self, batch: Batch) -> list[Batch]:
-        """Users by their positions in the cohort."""
+        """Chunks of users by their positions in the cohort."""
         place_of = {self.position_of[client_id]: place for place, client_id in enumerate(batch.clients)}
         cut = self.cohort.chunks(sorted(place_of))
         return [batch.take([place_of[position] for position in positions]) for positions in cut]
 
     def train_chunk(self, batch: Batch, state: CohortState) -> Result:
-        """Figures of some users; the model has been trained."""
+        """Figures of some users, once the model has been trained."""
         ratings = self.cohort.ratings.of_users([self.position_of[client_id] for client_id in batch.clients])
         metrics = {
             "num_examples": ratings.counts(TRAIN).astype(float),
@@ -92,12 +92,12 @@ class CentralRatingsClient(CohortClient):
         return Result(batch.clients, metrics=metrics)
 
     def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
-        """None: no user has a model of its own."""
+        """None: no user has a personal model."""
         return {}
 
 
 class CentralRecommenderClient(CentralRatingsClient):
-    """Trains the recommender on all users, in mini-batches of users, every rating counting the same."""
+    """Train the recommender on all users, in mini-batches of users; every rating has the same weight."""
 
     class Settings(MethodSettings):
         """Knobs of central training.
@@ -105,8 +105,8 @@ class CentralRecommenderClient(CentralRatingsClient):
         Attributes:
             batch_users: users in a mini-batch.
             network_weight_decay: weight decay of the graph network's weights, inside the gradient of the mean loss.
-            iterate_average: weight of the past in an exponential average of the parameters over steps, which is what is
-                measured; 0: the parameters themselves.
+            iterate_average: weight of the past in an exponential average of the parameters over steps. The average is
+                what is measured; 0: the parameters themselves.
         """
 
         batch_users: int = Field(default=128, ge=1)
@@ -117,7 +117,7 @@ class CentralRecommenderClient(CentralRatingsClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It must be one that predicts ratings."""
+        """Refuse a model that does not predict ratings."""
         require_rating_model(model, method)
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
@@ -131,7 +131,7 @@ class CentralRecommenderClient(CentralRatingsClient):
         self._central_shapes = {**trained, **averages, **adam_state_shapes(trained), "started": ()}
 
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
-        """`local_epochs` passes over all users; the loss of each in the last one, before its batch's step."""
+        """Make `local_epochs` passes over all users; each user's loss in the last one, before its batch's step."""
         losses = np.zeros(self.whole.num_users)
         generator = client_generator(self.seed, CENTRAL, server_round, "batches")
         state = self.store.open((CENTRAL,), self._central_shapes)
@@ -146,7 +146,7 @@ class CentralRecommenderClient(CentralRatingsClient):
         return {"train_loss": losses}
 
     def _begin(self, rows: Mapping[str, Tensor]) -> None:
-        """The initial model, which is that of a federation."""
+        """Set the initial model, which is that of a federation."""
         if rows["started"][0]:
             return
         for name, value in self.model.initial_of(self.seed).items():
@@ -157,7 +157,7 @@ class CentralRecommenderClient(CentralRatingsClient):
         rows["started"].fill_(1)
 
     def _step(self, rows: Mapping[str, Tensor], users: np.ndarray) -> np.ndarray:
-        """One step by the mean gradient over a batch's ratings; each of its users' loss."""
+        """Step by the mean gradient over a batch's ratings; the loss of each of its users."""
         chosen = torch.from_numpy(users).to(self.cohort.device)
         shared, personal = self._parameters(rows, chosen)
         graphs = self._graphs(self.whole.of_users(users))
@@ -170,14 +170,14 @@ class CentralRecommenderClient(CentralRatingsClient):
                     gradients[name] += self.settings.network_weight_decay * rows[name]
             adam_step({name: rows[name] for name in gradients}, gradients, rows, self.optimizer)
             if past := self.settings.iterate_average:
-                # Without the bias towards the first values that an average from the start would have.
+                # Corrected for the bias towards the first values.
                 weight = (1 - past) / (1 - past ** float(rows["steps"][0]))
                 for name in gradients:
                     rows[self._measured_as[name]].lerp_(rows[name], weight)
         return found.loss.cpu().numpy()
 
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """Errors on what is held out."""
+        """Errors on the held-out ratings."""
         held_out = ratings.roles != TRAIN
         return errors_by_user(ratings, held_out, self.predict(ratings, held_out))
 
@@ -187,7 +187,7 @@ class CentralRecommenderClient(CentralRatingsClient):
 
         Args:
             ratings: of U users.
-            chosen: bool [ratings], those that are predicted.
+            chosen: bool [ratings], True where a rating is predicted.
 
         Returns:
             Rating units [chosen].
@@ -207,7 +207,7 @@ class CentralRecommenderClient(CentralRatingsClient):
         return cohort.in_rating_units(predicted)
 
     def _parameters(self, rows: Mapping[str, Tensor], users: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What all users share, and what is personal of some, without the axis of the one central client."""
+        """The shared parameters, and the personal ones of some users, without the axis of the one central client."""
         return (
             {name: rows[name][0] for name in self.model.shapes},
             {name: rows[name][0].index_select(0, users) for name in self.model.personal_shapes},
@@ -225,7 +225,7 @@ class CentralGNNClient(CentralRecommenderClient):
     """
 
     class Settings(CentralRecommenderClient.Settings):
-        """Large batches, and weight decay of the graph network."""
+        """Defaults for large batches, and weight decay of the graph network."""
 
         batch_users: int = Field(default=1000, ge=1)
         network_weight_decay: float = Field(default=0.003, ge=0)

@@ -1,4 +1,4 @@
-"""Embeddings that users are clustered by (PerFedRec: Luo, Xiao, Song, CIKM 2022)."""
+"""Embeddings by which users are clustered (PerFedRec: Luo, Xiao, Song, CIKM 2022)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EMBEDDING = "embedding"
 class ClusterEmbeddings(UserPart):
     """Tell the server the direction of the user's side of its model after training (settings: `ClusterSettings`).
 
-    It is h_u as a vector of length 1, with normal noise where that is asked for, of a user who agrees.
+    The direction is h_u scaled to length 1, with normal noise where that is asked for. Only users who agree send it.
     """
 
     phases = (EMBEDDING,)
 
     @property
     def state(self) -> Shapes:
-        """The embedding as it was after the last training; nothing but zeros before."""
+        """The embedding after the last training; zeros before the first one."""
         return {EMBEDDING: (self.users.run.model.dim,)}
 
     @torch.no_grad()
@@ -38,7 +38,7 @@ class ClusterEmbeddings(UserPart):
         own[EMBEDDING].copy_(torch.nn.functional.normalize(users, dim=1))
 
     def answer(self, question: Question, asked: AskedUsers) -> Answers:
-        """The embeddings; nothing where a user has not trained, or does not agree."""
+        """The embeddings; empty where a user has not trained, or does not agree."""
         cohort, seed, settings = self.users.cohort, self.users.run.seed, self.settings
         embeddings = asked.state.read(EMBEDDING).cpu().numpy()
         found: dict[int, Stack] = {}

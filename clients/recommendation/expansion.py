@@ -1,7 +1,7 @@
-"""Neighbours whom users are told of by the matcher, a node that knows no user (FedGNN: Wu et al., 2022).
+"""Neighbours whom users are told of by the matcher, a node that knows no user (FedGNN: Wu et al., 2022, Algorithm 2).
 
-A user tells the matcher, through the server in a sealed box, which items it has and its embedding. It is told the
-embeddings of users with items in common, and its local graph is expanded by them.
+A user sends the matcher a sealed box through the server. The box holds tokens of its items, and its embedding. The
+matcher answers with the embeddings of users with items in common, and the user's local graph is expanded by them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ EXPAND, NEIGHBOURS = "expand", "neighbours"
 
 
 class MatchedNeighbours(Neighbourhood):
-    """The neighbours that the matcher told users of (settings: `ExpansionSettings`)."""
+    """Neighbours of users, as the matcher told them (settings: `ExpansionSettings`)."""
 
     phases = (EXPAND, NEIGHBOURS)
 
     @property
     def kept(self) -> Shapes:
-        """The neighbours' embeddings, and how many there are."""
+        """The neighbours' embeddings, and their number."""
         most, width = self._most, self.users.run.model.dim
         return {"neighbours": (most, width), "num_neighbours": ()} if most else {}
 
     @property
     def state(self) -> Shapes:
-        """The key that the next neighbours are sealed with."""
+        """The key that seals the next neighbours."""
         return {"reply_key": (KEY_BYTES,)} if self._most else {}
 
     @property
@@ -53,11 +53,11 @@ class MatchedNeighbours(Neighbourhood):
 
     @property
     def trained(self) -> bool:  # type: ignore[override]
-        """An ablation: in the method neighbours stay as they were told."""
+        """True in an ablation; in the method neighbours stay as they were told."""
         return self.settings.train_neighbours and self._most > 0
 
     def expanded(self, graphs: UserGraphs, own: Mapping[str, Tensor]) -> UserGraphs:
-        """The local graphs with the neighbours that users were told of."""
+        """The local graphs together with the neighbours that users were told of."""
         if not self._most:
             return graphs
         counts = own["num_neighbours"].long().tolist()
@@ -65,7 +65,7 @@ class MatchedNeighbours(Neighbourhood):
         return graphs.with_neighbours([embeddings[row, :count] for row, count in enumerate(counts)])
 
     def step(self, graphs: UserGraphs, gradients: UserGradients, own: Mapping[str, Tensor]) -> UserGraphs:
-        """Take a plain gradient step of the neighbours' embeddings, and keep them, where they are trained."""
+        """Take a plain gradient step of the neighbours' embeddings and keep them, where they are trained."""
         if gradients.neighbours is None or not len(graphs.neighbours):
             return graphs
         stepped = graphs.neighbours - self.users.optimizer.lr * gradients.neighbours
@@ -74,7 +74,7 @@ class MatchedNeighbours(Neighbourhood):
         return replace(graphs, neighbours=stepped)
 
     def answer(self, question: Question, asked: AskedUsers) -> Answers:
-        """The users' boxes for the matcher, or nothing, once they have taken in what it sealed for them."""
+        """The users' boxes for the matcher, or nothing, once they have read what it sealed for them."""
         if not self._most:
             raise SubflError(f"query.{question.phase} has no answer: model.neighbours is 0")
         with asked.state.working() as own:
@@ -106,7 +106,7 @@ class MatchedNeighbours(Neighbourhood):
         return Answers(boxes)
 
     def _unsealed(self, question: Question, own: Mapping[str, Tensor]) -> Answers:
-        """Take in what the matcher sealed; a user whose box does not open keeps the neighbours that it had."""
+        """Read what the matcher sealed; a user whose box does not open keeps its earlier neighbours."""
         context = expansion_context(str(question.about["id"]), question.server_round)
         taken: dict[int, Stack] = {}
         failures: dict[int, str] = {}

@@ -1,12 +1,12 @@
 r"""FCF's users (Ammad-ud-din et al., 2019), for explicit ratings: matrix factorisation, the user's side in closed form.
 
-A user's embedding x and bias c are whatever suits its n ratings best at the item table that it received, the solution
-of the ridge regression
+A user's embedding x and bias c are fitted to its n ratings at the received item table, as the solution of the ridge
+regression
 
 .. math:: \min_{x, c} \sum_i (y_i - b - b_i - c - x \cdot x_i)^2 + n (\lambda |x|^2 + \mu c^2),
 
-where every rating has weight 1, and items that were not rated have none. The gradients of the rated items' rows at the
-solution are what goes up. λ is the model's penalty of a user's embedding (`embedding_penalty` + `hidden_penalty`, the
+where every rating has weight 1, and items without a rating have none. The user uploads the gradients of the rated
+items' rows at the solution. λ is the model's penalty of a user's embedding (`embedding_penalty` + `hidden_penalty`, the
 hidden state being the embedding), μ its `bias_penalty`.
 """
 
@@ -21,7 +21,7 @@ from subfl_flower.models.settings import RecommenderSettings
 
 
 class FCFClient(RecommenderClient):
-    """Solve for what is personal, instead of stepping it."""
+    """Solve for the personal parameters instead of stepping them."""
 
     class Settings(GradientSettings):
         """Knobs of the loss, and of the server."""
@@ -30,7 +30,7 @@ class FCFClient(RecommenderClient):
 
     @classmethod
     def check_model(cls, model: RecommenderSettings, method: str) -> None:
-        """It must be plain matrix factorisation, with a penalty."""
+        """Refuse a model that is not plain matrix factorisation with a penalty."""
         require_factorisation(model, method)
         if not model.embedding_penalty + model.hidden_penalty:
             raise SubflError(

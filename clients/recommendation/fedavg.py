@@ -1,9 +1,9 @@
-r"""FedAvg's users (McMahan et al., AISTATS 2017), of a recommender: they train all parameters on their own data.
+r"""FedAvg's users (McMahan et al., AISTATS 2017) of a recommender: they train all parameters on their own data.
 
-A user takes `user_steps` full-batch steps from what it received: plain gradient steps of what all share (the rows of
-the items that it touches, and whatever else the model has), and Adam steps of what is personal and stays. It uploads
-received - trained, the model difference, for which a server that takes a plain step of length 1 sets every parameter to
-the mean of the users' models. Everything that hides a gradient upload hides this one, too.
+A user takes `user_steps` full-batch steps from the received model. Shared parameters (the rows of the items that it
+touches, and whatever else the model has) take plain gradient steps. Personal parameters take Adam steps and stay. The
+user uploads the model difference, received - trained: a server that takes a plain step of length 1 by the mean of these
+sets every parameter to the mean of the users' models. All protections of a gradient upload protect this one, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from subfl_flower.clients.recommendation.user_work import LocalTraining
 
 
 class FedAvgRatingsClient(RecommenderClient):
-    """Train what is shared, and upload by how much it changed."""
+    """Train the shared parameters, and upload their change."""
 
     protects_uploads: ClassVar[bool] = True
 
@@ -45,5 +45,5 @@ class FedAvgRatingsClient(RecommenderClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It ranks; users' models differ after the first step, and others are not worked with differing ones."""
+        """Refuse a model that does not rank; others cannot be computed with parameters that differ by user."""
         require_ranking_model(model, method)

@@ -1,8 +1,14 @@
 """FedGNN's users (Wu et al., Nature Communications 2022): pseudo items, local differential privacy, graph expansion.
 
-A user hides which items it rated among pseudo items with gradients like those of the real ones, clips the whole upload
-and adds noise to it (eq. 1 of the paper, `subfl_flower.privacy.mechanism`), and, where the method expands graphs, tells
-the matcher through the server in a sealed box which items it has, and is told the embeddings of users with common ones.
+A user's side of the paper's two algorithms:
+
+- Algorithm 1, the local gradient: a user trains on its local graph together with its neighbours
+  (`GradientWork` in `clients/recommendation/user_work.py`). It hides which items it rated among pseudo items with
+  gradients like those of the real ones. It clips the whole upload and adds noise to it (eq. 1,
+  `subfl_flower.privacy.mechanism`).
+- Algorithm 2, graph expansion: a user sends the matcher the tokens of its items and its embedding, in a sealed box that
+  the server relays, and receives the embeddings of users with common items
+  (`MatchedNeighbours` in `clients/recommendation/expansion.py`).
 """
 
 from __future__ import annotations
@@ -34,7 +40,7 @@ class FedGNNClient(RecommenderClient):
     class Settings(
         GradientSettings, NetworkSettings, StepSettings, RequestedRowsSettings, ExpansionSettings, AuditSettings
     ):
-        """Knobs of a user's steps, of what hides an upload, of rows that are asked for, and of neighbours."""
+        """Knobs of a user's steps, of upload protection, of requested rows, and of neighbours."""
 
         user_lr: float | None = Field(default=0.03, gt=0)
         user_steps: int = Field(default=5, ge=1)

@@ -1,8 +1,8 @@
 """FedMF's users (Chai et al., IEEE Intelligent Systems 2020): matrix factorisation by sums of gradients alone.
 
-A user steps its own embedding and bias, and uploads the gradient of the *whole* item table, zeros for what it has not
-rated, as fixed-point numbers under masks that cancel in the sum over the round's participants (`privacy.secure_sum`,
-in place of the paper's homomorphic encryption).
+A user steps its embedding and bias. It uploads the gradient of the *whole* item table, with zeros for items that it has
+not rated, as fixed-point numbers under masks that cancel in the sum over the round's participants
+(`privacy.secure_sum`, in place of the paper's homomorphic encryption).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from subfl_flower.models.settings import RecommenderSettings
 
 
 class FedMFClient(RecommenderClient):
-    """Step what is personal, and mask the gradients of the rest."""
+    """Step the personal parameters, and mask the gradients of the rest."""
 
     class Settings(MaskSettings, StepSettings):
         """Knobs of a user's steps, and of masks."""
@@ -30,5 +30,5 @@ class FedMFClient(RecommenderClient):
 
     @classmethod
     def check_model(cls, model: RecommenderSettings, method: str) -> None:
-        """It must be plain matrix factorisation."""
+        """Refuse a model that is not plain matrix factorisation."""
         require_factorisation(model, method)

@@ -4,9 +4,10 @@ A user ranks items by
 
 .. math:: w_g \cdot \mathrm{global} + w_c \cdot \mathrm{cluster} + w_l \cdot \mathrm{own}, \qquad w_g + w_c + w_l = 1,
 
-of the three models' scores, or of their parameters. The own model is the cluster's after the user's local steps, taken
-when it is needed, so that it is defined for everyone; what is personal is the user's in all three. Every model ranks
-the same candidates, and three equal models give what each of them gives: the mixture is taken around the cluster's.
+of the three models' scores, or of their parameters. The own model is the cluster's after the user's local steps. These
+are taken when they are needed, so that every user has one. Personal parameters are the user's in all three models.
+Every model ranks the same candidates. The mixture is taken around the cluster's model, so that three equal models give
+what each of them gives.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from subfl_flower.wire.contract import RunContext
 MODELS = ("global", "cluster", "own")
 EQUAL = (1 / 3, 1 / 3, 1 / 3)
 _GRID = (EQUAL, (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-"""Weights of the global, the cluster's and the own model that a user chooses from; of equally good ones the first."""
+"""Candidate weights of the global, the cluster's and the own model; the first of equally good ones is chosen."""
 
 
 class MixtureOfModels(Prediction):
@@ -47,7 +48,7 @@ class MixtureOfModels(Prediction):
 
     @classmethod
     def metrics(cls, declared: dict[str, Metric], run: RunContext) -> dict[str, Metric]:
-        """Also the figures of each of the three models, at the first cutoff."""
+        """The declared figures, and those of each of the three models at the first cutoff."""
         task: Any = run.task
         figures = [name for name in task.figures if name.endswith(_first_cutoff(task))]
         names = [
@@ -61,12 +62,12 @@ class MixtureOfModels(Prediction):
 
     @property
     def kept(self) -> Shapes:
-        """The model that the own model's steps begin with."""
+        """The model from which the own model's steps begin."""
         return adam_state_shapes(self.model.personal_shapes)
 
     @torch.no_grad()
     def figures(self, models: list[dict[str, Tensor]], chunk: Chunk) -> dict[str, np.ndarray]:
-        """Figures of the mixture, and of each of its three models under names of their own."""
+        """Figures of the mixture, and of each of its three models under separate names."""
         cohort, ratings = self.users.cohort, chunk.ratings
         scores = self._models(models, chunk).scores()
         mixed = scores.of_mixed_parameters
@@ -91,7 +92,7 @@ class MixtureOfModels(Prediction):
         return Mixture.of(users, [found.of_global, found.of_cluster, found.of_own], weights)
 
     def _models(self, models: list[dict[str, Tensor]], chunk: Chunk) -> _Models:
-        """The three models, and the mixture of their parameters where that is asked for."""
+        """The three models, and on request the mixture of their parameters."""
         everyone, start = models
         samplers = self.users.lasting_generators(chunk.ratings, "own model")
         graphs = self.users.graphs(chunk, samplers, self.training.draws)
@@ -115,7 +116,7 @@ class MixtureOfModels(Prediction):
         return self.model.own_users(trained.stacks, items, personal, trained.graphs)
 
     def _with_own_items(self, users: Tensor, table: Tensor, trained: LocalModels) -> Scorer:
-        """Users' own models: items that they have trained are their own, others the table's [num_items, dim]."""
+        """Users' own models: items that they have trained are theirs, others are the table's [num_items, dim]."""
         graphs = trained.graphs
         items = self.model.own_items(trained.stacks, trained.items, graphs)
         scores = (users.index_select(0, graphs.segment) * items).sum(1)
@@ -129,7 +130,7 @@ class MixtureOfModels(Prediction):
         personal: Mapping[str, Tensor],
         own: Mapping[str, Tensor],
     ) -> Scorer:
-        """The models whose parameters are the mixture of those of the three."""
+        """The model whose parameters are the mixture of those of the three."""
         of_global, _, of_own = self._given_weights
         mixed = {name: value + of_global * (everyone[name] - value) for name, value in start.items()}
         graphs = trained.graphs
@@ -162,13 +163,13 @@ class MixtureOfModels(Prediction):
 
 
 def _first_cutoff(task: Any) -> str:
-    """How the names of the figures at the task's first cutoff end."""
+    """Ending of the names of the figures at the task's first cutoff."""
     return f"@{task.cutoffs[0]}"
 
 
 @dataclass(frozen=True, eq=False)
 class _Models:
-    """Three models of the same users, and perhaps the mixture of their parameters."""
+    """Three models of the same users, and optionally the mixture of their parameters."""
 
     of_global: Scorer
     of_cluster: Scorer

@@ -1,4 +1,4 @@
-"""Predictions by one model: what all share and what is personal together."""
+"""Predictions by one model: shared and personal parameters together."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from subfl_flower.recommendation.models.mixture import Mixture
 
 
 class OneModel(Prediction):
-    """Predict by the model that was received, on the local graph with all neighbours."""
+    """Predict by the received model, on the local graph with all neighbours."""
 
     @torch.no_grad()
     def figures(self, models: list[dict[str, Tensor]], chunk: Chunk) -> dict[str, np.ndarray]:
-        """Each user's errors, or hit rates and NDCG, as the model has it."""
+        """Each user's errors, or hit rates and NDCG, by the one model."""
         shared, users = models[0], self.users
         graphs = self.neighbourhood.expanded(users.graphs(chunk), chunk.own)
         given = (shared, shared[ITEMS], users.personal(chunk), graphs)

@@ -1,7 +1,7 @@
-r"""PerFedRec's users (Luo, Xiao, Song, CIKM 2022): a mixture of the global, the cluster's and an own model.
+r"""PerFedRec's users (Luo, Xiao, Song, CIKM 2022): a mixture of the global, the cluster's and a local model.
 
-A user trains from its cluster's model as in FedAvg. Where it agrees, it tells the server the direction of its embedding
-(the user's side of its model, a vector of length 1, noised if that is asked for), which it is clustered by
+A user trains from its cluster's model as in FedAvg. Where it agrees, it sends the server the direction of its embedding
+(the user's side of its model, a vector of length 1, with noise on request), by which the server clusters users
 (`clients/recommendation/cluster_embeddings.py`). It ranks items by a mixture of three models
 (`clients/recommendation/mixture_of_models.py`).
 """
@@ -30,14 +30,14 @@ from subfl_flower.clients.recommendation.user_work import LocalTraining
 
 
 class PerFedRecClient(RecommenderClient):
-    """Train from a cluster's model, tell an embedding, and mix three models."""
+    """Train from a cluster's model, send an embedding, and mix three models."""
 
     protects_uploads: ClassVar[bool] = True
 
     class Settings(
         GradientSettings, MixtureSettings, ClusterSettings, PseudoItemSettings, ExpansionSettings, AuditSettings
     ):
-        """Knobs of local training, clusters and the mixture, of what hides an upload, and of neighbours."""
+        """Knobs of local training, clusters and the mixture, of upload protection, and of neighbours."""
 
         local_lr: float = Field(default=0.1, gt=0)
         server_optimizer: Literal["adam", "sgd"] = "sgd"
@@ -53,5 +53,5 @@ class PerFedRecClient(RecommenderClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It ranks: users are clustered by their side of a product, and scores are mixed."""
+        """Refuse a model that does not rank: users are clustered by their side of a product, and scores are mixed."""
         require_ranking_model(model, method)

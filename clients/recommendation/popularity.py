@@ -1,4 +1,4 @@
-"""Popularity as a method: every user is recommended what most users have."""
+"""Popularity as a method: every user is recommended the items that most users have."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from subfl_flower.recommendation.models.popularity import popularity
 
 
 class PopularityClient(CentralRatingsClient):
-    """Ranks items by how many users have them, the same in every round."""
+    """Rank items by the number of users who have them, the same in every round."""
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """It ranks; the model itself is not used."""
+        """Refuse a model that does not rank; the model itself is not used."""
         require_ranking_model(model, method)
 
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
-        """Nothing is trained in rounds."""
+        """No figures: there is no training in rounds."""
         return {}
 
     def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """By how many users have an item."""
+        """Ranking figures by the number of users who have an item."""
         scores = np.broadcast_to(self._counts, (ratings.num_users, len(self._counts)))
         return self.cohort.ranking_figures(ratings, scores)
 

@@ -1,16 +1,16 @@
 r"""A cohort of users who train a recommender on their own ratings.
 
-Every user is a client. What all share (item rows, GNN weights, biases) is the server's: a user takes the gradient of
-its own loss by it and uploads that. What is personal (its embedding and bias) stays with it, and is never sent. Users
-are worked many at once; each upload is one user's own (`UserModel`).
+Every user is a client. Shared parameters (item rows, GNN weights, biases) are the server's: a user uploads the gradient
+of its own loss by them. Personal parameters (its embedding and bias) stay with it and are never sent. Many users are
+worked at once; each upload is one user's own (`UserModel`).
 
-A round of a user is one sequence for all methods; a method's client says which part stands at each place:
+A round of a user has the same steps for all methods; a method's client names the part for each step:
 
-1. expand the local graph by what it knows of neighbours (`Neighbours`),
+1. expand the local graph by what the user knows of neighbours (`Neighbours`),
 2. work on its own data (`Work`),
 3. change the upload before it leaves, one change after the other (`Transforms`).
 
-Outside of training it predicts (`Predictor`), and answers questions (`Exchanges` and `Neighbours`).
+Outside of training a user predicts (`Predictor`), and answers questions (`Exchanges` and `Neighbours`).
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ from subfl_flower.wire.ragged import Ragged, RaggedSpec
 class RecommenderClient(CohortClient):
     """Users of a recommender, composed of parts.
 
-    A method overrides the parts and `Settings`, which must have the knobs of all of its parts, and names in `phases`
-    what its parts answer. As it stands it is plain: one gradient step of what is personal, nothing hidden.
+    A method overrides the parts and `Settings`, which must have the knobs of all of its parts. Its `phases` name the
+    questions that its parts answer. By default a user takes one gradient step of its personal parameters, and hides
+    nothing.
 
     Attributes:
-        Neighbours: what users know of neighbours.
+        Neighbours: the users' knowledge of neighbours.
         Work: the local work.
         Transforms: changes of an upload, in their order.
         Exchanges: further parts that answer questions outside of rounds.
@@ -92,7 +93,7 @@ class RecommenderClient(CohortClient):
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
-        """The shared parameters, and what parts add."""
+        """The shared parameters, and the downloads of parts."""
         declared: Declared = {name: ArraySpec.like(value) for name, value in run.initial.items()}
         for part in cls.part_types():
             declared = part.downloads(declared, run)
@@ -100,7 +101,7 @@ class RecommenderClient(CohortClient):
 
     @classmethod
     def uploads(cls, run: RunContext) -> Declared:
-        """Gradients of everything but the item table, and of the table's rows that a user has to do with."""
+        """Gradients of all parameters but the item table, and of the table's rows that concern a user."""
         num_items, width = run.initial[ITEMS].shape
         declared: Declared = {
             **{name: ArraySpec.like(value) for name, value in run.initial.items() if name != ITEMS},
@@ -113,7 +114,7 @@ class RecommenderClient(CohortClient):
 
     @classmethod
     def metrics(cls, run: RunContext) -> dict[str, Metric]:
-        """The task's figures, and what parts add."""
+        """The task's figures, and those of parts."""
         declared = super().metrics(run)
         for part in cls.part_types():
             declared = part.metrics(declared, run)
@@ -139,13 +140,13 @@ class RecommenderClient(CohortClient):
 
     @property
     def state_shapes(self) -> Shapes:
-        """Personal parameters, their moments, what parts remember, and what was predicted with at the best round."""
+        """Personal parameters, their moments, state of parts, and what a user predicted with at the best round."""
         return self.states.shapes
 
     # A round ----------------------------------------------------------------------------------------------------------
 
     def chunks(self, batch: Batch) -> list[Batch]:
-        """Users who are sent the same models together, by their positions in the cohort."""
+        """Chunks of users who are sent the same models, by their positions in the cohort."""
         place_of = {self.position_of[client_id]: place for place, client_id in enumerate(batch.clients)}
         groups: dict[tuple[int, ...], list[int]] = {}
         for position in sorted(place_of):
@@ -196,7 +197,7 @@ class RecommenderClient(CohortClient):
         return Result(batch.clients, upload.arrays, upload.rows, metrics)
 
     def _training_graphs(self, shared: dict[str, Tensor], chunk: Chunk, batch: Batch) -> tuple[UserGraphs, Tensor]:
-        """Users' local graphs, with sampled items where the model has any, and the item rows that they point into."""
+        """Users' local graphs, with negative items where the model samples any, and the item rows that they index."""
         samplers = None
         if self.run.model.samples_items:
             samplers = self.users.generators(chunk.ratings, batch.server_round, "sampled items")
@@ -212,7 +213,7 @@ class RecommenderClient(CohortClient):
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
-        """Each user's figures on validation and test ratings, with what is personal solved for where the work does."""
+        """Each user's figures on validation and test ratings; some `Work` solves for personal parameters first."""
         models, positions = self.received(batch), self._positions(batch)
         ratings = self.cohort.ratings.of_users(positions)
         rows = self.states.of(state, positions, batch.announced)
@@ -227,7 +228,7 @@ class RecommenderClient(CohortClient):
     # Questions --------------------------------------------------------------------------------------------------------
 
     def answer(self, question: Question) -> Answers:
-        """Users' answers to a question, all users at once, by the part that has them."""
+        """Answers of all users to a question, by the part that has them."""
         part = next((part for part in self.parts if question.phase in part.phases), None)
         if part is None:
             raise SubflError(f"{type(self).__name__} has no answer to query.{question.phase}")
@@ -242,7 +243,7 @@ class RecommenderClient(CohortClient):
     # What is kept -----------------------------------------------------------------------------------------------------
 
     def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
-        """What is personal of each user as it was at the best round, by client id."""
+        """Personal parameters of each user as they were at the best round, by client id."""
         best = self.states.predicting(self.states.best(self.open_state(), batch.announced))
         return {
             client_id: {name: values[position] for name, values in best.items()}
@@ -250,7 +251,7 @@ class RecommenderClient(CohortClient):
         }
 
     def best_mixture(self, batch: Batch) -> Mixture | None:
-        """What users scored items by when they were measured at the best round; nothing where the model rates."""
+        """Scorer of items for each user as it was measured at the best round; None where the model rates."""
         best = self.states.best(self.open_state(), batch.announced)
         parts = []
         for part in self.chunks(batch):
@@ -266,7 +267,7 @@ class RecommenderClient(CohortClient):
     # Flower's own strategies ------------------------------------------------------------------------------------------
 
     def trained_models(self, batch: Batch, result: Result) -> Stack:
-        """Each user's model received - upload [A, ...], by name; for gradients, that of a plain step of length 1.
+        """Each user's model, received - upload [A, ...] by name; for gradients, that of a plain step of length 1.
 
         Raises:
             SubflError: uploads are masked, so that only their sum is one of models.

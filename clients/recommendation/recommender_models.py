@@ -1,4 +1,4 @@
-"""The models of users, and which of them a method can train."""
+"""The models of users, and checks of which model a method can train."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class RequestedRows(UserPart):
 
     @classmethod
     def downloads(cls, declared: Declared, run: RunContext) -> Declared:
-        """In place of the item table perhaps the rows of it that a user asked for."""
+        """The declared arrays, with requested rows in place of the item table where only these are sent."""
         num_items, width = run.initial[ITEMS].shape
         return {
             **declared,
@@ -44,7 +44,7 @@ class RequestedRows(UserPart):
     def received_items(
         self, graphs: UserGraphs, items: Tensor | None, chunk: Chunk, batch: Batch
     ) -> tuple[UserGraphs, Tensor | None]:
-        """The graphs with the places of their items among the rows that came, and these rows; else the table."""
+        """The graphs with their items' positions among the received rows, and these rows; else the table."""
         rows = batch.rows.get(ROWS)
         if rows is None:
             return graphs, items

@@ -22,7 +22,7 @@ PARTICIPANTS, MASKED = "participants", "masked"
 
 
 class PseudoItems(UploadTransform):
-    """Hide the items that a user rated among others with gradients like theirs (settings: `PseudoItemSettings`)."""
+    """Hide the items that a user rated among pseudo items with similar gradients (settings: `PseudoItemSettings`)."""
 
     def __call__(self, upload: Upload, chunk: Chunk, batch: Batch) -> Upload:
         """Gradients of real and pseudo items together, ascending by item."""
@@ -31,7 +31,7 @@ class PseudoItems(UploadTransform):
         real_ids, real_rows = upload.rows[IDS], upload.rows[ROWS]
         ratings, server_round = chunk.ratings, batch.server_round
         generators = self._item_generators(ratings, server_round)
-        # What was sampled has gradients of its own; which items are pseudo items does not depend on that.
+        # Sampled negatives have real gradients; which items are pseudo items does not depend on them.
         pseudo = [np.setdiff1d(items, real_ids.of(user)) for user, items in enumerate(self._drawn(ratings, generators))]
         ranks = None
         if self.settings.pseudo_norms == "like_real":
@@ -69,7 +69,7 @@ class PseudoItems(UploadTransform):
 
 
 class Noise(UploadTransform):
-    """Clip the whole upload, and add noise to it, as `privacy` says."""
+    """Clip the whole upload, and add noise to it, as configured under `privacy`."""
 
     def __call__(self, upload: Upload, chunk: Chunk, batch: Batch) -> Upload:
         """The protected upload."""
@@ -83,11 +83,11 @@ class Noise(UploadTransform):
 
 
 class SumMasks(UploadTransform):
-    """Add masks that cancel in the sum over a round's participants (settings: `MaskSettings`). It comes last."""
+    """Add masks that cancel in the sum over a round's participants (settings: `MaskSettings`); the last transform."""
 
     @classmethod
     def downloads(cls, declared: Declared, run: RunContext) -> Declared:
-        """Also the ids of all who take part in the round."""
+        """The declared arrays, and the ids of all participants of the round."""
         participants = {PARTICIPANTS: ArraySpec((-1,), "int32", needed=False)} if run.settings.masks else {}
         return {**declared, **participants}
 
@@ -100,7 +100,7 @@ class SumMasks(UploadTransform):
         return {MASKED: ArraySpec((size,), "uint64", bounded=False)}
 
     def __call__(self, upload: Upload, chunk: Chunk, batch: Batch) -> Upload:
-        """The gradients of everything that is shared, masked: uint64 [U, values], the item table's last."""
+        """Masked gradients of all shared parameters: uint64 [U, values], the item table's last."""
         if not self.settings.masks:
             return upload
         cohort = self.users.cohort
@@ -109,7 +109,7 @@ class SumMasks(UploadTransform):
         key = cohort.shared_key.read()
         if PARTICIPANTS not in batch.sent.values:
             raise SubflError("the masks of a sum need the ids of all who take part, which the server did not send")
-        # Others in the same round would be another sum, and two sums must not share masks.
+        # Other participants in the same round would be another sum, and two sums must not share masks.
         participants = tuple(batch.sent.values[PARTICIPANTS][batch.sent.rows[0, 0]].tolist())
         about = np.array([batch.server_round, *participants], dtype="<i8").tobytes() + cohort.run.encode()
         hidden = [
@@ -126,7 +126,7 @@ class SumMasks(UploadTransform):
         return Upload({MASKED: np.stack(hidden)}, {})
 
     def _dense(self, upload: Upload, user: int) -> np.ndarray:
-        """All of a user's gradients in a row, with zeros for items that it does not send."""
+        """All of a user's gradients in one vector, with zeros for items that it does not send."""
         table = dense_rows(upload.rows[IDS].of(user), upload.rows[ROWS].of(user), self.users.model.shapes[ITEMS][0])
         shapes = self.users.model.shapes
         arrays = (upload.arrays[name][user].reshape(-1) for name in shapes if name != ITEMS)
@@ -134,7 +134,7 @@ class SumMasks(UploadTransform):
 
 
 def dense_rows(ids: np.ndarray, rows: np.ndarray, num_items: int) -> np.ndarray:
-    """An item table [num_items, width] with zeros in all rows but those that are given."""
+    """An item table [num_items, width] with the given rows, and zeros in all others."""
     table = np.zeros((num_items, rows.shape[1]), dtype=np.float32)
     table[ids] = rows
     return table

@@ -1,8 +1,8 @@
 """Parts that a user's client is composed of.
 
-A method's client (`RecommenderClient`) names one part of each kind: what users know of neighbours,
-their local work, what is done to an upload before it leaves, what they answer outside of rounds, and what they predict
-by. Each part declares what it adds to the contract and to a user's state, so that any of them go together.
+A method's client (`RecommenderClient`) names one part of each kind: knowledge of neighbours, local work, changes of an
+upload before it leaves, answers outside of rounds, and prediction. Each part declares its share of the contract and of
+a user's state, so that parts can be combined freely.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.ragged import Ragged
 
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
-"""Names of the item table, and of the numbers and the values of some of its rows."""
+"""Names of the item table, of the numbers of some of its rows, and of these rows' values."""
 
 
 @dataclass(frozen=True, eq=False)
 class LocalModels:
-    """U users' own models after their local work, and what they tell the server of it.
+    """Local models of U users after their work, and what they tell the server.
 
     Attributes:
         items: [T, width], the rows of their graphs' items.
         stacks: the other shared parameters, each [U, ...].
-        graphs: the local graphs, with what users know of neighbours now.
+        graphs: the local graphs, with the neighbours that users know now.
         told: gradients, or received - trained in their place; the losses are those before the last step.
     """
 
@@ -65,7 +65,7 @@ class OwnRows(Protocol):
     """The state of some users."""
 
     def read(self, name: str) -> Tensor:
-        """One array of all of them [U, ...], as it stands."""
+        """One state array of all of them [U, ...], as it stands."""
 
     def working(self) -> AbstractContextManager[dict[str, Tensor]]:
         """A copy to work on, by name, each [U, ...]; kept if the block succeeds."""
@@ -77,8 +77,8 @@ class AskedUsers:
 
     Attributes:
         clients: their ids.
-        positions: of these users in the cohort.
-        state: theirs.
+        positions: their positions in the cohort.
+            state: their state.
     """
 
     clients: tuple[int, ...]
@@ -87,14 +87,14 @@ class AskedUsers:
 
 
 class UserPart:
-    """A part of a client: overridable declarations, and the hooks that all kinds of parts have.
+    """A part of a client: declarations to override, and the hooks that all kinds of parts have.
 
     Args:
         users: of the node.
     """
 
     phases: ClassVar[tuple[str, ...]] = ()
-    """Names of the questions that it answers."""
+    """Names of the questions that the part answers."""
 
     def __init__(self, users: Users) -> None:
         self.users = users
@@ -102,22 +102,22 @@ class UserPart:
 
     @classmethod
     def downloads(cls, declared: Declared, run: RunContext) -> Declared:
-        """The arrays that users are sent, from those without this part."""
+        """The arrays that users are sent, given those without this part."""
         return declared
 
     @classmethod
     def uploads(cls, declared: Declared, run: RunContext) -> Declared:
-        """The arrays that users send, from those without this part."""
+        """The arrays that users send, given those without this part."""
         return declared
 
     @classmethod
     def metrics(cls, declared: dict[str, Metric], run: RunContext) -> dict[str, Metric]:
-        """The figures that users send, from those without this part."""
+        """The figures that users send, given those without this part."""
         return declared
 
     @property
     def kept(self) -> Shapes:
-        """The arrays that a user predicts with beside its personal parameters: kept as it was at the best round."""
+        """Arrays that a user predicts with, besides its personal parameters: kept as they were at the best round."""
         return {}
 
     @property
@@ -128,11 +128,11 @@ class UserPart:
     def received_items(
         self, graphs: UserGraphs, items: Tensor | None, chunk: Chunk, batch: Batch
     ) -> tuple[UserGraphs, Tensor | None]:
-        """The graphs, and the item rows that they point into: by default the table, None where it was not sent."""
+        """The graphs, and the item rows that they index: by default the table, None where it was not sent."""
         return graphs, items
 
     def take_note(self, trained: LocalModels, own: Mapping[str, Tensor]) -> None:
-        """Remember something of the users' models after a round's work, in their state `own`: nothing."""
+        """Remember something of the users' models after a round's work, in their state `own`; by default nothing."""
         return
 
     def answer(self, question: Question, asked: AskedUsers) -> Answers:
@@ -141,17 +141,17 @@ class UserPart:
 
 
 class Neighbourhood(UserPart):
-    """The knowledge of users who know no neighbours."""
+    """Neighbours of users; this base knows none."""
 
     trained: bool = False
-    """True where users step the embeddings of their neighbours, too."""
+    """True where users also step the embeddings of their neighbours."""
 
     def expanded(self, graphs: UserGraphs, own: Mapping[str, Tensor]) -> UserGraphs:
         """The local graphs with the neighbours that users know."""
         return graphs
 
     def step(self, graphs: UserGraphs, gradients: UserGradients, own: Mapping[str, Tensor]) -> UserGraphs:
-        """The local graphs after a step of what users know of neighbours."""
+        """The local graphs after a step of the neighbours' embeddings."""
         return graphs
 
 
@@ -160,7 +160,7 @@ class UserWork(UserPart, ABC):
 
     Args:
         users: of the node.
-        neighbourhood: what they know of neighbours.
+        neighbourhood: the users' neighbours.
     """
 
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
@@ -169,22 +169,22 @@ class UserWork(UserPart, ABC):
 
     @property
     def draws(self) -> int:
-        """How often items are sampled in a round."""
+        """Number of times that items are sampled in a round."""
         return 1
 
     @abstractmethod
     def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
-        """Change what is personal, in place, and find what to upload.
+        """Change the personal parameters in place, and find what to upload.
 
         Args:
             shared: as received, without a user axis.
-            items: the item rows that the graphs point into.
+            items: the item rows that the graphs index.
             graphs: the users' local graphs.
             chunk: the users.
         """
 
     def refitted(self, shared: Mapping[str, Tensor], chunk: Chunk) -> dict[str, Tensor]:
-        """The personal parameters that follow from what was received without training, [U, ...] by name: none.
+        """Personal parameters that follow from the received model without training, [U, ...] by name: none by default.
 
         Args:
             shared: as received, without a user axis, with the whole item table.
@@ -201,9 +201,9 @@ class UploadTransform(UserPart, ABC):
         """The changed upload of some users.
 
         Args:
-            upload: as it is without this change.
+            upload: the upload without this change.
             chunk: the users.
-            batch: their orders.
+            batch: the round's orders to these users.
         """
 
 
@@ -212,7 +212,7 @@ class Prediction(UserPart, ABC):
 
     Args:
         users: of the node.
-        neighbourhood: what they know of neighbours.
+        neighbourhood: the users' neighbours.
     """
 
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
@@ -224,10 +224,10 @@ class Prediction(UserPart, ABC):
         """Figures of users' predictions, by name, each [U].
 
         Args:
-            models: shared parameters, without a user axis: one that all of these users were sent, or more.
+            models: shared parameters, without a user axis: one model that all of these users were sent, or several.
             chunk: the users, with a copy of their state.
         """
 
     @abstractmethod
     def mixture(self, models: list[dict[str, Tensor]], chunk: Chunk) -> Mixture | None:
-        """The scores of items, as `figures` measures it; None where the model does not rank."""
+        """Scorer of items, as `figures` measures it; None where the model does not rank."""

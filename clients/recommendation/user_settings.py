@@ -1,4 +1,4 @@
-"""Knobs of the parts that methods on ratings are composed of, to be joined as a method needs them."""
+"""Knobs of the parts of methods on ratings; a method's settings join those that it needs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class GradientSettings(MethodSettings):
     """Knobs of a user's loss, and of the server that averages gradients.
 
     Attributes:
-        loss: ``mean`` over a user's ratings, or their ``sum``, by which users count as much as they rated.
-        users_per_round: users that are drawn for a round; null: as many as federation.fraction says.
+        loss: ``mean`` over a user's ratings, or their ``sum``, which weights users by their number of ratings.
+        users_per_round: users that are drawn for a round; null: the share in federation.fraction.
         server_optimizer: what steps the averaged gradient.
         server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
-        network_lr: learning rate of all but the item table, of which every upload speaks; null: `server_lr`.
-        table_weight_decay: weight decay of the item table, inside the gradient: unlike the model's penalties, which
-            grow with an item's ratings, it shrinks the rows of items with few ratings most.
+        network_lr: learning rate of all but the item table; every upload has gradients of these. null: `server_lr`.
+        table_weight_decay: weight decay of the item table, inside the gradient. The model's penalties grow with an
+            item's number of ratings; this one does not, so it shrinks the rows of items with few ratings most.
         row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
             row, or by the number of all `participants` of the round.
-        iterate_average: weight of the past in an exponential average of the parameters over rounds, which is what
-            is evaluated and kept; 0: the parameters themselves.
+        iterate_average: weight of the past in an exponential average of the parameters over rounds. The average is
+            evaluated and kept; 0: the parameters themselves.
         evaluate_every: rounds between two evaluations of all users; the last round is always evaluated.
     """
 
@@ -41,7 +41,7 @@ class GradientSettings(MethodSettings):
 
 
 class NetworkSettings(MethodSettings):
-    """The knob of a server that steps the weights of a graph network.
+    """Knob of a server that steps the weights of a graph network.
 
     Attributes:
         network_weight_decay: weight decay of these weights, inside the gradient.
@@ -55,10 +55,10 @@ class StepSettings(MethodSettings):
 
     Attributes:
         user_lr: learning rate of the personal parameters; null takes the optimiser's.
-        user_weight_decay: weight decay of the personal parameters, inside the gradient of the sum over ratings: it
+        user_weight_decay: weight decay of the personal parameters, inside the gradient of the sum over ratings. It
             shrinks those of users with few ratings most.
-        user_steps: steps in a round: of the personal parameters, the last one's gradient being uploaded, or of all
-            parameters where users train them all.
+        user_steps: steps in a round, of the personal parameters or, where users train them all, of all parameters. In
+            the first case the gradient of the last step is uploaded.
     """
 
     user_lr: float | None = Field(default=None, gt=0)
@@ -70,9 +70,9 @@ class LocalTrainingSettings(StepSettings):
     """Knobs of users who train all parameters, for a server that takes the mean of their models.
 
     Attributes:
-        local_lr: learning rate of the plain gradient steps of what all share. What is not an item's own row
-            (attributes' values, attention) is stepped by the gradient of the mean over a user's items, whatever
-            `loss` says: all of them speak of it.
+        local_lr: learning rate of the plain gradient steps of the shared parameters. Parameters that belong to no
+            single item (attributes' values, attention) are stepped by the gradient of the mean over a user's items,
+            whatever `loss` is, because every item contributes to them.
     """
 
     local_lr: float = Field(default=0.3, gt=0)
@@ -81,17 +81,17 @@ class LocalTrainingSettings(StepSettings):
 
 
 class PseudoItemSettings(MethodSettings):
-    """Knobs of what hides the rows that a user uploads.
+    """Knobs of the protection of the rows that a user uploads.
 
     Attributes:
-        pseudo_items: items that a user uploads gradients of beside those that it rated; ``all``: all others.
-        pseudo_refresh: draw them anew each round. The server then finds the real ones, which come back: this is
-            here to show that.
+        pseudo_items: number of items without a rating whose gradients a user uploads, too; ``all``: all of these.
+        pseudo_refresh: draw the pseudo items again each round. The server then finds the real ones, which come back;
+            the knob exists to show that.
         pseudo_gradients: the normal variates of their gradients are drawn ``fresh`` each round, as in the paper, or
-            ``kept`` for the run. Fresh ones average out over rounds, for the model and for a server that averages
-            one user's uploads to see which items keep a gradient of their own.
-        pseudo_norms: pseudo gradients are ``normal`` as drawn, or scaled to norms ``like_real`` ones, whose tails
-            are heavier than a normal's.
+            ``kept`` for the run. Fresh ones average out over rounds: for the model, and also for a server that averages
+            one user's uploads to see which items have a lasting gradient.
+        pseudo_norms: pseudo gradients are ``normal`` as drawn, or scaled to the norms of real ones (``like_real``),
+            whose tails are heavier than a normal's.
     """
 
     pseudo_items: Annotated[int, Field(ge=0)] | Literal["all"] = 0
@@ -101,11 +101,11 @@ class PseudoItemSettings(MethodSettings):
 
 
 class RequestedRowsSettings(PseudoItemSettings):
-    """The knob of what users are sent of the item table.
+    """Knob of the part of the item table that users are sent.
 
     Attributes:
-        download: the `rows` that they send, for which they ask once, or the whole `table`, which tells nothing of what
-            they want; ``auto`` takes the table where rows are more than half of it, and with `pseudo_refresh`.
+        download: the `rows` that users send, which they ask for once, or the whole `table`, which reveals nothing of a
+            user's items; ``auto`` takes the table where rows are more than half of it, and with `pseudo_refresh`.
     """
 
     download: Literal["auto", "rows", "table"] = "auto"
@@ -122,11 +122,11 @@ class ExpansionSettings(MethodSettings):
     """Knobs of the expansion of local graphs.
 
     Attributes:
-        max_neighbours: neighbours that a user is told of at most; 0: no expansion, and no matcher.
+        max_neighbours: largest number of neighbours that a user is told of; 0: no expansion, and no matcher.
         expansion_start: the first round with an expansion.
-        expansion_every: rounds between two of them.
+        expansion_every: rounds between two expansions.
         train_neighbours: train neighbours' embeddings as the user's own (an ablation of FedGNN's paper).
-        embedding_noise: deviation of the normal noise on an embedding before it is sealed for the matcher.
+        embedding_noise: standard deviation of the normal noise on an embedding before it is sealed for the matcher.
     """
 
     max_neighbours: int = Field(default=0, ge=0)
@@ -137,23 +137,23 @@ class ExpansionSettings(MethodSettings):
 
 
 class AuditSettings(MethodSettings):
-    """The knob of an audit of uploads.
+    """Knob of an audit of uploads.
 
     Attributes:
-        audit_users: users whose uploads are watched for what they give away (simulation only); 0: none.
+        audit_users: number of users whose uploads are watched for leakage (simulation only); 0: none.
     """
 
     audit_users: int = Field(default=0, ge=0)
 
 
 class MaskSettings(GradientSettings):
-    """Knobs of uploads that only their sum shows.
+    """Knobs of masked uploads, of which the server sees only the sum.
 
     Attributes:
         masks: hide each upload; false: send it as it is, for comparison.
-        fraction_bits: bits after the point of what is added up under masks.
-        mask_degree: other participants with whom a user shares masks; all of them must work with the server to see
-            its upload.
+        fraction_bits: fractional bits of the fixed-point numbers that are summed under masks.
+        mask_degree: number of other participants with whom a user shares masks; all of them must collude with the
+            server to see its upload.
     """
 
     row_average: Literal["uploads", "participants"] = "participants"
@@ -177,15 +177,15 @@ class ClusterSettings(MethodSettings):
 
     Attributes:
         clusters: k.
-        cluster_start: the first round before which users are clustered; until then there is the global model alone.
+        cluster_start: the first round before which users are clustered; until then there is only the global model.
         cluster_every: r, rounds between two clusterings.
-        cluster_pull: by which share a cluster's model is drawn to the global one after each round; 0, PerFedRec's
-            paper: not at all. 1: all users have the global model, as in FedAvg.
-        selection: who takes part in a round. `representative`: those nearest to the centroids first, each cluster
-            by its size, the rest at random; `size`: drawn in proportion to clusters' sizes; `random`.
-        representative_share: the share of a round's users that are representatives.
-        agreeing: share of the users who agree to tell an embedding, drawn once; the others have no cluster.
-        cluster_noise: deviation of the normal noise on each coordinate of the embedding, whose length is 1.
+        cluster_pull: share by which a cluster's model is drawn to the global one after each round. 0: not at all, as in
+            PerFedRec's paper; 1: all users have the global model, as in FedAvg.
+        selection: participation in a round. `representative`: users nearest to the centroids first, each cluster in
+            proportion to its size, the rest at random; `size`: drawn in proportion to clusters' sizes; `random`.
+        representative_share: share of a round's users that are representatives.
+        agreeing: share of the users who agree to send an embedding, drawn once; the others have no cluster.
+        cluster_noise: standard deviation of the normal noise on each coordinate of the embedding, whose length is 1.
     """
 
     clusters: int = Field(default=3, ge=1)
@@ -204,12 +204,12 @@ class MixtureSettings(LocalTrainingSettings):
     They stand a level deeper than other settings because the own model is made by local training.
 
     Attributes:
-        own_lr: in place of `local_lr` in the steps that make the own model, where one user's sampled items are not
-            averaged out; 0: only what is personal is stepped.
+        own_lr: learning rate that replaces `local_lr` in the steps that make the own model, where one user's sampled
+            items do not average out; 0: only personal parameters are stepped.
         combination: mix the models' ``scores`` or their ``parameters``.
-        weights: of the global, the cluster's and the own model: ``equal``, three numbers that sum to 1, or those
-            by which a user's validation item ranks highest among all (``validation``, of scores only). The
-            validation figures are then too good, the test figures are not.
+        weights: weights of the global, the cluster's and the own model: ``equal``, three numbers that sum to 1, or
+            ``validation`` (of scores only), those that rank a user's validation item highest among all items. With
+            ``validation`` the validation figures are too good; the test figures are not.
     """
 
     own_lr: float = Field(default=0.01, ge=0)

@@ -16,15 +16,15 @@ from subfl_flower.node.state import CohortState, Shapes
 
 
 class UserStates:
-    """Personal parameters, the moments of their optimiser, and what parts of the client remember of a user.
+    """Personal parameters, the moments of their optimiser, and the state of a client's parts.
 
     Args:
         users: of the node.
-        kept: what a user predicts with beside its personal parameters, shapes by name.
-        further: what else is remembered, shapes by name.
+        kept: shapes by name of what a user predicts with, besides its personal parameters.
+        further: shapes by name of the parts' further state.
 
     Attributes:
-        shapes: all of it, by name.
+        shapes: shapes of the whole state, by name.
     """
 
     def __init__(self, users: Users, kept: Shapes, further: Shapes) -> None:
@@ -42,27 +42,27 @@ class UserStates:
         }
 
     def of(self, state: CohortState, positions: Sequence[int], announced: Mapping[str, float]) -> UserRows:
-        """The state of the users at some positions, in a round in which the server announced these numbers."""
+        """State of the users at some positions, in a round in which the server announced these numbers."""
         return UserRows(self, state, positions, announced)
 
     def best(self, state: CohortState, announced: Mapping[str, float]) -> dict[str, Tensor]:
-        """A copy of all users' state, in which what they predict with is as it was at the best round."""
+        """Copy of all users' state, in which the arrays that they predict with are as they were at the best round."""
         own = {name: state[name].clone() for name in self.shapes}
         self.begin(own, range(len(self.users.cohort.client_ids)), announced)
         return own | {name: own[f"best.{name}"] for name in self._kept}
 
     def predicting(self, own: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """What users predict with, of a state."""
+        """The arrays of a state that users predict with."""
         return {name: own[name].cpu().numpy() for name in self._kept}
 
     def copied(self, state: Mapping[str, Tensor] | CohortState, positions: Sequence[int]) -> dict[str, Tensor]:
-        """A copy of the state of the users at some positions, where the model is."""
+        """A copy of the state of the users at some positions, on the model's device."""
         return {name: state[name][list(positions)].to(self.users.cohort.device) for name in self.shapes}
 
     def begin(self, own: Mapping[str, Tensor], positions: Sequence[int], announced: Mapping[str, float]) -> None:
-        """Give new users their first embeddings, and keep everyone's as it was at the best round so far.
+        """Give new users their first embeddings, and copy everyone's prediction arrays as of the best round so far.
 
-        The server announces with each message which round that was. Who has not trained since is still as it was then.
+        Each message of the server says which round that was. A user that has not trained since is still as it was then.
         """
         users = self.users
         for row in torch.nonzero(own["started"] == 0)[:, 0].tolist():
@@ -83,9 +83,9 @@ class UserRows:
 
     Attributes:
         states: of all users.
-        state: of the cohort.
-        positions: of these users in the cohort.
-        announced: numbers that the server tells all clients, by name.
+            state: of the cohort.
+            positions: of these users in the cohort.
+            announced: numbers that the server tells all clients, by name.
     """
 
     states: UserStates
@@ -94,7 +94,7 @@ class UserRows:
     announced: Mapping[str, float]
 
     def read(self, name: str) -> Tensor:
-        """One array of all of them [U, ...], as it stands."""
+        """One state array of all of them [U, ...], as it stands."""
         return self.state[name][list(self.positions)]
 
     def copied(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-r"""The work of users on their own data: gradient steps of what is personal, local training, or a closed form."""
+r"""Local work of users: gradient steps of personal parameters, training of all parameters, or a closed form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from subfl_flower.recommendation.models.user_models import UserGradients, expand
 
 
 class GradientWork(UserWork):
-    """Step what is personal with Adam, and upload the gradient of the rest (settings: `StepSettings`)."""
+    """Step the personal parameters with Adam, and upload the gradient of the rest (settings: `StepSettings`)."""
 
     def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
         """Take `user_steps` steps; the gradients of the last one's objective, and models as they were received."""
@@ -37,8 +37,8 @@ class LocalTraining(UserWork):
 
     Args:
         users: of the node.
-        neighbourhood: what they know of neighbours.
-        rate: learning rate of the plain gradient steps of what all share; None: `local_lr`.
+        neighbourhood: the users' neighbours.
+            rate: learning rate of the plain gradient steps of shared parameters; None: `local_lr`.
     """
 
     def __init__(self, users: Users, neighbourhood: Neighbourhood, rate: float | None = None) -> None:
@@ -47,12 +47,12 @@ class LocalTraining(UserWork):
 
     @property
     def draws(self) -> int:
-        """Every step has sampled items of its own."""
+        """`user_steps`: items are sampled again for every step."""
         steps: int = self.settings.user_steps
         return steps
 
     def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
-        """Take `user_steps` full-batch steps: plain ones of what all share, Adam's of what is personal."""
+        """Take `user_steps` full-batch steps: plain ones of shared parameters, Adam's of personal ones."""
         model, trains = self.users.model, self.neighbourhood.trained
         start = expanded(shared, len(graphs))
         stacks = {name: value.clone() for name, value in start.items()}
@@ -77,7 +77,7 @@ class LocalTraining(UserWork):
 
 
 class ClosedForm(UserWork):
-    r"""Solve for what is personal of a matrix factorisation, and upload the gradient of the rest (see `fcf.py`)."""
+    r"""Solve for a matrix factorisation's personal parameters, and upload the gradient of the rest (see `fcf.py`)."""
 
     def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
         """The gradients at the solution, and models as they were received."""
@@ -88,7 +88,7 @@ class ClosedForm(UserWork):
         return LocalModels(rows, stacks, graphs, of_loss(self.settings.loss, of_mean, graphs))
 
     def refitted(self, shared: Mapping[str, Tensor], chunk: Chunk) -> dict[str, Tensor]:
-        """The solution at the item table that was received."""
+        """The solution at the received item table."""
         return self.solution(shared, shared[ITEMS], self.users.graphs(chunk))
 
     def solution(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def of_loss(loss: str, of_mean: UserGradients, graphs: UserGraphs) -> UserGradie
 def step_personal(
     users: Users, gradients: UserGradients, personal: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> None:
-    """One step of Adam, in place, of what is personal; its moments are in the users' state `own`."""
+    """Take one Adam step of the personal parameters, in place; its moments are in the users' state `own`."""
     with torch.no_grad():
         for name, value in personal.items():
             gradients.personal[name].add_(value, alpha=users.settings.user_weight_decay)

@@ -1,4 +1,4 @@
-"""The users of a node, as the parts of their client see them: what they know, their model, and their random numbers."""
+"""The users of a node, as the parts of their client see them: data, model and random numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Users:
     Attributes:
         run: facts of the run.
         cohort: the users and their ratings.
-        model: that they train, a `UserModel`.
+        model: the `UserModel` that they train.
     """
 
     run: RunContext
@@ -55,17 +55,17 @@ class Users:
 
     @cached_property
     def optimizer(self) -> OptimizerSettings:
-        """The optimiser of what is personal, with `user_lr` in place of its learning rate where that is given."""
+        """The optimiser of personal parameters, with `user_lr` in place of its learning rate where that is given."""
         lr = self.settings.user_lr
         return self.run.optimizer if lr is None else self.run.optimizer.model_copy(update={"lr": lr})
 
     def graphs(self, chunk: Chunk, samplers: Sequence[np.random.Generator] | None = None, draws: int = 1) -> UserGraphs:
-        """Users' local graphs without neighbours, whose rows are those of the whole item table.
+        """Users' local graphs without neighbours; they index rows of the whole item table.
 
         Args:
             chunk: the users.
-            samplers: one a user, to draw further items from, where the model samples any; None: there is no training.
-            draws: for how many steps items are sampled.
+            samplers: one a user, to draw negative items from, where the model samples any; None: there is no training.
+            draws: number of steps for which items are sampled.
         """
         cohort = self.cohort
         found: UserGraphs = self.model.local_graphs(

@@ -1,8 +1,8 @@
-"""Parts by which a subgraph client tells the server how it compares with others: further uploads beside its model.
+"""Descriptions of a subgraph client: uploads besides its model, by which the server measures client similarity.
 
 The default of FED-PUB (Baek et al., ICML 2023, Section 3.2) is a functional embedding: the model's mean output on a
-random graph that every client makes from the shared seed, so that it need not travel. It is the client that embeds,
-because the model that it embeds with may be private.
+random graph. Every client makes the graph from the shared seed, so that it need not travel. The client embeds, and not
+the server, because its model may be private.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from subfl_flower.wire.payload import ArraySpec
 
 EMBEDDING, LABELS = "functional_embedding", "label_distribution"
 MEAN_NODES, MEAN_DEGREE = "mean_nodes", "mean_degree"
-"""Names of what a server announces: the mean number of nodes, and the mean degree, of all clients' graphs."""
+"""Names of the server's announcements: mean number of nodes, and mean degree, of all clients' graphs."""
 
 
 class DescriptionSettings(MethodSettings):
-    """How clients are compared.
+    """Choice of the client similarity.
 
     Attributes:
         similarity: ``functional`` compares the models' mean outputs on a random graph, an embedding that clients send;
-            ``parameter`` the models, ``gradient`` the change in the round; ``label`` the class frequencies of the
-            training nodes, which are data: for comparison only. ``none`` is FedAvg's average for everyone.
+            ``parameter`` compares the models, ``gradient`` their change in the round, ``label`` the class frequencies
+            of
+            the training nodes, which are data: for comparison only. ``none`` is FedAvg's average for everyone.
         random_graph: ``sbm``, a stochastic block model, and ``er``, an Erdős–Rényi graph, with features N(0, 1);
             ``one``, the block model with all features one; ``feature``, the same features without edges.
-        random_blocks, random_block_nodes, random_p_in, random_p_out: of the block model; its blocks and their nodes,
+        random_blocks, random_block_nodes, random_p_in, random_p_out: of the block model: its blocks and their nodes,
             and the probability of an edge within and between blocks.
         random_nodes, random_probability: of the Erdős–Rényi graph; ``auto`` is the clients' mean number of nodes, and
             the probability that gives it their mean degree.
@@ -66,7 +67,7 @@ class Description(ABC):
 
 
 class SimilarityDescription(Description):
-    """The upload that `DescriptionSettings.similarity` needs beside the model, if any.
+    """The upload that `DescriptionSettings.similarity` needs besides the model, if any.
 
     Args:
         settings: the method's, which extend `DescriptionSettings`.
@@ -96,7 +97,7 @@ class SimilarityDescription(Description):
         return {LABELS: self._label_distributions(chunk)} if self._settings.similarity == "label" else {}
 
     def _probe(self, batch: Batch) -> Probe:
-        """The random graph; its size may follow from what the server announces, the same in every round."""
+        """The random graph; its size may follow from the server's announcements, the same in every round."""
         if self._made is None:
             self._made = self._make_probe(batch)
         return self._made
@@ -119,7 +120,7 @@ class SimilarityDescription(Description):
         return self._model.probe(edges, features, self._cohort.device)
 
     def _erdos_renyi_size(self, batch: Batch) -> tuple[int, float]:
-        """N and p = d/(N-1), d the mean degree: SubPFed's, by the means that the server announces."""
+        """N and p = d/(N-1) of SubPFed's graph, d being the mean degree that the server announces."""
         nodes, probability = self._settings.random_nodes, self._settings.random_probability
         if "auto" in (nodes, probability) and not {MEAN_NODES, MEAN_DEGREE} <= set(batch.announced):
             raise SubflError(

@@ -1,13 +1,13 @@
 """Clients that compute on the whole graph and learn from their own nodes: FedAvg on full information.
 
 A client's model passes messages over the graph that the clients' subgraphs were cut from, with all nodes and edges that
-others hold; loss and metric are those of its own nodes. It is what methods that exchange across subgraphs come near to,
-and possible in a simulation alone.
+others hold. Its loss and metric are those of its own nodes. This is an upper bound for methods that exchange across
+subgraphs, and possible only in a simulation.
 
-Of the whole graph a client keeps the nodes that its own nodes' outputs depend on: after L convolutions, of which the
-first is computed beforehand, those at most L - 1 edges away. Operator and inputs are cut from the whole graph's, so
-that degrees are those of the whole graph. What is computed at the nodes furthest away lacks their neighbours and
-reaches no own node. For a network that does not say how far it reaches, a client keeps all nodes.
+A client keeps only the nodes of the whole graph on which its own nodes' outputs depend: after L convolutions, of which
+the first is computed beforehand, those at most L - 1 edges away. Operator and inputs are cut from the whole graph's, so
+that degrees are those of the whole graph. The furthest nodes lack their neighbours' messages, and what is computed
+there reaches no own node. For a network that does not declare how far it reaches, a client keeps all nodes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NOBODY = -1
 
 
 class WholeGraphClient(SubgraphClient):
-    """Trains on its own nodes with messages from all others."""
+    """Train on a client's own nodes with messages from all others."""
 
     def local_graph(self, position: int) -> LocalGraph:
         """The part of the whole graph that the outputs at the client's own nodes depend on.
@@ -52,11 +52,11 @@ class WholeGraphClient(SubgraphClient):
         )
 
     def mended(self, client_id: int) -> bool:
-        """Every client's graph is."""
+        """True: every client's graph is extended."""
         return True
 
     @cached_property
     def _whole(self) -> LocalGraph:
-        """The whole graph as a client's own, as far as the task lets it be seen."""
+        """The whole graph as a client's local graph, as far as the task shows it."""
         everything = self.cohort.whole_graph(_NOBODY, "full information")
         return self.model.local_graph(self.cohort.task.visible(everything))

@@ -1,17 +1,17 @@
 """FedGCN's clients (Yao et al., NeurIPS 2023): a GCN whose convolutions see the neighbours that other clients hold.
 
-Before the first round a client takes part in three phases, in which nodes are named by hashes of their ids under the
-clients' own key and the run's id (`subfl_flower.subgraphs.mending.boundary`):
+Before the first round a client takes part in three phases. They name nodes by hashes of their ids under the clients'
+own key and the run's id (`subfl_flower.subgraphs.mending.boundary`):
 
-1. ``query.boundary``: it tells which nodes it has to do with that others may have to do with, too, and which of them
+1. ``query.boundary``: the client lists its boundary, the nodes that other clients may list, too, and marks those that
    it holds.
-2. ``query.neighbours``: it is told which of them it is to add up neighbours of, and which of its own it is to count,
-   and answers with sums of scaled features over the neighbours that it counts, and degrees. Features are scaled, and
-   degrees summed, by edge weights where there are any.
-3. ``query.mend``: it is told the sums over all clients, and keeps them for all rounds.
+2. ``query.neighbours``: the server names the nodes whose neighbours the client sums, and the own nodes that it counts.
+   The client answers with sums of scaled features over the neighbours that it counts, and with degrees. Edge weights,
+   where there are any, scale features and enter degrees.
+3. ``query.mend``: the client is sent the sums over all clients, and keeps them for all rounds.
 
-From then on it trains on its graph as mended by them (`subgraphs/mending/neighbour_sums.py`). A client that was told
-nothing trains on its own graph as it is.
+Afterwards it trains on its graph as mended by these sums (`subgraphs/mending/neighbour_sums.py`). A client that was
+sent none trains on its local graph as it is.
 """
 
 from __future__ import annotations
@@ -43,20 +43,21 @@ from subfl_flower.wire.payload import Stack
 
 SUMS = "neighbour_sums"
 BOUNDARY, NEIGHBOURS, MEND = "boundary", "neighbours", "mend"
-"""The phases; see above."""
+"""The phases' names; the module's docstring describes them."""
 
 
 class FedGCNClient(SubgraphClient):
-    """Trains on its own nodes, with what it was told of their neighbours."""
+    """Train on own nodes, with sums over the neighbours that other clients hold."""
 
     class Settings(SubgraphClient.Settings):
-        """The exchange before training.
+        """Knobs of the exchange before training.
 
         Attributes:
             weighting: as in FedAvg.
-            hops: 0, nothing; 1, sums over the neighbours of own nodes; 2, and of their neighbours elsewhere.
-            masking: hide what a client adds to a sum from the server.
-            fraction_bits: bits after the point of what is added up under masks.
+            hops: 0, no exchange; 1, sums over the neighbours of own nodes; 2, also over the neighbours of those
+                elsewhere.
+            masking: hide a client's share of a sum from the server.
+            fraction_bits: fractional bits of the fixed-point numbers that are summed under masks.
         """
 
         weighting: Literal["examples", "uniform"] = "examples"
@@ -67,7 +68,7 @@ class FedGCNClient(SubgraphClient):
     settings: Settings
 
     networks = ("gcn",)
-    """Its convolutions are sums, which can be made in parts."""
+    """Networks whose convolutions are sums, which can be made in parts."""
 
     phases = (BOUNDARY, NEIGHBOURS, MEND)
 
@@ -89,7 +90,7 @@ class FedGCNClient(SubgraphClient):
     graph_patch_name = SUMS
 
     def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
-        """The graph that the client holds, with the sums that it was told."""
+        """The client's graph together with the sums that it was sent."""
         mended = mended_graph if self.settings.hops > 1 else graph_with_mended_inputs
         return mended(own, NeighbourSums.of_arrays(kept, own.num_features))
 
@@ -104,7 +105,7 @@ class FedGCNClient(SubgraphClient):
         return Boundary.of(graph, self._key(), _context("nodes", question))
 
     def _add(self, graph: ClientGraph, question: Question, received: Stack) -> Stack:
-        """What the client adds to the sums that are asked for: z of the nodes that it counts, and their d."""
+        """The client's share of the requested sums: z of the nodes that it counts, and their d."""
         boundary = self._boundary(graph, question)
         kept, responsible = (_flags(received, name, len(boundary.tokens)) for name in ("kept", "counted"))
         if (responsible & ~(kept & boundary.held)).any():
@@ -131,7 +132,7 @@ class FedGCNClient(SubgraphClient):
         return {"masked": rows}
 
     def _keep(self, graph: ClientGraph, question: Question, received: Stack) -> None:
-        """Check the sums that the client is told, and keep them."""
+        """Check the sums that the client is sent, and keep them."""
         boundary = self._boundary(graph, question)
         told, sent = _flags(received, "told", len(boundary.tokens)), received.get("degrees")
         if sent is None:
@@ -153,7 +154,7 @@ class FedGCNClient(SubgraphClient):
 
 
 def _flags(received: Stack, name: str, count: int) -> np.ndarray:
-    """Bool [count] of the bits that a server sent."""
+    """Bool [count] from the bits that the server sent."""
     packed = received.get(name)
     if packed is None or packed.dtype != np.uint8 or packed.shape != ((count + 7) // 8,):
         raise SubflError(f"the server sent no {name} for the {count} nodes that were listed")
@@ -161,7 +162,7 @@ def _flags(received: Stack, name: str, count: int) -> np.ndarray:
 
 
 def _groups(received: Stack) -> tuple[np.ndarray, list[list[int]]]:
-    """Which group each sum is of, and who is in each."""
+    """The group of each sum, and the members of each group."""
     if not {"groups", "sizes", "members"} <= set(received):
         raise SubflError("the server did not say who adds to which sum")
     cuts = np.cumsum(received["sizes"], dtype=np.int64)[:-1]
@@ -169,5 +170,5 @@ def _groups(received: Stack) -> tuple[np.ndarray, list[list[int]]]:
 
 
 def _context(purpose: str, question: Question) -> bytes:
-    """What tokens and masks are bound to."""
+    """Context that tokens and masks are bound to."""
     return f"neighbour sums: {purpose} of {question.about['id']}".encode()

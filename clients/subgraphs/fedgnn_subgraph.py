@@ -1,15 +1,15 @@
-"""Clients whose graphs are extended by other clients' nodes that are similar to their own: FedGNN on subgraphs, as
-FED-PUB compares with (Baek et al., ICML 2023, App. B.2).
+"""FedGNN on subgraphs: clients whose graphs are extended by similar nodes of other clients. FED-PUB's paper compares
+with it (Baek et al., ICML 2023, App. B.2).
 
-A client shows its nodes' representations (``query.representations``): the first convolution's output before its ReLU,
-over its own graph, under parameters that all clients are sent. It does so in an order that it draws anew each time and
-keeps to itself, and protects each node's representation by itself where `privacy` says so. It is told those of other
-clients' nodes that are similar, and which of its own they are joined with (``query.mend``), and trains on the extended
-graph until it is told others. One that was told nothing trains on its own graph.
+In ``query.representations`` a client shows its nodes' representations: the first convolution's output before its ReLU,
+over the client's graph, under parameters that all clients are sent. The order of nodes is drawn again each time, and
+kept secret. Each node's representation is protected on its own where `privacy` says so. In ``query.mend`` the client is
+sent similar nodes of other clients, and which of its nodes they are joined with. It trains on the extended graph until
+the next exchange. A client that was sent none trains on its local graph as it is.
 
-The new nodes have no features there. The first convolution is therefore over the client's own graph, as that of the
-representations was; later ones are over the extended graph, and find the new nodes with the representations that were
-told.
+The new nodes have no features at this client. Its first convolution is therefore over its local graph, as for the
+representations. Later convolutions are over the extended graph, where the new nodes enter with the representations that
+the client was sent.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from subfl_flower.wire.batch import Question
 from subfl_flower.wire.payload import Stack
 
 FIRST = "conv1"
-"""The layer that makes representations."""
+"""The layer whose output is the representations."""
 
 SHOW, MEND = "representations", "mend"
-"""The phases."""
+"""The phases' names."""
 
 SHOWN_ORDER, SIMILAR_NODES = "shown_order", "similar_nodes"
-"""Names of what a client keeps: which node each row was of that it showed last, and what it was told."""
+"""State keys: the nodes of the rows that a client showed last in their order, and the similar nodes it was sent."""
 
 
 class SimilarNodesClient(SubgraphClient):
-    """Trains on its graph and on nodes of others. `privacy` is done to representations, not to parameters."""
+    """Train on the own graph and on similar nodes of others. `privacy` protects representations, not parameters."""
 
     class Settings(SubgraphClient.Settings):
-        """The exchanges.
+        """Knobs of the exchanges.
 
         Attributes:
             weighting: as in FedAvg.
-            threshold: cosine that a similar node's must be larger than.
-            max_neighbours: similar nodes that a node is joined with at most.
+            threshold: lower bound of a similar node's cosine.
+            max_neighbours: largest number of similar nodes that a node is joined with.
             exchange_start: the round before which the first exchange is; its representations are the initial model's
                 where it is 1.
             exchange_every: rounds between two exchanges; 0: the first one is the only one.
@@ -80,17 +80,17 @@ class SimilarNodesClient(SubgraphClient):
     model: StackedGNN
 
     networks = ("gcn", "sage", "decoupled")
-    """Representations are the outputs of a stacked network's first convolution."""
+    """Stacked networks, whose first convolution gives the representations."""
 
     protects_uploads: ClassVar[bool] = True
     phases = (SHOW, MEND)
     graph_patch_name = SIMILAR_NODES
     uses_edge_weights = False
-    """Edges to similar nodes have none."""
+    """Edges to similar nodes have no weights."""
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """Refuse a model that would never hear other clients' nodes.
+        """Refuse a model in which other clients' nodes have no effect.
 
         Raises:
             SubflError: it has a single convolution, or is no stacked network.
@@ -103,7 +103,7 @@ class SimilarNodesClient(SubgraphClient):
             )
 
     def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
-        """The client's own graph, and the similar nodes that it was told of last."""
+        """The client's graph, and the similar nodes that it was sent last."""
         alone, told = self.model.local_graph(own), kept["representations"]
         if not len(told):
             return alone
@@ -122,7 +122,7 @@ class SimilarNodesClient(SubgraphClient):
             raise SubflError(f"what the server sent with query.{question.phase} cannot be used: {error}") from None
 
     def _shown(self, question: Question, client_id: int) -> Stack:
-        """Representations of all nodes, float32 [n, hidden], in an order of the client's own."""
+        """Representations of all nodes, float32 [n, hidden], in a secret random order."""
         position = self.position_of[client_id]
         parameters = {}
         for name in ("conv1.weight", "conv1.bias"):
@@ -130,7 +130,7 @@ class SimilarNodesClient(SubgraphClient):
             if values.dtype != np.float32 or values.shape != self.model.shapes[name]:
                 raise ValueError(f"{name} must be float32 {list(self.model.shapes[name])}")
             parameters[name] = torch.from_numpy(values).to(self.cohort.device).unsqueeze(0)
-        # By itself and never in a chunk of several, so that it is the same wherever the client runs.
+        # Alone and never in a chunk of several, so that it is the same wherever the client runs.
         chunk = self.model.chunk([self.cohort.visible[position]], self.cohort.device)
         with torch.no_grad():
             hidden = self.model.first_convolution(parameters, chunk)[0].cpu().numpy()
@@ -143,7 +143,7 @@ class SimilarNodesClient(SubgraphClient):
         return {"representations": shown}
 
     def _mended(self, question: Question, client_id: int) -> Stack:
-        """Nothing; the client keeps what it was told, by its nodes' local ids."""
+        """An empty answer; the client keeps what it was sent, by its nodes' local ids."""
         if self.store.kept.round_of(client_id, SHOWN_ORDER) != question.server_round:
             raise SubflError(f"client {client_id} has shown no representations before round {question.server_round}")
         order = self.store.kept.get(client_id, SHOWN_ORDER)["order"]
@@ -156,9 +156,9 @@ class SimilarNodesClient(SubgraphClient):
         return {}
 
     def _generator(self, question: Question, client_id: int, purpose: str) -> np.random.Generator:
-        """What a client draws secrets from: the run's seed in a simulation, which is repeatable and hides nothing.
+        """Generator of a client's secrets. In a simulation it follows from the run's seed: repeatable, and no secret.
 
-        On a machine of its own, which has no graph but its clients', it is never the same twice.
+        On a deployed node, which has no graph but its clients', it is never the same twice.
         """
         if self.cohort.whole is None:
             return np.random.default_rng()

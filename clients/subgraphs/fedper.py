@@ -10,9 +10,9 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 
 
 class FedPerClient(SubgraphClient):
-    """Keep the classifier."""
+    """Keep the classifier personal."""
 
     class Settings(SubgraphClient.Settings):
-        """The method's default of ``personal_layers``."""
+        """Default of ``personal_layers`` for the method."""
 
         personal_layers: tuple[str, ...] = ("classifier",)

@@ -13,9 +13,9 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 
 
 class FedProxClient(SubgraphClient):
-    """Stay close to what was received."""
+    """Train with a proximal term that keeps parameters near the received ones."""
 
     class Settings(SubgraphClient.Settings):
-        """The method's default of ``proximal``."""
+        """Default of ``proximal`` for the method."""
 
         proximal: float = Field(default=5e-4, ge=0)

@@ -1,20 +1,23 @@
 r"""FED-PUB: Baek et al., "Personalized subgraph federated learning", ICML 2023 (arXiv 2206.10206): the clients' side.
 
-A client trains a private mask µ beside every weight matrix θ (Section 3.3). The GCN computes with
-:math:`\theta \odot \mu`. The local objective (eq. 4) is
+A client trains a private mask µ for every weight matrix θ (Section 3.3). The paper's equations on this side:
+
+- Eq. 2, the personalised problem: the GCN computes with :math:`\theta \odot \mu` (`MaskedWeights.effective`), where θ
+  starts from the average that the server sent.
+- Eq. 3, that average: `strategies/subgraphs/fedpub.py`. It compares the functional embeddings that clients make in
+  `clients/subgraphs/description.py`.
+- Eq. 4, the local objective, whose gradients are in `MaskedWeights.add_penalty_gradients`:
 
 .. math:: L(\theta \odot \mu) + \lambda_1 \lVert \mu \rVert_1 + \lambda_2 \lVert \theta - \bar\theta_i \rVert_2^2 .
 
-Two knobs make masks sparse and act on different things: ``mask_l1`` (:math:`\lambda_1`) is the weight of the penalty
-and moves the mask while training; ``mask_threshold`` decides which entries count as zero whenever the model is
-evaluated, embedded or sent. A pruned weight does not travel.
+Two knobs make masks sparse. ``mask_l1`` (:math:`\lambda_1`) is the weight of the penalty, and moves the mask in
+training. ``mask_threshold`` decides which entries count as zero whenever the model is evaluated, embedded or sent. A
+pruned weight does not travel. :math:`\lambda_2` is ``proximal``.
 
-Eq. 4 has no weight decay, and neither has this client unless told otherwise. It is no detail: Adam makes whole steps of
-even the smallest decay wherever the data say nothing, and so destroys what other clients know. For the same reason the
-penalty leaves alone the rows of the first layer whose feature no training node can see through the GCN. Such rows
-stay as received and are not sent back; rows of features that a client does not have at all travel in neither direction.
-
-The functional embedding that clients are compared by is in `clients/subgraphs/description.py`.
+Eq. 4 has no weight decay, and by default this client has none. This matters: where the data give no gradient, Adam
+makes whole steps of even the smallest decay, and so destroys what other clients know. For the same reason the penalty
+excludes the rows of the first layer whose feature no training node can see through the GCN. Such rows stay as received
+and are not sent back. Rows of features that a client does not have at all travel in neither direction.
 """
 
 from __future__ import annotations
@@ -47,19 +50,19 @@ class FedPUBClient(SubgraphClient):
     """Train masked models, and embed them."""
 
     class Settings(DescriptionSettings, SubgraphClient.Settings):
-        """The masks, and the aggregation.
+        """Knobs of the masks, and of the aggregation.
 
         Attributes:
             tau: sharpness of the softmax over similarities; ``auto`` is 3 for disjoint and 5 for overlapping subgraphs.
-            community_threshold: a client averages only with clients of a larger similarity (and with itself); 0.5 are
+            community_threshold: a client averages only with itself and clients of a larger similarity; 0.5 gives
                 explicit communities (App. C.8). null: with everyone.
             missing: ``owners`` averages a weight over the clients that sent it, ``zero`` counts it as zero.
-            masks: false trains without masks: the ablation, and plain functional similarity.
-            mask_l1: weight of the sum of absolute mask entries.
+            masks: false trains without masks, for the ablation, and for plain functional similarity.
+            mask_l1: λ1, weight of the sum of absolute mask entries.
             mask_threshold: entries with no larger absolute value are zero outside training.
             mask_lr: learning rate of the masks, as a multiple of the optimiser's.
             variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
-                gradient, and masks start at one for features that a client does not have, too.
+                gradient, and masks start at one also for features that a client does not have.
         """
 
         tau: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
@@ -77,13 +80,13 @@ class FedPUBClient(SubgraphClient):
 
     @classmethod
     def uploads(cls, run: RunContext) -> Declared:
-        """The shared parameters, the embedding, and which rows of features a client wants."""
+        """The shared parameters, the embedding, and flags of the feature rows that a client wants."""
         wanted = {WANTED: ArraySpec((run.shape.num_features,), "uint8")}
         return {**cls.shared(run), **SimilarityDescription.declared(run), **wanted}
 
     @classmethod
     def metrics(cls, run: RunContext) -> dict[str, Metric]:
-        """Also ``sparsity``, the share of the weight matrices' effective entries that are zero."""
+        """The task's figures, and ``sparsity``: the share of the weight matrices' effective entries that are zero."""
         return {**super().metrics(run), "sparsity": Metric(SHARE.low, SHARE.high, by_client=True, averaged=True)}
 
     def local_weights(self) -> LocalWeights:
@@ -184,7 +187,7 @@ class MaskedWeights(LocalWeights):
         return self._taught_by_chunk[chunk.client_ids]
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> dict[str, Tensor]:
-        """θ ⊙ µ, entries below the threshold being zero where `pruned`."""
+        """θ ⊙ µ (eq. 2); entries below the threshold are zero where `pruned`."""
         effective = super().effective(shared, personal, pruned=pruned)
         if self._settings.masks:
             for name in self.model.weight_matrices:
@@ -203,7 +206,7 @@ class MaskedWeights(LocalWeights):
         chunk: GraphChunk,
         server_round: int,
     ) -> None:
-        """Add λ1 sign(µ) where training reaches, and 2 λ2 (θ - θ̄), in place."""
+        """Add eq. 4's λ1 sign(µ) where training reaches, and 2 λ2 (θ - θ̄), in place."""
         if self._settings.variant == "released":
             return
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
@@ -221,7 +224,7 @@ class MaskedWeights(LocalWeights):
         return {name: self._settings.mask_lr * self._lr for name in self._masks}
 
     def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> dict[str, Tensor]:
-        """θ where the mask keeps it and training reaches it, zero elsewhere; and which rows of features are wanted."""
+        """θ where the mask keeps it and training reaches it, zero elsewhere; and flags of wanted feature rows."""
         uploads = super().upload(shared, effective, chunk)
         if self._settings.masks:
             for name in self.model.weight_matrices:

@@ -1,12 +1,12 @@
 """FedSage+'s clients (Zhang et al., NeurIPS 2021): graphs that are mended by generated neighbours.
 
-Before the first round a client hides some of its own nodes and trains a generator to restore them
-(``query.generator``). In between it is told how other clients' nodes would have what it generates, and tells others the
-same of theirs (``query.gradients``). Then it generates the neighbours that its nodes may have elsewhere, and trains on
-the graph with these in it. Generated nodes have no label and no role.
+Before the first round a client hides some of its nodes and trains a generator to restore them (``query.generator``).
+Between these steps it exchanges gradients (``query.gradients``): it tells other clients how far what they generate is
+from its nodes, and is told how far its generator's output is from theirs. Then it generates the neighbours that its
+nodes may have elsewhere, and trains on the graph together with these. Generated nodes have no label and no role.
 
 A client knows the ids of the nodes elsewhere that its own are tied to (``cross_edges``). FedSage+ does not use them; a
-simulation measures by them what was generated.
+simulation measures generated neighbours by them.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ from subfl_flower.wire.batch import Question
 from subfl_flower.wire.payload import Stack
 
 GENERATOR, GRADIENTS = "generator", "gradients"
-"""The phases: a step of one's own generator; gradients of others'."""
+"""The phases: a step of the client's generator; gradients of other clients' generators."""
 
 _IN_TRAINING, _TRAINED = "generator-in-training", "generator"
 
 
 class FedSagePlusClient(SubgraphClient):
-    """Trains a generator in answer to the server's questions, and then on the graph that it mends."""
+    """Train a generator in answer to the server's questions, and then the model on the graph that it mends."""
 
     class Settings(SubgraphClient.Settings):
-        """The generator and its training.
+        """Knobs of the generator and its training.
 
         Attributes:
             weighting: as in FedAvg.
             exchanges: steps of the generators with gradients of all other clients; 0: every client trains its generator
-                by itself.
+                alone.
             generator: its widths and the weights of its loss.
-            hidden_share: share of a client's nodes that are hidden to learn from, others in every step.
-            generator_epochs: full-batch steps on the client's own hidden nodes, before others are asked.
+            hidden_share: share of a client's nodes that are hidden for training, other nodes in every step.
+            generator_epochs: full-batch steps on the client's own hidden nodes, before the exchange of gradients.
             generator_lr, generator_weight_decay: Adam's, for the generator.
-            cross_weight: α, the weight of what other clients say.
+            cross_weight: α, the weight of other clients' gradients.
         """
 
         weighting: Literal["examples", "uniform"] = "examples"
@@ -68,7 +68,7 @@ class FedSagePlusClient(SubgraphClient):
     settings: Settings
 
     uses_edge_weights = False
-    """Generated neighbours have none."""
+    """Edges to generated neighbours have no weights."""
 
     # The mended graph -----------------------------------------------------------------------------------------------
 
@@ -76,11 +76,11 @@ class FedSagePlusClient(SubgraphClient):
     graph_patch_name = _TRAINED
 
     def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
-        """What the client holds, with generated neighbours."""
+        """The client's graph with generated neighbours."""
         return self.model.local_graph(self.with_generated(own, kept), num_own=own.num_nodes)
 
     def with_generated(self, own: ClientGraph, kept: Arrays) -> ClientGraph:
-        """A client's graph with generated neighbours after its own nodes: the same whenever it is asked for."""
+        """A client's graph with generated neighbours after its own nodes: the same at every call."""
         rng = client_generator(self.seed, own.client_id, 0, "generated neighbours")
         return self._generator.mend(own, self._tensors(kept), rng)
 
@@ -93,7 +93,7 @@ class FedSagePlusClient(SubgraphClient):
         return self._judged(question.received[client_id], client_id)
 
     def _improved(self, question: Question, client_id: int) -> Stack:
-        """Train the generator, and tell what others need to judge it by; the last time, how good it has become."""
+        """Train the generator, and send what others need to judge it; the last time, its quality."""
         progress = self._progress(client_id)
         cross = self._tensors(question.received[client_id])
         if not float(progress["steps"]):
@@ -118,7 +118,7 @@ class FedSagePlusClient(SubgraphClient):
         }
 
     def _step(self, progress: dict[str, Tensor], client_id: int, cross: Mapping[str, Tensor]) -> None:
-        """One step of Adam, in place, on the client's own loss and what others added to it."""
+        """Take one Adam step, in place, on the client's own loss and other clients' gradients."""
         parameters = {name: progress[f"parameter.{name}"] for name in self._generator.shapes}
         step = int(progress["steps"])
         rng = client_generator(self.seed, client_id, step, "generator noise")
@@ -136,7 +136,7 @@ class FedSagePlusClient(SubgraphClient):
         )
 
     def _judged(self, received: Stack, client_id: int) -> Stack:
-        """Gradients of every other client's decoder by how far what it generates is from this client's nodes."""
+        """Gradients of other clients' decoders, by the distance of what each generates from this client's nodes."""
         features = self._own(client_id).features
         found: Stack = {}
         for other in dict.fromkeys(name.partition("/")[0] for name in received):
@@ -152,7 +152,7 @@ class FedSagePlusClient(SubgraphClient):
         return found
 
     def _measured(self, parameters: Mapping[str, Tensor], client_id: int) -> Stack:
-        """How many neighbours are generated; in a simulation also how far they are from the true ones."""
+        """Number of generated neighbours; in a simulation also their distance from the true ones."""
         own = self._own(client_id)
         kept = self.store.kept.get(client_id, _TRAINED)
         added = self.with_generated(own, kept).num_nodes - own.num_nodes
@@ -164,7 +164,7 @@ class FedSagePlusClient(SubgraphClient):
 
     @cached_property
     def _all_features(self) -> FeatureMatrix | None:
-        """Features of all nodes of the whole graph, where it is at hand."""
+        """Features of all nodes of the whole graph, where the node has it."""
         return None if self.cohort.whole is None else self.cohort.whole()[0].features
 
     # What they are made of ------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class FedSagePlusClient(SubgraphClient):
         return MendingExample.of(own, hide_neighbours(own, self.settings.hidden_share, rng), self.cohort.device)
 
     def _progress(self, client_id: int) -> dict[str, Tensor]:
-        """Parameters and Adam's state, fresh where training has not begun."""
+        """Parameters and Adam's state; initial ones where training has not begun."""
         if self.store.kept.round_of(client_id, _IN_TRAINING) is not None:
             return self._tensors(self.store.kept.get(client_id, _IN_TRAINING))
         rng = client_generator(self.seed, client_id, 0, "initial generator")

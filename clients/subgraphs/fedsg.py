@@ -1,11 +1,11 @@
-"""FedSG's clients: a network of two extractors, and what each of them makes of one random graph (Wang et al., "FedSG: a
+"""FedSG's clients: a network of two extractors, each with an embedding on one random graph (Wang et al., "FedSG: a
 personalized subgraph federated learning framework on multiple non-IID graphs", IEEE TETCI 2024).
 
-Only the paper's description is public: topology and features are learnt by extractors of their own, which are
-aggregated apart. How extractors are compared is our reading, after FED-PUB's functional embedding
-(`similarity.functional`): every client draws the same random graph from the shared seed. The topology extractor is
-embedded by what it makes, on average over its nodes, of their structural encoding, and the feature extractor by what it
-makes of features N(0, 1).
+Only the paper's description is public: topology and features are learnt by separate extractors, which are aggregated
+separately. The comparison of extractors is our reading, after FED-PUB's functional embedding
+(`similarity.functional`): every client draws the same random graph from the shared seed. An extractor's embedding is
+its mean output over the graph's nodes. The topology extractor's input is their structural encoding, and the feature
+extractor's input is features N(0, 1).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FedSGClient(SubgraphClient):
     """Send an embedding of each extractor together with the parameters."""
 
     class Settings(SubgraphClient.Settings):
-        """The aggregation, and the random graph, a stochastic block model.
+        """Knobs of the aggregation, and of the random graph, a stochastic block model.
 
         Attributes:
             tau_topology, tau_feature: sharpness of the softmax over the extractors' similarities; 0: the plain average.

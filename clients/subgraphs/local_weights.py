@@ -1,12 +1,13 @@
-r"""The parameters of a subgraph client: shared ones, personal ones, and the model that is made of both.
+r"""The parameters of a subgraph client: shared ones, personal ones, and the model made of both.
 
 A client minimises
 
 .. math:: L(\theta) + \lambda_2 \lVert \theta - \bar\theta_i \rVert^2,
 
-where :math:`\bar\theta_i` is what the server sent and :math:`\lambda_2` is ``proximal``: 0 leaves the plain local step
-of FedAvg (McMahan et al., 2017), µ/2 is FedProx (Li et al., 2020). Layers named in ``personal_layers`` are trained and
-never leave the client: with the classifier alone that is FedPer (Arivazhagan et al., 2019).
+where :math:`\bar\theta_i` is what the server sent and :math:`\lambda_2` is ``proximal``. The term is that of FED-PUB's
+eq. 4 and SubPFed's eq. 7. 0 leaves the plain local step of FedAvg (McMahan et al., 2017); µ/2 is FedProx (Li et al.,
+2020). Layers named in ``personal_layers`` are trained and never leave the client: with the classifier alone this is
+FedPer (Arivazhagan et al., 2019).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class LocalWeights:
         return {name: value for name, value in values.items() if name not in self.model.buffer_shapes}
 
     def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
-        """First values of the personal parameters, each [C, ...]: all clients' personal layers start alike."""
+        """First values of the personal parameters, each [C, ...]; all clients' personal layers start alike."""
         if not self.own_shapes:
             return {}
         initial = {**self.model.initial_of(self._seed), **self.model.initial_buffers_of(self._seed)}
@@ -86,7 +87,7 @@ class LocalWeights:
         }
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> dict[str, Tensor]:
-        """The network's parameters [C, ...] by name; `pruned` as used outside training."""
+        """The network's parameters [C, ...] by name; where `pruned`, as used outside training."""
         return {**shared, **{name: personal[name] for name in self.own_shapes}}
 
     def add_penalty_gradients(

@@ -1,8 +1,8 @@
-"""The oracle's side of the clients: the whole graph in one place, measured on each client's own nodes.
+"""The oracle's clients: one model on the whole graph, measured on each client's own nodes.
 
-One model is trained on the graph that the clients' subgraphs were cut from, with the edges that no client has. Its
-outputs at a client's nodes are judged as if the client had made them. Every node of a simulation trains that same
-model, from the same random numbers, and measures the clients that it hosts.
+The model is trained on the graph that the clients' subgraphs were cut from, with the edges that no client has. Its
+outputs at a client's nodes are measured as that client's. Every node of a simulation trains the same model, from the
+same random numbers, and measures the clients that it hosts.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, RunContext
 
 _CENTRAL = -1
-"""The id that the central model's random numbers are drawn under; no client has it."""
+"""Client id for the central model's random numbers; no client has it."""
 
 
 class OracleClient(SubgraphClient):
-    """Trains one central model; its `hosted` clients are only measured."""
+    """Train one central model; its `hosted` clients are only measured."""
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
-        """No arrays: none travel."""
+        """No arrays: nothing travels."""
         return {}
 
     def __init__(self, run: RunContext, cohort: Cohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
@@ -44,7 +44,7 @@ class OracleClient(SubgraphClient):
         super().__init__(run, whole, store, iterate)
 
     def local_weights(self) -> LocalWeights:
-        """All parameters are personal to the central model's one-member cohort."""
+        """Local weights in which all parameters are personal to the central model's one-member cohort."""
         return LocalWeights(self.model, self.settings, self.seed, self.cohort.device, own=tuple(self.model.shapes))
 
     def train(self, batch: Batch) -> Result:
@@ -60,7 +60,7 @@ class OracleClient(SubgraphClient):
         return Result(batch.clients, metrics={name: values[chosen] for name, values in metrics.items()})
 
     def mended(self, client_id: int) -> bool:
-        """The central model's graph is the whole one."""
+        """True: the central model's graph is the whole one."""
         return True
 
     def best_state(self) -> CohortState:
@@ -70,7 +70,7 @@ class OracleClient(SubgraphClient):
     def keep_best(
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
     ) -> None:
-        """Remember the central model for the hosted clients whose validation figure is higher than ever."""
+        """Remember the central model for the hosted clients whose validation figure is a new maximum."""
         hosted = range(len(self.hosted.graphs))
         best = self.best_state()
         everyones = {name: value.expand(len(hosted), *value.shape[1:]) for name, value in effective.items()}

@@ -1,4 +1,4 @@
-"""The base of all clients that hold a subgraph: they train a graph network on their own nodes.
+"""Base of all clients that hold a subgraph: they train a graph network on their own nodes.
 
 Each client takes full-batch Adam steps on its own training examples, from what the server sent. Adam's state stays with
 the client. The objective and the personal parameters are those of `clients/subgraphs/local_weights.py`.
@@ -58,16 +58,16 @@ class SubgraphClient(CohortClient):
     settings: Settings
 
     networks: ClassVar[tuple[str, ...]] = ()
-    """The networks that the family works with, by the name of their settings; none: all."""
+    """Names, in the settings, of the networks that the family works with; empty: all."""
 
     graph_patch_name: ClassVar[str | None] = None
-    """State key of the neighbour data added to the local graph; None: clients train on what they hold."""
+    """State key of the neighbour data added to the local graph; None: clients train on the graph that they hold."""
 
     # The contract -----------------------------------------------------------------------------------------------------
 
     @classmethod
     def shared(cls, run: RunContext) -> dict[str, ArraySpec]:
-        """The model's parameters that are shared."""
+        """The model's shared parameters."""
         own = layer_parameters(run.initial, run.settings.personal_layers)
         return {name: ArraySpec.like(value) for name, value in run.initial.items() if name not in own}
 
@@ -78,7 +78,7 @@ class SubgraphClient(CohortClient):
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
-        """Refuse a model that is none of `networks`, or that is not there."""
+        """Refuse a missing model, or one that is none of `networks`."""
         if cls.networks and model.name not in cls.networks:
             raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
         network_class(model).check(model)
@@ -90,11 +90,11 @@ class SubgraphClient(CohortClient):
         return LocalWeights(self.model, self.settings, self.seed, self.cohort.device)
 
     def describes(self) -> Sequence[Description]:
-        """The parts that tell the server how a client compares with others, by further uploads."""
+        """The parts that make further uploads for client similarity."""
         return ()
 
     def patched_graph(self, own: ClientGraph, kept: Arrays) -> LocalGraph:
-        """The graph that a client's model is computed on, from what it holds and keeps under `graph_patch_name`."""
+        """The graph for a client's model, from its own graph and the arrays kept under `graph_patch_name`."""
         return self.model.local_graph(own)
 
     def __init__(self, run: RunContext, cohort: Cohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
@@ -126,13 +126,13 @@ class SubgraphClient(CohortClient):
     # Graphs -----------------------------------------------------------------------------------------------------------
 
     def graph_version(self, position: int) -> int:
-        """The round before which a client was told what its graph is patched with; 0 where it is not."""
+        """The round before which a client was sent its graph's patch; 0 where it has none."""
         if self.graph_patch_name is None:
             return 0
         return self.store.kept.round_of(self.cohort.client_ids[position], self.graph_patch_name) or 0
 
     def local_graph(self, position: int) -> LocalGraph:
-        """The graph that a client's model is computed on: its own as far as the task shows it, patched or not."""
+        """The graph for a client's model: its own as far as the task shows it, patched or not."""
         own = self.cohort.visible[position]
         if self.graph_patch_name is None or not self.graph_version(position):
             return self.model.local_graph(own)
@@ -153,12 +153,12 @@ class SubgraphClient(CohortClient):
     # A round ----------------------------------------------------------------------------------------------------------
 
     def chunks(self, batch: Batch) -> list[Batch]:
-        """Clients by their positions in the cohort, as many at once as the device works fastest."""
+        """Chunks of clients by their positions in the cohort, of the size at which the device is fastest."""
         order = sorted(range(len(batch)), key=lambda place: self.position_of[batch.clients[place]])
         return [batch.take(places) for places in self.cohort.split(order, self._chunk_size)]
 
     def train_chunk(self, batch: Batch, state: CohortState) -> Result:
-        """Measure what was received, train, and measure again."""
+        """Measure the received model, train, and measure again."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
         chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
         received = batch.tensors(device)
@@ -191,7 +191,7 @@ class SubgraphClient(CohortClient):
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
 
     def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
-        """Measure what was received together with what is personal; nothing changes."""
+        """Measure the received parameters together with the personal ones; the state does not change."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
         chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
         own = {name: state[name][positions].to(device) for name in self._worked_on}
@@ -251,11 +251,11 @@ class SubgraphClient(CohortClient):
 
     @torch.no_grad()
     def outputs(self, effective: Parameters, chunk: GraphChunk) -> Tensor:
-        """The outputs at clients' nodes, which are measured: [C, width, outputs]."""
+        """The measured outputs at clients' nodes: [C, width, outputs]."""
         return self.model(effective, chunk)
 
     def held_out(self, positions: Sequence[int]) -> Examples:
-        """The examples that a chunk's outputs are measured on."""
+        """The examples on which a chunk's outputs are measured."""
         return self.cohort.examples(positions)
 
     # State ------------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class SubgraphClient(CohortClient):
     def _initialise(
         self, own: Mapping[str, Tensor], chunk: GraphChunk, state: CohortState, positions: Sequence[int]
     ) -> None:
-        """Give clients that have never been worked on their first personal parameters, in their rows `own`."""
+        """Give clients without a state their first personal parameters, in their rows `own`."""
         fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
         for name, values in self.weights.initial_personal(chunk).items() if fresh else ():
             own[f"personal.{name}"][fresh] = values[fresh]
@@ -271,7 +271,7 @@ class SubgraphClient(CohortClient):
     def keep_best(
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
     ) -> None:
-        """Remember the models of clients whose validation figure is higher than ever."""
+        """Remember the models of clients whose validation figure is a new maximum."""
         # Stored plus one, so that the zero of a new state is below any figure; rounded as stored, so that equals tie.
         scores = (1.0 + torch.nan_to_num(validation, nan=0.0).float()).tolist()
         for row, position in enumerate(positions):

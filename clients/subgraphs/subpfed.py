@@ -1,9 +1,17 @@
-"""SubPFed: Li, Bao and Tong, CMC 2026, 88(1):34: the clients' side.
+r"""SubPFed: Li, Bao and Tong, CMC 2026, 88(1):34: the clients' side.
 
-Clients train and embed like FED-PUB's without masks. Before the first round a client is asked for the structure of its
-shareable nodes (``query.structure``). It answers with a keyed hash of each node's id, the sum of its distances to the
-client's other nodes, how many nodes it reaches, and its degree. Ids, features and edges stay where they are; the key is
-the clients' own.
+Clients train and embed like FED-PUB's, without masks. The paper's equations on this side:
+
+- Eq. 4, the functional embedding :math:`\tilde e_i`, the mean over the nodes of a random graph of the model's output:
+  `SimilarityDescription` in `clients/subgraphs/description.py`.
+- Eq. 5, the structural distance: a client sends its terms (`answer_of`).
+- Eq. 6, the mixing matrix from both: `strategies/subgraphs/subpfed.py`, which also combines the terms of eq. 5.
+- Eq. 7, the local objective :math:`L(\theta) + \lambda \lVert \theta - \bar\theta_i \rVert_2^2`, with λ as
+  ``proximal``: `clients/subgraphs/local_weights.py`.
+
+The terms of eq. 5 are asked for before the first round (``query.structure``), about the client's shareable nodes. For
+each node the client sends a keyed hash of its id, the sum of its distances to the client's other nodes, the number of
+nodes it reaches, and its degree. Ids, features and edges stay with the client; only the clients have the key.
 """
 
 from __future__ import annotations
@@ -28,13 +36,14 @@ class SubPFedClient(SubgraphClient):
     """Answer ``query.structure``; train, and embed the model."""
 
     class Settings(DescriptionSettings, SubgraphClient.Settings):
-        """The aggregation.
+        """Knobs of the aggregation.
 
         Attributes:
             psi: ψ, the structural part's share.
             kernel: from distance D to weight: ``exp``, exp(-γ D/D_max); ``inverse``, 1/(1 + γ D/D_max); ``literal``, D.
             gamma: γ.
-            degree_weighted: True where shared nodes count by their degree (ω in eq. 5); else all alike.
+            degree_weighted: True where shared nodes are weighted by their degree (ω in eq. 5); else all have equal
+                weight.
             tau: sharpness of the softmax over functional similarities; ``auto`` as in FED-PUB.
             community_threshold: as in FED-PUB, of the functional part.
         """
@@ -63,7 +72,7 @@ class SubPFedClient(SubgraphClient):
         return (SimilarityDescription(self.settings, self.model, self.cohort, self.seed),)
 
     def answer_of(self, client_id: int, question: Question) -> Stack:
-        """The four arrays of a `Structure`, by name.
+        """The client's terms of eq. 5: the four arrays of a `Structure`, by name.
 
         Raises:
             SubflError: the shared key cannot be read.

@@ -1,6 +1,6 @@
-"""Expansion of users' local graphs through the matcher (FedGNN: Wu et al., 2022).
+"""Expansion of users' local graphs through the matcher (FedGNN: Wu et al., 2022, Algorithm 2).
 
-The server carries sealed boxes between users and the matcher, a node that hosts no client, and opens none.
+The server relays sealed boxes between users and the matcher, a node that hosts no client. It cannot open them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from subfl_flower.wire.payload import Stack
 
 
 class Expansion(ServerPart):
-    """Have graphs expanded every few rounds (settings: `ExpansionSettings`)."""
+    """Expand users' graphs every few rounds (settings: `ExpansionSettings`)."""
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Carry users' boxes to the matcher, and its answers back, where it is time.
+        """Relay users' boxes to the matcher, and its answers back, in rounds with an expansion.
 
-        Training goes on without, if that fails.
+        If that fails, training goes on without the expansion.
         """
         settings = self.settings
         since_start = server_round - settings.expansion_start
@@ -38,7 +38,7 @@ class Expansion(ServerPart):
                 raise RunFailure("no node is the matcher at the moment")
             about: dict[str, int | bytes] = {"matcher_key": matcher.public_key}
             sealed = exchange.ask(EXPAND, _box, self._most_bytes_of_box, about=about, tolerant=True)
-            # The matcher is told a number that stands for the user in this expansion alone.
+            # The matcher sees a number that stands for the user in this expansion only.
             numbers = np.random.default_rng().permutation(len(sealed)).tolist()
             boxes = {number: {BOX: box} for number, box in zip(numbers, sealed, strict=True) if box is not None}
             answers = exchange.ask_matcher(MATCH, boxes)
@@ -49,7 +49,7 @@ class Expansion(ServerPart):
 
     @property
     def _most_bytes_of_box(self) -> list[int]:
-        """Tokens of all items and an embedding, padded to a power of two, for each client."""
+        """Size for each client of tokens of all items and an embedding, padded to a power of two."""
         table = self.run.initial[ITEMS]
         plain = TOKEN_BYTES * len(table) + table.nbytes // len(table)
         return [2 * plain + HEADERS] * len(self.roster)

@@ -1,9 +1,9 @@
-r"""FCF (Ammad-ud-din et al., 2019): the server steps the item table by the gradients of users who solved for the rest.
+r"""FCF (Ammad-ud-din et al., 2019): the server steps the item table by the gradients of its users.
 
 .. math:: x_i \leftarrow x_i - \gamma \sum_u f(u, i)
 
-With Adam in place of the plain step as in the paper, or with the plain step (`server_optimizer`). The sum is divided by
-the uploads that hold the row, or by all participants (`row_average`). A user's closed form is in
+The step is Adam's, as in the paper, or this plain one (`server_optimizer`). The sum is divided by the number of uploads
+that hold the row, or of all participants (`row_average`). A user's closed form is in
 `clients/recommendation/fcf.py`.
 """
 

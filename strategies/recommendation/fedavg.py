@@ -1,10 +1,10 @@
 r"""FedAvg on ratings (McMahan et al., AISTATS 2017): the server takes the mean of the users' models.
 
-Users upload received - trained, and with a plain step of length 1
+Users upload received - trained. A plain step of length 1 is then
 
-.. math:: \theta \leftarrow \theta - \mathrm{mean}_u (\theta - \theta_u) = \mathrm{mean}_u \theta_u,
+.. math:: \theta \leftarrow \theta - \mathrm{mean}_u (\theta - \theta_u) = \mathrm{mean}_u \theta_u .
 
-of an item's row over the users who touched it, or over all participants (`row_average`).
+The mean of an item's row is over the users who touched it, or over all participants (`row_average`).
 """
 
 from __future__ import annotations

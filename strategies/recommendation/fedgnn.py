@@ -1,8 +1,14 @@
-"""FedGNN (Wu et al., Nature Communications 2022): averaged gradients of users who hide, and expanded graphs.
+"""FedGNN (Wu et al., Nature Communications 2022): averages of protected gradients, and expanded local graphs.
 
-The server never sees which items a user rated (pseudo items), a gradient as it was (local differential privacy, eq. 1
-of the paper: `subfl_flower.privacy.mechanism`), or what users tell the matcher:
-it carries sealed boxes between users and the matcher.
+The server's side of the paper's two algorithms:
+
+- Algorithm 1, the round: sample users, average their gradients (`GradientMeans`), and step
+  (`RecommenderStrategy` in `strategies/recommendation/recommender.py`). The server steps and sends the parameters,
+  where the paper's server sends the averaged gradient. The local gradient is in `clients/recommendation/fedgnn.py`.
+- Algorithm 2, graph expansion: `Expansion` in `strategies/recommendation/expansion.py`, every few rounds.
+
+Pseudo items hide from the server which items a user rated. Local differential privacy (eq. 1,
+`subfl_flower.privacy.mechanism`) hides exact gradients. What users tell the matcher passes the server in sealed boxes.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from subfl_flower.strategies.recommendation.upload_watch import Audit, PrivacyAc
 
 
 class FedGNN(RecommenderStrategy):
-    """Average protected gradients, and have graphs expanded every few rounds."""
+    """Average protected gradients, and expand graphs every few rounds."""
 
     Settings = FedGNNClient.Settings
     counterpart = FedGNNClient
@@ -31,6 +37,6 @@ class FedGNN(RecommenderStrategy):
 
     @property
     def weight_decays(self) -> dict[str, float]:
-        """The item table's, and that of the graph network's weights."""
+        """Weight decay of the item table, and of the graph network's weights."""
         network = [name for name in self.parameters if name.startswith("gnn.")]
         return super().weight_decays | dict.fromkeys(network, self.settings.network_weight_decay)

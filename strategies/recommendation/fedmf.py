@@ -1,7 +1,7 @@
-"""FedMF (Chai et al., IEEE Intelligent Systems 2020): the server steps by sums of gradients, and sees no single one.
+"""FedMF (Chai et al., IEEE Intelligent Systems 2020): the server steps by sums of gradients, and sees only these.
 
-It tells users who takes part in a round, adds up what they masked, and averages over participants. Without one of them
-the sum cannot be read, and the round makes no step.
+It tells users who takes part in a round, sums their masked uploads, and averages over participants. If one of them is
+missing, the sum cannot be read, and the round makes no step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mean gradients of a round's uploads: of uploads that the server reads, or of a sum under masks."""
+"""Mean gradients of a round's uploads: from uploads that the server reads, or from a sum under masks."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class GradientMeans(Aggregation):
 
 
 class MaskedSum(GradientMeans):
-    """Average uploads whose masks cancel in the sum over all participants; without `masks` as they are.
+    """Average uploads whose masks cancel in the sum over all participants; without `masks`, uploads as they are.
 
     It stands a level deeper than other parts because a sum of masked uploads is that of plain ones.
     """
 
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
-        """Also the ids of all who take part, the same for everyone."""
+        """The arrays to send, together with the ids of all participants, the same for everyone."""
         if not self.settings.masks:
             return sent
         ids = np.array([self.roster.client_ids[p] for p in self._summed(server_round)], dtype=np.int32)
         return {**sent, PARTICIPANTS: np.broadcast_to(ids, (len(positions), len(ids)))}
 
     def readable(self, updates: Updates) -> bool:
-        """True where no participant is missing: its masks would stay in the sum."""
+        """True where no participant is missing, whose masks would stay in the sum."""
         missing = len(self._summed(updates.server_round)) - len(updates.positions)
         if not (self.settings.masks and missing):
             return True
@@ -67,12 +67,12 @@ class MaskedSum(GradientMeans):
             return super().mean(updates, parameters)
         total = unmask_sum(updates.arrays[MASKED].sum(0, dtype=np.uint64), self.settings.fraction_bits)
         mean = torch.from_numpy(total / len(updates.positions)).float()
-        # As users lay their gradients out: the item table last.
+        # In the order of users' uploads: the item table last.
         shapes = {name: value.shape for name, value in parameters.items() if name != ITEMS}
         shapes[ITEMS] = parameters[ITEMS].shape
         parts = mean.split([math.prod(shape) for shape in shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
     def _summed(self, server_round: int) -> list[int]:
-        """Positions of a round's participants whom a node hosts at the moment."""
+        """Positions of a round's participants who are on a node now."""
         return [p for p in self.server.participants(server_round) if self.roster.node_ids[p] is not None]

@@ -1,15 +1,15 @@
-r"""PerFedRec (Luo, Xiao, Song, CIKM 2022): users in clusters, with a model for everyone and one for each cluster.
+r"""PerFedRec (Luo, Xiao, Song, CIKM 2022): clustered users, with a global model and a model for each cluster.
 
 Every r rounds users who agree upload an embedding, and the server clusters these by k-means. A user starts from its
-cluster's model, trains it on its own data, and uploads by how much it changed. Of the users' models
+cluster's model, trains it on its own data, and uploads the change. From the users' models the server makes
 
-.. math:: \theta_g = \mathrm{mean}_u \theta_u, \qquad \theta_c = \mathrm{mean}_{u \in c} \theta_u
+.. math:: \theta_g = \mathrm{mean}_u \theta_u, \qquad \theta_c = \mathrm{mean}_{u \in c} \theta_u,
 
-the server makes a global one and one for each cluster (an item's row: of the models of those users who touched it).
-What a user recommends by is a mixture of three: the global model, its cluster's, and its own, trained from that.
+a global model and one for each cluster. The mean of an item's row is over the users who touched it. A user recommends
+by a mixture of three models: the global one, its cluster's, and its own, trained from its cluster's.
 
-Who has no cluster (it never took part, or does not agree) starts from the global model, which stands in for its
-cluster's. With one cluster and no mixture this is FedAvg.
+A user without a cluster (it never took part, or does not agree) starts from the global model, which also replaces its
+cluster's in the mixture. With one cluster and no mixture this is FedAvg.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class PerFedRec(RecommenderStrategy):
         return self.users.clustering
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Cluster users where it is time, and have graphs expanded; all clusters begin at the global model."""
+        """Cluster users and expand graphs in rounds that do so; all clusters begin at the global model."""
         super().before_round(server_round, exchange)
         if self.users.formed and not self.clusters:
             self.clusters = [self.server.copy() for _ in range(self.settings.clusters)]
@@ -85,13 +85,13 @@ class PerFedRec(RecommenderStrategy):
     # What travels -----------------------------------------------------------------------------------------------------
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
-        """Each user's start: its cluster's model, or the global one."""
+        """Each user's initial model: its cluster's, or the global one."""
         if not self.clusters:
             return super().instructions(server_round, positions)
         return _choice(self._models, self._starts(positions)[:, None])
 
     def evaluation_instructions(self, positions: Sequence[int]) -> Choice:
-        """The global model and each user's start."""
+        """The global model and each user's initial model."""
         models = [self.server.evaluated, *(cluster.evaluated for cluster in self.clusters)]
         return _choice(models, _with_global(self._starts(positions)))
 
@@ -107,7 +107,7 @@ class PerFedRec(RecommenderStrategy):
     # A round ----------------------------------------------------------------------------------------------------------
 
     def step(self, updates: Updates) -> None:
-        """The mean of all users' models, and of each cluster's; their starts are known, and the differences came."""
+        """Set each model to the mean of its users' models, and draw clusters' models towards the global one."""
         starts = self._starts(updates.positions.tolist())
         if self.clusters:
             self._set_to_mean_start(updates, starts)
@@ -120,7 +120,7 @@ class PerFedRec(RecommenderStrategy):
             cluster.draw_towards(self.server, self.settings.cluster_pull)
 
     def _set_to_mean_start(self, updates: Updates, starts: np.ndarray) -> None:
-        """Set the global model to the mean of what this round's users started from, an item's row of who touched it."""
+        """Set the global model to the mean of this round's initial models (an item's row: over its users)."""
         models = self._models
         shares = torch.from_numpy(np.bincount(starts, minlength=len(models)) / len(starts)).float()
         mean = {
@@ -139,7 +139,7 @@ class PerFedRec(RecommenderStrategy):
     # What is kept -----------------------------------------------------------------------------------------------------
 
     def keep(self) -> None:
-        """Keep what is evaluated of the global model and of the clusters', and who starts from which."""
+        """Keep the evaluated global and cluster models, and the number of each user's initial model."""
         super().keep()
         self._best_starts = self._starts(range(len(self.roster)))
         self._best_clusters = [
@@ -147,13 +147,13 @@ class PerFedRec(RecommenderStrategy):
         ]
 
     def model(self) -> Choice:
-        """The global model of the best round, and what each user started from in it."""
+        """The global model of the best round, and each user's initial model in it."""
         if not self._best_round:
             return self.evaluation_instructions(range(len(self.roster)))
         return _choice([self._best, *self._best_clusters], _with_global(self._best_starts))
 
     def state(self) -> Stack:
-        """Also the clusters' models, as they are and as they were at the best round."""
+        """The base's state, and the clusters' models: current ones, and those of the best round."""
         kept = {**super().state(), "best_starts": self._best_starts}
         for number, cluster in enumerate(self.clusters):
             kept |= prefixed(f"cluster{number}", cluster.state())
@@ -162,7 +162,7 @@ class PerFedRec(RecommenderStrategy):
         return kept
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         self._best_starts = np.array(state["best_starts"])
         if not self.users.formed:
@@ -180,12 +180,12 @@ class PerFedRec(RecommenderStrategy):
 
 
 def _with_global(starts: np.ndarray) -> np.ndarray:
-    """What users are measured by [users, 2]: the global model, and what they start from [users]."""
+    """Numbers of the models that users are measured by [users, 2]: the global one, and their initial one [users]."""
     return np.stack([np.zeros_like(starts), starts], axis=1)
 
 
 def _choice(models: Sequence[Mapping[str, Tensor]], rows: np.ndarray) -> Choice:
-    """What of some models each user is sent: `rows` [users, r] are numbers of models."""
+    """Choice of the models that each user is sent: `rows` [users, r] are numbers of `models`."""
     used, renumbered = np.unique(rows, return_inverse=True)
     values = {name: np.stack([models[number][name].numpy() for number in used]) for name in models[0]}
     return Choice(values, renumbered.reshape(rows.shape))

@@ -1,4 +1,4 @@
-"""The base of methods on ratings: the server holds what all share, and steps it by a mean of users' gradients."""
+"""Base of methods on ratings: the server holds the shared parameters, and steps them by a mean of users' gradients."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from subfl_flower.wire.roster import Roster
 class RecommenderStrategy(CohortStrategy):
     """The server of a recommender, composed of parts.
 
-    A round is one sequence for all methods: sample users, send them the parameters, average their gradients
-    (`Averaging`), and step every parameter. A method names its parts; it may override `make_parts`, where parts need
-    more than the facts that all know, and every step of the round.
+    A round has the same steps for all methods: sample users, send them the parameters, average their gradients
+    (`Averaging`), and step every parameter. A method names its parts. It may override every step of the round, and
+    `make_parts`, where parts need more than the facts that all parts have.
 
     Attributes:
         Averaging: makes the mean gradient of a round's uploads.
-        Parts: further parts: exchanges outside of rounds, and what watches uploads.
+        Parts: further parts, for exchanges outside of rounds and for watching uploads.
     """
 
     Settings: ClassVar[type[MethodSettings]] = RecommenderClient.Settings
@@ -55,44 +55,44 @@ class RecommenderStrategy(CohortStrategy):
         self._best = {name: value.clone() for name, value in start.items()}
         self._best_round, self._best_figure = 0, math.nan
         self.uploads = np.zeros(len(roster), dtype=np.int64)
-        """How often each client's upload was taken in [K]."""
+        """Number of aggregated uploads of each client [K]."""
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """What users are sent next."""
+        """The parameters that users are sent next."""
         return self.server.parameters
 
     # What travels -----------------------------------------------------------------------------------------------------
 
     def set_up(self, exchange: Exchange) -> None:
-        """Refuse what the task cannot do."""
+        """Let parts refuse a task or model that they cannot work with."""
         for part in self.parts:
             part.set_up()
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Let all parts ask the clients what they must know, in their order."""
+        """Let all parts, in their order, ask the clients for what they need."""
         for part in self.parts:
             part.before_round(server_round, exchange)
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
-        """All parameters, the same for everyone, as parts change them."""
+        """All parameters, the same for everyone, after changes by parts."""
         sent = for_all(self.parameters, positions)
         for part in self.parts:
             sent = part.instructions(sent, server_round, positions)
         return sent
 
     def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
-        """The rows that parts send."""
+        """The item rows that parts send."""
         parts = (part.row_instructions(self.parameters, positions) for part in self.parts)
         return {name: rows for of_part in parts for name, rows in of_part.items()}
 
     def evaluation_instructions(self, positions: Sequence[int]) -> Stack | Choice:
-        """All parameters, averaged over rounds where the method does that."""
+        """All parameters, averaged over rounds where the method does so."""
         return for_all(self.server.evaluated, positions)
 
     @property
     def announcements(self) -> dict[str, float]:
-        """The best round so far, at which users keep a copy of what is theirs."""
+        """The number of the best round so far, at which users keep a copy of their personal parameters."""
         return {"best_round": float(self._best_round)}
 
     def participants(self, server_round: int) -> Sequence[int]:
@@ -111,24 +111,24 @@ class RecommenderStrategy(CohortStrategy):
         self.step(updates)
 
     def step(self, updates: Updates) -> None:
-        """One step of the server's optimiser by the users' mean gradient."""
+        """Take one step of the server's optimiser by the users' mean gradient."""
         gradients = self.averaging.mean(updates, self.parameters)
         self.server.step(gradients, self.learning_rates, self.weight_decays)
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Of each parameter in the next step."""
+        """Learning rate of each parameter in the next step."""
         settings, share = self.settings, self._share_of_rate()
         rates = {name: share * (settings.network_lr or settings.server_lr) for name in self.parameters}
         return {**rates, ITEMS: share * settings.server_lr}
 
     @property
     def weight_decays(self) -> dict[str, float]:
-        """Of those parameters that have one."""
+        """Weight decay of those parameters that have one."""
         return {ITEMS: self.settings.table_weight_decay}
 
     def _share_of_rate(self) -> float:
-        """The learning rate's share, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
+        """Factor of the learning rate, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
         last: float = self.settings.server_lr_final
         if last == 1 or not self.run.num_rounds:
             return 1.0
@@ -138,12 +138,12 @@ class RecommenderStrategy(CohortStrategy):
     # Evaluation -------------------------------------------------------------------------------------------------------
 
     def evaluates(self, server_round: int) -> bool:
-        """Every so many rounds, and after the last."""
+        """True every `evaluate_every` rounds, and after the last round."""
         every: int = self.settings.evaluate_every
         return server_round % every == 0 or server_round == self.run.num_rounds
 
     def take_evaluation(self, evaluation: Updates) -> None:
-        """Keep the parameters of the round that is best on all users' validation ratings together."""
+        """Keep the parameters of the round that is best on the validation ratings of all users together."""
         figure = self.task.over_clients(evaluation.metrics, "validation")
         if figure is not None and not math.isnan(figure) and not self._is_beaten(figure):
             self._best_figure, self._best_round = figure, evaluation.server_round
@@ -158,17 +158,17 @@ class RecommenderStrategy(CohortStrategy):
         return found
 
     def _is_beaten(self, figure: float) -> bool:
-        """True where an earlier round was as good."""
+        """True where an earlier round was at least as good."""
         if not self._best_round:
             return False
         return figure <= self._best_figure if self.task.higher_is_better else figure >= self._best_figure
 
     def keep(self) -> None:
-        """Keep what is evaluated: there was nothing better so far."""
+        """Keep the evaluated parameters as the best ones so far."""
         self._best = {name: value.clone() for name, value in self.server.evaluated.items()}
 
     def model(self) -> Stack | Choice:
-        """The parameters of the best round; the last ones where there is nothing to validate on."""
+        """The parameters of the best round; the last ones where there are no validation ratings."""
         found = self._best if self._best_round else self.server.evaluated
         return {name: value.numpy() for name, value in found.items()}
 
@@ -184,7 +184,7 @@ class RecommenderStrategy(CohortStrategy):
     # After a crash ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Stack:
-        """Parameters, their average and best, the optimiser's moments, what was counted, and the state of parts."""
+        """Parameters, their average and best, the optimiser's moments, counts of uploads, and the state of parts."""
         kept: Stack = {
             **super().state(),
             "uploads": self.uploads,
@@ -196,7 +196,7 @@ class RecommenderStrategy(CohortStrategy):
         return kept | prefixed("server", self.server.state())
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         self.uploads = np.array(state["uploads"])
         best_round, self._best_figure = state["best"].tolist()
@@ -209,5 +209,5 @@ class RecommenderStrategy(CohortStrategy):
 
 
 def for_all(parameters: Mapping[str, Tensor], positions: Sequence[int]) -> Stack:
-    """The same for all clients at the positions, as one row in memory."""
+    """Identical arrays for all clients at the positions, as one row in memory."""
     return {name: np.broadcast_to(value.numpy(), (len(positions), *value.shape)) for name, value in parameters.items()}

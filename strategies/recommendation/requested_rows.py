@@ -17,7 +17,7 @@ from subfl_flower.wire.ragged import Ragged
 
 
 class RequestedRows(ServerPart):
-    """Ask users once which rows they need, and send these in place of the table (settings: `RequestedRowsSettings`).
+    """Ask users once for the rows that they need, and send these in place of the table (`RequestedRowsSettings`).
 
     After a crash users are asked again.
     """
@@ -26,10 +26,10 @@ class RequestedRows(ServerPart):
         super().__init__(server)
         self._num_items = len(self.run.initial[ITEMS])
         self._rows_of: dict[int, np.ndarray] = {}
-        """Which rows of the item table the client at a position asked for, int32 ascending."""
+        """Item rows requested by the client at each position, int32 ascending."""
 
     def set_up(self) -> None:
-        """Refuse rows where each round samples other items."""
+        """Refuse to send rows where each round samples other items."""
         if self._samples_items and self.settings.download == "rows":
             raise SubflError(
                 "method.download: with task=ranking users sample items in each round, and the server cannot know which "
@@ -42,7 +42,7 @@ class RequestedRows(ServerPart):
 
     @cached_property
     def sends_rows(self) -> bool:
-        """True where users are sent the rows that they asked for, instead of the table."""
+        """True where users are sent the rows that they asked for, in place of the table."""
         settings = self.settings
         if self._samples_items:
             return False
@@ -55,7 +55,7 @@ class RequestedRows(ServerPart):
         return most <= self._num_items / 2
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Ask those of this round's users which rows they need who have not been asked."""
+        """Ask this round's users for the rows that they need, if they have not been asked before."""
         if not self.sends_rows:
             return
         unknown = [p for p in self.server.participants(server_round) if p not in self._rows_of]
@@ -73,7 +73,7 @@ class RequestedRows(ServerPart):
         return ids
 
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
-        """All but the item table."""
+        """All arrays but the item table, where rows are sent."""
         return {name: value for name, value in sent.items() if name != ITEMS} if self.sends_rows else sent
 
     def row_instructions(self, parameters: Parameters, positions: Sequence[int]) -> Mapping[str, Ragged]:

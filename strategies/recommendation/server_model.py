@@ -1,4 +1,4 @@
-"""A model that the server holds and steps by averaged gradients, with an optimiser of its own."""
+"""A model that the server holds and steps by averaged gradients, with its own optimiser."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ServerModel:
     Args:
         initial: float32 by name, without a client axis; copied.
         optimizer: ``adam``, or ``sgd`` for plain steps.
-        past: weight of the past in an exponential average of the parameters over steps; 0: there is none.
+        past: weight of the past in an exponential average of the parameters over steps; 0: no average.
 
-    Attributes:
-        parameters: what users are sent to train, by name.
-        steps: how many were taken.
+        Attributes:
+        parameters: the parameters that users are sent to train, by name.
+        steps: number of steps taken.
     """
 
     def __init__(self, initial: Mapping[str, Tensor], optimizer: Literal["adam", "sgd"], past: float) -> None:
@@ -33,23 +33,23 @@ class ServerModel:
         self.steps = 0
         self._optimizer, self._past = optimizer, past
         shapes = adam_state_shapes({name: tuple(value.shape) for name, value in initial.items()})
-        # Of Adam, with the server as the only client.
+        # Adam's moments, with the server as the only client.
         self._moments = {name: torch.zeros(1, *shape) for name, shape in shapes.items()}
         self._average = {name: value.clone() for name, value in initial.items()}
 
     @property
     def evaluated(self) -> dict[str, Tensor]:
-        """What is evaluated and kept: the average where there is one, else the parameters."""
+        """Parameters to evaluate and keep: the average where there is one, else the trained ones."""
         return self._average if self._past else self.parameters
 
     def copy(self) -> ServerModel:
-        """A model that goes on from here by itself."""
+        """An independent copy of the model."""
         other = ServerModel(self.parameters, self._optimizer, self._past)
         other.load_state(self.state())
         return other
 
     def step(self, gradients: Mapping[str, Tensor], rates: Mapping[str, float], decays: Mapping[str, float]) -> None:
-        """One step.
+        """Take one step.
 
         Args:
             gradients: by name, of the shapes of the parameters.
@@ -69,24 +69,24 @@ class ServerModel:
         self.steps += 1
         if self._past:
             for name, value in self.parameters.items():
-                # Without the bias towards the first values that an average from the start would have.
+                # Corrected for the bias towards the first values.
                 weight = (1 - self._past) / (1 - self._past**self.steps)
                 self._average[name].lerp_(value, weight)
 
     def draw_towards(self, other: ServerModel, share: float) -> None:
-        """Go a share of the way to another model, in what is trained and in what is evaluated."""
+        """Move a share of the way to another model, both trained and evaluated parameters."""
         for own, others in ((self.parameters, other.parameters), (self._average, other._average)):
             for name, value in own.items():
                 value.lerp_(others[name], share)
 
     def state(self) -> Stack:
-        """All of it, as arrays by name."""
+        """The whole model, as arrays by name."""
         parts = (("parameters", self.parameters), ("average", self._average), ("adam", self._moments))
         kept = {f"{prefix}.{name}": value.numpy() for prefix, values in parts for name, value in values.items()}
         return {**kept, "steps": torch.tensor(self.steps).numpy()}
 
     def load_state(self, state: Stack) -> None:
-        """What `state` gave."""
+        """Restore the arrays of `state`."""
         self.steps = int(state["steps"])
         for prefix, values in (("parameters", self.parameters), ("average", self._average), ("adam", self._moments)):
             for name, value in values.items():
@@ -94,11 +94,11 @@ class ServerModel:
 
 
 def prefixed(prefix: str, state: Stack) -> Stack:
-    """A part's state under names of its own."""
+    """A part's state under names with a prefix."""
     return {f"{prefix}/{name}": value for name, value in state.items()}
 
 
 def part_of(prefix: str, state: Stack) -> Stack:
-    """What `prefixed` was given."""
+    """The state that `prefixed` got, without the prefix."""
     start = f"{prefix}/"
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

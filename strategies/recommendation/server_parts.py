@@ -1,4 +1,4 @@
-"""Parts that the server of a method on ratings is composed of."""
+"""Parts of the server of a method on ratings."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from subfl_flower.wire.ragged import Ragged
 from subfl_flower.wire.roster import Roster
 
 HEADERS = 4096
-"""Bytes beside what an answer is about: headers, keys, padding."""
+"""Bytes of an answer besides its content: headers, keys, padding."""
 
 Parameters = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Server:
-    """Facts that parts know.
+    """Facts of a server that its parts know.
 
     Attributes:
         run: facts of the run.
-        roster: gives the clients, and where they are at the moment.
-        participants: positions of the clients who take part in a round, ascending.
+        roster: the clients, and their present nodes.
+        participants: positions of the clients that take part in a round, ascending.
     """
 
     run: RunContext
@@ -41,7 +41,7 @@ class ServerPart:
     """A part of a strategy; every hook does nothing unless it is overridden.
 
     Args:
-        server: what it knows.
+        server: facts of the server.
     """
 
     def __init__(self, server: Server) -> None:
@@ -51,11 +51,11 @@ class ServerPart:
 
     @property
     def roster(self) -> Roster:
-        """The clients, and where they are at the moment."""
+        """The clients, and their present nodes."""
         return self.server.roster()
 
     def set_up(self) -> None:
-        """Refuse what the task or the model cannot do."""
+        """Refuse a task or a model that the part cannot work with."""
         return
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
@@ -63,15 +63,15 @@ class ServerPart:
         return
 
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
-        """The arrays for the clients at `positions`, from those without this part."""
+        """The arrays for the clients at `positions`, given those without this part."""
         return sent
 
     def row_instructions(self, parameters: Parameters, positions: Sequence[int]) -> Mapping[str, Ragged]:
-        """The arrays of which each of the clients at `positions` is sent a number of rows of its own."""
+        """Arrays of which each of the clients at `positions` is sent a different number of rows."""
         return {}
 
     def watch(self, updates: Updates) -> None:
-        """See the uploads that are aggregated next."""
+        """Read the uploads that are aggregated next."""
         return
 
     def report(self, prepared: Any | None, uploads: int) -> dict[str, Any]:
@@ -79,16 +79,16 @@ class ServerPart:
 
         Args:
             prepared: all clients' data, where the run is a simulation.
-            uploads: the most that one client has uploaded.
+            uploads: the largest number of uploads of one client.
         """
         return {}
 
     def state(self) -> Stack:
-        """Arrays by name that it needs to go on after a crash."""
+        """Arrays by name that the part needs to go on after a crash."""
         return {}
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         return
 
 
@@ -101,4 +101,4 @@ class Aggregation(ServerPart, ABC):
 
     @abstractmethod
     def mean(self, updates: Updates, parameters: Parameters) -> dict[str, Tensor]:
-        """The mean gradient by each of the parameters, of their shapes."""
+        """The mean gradient by each of the parameters, of the parameters' shapes."""

@@ -1,4 +1,4 @@
-"""Observers of uploads: the guarantees that they have, and what they give away in spite of them."""
+"""Observers of uploads: their privacy guarantees, and their leakage in spite of these."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PrivacyAccount(ServerPart):
         self._values_per_upload = max(self._values_per_upload, single + int(lengths.max(initial=0)) * width)
 
     def report(self, prepared: Any | None, uploads: int) -> dict[str, Any]:
-        """The most uploads of a user, and what `privacy` guarantees for these."""
+        """The largest number of uploads of a user, and the guarantee of `privacy` for these."""
         found: dict[str, Any] = {"uploads_per_user": uploads}
         if self.run.privacy.mechanism != "none" and uploads:
             found["privacy"] = {
@@ -41,16 +41,16 @@ class PrivacyAccount(ServerPart):
         return found
 
     def state(self) -> Stack:
-        """How large uploads were."""
+        """Number of values in the largest upload."""
         return {"values_per_upload": np.array(self._values_per_upload)}
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         self._values_per_upload = int(state["values_per_upload"])
 
 
 class Audit(ServerPart):
-    """Watch some users' uploads for what they give away (settings: `AuditSettings`, `ExpansionSettings`)."""
+    """Watch some users' uploads for leakage (settings: `AuditSettings`, `ExpansionSettings`)."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
@@ -66,7 +66,7 @@ class Audit(ServerPart):
             self._audit.add(self.roster.client_ids[position], ids.of(row), rows.of(row))
 
     def report(self, prepared: Any | None, uploads: int) -> dict[str, Any]:
-        """What was found out, in a simulation."""
+        """The audit's findings, in a simulation."""
         if self._audit is None or prepared is None:
             return {}
         ratings = prepared.whole()
@@ -74,7 +74,7 @@ class Audit(ServerPart):
         audit = self._audit.report({user: rated.of(user) for user in range(len(rated.lengths))})
         found: dict[str, Any] = {"leakage": None if audit is None else asdict(audit)}
         if audit is not None and self.settings.max_neighbours:
-            # What the matcher counts, against what held-out ratings tell anybody of how popular items are.
+            # The matcher's counts, compared with the popularity of items in held-out ratings, which anybody may know.
             training = ratings.roles == TRAIN
             counts, public = (
                 np.bincount(ratings.items[which], minlength=self._num_items) for which in (training, ~training)

@@ -1,4 +1,4 @@
-"""Clusters of users by the embeddings that they tell (PerFedRec: Luo, Xiao, Song, CIKM 2022)."""
+"""Clusters of users by their uploaded embeddings (PerFedRec: Luo, Xiao, Song, CIKM 2022)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class UserClusters(ServerPart):
     """Ask for embeddings every few rounds, and cluster those who answered by k-means (settings: `ClusterSettings`).
 
     Attributes:
-        labels: the cluster of each user [K]; `NO_CLUSTER` for who has told nothing so far.
+        labels: the cluster of each user [K]; `NO_CLUSTER` for users without an embedding so far.
         distances: of each user to its centroid [K].
-        clustering: the last one; None before the first since the start, or since a crash.
+        clustering: the last one; None before the first one since the start, or since a crash.
     """
 
     def __init__(self, server: Server) -> None:
@@ -36,11 +36,11 @@ class UserClusters(ServerPart):
 
     @property
     def formed(self) -> bool:
-        """True from the first clustering on."""
+        """True after the first clustering."""
         return self._centroids is not None
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Cluster users where it is time; who did not answer keeps the cluster that it had."""
+        """Cluster users in rounds that do so; a user without an answer keeps its cluster."""
         since_start = server_round - self.settings.cluster_start
         if since_start < 0 or since_start % self.settings.cluster_every:
             return
@@ -62,24 +62,24 @@ class UserClusters(ServerPart):
         self.clustering = Clustering(np.array(self.roster.client_ids), self.labels.copy(), points)
 
     def report(self, prepared: Any | None, uploads: int) -> dict[str, Any]:
-        """How many users each cluster has."""
+        """Number of users in each cluster."""
         sizes = np.bincount(self.labels[self.labels >= 0], minlength=self.settings.clusters)
         unclustered = int((self.labels == NO_CLUSTER).sum())
         return {"clusters": {"sizes": sizes.tolist(), "without": unclustered}}
 
     def state(self) -> Stack:
-        """Centroids, and who is in which cluster."""
+        """Centroids, and the cluster of each user."""
         kept = {"labels": self.labels, "distances": self.distances}
         return kept if self._centroids is None else {**kept, "centroids": self._centroids}
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         self.labels, self.distances = np.array(state["labels"]), np.array(state["distances"])
         self._centroids = np.array(state["centroids"]) if "centroids" in state else None
 
 
 def _decoded(width: int) -> Any:
-    """What makes sense of an answer: a user's embedding, float32 [width], or nothing from who has or gives none."""
+    """Decoder of an answer: a user's embedding, float32 [width], or None where it has none or does not agree."""
 
     def decode(answer: Stack) -> np.ndarray:
         if not answer:

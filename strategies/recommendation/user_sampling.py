@@ -1,4 +1,4 @@
-"""Users who take part in a round."""
+"""Participation of users: the draw of a round's users."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from subfl_flower.wire.contract import RunContext
 
 
 class RandomUsers:
-    """Draw `users_per_round` users without replacement, or as many as the configuration's fraction says.
+    """Draw `users_per_round` users without replacement, or the configuration's fraction of them.
 
     Args:
         run: facts of the run.
-        num_users: that there are.
+        num_users: number of all users.
     """
 
     def __init__(self, run: RunContext, num_users: int) -> None:
@@ -27,7 +27,7 @@ class RandomUsers:
 
     @property
     def count(self) -> int:
-        """Users of a round; all where there are no more."""
+        """Number of users in a round; all users where there are no more."""
         return self._per_round or self._participation.count(self._num_users)
 
     def draw(self, server_round: int) -> Sequence[int]:
@@ -47,7 +47,7 @@ class RandomUsers:
 
 
 class ClusterUsers(RandomUsers):
-    """Draw users by their clusters (settings: `ClusterSettings.selection`); at random before there are any."""
+    """Draw users by their clusters (settings: `ClusterSettings.selection`); at random before the first clustering."""
 
     def __init__(self, run: RunContext, num_users: int) -> None:
         super().__init__(run, num_users)
@@ -62,7 +62,7 @@ class ClusterUsers(RandomUsers):
             server_round: 1-based.
             labels: cluster of each user [K]; negative: none.
             distances: of each user to its centroid [K].
-            taken: how often each user has taken part [K].
+            taken: number of rounds that each user has taken part in [K].
         """
         if self._settings.selection == "random" or not (labels >= 0).any():
             return self.draw(server_round)

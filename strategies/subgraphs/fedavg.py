@@ -18,7 +18,7 @@ class FedAvg(MixingStrategy):
     """The weighted average of all replies."""
 
     class Settings(SubgraphClient.Settings):
-        """The averaging.
+        """Knob of the average.
 
         Attributes:
             weighting: by training ``examples``, as in the paper's equation, or ``uniform``, as in much public code.

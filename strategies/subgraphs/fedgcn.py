@@ -2,24 +2,25 @@ r"""FedGCN: Yao, Jin, Ravi and Joe-Wong, "FedGCN: Convergence-Communication Trad
 Convolutional Networks", NeurIPS 2023.
 
 FedAvg, after one exchange before training by which clients' convolutions see the neighbours that others hold. With
-`hops` = 2 and a GCN of two layers a client's outputs at its own nodes are those that the same parameters give on the
-whole graph, as far as its nodes are held by somebody; with more layers, or `hops` = 1, they come near to it.
+`hops` = 2 and a GCN of two layers, a client's outputs at its own nodes are those that the same parameters give on the
+whole graph, as far as its nodes are held by some client. With more layers, or `hops` = 1, they approximate these.
 
-The server is told nodes by hashes of their ids and adds up what clients say of them (`subgraphs/mending/sum_plan.py`).
+The server sees nodes as hashes of their ids, and sums what clients add for them (`subgraphs/mending/sum_plan.py`).
 What stays visible:
 
-- to the server: which clients have to do with one node, who of them holds it, and so how many edges join which clients;
-  without `masking` also what each client adds to a sum (of one neighbour alone: that neighbour's features, times the
-  edge's weight, divided by the root of its degree) and the degrees of these nodes, which are sums of edge weights where
-  there are any; with it the sums alone. A group of two in which one adds
-  nothing, such as a second holder, hides nothing of the other.
-- to a client: the sums and degrees of its nodes' neighbours elsewhere and, by taking off its own part, what others add
-  to its own nodes' sums: exact features where that is one node. It does not see who holds a neighbour, but with
-  `masking` who else adds to a sum.
-- not hidden from either: that sums are as wrong as a client wants them to be, and under masks not by whom.
+- to the server: which clients have one node in their listings, which of them hold it, and so the number of edges
+  between clients. Without `masking` it also sees each client's share of a sum (of one neighbour alone: that neighbour's
+  features, times the edge's weight, divided by the root of its degree), and the degrees of these nodes, which are sums
+  of edge weights where there are any. With `masking` it sees only the sums. A group of two in which one adds nothing,
+  such as a second holder, does not hide the other's share.
+- to a client: the sums and degrees of its nodes' neighbours elsewhere. By subtracting its own share it learns what
+  others add to its own nodes' sums: exact features where that is one node. It does not see who holds a neighbour. With
+  `masking` it sees who else adds to a sum.
+- no protection against false data: a client can make a sum as wrong as it wants, and under masks nobody sees which
+  client did.
 
-Where clients fail and the run goes on without them, the sums are made anew among those who are there, as if nobody held
-the others' nodes; under masks the server may then see two sums of one node and so what differs between them.
+Where clients fail and the run goes on without them, the sums are made again among the remaining clients, as if nobody
+held the others' nodes. Under masks the server may then see two sums of one node, and so their difference.
 """
 
 from __future__ import annotations
@@ -43,41 +44,41 @@ from subfl_flower.subgraphs.mending.packed_rows import packed_rows, unpacked_row
 from subfl_flower.subgraphs.mending.sum_plan import Listing, SumPlan, check_listing
 from subfl_flower.wire.payload import Stack
 
-# A token and whether it is held; and room for what describes the arrays.
+# A token and a flag whether its node is held; and room for the description of the arrays.
 _NODE_BYTES, _SLACK = 17, 4096
-# A client may list nodes that nobody holds, as many as its edges lead to; beyond this it would fill the memory.
+# A client may list nodes that nobody holds, as many as its edges lead to; a longer listing would fill the memory.
 _LISTED_PER_NODE, _LISTED = 64, 1 << 16
-# Of a number in a sum, so that those of all clients add up to something finite.
+# Bound of a number in a sum, so that the sum over all clients is finite.
 _LARGEST = 1e33
 
 
 class Share(NamedTuple):
-    """What a client adds: rows of the sums that it adds to, [R, ...], and the degrees of nodes that it counts."""
+    """A client's share: rows of the sums that it adds to, [R, ...], and the degrees of nodes that it counts."""
 
     rows: FeatureMatrix
     degrees: np.ndarray
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many of both."""
+        """Numbers of rows and of degrees."""
         return self.rows.shape[0], len(self.degrees)
 
 
 class FedGCN(MixingStrategy):
-    """Averages, after an exchange of sums over neighbours."""
+    """Average as FedAvg, after an exchange of sums over neighbours."""
 
     Settings = FedGCNClient.Settings
     counterpart = FedGCNClient
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """FedAvg's, n_j / n in every row."""
+        """FedAvg's matrix, n_j / n in every row."""
         return average_matrix(self.roster, updates, self.settings.weighting)
 
     def set_up(self, exchange: Exchange) -> None:
-        """Three phases, after which clients know the sums over their neighbours; none without `hops`.
+        """Exchange in three phases the sums over clients' neighbours; no exchange if `hops` is 0.
 
         Raises:
-            RunFailure: a client failed in one, and failures are not tolerated.
+            RunFailure: a client failed in one phase, and failures are not tolerated.
         """
         if not self.settings.hops:
             return
@@ -92,7 +93,7 @@ class FedGCN(MixingStrategy):
         exchange.ask(MEND, _nothing, [_SLACK] * len(self.roster), told)
 
     def _warn_of_other_keys(self, listings: Mapping[int, Listing]) -> None:
-        """Clients with another key than the rest have no node in common with them."""
+        """Warn of clients that share no node with others, which points to another key."""
         if len(listings) > 1:
             for position in SumPlan(listings).lonely:
                 log(
@@ -106,7 +107,7 @@ class FedGCN(MixingStrategy):
     # What clients add -----------------------------------------------------------------------------------------------
 
     def _shares(self, exchange: Exchange, listings: Mapping[int, Listing]) -> tuple[SumPlan, dict[int, Share]]:
-        """What every client adds, and to which sums; anew without those that failed, until nobody does."""
+        """All clients' shares and the plan of the sums; asked again without failed clients until none fails."""
         attempt = 0
         while True:
             plan = SumPlan(listings)
@@ -119,7 +120,7 @@ class FedGCN(MixingStrategy):
             attempt += 1
 
     def _asked_shares(self, exchange: Exchange, plan: SumPlan, attempt: int) -> dict[int, Share]:
-        """What clients add of whom it is asked for, as far as it can be used."""
+        """Usable shares of the clients that the plan asks."""
         sent = {position: self._question(plan, position) for position in plan.adding}
         largest = [_SLACK] * len(self.roster)
         for position in sent:
@@ -136,11 +137,11 @@ class FedGCN(MixingStrategy):
 
     @property
     def _width(self) -> int:
-        """Of a row: the features, and where clients are told of nodes elsewhere the degree."""
+        """Width of a row: the features, and the degree where clients are sent sums of nodes elsewhere."""
         return self.roster.num_features + self.settings.hops - 1
 
     def _question(self, plan: SumPlan, position: int) -> Stack:
-        """What a client is asked to add; under masks also who else adds to which of its sums."""
+        """Request for a client's share; under masks also the other clients in each of its sums."""
         asked = {"kept": np.packbits(plan.kept(position)), "counted": np.packbits(plan.counted(position))}
         if not self.settings.masking:
             return asked
@@ -155,12 +156,12 @@ class FedGCN(MixingStrategy):
         }
 
     def _sizes(self, plan: SumPlan, position: int) -> tuple[int, int]:
-        """What `Share.sizes` must be of a client."""
+        """The `Share.sizes` expected of a client."""
         told_openly = self.settings.hops > 1 and not self.settings.masking
         return len(plan.rows(position)), int(plan.counted(position).sum()) if told_openly else 0
 
     def _share(self, stack: Stack, sizes: tuple[int, int] | None = None) -> Share:
-        """One client's answer; ValueError where it is none, or not of these sizes."""
+        """Decode one client's answer; ValueError where it is malformed, or not of these sizes."""
         if self.settings.masking:
             share = Share(stack.get("masked", np.empty(0)), np.empty(0))
             if set(stack) != {"masked"} or share.rows.dtype != np.uint64 or share.rows.shape[1:] != (self._width,):
@@ -182,7 +183,7 @@ class FedGCN(MixingStrategy):
     # What they are told ---------------------------------------------------------------------------------------------
 
     def _added(self, plan: SumPlan, shares: Mapping[int, Share]) -> tuple[FeatureMatrix, np.ndarray]:
-        """The S sums [S, F], and the degrees of their nodes [S] where clients told them."""
+        """The S sums [S, F], and the degrees of their nodes [S] where clients sent them."""
         if self.settings.masking:
             total = np.zeros((plan.num_sums, self._width), dtype=np.uint64)
             for position, share in shares.items():
@@ -197,7 +198,7 @@ class FedGCN(MixingStrategy):
         return plan.added(rows, self.roster.num_features), degrees
 
     def _told(self, plan: SumPlan, position: int, sums: FeatureMatrix, degrees: np.ndarray) -> Stack:
-        """What a client is told: which of its listed nodes, their sums, and the degrees of those elsewhere."""
+        """Message to a client: which of its listed nodes have sums, these sums, and the degrees of nodes elsewhere."""
         kept, held = plan.kept(position), plan.listings[position].held
         told = kept if self.settings.hops > 1 else kept & held
         rows, elsewhere = plan.rows(position), ~held[kept]
@@ -209,7 +210,7 @@ class FedGCN(MixingStrategy):
 
 
 def _listing(stack: Stack) -> Listing:
-    """One client's answer; ValueError where it is none."""
+    """Decode one client's listing; ValueError where it is malformed."""
     if set(stack) != {"tokens", "held"}:
         raise ValueError(f"it holds {', '.join(sorted(stack)) or 'nothing'}")
     listing = Listing(**stack)
@@ -218,6 +219,6 @@ def _listing(stack: Stack) -> Listing:
 
 
 def _nothing(stack: Stack) -> None:
-    """A client that was told something has no answer."""
+    """Check that the answer of a client that was only sent data is empty."""
     if stack:
         raise ValueError(f"it holds {', '.join(sorted(stack))}")

@@ -1,24 +1,24 @@
 """FedGNN on subgraphs, as FED-PUB compares with (Baek et al., ICML 2023, App. B.2): FedAvg over graphs that are
 extended by similar nodes of other clients.
 
-All that is public is that description: a client's graph is extended by those nodes of other clients whose
-representation, which may be protected by local differential privacy, is similar above 0.5 to that of one of its own.
-What follows is our reading:
+Only this description is public: a client's graph is extended by those nodes of other clients whose representation is
+similar above 0.5 to that of one of its nodes. Local differential privacy may protect representations. The rest is our
+reading:
 
 - A representation is the first convolution's output before its ReLU, without dropout, over the client's own graph,
   under the average that all clients are sent next; so those of two clients can be compared. Under the initial model it
   is a random projection of smoothed features, which nearly keeps their cosines.
-- Each node is joined with the `max_neighbours` most similar nodes of other clients at most.
-- What a client is told stays as it is until the next exchange: representations are constants of its model.
-- A node that two clients hold is as similar to itself as can be, and is joined with itself.
+- Each node is joined with at most `max_neighbours` most similar nodes of other clients.
+- What a client is sent stays until the next exchange: representations are constants of its model.
+- A node that two clients hold has similarity 1 with itself, and is joined with itself.
 
-Who is similar is decided by numbers that training has made: where clients are worked in other chunks, whose sums round
-otherwise, exchanges after the first round may find another of two neighbours that are as good as equally near.
+Similarity depends on trained numbers. In chunks of other sizes sums are rounded differently, so that exchanges after
+the first round may choose the other of two neighbours that are almost equally near.
 
-Noise is on representations alone, each node's protected by itself. The guarantee is one of a single node's
-representation given the model; its features also enter those of its neighbours, and a node that several clients hold
-is shown by each. The parameters that rounds upload are not protected. The server sees representations, in an order of
-each client's own, and no id, feature or edge.
+Noise is on representations alone, each node's protected on its own. The guarantee is for a single node's representation
+given the model. A node's features also enter its neighbours' representations, and a node that several clients hold is
+shown by each. The parameters that rounds upload are not protected. The server sees representations in a secret order
+drawn by each client, and no id, feature or edge.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ COVERS = (
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """What became of an exchange: the edges between nodes of two clients.
+    """Result of an exchange: the edges between nodes of two clients.
 
     Attributes:
         sizes: int64 [K], rows that each client showed; 0 for a client that gave no answer.
-        edges: int32 [2, edges], rows of all clients' representations, one client's below the other's: of the client
-            that is told, and of the node that it is told of.
+        edges: int32 [2, edges], rows of all clients' stacked representations: of the client that receives the node, and
+            of the node that it receives.
     """
 
     sizes: np.ndarray
@@ -65,11 +65,11 @@ class Joined:
 
     @property
     def owners(self) -> np.ndarray:
-        """Whose the rows of `edges` are, positions [2, edges]."""
+        """Owners of the rows of `edges`, positions [2, edges]."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)[self.edges]
 
     def figures(self) -> dict[str, float | None]:
-        """How many clients showed their nodes, and how many nodes and edges were added to each of them on average."""
+        """Number of clients that showed their nodes, and mean numbers of nodes and edges added to each of them."""
         clients = int(np.count_nonzero(self.sizes))
         nodes = len(np.unique(np.stack([self.owners[0], self.edges[1]]), axis=1).T)
         each = max(clients, 1)
@@ -77,23 +77,23 @@ class Joined:
 
 
 class SubgraphFedGNN(MixingStrategy):
-    """Averages like FedAvg, and tells clients of similar nodes before the first round and every few ones."""
+    """Average as FedAvg, and send clients similar nodes before the first round and then at intervals."""
 
     Settings = SimilarNodesClient.Settings
     counterpart = SimilarNodesClient
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """FedAvg's, n_j / n in every row."""
+        """FedAvg's matrix, n_j / n in every row."""
         return average_matrix(self.roster, updates, self.settings.weighting)
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
         self._width = len(run.initial[f"{FIRST}.bias"])
         self._joined: dict[int, Joined] = {}
-        """By the round that an exchange came before."""
+        """Results of the exchanges, by the round that they came before."""
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Have clients show their nodes where it is time, and tell them of similar ones."""
+        """Have clients show their nodes, and send them similar ones, in rounds with an exchange."""
         since_start = server_round - self.settings.exchange_start
         every = self.settings.exchange_every
         if since_start == 0 or (since_start > 0 and every and since_start % every == 0):
@@ -127,7 +127,7 @@ class SubgraphFedGNN(MixingStrategy):
         self._joined[server_round] = Joined(sizes, edges.astype(np.int32))
 
     def state(self) -> Stack:
-        """And what the exchanges came to."""
+        """The base's state, and the results of the exchanges."""
         kept = {
             f"exchange.{name}.{server_round}": getattr(joined, name)
             for server_round, joined in self._joined.items()
@@ -136,15 +136,15 @@ class SubgraphFedGNN(MixingStrategy):
         return {**super().state(), **kept}
 
     def load_state(self, state: Stack) -> None:
-        """What `state` gave."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         rounds = sorted(int(name.split(".")[2]) for name in state if name.startswith("exchange.sizes."))
         self._joined = {r: Joined(state[f"exchange.sizes.{r}"], state[f"exchange.edges.{r}"]) for r in rounds}
 
-    # What it amounts to -----------------------------------------------------------------------------------------------
+    # Report ----------------------------------------------------------------------------------------------------------
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
-        """What each exchange added to clients' graphs, in a simulation how often rightly; the guarantee of noise."""
+        """Additions of each exchange to clients' graphs, in a simulation shares of right edges, and the guarantee."""
         rounds = [{"round": server_round, **joined.figures()} for server_round, joined in self._joined.items()]
         if prepared is not None:
             graphs = [prepared.client(client_id) for client_id in self.roster.client_ids]
@@ -157,13 +157,13 @@ class SubgraphFedGNN(MixingStrategy):
         return found
 
     def _guarantee(self, exchanges: int) -> dict[str, Any]:
-        """Of a node's representation in one exchange, and composed over all of them, both at delta."""
+        """Guarantee for a node's representation in one exchange, and composed over all of them, both at delta."""
         once = user_level_epsilon(self.run.privacy, 1, self.run.privacy.delta, self._width)
         composed = asdict(privacy_report(self.run.privacy, exchanges, self._width))
         return {**composed, "exchange_epsilon": once if math.isfinite(once) else None}
 
     def _shares(self, server_round: int, joined: Joined, graphs: list[ClientGraph]) -> dict[str, float | None]:
-        """Which shares of the edges join one class, ends of an edge that was cut, and a node with itself."""
+        """Shares of the edges within one class, of those that were cut, and of those that join a node with itself."""
         ids, labels, cut = [], [], []
         for graph, size in zip(graphs, joined.sizes.tolist(), strict=True):
             # The orders of a simulation follow from its seed, and are drawn again.
@@ -192,7 +192,7 @@ def _share(chosen: np.ndarray) -> float | None:
 
 
 def _representations(answer: Stack, width: int) -> np.ndarray:
-    """One client's answer; ValueError where it is none."""
+    """Decode one client's answer; ValueError where it is malformed."""
     if set(answer) != {"representations"}:
         raise ValueError(f"it holds {', '.join(sorted(answer)) or 'nothing'}")
     require_representations(answer["representations"], width, LARGEST_VALUE)

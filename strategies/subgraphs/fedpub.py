@@ -1,14 +1,20 @@
 r"""FED-PUB: Baek et al., "Personalized subgraph federated learning", ICML 2023 (arXiv 2206.10206).
 
-Clients whose models answer alike on a random graph are probably of one community. With h_i the functional embedding
-that client i sends, and S_ij the cosine of h_i and h_j, every client gets an average of its own (eq. 3):
+The paper's equations on the server's side:
+
+- Eq. 2, the personalised problem: client i trains its model :math:`\theta_i \odot \mu_i` from a personal average, whose
+  coefficients :math:`\alpha_{ij}` are larger within a community of similar subgraphs. The masks µ are the clients'
+  (`clients/subgraphs/fedpub.py`), and so is eq. 4, the local objective.
+- Eq. 3, this average. S_ij is the cosine of h_i and h_j, the functional embeddings that the clients send: similar
+  outputs on a random graph point to one community.
 
 .. math:: \bar\theta_i = \sum_j \alpha_{ij} \theta_j, \quad
           \alpha_{ij} = \frac{\exp(\tau S_{ij})}{\sum_k \exp(\tau S_{ik})} .
 
-Clients send only the weights that their private mask keeps and that their training reaches. The paper leaves open
-what a missing weight counts for in the average; see ``missing`` of `FedPUBClient.Settings`. The softmax
-over similarities is in `strategies/subgraphs/similarity.py`.
+The softmax over similarities is in `strategies/subgraphs/similarity.py`, and the sum in `FedPUB.mixed`.
+
+Clients send only the weights that their private mask keeps and that their training reaches. The paper does not say how
+a missing weight counts in the average; see ``missing`` of `FedPUBClient.Settings`.
 """
 
 from __future__ import annotations
@@ -28,7 +34,7 @@ _BLOCK = 4096
 
 
 class FedPUB(MixingStrategy):
-    """Similarity-weighted averages of masked models, one a client."""
+    """Average masked models by client similarity, one average for each client."""
 
     Settings = FedPUBClient.Settings
     counterpart = FedPUBClient
@@ -43,20 +49,20 @@ class FedPUB(MixingStrategy):
         return self.similarity.announcements
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """α (eq. 3)."""
+        """α of eq. 3, [K, A]."""
         return self.similarity.matrix(updates, self.parameters, self.roster.num_examples)
 
     def state(self) -> Stack:
-        """Also what clients are compared by."""
+        """The base's state, and the embeddings, or other rows, that clients are compared by."""
         return {**super().state(), **self.similarity.state()}
 
     def load_state(self, state: Stack) -> None:
-        """Also what clients are compared by."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         self.similarity.load_state(state)
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
-        """Each client's average; what a client does not use is not sent back to it."""
+        """Each client's average (eq. 3); a client is not sent entries that it does not use."""
         mixed: Stack = {}
         for name in self.initial:
             sent = updates.arrays[name]
@@ -80,7 +86,7 @@ class FedPUB(MixingStrategy):
         Args:
             matrix: M [K, A].
             sent: [A, rows, columns], zero where pruned.
-            wanted_rows: [A, rows], not 0 where a client also wants what others know of a row that it did not send.
+            wanted_rows: [A, rows], not 0 where a client also wants others' values of a row that it did not send.
             positions: of the A clients among the K.
         """
         everyone = len(positions) == len(matrix)

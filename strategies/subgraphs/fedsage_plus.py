@@ -1,23 +1,23 @@
 r"""FedSage+: Zhang et al., "Subgraph federated learning with missing neighbor generation", NeurIPS 2021
 (arXiv 2106.13430).
 
-Clients do not know the neighbours that their nodes have elsewhere. Each trains a generator of missing neighbours on
-nodes of its own that it hides; the generators learn from one another (eq. 5); each client mends its graph by what it
-generates; then all train by FedAvg, GraphSAGE or a GCN, on the mended graphs.
+Clients do not know the neighbours that their nodes have elsewhere. Each client trains a generator of missing neighbours
+on own nodes that it hides, and the generators learn from one another (eq. 5). Each client mends its graph by generated
+neighbours. Then all train by FedAvg, GraphSAGE or a GCN, on the mended graphs.
 
-How generators learn from one another: client i sends its decoder and its nodes' embeddings with noise, never features
-or edges. Every other client j finds its own nodes nearest to what that generates, and answers with gradients of
+To learn from one another, client i sends its decoder and its nodes' embeddings with noise, never features or edges.
+Every other client j finds its own nodes nearest to what the decoder generates from these, and answers with gradients of
 
 .. math:: \frac{1}{k} \sum_v \sum_{q \le \tilde n_v} \min_{u \in V_j} d(\tilde x_v^q, x_u)
 
-with respect to the decoder. The server adds them up, divided by their number (the paper's sum, with a weight that does
-not depend on how many clients there are), and client i steps along them and its own gradients.
+with respect to the decoder. The server takes their mean (the paper's sum, with a weight that does not depend on the
+number of clients). Client i steps along this mean and its own gradients.
 
-What remains visible: whoever sees a decoder and noisy embeddings, which are the server and all other clients, can
-generate from them, and thus learns what the client's neighbourhoods look like on average. Gradients of a decoder tell
-of the nodes that were nearest. The noise is part of the generator and no differential privacy.
+What remains visible: the server and all other clients see a decoder and noisy embeddings. They can generate from these,
+and so learn the average neighbourhoods of the client. Gradients of a decoder reveal the nodes that were nearest. The
+noise is part of the generator and no differential privacy.
 
-Every client's decoder goes to every other one: bytes grow with the square of the number of clients.
+Every client's decoder goes to every other client: bytes grow with the square of the number of clients.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _IN_FLIGHT = 1 << 28  # bytes that are sent at once to be judged; more go in sev
 
 
 class FedSagePlus(MixingStrategy):
-    """Has clients' generators trained on one another's nodes; then FedAvg."""
+    """Train clients' generators on one another's nodes; then average as FedAvg."""
 
     Settings = FedSagePlusClient.Settings
     counterpart = FedSagePlusClient
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """FedAvg's, n_j / n in every row."""
+        """FedAvg's matrix, n_j / n in every row."""
         return average_matrix(self.roster, updates, self.settings.weighting)
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
@@ -59,7 +59,7 @@ class FedSagePlus(MixingStrategy):
         self._figures = np.full((len(roster), _FIGURES), np.nan)
 
     def set_up(self, exchange: Exchange) -> None:
-        """Have the generators trained.
+        """Train the generators in an exchange with all clients.
 
         Raises:
             RunFailure: a client's answer cannot be used.
@@ -73,7 +73,7 @@ class FedSagePlus(MixingStrategy):
                 self._figures[position] = figures
 
     def _generators(self, exchange: Exchange, advice: Mapping[int, Stack]) -> dict[int, Stack]:
-        """Every client's decoder and embeddings, after a step with what others advised."""
+        """Every client's decoder and embeddings, after a step with other clients' gradients."""
         num_nodes = np.nan_to_num(self.roster.num_nodes).astype(np.int64)
         latent = self.settings.generator.latent
         most = self._decoder_bytes + num_nodes * (4 * latent + 1) + _SLACK
@@ -87,14 +87,14 @@ class FedSagePlus(MixingStrategy):
         return {position: advice.get(position, {}) for position in range(len(self.roster))}
 
     def _advice(self, exchange: Exchange, generators: Mapping[int, Stack]) -> dict[int, Stack]:
-        """What the other clients make of each one's generator: the mean of their gradients, by name."""
+        """Mean gradient of the other clients for each generator, by name."""
         advice: dict[int, Stack] = {}
         for batch in self._batches(generators):
             advice |= self._judged(exchange, {position: generators[position] for position in batch})
         return advice
 
     def _judged(self, exchange: Exchange, generators: Mapping[int, Stack]) -> dict[int, Stack]:
-        """The same of some clients' generators, in one phase."""
+        """Mean gradients for some clients' generators, from one phase."""
         ids = self.roster.client_ids
         sent = {
             judge: {
@@ -117,7 +117,7 @@ class FedSagePlus(MixingStrategy):
         }
 
     def _batches(self, generators: Mapping[int, Stack]) -> Iterator[list[int]]:
-        """Clients whose generators are judged at once, so that not too much is in flight."""
+        """Clients whose generators are judged at once; limits the bytes in flight."""
         batch: list[int] = []
         size = 0
         for position, stack in generators.items():
@@ -135,16 +135,16 @@ class FedSagePlus(MixingStrategy):
         return 4 * sum(int(np.prod(shape)) for shape in self._decoder.values())
 
     def state(self) -> Stack:
-        """Adds how good the generators became."""
+        """The base's state, and the generators' quality."""
         return {**super().state(), "generator_figures": self._figures}
 
     def load_state(self, state: Stack) -> None:
-        """Adds how good the generators became."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         self._figures = state["generator_figures"]
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
-        """``generator``: ``generated_nodes`` is how many nodes mend a graph, on average.
+        """Entry ``generator``: ``generated_nodes`` is the mean number of nodes that mend a graph.
 
         In a simulation also means over clients of Euclidean distances to the nearest of the true neighbours that a node
         has elsewhere: ``distance`` of what was generated, ``distance_of_mean`` of the client's mean feature instead,
@@ -160,7 +160,7 @@ class FedSagePlus(MixingStrategy):
 
 
 def _generator(answer: Stack, shapes: Mapping[str, Sequence[int]], latent: int, most_neighbours: int) -> Stack:
-    """A client's decoder and embeddings; ValueError where they are none."""
+    """Decode a client's decoder and embeddings; ValueError where they are malformed."""
     if set(answer) != {*shapes, "noisy", "counts", "unit"}:
         raise ValueError(f"it holds {', '.join(sorted(answer)) or 'nothing'}")
     counts = answer["counts"]
@@ -178,10 +178,10 @@ def _gradients(answer: Stack, shapes: Mapping[str, Sequence[int]], of: Mapping[i
     Args:
         answer: of a client.
         shapes: of a decoder.
-        of: positions by id of the clients that it may speak of.
+        of: positions by id of the clients whose decoders it may judge.
 
-    Raises:
-        ValueError: it speaks of somebody else, or not of a whole decoder.
+        Raises:
+        ValueError: it names another client, or not a whole decoder.
     """
     names = {client: {name: f"{client}/{name}" for name in shapes} for client in of}
     spoken_of = [client for client in of if any(name in answer for name in names[client].values())]

@@ -1,16 +1,16 @@
 r"""GCFL and GCFL+: Xie et al., "Federated graph classification over non-IID graphs", NeurIPS 2021 (arXiv 2106.13423).
 
-Clients are kept in clusters, at first a single one, and every member of a cluster C gets the cluster's average,
-:math:`M_{ij} = n_j / n_C` over the members that took part. With :math:`\Delta_j` what local training added to client
-j's parameters, a cluster is halved when its average has come to rest while a member still pulls away from it:
+Clients are kept in clusters, at first a single one. Every member of a cluster C gets the cluster's average,
+:math:`M_{ij} = n_j / n_C` over the members that took part. With :math:`\Delta_j` the change of client j's parameters in
+local training, a cluster is halved when its mean change is small and a member's change is still large:
 
 .. math:: \Big\lVert \sum_{j \in C} \frac{n_j}{n_C} \Delta_j \Big\rVert < \varepsilon_1, \quad
           \max_{j \in C} \lVert \Delta_j \rVert > \varepsilon_2 .
 
 The halves are the minimum cut (Stoer and Wagner, 1997) of the complete graph over the members. GCFL weights its edges
-by how alike two updates are, GCFL+ by how alike the courses of their norms were.
+by the similarity of two updates, GCFL+ by that of the sequences of their norms.
 
-The paper's thresholds are norms. They depend on the model, on the optimiser and on how far training has got, so by
+The paper's thresholds are norms. They depend on the model, on the optimiser and on the progress of training, so by
 default the first is taken relative to the members' norms here; see `GCFL.Settings.relative`.
 """
 
@@ -34,22 +34,22 @@ from subfl_flower.wire.roster import Roster
 
 
 class GCFL(MixingStrategy):
-    """One average a cluster; clusters are halved along the least similar updates.
+    """Average within clusters; a cluster is halved along its least similar updates.
 
-    A client that is absent stays in its cluster, gets its average, and is judged by its last known update. A cluster of
-    which nobody took part keeps its parameters.
+    An absent client stays in its cluster, gets its average, and is judged by its last known update. A cluster without
+    participants keeps its parameters.
     """
 
     class Settings(SubgraphClient.Settings):
-        """When a cluster is halved.
+        """Conditions for halving a cluster.
 
         Attributes:
-            epsilon1: the norm of the mean update must be below.
-            epsilon2: the largest norm of a member's update must be above.
+            epsilon1: upper bound of the norm of the mean update.
+            epsilon2: lower bound of the largest norm of a member's update.
             relative: epsilon1 is a share of the mean of the members' norms, and thus between 0 (they cancel out) and 1
                 (they agree; C updates at right angles have 1 / sqrt(C)). False: a norm, as in the paper.
-            first_split: 1-based round before which nothing is halved.
-            min_cluster: clients that each half must have; a cut that leaves fewer is not made.
+            first_split: 1-based round before which no cluster is halved.
+            min_cluster: least number of clients in each half; a cut that leaves fewer is not made.
         """
 
         epsilon1: float = Field(default=0.45, ge=0)
@@ -73,14 +73,14 @@ class GCFL(MixingStrategy):
         return [list(cluster) for cluster in self._clusters]
 
     def state(self) -> Stack:
-        """Adds the clusters, as each client's number, and the last updates."""
+        """The base's state, the clusters as each client's number, and the last updates."""
         cluster_of = np.zeros(len(self.roster), dtype=np.int64)
         for number, cluster in enumerate(self._clusters):
             cluster_of[cluster] = number
         return {**super().state(), "cluster_of": cluster_of, "updates": self._updates, "norms": self._norms}
 
     def load_state(self, state: Stack) -> None:
-        """Adds the clusters and the last updates."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         self._updates, self._norms = state["updates"], state["norms"]
         clusters = [np.flatnonzero(state["cluster_of"] == number) for number in np.unique(state["cluster_of"])]
@@ -101,14 +101,14 @@ class GCFL(MixingStrategy):
         return matrix
 
     def remember(self, updates: Updates) -> None:
-        """Keep what the next split looks at: each client's last update, what it sent less what it was sent."""
+        """Keep each client's last update for the next split: the parameters it sent less those it received."""
         present = updates.positions.tolist()
         changes = [updates.arrays[name] - rows(self.parameters[name], present) for name in self.initial]
         self._updates[present] = np.concatenate([change.reshape(len(present), -1) for change in changes], axis=1)
         self._norms[present] = np.linalg.norm(self._updates[present], axis=1)
 
     def ready(self, cluster: Sequence[int]) -> bool:
-        """Whether enough is known of every member to halve the cluster."""
+        """True where every member of the cluster has a last update."""
         return not np.isnan(self._norms[cluster]).any()
 
     def weights(self, cluster: Sequence[int]) -> np.ndarray:
@@ -135,17 +135,18 @@ class GCFL(MixingStrategy):
 
 
 class GCFLPlus(GCFL):
-    """GCFL whose clusters are halved along the least similar courses of the updates' norms.
+    """GCFL whose clusters are halved along the least similar sequences of the updates' norms.
 
     It stands a level deeper than other strategies because it is GCFL in all but the weights of the cut.
     """
 
     class Settings(GCFL.Settings):
-        """Adds what courses are compared.
+        """Knobs of GCFL, and of the sequences that are compared.
 
         Attributes:
-            window: length of a course, in updates; a cluster is halved only when every member has sent as many since
-                it came into being.
+            window: length of a sequence, in updates; a cluster is halved only when every member has sent as many since
+                the cluster was formed.
+            standardize: divide each sequence by its standard deviation, as the authors' public code does.
             standardize: divide each course by its standard deviation, as the authors' public code does.
         """
 
@@ -160,31 +161,31 @@ class GCFLPlus(GCFL):
         self._courses: list[deque[float]] = [deque(maxlen=self.settings.window) for _ in range(len(roster))]
 
     def state(self) -> Stack:
-        """Adds the courses [K, window], the values at the left; not a number where a course is shorter."""
+        """GCFL's state, and the sequences [K, window], their values at the left; NaN where a sequence is shorter."""
         courses = np.full((len(self.roster), self.settings.window), np.nan)
         for position, course in enumerate(self._courses):
             courses[position, : len(course)] = list(course)
         return {**super().state(), "courses": courses}
 
     def load_state(self, state: Stack) -> None:
-        """Adds the courses."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         for course, values in zip(self._courses, state["courses"], strict=True):
             course.clear()
             course.extend(values[~np.isnan(values)].tolist())
 
     def remember(self, updates: Updates) -> None:
-        """Append the norms of this round's updates to their clients' courses."""
+        """Append the norms of this round's updates to their clients' sequences."""
         super().remember(updates)
         for position in updates.positions:
             self._courses[position].append(float(self._norms[position]))
 
     def ready(self, cluster: Sequence[int]) -> bool:
-        """Whether every member's course fills the window."""
+        """True where every member's sequence fills the window."""
         return all(len(self._courses[position]) == self.settings.window for position in cluster)
 
     def split(self, cluster: list[int], server_round: int) -> list[list[int]]:
-        """As in GCFL; courses begin anew, because from here on they are those of another model."""
+        """Halve the cluster as GCFL does; sequences restart, because later norms are those of another model."""
         halves = super().split(cluster, server_round)
         if len(halves) > 1:
             for position in cluster:
@@ -192,11 +193,11 @@ class GCFLPlus(GCFL):
         return halves
 
     def weights(self, cluster: Sequence[int]) -> np.ndarray:
-        """Weights [C, C]: the largest distance by dynamic time warping between two courses, less a pair's own."""
+        """Weights [C, C]: the largest distance by dynamic time warping between two sequences, less a pair's own."""
         courses = np.array([self._courses[position] for position in cluster])
         if self.settings.standardize:
             spread = courses.std(axis=1, keepdims=True)
-            # A course that is constant but for rounding has no scale of its own.
+            # A sequence that is constant but for rounding has no scale.
             courses /= np.where(spread > 1e-4 * courses.mean(axis=1, keepdims=True), spread, 1)
         distances = self._warping.distance_matrix(courses)
         similarity: np.ndarray = distances.max() - distances
@@ -204,7 +205,7 @@ class GCFLPlus(GCFL):
 
 
 def minimum_cut(weights: np.ndarray) -> tuple[list[int], list[int]]:
-    """The two sides of the minimum cut of a complete graph, by weights [C, C] that are symmetric and not negative."""
+    """The two sides of the minimum cut of a complete graph, by symmetric weights [C, C] that are not negative."""
     graph = nx.Graph()
     graph.add_weighted_edges_from((i, j, weights[i, j]) for i, j in zip(*np.triu_indices(len(weights), 1), strict=True))
     _, (one, other) = nx.stoer_wagner(graph)

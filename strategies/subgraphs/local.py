@@ -1,4 +1,4 @@
-"""Local training: no client learns from another, M = I."""
+"""Local training without aggregation, M = I."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from subfl_flower.strategies.subgraphs.mixing import MixingStrategy
 
 
 class Local(MixingStrategy):
-    """The baseline without a federation; parameters travel only so that rounds and bytes compare."""
+    """The baseline without a federation; parameters travel only to make rounds and bytes comparable."""
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """The identity; absent clients keep their parameters."""

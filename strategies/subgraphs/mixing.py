@@ -4,8 +4,8 @@ Every method that averages parameters is a row-stochastic matrix M over clients,
 
 .. math:: \theta_i \leftarrow \sum_j M_{ij} \theta_j,
 
-one matrix product over the stack. A method states its matrix; the rest is here. A method may state several, each of
-which mixes a group of parameters.
+one matrix product over the stack. A method defines only its matrix, or several matrices, each of which mixes a group of
+parameters.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from subfl_flower.wire.roster import Roster
 
 
 class MixingStrategy(CohortStrategy):
-    """Keeps a parameter stack [K, ...] and mixes it every round.
+    """Keep a parameter stack [K, ...] and mix it every round.
 
-    `parameters` is what each client is sent next. A client whose row of M is zero keeps what it had.
+    `parameters` is what each client is sent next. A client whose row of M is zero keeps its parameters.
     """
 
     Settings = SubgraphClient.Settings
@@ -47,10 +47,10 @@ class MixingStrategy(CohortStrategy):
 
     @abstractmethod
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """M [K, A]: how each of the K clients mixes the A replies of a round; rows sum to one, or are zero."""
+        """M [K, A], the weights of the A replies of a round for each of the K clients; rows sum to one, or are zero."""
 
     def group(self, name: str) -> str:
-        """The group that a parameter is mixed in: one for all."""
+        """The group that a parameter is mixed in: by default one for all."""
         return ""
 
     def mixing_matrices(self, updates: Updates) -> Mapping[str, np.ndarray]:
@@ -58,7 +58,7 @@ class MixingStrategy(CohortStrategy):
         return {"": self.mixing_matrix(updates)}
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
-        """M applied to a group's replies, which are all that `updates` holds: [K, ...] by name."""
+        """M applied to the replies in a group's `updates`: [K, ...] by name."""
         return mix(matrix, {name: updates.arrays[name] for name in self.initial if name in updates.arrays})
 
     @property
@@ -70,7 +70,7 @@ class MixingStrategy(CohortStrategy):
         return self.mixing_of(self.recorded_group)
 
     def mixing_of(self, group: str) -> np.ndarray | None:
-        """The same of any group."""
+        """The mixing matrix [K, K] of the last aggregation, of any group."""
         return self._mixing.get(group)
 
     def state(self) -> Stack:
@@ -90,7 +90,7 @@ class MixingStrategy(CohortStrategy):
         self._mixing = {name.removeprefix("mixing").removeprefix("."): state[name] for name in names}
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
-        """Each client's own mixture."""
+        """Each client's mixture."""
         return {name: rows(stack, positions) for name, stack in self.parameters.items()}
 
     def aggregate(self, updates: Updates) -> None:
@@ -105,7 +105,7 @@ class MixingStrategy(CohortStrategy):
         self._mixing = {group: self._of_all(matrix, updates.positions) for group, matrix in matrices.items()}
 
     def _mixed_or_kept(self, matrix: np.ndarray, updates: Updates) -> Stack:
-        """A group's mixed parameters; those of a client whose row is zero are what they were."""
+        """A group's mixed parameters; a client whose row is zero keeps its parameters."""
         mixed = self.mixed(matrix, updates)
         kept = np.flatnonzero(~matrix.any(1))
         if len(kept):
@@ -147,7 +147,7 @@ def average_weights(num_examples: np.ndarray, weighting: str = "examples") -> np
 
     Args:
         num_examples: n_j, training examples of each client [A].
-        weighting: ``examples``, or ``uniform``: all alike, as where nobody has an example.
+        weighting: ``examples``, or ``uniform``: equal weights, as also where no client has an example.
     """
     weights = num_examples if weighting == "examples" and num_examples.any() else np.ones(len(num_examples))
     normalised: np.ndarray = weights / weights.sum()

@@ -1,4 +1,4 @@
-r"""Personal averages by how similar clients are: the part that FED-PUB and SubPFed have in common.
+r"""Personal averages by client similarity: the part that FED-PUB and SubPFed share.
 
 With S_ij the similarity of clients i and j, client i averages with the weights
 :math:`\alpha_{ij} = \exp(\tau S_{ij}) / \sum_k \exp(\tau S_{ik})` (FED-PUB, eq. 3).
@@ -23,7 +23,7 @@ _STATE = "similarity."
 
 
 class SimilarityWeights:
-    """softmax(τ S), S the cosine of what `similarity` names. An absent client counts by what it sent last.
+    """softmax(τ S), S the cosine of what `similarity` names. An absent client is compared by its last upload.
 
     Args:
         settings: the method's: ``similarity``, ``tau`` and ``community_threshold``; see `FedPUBClient`.
@@ -34,26 +34,26 @@ class SimilarityWeights:
     def __init__(self, settings: Any, roster: Roster, remembered: Mapping[str, Remembered]) -> None:
         self._settings, self._num_clients, self._overlapping = settings, len(roster), roster.overlapping
         self._remembered = remembered.get(_UPLOADS.get(settings.similarity, ""))
-        # Of the clients that are there at the start: a random graph of this size must not change on the way.
+        # Means over the clients at the start: the random graph's size must not change during the run.
         self._means = np.array(
             [np.nanmean(roster.num_nodes), np.nansum(roster.num_edges) / np.nansum(roster.num_nodes)]
         )
 
     @property
     def tau(self) -> float:
-        """The softmax's sharpness in force."""
+        """Effective sharpness of the softmax."""
         if self._settings.tau == "auto":
             return 5.0 if self._overlapping else 3.0
         return float(self._settings.tau)
 
     @property
     def announcements(self) -> dict[str, float]:
-        """The clients' mean number of nodes and mean degree: the size of an Erdős–Rényi graph that is like them."""
+        """The clients' mean number of nodes and mean degree, for an Erdős–Rényi graph of similar size."""
         mean_nodes, mean_degree = self._means.tolist()
         return {MEAN_NODES: mean_nodes, MEAN_DEGREE: mean_degree}
 
     def matrix(self, updates: Updates, received: Stack, num_examples: np.ndarray) -> np.ndarray:
-        """M [K, A] over the replies; FedAvg's average for a client that has never sent anything.
+        """M [K, A] over the replies (eq. 3); FedAvg's average for a client that has never sent anything.
 
         Args:
             updates: of A clients.
@@ -80,7 +80,7 @@ class SimilarityWeights:
         return matrix
 
     def _described(self, updates: Updates, received: Stack) -> Remembered:
-        """The rows [K, width] that clients are compared by."""
+        """The rows [K, width] by which clients are compared."""
         if self._settings.similarity not in _UPLOADS:
             rows = self._flat(updates, received)
             if self._remembered is None:
@@ -90,7 +90,7 @@ class SimilarityWeights:
         return self._remembered
 
     def _flat(self, updates: Updates, received: Stack) -> np.ndarray:
-        """The replying clients' parameters, or how these changed in the round: [A, width]."""
+        """The replying clients' parameters, or their change in the round: [A, width]."""
         parts = []
         for name in received:
             sent = updates.arrays[name]
@@ -102,14 +102,14 @@ class SimilarityWeights:
         return np.concatenate(parts, axis=1)
 
     def state(self) -> Stack:
-        """The size of the random graph, and the rows that clients are compared by where no upload is remembered."""
+        """The size of the random graph, and the compared rows where no upload is remembered."""
         kept = {f"{_STATE}means": self._means}
         if self._remembered is not None and self._settings.similarity not in _UPLOADS:
             kept |= {f"{_STATE}{key}": value for key, value in self._remembered.state().items()}
         return kept
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         self._means = state[f"{_STATE}means"]
         if f"{_STATE}values" in state:
             rows = {key: state[f"{_STATE}{key}"] for key in ("values", "known")}

@@ -1,13 +1,18 @@
 r"""SubPFed: Li, Bao and Tong, "SubPFed: a personalized federated learning approach with subgraphs", CMC 2026, 88(1):34.
 
-Clients are alike if their models answer alike on a random graph, and if they lie close to each other through the nodes
-that both hold. The mixing matrix adds the two (eq. 6),
+Two clients are similar if their models have similar outputs on a random graph, and if their subgraphs are close through
+the nodes that both hold. The paper's equations on the server's side:
 
-.. math:: M = \psi\, W^{\mathrm{structural}} + (1 - \psi)\, W^{\mathrm{functional}},
+- Eq. 4, the functional embedding, and eq. 7, the local objective: the clients' (`clients/subgraphs/subpfed.py`).
+- Eq. 5, the structural distance D, measured once, before training: formula and code in
+  `subfl_flower/subgraphs/similarity/structural.py`.
+- Eq. 6, the mixing matrix (`SubPFed.mixing_matrix`); client i receives :math:`\sum_j M_{ij} \theta_j`:
 
-each part with rows that sum to one: the functional one is FED-PUB's softmax of τ times the cosine, the structural one
-a kernel of the distance of eq. 5, measured once, before training. Printed as it stands, eq. 6 takes the distance itself
-as a weight, so that the farthest client counts most: ``kernel: literal``, for comparison.
+.. math:: M = \psi\, W^{\mathrm{structural}} + (1 - \psi)\, W^{\mathrm{functional}} .
+
+The rows of each part sum to one. The functional part is FED-PUB's softmax of τ times the cosine, the structural part a
+kernel of D. As printed in the paper, eq. 6 takes the distance itself as a weight, so that the farthest client has the
+largest weight: ``kernel: literal``, for comparison.
 """
 
 from __future__ import annotations
@@ -35,12 +40,12 @@ from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
-# A token and three numbers of eight bytes; and room for what describes the four arrays.
+# A token and three numbers of eight bytes; and room for the description of the four arrays.
 _NODE_BYTES, _SLACK = 40, 4096
 
 
 class SubPFed(MixingStrategy):
-    """Averages by functional and structural similarity."""
+    """Average by functional and structural similarity."""
 
     Settings = SubPFedClient.Settings
     counterpart = SubPFedClient
@@ -58,7 +63,7 @@ class SubPFed(MixingStrategy):
         return self.functional.announcements
 
     def set_up(self, exchange: Exchange) -> None:
-        """Ask every client for its structure, and measure distances.
+        """Ask every client for its terms of eq. 5, and compute the distances.
 
         Raises:
             RunFailure: a client's answer cannot be used, or a client hashes with another key than the rest.
@@ -74,30 +79,30 @@ class SubPFed(MixingStrategy):
         self._structural = structural_weights(distances, self.settings.kernel, self.settings.gamma)
 
     def state(self) -> Stack:
-        """Also the distances, which are measured only once, and what clients are compared by."""
+        """The base's state, the distances, which are measured only once, and the rows that clients are compared by."""
         return {**super().state(), **self.functional.state(), "distances": self.distances}
 
     def load_state(self, state: Stack) -> None:
-        """Also the distances, which are measured only once, and what clients are compared by."""
+        """Restore the arrays of `state`."""
         super().load_state(state)
         self.functional.load_state(state)
         self._measured(state["distances"])
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
-        """Both parts over the replies, the structural one normalised again where clients are absent."""
+        """M of eq. 6 [K, A]; the structural part is normalised again over the replies where clients are absent."""
         functional = self.functional.matrix(updates, self.parameters, self.roster.num_examples)
         structural = self._structural[:, updates.positions]
         total = structural.sum(1, keepdims=True)
         near = total[:, 0] > 0
         matrix = functional
         matrix[near] = self.settings.psi * structural[near] / total[near] + (1 - self.settings.psi) * functional[near]
-        # With explicit communities a client's functional row may be zero; structure then counts alone.
+        # With explicit communities a client's functional row may be zero; only structure has weight then.
         sums = matrix.sum(1, keepdims=True)
         normalised: np.ndarray = matrix / np.where(sums > 0, sums, 1)
         return normalised
 
     def _require_one_key(self, structures: list[Structure | None]) -> None:
-        """A node is shareable because another client has it, too; whom no other client recognises has another key."""
+        """Report a client whose shareable nodes no other client knows: it hashes with another key."""
         holders = Counter(token.tobytes() for structure in structures if structure for token in structure.tokens)
         for client_id, structure in zip(self.roster.client_ids, structures, strict=True):
             if structure and len(structure.tokens) and all(holders[token.tobytes()] == 1 for token in structure.tokens):
@@ -112,7 +117,7 @@ class SubPFed(MixingStrategy):
 
 
 def _structure(stack: Stack, most_nodes: int) -> Structure:
-    """One client's answer; ValueError where it is none."""
+    """Decode one client's answer; ValueError where it is malformed."""
     if set(stack) != {"tokens", "distances", "reach", "degrees"}:
         raise ValueError(f"it holds {', '.join(sorted(stack)) or 'nothing'}")
     structure = Structure(**stack)

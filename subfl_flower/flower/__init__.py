@@ -1,1 +1,1 @@
-"""Every place that rests on Flower's inner workings, and the grid that runs a federation in one process."""
+"""All code that depends on Flower's inner workings, and the grid that runs a federation in one process."""

@@ -1,4 +1,4 @@
-"""Sending messages to nodes and waiting for what they reply.
+"""Delivery of messages to nodes, and the wait for their replies.
 
 Flower's own loop over the network looks for replies every three seconds; a round is one such wait.
 """
@@ -18,8 +18,8 @@ def send_and_wait(grid: Grid, messages: Sequence[Message], timeout: float | None
     Args:
         grid: the connection to the nodes.
         messages: at most one a node.
-        timeout: how long to wait altogether.
-        interval: seconds between two looks for replies.
+        timeout: seconds to wait altogether.
+        interval: seconds between two polls for replies.
     """
     if not messages:
         return []
@@ -35,7 +35,7 @@ def send_and_wait(grid: Grid, messages: Sequence[Message], timeout: float | None
         for reply in grid.pull_messages(list(waiting)):
             node = waiting.pop(reply.metadata.reply_to_message_id, None)
             if reply.has_error() and node is not None:
-                # The SuperLink speaks for a node that does not answer; what it says is about that node.
+                # The SuperLink replies for a node that does not answer; its reply concerns that node.
                 reply.metadata.__dict__["_src_node_id"] = node
             replies.append(reply)
         if not waiting or (deadline is not None and time.monotonic() >= deadline):

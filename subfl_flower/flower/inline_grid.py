@@ -1,7 +1,7 @@
-"""Flower's grid in one process: messages are handed to the ClientApp as they are sent.
+"""Flower's grid in one process: the ClientApp handles messages as they are sent.
 
-The apps, their messages and the errors that come back are those of any other runtime; there are no ports, no polling
-and no other processes.
+The apps, their messages and their errors are those of any other runtime. There are no ports, no polling and no other
+processes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class InlineGrid(Grid):
 
     @contextmanager
     def active(self) -> Iterator[InlineGrid]:
-        """Give this process the task identity that Flower's messages ask for."""
+        """Give this process the task identity that Flower's messages need."""
         before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self._RUN_ID, 1
         try:
@@ -55,7 +55,7 @@ class InlineGrid(Grid):
             TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
 
     def set_run(self, run: Run) -> None:
-        """Take note of the run."""
+        """Set the run."""
         self._run = run
 
     @property
@@ -88,7 +88,7 @@ class InlineGrid(Grid):
         return [self._replies.pop(message_id) for message_id in message_ids if message_id in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Handle messages and return the replies; nothing is waited for."""
+        """Handle messages and return the replies, without waiting."""
         return self.pull_messages(self.push_messages(messages))
 
     def _handle(self, message: Message) -> Message:

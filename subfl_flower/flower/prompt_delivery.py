@@ -1,4 +1,4 @@
-"""Spares Flower's simulation engine its wait between two looks for messages."""
+"""Faster delivery in Flower's simulation engine, which otherwise sleeps between two polls for messages."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import threading
 import time
 from typing import Any
 
-# How long one look for messages may last; the engine notices its end between looks.
+# Longest time of one poll for messages; the engine notices its end between polls.
 _LONGEST_LOOK = 0.25
-# Messages of a round are stored one right after another; this lets the last ones in before the engine looks.
+# Messages of a round are stored one right after another; this lets the last ones in before the engine polls.
 _BURST = 0.002
 
 
 def deliver_promptly(grid: Any) -> None:
-    """Let the engine wait for messages where it would look for them every tenth of a second.
+    """Let the engine wait for messages instead of polling every tenth of a second.
 
-    The engine asks the state behind the grid for each node's messages in turn, then sleeps for 0.1 s, whatever there
-    was. A round of a federation is one burst of messages, which so waits 50 ms on average. Here the first question of
-    a turn returns as soon as something is stored, and the engine's sleep falls into the time in which the nodes
-    train. Only the two methods that store and hand out messages are wrapped, on this one object; a grid without them
-    is left alone.
+    The engine polls the state behind the grid for each node's messages in turn, and then always sleeps for 0.1 s. A
+    round of a federation is one burst of messages, which waits 50 ms on average. Here the first poll of a turn returns
+    as soon as a message is stored, and the engine sleeps while the nodes train. Only the two methods that store and
+    hand out messages are wrapped, on this one object. A grid without them is not changed.
     """
     state = getattr(grid, "state", None)
     store, fetch = getattr(state, "store_message_ins", None), getattr(state, "get_message_ins", None)

@@ -1,1 +1,1 @@
-"""Parts that networks on graphs and recommenders have in common."""
+"""Parts that graph networks and recommenders share."""

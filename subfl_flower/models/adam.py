@@ -1,7 +1,7 @@
-"""Adam over stacks, with each client's own step count.
+"""Adam over stacks, with each client's step count.
 
-Clients of one chunk may have taken different numbers of steps (partial participation), so every client's slice is a
-tensor of its own to PyTorch's fused kernel: one call for a whole chunk.
+Clients of one chunk may have taken different numbers of steps (partial participation). Every client's slice is
+therefore a separate tensor for PyTorch's fused kernel: one call for a whole chunk.
 """
 
 from __future__ import annotations

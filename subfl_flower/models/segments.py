@@ -1,4 +1,4 @@
-"""Products and sums over ragged rows: many users' rows in one matrix, one user's after another's."""
+"""Products and sums over ragged rows: many users' rows in one matrix, user by user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class _SegmentProduct(torch.autograd.Function):
-    """``rows @ weight`` for users who all hold the same weight, with each user's own gradient of it."""
+    """Product ``rows @ weight`` for users who all have the same weight, with each user's own gradient of it."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weights: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -36,9 +36,9 @@ def _products_by_segment(left: Tensor, right: Tensor, lengths: Sequence[int]) ->
 
 
 def segment_product(rows: Tensor, weights: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Every row times the weight of its user, where all users hold the same.
+    """Every row times the weight of its user, where all users have the same weight.
 
-    The product is one for all rows; the gradient is each user's own, and none of it takes a matrix for every row.
+    One product covers all rows. The gradient is each user's own, without a matrix for every row.
 
     Args:
         rows: [E, in], users one after another.

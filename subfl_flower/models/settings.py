@@ -1,4 +1,4 @@
-"""The knobs of models and optimisers."""
+"""Settings of models and optimisers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import (
 
 
 class GraphModelSettings(BaseModel):
-    """A network on graphs, of whatever kind."""
+    """A network on graphs, of any kind."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -24,11 +24,11 @@ class GraphModelSettings(BaseModel):
 
     @property
     def num_tensors(self) -> int | None:
-        """How many tensors the network has by name; None where only the network itself can tell."""
+        """Number of the network's named tensors; None where only the network itself knows it."""
         return None
 
     def __str__(self) -> str:
-        """Such as ``GCN``, for errors."""
+        """The network in words, such as ``GCN``, for errors."""
         return self.name.upper()
 
 
@@ -41,16 +41,16 @@ class StackedSettings(GraphModelSettings):
 
     @property
     def num_tensors(self) -> int:
-        """How many parameters the network has by name: a weight and a bias a layer."""
+        """Number of the network's named parameters: a weight and a bias a layer."""
         return 2 * (self.layers + 1)
 
     def __str__(self) -> str:
-        """Such as ``GCN of 2 layers``, for errors."""
+        """The network in words, such as ``GCN of 2 layers``, for errors."""
         return f"{super().__str__()} of {self.layers} layers"
 
 
 class ModelSettings(StackedSettings):
-    """Which convolution: GCN's, or GraphSAGE's with the mean aggregator."""
+    """A stacked network by its convolution: GCN's, or GraphSAGE's with the mean aggregator."""
 
     name: Literal["gcn", "sage"]
 
@@ -63,15 +63,15 @@ class DecoupledSettings(StackedSettings):
 
     @property
     def num_tensors(self) -> int:
-        """A weight and a bias for each layer of both, and for the classifier."""
+        """Number of parameters: a weight and a bias for each layer of both, and for the classifier."""
         return 2 * (2 * self.layers + 1)
 
 
 class ModuleSettings(GraphModelSettings):
     """Any ``torch.nn.Module``: the dotted path of its class (`target`, written ``_target_``), and further keys.
 
-    The further keys are arguments of the class's constructor. It is given the data's width and the task's output width
-    beside them.
+    The further keys are arguments of the class's constructor, in addition to the data's width and the task's output
+    width.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -86,7 +86,7 @@ class ModuleSettings(GraphModelSettings):
 
     @model_serializer(mode="wrap")
     def _as_written(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The keys as they are read again."""
+        """The keys as the configuration writes them."""
         found: dict[str, Any] = serialise(self)
         target = found.pop("target", self.target)
         return {"name": found.pop("name"), "_target_": target, **found}
@@ -103,12 +103,12 @@ AnyGraphModel = Annotated[ModelSettings | DecoupledSettings | ModuleSettings, Fi
 class UserModelSettings(BaseModel):
     """A model that users train on local graphs, with embeddings of width `dim`.
 
-    `neighbours` is the largest number of anonymous neighbour users that a local graph is expanded by; 0: it holds the
-    user and its items alone.
+    `neighbours` is the largest number of anonymous neighbour users by which a local graph is expanded; 0: it holds only
+    the user and its items.
 
     Attributes:
-        ranks: it scores items, and only the order of a user's items counts; else it predicts ratings.
-        samples_items: its loss needs items that a user does not have.
+        ranks: True where the model scores items and only the order of a user's items counts; else it predicts ratings.
+        samples_items: True where its loss needs items that a user does not have.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -125,8 +125,8 @@ class UserModelSettings(BaseModel):
 class RecommenderSettings(UserModelSettings):
     """A recommender on each user's local graph: embeddings of width `dim`, one layer of a graph network, dot product.
 
-    `gnn` says what the user node makes of its neighbours: attention (``gat``), their mean (``gcn``), a gated unit
-    (``ggnn``), or nothing (``none``: matrix factorisation with biases).
+    `gnn` chooses how the user node aggregates its neighbours: attention (``gat``), their mean (``gcn``), a gated unit
+    (``ggnn``), or not at all (``none``: matrix factorisation with biases).
 
     Squared norms are added to the loss of every rating: of both embeddings times `embedding_penalty`, of the user's
     hidden state times `hidden_penalty`, of both biases times `bias_penalty`.
@@ -147,7 +147,7 @@ class FactorisationSettings(RecommenderSettings):
     """Matrix factorisation with biases: the recommender without a graph network.
 
     A user's hidden state is its embedding. Only the product of the user's and the item's factor matters, and so only
-    that of their penalties: there is one.
+    the product of their penalties. There is therefore a single penalty.
     """
 
     name: Literal["factorisation"]  # type: ignore[assignment]  # the choice among model sections, not a value of theirs
@@ -162,10 +162,9 @@ AnyRatingModel = Annotated[RecommenderSettings | FactorisationSettings, Field(di
 class LightGCNSettings(UserModelSettings):
     """LightGCN on each user's local graph: embeddings of width `dim`, `layers` of propagation, dot product.
 
-    With `attributes` an item's or user's embedding is an attention over what it is itself and its attributes.
-    `negatives` items that a user does not have are sampled beside each training item, and the squared norms of the
-    pair's and the user's own embeddings, times `embedding_penalty`, are added to its loss. Neighbours are heard from
-    the second layer on.
+    With `attributes` an item's or user's embedding is an attention over its id embedding and its attributes. For each
+    training item, `negatives` items that a user does not have are sampled. The squared norms of the pair's and the
+    user's own embeddings, times `embedding_penalty`, are added to its loss. Neighbours enter from the second layer on.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("ranking",)
@@ -180,7 +179,7 @@ class LightGCNSettings(UserModelSettings):
 
 
 class OptimizerSettings(BaseModel):
-    """Adam (Kingma and Ba, 2015). `decoupled` decays weights beside the gradient step (AdamW) instead of inside it.
+    """Adam (Kingma and Ba, 2015). `decoupled` decays weights outside the gradient step (AdamW) instead of inside it.
 
     The difference matters even at 1e-6: inside the gradient, Adam rescales the decay of a weight without any other
     gradient (the row of a feature that a client never sees) to whole steps of the learning rate.

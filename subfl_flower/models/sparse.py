@@ -1,4 +1,4 @@
-"""A constant sparse matrix whose product with a dense one is differentiable at the price of a product."""
+"""A constant sparse matrix whose product with a dense one is differentiable at the cost of one product."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def normalised_adjacency(
 ) -> scipy.sparse.csr_array:
     """Â = D^-1/2 (A + I) D^-1/2 (Kipf and Welling, 2017).
 
-    A holds the edges' weights, and D the row sums of A + I: a node is tied to itself with weight 1.
+    A holds the edges' weights, and D the row sums of A + I: a node has an edge of weight 1 to itself.
 
     Args:
         edge_index: [2, edges], both directions of every edge, without self-loops.
@@ -92,7 +92,7 @@ def normalised_adjacency(
 
 
 def mean_adjacency(edge_index: np.ndarray, num_nodes: int, weight: np.ndarray | None = None) -> scipy.sparse.csr_array:
-    """D^-1 A: the product with it is every node's weighted mean over its neighbours, zero where it has none.
+    """D^-1 A, whose product with features is every node's weighted mean over its neighbours, zero where it has none.
 
     Args:
         edge_index: [2, edges], both directions of every edge, without self-loops.

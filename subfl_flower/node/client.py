@@ -1,7 +1,7 @@
-"""The base of every client: a Flower ``NumPyClient`` for all clients of a node at once.
+"""Base of every client: a Flower ``NumPyClient`` for all clients of a node at once.
 
 A method's clients work on batches of named arrays: `CohortClient.train`, `CohortClient.measure` and
-`CohortClient.answer`. ``fit`` and ``evaluate``, by which Flower's own strategies drive a ``NumPyClient``, are made of
+`CohortClient.answer`. ``fit`` and ``evaluate``, which Flower's own strategies call on a ``NumPyClient``, are built on
 these.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Hosted(Protocol):
-    """The clients of a node and their data, of whatever kind."""
+    """The clients of a node and their data, of any kind."""
 
     @property
     def client_ids(self) -> tuple[int, ...]:
@@ -41,11 +41,11 @@ class Hosted(Protocol):
 
     @property
     def sizes(self) -> dict[str, list[float]]:
-        """What the roster tells of each client's data, by name."""
+        """Sizes of each client's data for the roster, by name."""
 
     @property
     def device(self) -> torch.device:
-        """Where models are trained."""
+        """Device on which models are trained."""
 
 
 class CohortClient(NumPyClient, ABC):
@@ -58,7 +58,7 @@ class CohortClient(NumPyClient, ABC):
     Args:
         run: facts of the run.
         cohort: the clients and their data, a `Hosted`.
-        store: keeps what is personal between rounds.
+        store: keeps personal state between rounds.
         iterate: the order in which clients are worked.
     """
 
@@ -66,7 +66,7 @@ class CohortClient(NumPyClient, ABC):
     """The kind of data that its clients hold."""
 
     protects_uploads: ClassVar[bool] = False
-    """True where its clients do to their uploads what `privacy` says."""
+    """True where its clients protect their uploads as `privacy` says."""
 
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
@@ -74,10 +74,10 @@ class CohortClient(NumPyClient, ABC):
     # The contract -----------------------------------------------------------------------------------------------------
 
     class Settings(MethodSettings):
-        """No knobs."""
+        """Settings without knobs."""
 
     phases: ClassVar[tuple[str, ...]] = ()
-    """Names of the questions that its clients answer outside of rounds, in the order in which they come before one."""
+    """Names of the questions that its clients answer outside of rounds, in their order before a round."""
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
@@ -86,7 +86,7 @@ class CohortClient(NumPyClient, ABC):
 
     @classmethod
     def uploads(cls, run: RunContext) -> Declared:
-        """The arrays that clients send after training: those that they were sent, trained."""
+        """The arrays that clients send after training: the received ones, trained."""
         return cls.downloads(run)
 
     @classmethod
@@ -112,7 +112,7 @@ class CohortClient(NumPyClient, ABC):
             method: the method's name, for the error.
 
         Raises:
-            SubflError: it is none.
+            SubflError: the family cannot train it.
         """
         return
 
@@ -135,7 +135,7 @@ class CohortClient(NumPyClient, ABC):
         return result
 
     def measure(self, batch: Batch) -> Result:
-        """Measure some clients at what they were sent, without training: chunk by chunk, each by `measure_chunk`."""
+        """Measure some clients at the received model, without training: chunk by chunk, each by `measure_chunk`."""
         state = self.open_state()
         result = self.iterate(self.chunks(batch), lambda part: self.measure_chunk(part, state))
         self.store.commit(state)
@@ -161,7 +161,7 @@ class CohortClient(NumPyClient, ABC):
 
     @abstractmethod
     def chunks(self, batch: Batch) -> list[Batch]:
-        """Cut a batch into such of clients that are worked at once."""
+        """Cut a batch into batches of clients that are worked at once."""
 
     @abstractmethod
     def train_chunk(self, batch: Batch, state: CohortState) -> Result:
@@ -171,7 +171,7 @@ class CohortClient(NumPyClient, ABC):
         """Measure the clients of one chunk.
 
         Raises:
-            SubflError: this family measures where it trains.
+            SubflError: this family only measures in training.
         """
         raise SubflError(f"{type(self).__name__} evaluates where it trains")
 
@@ -188,15 +188,15 @@ class CohortClient(NumPyClient, ABC):
         """
 
     def best_mixture(self, batch: Batch) -> Mixture | None:
-        """What clients score items by at their best validation round, where they are users with a model that ranks."""
+        """Scorer of items for each client at its best validation round, where they are users with a ranker."""
         return None
 
     def mended(self, client_id: int) -> bool:
-        """True where a client's model is trained on, and measured by, more than the graph that the client holds."""
+        """True where a client's model is trained and measured on more than the client's local graph."""
         return False
 
     def best_validation(self) -> dict[int, float]:
-        """The validation figures that `models` were chosen by, by client id; none where none is known."""
+        """The validation figures by which `models` were chosen, by client id; without clients that have none."""
         return {}
 
     def open_state(self) -> CohortState:
@@ -205,13 +205,13 @@ class CohortClient(NumPyClient, ABC):
 
     @cached_property
     def position_of(self) -> dict[int, int]:
-        """The position of each client in the cohort, by client id; a SubflError for one that is not hosted here."""
+        """Position of each client in the cohort, by client id; a SubflError for one that this node does not host."""
         return _Positions((client_id, position) for position, client_id in enumerate(self.cohort.client_ids))
 
     # Flower's own strategies ------------------------------------------------------------------------------------------
 
     def get_parameters(self, config: Mapping[str, Any]) -> list[np.ndarray]:
-        """The initial model, as Flower's strategies send it: one array a parameter, without a client axis."""
+        """The initial model in the form of Flower's strategies: one array a parameter, without a client axis."""
         return [self.run.initial[name] for name in self._plain_names]
 
     def fit(
@@ -245,7 +245,7 @@ class CohortClient(NumPyClient, ABC):
             config: as for `fit`.
 
         Returns:
-            The mean training loss, or where that is not measured the validation error: the metric, or 1 - the metric
+            The mean training loss, or, where that is not measured, the validation error: the metric, or 1 - the metric
             where more is better; training examples; mean figures.
 
         Raises:

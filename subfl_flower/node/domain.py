@@ -1,6 +1,6 @@
-"""What a kind of data has of its own: preparation, folders, cohort and model.
+"""Base of a kind of data, with everything that depends on it: preparation, folders, cohort and model.
 
-Everything else of a federation is the same for all kinds.
+All other parts of a federation are the same for all kinds.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Prepared(Protocol):
 
     @property
     def key(self) -> str:
-        """What tells it from others."""
+        """Key that identifies the prepared data."""
 
     @property
     def num_clients(self) -> int:
-        """How many clients it is for."""
+        """Number of clients."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -50,13 +50,13 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True)
 class NodeSecrets:
-    """What a machine of its own knows beside its clients' folders.
+    """Settings that only the node's operator knows.
 
     Attributes:
         run_id: of the run.
-        places: a folder of each client's own that can be written to, by client id.
-        matcher_key: the matcher's public key; None: what the server says.
-        keep_embeddings: never tell the server an embedding to cluster users by.
+        places: each client's writable folder, by client id.
+        matcher_key: the matcher's public key; None: the key that the server sends.
+        keep_embeddings: never send the server an embedding to be clustered by.
     """
 
     run_id: str
@@ -66,46 +66,46 @@ class NodeSecrets:
 
 
 class ModelWriter(Protocol):
-    """A node, as far as its clients' models are concerned."""
+    """A node's part that writes its clients' models."""
 
     config: Config
     run_id: str
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
-        """Write a client's model where it belongs."""
+        """Write a client's model to its place."""
 
     def write_recommender(self, trained: TrainedUsers) -> None:
-        """Write a recommender and its users where they belong."""
+        """Write a recommender and its users to their place."""
 
 
 class Domain(ABC):
     """One kind of data that clients hold: subgraphs, or users' ratings."""
 
     example_method: ClassVar[str | None] = None
-    """A method for it, where that of `conf/config.yaml` is not."""
+    """A method for this kind, where that of `conf/config.yaml` is for another kind."""
 
     @abstractmethod
     def prepare(self, config: Config) -> Prepared:
-        """All clients' data, as a simulation needs them."""
+        """Prepare all clients' data for a simulation."""
 
     def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:
-        """Facts on the data of a run, and why it would be refused nevertheless; None where it would not.
+        """Facts on the data of a run, and the reason for which the run would be refused; None where it would not.
 
         Raises:
-            SubflError: nothing can be said of the data.
+            SubflError: the data cannot be read or described.
         """
         return self.prepare(config).data, None
 
     @abstractmethod
     def about(self, prepared: Any) -> dict[str, Any]:
-        """What the roster says of prepared data, but for the data set's name."""
+        """Facts on prepared data for the roster, without the data set's name."""
 
     @abstractmethod
     def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """The sizes of a schema, by the names of its fields, from what `about` says."""
+        """Sizes of a schema, by the names of its fields, from the facts of `about`."""
 
     def remarks_for_site(self, prepared: Any) -> list[str]:
-        """Remarks on what a site does alone that prepares nothing but its own data: nothing."""
+        """Remarks on steps that a site takes on its data alone: none by default."""
         return []
 
     @abstractmethod
@@ -120,21 +120,21 @@ class Domain(ABC):
 
     @abstractmethod
     def read_folder(self, folder: Any) -> None:
-        """Read what a folder holds; SubflError where it is damaged."""
+        """Read a folder's content; SubflError where it is damaged."""
 
     @abstractmethod
     def facts(self, folder: Any) -> dict[str, Any]:
-        """Facts on what a folder holds, without a fingerprint; the content of a node's `data.json`."""
+        """Facts on a folder's content, without a fingerprint; the content of a node's `data.json`."""
 
     @abstractmethod
     def about_folders(self, folders: Sequence[Any]) -> dict[str, Any]:
-        """What the roster says of the data in folders, but for the data set's name."""
+        """Facts on the data in folders for the roster, without the data set's name."""
 
     @abstractmethod
     def cohort_of_folders(
         self, config: Config, folders: Sequence[Any], device: torch.device, secrets: NodeSecrets
     ) -> Hosted:
-        """The clients whose folders these are, with their data read."""
+        """The clients of these folders, with their data read."""
 
     @abstractmethod
     def write_folder(
@@ -148,31 +148,31 @@ class Domain(ABC):
             prepared: all clients' data.
             position: of the client.
             key: the clients' shared key.
-            own_id: the client's id where a site makes the folder of its own data; None: its position.
+            own_id: the client's id where a site writes the folder from its own data; None: its position.
         """
 
     @abstractmethod
     def described(self, path: Path) -> dict[str, int]:
-        """The sizes of what a folder holds, by the heading of a table's column."""
+        """Sizes of a folder's content, by the heading of a table's column."""
 
     def expansion_sizes(self, config: Config) -> tuple[int, int] | None:
-        """Length of a neighbour's embedding and the most neighbours of a user, where users' graphs can be expanded."""
+        """Length of a neighbour's embedding and largest number of a user's neighbours, where graphs can be expanded."""
         return None
 
     def network(self, config: Config, shape: Shape) -> GraphNetwork[Any] | None:
-        """The network that the clients train, where it is one on graphs."""
+        """The network that the clients train; None for data that are not graphs."""
         return None
 
     @abstractmethod
     def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
-        """The model that a federation starts from, by name, without a client axis.
+        """Initial model of a federation, by name, without a client axis.
 
         Args:
             config: of the run.
             shape: of the clients' data.
 
         Raises:
-            SubflError: the model needs what the clients' data do not have.
+            SubflError: the model needs data that the clients do not have.
         """
 
     @abstractmethod
@@ -180,9 +180,9 @@ class Domain(ABC):
         """Have a node write its clients' best models.
 
         Args:
-            node: where they are to be written.
+            node: writes the models.
             client: the object that trained them.
-            last: the clients, the last round that was trained, and the part of their models that the server has.
+            last: the clients, the last trained round, and the part of their models that the server has.
         """
 
 
@@ -204,7 +204,7 @@ def domain_named(kind: str) -> Domain | None:
 def domain_of(config: Config) -> Domain:
     """The domain of a run's data set.
 
-    Its partition, task, model and client family are of the same; `registry.validate` sees to that.
+    Its partition, task, model and client family have the same domain; `registry.validate` ensures this.
     """
     found = domain_named(config.dataset.kind)
     assert found is not None

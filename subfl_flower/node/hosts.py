@@ -1,4 +1,4 @@
-"""Where a node's clients are: in a prepared partition of a simulation, or in folders on a machine of its own."""
+"""Nodes with clients: on a prepared partition of a simulation, or on folders of a deployed machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SimulatedNode(Node):
 
     @cached_property
     def cohort(self) -> Hosted:
-        """This node's clients, with their prepared data read."""
+        """Read this node's clients from the prepared data."""
         config = self.config
         key = SharedKey(config.data.cache / "clients.key", create=True)
         device = compute_device(config.runtime.device)
@@ -59,7 +59,7 @@ class SimulatedNode(Node):
         return MappedStore(self._directory / "state" / self._place)
 
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
-        """States live where the runtime wants them, and as files beside the server's checkpoint where there is one."""
+        """Open the runtime's store; where the server writes checkpoints, states are also kept in files."""
         store = ContextStore(context.state) if self.config.runtime.state_travels else self._working_store
         if not self.config.checkpoint_every:
             return store
@@ -75,12 +75,12 @@ class SimulatedNode(Node):
         RunDirectory(self._directory).write_client_model(client_id, tensors, card)
 
     def write_recommender(self, trained: TrainedUsers) -> None:
-        """Into the run directory, a file a node."""
+        """Write the recommender to the run directory, a file a node."""
         trained.write(RunDirectory(self._directory).recommender_folder / f"node-{self._place}.safetensors")
 
 
 class DeployedNode(Node):
-    """A SuperNode on a machine of its own, which holds the folders of its clients.
+    """A deployed SuperNode, which holds the folders of its clients.
 
     A folder gets a folder ``runs/<run>`` for each run: the client's state while the run goes on, and its best model at
     the end.
@@ -89,9 +89,9 @@ class DeployedNode(Node):
         config: of the run.
         run_id: of the run.
         folders: of the clients.
-        state: where a folder ``client-<id>/runs`` is made for each; None for in the clients' own folders.
-        matcher_key: the only public key that clients seal to; None: what the server says is the matcher's.
-        keep_embeddings: never tell the server an embedding to cluster users by.
+        state: where a folder ``client-<id>/runs`` is made for each; None: in the clients' own folders.
+        matcher_key: the only public key that clients seal to; None: the matcher's key as the server sends it.
+        keep_embeddings: never send the server an embedding to be clustered by.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class DeployedNode(Node):
 
     @cached_property
     def cohort(self) -> Hosted:
-        """This node's clients, with their data read from their folders; what they are is kept beside their states.
+        """Read this node's clients from their folders, and keep the data's facts in the folders of their states.
 
         Raises:
             SubflError: a folder is damaged, or holds other data than at the beginning of the run.
@@ -150,7 +150,7 @@ class DeployedNode(Node):
         write_whole(path, json.dumps(facts, indent=1).encode() + b"\n")
 
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
-        """States are read from their files for every message: this process may be the first of many, or resumed."""
+        """Open the states from their files for every message: this process may be the first of many, or resumed."""
 
         def folder_of(client_id: int) -> Path:
             return self._runs[client_id] / self.run_id / "state"
@@ -158,16 +158,16 @@ class DeployedNode(Node):
         return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, self.phases, keep=True)
 
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
-        """Into the client's folder of the run."""
+        """Write the model to the client's folder of the run."""
         write_model(self._runs[client_id] / self.run_id, tensors, card)
 
     def write_recommender(self, trained: TrainedUsers) -> None:
-        """Into the folder of the run of each client, with nothing of other clients."""
+        """Write to each client's folder of the run a recommender with no data of other clients."""
         for client_id in trained.clients.tolist():
             trained.of_users([client_id]).write(self._runs[client_id] / self.run_id / TENSORS)
 
     def forget_finished_runs(self) -> None:
-        """Remove the states of other runs that have left their models; the models stay."""
+        """Remove the states of other runs that have written their models; the models stay."""
         for runs in self._runs.values():
             for run in runs.glob("*"):
                 if run.name != self.run_id and (run / TENSORS).is_file():
@@ -182,6 +182,6 @@ def _durable(
     phases: Sequence[str],
     keep: bool,
 ) -> DurableStore:
-    """States in `store` and in files, for the round and phase that a message is about."""
+    """Open states in `store` and in files, for the round and phase of a message."""
     server_round, checkpoint = (int(run.get(key, default)) for key, default in (("round", 1), ("checkpoint", 0)))  # type: ignore[arg-type]
     return DurableStore(store, folder_of, server_round, checkpoint, keep, phase, phases)

@@ -1,8 +1,8 @@
 """The order in which the clients of a node are worked: an exchangeable part.
 
-A way to iterate takes batches, each small enough to be worked at once, and the work on one of them. It gives one
-result, the same for all ways; `one_by_one` is the plain one, for debugging and to test the others by. Clients of
-different sizes are padded to the largest one of their batch, which may change the rounding of sums.
+A way to iterate takes batches, each small enough to be worked at once, and the work on one of them. All ways give the
+same result; `one_by_one` is the plain one, for debugging and for tests of the others. Clients of different sizes are
+padded to the largest one of their batch, which may change the rounding of sums.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Iteration = Callable[[Sequence[Batch], Work], Result]
 
 
 def in_chunks(batches: Sequence[Batch], work: Work) -> Result:
-    """Work batch by batch; one that fails is repeated client by client, to find out whose failure it was."""
+    """Work batch by batch; a batch that fails is repeated client by client, to find the client that failed."""
     pending, parts = list(batches), list[Result]()
     while pending:
         batch = pending.pop(0)

@@ -1,11 +1,11 @@
-"""What a client keeps of an exchange between messages: arrays of its own sizes, under a name and a round.
+"""Arrays that a client keeps between messages, under a name and a round; their sizes differ by client.
 
-Beside the state that every round changes (`subfl_flower.node.state`), some methods leave with a client what it was
-told once, or every few rounds: sums over neighbours elsewhere, nodes that its graph is mended by. Sizes differ from
-client to client and are not known beforehand.
+The state that every round changes is in `subfl_flower.node.state`. In addition, some methods send a client arrays once,
+or every few rounds, that it must keep: sums over neighbours elsewhere, nodes that its graph is mended by. Their sizes
+are not known beforehand.
 
-A later round's arrays replace an earlier one's. Where a federation may go back to a checkpoint, a message finds what
-was kept last in its own round or before.
+A later round's arrays replace an earlier one's. Where a federation may go back to a checkpoint, a message finds the
+arrays that were kept last in its round or before.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class KeptArrays(Protocol):
-    """Keeps arrays of clients between messages."""
+    """Store of clients' arrays between messages."""
 
     def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
-        """Keep arrays in the place of what is kept under the name."""
+        """Keep arrays, and replace those under the same name."""
 
     def round_of(self, client_id: int, name: str) -> int | None:
-        """The round whose arrays are kept; None where there are none. It costs next to nothing."""
+        """The round whose arrays are kept; None where there are none. The call costs almost nothing."""
 
     def get(self, client_id: int, name: str) -> Arrays:
-        """The arrays that are kept.
+        """The kept arrays.
 
         Raises:
             SubflError: there are none, or they are damaged.
@@ -42,13 +42,13 @@ class KeptArrays(Protocol):
 
 
 class KeptInMemory:
-    """Keeps arrays in this process."""
+    """Store of arrays in this process."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, str], tuple[int, Arrays]] = {}
 
     def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
-        """Keep arrays in the place of what is kept under the name."""
+        """Keep arrays, and replace those under the same name."""
         self._kept[client_id, name] = server_round, arrays
 
     def round_of(self, client_id: int, name: str) -> int | None:
@@ -56,20 +56,20 @@ class KeptInMemory:
         return self._kept[client_id, name][0] if (client_id, name) in self._kept else None
 
     def get(self, client_id: int, name: str) -> Arrays:
-        """The arrays that are kept."""
+        """The kept arrays."""
         if (client_id, name) not in self._kept:
             raise _nothing(client_id, name)
         return self._kept[client_id, name][1]
 
 
 class KeptInContext:
-    """Keeps arrays in the records of a Flower context, which travels with every message."""
+    """Store of arrays in the records of a Flower context, which travels with every message."""
 
     def __init__(self, records: RecordDict) -> None:
         self._records = records
 
     def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
-        """Keep arrays in the place of what is kept under the name."""
+        """Keep arrays, and replace those under the same name."""
         earlier = self._key(client_id, name)
         if earlier is not None:
             del self._records[earlier]
@@ -82,7 +82,7 @@ class KeptInContext:
         return None if key is None else int(key.rpartition("-")[2])
 
     def get(self, client_id: int, name: str) -> Arrays:
-        """The arrays that are kept."""
+        """The kept arrays."""
         key = self._key(client_id, name)
         if key is None:
             raise _nothing(client_id, name)
@@ -110,13 +110,13 @@ class KeptCard(Card):
 
 
 class KeptInFiles:
-    """Keeps arrays in files, each written in one step.
+    """Store of arrays in files, each written in one step.
 
     Args:
         folder_of: the folder of a client's files, by its id.
-        now: the round that a message is of; what later ones kept is not seen. None: the newest is.
-        checkpoint: the last round that the server can go back to; older files are removed but for the newest of those
-            that it would find there.
+        now: the round of the message; arrays of later rounds are not seen. None: the newest are.
+        checkpoint: the last round that the server can go back to. Older files are removed, except the newest that the
+            server would find there.
     """
 
     def __init__(self, folder_of: Callable[[int], Path], now: int | None = None, checkpoint: int | None = None) -> None:
@@ -125,7 +125,7 @@ class KeptInFiles:
         self._checkpoint = checkpoint
 
     def put(self, client_id: int, name: str, server_round: int, arrays: Arrays) -> None:
-        """Keep arrays in the place of what is kept under the name.
+        """Keep arrays, and replace those under the same name.
 
         Raises:
             SubflError: the file cannot be written.
@@ -139,7 +139,7 @@ class KeptInFiles:
         return max(self._seen(client_id, name), default=None)
 
     def get(self, client_id: int, name: str) -> Arrays:
-        """The arrays that are kept."""
+        """The kept arrays."""
         files = self._seen(client_id, name)
         if not files:
             raise _nothing(client_id, name)

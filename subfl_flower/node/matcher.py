@@ -1,7 +1,7 @@
-"""The matcher's node: the third party of a graph expansion (FedGNN). It hosts no client.
+"""The matcher's node: the third party of a graph expansion (FedGNN, Algorithm 2). It hosts no client.
 
-Its private key never leaves it, and it remembers which boxes it has opened, so that none is opened twice. In a
-simulation both are in the node's Flower context; a machine of its own keeps them in files, because it starts a new
+Its private key never leaves it, and it remembers the boxes that it has opened, so that none is opened twice. In a
+simulation both are in the node's Flower context. A deployed matcher keeps them in files, because it starts a new
 process for every message.
 """
 
@@ -30,12 +30,12 @@ BOX = "box"
 
 
 def expansion_context(run_id: str, server_round: int) -> bytes:
-    """What boxes of one expansion are bound to: one of another run or round does not open."""
+    """Context that binds the boxes of one expansion: a box of another run or round does not open."""
     return f"subfl expansion {run_id} {server_round}".encode()
 
 
 class MatcherMemory(ABC):
-    """What a matcher must know again at the next message."""
+    """Memory of a matcher between messages."""
 
     @abstractmethod
     def key(self) -> MatcherKey:
@@ -43,7 +43,7 @@ class MatcherMemory(ABC):
 
     @abstractmethod
     def opened(self) -> bytes:
-        """What a `ReplayGuard` remembers of the boxes that it has opened in this run."""
+        """Record of the boxes opened in this run, for a `ReplayGuard`."""
 
     @abstractmethod
     def remember(self, opened: bytes) -> None:
@@ -51,7 +51,7 @@ class MatcherMemory(ABC):
 
 
 class ContextMemory(MatcherMemory):
-    """In the state of a Flower context."""
+    """Memory in the state of a Flower context."""
 
     def __init__(self, state: RecordDict) -> None:
         self._state = state
@@ -64,7 +64,7 @@ class ContextMemory(MatcherMemory):
         return MatcherKey.from_bytes(self._state.config_records[MATCHER]["key"])  # type: ignore[arg-type]
 
     def opened(self) -> bytes:
-        """What a `ReplayGuard` remembers of the boxes that it has opened in this run."""
+        """Record of the boxes opened in this run, for a `ReplayGuard`."""
         self.key()
         opened: Any = self._state.config_records[MATCHER]["opened"]
         return bytes(opened)
@@ -75,7 +75,7 @@ class ContextMemory(MatcherMemory):
 
 
 class FolderMemory(MatcherMemory):
-    """In a folder: ``matcher.key``, and a file of opened boxes for each run."""
+    """Memory in a folder: ``matcher.key``, and a file of opened boxes for each run."""
 
     def __init__(self, folder: Path, run_id: str) -> None:
         self._key = SharedKey(folder / "matcher.key", create=True)
@@ -86,7 +86,7 @@ class FolderMemory(MatcherMemory):
         return MatcherKey.from_bytes(self._key.read())
 
     def opened(self) -> bytes:
-        """What a `ReplayGuard` remembers of the boxes that it has opened in this run."""
+        """Record of the boxes opened in this run, for a `ReplayGuard`."""
         try:
             return self._opened.read_bytes() if self._opened.exists() else b""
         except OSError as error:
@@ -102,16 +102,16 @@ class FolderMemory(MatcherMemory):
 
 
 class MatcherNode:
-    """The third party.
+    """The third party of a graph expansion.
 
     Args:
         config: of the run.
         run_id: of the run.
-        memory: where its key and the opened boxes are.
+        memory: holds its key and the record of opened boxes.
     """
 
     lasts: ClassVar[bool] = False
-    """What it knows comes with each message."""
+    """False: a process need not keep the node, because its memory is stored."""
 
     def __init__(self, config: Config, run_id: str, memory: MatcherMemory) -> None:
         sizes = domain_of(config).expansion_sizes(config)
@@ -125,7 +125,7 @@ class MatcherNode:
         return self
 
     def of_clients(self) -> NoReturn:
-        """Refuse to stand for a node that hosts clients.
+        """Refuse to act as a node that hosts clients.
 
         Raises:
             SubflError: always.
@@ -133,11 +133,11 @@ class MatcherNode:
         raise SubflError("this node is the matcher; it hosts no clients")
 
     def roster(self) -> ConfigRecord:
-        """Who it is, and the key that users seal to."""
+        """The answer to ``query.roster``: its role, and the key that users seal to."""
         return ConfigRecord({ROLE: MATCHER, "public_key": self._memory.key().public})
 
     def answer(self, question: Question) -> Answers:
-        """Sealed neighbours for every box that opens, by the number that it came with; reasons for the others.
+        """Sealed neighbours for every box that opens, by the box's number; reasons for the others.
 
         Raises:
             SubflError: another phase is asked for.

@@ -1,4 +1,4 @@
-"""What every node of a federation is: some clients, and the object that trains them."""
+"""Base of every node of a federation: some clients, and the object that trains them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Node(ABC):
         run_id: of the run.
 
     Attributes:
-        client_ids: whom it hosts, ascending.
-        about: what the roster says of the data set that the clients' data are of.
+        client_ids: ids of the clients that it hosts, ascending.
+        about: facts on the clients' data set, for the roster.
     """
 
     lasts: ClassVar[bool] = True
-    """A process keeps the node between two messages."""
+    """True where a process keeps the node between two messages."""
 
     client_ids: list[int]
     about: dict[str, Any]
@@ -52,35 +52,35 @@ class Node(ABC):
     @cached_property
     @abstractmethod
     def cohort(self) -> Hosted:
-        """This node's clients, with their data read."""
+        """Read this node's clients."""
 
     @abstractmethod
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
-        """Where clients' states are, as they were before the round and phase that a message is about."""
+        """Open the store of clients' states, as they were before the round and phase of a message."""
 
     @abstractmethod
     def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
-        """Write a client's best model where it belongs."""
+        """Write a client's best model to its place."""
 
     @abstractmethod
     def write_recommender(self, trained: TrainedUsers) -> None:
-        """Write what the users whom this node hosts need for recommendations where it belongs."""
+        """Write a recommender for this node's users to its place."""
 
     def of_clients(self) -> Self:
-        """The node, as one that hosts clients."""
+        """The node itself, as one that hosts clients."""
         return self
 
     def roster(self) -> ConfigRecord:
-        """The answer to ``query.roster``: who is hosted here, and what of."""
+        """The answer to ``query.roster``: the hosted clients, and facts on their data."""
         return ConfigRecord({"clients": self.client_ids, **self.cohort.sizes, **self.about})
 
     def client(self, run: ConfigRecord, context: Context, phase: str = TRAIN) -> CohortClient:
-        """The object that trains this node's clients, with their state at hand as it was before a phase of a round."""
+        """The object that trains this node's clients, with their state as it was before a phase of a round."""
         self._store.now = self.store(run, context, phase)
         return self._client
 
     def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
-        """The object that answers questions: that of the clients."""
+        """The object that answers questions: the one that trains the clients."""
         return self.client(run, context, phase)
 
     def export(self, client: CohortClient, last: Batch) -> None:
@@ -109,10 +109,10 @@ class Node(ABC):
 
 
 def compute_device(name: str) -> torch.device:
-    """The device that ``runtime.device`` names; ``auto`` takes a GPU that is visible, else the CPU.
+    """The device that ``runtime.device`` names; ``auto`` takes a visible GPU, else the CPU.
 
     Raises:
-        SubflError: there is no such device here.
+        SubflError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,7 +126,7 @@ def compute_device(name: str) -> torch.device:
 
 
 def num_threads(config: Config) -> int:
-    """PyTorch's threads in a process that trains clients."""
+    """Number of PyTorch's threads in a process that trains clients."""
     if config.runtime.threads != "auto":
         return config.runtime.threads
     return config.runtime.threads_per_process or torch.get_num_threads()

@@ -1,7 +1,7 @@
-"""The nodes that this process works for.
+"""The nodes of this process.
 
-Flower calls a ClientApp anew for every message. What does not change between messages (data, operators, the client
-object) is kept in this module for as long as the process works for the same run.
+Flower creates a ClientApp for every message. This module keeps what does not change between messages (data, operators,
+the client object) for as long as the process works for the same run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def open_clients(run: ConfigRecord, context: Context) -> Node:
 
 
 def open_node(run: ConfigRecord, context: Context) -> AnyNode:
-    """The node that a message is for; what an earlier run left in this process is dropped.
+    """The node that a message is for; data of an earlier run in this process are dropped.
 
     Raises:
         SubflError: the node was not started for such a run, or its clients' data cannot be read.
@@ -79,7 +79,7 @@ def _new_node(plain: dict[str, Any], run_id: str, directory: str, context: Conte
 
 
 def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
-    """A SuperNode on a machine of its own: of clients, or the matcher."""
+    """Open a deployed SuperNode, of clients or of the matcher."""
     if not config.runtime.deployed:
         raise SubflError(f"runtime={config.runtime.name} is a simulation, and this node is none; use runtime=deploy")
     state = Path(str(here["state"])) if "state" in here else None

@@ -19,12 +19,12 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class SharedKey:
-    """A file of 32 random bytes on the machine of every node.
+    """A file of 32 random bytes on every node's machine.
 
     Attributes:
         path: of the file.
-        create: make it where it does not exist. Right where all nodes are simulated with one disk; on real machines
-            the same file must be given to all.
+        create: make it where it does not exist. This is right where all nodes are simulated with one disk; in a
+            deployment all nodes must be given the same file.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class SharedKey:
         return key
 
     def _make(self) -> None:
-        """Write a new key where there is none, whole and readable by its owner alone; of several processes one wins."""
+        """Write a new key if none exists, complete and readable by its owner alone; of several processes one wins."""
         unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             if self.path.exists():

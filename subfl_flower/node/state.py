@@ -1,17 +1,17 @@
-"""What is personal to a client and stays between rounds: optimiser moments, masks, the best model so far.
+"""Personal state of clients between rounds: optimiser moments, masks, the best model so far.
 
-A cohort's state is one flat float32 buffer; by name it is seen as stacks [clients, ...]. Where the buffer lives is the
-only difference between the stores:
+A cohort's state is one flat float32 buffer, with named views as stacks [clients, ...]. The stores differ only in the
+place of the buffer:
 
 - `MemoryStore`: in the process. For a runtime that stays in one process.
-- `MappedStore`: a file mapped into memory. Whichever of a machine's processes gets a node's next message goes on in the
-  same pages; nothing is sent.
+- `MappedStore`: a file mapped into memory. The next message of a node may reach any process of the machine, which goes
+  on in the same pages; nothing is sent.
 - `ContextStore`: in Flower's ``Context.state``, which travels with every message: for actors on several machines.
 - `DurableStore`: in one of these, and in a file for each client and round, for processes and machines that may die.
 
 A client is worked on in a copy of its rows, which replaces them when the work has succeeded: a client that fails
-keeps the state that it had. A row is marked while it is replaced; a process killed in that moment leaves the mark,
-and the state is then refused instead of used half-written.
+keeps its state. A row is marked while it is replaced. A process that is killed in that moment leaves the mark, and the
+state is then refused instead of used half-written.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CohortState:
         self.client_ids = tuple(client_ids)
         self.buffer = buffer
         self.changed: set[int] = set()
-        """Rows that were replaced since they were last kept elsewhere."""
+        """Rows that were replaced since they were last stored elsewhere."""
         self._tensors: dict[str, Tensor] = {}
         start = 0
         for name, shape in {_CONDITION: (), **shapes}.items():
@@ -71,7 +71,7 @@ class CohortState:
         return [name for name in self._tensors if name != _CONDITION] if names is None else names
 
     def is_fresh(self, position: int) -> bool:
-        """Whether the client in this row has never been worked on."""
+        """True where the client in this row has never been worked on."""
         return float(self._tensors[_CONDITION][position]) == _FRESH
 
     def export_row(self, position: int) -> dict[str, np.ndarray]:
@@ -79,10 +79,10 @@ class CohortState:
         return {name: self._tensors[name][position].cpu().numpy() for name in self._names(None)}
 
     def import_row(self, position: int, values: Mapping[str, np.ndarray]) -> None:
-        """Replace a client's state by what `export_row` gave.
+        """Replace a client's state by the arrays of `export_row`.
 
         Raises:
-            ValueError: it is the state of another model or client family.
+            ValueError: they are the state of another model or client family.
         """
         expected = {name: ("float32", *self._tensors[name].shape[1:]) for name in self._names(None)}
         found = {name: (str(value.dtype), *value.shape) for name, value in values.items()}
@@ -100,9 +100,9 @@ class CohortState:
         """A copy of some rows to work on, each stack [len(positions), ...] on `device`; kept if the block succeeds.
 
         Args:
-            positions: which rows.
-            device: where they are worked on.
-            names: which stacks; None for all.
+            positions: positions of the rows.
+            device: device of the copy.
+            names: names of the stacks; None for all.
 
         Raises:
             TornStateError: an earlier process died while it replaced one of these rows.
@@ -133,26 +133,26 @@ class CohortState:
 
 
 def buffer_size(num_clients: int, shapes: Shapes) -> int:
-    """Entries of the buffer that a cohort's state needs."""
+    """Number of entries of the buffer for a cohort's state."""
     return num_clients * (1 + sum(math.prod(shape) for shape in shapes.values()))
 
 
 class StateStore(Protocol):
-    """Keeps cohorts' states between messages."""
+    """Store of cohorts' states between messages."""
 
     @property
     def kept(self) -> KeptArrays:
         """Arrays that clients keep of exchanges."""
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, fresh where there is none yet."""
+        """Open the state of a cohort, fresh where there is none yet."""
 
     def commit(self, state: CohortState) -> None:
-        """Keep what has changed since `open`."""
+        """Keep all changes since `open`."""
 
 
 class CurrentStore:
-    """The store of the message that is being handled.
+    """Store for the message that is being handled.
 
     A node makes one for its client object, and sets `now` for each message.
 
@@ -168,16 +168,16 @@ class CurrentStore:
         return self.now.kept
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, fresh where there is none yet."""
+        """Open the state of a cohort, fresh where there is none yet."""
         return self.now.open(client_ids, shapes)
 
     def commit(self, state: CohortState) -> None:
-        """Keep what has changed since `open`."""
+        """Keep all changes since `open`."""
         self.now.commit(state)
 
 
 class MemoryStore:
-    """Keeps states in this process."""
+    """Store of states in this process."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -185,7 +185,7 @@ class MemoryStore:
         self.kept: KeptArrays = KeptInMemory()
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, fresh where there is none yet."""
+        """Open the state of a cohort, fresh where there is none yet."""
         key = tuple(client_ids)
         if key not in self._states:
             buffer = torch.zeros(buffer_size(len(key), shapes), device=self._device)
@@ -193,11 +193,11 @@ class MemoryStore:
         return self._states[key]
 
     def commit(self, state: CohortState) -> None:
-        """Nothing to do: the state was changed where it lives."""
+        """Do nothing: the state was changed in place."""
 
 
 class MappedStore:
-    """Keeps states in files of `directory` that are mapped into memory."""
+    """Store of states in files of `directory` that are mapped into memory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -205,7 +205,7 @@ class MappedStore:
         self._open: dict[tuple[int, ...], CohortState] = {}
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, fresh where there is none yet."""
+        """Open the state of a cohort, fresh where there is none yet."""
         key = tuple(client_ids)
         if key not in self._open:
             make_private_folder(self._directory)
@@ -215,18 +215,18 @@ class MappedStore:
         return self._open[key]
 
     def commit(self, state: CohortState) -> None:
-        """Nothing to do: the pages of the file were changed in place."""
+        """Do nothing: the pages of the file were changed in place."""
 
 
 class ContextStore:
-    """Keeps states in the records of a Flower context."""
+    """Store of states in the records of a Flower context."""
 
     def __init__(self, records: RecordDict) -> None:
         self._records = records
         self.kept: KeptArrays = KeptInContext(records)
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, fresh where there is none yet."""
+        """Open the state of a cohort, fresh where there is none yet."""
         record = self._record(client_ids)
         if record in self._records.array_records:
             values = self._records.array_records[record]["buffer"].numpy()
@@ -244,10 +244,10 @@ class ContextStore:
 
 
 TRAIN, EVALUATE = "train", "evaluate"
-"""The phases that every round has; a method's own ones come before them."""
+"""The phases that every round has; a method's phases come before them."""
 
 Moment = tuple[int, int]
-"""A round, and the place of one of its phases."""
+"""A round, and the index of one of its phases."""
 
 
 class StateCard(Card):
@@ -267,20 +267,19 @@ class StateCard(Card):
 
 
 class DurableStore:
-    """Keeps states in another store, and what they are after a round in files that survive it.
+    """Store of states in another store, and after each round in files that survive it.
 
-    A file is written in one step and belongs to one client, round and phase. Before a phase of a round a client that
-    has no state here goes on with its last one of before that: after a crash, and also where a federation went back to
-    a checkpoint and repeats rounds that this client has trained already.
+    A file is written in one step and belongs to one client, round and phase. Before a phase of a round, a client
+    without a state here goes on with its last state of an earlier moment. This is so after a crash, and also where a
+    federation went back to a checkpoint and repeats rounds that this client has already trained.
 
     Args:
-        store: where states are worked on.
+        store: store in which states are worked on.
         folder_of: the folder of a client's files, by its id.
-        server_round: the round that a message is of, 1-based.
+        server_round: the round of the message, 1-based.
         checkpoint: the last round that the server can go back to; states that it no longer needs are removed.
-        keep: whether to write this round's states.
-        phase: of the round that the message is of; one that is not among `phases` sees what training would begin
-            with.
+        keep: True to write this round's states.
+        phase: the message's phase of the round; a phase that is not among `phases` sees the state before training.
         phases: of a round, in their order: those of the method, ``train`` and ``evaluate``.
     """
 
@@ -318,10 +317,10 @@ class DurableStore:
         return state
 
     def commit(self, state: CohortState) -> None:
-        """Keep what has changed since `open`.
+        """Keep all changes since `open`.
 
         Raises:
-            SubflError: a file cannot be written; the earlier ones are still there.
+            SubflError: a file cannot be written; earlier files are still there.
         """
         self._store.commit(state)
         if not self._keep:
@@ -353,7 +352,7 @@ class DurableStore:
         for moment, path in files:
             if moment < restart or moment > self._now or restart < moment < self._now:
                 path.unlink(missing_ok=True)
-        # What a killed process left; this round's may be another node's that is being written, as the oracle's are.
+        # Files of a killed process; this round's may be another node's that is being written, as the oracle's are.
         for unfinished in self._folder_of(client_id).glob(".round-*"):
             if not unfinished.name.startswith(f".{self._file_name(self._now)}"):
                 unfinished.unlink(missing_ok=True)

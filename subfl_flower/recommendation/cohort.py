@@ -20,7 +20,7 @@ from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
 from subfl_flower.seeding import client_generator, secret_generator
 
 _USERS_AT_ONCE = 256
-# A user's training ratings are worked with a handful of arrays of this many numbers for each.
+# Each training rating of a user takes a handful of arrays of this many numbers.
 _RATINGS_AT_ONCE = 200_000
 
 
@@ -34,15 +34,16 @@ class UserCohort:
         device: where models are trained.
         chunk: users worked at once; ``auto`` decides by the number of their ratings, ``all`` is the whole cohort.
         shared_key: the key that all users share and the server does not have.
-        secrets: what each user's private draws come from, by client id; None in a simulation, where they come from the
-            run's seed, so that the same seed gives the same numbers. Whoever knows one can see through what was hidden.
+        secrets: seeds of each user's private draws, by client id; who knows one can undo the protection. None in a
+            simulation, where private draws follow from the run's seed, so that the same seed gives the same numbers.
         run: the run's id.
-        trusted_matcher: the matcher's public key, where this machine was told it; None: what the server says.
-        keep_embeddings: this machine never tells the server an embedding to cluster users by.
+        trusted_matcher: the matcher's public key, where the operator configured it; None: the key that the server
+            sends.
+        keep_embeddings: True where users never send the server an embedding to be clustered by.
         whole: reads the ratings of all users; for upper bounds.
         user_attributes: of these users, by position; None where users have none.
         item_attributes: of all items; None where they have none.
-        task: what their figures measure.
+        task: the task of their figures.
         fingerprint: of the whole data set's ratings; None where it is not known.
     """
 
@@ -69,11 +70,11 @@ class UserCohort:
 
     @cached_property
     def num_examples(self) -> tuple[int, ...]:
-        """Training ratings of each user; a user may have none."""
+        """Number of training ratings of each user; a user may have none."""
         return tuple(self.ratings.counts(TRAIN).tolist())
 
     def candidates(self, ratings: Ratings) -> Candidates:
-        """What held-out items of some of these users are ranked among, where the task is to rank."""
+        """Candidates among which held-out items of some of these users are ranked, for a ranking task."""
         positions = np.searchsorted(self.ratings.user_ids, ratings.user_ids)
         return self._candidates.of_users(positions)
 
@@ -95,7 +96,7 @@ class UserCohort:
         return np.clip(predicted.double().cpu().numpy() * self.spread + self.center, *self.ratings.scale)
 
     def ranking_figures(self, ratings: Ratings, scores: np.ndarray) -> dict[str, np.ndarray]:
-        """Each user's hit rates and NDCG, by name, each [U], where the task is to rank.
+        """Each user's hit rates and NDCG, by name, each [U], for a ranking task.
 
         Args:
             ratings: of U users.
@@ -105,7 +106,7 @@ class UserCohort:
 
     @property
     def sizes(self) -> dict[str, list[float]]:
-        """What the roster tells of each user's local graph: its items and the user, an edge in both directions."""
+        """Sizes of each user's local graph, for the roster: its items and the user, an edge in both directions."""
         counts = self.ratings.counts(TRAIN)
         return {
             "num_examples": counts.astype(float).tolist(),
@@ -114,7 +115,7 @@ class UserCohort:
         }
 
     def chunks(self, positions: Sequence[int]) -> list[list[int]]:
-        """Positions cut into runs that are worked at once."""
+        """Chunks of positions that are worked at once."""
         chosen = np.asarray(positions, dtype=np.int64)
         if self.chunk == "all" or not len(chosen):
             return [chosen.tolist()] if len(chosen) else []
@@ -127,13 +128,13 @@ class UserCohort:
         return [part.tolist() for part in np.split(chosen, cuts)]
 
     def lasting_generator(self, seed: int, client_id: int, purpose: str) -> np.random.Generator:
-        """What a user draws from to hide something once for the whole run, the same at every call."""
+        """Generator of a user's protection that is drawn once for the whole run, the same at every call."""
         if self.secrets is None:
             return client_generator(seed, client_id, 0, purpose)
         return secret_generator(self._own_secrets[client_id], client_id, f"{self.run}/{purpose}")
 
     def noise_generator(self, seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
-        """What a user draws noise from. On a machine of its own it is never the same twice.
+        """Generator of a user's noise. In a deployment it is never the same twice.
 
         A server that could have the same noise added to two different updates would see their difference.
         """

@@ -32,7 +32,7 @@ from subfl_flower.wire.roster import Shape
 
 
 class RatingSections(NamedTuple):
-    """What a configuration chooses for data that are ratings."""
+    """Sections of a configuration for data that are ratings."""
 
     dataset: RatingDatasetSettings
     task: UserTask
@@ -40,7 +40,7 @@ class RatingSections(NamedTuple):
 
 
 def rating_sections(config: Config) -> RatingSections | None:
-    """What a configuration chooses for data that are ratings; None where they are something else."""
+    """Sections of a configuration for data that are ratings; None for other data."""
     dataset, task, model = config.dataset, config.task, config.model
     if not isinstance(dataset, RatingDatasetSettings) or not isinstance(task, UserTask):
         return None
@@ -48,10 +48,10 @@ def rating_sections(config: Config) -> RatingSections | None:
 
 
 def prepared_ratings(config: Config) -> PreparedRatings:
-    """The ratings that a configuration, of data that are ratings, names.
+    """The ratings that a configuration for such data names.
 
     Raises:
-        SubflError: they cannot be prepared, or are not what the task needs, or not split as it needs.
+        SubflError: they cannot be prepared, or their kind or split does not suit the task.
     """
     (dataset, task, _), partition = _sections(config), config.partition
     if not isinstance(partition, UsersPartition):
@@ -68,11 +68,11 @@ class Recommendation(Domain):
     example_method = "fedgnn"
 
     def prepare(self, config: Config) -> PreparedRatings:
-        """All users' ratings."""
+        """Prepare all users' ratings."""
         return prepared_ratings(config)
 
     def about(self, prepared: PreparedRatings) -> dict[str, Any]:
-        """How many items there are, and how many values attributes have."""
+        """Number of items, and number of values of attributes."""
         return {
             "partition": prepared.key,
             "num_clients": prepared.num_clients,
@@ -84,14 +84,14 @@ class Recommendation(Domain):
         }
 
     def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Items and the numbers of attributes' values."""
+        """Numbers of items and of attributes' values."""
         values = {key: tuple(about[key]) for key in ("user_values", "item_values")}
         return {"items": about["num_features"], **values}
 
     def cohort(
         self, config: Config, prepared: PreparedRatings, client_ids: Sequence[int], device: torch.device, key: SharedKey
     ) -> UserCohort:
-        """Their ratings and attributes."""
+        """The users' ratings and attributes."""
         return UserCohort(
             ratings=prepared.ratings(client_ids),
             center=prepared.center,
@@ -107,16 +107,16 @@ class Recommendation(Domain):
         )
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[UserFolder]:
-        """Folders with a user's ratings."""
+        """Open folders with a user's ratings."""
         return open_user_folders(paths)
 
     def read_folder(self, folder: UserFolder) -> None:
-        """Its ratings and attributes."""
+        """Read the folder's ratings and attributes."""
         folder.ratings()
         folder.attributes()
 
     def facts(self, folder: UserFolder) -> dict[str, Any]:
-        """Sizes, scale and roles of its ratings."""
+        """Sizes, scale and roles of the folder's ratings."""
         said, ratings = folder.description, folder.ratings()
         return {
             "schema": DATA_SCHEMA,
@@ -132,7 +132,7 @@ class Recommendation(Domain):
         }
 
     def about_folders(self, folders: Sequence[UserFolder]) -> dict[str, Any]:
-        """How many items there are, and how many values attributes have."""
+        """Number of items, and number of values of attributes."""
         first = folders[0].description
         return {
             "partition": first.partition,
@@ -147,7 +147,7 @@ class Recommendation(Domain):
     def cohort_of_folders(
         self, config: Config, folders: Sequence[UserFolder], device: torch.device, secrets: NodeSecrets
     ) -> UserCohort:
-        """Their ratings and attributes; what a user draws to hide them comes from a secret of the machine's own."""
+        """The users' ratings and attributes; private draws come from a secret of the node."""
         first = folders[0]
         attributes = [folder.attributes() for folder in folders]
         own = [users for users, _ in attributes if users is not None]
@@ -171,7 +171,7 @@ class Recommendation(Domain):
     def write_folder(
         self, path: Path, config: Config, prepared: PreparedRatings, position: int, key: bytes, own_id: int | None
     ) -> None:
-        """Its ratings and attributes, the user's own id, and the items' ids, titles and attributes."""
+        """Write the user's ratings, attributes and id, and the items' ids, titles and attributes."""
         write_user_folder(
             path,
             prepared.ratings([position]),
@@ -190,22 +190,22 @@ class Recommendation(Domain):
         )
 
     def described(self, path: Path) -> dict[str, int]:
-        """Ratings by role."""
+        """Numbers of ratings by role."""
         said = UserFolder.open(path).description
         return {"client": said.client_id, "train": said.train, "validation": said.validation, "test": said.test}
 
     def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
-        """A user model's."""
+        """Initial parameters of the user model."""
         sizes = shape.num_features, shape.user_values, shape.item_values
         return stacked_user_model(_sections(config).model, *sizes).initial_of(config.seed)
 
     def expansion_sizes(self, config: Config) -> tuple[int, int] | None:
-        """Length of an embedding, and the number of neighbours, of the model."""
+        """Length of the model's embeddings, and the number of neighbours."""
         model = _sections(config).model
         return model.dim, model.neighbours
 
     def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
-        """What the server and the users know, together; nothing where the method has no such model."""
+        """Write the trained recommender with its users; no file where the method has no such model."""
         config, cohort = node.config, client.cohort
         model = _sections(config).model
         if not last.sent.values:

@@ -1,4 +1,4 @@
-r"""Clusters of alike users, and who of them trains: PerFedRec.
+r"""Clusters of similar users, and the clusters' participation in a round: PerFedRec.
 
 Luo, Xiao and Song, "Personalized federated recommendation via joint representation learning, user clustering, and
 model adaptation", CIKM 2022 (arXiv 2208.09375). The server clusters users by k-means over their embeddings, keeps a
@@ -40,7 +40,7 @@ class UserClusters:
 def cluster_users(
     embeddings: np.ndarray, k: int, seed: int, previous: np.ndarray | None = None, *, unit: bool
 ) -> UserClusters:
-    """Users by k-means (Lloyd's algorithm, Euclidean), on one thread so that sums have one order.
+    """Cluster users by k-means (Lloyd's algorithm, Euclidean), on one thread so that sums have one order.
 
     With at most k different rows every one of them is a cluster. A cluster without a user keeps its previous centroid;
     where there is none, its centroid is the mean of all rows.
@@ -48,11 +48,11 @@ def cluster_users(
     Args:
         embeddings: `[N, d]`, a row a user.
         k: clusters, at least 1.
-        seed: of the first clustering's ten starts (k-means++), of which that of least inertia counts.
-        previous: `[k, d]`, centroids that a later clustering starts from, once, so that clusters keep their numbers
-            as far as users keep their places. Where two are one point, it starts as the first one does, because
-            from there k-means seldom finds k groups.
-        unit: whether rows are scaled to length 1 first; a row of zeros stays as it is.
+        seed: of the first clustering's ten starts (k-means++), of which the one of least inertia is kept.
+        previous: `[k, d]`, initial centroids of a later clustering, from a single start, so that clusters keep their
+            numbers as far as users keep their positions. If two are equal, it starts like the first clustering, because
+            k-means seldom finds k groups from there.
+        unit: True scales rows to length 1 first; a row of zeros stays as it is.
 
     Raises:
         SubflError: no rows, a row that is not finite, or previous centroids that are not finite or of another shape.
@@ -92,7 +92,7 @@ def _rows(embeddings: np.ndarray, unit: bool) -> np.ndarray:
 def _own_clusters(
     rows: np.ndarray, different: np.ndarray, k: int, previous: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster of each of at most k different rows, that whose previous centroid is near, and all centroids."""
+    """The cluster of each of at most k different rows, the one with a near previous centroid, and all centroids."""
     if previous is None:
         own, centroids = np.arange(len(different)), np.tile(rows.mean(0), (k, 1))
     else:
@@ -103,9 +103,9 @@ def _own_clusters(
 
 
 def relabelled(clusters: UserClusters, previous_labels: np.ndarray) -> UserClusters:
-    """The same clusters, numbered so that as many users as possible keep their label.
+    """Renumber clusters so that as many users as possible keep their label.
 
-    Of numberings that are equally good for users, one by which most clusters keep their number.
+    Among numberings that are equally good for users, take one in which most clusters keep their number.
 
     Args:
         clusters: as of `cluster_users`.
@@ -115,7 +115,7 @@ def relabelled(clusters: UserClusters, previous_labels: np.ndarray) -> UserClust
     had_label = previous_labels >= 0
     kept = np.zeros((k, k))
     np.add.at(kept, (clusters.labels[had_label], previous_labels[had_label]), 1)
-    # Users are worth more than all clusters' numbers together.
+    # A user outweighs all clusters' numbers together.
     _, number = linear_sum_assignment(kept * (k + 1) + np.eye(k), maximize=True)
     return UserClusters(
         number[clusters.labels].astype(np.int64), clusters.centroids[np.argsort(number)], clusters.distances
@@ -132,21 +132,21 @@ def representatives(
     available: np.ndarray,
     taken: np.ndarray,
 ) -> np.ndarray:
-    """A round's users: some who stand for their cluster, the rest drawn from all others, users without label included.
+    """A round's users: representatives of each cluster, the rest drawn from all others, users without label included.
 
-    Every cluster gives representatives in proportion to its available users (largest remainders, equal ones by lot).
-    Always the nearest to the centroid would be the same few in every round, and they would shape what their cluster
-    trains alone. So those taken least often come first, and of these the nearest: representatives are new ones
-    from round to round, further and further out, until all of the cluster have been taken.
+    Every cluster has representatives in proportion to its available users (largest remainders, equal ones by lot). The
+    users nearest to the centroid would be the same few in every round, and would alone determine their cluster's model.
+    Therefore those taken least often come first, and of these the nearest: representatives change from round to round,
+    further and further out, until all users of the cluster have been taken.
 
     Args:
         distances: `[N]`, of each user to its cluster's centroid; anything for users without a label.
         labels: int `[N]`, each user's cluster; -1 for none.
         count: users of the round, at least 0.
         generator: draws lots and the rest.
-        share: of the round's users (rounded) who stand for their cluster, 0 to 1; fewer where too few have a label.
+        share: of the round's users (rounded) who represent their cluster, 0 to 1; fewer where too few have a label.
         available: int `[A]`, different positions of users who can take part.
-        taken: int `[N]`, how often each user took part so far.
+        taken: int `[N]`, number of rounds that each user took part in so far.
 
     Returns:
         min(count, A) different positions, ascending.
@@ -168,7 +168,7 @@ def representatives(
 def proportional(
     labels: np.ndarray, count: int, generator: np.random.Generator, *, available: np.ndarray
 ) -> np.ndarray:
-    """A round's users drawn at random, of every cluster in proportion to its available users.
+    """A round's users drawn at random, of each cluster in proportion to its available users.
 
     Remainders as in `representatives`. Users without a label (-1) are drawn as if they were a cluster.
 
@@ -182,7 +182,7 @@ def proportional(
 def _in_proportion(
     users: np.ndarray, labels: np.ndarray, keys: tuple[np.ndarray, ...], count: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """`count` of the users, of each label in proportion, those first who come first by the last key, then the others.
+    """Choose `count` of the users, of each label in proportion, those first in the order of `keys`.
 
     Args:
         users: positions.

@@ -1,8 +1,8 @@
-"""What the server must remember to go on after a crash: one file, replaced in one step.
+"""Checkpoints, from which the server goes on after a crash: one file, replaced in one step.
 
-`checkpoint/server.safetensors` of a run directory holds what the strategy keeps from round to round, and in its
-metadata the number of the last finished round and who the clients are. The rounds themselves are in `metrics.jsonl`.
-What is personal to clients stays with them; see `state.DurableStore`.
+`checkpoint/server.safetensors` of a run directory holds the strategy's state, and in its metadata the number of the
+last finished round and the clients. The rounds themselves are in `metrics.jsonl`. Clients' personal state stays with
+them; see `state.DurableStore`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Checkpoint:
         run_id: of the run; clients keep their states under it.
         server_round: the last finished round; 0 before the first.
         roster: the clients. Their nodes are not kept.
-        strategy: what the strategy keeps; see `CohortStrategy.state`.
+        strategy: the strategy's state; see `CohortStrategy.state`.
         exchanges: the log of the phases before the first round.
         seconds: wall-clock time spent so far.
     """

@@ -1,9 +1,9 @@
 """Questions to clients outside of training rounds: a phase, with one message a node.
 
 A phase has a name, such as ``structure``, which a method's clients declare (`CohortClient.phases`). Each client may be
-sent arrays, and answers with arrays of its own sizes; there is no client axis. All phases have one type of message,
-``query.ask``, and the node's client object answers by `CohortClient.answer`. The matcher, a node without clients, is
-asked by `Exchange.ask_matcher`.
+sent arrays. It answers with arrays of any size, without a client axis. All phases have one type of message,
+``query.ask``, and the node's client object answers by `CohortClient.answer`. `Exchange.ask_matcher` asks the matcher, a
+node without clients.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PHASE = "phase"
 
 
 class Exchange:
-    """Asks all clients of a roster.
+    """Exchange of questions and answers with all clients of a roster.
 
     Args:
         grid: the connection to the nodes.
@@ -46,10 +46,10 @@ class Exchange:
         roster: the clients.
         tolerant: go on without a client that cannot answer.
         timeout: seconds to wait for answers; None: for all of them.
-        interval: seconds between two looks for answers.
+        interval: seconds between two polls for answers.
 
     Attributes:
-        roster: the clients, and where they are at the moment.
+        roster: the clients, and their present nodes.
         log: for every phase so far ``action``, ``round`` (which it came before), ``bytes_up``, ``bytes_down``,
             ``seconds``.
     """
@@ -69,9 +69,9 @@ class Exchange:
         self.roster = roster
         self._tolerant = tolerant
         self.announce: Callable[[str], None] = lambda action: None
-        """Told of every phase before it begins."""
+        """Callback before every phase."""
         self.about: Mapping[str, Any] = {}
-        """What the messages of the round say beside the run's record."""
+        """Entries of the round's messages in addition to the run's record."""
         self.next_round = 1
         """The round that the phases come before."""
         self.log: list[dict[str, Any]] = []
@@ -89,11 +89,12 @@ class Exchange:
 
         Args:
             action: the phase's name.
-            decode: makes sense of one client's arrays; a ValueError that it raises is that client's failure.
+            decode: decodes one client's arrays; a ValueError that it raises is that client's failure.
             largest: bytes that each client's answer may have, by position; None: any number.
-            sent: arrays for the client at a position; only these clients are asked. None: all, and nothing is sent.
-            about: what else goes with the question.
-            tolerant: instead of the exchange's own.
+            sent: arrays for the client at a position; only these clients are asked. None: all are asked, without
+                arrays.
+            about: further entries of the question.
+            tolerant: replaces the exchange's own setting.
 
         Raises:
             RunFailure: a client gave no answer, or one that cannot be decoded, and failures are not tolerated.
@@ -150,11 +151,11 @@ class Exchange:
         return answers
 
     def ask_matcher(self, action: str, sent: Mapping[int, Stack]) -> dict[int, Stack]:
-        """What the matcher answers, for those of the keys of `sent` that it has an answer for.
+        """The matcher's answers, by those of the keys of `sent` that it has an answer for.
 
         Args:
             action: the phase's name.
-            sent: arrays by a number that stands for whom they concern.
+            sent: arrays by a number that stands for the user they concern.
 
         Raises:
             RunFailure: there is no matcher, or it gave no answer.
@@ -211,7 +212,7 @@ def read_question(content: RecordDict) -> Question:
     """The question that a message asks.
 
     Raises:
-        ValueError: it holds arrays of nobody that is asked, or such that cannot be read.
+        ValueError: it holds arrays for a client that is not asked, or arrays that cannot be read.
     """
     run: dict[str, Any] = dict(content.config_records[RUN])
     received: dict[int, Stack] = {int(client): {} for client in run["clients"]}

@@ -1,4 +1,4 @@
-"""A whole run on the server's side, the same under every runtime: roster, rounds, records, summary."""
+"""A whole run on the server, the same under every runtime: roster, rounds, records, summary."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def run_federation(
     Args:
         grid: the connection to the nodes.
         config: of the run.
-        directory: where to write; made if need be.
-        stop: set it to end the run after the current round; what is finished is kept.
+        directory: the run directory; made if need be.
+        stop: set it to end the run after the current round; finished rounds are kept.
         lines: print progress lines where there is no terminal.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
@@ -122,7 +122,7 @@ def resumable(config: Config, directory: Path) -> Checkpoint:
     """The checkpoint that the run in `directory` can go on from.
 
     Raises:
-        SubflError: it left none, or has finished its rounds.
+        SubflError: it has no checkpoint, or has finished its rounds.
     """
     checkpoint = Checkpoint.read(RunDirectory(directory).checkpoint_folder)
     if checkpoint.server_round >= config.federation.rounds:
@@ -133,14 +133,14 @@ def resumable(config: Config, directory: Path) -> Checkpoint:
 
 
 class _Run:
-    """One run: its nodes, its rounds, what it has recorded so far.
+    """One run: its nodes, its rounds, its records so far.
 
     Args:
         grid: the connection to the nodes.
         config: of the run.
-        records: where it is recorded.
-        checkpoint: where it goes on; None at its start.
-        prepared: all clients' data, where the server is the simulation of one.
+        records: its run directory.
+        checkpoint: the checkpoint from which it goes on; None at its start.
+        prepared: all clients' data, in a simulation.
 
     Attributes:
         finished: the records of the finished rounds.
@@ -180,7 +180,7 @@ class _Run:
         self._roster: Roster | None = None
 
     def begin(self, progress: RunProgress) -> CohortStrategy:
-        """Wait for the nodes, and bring the strategy to where the rounds begin."""
+        """Wait for the nodes, and prepare the strategy for the first round."""
         config = self._config
         self._roster = roster = self._membership.gather()
         if self._prepared is None:
@@ -208,7 +208,7 @@ class _Run:
         return strategy
 
     def rounds(self, strategy: CohortStrategy) -> Iterator[dict[str, Any]]:
-        """Train round after round; each round's record, once all that it leaves is written."""
+        """Train round after round; each round's record, once all its files are written."""
         assert self._exchange is not None
         config, clustering = self._config, None
         rounds = Rounds(self._grid, config, strategy, self._membership, self._exchange, self._record, self.finished)
@@ -265,8 +265,9 @@ class _Run:
     def summary(self) -> dict[str, Any]:
         """The run so far, but for its status.
 
-        `model_parameters` counts the values of the initial model, those of personal layers included; what a method adds
-        to it (masks, a user's own embedding) is not counted. Absent where no round has trained anything.
+        `model_parameters` counts the values of the initial model, those of personal layers included. Parameters that a
+        method adds (masks, a user's own embedding) are not counted. The entry is absent where no round has trained a
+        model.
         """
         found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
         found["run_id"] = self.run_id
@@ -288,7 +289,7 @@ class _Run:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second interrupts at once. Only the main thread can catch signals."""
+    """Event that the first Ctrl-C sets; the second interrupts at once. Only the main thread can catch signals."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,8 +1,8 @@
-"""Who takes part in a federation: nodes that come, answer the roster's question, leave and come back.
+"""Members of a federation: nodes that join, answer the roster's question, leave and come back.
 
-Every answer is held against the run's schema, whatever other nodes say. In a simulation all nodes are there from the
-start and any misfit ends the run. On real machines a node whose clients do not fit is refused, by name, and the others
-go on; a client that comes late, or comes back, is taken in between two rounds without anyone waiting for it.
+Every answer is compared with the run's schema, whatever other nodes say. In a simulation all nodes are there from the
+start and any misfit ends the run. In a deployment a node whose clients do not fit is refused, by name, and the others
+go on. A client that comes late, or comes back, is taken in between two rounds without delay for the others.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswe
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
 _SLOWER = 3.0
-"""How many times as long as the slowest node so far another one of a simulation may take."""
+"""Longest wait for a further node of a simulation, as a multiple of the slowest node's time so far."""
 _NAMES = "the names of classes or features, their order, or whether edges have weights, differ from"
-# Clients that are not taken, and why.
+# Clients that are refused, and the reason.
 Refusals = list[tuple[list[int], str]]
 
 
@@ -38,16 +38,16 @@ class Membership:
     Args:
         grid: the connection to the nodes.
         run: the record that describes the run, sent along.
-        dataset: what the clients' data must be of.
-        schema: what they must look like, and which clients there are, where that is known.
+        dataset: name of the clients' data set.
+        schema: schema of the clients' data, with the clients' ids where these are known.
         tolerant: refuse a node whose clients do not fit and go on, instead of ending the run.
         patience: seconds to wait for clients.
-        min_clients: as many suffice when `patience` is over; None: all.
-        known: the roster of the run that is resumed; nobody else is taken in.
-        needs_matcher: wait at the start for a node that is the matcher, too.
+        min_clients: number that suffices when `patience` is over; None: all.
+        known: the roster of the run that is resumed; no other clients are taken in.
+        needs_matcher: wait at the start also for the matcher's node.
 
     Attributes:
-        refusals: for every node that was refused its clients (where it named any) and the reason.
+        refusals: for every refused node its clients (where it named any) and the reason.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Membership:
         self._answers: dict[int, RosterAnswer] = {}
         self._asked: dict[str, int] = {}
         self._failed_at: dict[int, float] = {}
-        # Names and partition of the first node that was taken, for what the schema leaves open.
+        # Names and partition of the first accepted node, for facts that the schema leaves open.
         self._agreed: Schema | None = None
         self._hosts: dict[int, int] = {}
         self._roster = known
@@ -81,10 +81,10 @@ class Membership:
     # At the start ---------------------------------------------------------------------------------------------------
 
     def gather(self) -> Roster:
-        """Wait until every client is hosted, or until enough are when patience is over.
+        """Wait until every client is hosted, or until enough are when `patience` is over.
 
-        In a simulation all nodes will come, and their processes are slow where the machine is busy: every node that
-        answers extends the wait to three times what it took so far.
+        In a simulation all nodes will come, and their processes are slow on a busy machine: every node that answers
+        extends the wait to three times the time so far.
 
         Raises:
             SubflError: too few came in time; or, where that is not tolerated, a node's clients do not fit.
@@ -123,12 +123,12 @@ class Membership:
         log(WARNING, "%s; training starts without it", text)
 
     def _wanted(self) -> int | None:
-        """How many clients to wait for; None where nobody knows."""
+        """Number of clients to wait for; None where it is not known."""
         ids = self._known_ids()
         return self._min_clients if ids is None else len(ids)
 
     def _known_ids(self) -> Sequence[int] | None:
-        """The ids of the run's clients, ascending; None where nobody knows."""
+        """The ids of the run's clients, ascending; None where they are not known."""
         if self._roster is not None:
             return self._roster.client_ids
         return self._stated_ids
@@ -154,7 +154,7 @@ class Membership:
     # Between rounds -------------------------------------------------------------------------------------------------
 
     def refresh(self) -> Roster:
-        """Take note of nodes that went, came and came back; wait only where too few clients are left.
+        """Notice nodes that left, joined or came back; wait only where too few clients are left.
 
         Raises:
             RunFailure: too few clients are there, and no more came in time.
@@ -179,10 +179,10 @@ class Membership:
                 )
             time.sleep(_LOOK_SECONDS)
 
-    # Looking --------------------------------------------------------------------------------------------------------
+    # Polling --------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Forget nodes that went, ask new ones who they host, and take in what was answered so far."""
+        """Forget nodes that left, ask new ones for their clients, and take in the answers so far."""
         present = set(self._grid.get_node_ids())
         for node in (set(self._answers) | set(self._matchers)) - present:
             self._answers.pop(node, None)
@@ -206,7 +206,7 @@ class Membership:
                 self._take(asked, reply)
 
     def _take(self, node: int, reply: Message) -> None:
-        """Take in a node's answer; a node that has none is refused, and asked again some time later."""
+        """Take in a node's answer; a node without an answer is refused, and asked again later."""
         self._changed = True
         try:
             if reply.has_error():
@@ -228,29 +228,29 @@ class Membership:
             self._refuse([], str(error))
 
     def _seat(self, matcher: Matcher) -> None:
-        """Take a matcher; there is one, and whoever came first keeps the seat for as long as it is there."""
+        """Take a matcher; there is one, and the first to come stays the matcher for as long as it is there."""
         if self._matchers:
             raise SubflError(f"node {matcher.node_id} is a second matcher; a federation has one")
         self._matchers[matcher.node_id] = matcher
 
     @property
     def fingerprints(self) -> dict[int, str]:
-        """The fingerprint of each client's data, as far as nodes tell them."""
+        """The fingerprint of each client's data, for nodes that send it."""
         return {
             client: self._answers[node].fingerprints[client]
             for client, node in sorted(self._hosts.items())
             if client in self._answers[node].fingerprints
         }
 
-    # Sorting out ----------------------------------------------------------------------------------------------------
+    # Assignment -----------------------------------------------------------------------------------------------------
 
     def _assigned(self) -> tuple[dict[int, int], Refusals]:
-        """The node of each client, and for every node of which clients do not fit these clients and the reason."""
+        """The node of each client, and for each node the clients that do not fit with the reason."""
         ids, agreed = self._known_ids(), self._agreed
         known = frozenset(ids) if isinstance(ids, tuple) else ids
         refused: Refusals = []
         hosts: dict[int, int] = {}
-        # In the order in which nodes answered: whoever hosts a client keeps it for as long as the node is there.
+        # In the order in which nodes answered: the first node that hosts a client keeps it for as long as it is there.
         for node, answer in self._answers.items():
             if reason := self._misfit(answer, known) or _disagreement(answer, agreed):
                 refused.append((sorted(answer.sizes), reason))
@@ -263,11 +263,11 @@ class Membership:
         return hosts, refused
 
     def _misfit(self, answer: RosterAnswer, known: Container[int] | None) -> str | None:
-        """The reason for which a node's clients cannot take part by the run's schema; None where they can.
+        """The reason for which the run's schema excludes a node's clients; None where they fit.
 
         Args:
-            answer: what the node said.
-            known: the ids that the run's clients have; None where nobody knows.
+            answer: the node's answer.
+            known: the ids of the run's clients; None where they are not known.
         """
         who, ours = _named(sorted(answer.sizes)), self._schema
         if answer.dataset != self._dataset:
@@ -292,7 +292,7 @@ class Membership:
         return None
 
     def _settle(self, hosts: dict[int, int], refused: Refusals) -> None:
-        """Fix who hosts whom, and say who was refused."""
+        """Fix the node of each client, and report the refused ones."""
         self._agreed = self._agreed or next((self._answers[node].schema for node in hosts.values()), None)
         self._hosts = hosts
         for clients, reason in refused:
@@ -321,7 +321,7 @@ class Membership:
         )
 
     def _updated(self) -> Roster:
-        """The roster with the hosts of the moment, and the sizes of clients that were not known before."""
+        """The roster with the present nodes, and the sizes of clients that were not known before."""
         assert self._roster is not None
         sizes = {key: np.array(getattr(self._roster, key)) for key in SIZES}
         for position, client in enumerate(self._roster.client_ids):
@@ -335,7 +335,7 @@ class Membership:
 
 
 def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
-    """The reason for which a node's data cannot be mixed with those of a node that was taken, if there is one."""
+    """The reason for which a node's data cannot be mixed with those of accepted nodes, if there is one."""
     if agreed is None or answer.schema == agreed or not answer.sizes:
         return None
     who = _named(sorted(answer.sizes))
@@ -345,7 +345,7 @@ def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
 
 
 def _told_apart(one: Shape, other: Shape, things: str) -> list[str]:
-    """Two shapes in words, as far as they differ; a feature is one of `things`."""
+    """Descriptions of two shapes, as far as they differ; a feature is one of `things`."""
     if one[:2] != other[:2]:
         return [f"{shape.num_features} {things} and {shape.num_classes} classes" for shape in (one, other)]
     named = ("users", one.user_values, other.user_values), ("items", one.item_values, other.item_values)

@@ -1,4 +1,4 @@
-"""Which clients take part in a round."""
+"""Participation of clients in a round."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Participation:
     seed: int = 0
 
     def count(self, num_clients: int) -> int:
-        """How many clients take part in a round."""
+        """Number of clients in a round."""
         return max(1, round(self.fraction * num_clients))
 
     def draw(self, server_round: int, num_clients: int) -> Sequence[int]:

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar in a terminal, a line now and then where asked for, else nothing."""
+"""Progress of a run: a bar in a terminal, on request lines without one, else nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class RunProgress:
-    """Shows rounds as they finish, with the current metric, the rate and the time left, and what is asked between them.
+    """Display of finished rounds, with the current metric, the rate and the time left, and of the phases between them.
 
     Args:
-        title: what is running.
-        rounds: how many there are.
+        title: name of the run.
+        rounds: number of rounds.
         lines: where there is no terminal, print a line every few seconds instead of nothing.
     """
 
@@ -54,18 +54,18 @@ class RunProgress:
         self._bar.stop()
 
     def ask(self, action: str) -> None:
-        """Clients are asked something outside of rounds, which may take longer than many rounds."""
+        """Show a phase outside of rounds, which may take longer than many rounds."""
         self._asked[action] += 1
         said = f"asks for {action}" + (f" ({self._asked[action]})" if self._asked[action] > 1 else "")
         self._bar.update(self._task, metric=said)
         self._print(said, due=self._asked[action] == 1)
 
     def start_rounds(self) -> None:
-        """What comes before the first round is over; the rate is that of rounds."""
+        """Show the beginning of the rounds; the rate counts from here."""
         self._start = time.monotonic()
 
     def advance(self, record: Mapping[str, Any]) -> None:
-        """One round is finished; `record` is its entry in ``metrics.jsonl``."""
+        """Show a finished round; `record` is its entry in ``metrics.jsonl``."""
         done = int(record["round"])
         rate = done / max(time.monotonic() - self._start, 1e-9)
         metric = " ".join(
@@ -76,7 +76,7 @@ class RunProgress:
         self._print(f"round {done}/{self._rounds} {metric}", due=done in (1, self._rounds))
 
     def _print(self, what: str, due: bool) -> None:
-        """A line, where there is to be one now."""
+        """Print a line, where one is due."""
         now = time.monotonic()
         if self._bar.disable and self._lines and (due or now - self._last_line > _SECONDS_BETWEEN_LINES):
             self._last_line = now

@@ -25,12 +25,12 @@ ANNOUNCED = "announced."
 
 
 def announced(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Entries of the run's record that tell clients a method's announcements."""
+    """Entries of the run's record with a method's announcements for clients."""
     return {f"{ANNOUNCED}{name}": value for name, value in numbers.items()}
 
 
 def announced_in(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The announcements that `announced` made entries of."""
+    """The announcements in entries that `announced` made."""
     return {key.removeprefix(ANNOUNCED): value for key, value in run.items() if key.startswith(ANNOUNCED)}
 
 
@@ -40,7 +40,7 @@ class Orders:
 
     Attributes:
         sent: a stack [clients, ...], or a choice of rows that many clients share.
-        rows: arrays of which each client is sent a number of rows of its own.
+        rows: arrays of which each client is sent a different number of rows.
     """
 
     sent: Stack | Choice
@@ -54,8 +54,8 @@ class Sent:
     Attributes:
         server_round: 1-based.
         messages: one a node.
-        asked: positions of the clients whom each node was asked about, by node.
-        away: positions of clients whom no node hosts at the moment.
+        asked: positions of the clients that each node was asked about, by node.
+        away: positions of clients without a node at present.
         bytes_down: payload bytes of every client [K].
     """
 
@@ -82,9 +82,9 @@ def address(
         server_round: 1-based.
         chosen: positions of the clients that are asked.
         orders: gives the orders for the clients at some positions.
-        roster: the clients, and where they are at the moment.
+        roster: the clients, and their present nodes.
         about: entries of the run's record.
-        timeout: seconds after which a message is not worth an answer.
+        timeout: seconds after which an answer is of no use.
     """
     sent = Sent(
         server_round,
@@ -113,7 +113,7 @@ def collect(sent: Sent, replies: Iterable[Message], roster: Roster, contract: Co
         sent: the messages.
         replies: of the nodes, in any order; some may be missing.
         roster: the clients.
-        contract: its uploads are what every client must have sent; empty after an evaluation.
+        contract: its uploads are required of every client; empty after an evaluation.
     """
     waiting = {node: [roster.client_ids[p] for p in positions] for node, positions in sent.asked.items()}
     failures: dict[int, str] = {}

@@ -17,10 +17,10 @@ _FURTHER = ("validation.", "test.")
 
 
 class LatestMetrics:
-    """The last known figures of every client, so that the mean over clients also speaks of those that were absent.
+    """The last known figures of every client, so that the mean over clients includes absent ones.
 
     Args:
-        task: the task, whose metric validation and test are of.
+        task: the task of the validation and test metric.
         declared: the figures that clients send, by name.
         roster: the clients.
 
@@ -39,9 +39,9 @@ class LatestMetrics:
         self._values: dict[str, np.ndarray] = {}
 
     def take(self, positions: np.ndarray, metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-        """Take in a round; each of its figures' mean over the clients heard so far, None where nobody has it.
+        """Take in a round; each of its figures' mean over the clients seen so far, None where no client has it.
 
-        A pooled error is that of all examples of the round's clients together.
+        A pooled error is over all examples of the round's clients together.
         """
         self.heard[positions] = True
         means: dict[str, float | None] = {}
@@ -54,16 +54,16 @@ class LatestMetrics:
         return means
 
     def recall(self, record: Mapping[str, Any]) -> None:
-        """Take in a round again from its record."""
+        """Take in an earlier round from its record."""
         clients = record["clients"]
         found = {name: np.array(clients[name], dtype=float) for name in self.listed if name in clients}
         self.take(np.array([self._position_of[client] for client in clients["ids"]], dtype=int), found)
 
 
 def further_figures(metrics: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    """What is measured besides the task's metric, such as ``test.ndcg@10``: means over the clients that have it.
+    """Figures besides the task's metric, such as ``test.ndcg@10``: means over the clients that have them.
 
-    None where a name was sent and no client has a value.
+    None for a name that was sent without any client's value.
     """
     further = {name: values for name, values in metrics.items() if name.startswith(_FURTHER)}
     return {name: None if np.isnan(values).all() else float(np.nanmean(values)) for name, values in further.items()}
@@ -74,8 +74,8 @@ def round_record(
 ) -> dict[str, Any]:
     """A round's line of ``metrics.jsonl``.
 
-    Under ``figures`` stand the means of further figures (`further_figures`): over last known values, as the metric's
-    are, or over this round's clients, as each figure's declaration says.
+    Under ``figures`` are the means of further figures (`further_figures`): over last known values, as the metric's are,
+    or over this round's clients, as each figure's declaration says.
     """
     clients: dict[str, Any] = {
         "ids": [roster.client_ids[position] for position in updates.positions],
@@ -105,6 +105,6 @@ def round_record(
 
 
 def mean_seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean seconds of a round by where they went."""
+    """Mean seconds of a round by part (`Seconds`)."""
     parts = {name for record in rounds for name in record["seconds"]}
     return {name: float(np.mean([record["seconds"].get(name, 0.0) for record in rounds])) for name in sorted(parts)}

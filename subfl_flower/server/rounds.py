@@ -22,7 +22,7 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.wire.contract import Contract
 
 Seconds = dict[str, float]
-"""Seconds of a round by where they went: ``round``, ``client``, ``startup``, ``server``, ``transport``."""
+"""Seconds of a round by part: ``round``, ``client``, ``startup``, ``server``, ``transport``."""
 
 
 class Rounds:
@@ -32,7 +32,7 @@ class Rounds:
         grid: the connection to the nodes.
         config: of the run.
         strategy: of the method.
-        membership: who is there.
+        membership: the present clients.
         exchange: asks clients between rounds.
         about: the record that describes the run, sent along.
         finished: records of the rounds before; empty at a run's start.
@@ -97,9 +97,9 @@ class Rounds:
         return bool(every) and (server_round % every == 0 or server_round == last)
 
     def _about_round(self, server_round: int) -> dict[str, Any]:
-        """Entries of the run's record for a round; the exchange is told, too."""
+        """Entries of the run's record for a round; they are also passed to the exchange."""
         strategy, config = self._strategy, self._config
-        # A client that is absent from a checkpoint's round, or fails in it, must have kept the state of an earlier one.
+        # A client that is absent in a checkpoint's round, or fails in it, must have kept the state of an earlier one.
         some_are_absent = len(strategy.participants(server_round)) < len(strategy.roster)
         some_may_lack = some_are_absent or config.runtime.on_client_failure == "continue"
         keep = self.is_due(server_round) or (bool(config.checkpoint_every) and some_may_lack)
@@ -118,7 +118,7 @@ class Rounds:
         contract: Contract,
         take: Callable[[Updates], None],
     ) -> tuple[Updates, Seconds]:
-        """Instruct clients, send, wait, check the replies, and take them in; what came, but for its arrays."""
+        """Instruct clients, send, wait, check the replies, and take them in; the updates without their arrays."""
         strategy, federation = self._strategy, self._config.federation
         start = time.perf_counter()
         about = {**about, **announced(strategy.announcements)}

@@ -1,4 +1,4 @@
-"""The schema that a run holds its nodes against: of the data that a simulation has, or as it was stated."""
+"""The schema that a run's nodes must fit: of a simulation's data, or as the configuration states it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run_schema(config: Config, prepared: Prepared | None) -> FederationSchema:
 
     Args:
         config: of the run.
-        prepared: all clients' data, where the server is the simulation of one; None: the configuration states it.
+        prepared: all clients' data in a simulation; None: the configuration states the schema.
 
     Raises:
         SubflError: there are no data, and the configuration states no schema.

@@ -1,4 +1,4 @@
-"""Single clients and strategies of a simulation, for programs that bring Flower's own loop."""
+"""Single clients and strategies of a simulation, for programs with Flower's own loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_client(overrides: Sequence[str], client_ids: Sequence[int], store: Stat
     Args:
         overrides: as on the command line, such as ``["method=fedavg", "dataset=cora"]``.
         client_ids: the clients.
-        store: keeps what is personal, such as Adam's moments; None: this process, as long as the object lives.
+        store: keeps personal state, such as Adam's moments; None: in this process, as long as the object lives.
 
     Raises:
         SubflError: an override is wrong, or the data cannot be prepared.

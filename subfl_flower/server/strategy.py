@@ -1,8 +1,8 @@
-"""The base of every strategy: it addresses clients, and sees replies stacked over clients.
+"""Base of every strategy: it addresses clients, and sees replies stacked over clients.
 
-A method says what each client is sent (`CohortStrategy.instructions`) and what becomes of the replies
-(`CohortStrategy.aggregate`), both as stacks with a leading client axis. Nodes, packing, byte counts and checks are the
-matter of `subfl_flower.server.round_messages`.
+A method defines the arrays for each client (`CohortStrategy.instructions`) and the use of the replies
+(`CohortStrategy.aggregate`), both as stacks with a leading client axis. `subfl_flower.server.round_messages` handles
+nodes, packing, byte counts and checks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _REMEMBERED = "remembered."
 class CohortStrategy(Strategy):
     """A Flower strategy over stacks.
 
-    A method must define `instructions` and `aggregate`. It may override all that stands under "What a method says". It
-    inherits Flower's interface, and the memory of what absent clients sent last.
+    A method must define `instructions` and `aggregate`. It may override everything under "What a method says". It
+    inherits Flower's interface, and the memory of absent clients' last uploads.
 
     Args:
         run: facts of the run.
@@ -44,7 +44,7 @@ class CohortStrategy(Strategy):
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
-    """The method's knobs; a strategy takes the class from its clients, and extends it only for knobs of its own."""
+    """The method's knobs; a strategy takes the class from its clients, and extends it only for the server's knobs."""
 
     counterpart: ClassVar[type[CohortClient]]
     """The clients that declare the contract, where the configuration names no others."""
@@ -61,7 +61,7 @@ class CohortStrategy(Strategy):
             for name, spec in arrays_of(self.contract.uploads).items()
             if spec.remembered
         }
-        """The last values that clients sent of the uploads that the contract wants to be remembered."""
+        """The last uploads of clients, for those arrays that the contract declares as remembered."""
         self.updates: Updates | None = None
         """The last round's replies, where Flower's own loop drives the strategy."""
         self._sent: Sent | None = None
@@ -79,7 +79,7 @@ class CohortStrategy(Strategy):
 
     @abstractmethod
     def aggregate(self, updates: Updates) -> None:
-        """Take in a round's replies. There is at least one."""
+        """Aggregate a round's replies. There is at least one."""
 
     @property
     def mixing(self) -> np.ndarray | None:
@@ -87,11 +87,11 @@ class CohortStrategy(Strategy):
         return None
 
     def row_instructions(self, server_round: int, positions: Sequence[int]) -> Mapping[str, Ragged]:
-        """The arrays of which each of the clients at `positions` is sent a number of rows of its own: none."""
+        """Arrays of which each of the clients at `positions` is sent a different number of rows: none by default."""
         return {}
 
     def evaluates(self, server_round: int) -> bool:
-        """True where all clients are asked for figures of what they would be sent next: never.
+        """True where all clients are asked for figures of the model they would be sent next: never by default.
 
         For methods in which a round trains a few of many clients; else figures come with the updates.
         """
@@ -107,15 +107,15 @@ class CohortStrategy(Strategy):
         return {}
 
     def take_evaluation(self, evaluation: Updates) -> None:
-        """Take in the figures of an evaluation: nothing to do."""
+        """Take in the figures of an evaluation: by default do nothing."""
         return
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
-        """Ask the clients something between two rounds: nothing."""
+        """Ask the clients questions between two rounds: by default none."""
         return
 
     def model(self) -> Stack | Choice:
-        """The part of the best round's model that clients need to use their own: nothing.
+        """The part of the best round's model that clients need to use their own: by default nothing.
 
         Without a client axis where all need the same, else a choice with the rows of every client of the roster.
         """
@@ -130,16 +130,16 @@ class CohortStrategy(Strategy):
         return {}
 
     def set_up(self, exchange: Exchange) -> None:
-        """Ask the clients what the method must know before the first round: nothing."""
+        """Ask the clients for what the method needs before the first round: by default nothing."""
         return
 
     @property
     def announcements(self) -> dict[str, float]:
-        """Numbers that every message tells clients, by name: none."""
+        """Numbers that every message tells clients, by name: none by default."""
         return {}
 
     def state(self) -> Stack:
-        """Arrays by name that a method needs to go on after a crash: what is remembered of clients."""
+        """Arrays by name that a method needs to go on after a crash: by default the remembered uploads."""
         return {
             f"{_REMEMBERED}{name}.{key}": value
             for name, remembered in self.remembered.items()
@@ -147,17 +147,17 @@ class CohortStrategy(Strategy):
         }
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave; instead of `set_up`."""
+        """Restore the arrays of `state`; called in place of `set_up`."""
         for name, remembered in self.remembered.items():
             start = f"{_REMEMBERED}{name}."
             remembered.load_state({key.removeprefix(start): state[key] for key in state if key.startswith(start)})
 
     def go_on_with(self, roster: Roster) -> None:
-        """Address clients from now on as a roster says, whose clients are the same and may be on other nodes."""
+        """Address clients from now on by a new roster, with the same clients on possibly different nodes."""
         self.roster = roster
 
     def participants(self, server_round: int) -> Sequence[int]:
-        """Positions of the clients that train in this round, ascending: as many as the configuration says."""
+        """Positions of the clients that train in this round, ascending: by default the configuration's fraction."""
         return self.participation.draw(server_round, len(self.roster))
 
     # One round ------------------------------------------------------------------------------------------------------
@@ -182,13 +182,13 @@ class CohortStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """One message a node, with the orders for its clients; every client has its own, and `arrays` is not used.
+        """Make one message a node, with separate orders for each client; `arrays` is not used.
 
         Args:
             server_round: 1-based.
             arrays: ignored.
             config: the record that describes the run.
-            grid: the connection to the nodes; phases that come before the round are asked here.
+            grid: the connection to the nodes; also used for phases before the round.
 
         Raises:
             RunFailure: a client does not answer in such a phase.
@@ -216,7 +216,7 @@ class CohortStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Where the method `evaluates`, one message a node with what all clients would be sent next."""
+        """Make one message a node with all clients' next models, where the method `evaluates`."""
         if not self.evaluates(server_round):
             return []
         about = {**config, **announced(self.announcements)}
@@ -234,7 +234,7 @@ class CohortStrategy(Strategy):
         return _means(evaluation)
 
     def summary(self) -> None:
-        """Nothing to log: the run directory holds the configuration."""
+        """Log nothing: the run directory holds the configuration."""
 
 
 def _means(updates: Updates) -> MetricRecord:

@@ -1,4 +1,4 @@
-"""One round's replies as a strategy sees them: stacked over clients, checked, by name."""
+"""One round's replies for a strategy: stacked over clients, checked, by name."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Updates:
         failures: reasons by client id, for those that did not succeed.
         bytes_up, bytes_down: payload bytes of every client of the roster [K], 0 where nothing travelled.
         client_seconds: the time that the slowest node spent on its clients.
-        startup_seconds: the time that this node's process took to come up before.
-        ragged: uploads in rows of each client's own number, of A clients.
+        startup_seconds: the time that this node's process took to start before.
+        ragged: uploads with a number of rows that differs by client, of A clients.
         bytes_evaluation: the part of the bytes down that were sent to be evaluated, and not to be trained.
     """
 
@@ -50,10 +50,10 @@ class Updates:
         )
 
     def and_evaluated(self, other: Updates) -> Updates:
-        """This round with the figures of an evaluation after it: of all clients that either speaks of.
+        """This round together with the figures of an evaluation after it, for all clients of either.
 
-        Metrics that both have are the evaluation's. A client that was only evaluated has nothing but these, and arrays
-        are left out.
+        Metrics that both have are the evaluation's. A client that was only evaluated has only these, and arrays are
+        left out.
         """
         positions = np.union1d(self.positions, other.positions)
         metrics = {}
@@ -78,7 +78,7 @@ class Updates:
 
 
 class Remembered:
-    """The last known rows of K clients, so that an absent client still counts by what it sent last.
+    """The last known rows of K clients, which stand for an absent client.
 
     Args:
         num_clients: K.
@@ -99,9 +99,9 @@ class Remembered:
         self.known[positions] = True
 
     def state(self) -> Stack:
-        """All of it, as arrays by name."""
+        """All values and flags, as arrays by name."""
         return {"values": self.values, "known": self.known}
 
     def load_state(self, state: Stack) -> None:
-        """Go on from what `state` gave."""
+        """Restore the arrays of `state`."""
         self.values, self.known = np.array(state["values"]), np.array(state["known"])

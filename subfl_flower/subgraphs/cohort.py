@@ -1,4 +1,4 @@
-"""The clients that one node hosts: their graphs, and the chunks that they are worked in."""
+"""The clients that one node hosts: their graphs, and the chunks of clients that are worked at once."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Cohort:
     """The clients of a node.
 
     Attributes:
-        graphs: what each client holds, by position in the cohort.
+        graphs: each client's graph, by position in the cohort.
         num_features, num_classes: of the whole data set.
         device: where models are trained.
         chunk: clients worked at once; ``auto`` decides by device and size, ``all`` is the whole cohort.
-        task: what they learn.
+        task: the task that they learn.
         shared_key: the key that all clients share and the server does not have.
         whole: reads the graph that the clients' subgraphs were cut from, and its nodes' roles; for upper bounds.
-        facts: on the whole data set; they travel with models.
+        facts: facts on the whole data set; they travel with models.
     """
 
     graphs: tuple[ClientGraph, ...]
@@ -77,7 +77,7 @@ class Cohort:
 
     @cached_property
     def visible(self) -> tuple[ClientGraph, ...]:
-        """What of `graphs` the task lets a model see."""
+        """The part of `graphs` that the task lets a model see."""
         return tuple(self.task.visible(graph) for graph in self.graphs)
 
     @cached_property
@@ -91,7 +91,7 @@ class Cohort:
 
     @property
     def sizes(self) -> dict[str, list[float]]:
-        """What the roster tells of each client's graph."""
+        """Sizes of each client's graph, for the roster."""
         return {
             "num_examples": [float(count) for count in self.num_examples],
             "num_nodes": [float(graph.num_nodes) for graph in self.graphs],
@@ -108,10 +108,10 @@ class Cohort:
 
         Args:
             client_id: that client's id.
-            asker: who needs it, for the error.
+            asker: the part that needs the graph, for the error.
 
         Raises:
-            SubflError: it is not at hand, as on machines of clients' own.
+            SubflError: the node does not have it, as in a deployment.
         """
         if self.whole is None:
             raise SubflError(
@@ -154,7 +154,7 @@ class Cohort:
             yield list(positions[start : start + size])
 
     def examples(self, positions: Sequence[int]) -> Examples:
-        """What some clients learn from and are measured on, prepared on first use."""
+        """Examples that some clients learn from and are measured on, prepared on first use."""
         key = tuple(positions)
         if key not in self._examples:
             self._examples[key] = self.task.examples([self.graphs[position] for position in positions], self.device)

@@ -35,7 +35,7 @@ from subfl_flower.wire.roster import Shape
 
 
 class GraphSections(NamedTuple):
-    """What a configuration chooses for data that are a graph."""
+    """Sections of a configuration for data that are a graph."""
 
     dataset: DatasetSettings
     task: GraphTask
@@ -43,7 +43,7 @@ class GraphSections(NamedTuple):
 
 
 def graph_sections(config: Config) -> GraphSections | None:
-    """What a configuration chooses for data that are a graph; None where they are something else."""
+    """Sections of a configuration for data that are a graph; None for other data."""
     dataset, task, model = config.dataset, config.task, config.model
     if not isinstance(dataset, DatasetSettings) or not isinstance(task, GraphTask):
         return None
@@ -59,7 +59,7 @@ class Subgraphs(Domain):
     """Subgraphs."""
 
     def prepare(self, config: Config) -> PreparedPartition:
-        """A partition of the graph.
+        """Prepare a partition of the graph.
 
         Raises:
             SubflError: it cannot be prepared, or its edges have weights that the method does not use.
@@ -70,7 +70,7 @@ class Subgraphs(Domain):
         return prepared
 
     def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:
-        """Facts on the graph and its partition; on the graph as one client where it cannot be divided so."""
+        """Facts on the graph and its partition; on the graph as one client where it cannot be partitioned."""
         dataset, root, cache = _sections(config).dataset, config.data.root, config.data.cache
         try:
             return self.prepare(config).data, None
@@ -96,11 +96,11 @@ class Subgraphs(Domain):
         }
 
     def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Features and classes."""
+        """Numbers of features and classes."""
         return {"features": about["num_features"], "classes": about["num_classes"]}
 
     def remarks_for_site(self, prepared: PreparedPartition) -> list[str]:
-        """Remarks on gaps that a site fills by itself, and on columns that are not scaled there."""
+        """Remarks on missing values that a site fills from its data alone, and on columns that are not scaled there."""
         transform = prepared.transform
         if transform is None:
             return []
@@ -130,19 +130,19 @@ class Subgraphs(Domain):
         device: torch.device,
         key: SharedKey,
     ) -> Cohort:
-        """Their subgraphs."""
+        """The clients' subgraphs."""
         return Cohort.load(prepared, client_ids, device, config.runtime.chunk, _sections(config).task, key)
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[ClientFolder]:
-        """Folders with a graph."""
+        """Open folders with a graph."""
         return open_client_folders(paths)
 
     def read_folder(self, folder: ClientFolder) -> None:
-        """Its graph."""
+        """Read the folder's graph."""
         folder.graph()
 
     def facts(self, folder: ClientFolder) -> dict[str, Any]:
-        """Sizes, classes and roles of its graph."""
+        """Sizes, classes and roles of the folder's graph."""
         return describe_client_graph(folder.graph(), folder.description.classes)
 
     def about_folders(self, folders: Sequence[ClientFolder]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Subgraphs(Domain):
     def cohort_of_folders(
         self, config: Config, folders: Sequence[ClientFolder], device: torch.device, secrets: NodeSecrets
     ) -> Cohort:
-        """Their subgraphs.
+        """The subgraphs in the folders.
 
         Raises:
             SubflError: they have edge weights, and the method does not use them.
@@ -182,7 +182,7 @@ class Subgraphs(Domain):
     def write_folder(
         self, path: Path, config: Config, prepared: PreparedPartition, position: int, key: bytes, own_id: int | None
     ) -> None:
-        """Its graph."""
+        """Write the client's graph."""
         graph, names = prepared.client(position), prepared.node_names()
         write_client_folder(
             path,
@@ -197,7 +197,7 @@ class Subgraphs(Domain):
         )
 
     def described(self, path: Path) -> dict[str, int]:
-        """Nodes, edges and roles."""
+        """Numbers of nodes, edges and roles in a folder."""
         said = ClientFolder.open(path).description
         sizes = {"client": said.client_id, "nodes": said.num_nodes, "directed edges": said.num_edges}
         return {**sizes, "train": said.train, "validation": said.validation, "test": said.test}
@@ -208,11 +208,11 @@ class Subgraphs(Domain):
         return graph_network(model, shape.num_features, task.num_outputs(shape.num_classes))
 
     def initial_parameters(self, config: Config, shape: Shape) -> Mapping[str, np.ndarray]:
-        """A graph network's."""
+        """Initial parameters of the graph network."""
         return self.network(config, shape).initial_of(config.seed)
 
     def export(self, node: ModelWriter, client: CohortClient, last: Batch) -> None:
-        """A file a client: its network and a card."""
+        """Write a file for each client: its network and a card."""
         config, cohort = node.config, client.cohort
         _, task, model = _sections(config)
         validation = client.best_validation()

@@ -1,4 +1,4 @@
-"""The declaration of a figure that clients measure: its name stands beside it, here are its range and its place."""
+"""The declaration of a figure that clients measure: its range, and its place in the records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _LARGEST = 1e100
-"""Bound of a figure without a range of its own, so that a mean over clients is finite."""
+"""Bound of a figure without a narrower range, so that a mean over clients is finite."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Metric:
 
     Attributes:
         low, high: the range of its values.
-        needed: True where every client has it; else it may be left out, or be not a number.
+        needed: True where every client has it; else it may be left out, or be NaN.
         by_client: True where the round's record lists each client's value.
         averaged: True where the round's record also has the mean over the last known values of all clients.
     """
@@ -28,12 +28,12 @@ class Metric:
     averaged: bool = False
 
     def allows(self, values: np.ndarray) -> np.ndarray:
-        """True for each of the values [A] in range, bool [A]. A value that is not a number is, unless it is needed."""
+        """True for each of the values [A] in range, bool [A]. NaN is in range, unless the figure is needed."""
         inside = (values >= self.low) & (values <= self.high)  # not a number compares as false
         return inside if self.needed else inside | np.isnan(values)
 
     def __str__(self) -> str:
-        """The range, such as ``from 0 to 1``."""
+        """The range in words, such as ``from 0 to 1``."""
         if (self.low, self.high) == (-_LARGEST, _LARGEST):
             return "a finite number"
         return f"from {self.low:g}" + ("" if self.high >= _LARGEST else f" to {self.high:g}")

@@ -1,4 +1,4 @@
-"""What every task has in common: what of a client's graph is seen in training, the loss, the metric."""
+"""Base of every task: the part of a client's graph that is seen in training, the loss, the metric."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ class Examples(Protocol):
 
         Args:
             outputs: of the model, [C, width, outputs].
-            generators: one a client, for what the task samples in this step.
+            generators: one a client, for the task's samples in this step.
         """
 
     def evaluate(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The metric on validation and on test examples, [C] each; not a number where a client has none."""
+        """The metric on validation and on test examples, [C] each; NaN where a client has none."""
 
     def figures(self, outputs: Tensor) -> dict[str, Tensor]:
-        """The task's `client_figures` by name, [C] each; not a number where a client has no such examples."""
+        """The task's `client_figures` by name, [C] each; NaN where a client has no such examples."""
 
 
 class TaskSettings(DoorSettings):
     """Settings of a task.
 
-    A class of your own implements `metric`. Its class attributes say what the task needs and how its figures are
-    read, and it may override `over_clients`. A task on ratings is a subclass of `RatingPrediction` or `Ranking`, a task
-    on graphs one of `GraphTask`.
+    A class of your own implements `metric`. Its class attributes declare the task's needs and the meaning of its
+    figures, and it may override `over_clients`. A task on ratings is a subclass of `RatingPrediction` or `Ranking`, a
+    task on graphs one of `GraphTask`.
 
     Attributes:
-        kind: of which data it can be asked.
-        pooled: figures that are of all clients' examples together; any other one is the mean over clients.
-        higher_is_better: whether of two values of the metric the larger one is the better.
-        needs_labels: whether a graph must have labels.
-        needs_ratings: whether users must have rated items, and not all alike; else users and items alone do.
-        client_figures: names of the figures that each client reports besides the metric, such as ``test.macro_f1``, and
-            that the round's record has by client. As of the metric, a client's last known value counts while it is
-            absent. They are shares, from 0 to 1.
+        kind: the kind of data for the task.
+        pooled: figures of all clients' examples together; any other figure is the mean over clients.
+        higher_is_better: True where the larger of two values of the metric is the better one.
+        needs_labels: True where a graph must have labels.
+        needs_ratings: True where users must have given ratings that differ; else users and items suffice.
+        client_figures: names of the figures that each client reports besides the metric, such as ``test.macro_f1``. The
+            round's record has them by client. As for the metric, the last known value of an absent client counts. They
+            are shares, from 0 to 1.
         metric_range: smallest and largest value of the metric.
     """
 
@@ -68,7 +68,7 @@ class TaskSettings(DoorSettings):
     @property
     @abstractmethod
     def metric(self) -> str:
-        """What its validation and test figures measure: a fraction, or an error in units of the data."""
+        """Name of the validation and test metric: a fraction, or an error in units of the data."""
 
     @property
     def metrics(self) -> dict[str, Metric]:
@@ -81,11 +81,11 @@ class TaskSettings(DoorSettings):
 
     @property
     def candidates(self) -> dict[str, int] | None:
-        """Rule by which the items that held-out ones are ranked among are drawn; None where none are."""
+        """Rule that draws the candidates among which held-out items are ranked; None where there are none."""
         return None
 
     def learnt_by(self, model_tasks: Sequence[str]) -> bool:
-        """Look for the task among those of a model; true where the model can learn it.
+        """Look for the task among those of a model; True where the model can learn it.
 
         Args:
             model_tasks: names of the tasks that the model states.
@@ -96,8 +96,8 @@ class TaskSettings(DoorSettings):
         """One figure of some clients from each one's: the mean of those that have it; None where none has.
 
         Args:
-            metrics: of the same clients, in the same order, each [clients], not a number where a client has none.
-            name: of the figure; None is returned where there is none of this name.
+            metrics: of the same clients, in the same order, each [clients], NaN where a client has none.
+            name: of the figure; for an unknown name None is returned.
         """
         values = metrics.get(name)
         return None if values is None or np.isnan(values).all() else float(np.nanmean(values))
@@ -110,7 +110,7 @@ class UserTask(TaskSettings):
 
     @abstractmethod
     def baseline(self, ratings: Ratings) -> dict[str, dict[str, float | None]]:
-        """The figures that a model must beat before it may claim to know anybody's taste, under the baseline's name.
+        """Baseline figures that a model must beat, under the baseline's name.
 
         Args:
             ratings: of all users.
@@ -119,30 +119,30 @@ class UserTask(TaskSettings):
     def require_split(self, split: str) -> None:
         """Accept any split of the ratings; a task whose figures need one refuses the others.
 
-        Args:
+        split: the way in which training, validation and test ratings were split.
             split: how training, validation and test ratings were told apart.
 
         Raises:
-            SubflError: the figures would mean something else.
+            SubflError: the figures would have another meaning.
         """
 
 
 class GraphTask(TaskSettings):
     """Settings of a task on clients' subgraphs.
 
-    A class of your own implements `metric`, `num_outputs`, `visible`, `num_examples` and `examples`; its class
+    A class of your own implements `metric`, `num_outputs`, `visible`, `num_examples` and `examples`. Its class
     attributes and `over_clients` are those of `TaskSettings`. Every network that gives outputs for nodes learns it.
 
     Attributes:
-        classifies_nodes: whether a node's outputs are its logits, one a class.
-        scores_pairs: whether the outputs score pairs of nodes (`link_prediction.pair_scores`).
+        classifies_nodes: True where a node's outputs are its logits, one a class.
+        scores_pairs: True where the outputs score pairs of nodes (`link_prediction.pair_scores`).
     """
 
     classifies_nodes: ClassVar[bool] = False
     scores_pairs: ClassVar[bool] = False
 
     def learnt_by(self, model_tasks: Sequence[str]) -> bool:
-        """Look for the task, or for the one that any outputs for nodes do for, among those of a model."""
+        """Look among a model's tasks for this one, or for the one that covers any outputs for nodes."""
         return self.name in model_tasks or "node_classification" in model_tasks
 
     @abstractmethod
@@ -151,11 +151,11 @@ class GraphTask(TaskSettings):
 
     @abstractmethod
     def visible(self, graph: ClientGraph) -> ClientGraph:
-        """The part of a client's graph that its model may see; ``train`` marks the nodes that a loss speaks of."""
+        """The part of a client's graph that its model may see; ``train`` marks the nodes that a loss may use."""
 
     @abstractmethod
     def num_examples(self, graph: ClientGraph) -> int:
-        """How many training examples a client has.
+        """Number of a client's training examples.
 
         Raises:
             SubflError: it has none.

@@ -1,8 +1,8 @@
 """Arrays as they travel: numbers in NumPy's format, and rows without their zeros.
 
 Each row of an array [rows, ...] is sent in the smaller of two forms: its plain values, or the non-zero ones with a
-bitmap that tells where they belong. Both are lossless. What is read is held against the shape that it should have,
-because anybody may have sent it.
+bitmap of their places. Both are lossless. An array that is read is compared with its expected shape, because anybody
+may have sent it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTS = ("lines", "bitmap", "values")
 # Below this many entries a bitmap is not worth its bookkeeping.
 _SMALLEST_PACKED = 256
 
-# What `to_array` writes: NumPy's format of numbers in row-major order. Its other forms can hold Python objects.
+# The header of `to_array`: NumPy's format of numbers in row-major order. Its other forms can hold Python objects.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(..)\{'descr': '([<|][biuf][1248])', 'fortran_order': False, "
     rb"'shape': \(((?:\d{1,18}(?:, \d{1,18}){0,31},?)?)\), \} *\n",
@@ -68,9 +68,9 @@ def read_array(array: Array) -> np.ndarray:
 
 
 def pack_array(name: str, values: np.ndarray) -> tuple[dict[str, Array], dict[str, Any], np.ndarray]:
-    """An array [rows, ...] packed: the arrays and the entries of a layout that `Claim.of` reads, and payload bytes.
+    """Pack an array [rows, ...]: the arrays and the entries of a layout that `Claim.of` reads, and payload bytes.
 
-    Rows that are one row in memory are stored once. Bytes are those of each row, int64 [rows]; [1] where it is one.
+    Rows that are one row in memory are stored once. Bytes are those of each row, int64 [rows], or [1] where it is one.
     """
     shared = len(values) > 1 and values.strides[0] == 0
     rows = np.ascontiguousarray(values[:1] if shared else values)
@@ -94,13 +94,13 @@ def pack_array(name: str, values: np.ndarray) -> tuple[dict[str, Array], dict[st
 
 @dataclass(frozen=True, eq=False)
 class Claim:
-    """What a message says of one array.
+    """Statement of a message on one array.
 
     Attributes:
         name: the array's.
         shape: with the leading axis, of clients or of rows to choose from.
-        shared: whether all of these are one row.
-        sparse: which of the rows that are sent are packed, bool [rows]; None where none is.
+        shared: True where all of these are one row.
+        sparse: flags of the sent rows that are packed, bool [rows]; None where none is.
         dtype: of its values.
     """
 
@@ -112,11 +112,11 @@ class Claim:
 
     @classmethod
     def of(cls, name: str, num_rows: int, arrays: ArrayRecord, layout: ConfigRecord) -> Claim:
-        """What the two records say of the array of a name.
+        """Read the two records' statement on the array of a name.
 
         Raises:
-            KeyError: one of them lacks something.
-            ValueError: they do not fit each other, or it has not `num_rows` rows.
+            KeyError: an entry is missing.
+            ValueError: they contradict each other, or it has not `num_rows` rows.
         """
         shape = tuple(integers(layout[f"{name}.shape"]))
         if not 1 <= len(shape) <= 32 or shape[0] != num_rows or min(shape) < 0:
@@ -141,7 +141,7 @@ class Claim:
 
     @property
     def nbytes(self) -> int:
-        """Bytes when unpacked."""
+        """Number of bytes when unpacked."""
         return math.prod(self.sent) * self.dtype.itemsize
 
     @property
@@ -150,13 +150,13 @@ class Claim:
         return self.name, *(f"{self.name}.{part}" for part in _PARTS if self.sparse is not None)
 
     def unpacked(self, arrays: ArrayRecord) -> tuple[np.ndarray, np.ndarray]:
-        """The array [rows, ...], and the payload bytes of each of its rows [rows], or of all alike [1].
+        """The array [rows, ...], and the payload bytes of each of its rows [rows], or of all together [1].
 
         Plain values are a view of the message; sparse rows take `nbytes`.
 
         Raises:
-            KeyError: an array is not there.
-            ValueError: the arrays do not fit each other, or the claim.
+            KeyError: an array is missing.
+            ValueError: the arrays contradict each other, or the claim.
         """
         rows, sizes = _unpacked_rows(arrays, self.name, self.sparse, self.sent)
         return np.broadcast_to(rows, self.shape) if self.shared else rows, sizes

@@ -15,7 +15,7 @@ from subfl_flower.wire.memory import hand_back_freed_memory
 from subfl_flower.wire.payload import Choice, Stack
 from subfl_flower.wire.ragged import Ragged
 
-# Arrays of a batch are read-only views of a message's bytes, and nothing writes to them.
+# Arrays of a batch are read-only views of a message's bytes; no code writes to them.
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
@@ -26,8 +26,8 @@ class Batch:
     Attributes:
         clients: ids of the C clients; row c of every array is of client c.
         server_round: 1-based.
-        sent: named arrays. Each client has rows of its own, or some of a few rows that many clients share.
-        rows: named arrays of which each client has a number of rows of its own.
+        sent: named arrays. Each client has separate rows, or some of a few rows that many clients share.
+        rows: named arrays of which each client has a different number of rows.
         announced: numbers that the server tells all clients, by name.
         local_epochs: passes over each client's training examples.
     """
@@ -87,8 +87,8 @@ class Result:
     Attributes:
         clients: ids of the A clients that succeeded; row a of everything is of client a.
         arrays: uploads, each [A, ...].
-        rows: uploads of which each client has a number of rows of its own.
-        metrics: figures, each float [A]; not a number where a client has no such figure.
+        rows: uploads of which each client has a different number of rows.
+        metrics: figures, each float [A]; NaN where a client has no such figure.
         failures: reasons by id, of the clients that did not succeed.
     """
 
@@ -100,7 +100,7 @@ class Result:
 
     @classmethod
     def joined(cls, parts: Sequence[Result]) -> Result:
-        """Join the results of several batches in their order; uploads of the parts are given up on the way."""
+        """Join the results of several batches in their order; uploads of the parts are released on the way."""
         failures = {client: reason for part in parts for client, reason in part.failures.items()}
         parts = [part for part in parts if part.clients]
         if not parts:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 
 Declared = Mapping[str, ArraySpec | RaggedSpec]
-"""Arrays by name: one of a fixed shape a client, or as many rows as a client has."""
+"""Arrays by name: of a fixed shape a client, or with a number of rows that differs by client."""
 
 
 class MethodSettings(BaseModel):
@@ -46,7 +46,7 @@ class RunContext:
         model: settings of the model.
         optimizer: settings of the clients' optimiser.
         task: of the run.
-        privacy: how clients protect what they upload.
+        privacy: protection of clients' uploads.
         seed: of everything random.
         num_rounds: rounds of the run; None where that is not known.
         local_epochs: passes over a client's training examples in a round.
@@ -54,7 +54,7 @@ class RunContext:
         run_id: of the run.
         shape: of the clients' data.
         network: the network that clients train, where it is one on graphs.
-        initial: the model that the federation starts from, by name, without a client axis.
+        initial: initial model of the federation, by name, without a client axis.
     """
 
     settings: Any
@@ -90,7 +90,7 @@ class Contract:
 
     @property
     def evaluation(self) -> Contract:
-        """The contract of a reply to an evaluation, which has figures alone."""
+        """The contract of a reply to an evaluation, which has only figures."""
         return replace(self, uploads={})
 
 
@@ -100,15 +100,15 @@ def arrays_of(declared: Declared) -> dict[str, ArraySpec]:
 
 
 def rows_of(declared: Declared) -> dict[str, RaggedSpec]:
-    """The arrays of which each client has a number of rows of its own."""
+    """The arrays of which each client has a different number of rows."""
     return {name: spec for name, spec in declared.items() if isinstance(spec, RaggedSpec)}
 
 
 def joined_settings(one: type[MethodSettings], other: type[MethodSettings]) -> type[MethodSettings]:
     """The settings of a method whose sides declare `one` and `other`.
 
-    One of the two, where it extends the other one. Else their fields together; of a field that both have, the default
-    is that of the class which overrides it, and of `one` where both do.
+    It is one of the two, where it extends the other one. Else it has their fields together. Of a field that both have,
+    the default is that of the class which overrides it, and of `one` where both do.
     """
     if issubclass(one, other):
         return one

@@ -1,4 +1,4 @@
-"""How the process asks the system for memory."""
+"""Memory of the process: large blocks that are kept when they are freed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ _LARGEST = 2**31 - 1
 
 
 _MUCH = 2**28
-"""Bytes of which a second copy is worth the time that fresh pages take."""
+"""Number of bytes from which a second copy is worth the time that fresh pages take."""
 
 
 @cache
 def keep_freed_memory() -> None:
     """Let glibc keep large blocks when they are freed, instead of handing each back to the system.
 
-    Every round allocates and frees the same stacks of tens of MB. Fresh pages for them, which the system must clear
-    one by one, cost more than the copies that fill them: a quarter of a FedAvg round of 50 clients on Cora. Does
-    nothing where the C library is not glibc.
+    Every round allocates and frees the same stacks of tens of MB. Fresh pages for them, which the system must clear one
+    by
+    one, cost more than the copies that fill them: a quarter of a FedAvg round of 50 clients on Cora. Without glibc the
+    call has no effect.
     """
     if (library := _glibc()) is not None:
         library.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
@@ -28,7 +29,7 @@ def keep_freed_memory() -> None:
 
 
 def hand_back_freed_memory(freed: int) -> None:
-    """Hand `freed` bytes back to the system after all, where they are many and lie in pieces that nothing fits into."""
+    """Hand `freed` bytes back to the system, where they are many and lie in pieces too small for further use."""
     if freed >= _MUCH and (library := _glibc()) is not None:
         library.malloc_trim(0)
 

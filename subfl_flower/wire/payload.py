@@ -1,14 +1,14 @@
-"""What travels: stacks of arrays with a leading client axis, packed without their zeros.
+"""Payloads: stacks of arrays with a leading client axis, packed without their zeros.
 
-A *stack* maps a name to an array [clients, ...]. Packing is lossless. Per client and array the smaller of two forms is
-sent (`array_format`). Whatever a method sets to zero (pruned weights, rows of features that a client does not have) is
-therefore not sent. Rows that are one row in memory, as FedAvg makes them by broadcasting, are stored once. Where a few
-rows are for many clients, such as one model for each cluster, a `Choice` says who is sent which, and each of them is
-stored once, too. Payload bytes are counted per client, as if each had a message of its own, so that they do not depend
-on which node hosts whom.
+A *stack* maps a name to an array [clients, ...]. Packing is lossless. For each client and array the smaller of two
+forms is sent (`array_format`). Zeros of a method (pruned weights, rows of features that a client does not have) are
+therefore not sent. Rows that are one row in memory, such as a broadcast average of FedAvg, are stored once. Where many
+clients share a few rows, such as one model for each cluster, a `Choice` assigns rows to clients, and each row is stored
+once, too. Payload bytes are counted per client, as if each had a separate message, so that they do not depend on the
+clients' nodes.
 
-Whoever unpacks may say what is expected (`ArraySpec`). It is then compared with what a message claims to hold before
-anything is made of it, because a message of some bytes can claim an array of any size.
+The reader may state its expectation (`ArraySpec`). It is compared with the message's claim before memory is allocated,
+because a message of some bytes can claim an array of any size.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ ARRAYS, LAYOUT = "arrays", "layout"
 # Entries of the layout of a `Choice`: its rows, client by client, and how many rows there are to choose from.
 _CHOICE, _STORED = "choice", "stored"
 
-# A message that claims more clients is not believed.
+# A message that claims more clients is refused.
 _MOST_CLIENTS = 1 << 20
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """What an array of one client must be.
+    """Requirements on an array of one client.
 
     Attributes:
         shape: without the client axis; -1 for a length that varies.
         dtype: NumPy's name of it, such as ``float32``.
         needed: False where it may be left out.
         bounded: False where values are no magnitudes, such as numbers under masks.
-        remembered: True where the server keeps the last array of a client that is absent.
+        remembered: True where the server keeps the last array of an absent client.
     """
 
     shape: tuple[int, ...]
@@ -64,26 +64,26 @@ class ArraySpec:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def allows(self, shape: Sequence[int], dtype: str) -> bool:
-        """True for a shape and a type that an array may have."""
+        """True for a shape and a type that the array may have."""
         lengths = zip(self.shape, shape, strict=False)
         fits = len(self.shape) == len(shape) and all(own in (-1, length) for own, length in lengths)
         return fits and dtype == self.dtype
 
     def __str__(self) -> str:
-        """Such as ``float32 [5, 2]``."""
+        """Type and shape in words, such as ``float32 [5, 2]``."""
         return f"{self.dtype} {list(self.shape)}"
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Arrays of which each client is sent some rows, and many clients the same ones.
+    """Arrays of which each client is sent some rows; many clients may share rows.
 
     Attributes:
         values: by name, each [M, ...].
-        rows: which rows each client is sent, from 0 to M - 1, int64 [clients, r].
+        rows: numbers of the rows that each client is sent, from 0 to M - 1, int64 [clients, r].
 
     Raises:
-        ValueError: the arrays are not of one length, or a client is sent a row that there is not.
+        ValueError: the arrays are not of one length, or a client is sent a row that does not exist.
     """
 
     values: Stack
@@ -98,13 +98,13 @@ class Choice:
 
     @classmethod
     def of_stack(cls, stack: Stack, num_clients: int) -> Choice:
-        """Make a choice in which every client has the row of its place; arrays are [num_clients, ...]."""
+        """Make a choice in which every client has the row at its position; arrays are [num_clients, ...]."""
         rows = np.arange(num_clients, dtype=np.int64)[:, None]
         return cls(stack, rows if stack else rows[:, :0])
 
     @classmethod
     def for_all(cls, stack: Stack, num_clients: int) -> Choice:
-        """The same row for all clients; `stack` is without a client axis."""
+        """Make a choice in which all clients have the same row; `stack` is without a client axis."""
         values = {name: value[None] for name, value in stack.items()}
         return cls(values, np.zeros((num_clients, 1 if values else 0), dtype=np.int64))
 
@@ -115,11 +115,11 @@ class Choice:
 
     @property
     def num_clients(self) -> int:
-        """How many clients are sent rows."""
+        """Number of clients that are sent rows."""
         return len(self.rows)
 
     def stack(self) -> Stack:
-        """Each client's first row of every array, [clients, ...]; a row that all have stays one in memory."""
+        """Each client's first row of every array, [clients, ...]; a row that all share stays one in memory."""
         if not self.values:
             return {}
         first = self.rows[:, 0]
@@ -132,9 +132,9 @@ class Choice:
         return {name: value[first] for name, value in self.values.items()}
 
     def of(self, clients: Sequence[int]) -> Choice:
-        """What some clients are sent, by position, in their order; of the M rows only those that they need.
+        """The choice for some clients, by position, in their order; of the M rows only those that they need.
 
-        Where they need all rows the arrays are the same ones, and one row in memory stays one.
+        Where they need all rows, the arrays are not copied, and one row in memory stays one.
         """
         chosen = self.rows[np.asarray(clients, dtype=np.int64)]
         needed, rows = np.unique(chosen, return_inverse=True)
@@ -167,9 +167,9 @@ class Packed:
 
 
 def pack(stack: Stack | Choice, num_clients: int | None = None) -> Packed:
-    """Pack a stack; every array must have the same leading length, the number of clients. Or a choice, row by row.
+    """Pack a stack, whose arrays have the number of clients as leading length, or a choice, row by row.
 
-    A client of a choice counts each row that it is sent once, however often it is sent it.
+    Each different row that a client of a choice is sent is counted once.
 
     `num_clients` need be given only where the stack may be empty.
 
@@ -194,7 +194,7 @@ def _pack_choice(choice: Choice, num_clients: int | None) -> Packed:
 
 
 def _packed(stack: Stack) -> tuple[dict[str, Array], dict[str, Any], list[np.ndarray]]:
-    """Arrays as they travel, what the layout says of them, and bytes of each one's rows: as `pack_array` gives them."""
+    """Packed arrays, their entries of the layout, and bytes of each one's rows, from `pack_array`."""
     arrays: dict[str, Array] = {}
     layout: dict[str, Any] = {}
     sizes = []
@@ -209,7 +209,7 @@ def _packed(stack: Stack) -> tuple[dict[str, Array], dict[str, Any], list[np.nda
 def _bytes_of_rows(choice: Choice, sizes: Iterable[np.ndarray]) -> np.ndarray:
     """Each client's bytes of its different rows, int64 [clients].
 
-    `sizes` are bytes of every array's rows [M]; [1] where these are all one row, and thus no different ones.
+    `sizes` are bytes of every array's rows [M]; [1] where these are all one row, and so not different.
     """
     total = np.zeros(choice.num_clients, dtype=np.int64)
     for row_sizes in sizes:
@@ -226,17 +226,17 @@ def unpack(
     num_clients: int | None = None,
     largest: int | None = None,
 ) -> Stack:
-    """The stack that `pack` was given. Arrays may be read-only views.
+    """Restore the stack that `pack` packed. Arrays may be read-only views.
 
     Args:
         content: the message's content.
         expected: arrays by name; no other is accepted, and none that is needed may be missing. None accepts any.
-        num_clients: how many clients it must hold; None: any number.
+        num_clients: number of clients that it must hold; None: any number.
         largest: bytes that the arrays may have in all when unpacked; None: any number.
 
     Raises:
-        ValueError: the records do not fit each other, or not what they are held against. Plain values take no memory
-            beyond the message; packed ones take what they claim, once that has passed these checks.
+        ValueError: the records contradict each other, or the expectation. Plain values take no memory beyond the
+            message; packed ones take the memory that they claim, once that has passed these checks.
     """
     return unpack_counted(content, expected, num_clients=num_clients, largest=largest)[0]
 
@@ -248,7 +248,7 @@ def unpack_counted(
     num_clients: int | None = None,
     largest: int | None = None,
 ) -> tuple[Stack, np.ndarray]:
-    """As `unpack`, with the payload bytes of each client [clients], counted as `pack` counts them."""
+    """Unpack as `unpack` does, with the payload bytes of each client [clients], counted as `pack` counts them."""
     with _complete():
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
         if _CHOICE in layout:
@@ -267,19 +267,19 @@ def unpack_choice(
     num_clients: int | None = None,
     largest: int | None = None,
 ) -> Choice:
-    """The choice that `pack` was given; the arrays may be read-only views.
+    """Restore the choice that `pack` packed; the arrays may be read-only views.
 
-    What was packed as a stack is a choice, too: of one row where all clients have one row of every array, else of a row
-    for each client, and of no row where there are no arrays.
+    A packed stack is a choice, too: of one row where all clients have one row of every array, else of a row for each
+    client, and of no row where there are no arrays.
 
     Args:
         content: the message's content.
-        expected: as for `unpack`: what a row of each array must be.
-        num_clients: how many clients it must be for; None: any number.
+        expected: as for `unpack`: requirements on a row of each array.
+        num_clients: number of clients that it must be for; None: any number.
         largest: bytes that the stored rows may have in all when unpacked; None: any number.
 
     Raises:
-        ValueError: as for `unpack`, or a client is sent a row that there is not.
+        ValueError: as for `unpack`, or a client is sent a row that does not exist.
     """
     with _complete():
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
@@ -295,7 +295,7 @@ def unpack_choice(
 
 @contextmanager
 def _complete() -> Iterator[None]:
-    """A record or an entry that is not there is a fault of the message."""
+    """Turn a missing record or entry into a ValueError on the message."""
     try:
         yield
     except KeyError as error:
@@ -317,7 +317,7 @@ def _count(value: Any, what: str) -> int:
 
 
 def _chosen_rows(layout: ConfigRecord, num_clients: int) -> tuple[np.ndarray, int]:
-    """Which rows each client is sent, int64 [clients, r], and how many there are."""
+    """Numbers of the rows that each client is sent, int64 [clients, r], and the number of rows."""
     rows, stored = integers(layout[_CHOICE]), _count(layout[_STORED], "rows")
     each, rest = divmod(len(rows), num_clients) if num_clients else (0, len(rows))
     if rest:
@@ -339,7 +339,7 @@ def _claims(
     expected: Mapping[str, ArraySpec] | None,
     largest: int | None,
 ) -> list[Claim]:
-    """What a message says of its arrays [num_rows, ...], once that has passed all checks that take no memory."""
+    """Claims of a message on its arrays [num_rows, ...], after all checks that take no memory."""
     names = [key.removesuffix(".shape") for key in layout if key.endswith(".shape")]
     claims = [Claim.of(name, num_rows, arrays, layout) for name in names]
     if expected is not None:

@@ -1,7 +1,7 @@
-"""Arrays of which every client has rows of its own number, and how they travel.
+"""Ragged arrays, with a number of rows that differs by client, and their form in messages.
 
 A user's upload holds one row for each item that she rated. Padding to the longest history would multiply what most
-users send; a `Ragged` keeps the rows of all clients one after the other, and how many each of them has.
+users send. A `Ragged` keeps the rows of all clients one after the other, and the number of each client's rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Ragged:
 
     Attributes:
         values: the clients' rows one after the other, [rows, ...].
-        lengths: how many of them are each client's, int64 [C].
+        lengths: number of each client's rows, int64 [C].
     """
 
     values: np.ndarray
@@ -33,7 +33,7 @@ class Ragged:
 
     @property
     def offsets(self) -> np.ndarray:
-        """Client c has the rows ``offsets[c]:offsets[c + 1]``; int64 [C + 1]."""
+        """Bounds int64 [C + 1]; client c has the rows ``offsets[c]:offsets[c + 1]``."""
         return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.lengths)])
 
     @property
@@ -43,7 +43,7 @@ class Ragged:
 
     @property
     def bytes_per_client(self) -> np.ndarray:
-        """int64 [C]."""
+        """Number of bytes of each client's rows, int64 [C]."""
         return self.lengths * (math.prod(self.values.shape[1:]) * self.values.itemsize)
 
     def of(self, client: int) -> np.ndarray:
@@ -61,7 +61,7 @@ class Ragged:
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """The clients of several, one after the other."""
+        """Join the clients of several, one after the other."""
         if len(parts) == 1:
             return parts[0]
         return cls(np.concatenate([part.values for part in parts]), np.concatenate([part.lengths for part in parts]))
@@ -69,14 +69,14 @@ class Ragged:
 
 @dataclass(frozen=True)
 class RaggedSpec:
-    """What a client's rows must be.
+    """Requirements on a client's rows.
 
     Attributes:
         shape: of one row.
         dtype: NumPy's name of it, such as ``float32``.
-        most: how many rows a client may have.
-        below: its entries are counts from 0 to below this; None: any numbers.
-        like: the name of the rows that it must have as many of; None: of none.
+        most: largest number of rows of a client.
+        below: its entries are integers from 0 to below this; None: any numbers.
+        like: name of the rows whose number they must have; None: any number.
         needed: False where rows may be left out for all clients.
     """
 
@@ -89,7 +89,7 @@ class RaggedSpec:
 
 
 def pack_ragged(ragged: Mapping[str, Ragged], content: RecordDict) -> None:
-    """Put rows into a message's content. They travel as they are; the lengths beside them."""
+    """Put rows into a message's content: their plain values, and their lengths."""
     if not ragged:
         return
     arrays = {name: to_array(np.ascontiguousarray(rows.values)) for name, rows in ragged.items()}
@@ -100,15 +100,15 @@ def pack_ragged(ragged: Mapping[str, Ragged], content: RecordDict) -> None:
 def unpack_ragged(
     content: RecordDict, expected: Mapping[str, RaggedSpec] | None, num_clients: int
 ) -> dict[str, Ragged]:
-    """The rows that `pack_ragged` was given, as read-only views of the message.
+    """Restore the rows that `pack_ragged` packed, as read-only views of the message.
 
     Args:
         content: the message's content.
-        expected: what must be there, by name, and nothing else; None accepts any.
-        num_clients: how many clients the message is about.
+        expected: requirements by name on the rows that must be there, and no others; None accepts any.
+        num_clients: number of clients of the message.
 
-    Raises:
-        ValueError: the records do not fit each other, or not what is expected.
+        Raises:
+        ValueError: the records contradict each other, or the expectation.
     """
     arrays = dict(content.array_records[RAGGED]) if RAGGED in content.array_records else {}
     lengths = dict(content.config_records[LENGTHS]) if LENGTHS in content.config_records else {}

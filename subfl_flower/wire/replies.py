@@ -1,8 +1,8 @@
-"""What the server makes of a node's reply: it is held against what was asked, and nothing in it is taken on trust.
+"""Checks of a node's reply: it is compared with the request, and nothing in it is trusted.
 
-A node is somebody else's machine. A reply that does not answer the question is refused as a whole, in words; an update
-that no training can have made is refused for its client alone. What comes out is finite, so that a strategy may do its
-arithmetic without looking.
+A node may be under another party's control. A reply that does not answer the question is refused as a whole, in words.
+An update that no training can have made is refused for its client alone. Accepted values are finite, so that a strategy
+may compute without further checks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from subfl_flower.wire.ragged import Ragged, RaggedSpec, unpack_ragged
 OUTCOME, METRICS = "outcome", "metrics"
 
 LARGEST_VALUE = 1e12
-"""No entry of an update may be larger: the sums of squares that strategies make of them must stay within float32."""
+"""Bound of an entry of an update, so that sums of squares in strategies stay within float32."""
 
 _LARGEST_METRIC = 1e100  # so that their mean is finite, too
 _LONGEST_REASON = 300
@@ -39,13 +39,13 @@ class Reply:
 
     Attributes:
         clients: ids of those whose update is accepted, in the order of the rows [A].
-        stack: what they sent, each [A, ...], finite.
-        ragged: what they sent in rows of their own number, each of A clients, finite.
-        metrics: what they measured, each [A], without infinities; not a number where a client has no such figure.
+        stack: their arrays, each [A, ...], finite.
+        ragged: their rows in numbers that differ by client, each of A clients, finite.
+        metrics: their figures, each [A], without infinities; NaN where a client has no such figure.
         failures: reasons by client id, reported by the node or found here.
-        bytes_per_client: payload bytes [A], counted from what arrived.
+        bytes_per_client: payload bytes [A], counted from the message.
         seconds: of the node's own work.
-        startup: seconds that the node's process took to come up, 0 where it was up.
+        startup: seconds that the node's process took to start, 0 where it was running.
     """
 
     clients: list[int]
@@ -58,13 +58,13 @@ class Reply:
     startup: float
 
     def array(self, name: str, spec: ArraySpec) -> np.ndarray:
-        """What was sent under a name [A, ...], zeros where nothing was."""
+        """The array sent under a name [A, ...], zeros where it was left out."""
         if name in self.stack:
             return self.stack[name]
         return np.zeros((len(self.clients), *spec.shape), dtype=spec.dtype)
 
     def rows(self, name: str, spec: RaggedSpec) -> Ragged:
-        """The rows that were sent under a name, of A clients; none where nothing was."""
+        """The rows sent under a name, of A clients; none where they were left out."""
         if name in self.ragged:
             return self.ragged[name]
         return Ragged(np.zeros((0, *spec.shape), dtype=spec.dtype), np.zeros(len(self.clients), dtype=np.int64))
@@ -76,7 +76,7 @@ def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, se
     Args:
         content: of the reply.
         asked: ids of the clients that the node was to train.
-        contract: its uploads are what every client must have sent, its metrics all that a client may have measured.
+        contract: its uploads are required of every client, its metrics are all that a client may have measured.
         server_round: the round that the node was asked for.
 
     Raises:
@@ -113,7 +113,7 @@ def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, se
 def combine(replies: Sequence[Reply], contract: Contract) -> Reply:
     """The replies of all nodes as one: clients ascending, the seconds those of the slowest node.
 
-    For clients that left out what need not be sent, an array is zeros, a metric is not a number, and there are no rows.
+    For clients that left out optional entries, an array is zeros, a metric is NaN, and there are no rows.
     """
     failures = {client: reason for reply in replies for client, reason in reply.failures.items()}
     parts = [reply for reply in replies if reply.clients]
@@ -153,10 +153,10 @@ def combine(replies: Sequence[Reply], contract: Contract) -> Reply:
 
 
 def read_outcome(content: RecordDict, asked: Sequence[int]) -> tuple[ConfigRecord, list[int], dict[int, str]]:
-    """A reply's record of who succeeded, their ids, and reasons by id for everyone else that was asked.
+    """A reply's record of its outcome, ids of clients that succeeded, and reasons by id for all others that were asked.
 
     Raises:
-        ValueError: there is no such record, or it does not speak of the clients that were asked, each once.
+        ValueError: there is no such record, or it does not name the clients that were asked, each once.
     """
     if OUTCOME not in content.config_records:
         raise ValueError(f"it has no record {OUTCOME!r}")
@@ -179,7 +179,7 @@ def read_outcome(content: RecordDict, asked: Sequence[int]) -> tuple[ConfigRecor
 
 
 def one_line(text: str) -> str:
-    """What a node says in words, on one line that can be printed and stored, of at most 300 characters."""
+    """A node's message as one line of at most 300 characters that can be printed and stored."""
     plain = "".join(character if character.isprintable() else " " for character in text[: 4 * _LONGEST_REASON])
     words = " ".join(plain.split())
     return words if len(words) <= _LONGEST_REASON else words[: _LONGEST_REASON - 3] + "..."
@@ -227,7 +227,7 @@ def _metrics(content: RecordDict, num_clients: int, declared: Mapping[str, Metri
 
 
 def _faults_of_metrics(metrics: Mapping[str, np.ndarray], declared: Mapping[str, Metric]) -> dict[int, str]:
-    """Reasons by row, for clients that measured what cannot be."""
+    """Reasons by row, for clients with impossible figures."""
     faults = {}
     for name, values in metrics.items():
         wrong = np.flatnonzero(~declared[name].allows(values)).tolist()
@@ -238,7 +238,7 @@ def _faults_of_metrics(metrics: Mapping[str, np.ndarray], declared: Mapping[str,
 
 
 def _faults_of_updates(stack: Stack, expected: Mapping[str, ArraySpec]) -> dict[int, str]:
-    """Reasons by row, for clients whose update holds what no training gives."""
+    """Reasons by row, for clients whose update has values that no training gives."""
     faults = {}
     for name, values in stack.items():
         if not expected[name].bounded:
@@ -255,7 +255,7 @@ def _faults_of_updates(stack: Stack, expected: Mapping[str, ArraySpec]) -> dict[
 
 
 def _faults_of_rows(ragged: Mapping[str, Ragged]) -> dict[int, str]:
-    """Reasons by client, for clients whose rows hold what no training gives."""
+    """Reasons by client, for clients whose rows have values that no training gives."""
     faults: dict[int, str] = {}
     for name, rows in ragged.items():
         flat = rows.values.reshape(len(rows.values), -1)

@@ -1,4 +1,4 @@
-"""Which node hosts which client, and what the server must know of the clients' data."""
+"""The roster: the node of each client, and facts on the clients' data that the server needs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ROSTER = "roster"
 ROLE, MATCHER = "role", "matcher"
 
 SIZES = ("num_examples", "num_nodes", "num_edges")
-"""What is told of each client's data."""
+"""Names of the sizes of each client's data."""
 
 
 class Shape(NamedTuple):
-    """What of the clients' data a model's shape depends on.
+    """Sizes of the clients' data on which a model's shape depends.
 
     Attributes:
         num_features, num_classes: of the data set.
-        user_values, item_values: how many values each attribute of users, or of items, has; empty where there are none.
+        user_values, item_values: number of values of each attribute of users, or of items; empty where there are none.
     """
 
     num_features: int
@@ -40,7 +40,7 @@ class Shape(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """Facts that must be equal for all clients, as a node tells them.
+    """Facts that must be equal for all clients, as a node reports them.
 
     Attributes:
         shape: of models.
@@ -55,11 +55,11 @@ class Schema(NamedTuple):
 
 @dataclass(frozen=True)
 class Matcher:
-    """The node that joins what users seal for it, where a method needs one; it hosts no client.
+    """The node that matches users' sealed boxes, where a method needs one; it hosts no client.
 
     Attributes:
         node_id: Flower's id of it.
-        public_key: X25519, 32 bytes; what users seal to.
+        public_key: X25519, 32 bytes; users seal to it.
     """
 
     node_id: int
@@ -67,7 +67,7 @@ class Matcher:
 
     @classmethod
     def of(cls, node_id: int, record: ConfigRecord) -> Matcher | None:
-        """The matcher that a node says it is; None where it hosts clients.
+        """The matcher, if the node reports that role; None where it hosts clients.
 
         Raises:
             ValueError: it has another role, or gives no key.
@@ -90,12 +90,12 @@ class Roster:
         client_ids: ascending.
         node_ids: the Flower node of each client, None while it has none. Flower's ids change at every start; nothing is
             keyed by them.
-        num_examples: training examples of each client [K]; not a number for a client that was never there.
+        num_examples: training examples of each client [K]; NaN for a client that was never there.
         num_nodes, num_edges: of each client's graph [K]; edges count once for each direction.
         num_features, num_classes: of the data set.
-        overlapping: whether clients may share nodes.
-        matcher: where it is at the moment, if anywhere.
-        user_values, item_values: how many values each attribute of users, or of items, has; empty where there are none.
+        overlapping: True where clients may share nodes.
+        matcher: the present matcher, if there is one.
+        user_values, item_values: number of values of each attribute of users, or of items; empty where there are none.
     """
 
     client_ids: tuple[int, ...]
@@ -116,16 +116,16 @@ class Roster:
 
     @property
     def shape(self) -> Shape:
-        """What a model's shape depends on."""
+        """Sizes on which a model's shape depends."""
         return Shape(self.num_features, self.num_classes, self.user_values, self.item_values)
 
     @property
     def reachable(self) -> list[int]:
-        """Positions of the clients that a node hosts at the moment."""
+        """Positions of the clients that have a node at present."""
         return [position for position, node in enumerate(self.node_ids) if node is not None]
 
     def by_node(self, positions: Sequence[int]) -> dict[int, list[int]]:
-        """Those of the given positions that can be reached, grouped by the node that hosts them."""
+        """The given positions that have a node, grouped by node."""
         groups: dict[int, list[int]] = {}
         for position in positions:
             node = self.node_ids[position]
@@ -136,15 +136,15 @@ class Roster:
 
 @dataclass(frozen=True)
 class RosterAnswer:
-    """What a node says of its clients, checked for form.
+    """A node's answer about its clients, checked for form.
 
     Attributes:
         sizes: by client, in the order of `SIZES`.
-        schema: what a model's shape depends on, and which partition its files are of.
-        dataset: what its data are of.
+        schema: sizes for a model's shape, and the partition of its files.
+        dataset: name of its data set.
         num_clients: clients of the whole partition; 0 where the node does not know.
-        overlapping: whether its clients may share nodes with others.
-        fingerprints: of each client's data, where the node tells them.
+        overlapping: True where its clients may share nodes with others.
+        fingerprints: of each client's data, where the node sends them.
     """
 
     sizes: dict[int, tuple[float, ...]]
@@ -156,7 +156,7 @@ class RosterAnswer:
 
     @classmethod
     def of(cls, record: ConfigRecord) -> RosterAnswer:
-        """ValueError: the record is not an answer of this app, in this version."""
+        """Read an answer; ValueError where the record is not one of this app, in this version."""
         needed = {"clients", *SIZES, *Shape._fields, "dataset", "partition", "num_clients"}
         if missing := {*needed, "overlapping"} - set(record):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
@@ -194,7 +194,7 @@ class RosterAnswer:
 
 
 def describe_error(reply: Message) -> str:
-    """The reason of an error reply in one line, without the class name that Flower wraps it in."""
+    """The reason of an error reply in one line, without Flower's class name around it."""
     reason = reply.error.reason or f"error code {reply.error.code}"
     _, separator, inner = reason.partition(":<'")
     lines = (inner.removesuffix("'>") if separator else reason).strip().splitlines()

@@ -99,7 +99,7 @@ def test_the_floor_is_as_accurate_as_the_app(
         _, history = floor.run_floor(partition, method, 25, seed=seed, settings=settings)
         of_floor.append(np.mean([record.test for record in history[-5:]]))
 
-    # Initialisation and dropout are drawn anew: the mean of five rounds deviates by 2.5 points from seed to seed.
+    # Initialisation and dropout are drawn again: the mean of five rounds deviates by 2.5 points from seed to seed.
     assert np.mean(of_floor) == pytest.approx(np.mean(of_app), abs=0.04)
 
 

@@ -32,7 +32,7 @@ def speed(floor: ModuleType) -> ModuleType:
 
 
 def two_tastes(num_users: int = 60, num_items: int = 60, rated: int = 14) -> Ratings:
-    """Users of two kinds, each of whom turns to items of its own half alone; one validates and one tests."""
+    """Users of two kinds, each of whom takes items of one half only; one validates and one tests."""
     rng = np.random.default_rng(0)
     half = num_items // 2
     chosen = np.stack(

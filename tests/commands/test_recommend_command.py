@@ -68,7 +68,7 @@ def trained(prepared: PreparedRatings, ids: list[int], seed: int = 0, **changes:
 
 
 def run_of(path: Path, table: Path, *models: Recommender) -> Path:
-    """What a simulation leaves, with a node for each of `models`."""
+    """Write a simulation's run directory, with a node for each of `models`."""
     config, _ = composed_config(overrides(table))
     run = RunDirectory.create(path)
     run.write_config(config.plain())
@@ -87,7 +87,7 @@ def folder_of(path: Path, data: PreparedRatings, client: int, **changes: Any) ->
 
 
 def by_hand(model: Recommender, ratings: Ratings, client: int) -> np.ndarray:
-    """What the client would rate every item, unclipped, in float64."""
+    """The client's predicted ratings of all items, unclipped, in float64."""
     row = model.client_ids.tolist().index(client)
     net = {name: values.astype(np.float64) for name, values in model.shared.items()}
     user, own_bias = model.personal["user"][row].astype(np.float64), model.personal["user_bias"][row]

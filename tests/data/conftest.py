@@ -1,4 +1,4 @@
-"""Where the benchmark files are."""
+"""Folder of the benchmark files."""
 
 from __future__ import annotations
 

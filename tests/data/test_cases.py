@@ -264,7 +264,7 @@ def test_a_partition_that_a_file_gives(tmp_path: Path, file: str, sentence: str 
 
 @needs_cases
 def test_ids_of_a_given_partition_are_those_of_the_table(tmp_path: Path) -> None:
-    """The file says ids 0 to 29 and no `ids` beside its split: nobody can tell whose roles these are."""
+    """The file says ids 0 to 29 and has a split without `ids`: nobody can tell whose roles these are."""
     dataset, file = CustomDataset(path=CASES / "given_ids"), CASES / "given_ids" / "part.npz"
     with pytest.raises(SubflError, match=r"it has no array ids, .*partition\.by=row"):
         prepare(dataset, GivenPartition(file=file), tmp_path, tmp_path / "cache")

@@ -28,7 +28,7 @@ FOR_RATINGS = [
 
 
 def resolved(file: Path, **rest: Any) -> dict[str, Any]:
-    """What a file of a group states, with its interpolations resolved beside the rest of a configuration."""
+    """A group's file with its interpolations resolved, as part of a whole configuration."""
     whole = OmegaConf.create({"this": OmegaConf.load(file), **rest})
     stated = OmegaConf.to_container(whole, resolve=True)["this"]  # type: ignore[call-overload, index]
     assert isinstance(stated, dict)

@@ -23,7 +23,7 @@ def labelled(labels: list[int] | np.ndarray) -> Graph:
 
 
 def label_counts(partition: DirichletPartition, graph: Graph) -> np.ndarray:
-    """How many nodes of each class a client holds: `[clients, 1 + classes]`, the first column without a label."""
+    """Number of nodes of each class at each client: `[clients, 1 + classes]`, the first column without a label."""
     return np.stack(
         [np.bincount(graph.labels[nodes] + 1, minlength=graph.labels.max() + 2) for nodes in partition.assign(graph)]
     )

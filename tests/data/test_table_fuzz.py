@@ -28,7 +28,7 @@ NUMBERS = st.one_of(st.integers(-(10**6), 10**6).map(str), st.floats(-1e6, 1e6, 
 
 @dataclass(frozen=True)
 class Style:
-    """How a table is written."""
+    """Form of a table's file."""
 
     delimiter: str
     quote_all: bool

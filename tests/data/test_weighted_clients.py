@@ -133,7 +133,7 @@ def test_sound_weights_are_taken() -> None:
 
 
 def test_held_out_edges_take_their_weights_along() -> None:
-    """What a model may see of a client are the training edges, each with the weight that it had."""
+    """A model may see of a client the training edges, each with its weight."""
     task = LinkPrediction(name="link_prediction", validation_fraction=0.2, test_fraction=0.3)
     cut, matrix = clients()
     seen = [task.visible(client) for client in cut]

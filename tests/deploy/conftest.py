@@ -1,4 +1,4 @@
-"""What the tests of `subfl deploy` share: its files in one folder, and a client's folder."""
+"""Fixtures of the tests of `subfl deploy`: its files in one folder, and a client's folder."""
 
 from collections.abc import Callable
 from pathlib import Path

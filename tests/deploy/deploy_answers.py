@@ -1,4 +1,4 @@
-"""What a command of `subfl deploy` answered."""
+"""Answers of a command of `subfl deploy`."""
 
 from dataclasses import dataclass
 

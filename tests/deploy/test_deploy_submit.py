@@ -129,7 +129,7 @@ def test_nothing_starts_without_a_schema(overrides: list[str], reason: str, depl
 
 
 def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is staged for `flwr run`, read as Flower and then the server app read it."""
+    """The configuration staged for `flwr run` names the folders, read as Flower and then the server app read it."""
     files: list[str] = []
     keys = {"partition": "0" * 16, "names": "1e15" + "0" * 12, "features": 3, "classes": 2}
     schema = FederationSchema.model_validate({"dataset": "custom", "clients": [4, "0-2"], "overlapping": True, **keys})

@@ -1,4 +1,4 @@
-"""What `flwr run` asks of the server's side by a line of overrides, without `subfl deploy submit`."""
+"""Checks on the server's side of `flwr run` with a line of overrides, without `subfl deploy submit`."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def service_root(service: dict[str, Any], host: Path, root: Path) -> Path:
 
 @pytest.fixture
 def printed(host: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[str], list[str]]:
-    """What a service would become, with its folders below `tmp_path` and a port that is free: Flower's arguments."""
+    """Function that gives Flower's arguments of a service, with its folders below `tmp_path` and a free port."""
 
     def run(name: str) -> list[str]:
         service = compose()["services"][name]

@@ -1,4 +1,4 @@
-"""The page on methods of one's own: its method works from a folder outside this project, and computes what it says."""
+"""The page on a new method: its method works from a folder outside this project, and computes what it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which classes a section may name, and what is imported to know it."""
+"""Classes that a section may name, and the imports needed to know them."""
 
 from __future__ import annotations
 

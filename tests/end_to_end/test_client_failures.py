@@ -122,7 +122,7 @@ def test_a_process_that_dies_costs_its_node_a_round_under_continue(tmp_path: Pat
 def test_who_cannot_be_measured_by_itself_ends_the_run_or_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    """Where evaluation is a message of its own, as users' is."""
+    """A failure in a separate evaluation message, as users have it."""
     measure = RecommenderClient.measure_chunk
 
     def failing(self: RecommenderClient, batch: Batch, state: CohortState) -> Result:

@@ -1,4 +1,4 @@
-"""Nodes with folders of their own and a server without data, all in this process: what the network does not change."""
+"""Deployed nodes with their folders and a server without data, all in this process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ EDGES = "source,target\n" + "".join(f"n{i},n{i + 1}\n" for i in range(11))
 
 
 def site(folder: Path, client: int, classes: str = "[x,y]", nodes: str = NODES) -> Path:
-    """The folder that a site makes of its own tables."""
+    """The folder that a site makes from its tables."""
     tables = folder / f"tables-{client}"
     tables.mkdir()
     (tables / "nodes.csv").write_text(nodes)

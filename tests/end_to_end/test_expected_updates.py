@@ -1,4 +1,4 @@
-"""What a contract says that clients send is what clients send, for every method and the knobs that change it."""
+"""Clients send exactly the arrays of their contract, for every method and the knobs that change it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedGNN's users on machines of their own, with a matcher of its own, all in this process: nothing of a simulation."""
+"""FedGNN's users on deployed nodes with a separate matcher, all in this process, without a simulation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PLAIN = (
     *(*DATA, "method=fedgnn", "model.dim=3", "method.users_per_round=3", "method.pseudo_items=0"),
     *("method.max_neighbours=2", "method.expansion_every=2", "method.evaluate_every=1", "federation.rounds=4"),
 )
-"""Nothing in it is random but what the run's seed says."""
+"""A run in which only the seed determines randomness."""
 
 
 class MachinesGrid(InlineGrid):
@@ -74,12 +74,12 @@ class MachinesGrid(InlineGrid):
         return self.replies[-1]
 
     def to(self, node: int) -> list[tuple[Message, Message]]:
-        """What a node was sent, each with its reply."""
+        """Messages to a node, each with its reply."""
         pairs = zip(self.asked, self.replies, strict=True)
         return [(ask, reply) for ask, reply in pairs if ask.metadata.dst_node_id == node]
 
     def uploads(self) -> dict[tuple[int, int], dict[str, np.ndarray]]:
-        """What each node sent of the item table, by round and node."""
+        """Each node's uploads of the item table, by round and node."""
         found = {}
         for ask, reply in zip(self.asked, self.replies, strict=True):
             if domain_of(ask) == "train":
@@ -253,7 +253,7 @@ def test_a_box_is_not_opened_twice_however_many_processes_are_between(
 def test_users_who_trust_another_matcher_are_told_of_nobody(
     folders: Callable[[], list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that hands out a key of its own learns nothing from users who were told the matcher's."""
+    """A server that hands out its own key learns nothing from users who were told the matcher's."""
     users = folders()
     grid = MachinesGrid(users, tmp_path / "matcher", trusted=MatcherKey.generate().public.hex())
     run = deployed(grid, tmp_path / "run", *PLAIN, "federation.rounds=1")

@@ -1,4 +1,4 @@
-"""What a whole FedGNN run with graph expansion puts on the wire: who could learn what, and what a spoilt box does."""
+"""Messages of a whole FedGNN run with graph expansion: who could learn what, and the effect of a spoilt box."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Recorded:
     replies: list[Message] = field(default_factory=list)
     server: list[dict[str, np.ndarray]] = field(default_factory=list)
     personal: dict[tuple[int, int], dict[str, np.ndarray]] = field(default_factory=dict)
-    """What only a user knows, after each round that it trained in, by round and user."""
+    """Secrets of each user, after each round that it trained in, by round and user."""
     matcher_key: MatcherKey | None = None
 
     def of(self, *kinds: str) -> list[tuple[Message, Message]]:
@@ -74,7 +74,7 @@ class Recorded:
         return own.items[own.roles == TRAIN]
 
     def boxes(self, server_round: int) -> dict[int, bytes]:
-        """What the matcher was sent in a round, by the number that it was told."""
+        """Boxes that the matcher was sent in a round, by their numbers."""
         (ask,) = [
             ask for ask, _ in self.of("query.match") if ask.content.config_records["run"]["round"] == server_round
         ]
@@ -251,7 +251,7 @@ def test_the_matcher_is_sent_boxes_under_numbers_and_nothing_else(recorded: Reco
 
 
 def users_behind(recorded: Recorded, server_round: int) -> list[int]:
-    """Whose box had the number 0, 1, ...: found by their tokens, with the matcher's key and the clients' key."""
+    """Users of the boxes 0, 1, ...: found by their tokens, with the matcher's key and the clients' key."""
     items_of = {row.tobytes(): item for item, row in enumerate(recorded.tokens)}
     histories = {tuple(recorded.rated(user).tolist()): user for user in range(USERS)}
     assert len(histories) == USERS

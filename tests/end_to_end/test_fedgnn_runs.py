@@ -258,7 +258,7 @@ def test_the_summary_says_what_is_guaranteed_and_what_was_found_out(recorded: Re
 
 
 def test_a_run_goes_on_where_it_was_broken_off(reference: Outcome, tmp_path: Path) -> None:
-    """Where each user has a node of its own, most are not asked in the round of a checkpoint."""
+    """Resume a run with a node for each user, most of which are not asked in the round of a checkpoint."""
     folder = tmp_path / "run"
     break_off(folder, "round 5", *RUN, "runtime.nodes=24", "runtime.chunk=1")
     checkpoint = Checkpoint.read(folder / "checkpoint")

@@ -59,7 +59,7 @@ class Recorded:
     replies: list[Message] = field(default_factory=list)
 
     def arrays(self, messages: list[Message], action: str, nth: int = 0) -> dict[int, Stack]:
-        """What the messages of the nth exchange of an action hold, by client and name; three nodes, so three each."""
+        """Arrays in the messages of the nth exchange of an action, by client and name; three nodes, so three each."""
         found: dict[int, Stack] = {}
         of_action = [
             message
@@ -102,7 +102,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 
 def representations(graph: ClientGraph) -> np.ndarray:
-    """The first convolution under the initial model, by a formula of its own."""
+    """The first convolution under the initial model, by an independent formula."""
     initial = StackedGCN(ModelSettings(name="gcn", hidden=16), 64, 10).initial_of(0)
     operator = normalised_adjacency(graph.edge_index, graph.num_nodes).astype(float)
     features = graph.features if isinstance(graph.features, np.ndarray) else graph.features.toarray()
@@ -111,7 +111,7 @@ def representations(graph: ClientGraph) -> np.ndarray:
 
 
 def nodes_of(recorded: Recorded) -> list[np.ndarray]:
-    """Which node each row is of that was shown first, found by its representation."""
+    """Nodes of the rows that were shown first, found by their representations."""
     found = []
     for graph, shown in zip(recorded.clients, recorded.shown(), strict=True):
         own = representations(graph)

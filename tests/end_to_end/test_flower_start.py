@@ -35,14 +35,14 @@ RUNS = {
         ),
         *("dataset.ratings_per_user=8", "method.users_per_round=6", "method.cluster_start=2", "method.cluster_every=1"),
     ),
-    # Few of many users train, and all are measured in a message of their own.
+    # Few of many users train, and all are measured in separate messages.
     "rankings": (
         *("method=fedavg", "dataset=synthetic_ratings", "task=ranking", "dataset.num_users=12", "model.dim=4"),
         *("dataset.num_items=130", "dataset.ratings_per_user=8", "method.users_per_round=6", "method.evaluate_every=2"),
     ),
 }
 MEASURED = ("clusters", "rankings")
-"""Runs whose clients are measured in messages of their own."""
+"""Runs whose clients are measured in separate messages."""
 
 
 def started_by_flower(run_id: str, overrides: tuple[str, ...]) -> tuple[CohortStrategy, Any]:

@@ -24,10 +24,10 @@ SPLITTING = ("method.first_split=2", "method.epsilon1=2")
 """A cluster is halved whenever it may be, so that three rounds see it."""
 KNOBS = {"gcfl": SPLITTING, "gcfl_plus": (*SPLITTING, "method.window=2"), "fedsage_plus": SMALL_GENERATOR}
 UNDER_RAY = ("subpfed", "gcfl_plus", "oracle")
-"""A phase before training, memory on the server, and a state that is no client's; methods that mend graphs or have two
-mixing matrices have tests of their own."""
+"""Methods with a phase before training, memory on the server, and a state that is no client's; methods that mend graphs
+or have two mixing matrices have separate tests."""
 SAME = {frozenset({"fedgcn", "fedavg_whole_graph"})}
-"""What is exchanged is all that a GCN of two layers needs, where every node is held by somebody."""
+"""Equal methods: the exchange gives all that a GCN of two layers needs, where every node is held by a client."""
 METRICS = (
     *("train_loss", "validation", "test", "validation_as_received", "test_as_received"),
     *("test.macro_f1", "test.balanced_accuracy", "test.majority", "test.one_class"),

@@ -145,6 +145,6 @@ def test_what_is_wrong_is_said_before_a_run_begins(overrides: tuple[str, ...], s
 
 
 def test_what_a_class_itself_refuses_is_one_sentence(inline_run: Run) -> None:
-    """Where a constructor takes any argument, only making the module shows that it knows none of this name."""
+    """Refuse an unknown argument of a constructor that takes any, once the module is made."""
     with pytest.raises(SubflError, match=r"^model\._target_: torch_geometric\.nn\.GAT\(.*hedas=2\) cannot be made"):
         inline_run(*SHORT, "+model.hedas=2", "method=fedavg")

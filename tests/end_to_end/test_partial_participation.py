@@ -34,7 +34,7 @@ Runs = tuple[str, Outcome, Outcome]
 
 
 def drawn(method: str, seed: int = 0) -> list[list[int]]:
-    """Who takes part in each round."""
+    """Clients that take part in each round."""
     if method == "oracle":
         return [list(range(CLIENTS))] * ROUNDS
     return [list(Participation(FRACTION, seed).draw(r, CLIENTS)) for r in range(1, ROUNDS + 1)]

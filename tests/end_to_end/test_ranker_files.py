@@ -1,4 +1,4 @@
-"""What a run of rankings leaves of its users scores items as they were measured at the best round."""
+"""The ranker file of a run scores items as they were measured at the best round."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BEST = 3
 
 
 class Measured:
-    """What users' items were scored by when they were measured, by round and user."""
+    """Scores of users' items when they were measured, by round and user."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.scores: dict[int, dict[int, np.ndarray]] = {}
@@ -97,7 +97,7 @@ def prepared_for(name: str) -> PreparedRatings:
 
 
 def left_by(run: Outcome) -> dict[int, Ranker]:
-    """What a simulation has left of each user."""
+    """The recommender that a simulation has left for each user."""
     rankers = [Ranker.read(path) for path in sorted((run.directory / "users").iterdir())]
     return {user: ranker.of_users([user]) for ranker in rankers for user in ranker.clients.tolist()}
 

@@ -154,7 +154,7 @@ def test_a_run_goes_on_where_it_was_broken_off(
 def test_a_summary_holds_figures_popularity_and_clusters(
     reference: Callable[[str], Outcome], inline_run: Callable[..., Outcome]
 ) -> None:
-    """Popularity is what ranking by popularity comes to, which is a method of its own, too."""
+    """The summary's popularity figures equal those of popularity as a method."""
     run = reference("perfedrec")
     best = run.rounds[run.summary["best_round"] - 1]
     assert run.summary["figures"] == best["figures"]
@@ -223,7 +223,7 @@ def test_what_hides_users_is_asked_for_by_the_configuration_alone(
         for client, up in zip(record["clients"]["ids"], record["clients"]["bytes_up"], strict=True):
             rows, rest = divmod(up, 4 + 4 * DIM)
             assert rest == 0
-            if up:  # its own, 20 others, and what it sampled beside its own that is not among these
+            if up:  # its own, 20 others, and sampled negatives that are not among these
                 assert num_examples[client] + min(20, ITEMS - num_examples[client]) <= rows <= ITEMS
     privacy = hidden.summary["privacy"]
     assert (privacy["mechanism"], privacy["clip"], privacy["noise_scale"]) == ("laplace_linf", 0.1, 0.2)
@@ -267,7 +267,7 @@ def test_lists_of_items_with_a_split_of_several_are_ranked(inline_run: Callable[
     assert run.rounds[-1]["figures"]["test.full_hr@5"] == pytest.approx(np.mean(recall))
 
 
-# On machines of their own ---------------------------------------------------------------------------------------------
+# On deployed nodes ----------------------------------------------------------------------------------------------------
 
 THREE = (
     *("dataset=synthetic_ratings", "dataset.num_users=3", "dataset.num_items=16", "dataset.ratings_per_user=8"),
@@ -282,7 +282,7 @@ ALONE = (
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Callable[[], MachinesGrid]:
-    """A machine for each of three users, with a folder of its own; new ones at each call."""
+    """Deployed nodes, one for each of three users and their folders; new ones at each call."""
     number = itertools.count()
 
     def made() -> MachinesGrid:
@@ -296,7 +296,7 @@ def machines(tmp_path: Path) -> Callable[[], MachinesGrid]:
 def test_machines_of_their_own_give_the_numbers_of_a_simulation(
     machines: Callable[[], MachinesGrid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where users draw what they draw in a simulation; else it comes from a secret of theirs."""
+    """Equal numbers, if users draw as in a simulation; otherwise private draws come from their secrets."""
 
     def drawn(self: UserCohort, seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
         return client_generator(seed, client_id, server_round, purpose)
@@ -335,7 +335,7 @@ def test_machines_of_their_own_give_the_numbers_of_a_simulation(
 def test_on_a_machine_of_its_own_nobody_can_draw_again_what_a_user_draws(
     machines: Callable[[], MachinesGrid], tmp_path: Path
 ) -> None:
-    """The seed is the server's; items that users sample beside their own come from elsewhere, and every time anew."""
+    """The seed is the server's; users' negative items come from their secrets, and differ every time."""
     uploads = []
     for number in range(2):
         grid = machines()

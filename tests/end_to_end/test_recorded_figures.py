@@ -23,9 +23,9 @@ DIGITS, TOLERANCE = 8, 1e-6
 ABSENT = "absent"
 """Stands for a figure that a round does not have."""
 NOT_FIGURES = ("seconds", "seconds_per_round", "versions", "git_commit", "run_id")
-"""What differs from run to run."""
+"""Entries that differ from run to run."""
 OF_RUN = ("round", "metric", "clients", "figures", "clients_heard", "bytes_up", "bytes_down")
-"""What a round's record repeats of the run, or adds up over clients, and the two groups that are flattened."""
+"""Entries of a round's record that repeat the run's or are sums over clients, and two groups that are flattened."""
 KNOWN = (
     "metric",
     "method",
@@ -39,7 +39,7 @@ KNOWN = (
     "figures",
     "popularity",
 )
-"""What a summary repeats of the settings, of rounds and of the case `popularity`."""
+"""Entries of a summary that repeat settings, rounds or the case `popularity`."""
 
 
 def figures(outcome: Outcome) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _plain(value: Any) -> Any:
 
 
 def differences(found: Any, expected: Any, where: str = "") -> Iterator[str]:
-    """What differs, with its place; floats differ by more than `TOLERANCE`, relative or absolute."""
+    """Differences with their places; floats differ by more than `TOLERANCE`, relative or absolute."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for name in dict.fromkeys((*expected, *found)):
             yield from differences(found.get(name, ABSENT), expected.get(name, ABSENT), f"{where}/{name}")

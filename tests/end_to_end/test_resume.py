@@ -37,9 +37,9 @@ KNOBS = {
     "fedsage_plus": SMALL_GENERATOR,
 }
 HALF = ("federation.fraction=0.5", "runtime.nodes=10")
-"""A client a node: whoever is absent from the round of a checkpoint has nobody beside it who would keep its state."""
+"""A client a node: no other client's node keeps the state of one that is absent from a checkpoint's round."""
 OF_ITS_OWN = ("seconds", "seconds_per_round", "run_id", "git_commit")
-"""What two runs with the same numbers need not have in common."""
+"""Entries that may differ between two runs with the same numbers."""
 
 
 class KilledError(BaseException):
@@ -85,7 +85,7 @@ def resumed(directory: Path, *changes: str) -> Outcome:
 
 
 def assert_close(found: Any, expected: Any, tolerance: float, where: str = "") -> None:
-    """The same structure with the same numbers; whole numbers, as bytes are, exactly."""
+    """Compare structures and their numbers; whole numbers, such as bytes, exactly."""
     if isinstance(expected, dict):
         keys = set(expected) - set(OF_ITS_OWN)
         assert set(found) - set(OF_ITS_OWN) == keys, where
@@ -353,7 +353,7 @@ def wait_for_rounds(process: subprocess.Popen[str], folder: Path, rounds: int) -
 
 
 def command(*arguments: str, folder: Path) -> Outcome:
-    """``subfl ARGUMENTS`` beside a run's folder, without naming another folder for it."""
+    """Run ``subfl ARGUMENTS`` next to a run's folder, without naming another folder for it."""
     done = subprocess.run(
         [str(SUBFL), *arguments],
         cwd=folder.parent,

@@ -1,4 +1,4 @@
-"""What a whole SubPFed run puts on the wire: of shared nodes keyed hashes and three numbers, and nothing else."""
+"""Messages of a whole SubPFed run: of shared nodes keyed hashes and three numbers, and nothing else."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Recorded:
     replies: list[Message]
 
     def structures(self) -> dict[int, dict[str, np.ndarray]]:
-        """What the server received in ``query.structure``: arrays by client and name."""
+        """Arrays that the server received in ``query.structure``, by client and name."""
         found: dict[int, dict[str, np.ndarray]] = {}
         for reply in self.replies_to("query.structure"):
             (record,) = reply.content.array_records.values()
@@ -58,7 +58,7 @@ class Recorded:
 
 
 def record_run(folder: Path) -> Recorded:
-    """A run whose cache, and with it the clients' key, is in a folder of its own."""
+    """A run with a separate folder for its cache, and so for the clients' key."""
     asked: list[Message] = []
     replies: list[Message] = []
     handle = InlineGrid._handle

@@ -51,7 +51,7 @@ def round_record(
 
 
 def run_maker(folder: Path) -> MakeRun:
-    """What writes into `folder` a run of 30 rounds (or as asked) that converges as such a method does."""
+    """Writer of a run of 30 rounds (or as asked) into `folder` that converges as such a method does."""
 
     def make(
         name: str,

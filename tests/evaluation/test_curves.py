@@ -86,7 +86,7 @@ def test_other_settings_make_curves_of_their_own(make_run: MakeRun, tmp_path: Pa
     assert figure is not None
     first, second = bars_of(figure.axes[0])
     assert (first[1], second[1]) == ([25.0, 37.5], [50.0, 62.5])
-    # bars stand beside each other, each within a hundredth of the axis of its value
+    # bars stand side by side, each within a hundredth of the axis of its value
     assert all(a < value < b for a, value, b in zip(first[0], (1, 2), second[0], strict=True))
     np.testing.assert_allclose([first[0], second[0]], [[1, 2], [1, 2]], atol=0.01 * 1.12)
 

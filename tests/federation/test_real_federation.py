@@ -1,4 +1,4 @@
-"""The same app on a SuperLink and SuperNodes, secured; killed on purpose, and resumed."""
+"""The inline app on a SuperLink and SuperNodes, secured; killed on purpose, and resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHASES = {"fedgcn": ["boundary", "neighbours", "mend"], "fedsage_plus": ["genera
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """The same federation in one process; a run of fewer rounds is its beginning."""
+    """Reference run of this federation in one process; a run of fewer rounds is its beginning."""
     directory = tmp_path_factory.mktemp("inline") / "run"
     return run_inline(
         directory, *shared_arguments("partition.clients=4", "federation.rounds=3", "record.mixing_every=1")

@@ -105,7 +105,7 @@ def test_nothing_taken_or_nothing_sent_is_nothing_to_wait_for(app: ClientApp) ->
 
 
 def test_an_error_that_another_speaks_is_the_asked_nodes(app: ClientApp) -> None:
-    """The SuperLink answers for a node that is gone, under an id of its own."""
+    """The SuperLink answers for a node that is gone, under the SuperLink's id."""
 
     class SpeaksForItself(SlowGrid):
         def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

@@ -1,4 +1,4 @@
-"""The real thing: a small Flower app, `subfl launch` in a process of its own, a SuperLink, and Ray."""
+"""Launch of a small Flower app: `subfl launch` in a separate process, a SuperLink, and Ray."""
 
 import json
 import os
@@ -110,7 +110,7 @@ class Launch:
         return self.process.wait(timeout=400.0)
 
     def left(self) -> list[psutil.Process]:
-        """What still runs of the processes seen, zombies included, two seconds after the end at most."""
+        """Processes still running of those seen, zombies included, two seconds after the end at most."""
         deadline = time.monotonic() + 2.0
         while (left := [p for p in self.below if p.is_running()]) and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -53,7 +53,7 @@ def sound(seed: int = 0) -> RecordDict:
 
 
 def sound_figures() -> RecordDict:
-    """The same reply without arrays, as it comes to an evaluation."""
+    """A reply without arrays, as to an evaluation."""
     content = sound()
     pack({}, 3).into(content)
     return content

@@ -1,4 +1,4 @@
-"""What clients keep of exchanges: which message finds what, in every store."""
+"""Arrays that clients keep of exchanges: which message finds which, in every store."""
 
 from __future__ import annotations
 

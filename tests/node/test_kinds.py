@@ -22,7 +22,7 @@ class Unfitting(TaskSettings):
 
 
 class UnfittingRatings(Unfitting):
-    """The same for ratings."""
+    """A task for ratings that is no task on them."""
 
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
 

@@ -18,7 +18,7 @@ class Client:
         self.folder = folder
 
     def handle(self, server_round: int, phase: str, value: float | None = None, checkpoint: int | None = None) -> float:
-        """What a message of a phase finds; it leaves `value`, if that is given."""
+        """State that a message of a phase finds; it leaves `value`, if that is given."""
         last = server_round - 1 if checkpoint is None else checkpoint
         store = DurableStore(MemoryStore(), lambda client: self.folder, server_round, last, True, phase, ORDER)
         state = store.open((3,), SHAPES)

@@ -1,4 +1,4 @@
-"""What dp-accounting's logging library does to a standard error that is not its own."""
+"""Effect of dp-accounting's logging library on a standard error that it did not open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users and items are like reaches the node in a simulation and from folders, and its sizes the server."""
+"""Attributes of users and items reach the node in a simulation and from folders, and their sizes the server."""
 
 from __future__ import annotations
 

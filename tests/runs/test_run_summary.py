@@ -1,4 +1,4 @@
-"""What the summary of a whole run says of the size of its model and of what travelled outside of rounds."""
+"""Entries of a whole run's summary on its model's size and on bytes outside of rounds."""
 
 from collections.abc import Callable
 

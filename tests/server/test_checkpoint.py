@@ -240,7 +240,7 @@ def written(folder: Path, about: Any) -> None:
 
 
 def test_the_form_of_the_file(tmp_path: Path) -> None:
-    """What the cases below change one thing of can be read."""
+    """The basis of the cases below, each of which changes one entry, can be read."""
     written(tmp_path, about(repeated={"w": 2}))
     found = Checkpoint.read(tmp_path)
     assert found.server_round == 3 and found.strategy["w"].shape == (2, 2)

@@ -1,4 +1,4 @@
-"""Phases in which clients are sent arrays of their own, and questions to the matcher."""
+"""Phases in which each client is sent different arrays, and questions to the matcher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is taken into a federation: nodes are made by hand, come, go and come back, and say what they like."""
+"""Admission to a federation: nodes are made by hand, join, leave and come back, and send any answer."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def test_the_width_of_graphs_is_held_against_the_schema_too() -> None:
 
 @pytest.mark.parametrize(("key", "lie"), [("names", "c" * 16), ("partition", OTHER)])
 def test_what_a_schema_leaves_open_is_as_the_first_node_has_it_that_is_taken(key: str, lie: str) -> None:
-    """Nothing else could tell who is right; but what differs is never mixed, nor when that node has gone."""
+    """The first node decides; data that differ are never mixed, even after that node has left."""
     misfit = hosting(3, num_features=9, **{key: lie})
     with nodes(misfit, hosting(**{key: lie}), hosting(0), hosting(1, **{key: lie}), hosting(2)).active() as grid:
         found = members(grid, stated={key: None}, min_clients=2)

@@ -31,7 +31,7 @@ ROSTER = Roster(
 
 
 def latest_of(task: TaskSettings) -> LatestMetrics:
-    """What is known of clients that declare what every client does."""
+    """Latest figures of clients that declare what every client does."""
     return LatestMetrics(task, CohortClient.metrics(RunContext(settings=None, task=task)), ROSTER)
 
 

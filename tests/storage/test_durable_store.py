@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 class Client:
-    """A client's folder, and the rounds that it trains as a process would that starts anew for each."""
+    """A client's folder, and the rounds that it trains as a process would that starts again for each."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -66,7 +66,7 @@ def chosen(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def sent(choice: Choice, name: str) -> np.ndarray:
-    """What each client is sent of an array [clients, r, ...]."""
+    """Rows of an array [clients, r, ...] that each client is sent."""
     return choice.values[name][choice.rows]
 
 

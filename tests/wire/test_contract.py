@@ -1,4 +1,4 @@
-"""What a method's clients and strategy agree on: settings of both sides, arrays, figures."""
+"""Contract of a method's clients and strategy: settings of both sides, arrays, figures."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_payload_bytes_are_those_of_the_arrays_without_numpys_header() -> None:
 
 
 def upload(ids: list[list[int]] | None = None, rows: np.ndarray | None = None) -> RecordDict:
-    """What three clients send: which rows, and the rows."""
+    """Uploads of three clients: numbers of rows, and the rows."""
     own = ragged(*([[0, 4], [8], []] if ids is None else ids), dtype="int32")
     given_rows = np.arange(len(own.values) * WIDTH, dtype=np.float32).reshape(-1, WIDTH) if rows is None else rows
     content = RecordDict()

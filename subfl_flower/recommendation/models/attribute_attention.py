@@ -1,7 +1,7 @@
-r"""What an item or a user is, made of its own embedding and of its attributes.
+r"""Embedding of an item or a user, from its id embedding and its attributes.
 
-Of an entity with own embedding x (an item's row, a user's own) and attribute values with embeddings v, of which those
-of field f are :math:`V_f` and all together are V, the components are
+An entity has an id embedding x (an item's row, a user's own) and attribute values with embeddings v, of which those of
+field f are :math:`V_f` and all together are V. Its components are
 
 .. math:: c_0 = x, \quad c_f = \frac{1}{|V_f|} \sum_{v \in V_f} v, \quad
     c_\times = \frac{(\sum_V v)^2 - \sum_V v^2}{2} \Big/ \frac{|V| (|V| - 1)}{2},
@@ -35,7 +35,7 @@ class AttributeAttention:
     """The attention of the items' side or of the users'.
 
     Args:
-        side: ``item`` or ``user``, which its parameters' names begin with.
+        side: ``item`` or ``user``, the beginning of its parameters' names.
         sizes: number of values of each field, at least one field.
         dim: width of embeddings.
 
@@ -54,7 +54,7 @@ class AttributeAttention:
         self._field_of = torch.repeat_interleave(torch.tensor(self.sizes))
 
     def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Small values, and the same weight for every component but the entity's own embedding, which has more."""
+        """Small values, and equal weights of all components but the entity's own embedding, whose weight is larger."""
         values, attention, components = self.shapes
         scores = np.zeros(self.shapes[components])
         scores[0] = _OWN_SCORE
@@ -65,13 +65,13 @@ class AttributeAttention:
         }
 
     def embeddings(self, stacks: Mapping[str, Tensor], own: Tensor, codes: Codes, segment: Tensor) -> Tensor:
-        """What R entities are, [R, dim].
+        """Embeddings of R entities, [R, dim].
 
         Args:
             stacks: its parameters, each [U, ...].
             own: [R, dim], the entities' own embeddings.
             codes: the R entities' attributes.
-            segment: int64 [R], whose (0 .. U - 1) of the parameters each entity is made with.
+            segment: int64 [R], the user (0 .. U - 1) whose parameters each entity is made with.
         """
         values, attention, components = (stacks[name] for name in self.shapes)
         entities, fields = len(codes), len(self.sizes)
@@ -102,5 +102,5 @@ def _dots(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def _sums(table: Tensor, asked: Tensor, codes: Codes, weights: Tensor | None = None) -> Tensor:
-    """Each entity's sum of its rows of the table, [R, dim], where weights [C] are given times these."""
+    """Each entity's sum of its rows of the table, [R, dim], times weights [C] where these are given."""
     return F.embedding_bag(asked, table, codes.starts, mode="sum", per_sample_weights=weights)

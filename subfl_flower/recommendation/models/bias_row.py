@@ -1,4 +1,4 @@
-"""Mean plus biases: what a recommender has to beat before it may claim to know anybody's taste."""
+"""Mean plus biases: the baseline that a recommender must beat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_SWEEPS = 1000
 
 @dataclass(frozen=True, eq=False)
 class BiasRow:
-    """Predicts mean + bias of the user + bias of the item.
+    """Predictor by mean + bias of the user + bias of the item.
 
     Attributes:
         mean: of the training ratings, rating units.
@@ -44,15 +44,15 @@ def bias_row(ratings: Ratings, shrinkage: float = 5.0) -> BiasRow:
     r"""The biases that minimise the squared errors of the training ratings plus shrinkage times the biases' squares.
 
     This is the baseline of Koren (KDD 2008, section 2.1) with λ₁ = s. A user's bias is :math:`\sum_i (r_{ui} - \mu -
-    b_i) / (n_u + s)`, an item's likewise. The two are taken in turns until they stay: after a single turn, users who
-    rated what everybody likes would still count as kind.
+    b_i) / (n_u + s)`, an item's likewise. The two are computed in turns until they converge. After a single turn, users
+    who rated popular items would still have too large a bias.
 
     Args:
         ratings: of all users; those that train are used.
-        shrinkage: s: the bias of who has s ratings is half their mean deviation.
+        shrinkage: s: a user with s ratings has half their mean deviation as bias.
 
     Raises:
-        SubflError: no rating trains, or the shrinkage is not positive.
+        SubflError: no rating has the training role, or the shrinkage is not positive.
     """
     training = ratings.roles == TRAIN
     if not training.any():
@@ -78,7 +78,7 @@ def _shrunk_means(values: np.ndarray, groups: np.ndarray, num_groups: int, shrin
 
 
 def bias_row_errors(ratings: Ratings) -> dict[str, float | None]:
-    """Its root mean squared error on the ``validation`` and ``test`` ratings, in rating units; None without any."""
+    """Errors (RMSE) of the bias row on ``validation`` and ``test`` ratings, in rating units; None without any."""
     fitted = bias_row(ratings)
     errors: dict[str, float | None] = {}
     for name, role in (("validation", VALIDATION), ("test", TEST)):

@@ -1,4 +1,4 @@
-"""From settings to the model that users train."""
+"""Choice of the model that users train, by its settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subfl_flower.recommendation.models.user_models import UserModel
 
 
 def _without_attributes(settings: Any, num_items: int, *attributes: Sequence[int]) -> UserModel:
-    """A model that does not read attributes."""
+    """Make a model that does not read attributes."""
     return StackedRecommender(settings, num_items)
 
 

@@ -1,21 +1,21 @@
 r"""LightGCN (He et al., SIGIR 2020) on users' local graphs, for many users at once, trained by BPR.
 
 User u's local graph is a star of the user with embedding e_u and its n items with embeddings e_i, whose edges have the
-weight :math:`1 / \sqrt{n \cdot 1}`. LightGCN's layers on it give the user in turns
+weight :math:`1 / \sqrt{n \cdot 1}`. LightGCN's layers on it alternate for the user between
 
 .. math:: m_u = \frac{1}{\sqrt n} \sum_i e_i
 
-(odd layers) and e_u again (even ones). Where anonymous neighbour users were told, what the user is in an even layer of
-2 or more is the mean of e_u and their embeddings: who has items in common is two edges away. The user is the mean of
-layers 0 to L, :math:`h_u`, and an item's score is :math:`h_u \cdot e_i`.
+(odd layers) and e_u (even ones). Where the user has anonymous neighbours, an even layer of 2 or more is the mean of e_u
+and their embeddings: users with common items are two edges away. The user is the mean of layers 0 to L, :math:`h_u`,
+and an item's score is :math:`h_u \cdot e_i`.
 
-Items are scored by their layer 0. On a star only the user's own items would be told anything, namely the user's
-embedding by the user's own edge, which an item that is to be recommended never has: a training item would give itself
-away. For the same reason the message of a training item is left out while h_u is measured on that item,
+Items are scored by their layer 0. On a star only the user's own items would receive messages, namely the user's
+embedding. An item that is to be recommended never does, so that the message would reveal training items. For the same
+reason the message of a training item is left out while h_u is measured on that item,
 
 .. math:: m_{u \setminus i} = \frac{1}{\sqrt{n - 1}} \sum_{j \ne i} e_j,
 
-0 for an only item, and the same h_u scores the items that are sampled beside it. With m of those the loss of a training
+0 for an only item, and the same h_u scores the negative items sampled for it. With m of those the loss of a training
 item is (Bayesian personalised ranking: Rendle et al., UAI 2009)
 
 .. math:: \frac{1}{m} \sum_j \mathrm{softplus}(h_u \cdot e_j - h_u \cdot e_i),
@@ -62,7 +62,7 @@ class LightGCN(RankingModel):
 
     Attributes:
         shapes: shared parameters, without a user axis: ``items``, and with attributes those of the attention.
-        personal_shapes: what is a user's own and never leaves it: ``user`` (embedding).
+        personal_shapes: parameters that never leave the user: ``user`` (embedding).
 
     Raises:
         SubflError: the settings ask for attributes, and there are none.
@@ -91,7 +91,7 @@ class LightGCN(RankingModel):
         self.personal_shapes: dict[str, tuple[int, ...]] = {"user": (settings.dim,)}
 
     def initial_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The shared parameters that a whole federation starts from, float32, without a user axis."""
+        """Initial shared parameters of all users, float32, without a user axis."""
         rng = shared_generator(seed, "initial model")
         found = {"items": _DEVIATION * rng.standard_normal(self.shapes["items"])}
         for attention in (self._items, self._users):
@@ -99,7 +99,7 @@ class LightGCN(RankingModel):
         return {name: value.astype(np.float32) for name, value in found.items()}
 
     def initial_user(self, seed: int, client_id: int) -> dict[str, np.ndarray]:
-        """One user's personal parameters at the start, float32, without a user axis."""
+        """Initial personal parameters of one user, float32, without a user axis."""
         rng = client_generator(seed, client_id, 0, "user")
         return {"user": (_DEVIATION * rng.standard_normal(self.settings.dim)).astype(np.float32)}
 
@@ -115,7 +115,7 @@ class LightGCN(RankingModel):
         user_attributes: Attributes | None = None,
         item_attributes: Attributes | None = None,
     ) -> RankingGraphs:
-        """The graphs of users' training items, whatever their ratings, and of items sampled beside them.
+        """The graphs of users' training items, whatever their ratings, and of sampled negative items.
 
         Raises:
             SubflError: attributes are missing, or are not those that the model was made for.
@@ -133,7 +133,7 @@ class LightGCN(RankingModel):
     def losses(
         self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int
     ) -> tuple[Tensor, Tensor]:
-        """Each user's BPR loss [U], and that with penalties; a training item's own message does not score it."""
+        """Each user's BPR loss [U], and that with penalties; a training item's score excludes its own message."""
         assert isinstance(graphs, RankingGraphs)
         if not len(graphs.negatives):
             raise ValueError("the local graphs were built for evaluation: no items were sampled beside the users' own")
@@ -168,11 +168,11 @@ class LightGCN(RankingModel):
         graphs: UserGraphs,
         item_attributes: Attributes | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What users score items by, h_u [U, dim] from all of their items, and e_i [num_items, dim].
+        """Embeddings for users' scores: h_u [U, dim] from all of their items, and e_i [num_items, dim].
 
         Args:
-            shared: without a user axis; ``items`` is not looked at.
-            items: [num_items, dim], the whole table, which the graphs' rows point into.
+            shared: without a user axis; ``items`` is not read.
+            items: [num_items, dim], the whole table, which the graphs' rows index.
             personal: each [U, ...].
             graphs: the users' local graphs.
             item_attributes: of all items, where the model has attributes of items.
@@ -200,7 +200,7 @@ class LightGCN(RankingModel):
 
     @torch.no_grad()
     def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] of the items of the users' graphs, as each user's own parameters have them.
+        """e_i [T, dim] of the items of the users' graphs, by each user's own parameters.
 
         Args:
             stacks: shared parameters but ``items``, each [U, ...].
@@ -211,7 +211,7 @@ class LightGCN(RankingModel):
 
     @torch.no_grad()
     def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
-        """h_u [U, dim] from all of the users' training items, as each user's own parameters have it.
+        """h_u [U, dim] from all of the users' training items, by each user's own parameters.
 
         Args:
             stacks: shared parameters but ``items``, each [U, ...].
@@ -244,7 +244,7 @@ class LightGCN(RankingModel):
         return users + further * means
 
     def _of_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] of the users' own rows."""
+        """e_i [T, dim] for the users' own rows."""
         if not self._items:
             return items
         assert isinstance(graphs, RankingGraphs) and graphs.item_codes is not None
@@ -252,12 +252,12 @@ class LightGCN(RankingModel):
 
 
 def _attention(side: str, sizes: Sequence[int], settings: LightGCNSettings) -> AttributeAttention | None:
-    """The attention of one side, where it has attributes and they are asked for."""
+    """The attention of one side, where it has attributes and the settings ask for them."""
     return AttributeAttention(side, sizes, settings.dim) if settings.attributes and sizes else None
 
 
 def _required(attention: AttributeAttention | None, given: Attributes | None, whose: str) -> Attributes | None:
-    """The attributes that are given, where they are needed."""
+    """The given attributes, where they are needed; SubflError where they are missing."""
     if attention is None:
         return None
     found = () if given is None else given.sizes

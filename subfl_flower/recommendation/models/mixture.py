@@ -1,8 +1,8 @@
-r"""What users score items by: the embeddings of one model, or a mixture of three models' scores.
+r"""Item scores of users: by the embeddings of one model, or by a mixture of three models' scores.
 
-A model's score of item i for user u is :math:`h_u \cdot e_i`. In a user's own model those items that it has trained
-itself have an :math:`e_i` of their own, all others that of the model that the training started from. The mixture of a
-global model, a cluster's and a user's own with the weights :math:`w_g + w_c + w_l = 1` is taken around the cluster's,
+A model's score of item i for user u is :math:`h_u \cdot e_i`. In a user's own model, :math:`e_i` is the user's for
+items that it has trained, and for all others that of the model that the training started from. The mixture of a global
+model, a cluster's and a user's own with the weights :math:`w_g + w_c + w_l = 1` is taken around the cluster's,
 
 .. math:: s = s_c + w_g (s_g - s_c) + w_l (s_l - s_c),
 
@@ -23,11 +23,11 @@ from subfl_flower.data.ratings.rows import rows_of
 
 @dataclass(frozen=True, eq=False)
 class OwnScores:
-    """Scores of the items that have an embedding of a user's own, ragged: users one after another.
+    """Scores of the items that have an embedding of the user's, ragged: users one after another.
 
     Attributes:
         owners: int64 [T], the user (0 .. U - 1) of each, ascending.
-        items: int64 [T], which item it is of; all different within a user.
+        items: int64 [T], the item of each; all different within a user.
         scores: [T].
     """
 
@@ -38,12 +38,12 @@ class OwnScores:
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """One model of U users, as far as scores go.
+    """Scoring part of one model for U users.
 
     Attributes:
         users: [U, dim], h_u.
         items: [num_items, dim], e_i.
-        own: of those items whose e_i is a user's own; None where there are none.
+        own: scores of those items whose e_i is the user's; None where there are none.
     """
 
     users: Tensor
@@ -51,7 +51,7 @@ class Scorer:
     own: OwnScores | None = None
 
     def scores(self) -> np.ndarray:
-        """Of all items for each user, [U, num_items]."""
+        """Scores of all items for each user, [U, num_items]."""
         scores = self.users @ self.items.T
         if self.own is not None:
             scores[self.own.owners, self.own.items] = self.own.scores
@@ -61,7 +61,7 @@ class Scorer:
 
 @dataclass(frozen=True, eq=False)
 class MixtureScores:
-    """What each of three models, and perhaps the mixture of their parameters, gives all items, [U, num_items] each."""
+    """Scores of all items by three models, and optionally by the mixture of their parameters, [U, num_items] each."""
 
     of_global: np.ndarray
     of_cluster: np.ndarray
@@ -78,17 +78,17 @@ class MixtureScores:
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """What each of U users scores items by: one model, or three of which it mixes the scores.
+    """Scoring models of U users: one model, or three whose scores are mixed.
 
     Attributes:
         client_ids: int64 `[U]`, the users as clients, all different.
         tables: float32 `[M, num_items, dim]`, the e_i of M models.
-        models: int64 `[U, K]`, which of them each user has, K being 1 or 3: the global, the cluster's, the own one's.
+        models: int64 `[U, K]`, numbers of each user's models, K being 1 or 3: the global, the cluster's, the own one.
         users: float32 `[U, K, dim]`, the h_u of these.
-        weights: float32 `[U, K]`, what each of them counts; they sum to 1.
+        weights: float32 `[U, K]`, the weight of each of them; they sum to 1.
         offsets: int64 `[U + 1]`; the user at position p has the own items `offsets[p]` to `offsets[p + 1]`.
-        own_items: int64 `[T]`, the items, ascending within a user, whose e_i in the last of its models is its own.
-        own_scores: float32 `[T]`, what this model scores them by.
+        own_items: int64 `[T]`, the items, ascending within a user, whose e_i in the last of its models is the user's.
+        own_scores: float32 `[T]`, this model's scores of them.
     """
 
     client_ids: np.ndarray
@@ -106,7 +106,7 @@ class Mixture:
 
         Args:
             client_ids: int64 [U].
-            scorers: the models; the last one alone may have items of a user's own.
+            scorers: the models; only the last one may have items of the users'.
             weights: [U, 3]; None where there is one model.
         """
         if weights is None:
@@ -128,7 +128,7 @@ class Mixture:
 
     @classmethod
     def joined(cls, parts: Iterable[Mixture]) -> Mixture:
-        """Parts that share no user, of which there is at least one; tables that are the same are held once."""
+        """Join one or more parts that share no user; equal tables are held once."""
         tables: list[np.ndarray] = []
         found: list[Mixture] = []
         for part in parts:
@@ -143,7 +143,7 @@ class Mixture:
         )
 
     def at(self, positions: Sequence[int] | np.ndarray) -> Mixture:
-        """The users at some positions, in the order in which they are asked for, with no table but theirs."""
+        """The users at some positions, in the order of `positions`, with no table but theirs."""
         chosen = np.asarray(positions, dtype=np.int64)
         needed, models = np.unique(self.models[chosen], return_inverse=True)
         offsets, rows = rows_of(self.offsets, chosen)
@@ -159,7 +159,7 @@ class Mixture:
         )
 
     def scores(self) -> np.ndarray:
-        """Of all items for each user, float32 [U, num_items]; larger is better."""
+        """Scores of all items for each user, float32 [U, num_items]; larger is better."""
         found = np.empty((len(self.client_ids), self.tables.shape[1]), dtype=np.float32)
         alike, group = np.unique(self.models, axis=0, return_inverse=True)
         for number, models in enumerate(alike.tolist()):
@@ -168,7 +168,7 @@ class Mixture:
         return found
 
     def _scores(self, chosen: np.ndarray, models: Sequence[int]) -> np.ndarray:
-        """Of the users at the positions `chosen`, who all have the same models."""
+        """Scores for the users at the positions `chosen`, who all have the same models."""
         offsets, rows = rows_of(self.offsets, chosen)
         owners = np.repeat(np.arange(len(chosen)), np.diff(offsets))
         arrays = (owners, self.own_items[rows], self.own_scores[rows])
@@ -186,7 +186,7 @@ class Mixture:
 
 
 def _number(table: np.ndarray, tables: list[np.ndarray]) -> int:
-    """Where a table stands among others, at whose end it is put if it is not there."""
+    """Number of a table in a list; a new table is appended."""
     for number, known in enumerate(tables):
         if np.array_equal(known, table):
             return number

@@ -1,4 +1,4 @@
-"""Popularity: what is known of an item without a model of taste, for rankings what the bias row is for ratings."""
+"""Popularity: the baseline for rankings, as the bias row is for ratings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from subfl_flower.data.ratings.table import Ratings
 
 
 def popularity(ratings: Ratings) -> np.ndarray:
-    """How many users have each item among those that they train on, float32 [num_items].
+    """Number of users who have each item among their training items, float32 [num_items].
 
     Args:
         ratings: of all users.

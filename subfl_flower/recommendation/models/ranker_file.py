@@ -1,4 +1,4 @@
-"""A trained recommender that ranks items: what some of its users score them by, as one file."""
+"""A trained recommender that ranks items: its users' scoring models, as one file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OFFSETS, _OWN_ITEMS, _OWN_SCORES = "own.offsets", "own.items", "own.scores"
 
 
 class RankerCard(UsersCard):
-    """What a recommender that ranks items is and where it comes from.
+    """Origin and architecture of a recommender that ranks items.
 
     Attributes:
         model: the architecture that the embeddings come from.
@@ -33,11 +33,11 @@ class RankerCard(UsersCard):
 
 @dataclass(frozen=True, eq=False)
 class Ranker(TrainedUsers):
-    """A recommender's users and items as embeddings, made of all that they are made of: graphs, attributes, neighbours.
+    """A recommender's users and items as embeddings, computed from graphs, attributes and neighbours.
 
     Attributes:
-        card: what they are of.
-        mixture: what U users score items by.
+        card: description of the embeddings.
+        mixture: scoring models of U users.
     """
 
     described_by: ClassVar[type[UsersCard]] = RankerCard
@@ -56,7 +56,7 @@ class Ranker(TrainedUsers):
         return replace(self, mixture=self.mixture.at(positions))
 
     def block_scores(self, ratings: Ratings, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """`scores` of all users; they have no unit, and nothing but their order counts."""
+        """`scores` of all users; they have no unit, and only their order has a meaning."""
         return [own[items] for own, items in zip(self.mixture.scores(), asked, strict=True)]
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ class Ranker(TrainedUsers):
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, np.ndarray], card: RankerCard) -> Self:
-        """What gave these `tensors`."""
+        """Restore the recommender from `tensors`."""
         mixture = Mixture(
             client_ids=tensors[CLIENTS],
             tables=tensors[_ITEMS],
@@ -116,11 +116,11 @@ _BY_MODEL: dict[str | None, type[TrainedUsers]] = {
     "factorisation": Recommender,
     "lightgcn": Ranker,
 }
-"""By the name of the model that the card names."""
+"""Classes of recommenders by the name of the model in the card."""
 
 
 def read_trained(path: Path) -> TrainedUsers:
-    """The recommender in a file, whichever kind it is.
+    """The recommender in a file, of either kind.
 
     Raises:
         SubflError: as `TrainedUsers.read`.
@@ -131,7 +131,7 @@ def read_trained(path: Path) -> TrainedUsers:
 
 
 def _length(tensors: Mapping[str, np.ndarray], name: str, axis: int, source: str) -> int:
-    """The length of an axis that is not known beforehand."""
+    """The length of an axis that the card does not give."""
     found = _tensor(tensors, name, source)
     if found.ndim <= axis:
         raise SubflError(f"{source}: {name} is {found.dtype} {list(found.shape)}, which has too few axes")
@@ -152,7 +152,7 @@ def _require_integers(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tu
 
 
 def _require_fitting(tensors: Mapping[str, np.ndarray], num_items: int, source: str) -> None:
-    """Raise SubflError where numbers point to what there is not, or weights are none."""
+    """Raise SubflError where an index is out of range, or weights are invalid."""
     models, weights = tensors[_MODELS], tensors[_WEIGHTS]
     offsets, items = tensors[_OFFSETS], tensors[_OWN_ITEMS]
     last = len(tensors[_ITEMS]) - 1

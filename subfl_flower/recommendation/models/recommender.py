@@ -5,7 +5,7 @@ expansion, anonymous neighbour users. With y_i a rating in normalised units and 
 
 .. math:: \rho_i = y_i - b - b_u - b_i, \quad m_i = x_i W + \rho_i x_i V, \quad m_v = x_v N,
 
-are the messages of a rated item and of a neighbour (ρ enters as a constant), which the user node adds up to
+are the messages of a rated item and of a neighbour (ρ enters as a constant). The user node sums them to
 
 .. math:: a_u = e^g \frac{\sum_j w_j m_j}{e^k + \sum_j w_j}.
 
@@ -14,8 +14,8 @@ r \cdot (\rho_j, |\rho_j|))))` (Veličković et al., ICLR 2018, with the weight 
 self-loop's). The user's hidden state is :math:`h_u = x_u + a_u`, in ``ggnn`` the gated unit GRU(a_u, x_u) with w = 1
 (Li et al., ICLR 2016), in ``none`` x_u alone. The prediction is :math:`h_u \cdot x_i + b_u + b_i + b`.
 
-A rating that is being predicted must not speak for itself: while training, h_u leaves out the message of the very item
-whose rating is predicted. Its terms are taken out of the two sums, so that all of a user's items cost one pass.
+The rating that is predicted must not enter its own prediction. In training, h_u therefore leaves out the message of the
+item whose rating is predicted. Its terms are subtracted from the two sums, so that all of a user's items cost one pass.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Messages:
 
 
 class StackedRecommender(UserModel):
-    """The recommender of U users at once, who all hold the same weights (`segment_product`).
+    """The recommender of U users at once, who all have the same weights (`segment_product`).
 
     Args:
         settings: kind, width and penalties.
@@ -66,7 +66,7 @@ class StackedRecommender(UserModel):
 
     Attributes:
         shapes: shared parameters, without a user axis: ``items`` (embedding | bias), ``bias`` and ``gnn.*``.
-        personal_shapes: what is a user's own and never leaves it: ``user`` (embedding) and ``user_bias``.
+        personal_shapes: parameters that never leave the user: ``user`` (embedding) and ``user_bias``.
     """
 
     trains_locally: ClassVar[bool] = False
@@ -97,12 +97,12 @@ class StackedRecommender(UserModel):
         return shapes
 
     def initial_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The shared parameters that a whole federation starts from, float32, without a user axis."""
+        """Initial shared parameters of all users, float32, without a user axis."""
         rng = shared_generator(seed, "initial model")
         return {name: self._initial(name, rng).astype(np.float32) for name in self.shapes}
 
     def _initial(self, name: str, rng: np.random.Generator) -> np.ndarray:
-        """Small embeddings and scores, no biases, gain and shrinkage e^0; a rating passes its item on almost as is."""
+        """Small embeddings and scores, no biases, gain and shrinkage e^0; a message is nearly its item's embedding."""
         shape = self.shapes[name]
         if name == "items":
             return np.pad(_DEVIATION * rng.standard_normal((shape[0], shape[1] - 1)), ((0, 0), (0, 1)))
@@ -114,7 +114,7 @@ class StackedRecommender(UserModel):
         return np.eye(len(drawn)) + _DEVIATION * drawn if name == "gnn.rating" else drawn
 
     def initial_user(self, seed: int, client_id: int) -> dict[str, np.ndarray]:
-        """One user's personal parameters at the start, float32, without a user axis."""
+        """Initial personal parameters of one user, float32, without a user axis."""
         rng = client_generator(seed, client_id, 0, "user")
         user = (_DEVIATION * rng.standard_normal(self.settings.dim)).astype(np.float32)
         return {"user": user, "user_bias": np.zeros((), dtype=np.float32)}
@@ -131,7 +131,7 @@ class StackedRecommender(UserModel):
         user_attributes: Attributes | None = None,
         item_attributes: Attributes | None = None,
     ) -> UserGraphs:
-        """The graphs of users' training ratings; nothing is sampled, and attributes are not looked at."""
+        """The graphs of users' training ratings; no negatives are sampled, and attributes are not read."""
         return UserGraphs.build(ratings, center, spread, device=device)
 
     @torch.no_grad()
@@ -152,7 +152,7 @@ class StackedRecommender(UserModel):
             personal: ``user`` [U, dim] and ``user_bias`` [U].
             graphs: the users' local graphs.
             query_rows: int64 [Q], rows of `item_rows`.
-            query_segment: int64 [Q], the user (0 .. U - 1) that each is predicted for.
+            query_segment: int64 [Q], the user (0 .. U - 1) of each prediction.
         """
         stacks = expanded(shared, len(graphs))
         hidden = personal["user"]
@@ -173,7 +173,7 @@ class StackedRecommender(UserModel):
         ratings: Ratings,
         measure: Measure,
     ) -> dict[str, np.ndarray]:
-        """Each user's errors on the ratings that do not train, by name, each [U]."""
+        """Each user's errors on validation and test ratings, by name, each [U]."""
         held_out = ratings.roles != TRAIN
         rows, segment = (
             torch.from_numpy(values[held_out]).to(items.device) for values in (ratings.items, ratings.users())
@@ -183,7 +183,7 @@ class StackedRecommender(UserModel):
     def losses(
         self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int
     ) -> tuple[Tensor, Tensor]:
-        """Each user's mean squared error [U], and that with penalties; a rating's own message does not predict it."""
+        """Each user's mean squared error [U], and that with penalties; a rating's prediction leaves out its message."""
         own, segment, rated = personal, graphs.segment, _items(items)
         if self.settings.gnn == "none":
             hidden = own["user"].index_select(0, segment)
@@ -200,7 +200,7 @@ class StackedRecommender(UserModel):
         return loss / counts, objective / counts
 
     def _penalties(self, items: _Items, hidden: Tensor, own: Parameters, segment: Tensor) -> Tensor:
-        """What is added to the squared error of each rating [E]."""
+        """Penalties in addition to the squared error of each rating [E]."""
         settings = self.settings
         found = torch.zeros_like(items.biases)
         if settings.embedding_penalty:
@@ -283,7 +283,7 @@ def _items(rows: Tensor) -> _Items:
 
 
 def _weights(scores: Tensor) -> Tensor:
-    """Attention weights before they are normalised."""
+    """Attention weights before normalisation."""
     return F.leaky_relu(scores, 0.2).clamp(-_SCORE_BOUND, _SCORE_BOUND).exp()
 
 

@@ -1,4 +1,4 @@
-"""A trained recommender that predicts ratings, and what is known of some of its users, as one file."""
+"""A trained recommender that predicts ratings, and personal parameters of some of its users, as one file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NEIGHBOURS, _NUM_NEIGHBOURS = "neighbours", "num_neighbours"
 
 
 class RecommenderCard(UsersCard):
-    """What a recommender that predicts ratings is and where it comes from.
+    """Origin and architecture of a recommender that predicts ratings.
 
     Attributes:
         model: the architecture.
@@ -48,14 +48,14 @@ class RecommenderCard(UsersCard):
 
 @dataclass(frozen=True, eq=False)
 class Recommender(TrainedUsers):
-    """A recommender's parameters: what all users share, and the own ones of U users.
+    """A recommender's parameters: the shared ones, and the personal ones of U users.
 
     Attributes:
-        card: what they are of.
+        card: description of the parameters.
         shared: float32 by name, `StackedRecommender.shapes`.
         client_ids: int64 `[U]`, the users as clients, all different.
-        personal: float32 by name, each `[U, ...]`: `StackedRecommender.personal_shapes`, and where users were told of
-            neighbours these' embeddings ``neighbours`` `[U, settings.neighbours, dim]`, of which a user's first
+        personal: float32 by name, each `[U, ...]`: `StackedRecommender.personal_shapes`. Where users have neighbours,
+            also these' embeddings ``neighbours`` `[U, settings.neighbours, dim]`, of which a user's first
             ``num_neighbours`` `[U]` count.
     """
 
@@ -81,14 +81,14 @@ class Recommender(TrainedUsers):
         """Predicted ratings, in rating units, clipped to the scale.
 
         Args:
-            ratings: of users that the recommender knows, in any order; their training ratings are their local graphs.
+            ratings: of users of the recommender, in any order; their training ratings are their local graphs.
             items: int64, for each of these users the items (0 .. num_items - 1) to predict; None: all of them.
 
         Returns:
             For each of the users float32, an entry an item.
 
         Raises:
-            SubflError: it knows nothing of one of the users, or has another number of items.
+            SubflError: one of the users is unknown to it, or it has another number of items.
         """
         return [self.shown(values) for values in self.scores(ratings, items)]
 
@@ -97,7 +97,7 @@ class Recommender(TrainedUsers):
         return scores.clip(*self.card.scale)
 
     def block_scores(self, ratings: Ratings, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """`predict` before clipping: in rating units, and what tells items apart whose prediction is off the scale."""
+        """`predict` before clipping, in rating units; this separates items whose predictions are off the scale."""
         lengths = [len(own) for own in asked]
         shared = {name: torch.from_numpy(values) for name, values in self.shared.items()}
         predictions = self.card.recommender.predict(
@@ -128,7 +128,7 @@ class Recommender(TrainedUsers):
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, np.ndarray], card: RecommenderCard) -> Self:
-        """What gave these `tensors`."""
+        """Restore the recommender from `tensors`."""
         return cls(card, _named(tensors, _SHARED), tensors[CLIENTS], _named(tensors, _PERSONAL))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a run leaves of its users, as one file that stands alone; the base of what rates and of what ranks items."""
+"""A run's recommender with its users, as one file that stands alone; base of those that rate and that rank items."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _USERS_AT_ONCE = 64
 
 
 class UsersCard(Card):
-    """What a recommender is and where it comes from.
+    """Origin and architecture of a recommender.
 
     Attributes:
         model: the architecture.
@@ -53,14 +53,14 @@ class TrainedUsers(ABC):
     """A recommender with some of its users.
 
     Attributes:
-        card: what it is.
+        card: its description.
     """
 
     described_by: ClassVar[type[UsersCard]]
-    """Of which class its card is."""
+    """The class of its card."""
 
     ranks: ClassVar[bool]
-    """It scores items, and only the order of a user's scores counts; else it predicts ratings."""
+    """True where it scores items, and only the order of a user's scores counts; False where it predicts ratings."""
 
     card: Any
 
@@ -80,7 +80,7 @@ class TrainedUsers(ABC):
     @classmethod
     @abstractmethod
     def of_tensors(cls, tensors: dict[str, np.ndarray], card: Any) -> Self:
-        """What gave these `tensors`, which are sound."""
+        """Restore the recommender from these `tensors`, which are sound."""
 
     @classmethod
     @abstractmethod
@@ -92,14 +92,14 @@ class TrainedUsers(ABC):
         """`scores` of exactly these users at once."""
 
     def shown(self, scores: np.ndarray) -> np.ndarray:
-        """The numbers by which items of these `scores` are recommended: the scores."""
+        """The numbers shown for recommended items with these `scores`: by default the scores."""
         return scores
 
     def of_users(self, client_ids: Sequence[int] | np.ndarray) -> Self:
-        """The recommender with some of its users, in the order in which they are asked for.
+        """The recommender with some of its users, in the order of `client_ids`.
 
         Raises:
-            SubflError: it knows nothing of one of them.
+            SubflError: one of them is unknown to it.
         """
         positions = {client_id: position for position, client_id in enumerate(self.clients.tolist())}
         wanted = [int(client_id) for client_id in client_ids]
@@ -110,7 +110,7 @@ class TrainedUsers(ABC):
 
     @property
     def about(self) -> str:
-        """Its users in words."""
+        """Description of its users for messages."""
         first, last = int(self.clients.min()), int(self.clients.max())
         return f"client {first}" if first == last else f"{len(self.clients)} clients from {first} to {last}"
 
@@ -129,7 +129,7 @@ class TrainedUsers(ABC):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
             SubflError: there is no such file, it is damaged or has no card of this kind of recommender, or its arrays
@@ -142,17 +142,17 @@ class TrainedUsers(ABC):
         return cls.of_tensors(tensors, card)
 
     def scores(self, ratings: Ratings, items: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
-        """What users are given items by; larger is better.
+        """Scores by which items are recommended to users; larger is better.
 
         Args:
-            ratings: of users that the recommender knows, in any order.
+            ratings: of users of the recommender, in any order.
             items: int64, for each of these users the items (0 .. num_items - 1) to score; None: all of them.
 
         Returns:
             For each of the users float32, an entry an item.
 
         Raises:
-            SubflError: it knows nothing of one of the users, or has another number of items.
+            SubflError: one of the users is unknown to it, or it has another number of items.
         """
         if ratings.num_items != self.card.num_items:
             raise SubflError(f"the recommender has {self.card.num_items} items, and the ratings {ratings.num_items}")

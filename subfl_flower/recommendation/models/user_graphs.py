@@ -1,4 +1,4 @@
-"""Users' local graphs, ragged: one row an item of a user's, one row a neighbour, users one after another."""
+"""Users' local graphs, ragged: a row for each item of a user and for each neighbour, users one after another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UserGraphs:
         items: int64 [T], the number of each item in the data set.
         targets: float32 [T], ratings, centred and scaled.
         segment: int64 [T], the user (0 .. U - 1) of each item, ascending.
-        counts: float32 [U], training ratings of each user, as numbers to reckon with.
+        counts: float32 [U], number of training ratings of each user, as floats for calculations.
         neighbour_lengths: neighbours of each user, U integers.
         neighbour_segment: int64 [N], the user that each neighbour is tied to, ascending.
         neighbours: float32 [N, dim], the neighbours' embeddings.
@@ -61,10 +61,10 @@ class UserGraphs:
 
         Args:
             ratings: the users'.
-            center: what is taken off a rating.
-            spread: what a rating is then divided by.
+            center: subtracted from a rating.
+            spread: divisor of a rating after that.
             items: int64, ascending: the items whose rows the users receive; None: all of them.
-            device: where the arrays go.
+            device: device of the arrays.
 
         Raises:
             SubflError: a training rating is of an item that is not among `items`.
@@ -86,7 +86,7 @@ class UserGraphs:
         )
 
     def with_neighbours(self, embeddings: Sequence[np.ndarray]) -> Self:
-        """The same graphs, each user tied to the neighbours whose `embeddings` [neighbours, dim] are given for it."""
+        """These graphs, with each user tied to the neighbours of its `embeddings` [neighbours, dim]."""
         lengths = [len(own) for own in embeddings]
         device = self.rows.device
         return replace(
@@ -97,10 +97,10 @@ class UserGraphs:
         )
 
     def of_draw(self, draw: int) -> tuple[Tensor, Self]:
-        """The places [T] of the items that one step is about, and the graphs of these: all, where none are sampled.
+        """Positions [T] of the items of one step, and the graphs of these; all items, where none are sampled.
 
         Args:
-            draw: which draw of sampled items, counted on from the first after the last.
+            draw: number of the draw of sampled items; numbers beyond the last continue with the first.
         """
         return torch.arange(len(self.rows), device=self.rows.device), self
 
@@ -125,13 +125,13 @@ class Codes:
 
     @classmethod
     def of(cls, attributes: Attributes, device: torch.device | str = "cpu") -> Codes:
-        """Those of all entities."""
+        """Codes of all entities."""
         owners = np.repeat(np.arange(len(attributes)), np.diff(attributes.offsets))
         arrays = (attributes.codes, owners, attributes.offsets[:-1])
         return cls(*(torch.from_numpy(values).to(device) for values in arrays))
 
     def of_rows(self, rows: Tensor) -> Codes:
-        """Those of some of the entities, in the order in which they are asked for, some perhaps several times."""
+        """Codes of some entities, in the order of `rows`, repeated where these repeat."""
         ends = torch.cat([self.starts[1:], self.starts.new_tensor([len(self.values)])])
         lengths = (ends - self.starts).index_select(0, rows)
         starts = lengths.cumsum(0) - lengths
@@ -143,16 +143,16 @@ class Codes:
 
 @dataclass(frozen=True, eq=False)
 class RankingGraphs(UserGraphs):
-    """Local graphs for implicit feedback: a user's items are its E training items and those sampled beside them.
+    """Local graphs for implicit feedback: a user's items are its E training items and sampled negative items.
 
     `lengths`, `rows`, `items` and `segment` are of all T of them, each once, ascending within a user. `targets` are
     zeros, and `counts` are of the training items.
 
     Attributes:
-        positives: int64 [E], which of the T rows each training item is.
+        positives: int64 [E], the row (of the T) of each training item.
         positive_segment: int64 [E], the user (0 .. U - 1) of each training item, ascending.
-        negatives: int64 [draws, E, m], which of the T rows the items are that were sampled beside each training item,
-            anew for each of `draws` passes; no draws in graphs for evaluation.
+        negatives: int64 [draws, E, m], the rows (of the T) of the negatives of each training item, sampled for each of
+            `draws` passes; no draws in graphs for evaluation.
         user_codes: attributes of the U users; None where they have none.
         item_codes: attributes of the items of the T rows; None where they have none.
     """
@@ -176,16 +176,16 @@ class RankingGraphs(UserGraphs):
     ) -> RankingGraphs:
         """The graphs of users' training items, without neighbours; their rows are those of the whole item table.
 
-        Negatives are uniform over the items that the user does not have in training: items that it has for validation
-        and test are among them, because while training nobody knows of these. A user who has every item in training
-        has no pair to learn from, and is then treated as one without items.
+        Negatives are uniform over the items that the user does not have in training. Its validation and test items are
+        among them, because training may not know of these. A user who has every item in training has no pair to learn
+        from, and is then treated as one without items.
 
         Args:
-            ratings: the users'; all that train count alike.
+            ratings: the users'; all training ratings have the same weight.
             generators: each user's own, for its negatives; None: no negatives, for evaluation.
-            draws: how many times each training item is given negatives.
+            draws: number of times that each training item is given negatives.
             per_positive: negatives of a training item, m; some may be the same.
-            device: where the arrays go.
+            device: device of the arrays.
             user_attributes: of these users, by position.
             item_attributes: of all items.
         """
@@ -222,16 +222,16 @@ class RankingGraphs(UserGraphs):
         )
 
     def of_draw(self, draw: int) -> tuple[Tensor, Self]:
-        """The graphs of the training items and of what one draw sampled beside them, for a single step.
+        """The graphs of the training items and of one draw's negatives, for a single step.
 
-        A step by one draw leaves the rows of the others' items alone, and those are most of them.
+        A step by one draw does not change the rows of other draws' items, which are most of them.
 
         Args:
-            draw: which one, counted on from the first after the last.
+            draw: number of the draw; numbers beyond the last continue with the first.
 
         Returns:
-            int64 [R], which of the T rows each of the graphs' rows is, training items first; and the graphs, in which
-            an item that was sampled several times has as many rows. They are not ascending.
+            int64 [R], the row (of the T) of each of the graphs' rows, training items first; and the graphs, in which an
+            item that was sampled several times has as many rows. They are not ascending.
         """
         drawn = self.negatives[draw % len(self.negatives)]
         places = torch.cat([self.positives, drawn.reshape(-1)])
@@ -251,7 +251,7 @@ class RankingGraphs(UserGraphs):
 
 
 def _no_neighbours(num_users: int, device: torch.device) -> dict[str, Any]:
-    """The fields of graphs that no neighbour is in."""
+    """Fields of graphs without neighbours."""
     return {
         "neighbour_lengths": (0,) * num_users,
         "neighbour_segment": torch.zeros(0, dtype=torch.int64, device=device),
@@ -286,7 +286,7 @@ def _negatives(
 
 
 def _positions(rated: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Where each rated item stands among `items`."""
+    """Position of each rated item among `items`."""
     positions = np.searchsorted(items, rated)
     missing = np.flatnonzero(items[np.minimum(positions, len(items) - 1)] != rated) if len(items) else rated
     if len(missing):

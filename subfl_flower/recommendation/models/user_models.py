@@ -1,4 +1,4 @@
-"""What users train: shared parameters, what is personal, and the gradients of each user's own loss by both."""
+"""Models of users: shared parameters, personal ones, and the gradients of each user's own loss by both."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class UserGradients:
     Attributes:
         loss: [U], mean over the user's training ratings, without penalties; 0 for a user without any.
         items: [T, width], by the row of each item of the local graphs.
-        shared: by name, all that is shared but ``items``, each [U, ...].
+        shared: by name, all shared parameters but ``items``, each [U, ...].
         personal: by name, each [U, ...].
         neighbours: [N, dim], by the neighbours' embeddings; None where they are fixed.
     """
@@ -39,7 +39,7 @@ class UserGradients:
 
 
 class Measure(Protocol):
-    """Figures of users' predictions, from what the users hold out."""
+    """Figures of users' predictions on their held-out ratings."""
 
     @property
     def item_attributes(self) -> Attributes | None:
@@ -67,8 +67,8 @@ class UserModel(ABC):
 
     Attributes:
         shapes: shared parameters by name, without a user axis; ``items`` [num_items, width of a row] is the first.
-        personal_shapes: what is a user's own and never leaves it, by name.
-        trains_locally: whether `step` may be given shared parameters that differ between users.
+        personal_shapes: parameters that never leave the user, by name.
+        trains_locally: True where `step` may be given shared parameters that differ between users.
     """
 
     trains_locally: ClassVar[bool]
@@ -77,11 +77,11 @@ class UserModel(ABC):
 
     @abstractmethod
     def initial_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The shared parameters that a whole federation starts from, float32, without a user axis."""
+        """Initial shared parameters of all users, float32, without a user axis."""
 
     @abstractmethod
     def initial_user(self, seed: int, client_id: int) -> dict[str, np.ndarray]:
-        """One user's personal parameters at the start, float32, without a user axis."""
+        """Initial personal parameters of one user, float32, without a user axis."""
 
     @abstractmethod
     def local_graphs(
@@ -100,12 +100,12 @@ class UserModel(ABC):
 
         Args:
             ratings: the users'; those that train are in the graphs.
-            center: what is taken off a rating, where the model is of ratings.
-            spread: what a rating is then divided by.
-            device: where the arrays go.
-            generators: each user's own, for the items that are sampled beside its own, where the model samples any;
-                None: for evaluation.
-            draws: for how many steps items are sampled.
+            center: subtracted from a rating, where the model is of ratings.
+            spread: divisor of a rating after that.
+            device: device of the arrays.
+            generators: each user's own, for its sampled negative items, where the model samples any; None: for
+                evaluation.
+            draws: number of steps for which items are sampled.
             user_attributes: of these users, by position.
             item_attributes: of all items.
         """
@@ -120,11 +120,11 @@ class UserModel(ABC):
         ratings: Ratings,
         measure: Measure,
     ) -> dict[str, np.ndarray]:
-        """Each user's figures on what is held out, by name, each [U].
+        """Each user's figures on its held-out ratings, by name, each [U].
 
         Args:
-            shared: without a user axis; ``items`` is not looked at.
-            items: [num_items, width], the whole table, which the graphs' rows point into.
+            shared: without a user axis; ``items`` is not read.
+            items: [num_items, width], the whole table, which the graphs' rows index.
             personal: each [U, ...].
             graphs: the users' local graphs.
             ratings: of these users, all their roles.
@@ -154,7 +154,7 @@ class UserModel(ABC):
     def losses(
         self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int
     ) -> tuple[Tensor, Tensor]:
-        """Each user's loss [U], and that with the settings' penalties [U]; see `step` for what is given."""
+        """Each user's loss [U], and that with the settings' penalties [U]; see `step` for the arguments."""
 
     def step(
         self,
@@ -169,12 +169,12 @@ class UserModel(ABC):
         """Each user's loss, and the gradients of the loss with the settings' penalties.
 
         Args:
-            stacks: shared parameters but ``items``, each [U, ...]; alike for all users unless `trains_locally`.
+            stacks: shared parameters but ``items``, each [U, ...]; equal for all users unless `trains_locally`.
             items: [T, width], the users' own copies of the rows of their graphs' items.
             personal: each [U, ...].
             graphs: the users' local graphs.
             train_neighbours: differentiate by the neighbours' embeddings, too.
-            draw: which of the graphs' draws of sampled items to take, counted on from the first after the last.
+            draw: number of the graphs' draw of sampled items; numbers beyond the last continue with the first.
         """
         shared = {name: _leaf(value) for name, value in stacks.items()}
         rows = _leaf(items)
@@ -201,15 +201,15 @@ class UserModel(ABC):
         train_neighbours: bool = False,
         draw: int = 0,
     ) -> UserGradients:
-        """`step` at parameters that all users received alike.
+        """Run `step` at shared parameters that are the same for all users.
 
         Args:
-            shared: without a user axis; ``items`` is not looked at.
-            item_rows: [R, width], the rows that `graphs.rows` point into.
+            shared: without a user axis; ``items`` is not read.
+            item_rows: [R, width], the rows that `graphs.rows` index.
             personal: each [U, ...].
             graphs: the users' local graphs.
             train_neighbours: differentiate by the neighbours' embeddings, too.
-            draw: which of the graphs' draws of sampled items to take.
+            draw: number of the graphs' draw of sampled items.
         """
         items = item_rows.index_select(0, graphs.rows)
         stacks = expanded(shared, len(graphs))
@@ -228,7 +228,7 @@ class RankingModel(UserModel):
         graphs: UserGraphs,
         item_attributes: Attributes | None,
     ) -> Scorer:
-        """h_u [U, dim] from all of the users' items, and e_i [num_items, dim], at parameters that all received alike.
+        """h_u [U, dim] from all of the users' items, and e_i [num_items, dim], at parameters that all users received.
 
         Raises:
             SubflError: the items' attributes are missing, or are not those that the model was made for.
@@ -249,7 +249,7 @@ class RankingModel(UserModel):
 
     @abstractmethod
     def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] of the items of the users' graphs, as each user's own parameters have them.
+        """e_i [T, dim] of the items of the users' graphs, by each user's own parameters.
 
         Args:
             stacks: shared parameters but ``items``, each [U, ...].
@@ -259,7 +259,7 @@ class RankingModel(UserModel):
 
     @abstractmethod
     def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
-        """h_u [U, dim] from all of the users' training items, as each user's own parameters have it.
+        """h_u [U, dim] from all of the users' training items, by each user's own parameters.
 
         Args:
             stacks: shared parameters but ``items``, each [U, ...].

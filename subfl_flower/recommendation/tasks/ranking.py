@@ -1,4 +1,4 @@
-"""Ranking: which items a user turns to next, among those that the user has not rated."""
+"""Ranking: prediction of a user's next items, among those that the user has not rated."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from subfl_flower.tasks.settings import UserTask
 
 
 class Ranking(UserTask):
-    """Each user's held-out item among items that the user never rated (He et al., WWW 2017, section 4.1).
+    """Ranking of each user's held-out item among items that the user never rated (He et al., WWW 2017, section 4.1).
 
     The measures are those of `ranking_metrics`: hit rate and NDCG at each cutoff, among drawn items (``hr@10``) and
     among all that the user has not seen (``full_hr@10``). Drawn items are the practice of most papers; because they
     may order models differently than all items do (Krichene and Rendle, KDD 2020), both are measured.
 
     Attributes:
-        split: the split of the data set that goes with it, which a data set's YAML takes over as its own `split`: each
-            user's newest rating tests, the next newest validates. A source's own split may hold out several items of a
-            user.
+        split: the data set's split for the task, which a data set's YAML uses as its `split`: each user's newest rating
+            tests, the next newest validates. A source's own split may hold out several items of a user.
         choose_by: the measure, at the first cutoff and among drawn items, by which the best round is chosen.
-        negatives: how many items a held-out one is ranked among.
+        negatives: number of items that a held-out one is ranked among.
         cutoffs: lengths k of the list of recommended items, all different and at most `negatives`: in a list of all
+            candidates every item is a hit.
             candidates every item is a hit.
         seed: of these items, which are the same for every model, round and placement.
     """
@@ -43,7 +43,7 @@ class Ranking(UserTask):
 
     @property
     def metric(self) -> str:
-        """``hr@10``, with the measure that chooses and the first cutoff."""
+        """``hr@10``, by the measure that chooses and the first cutoff."""
         return f"{self.choose_by}@{self.cutoffs[0]}"
 
     @property
@@ -72,7 +72,7 @@ class Ranking(UserTask):
         return {"popularity": popularity_figures(ratings, self)}
 
     def require_split(self, split: str) -> None:
-        """Refuse all splits but its own and the source's."""
+        """Refuse all splits but the task's and the source's."""
         if split not in (self.split, "given"):
             raise SubflError(
                 f"task=ranking needs dataset.split={self.split}, which leaves each user one item to test, or the "

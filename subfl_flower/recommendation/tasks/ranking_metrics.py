@@ -28,15 +28,15 @@ _USERS_AT_ONCE = 1024
 def ranks(
     positive: np.ndarray, others: np.ndarray, competing: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many other items stand above and level with the positive one, `(above, tied)`, int64 `[Q]` each.
+    """Numbers of other items above and level with the positive one, `(above, tied)`, int64 `[Q]` each.
 
-    An item whose score is not a number stands above the positive one, and so do all where the positive one's is not: a
-    model that has diverged gains nothing by it.
+    An item whose score is NaN stands above the positive one, and so do all where the positive one's is NaN: a model
+    that has diverged gains nothing by it.
 
     Args:
         positive: scores of one item a query, `[Q]`; larger is better.
         others: scores of the items that it is ranked among, `[Q, N]`.
-        competing: which of these count, bool `[Q, N]`; without it all.
+        competing: flags of those that count, bool `[Q, N]`; without it all.
     """
     below, tied = others < positive[:, None], others == positive[:, None]
     if competing is not None:
@@ -51,8 +51,8 @@ def hit_rate(above: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
     """Expected HR@k, float64 `[Q]`: the share of the ranks above .. above + tied that are below k.
 
     Args:
-        above: how many items stand above the positive one, `[Q]`.
-        tied: how many stand level with it, `[Q]`.
+        above: number of items above the positive one, `[Q]`.
+        tied: number of items level with it, `[Q]`.
         k: length of the list.
     """
     hits: np.ndarray = np.clip((k - above) / (tied + 1), 0.0, 1.0)
@@ -88,7 +88,7 @@ class Candidates:
     test: np.ndarray
 
     def of_users(self, positions: Sequence[int] | np.ndarray) -> Candidates:
-        """Those of some users, in the order in which they are asked for.
+        """Candidates of some users, in the order of `positions`.
 
         Args:
             positions: of the users in these arrays, not their ids.
@@ -105,7 +105,7 @@ def draw_candidates(ratings: Ratings, count: int, seed: int) -> Candidates:
     Args:
         ratings: of the users, all their roles.
         count: at least 1.
-        seed: with the user's id, the number of items and what is rated, all that they depend on.
+        seed: together with the user's id, the number of items and the rated ones, all that the draw depends on.
     """
     unrated = ratings.num_items - np.diff(ratings.offsets)
     drawn = np.full((len(ROLES), ratings.num_users, min(count, int(unrated.max(initial=0)))), -1, dtype=np.int32)
@@ -122,13 +122,13 @@ def draw_candidates(ratings: Ratings, count: int, seed: int) -> Candidates:
 def user_figures(
     scores: np.ndarray, ratings: Ratings, task: Ranking, candidates: Candidates | None = None
 ) -> dict[str, np.ndarray]:
-    """Each user's figures by name, float64 `[U]`, not a number where a user has no item of the role.
+    """Each user's figures by name, float64 `[U]`, NaN where a user has no item of the role.
 
     Args:
         scores: of all items for each user, `[U, num_items]`; larger is better.
         ratings: of these U users, all their roles.
-        task: the cutoffs k, which figure is the task's metric, and how many candidates are drawn by which seed.
-        candidates: of these U users, where they are at hand; else they are drawn again.
+        task: the cutoffs k, the figure that is the task's metric, and the number and seed of the drawn candidates.
+        candidates: of these U users, where they have been drawn; else they are drawn again.
 
     Returns:
         For the roles ``validation`` and ``test``: under the role's own name the task's metric; ``test.hr@10`` and
@@ -175,7 +175,7 @@ def user_figures(
 
 
 def _not_trained_on(ratings: Ratings) -> np.ndarray:
-    """Which items are not among each user's training items, bool `[U, num_items]`."""
+    """Flags of the items that are not among each user's training items, bool `[U, num_items]`."""
     found = np.ones((ratings.num_users, ratings.num_items), dtype=bool)
     training = ratings.roles == TRAIN
     found[ratings.users()[training], ratings.items[training]] = False
@@ -224,7 +224,7 @@ def popularity_figures(ratings: Ratings, task: Ranking) -> dict[str, float | Non
 
     Args:
         ratings: of all users.
-        task: what is measured.
+        task: the task that is measured.
     """
     counts = popularity(ratings)
     parts: list[dict[str, np.ndarray]] = []

@@ -1,4 +1,4 @@
-"""Rating prediction: what a user would give an item that she has not rated."""
+"""Rating prediction: a user's ratings of items that she has not rated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from subfl_flower.tasks.metric import COUNT, Metric
 from subfl_flower.tasks.settings import UserTask
 
 EXAMPLES = {"validation": "validation_examples", "test": "test_examples"}
-"""How many ratings each of the errors is of."""
+"""Names of the number of ratings behind each error."""
 
 
 class RatingPrediction(UserTask):
@@ -34,7 +34,7 @@ class RatingPrediction(UserTask):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """The errors, and the number of ratings that each of them is of."""
+        """The errors, and the number of ratings behind each of them."""
         return {**super().metrics, **dict.fromkeys(EXAMPLES.values(), replace(COUNT, by_client=True))}
 
     def baseline(self, ratings: Ratings) -> dict[str, dict[str, float | None]]:
@@ -56,16 +56,16 @@ def pooled_error(metrics: Mapping[str, np.ndarray], name: str) -> float | None:
 
 
 def errors_by_user(ratings: Ratings, chosen: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Each user's root mean squared errors by role, and how many ratings they are of.
+    """Each user's root mean squared errors by role, and the number of ratings behind each.
 
     Args:
         ratings: of U users.
-        chosen: bool [ratings], those that were predicted.
+        chosen: bool [ratings], True where a rating was predicted.
         predicted: rating units [chosen].
 
     Returns:
-        ``validation``, ``test`` [U], not a number where a user has no such rating; ``validation_examples``,
-        ``test_examples`` [U].
+        ``validation``, ``test`` [U], NaN where a user has no such rating; ``validation_examples``, ``test_examples``
+        [U].
     """
     users, roles = ratings.users()[chosen], ratings.roles[chosen]
     squares = (predicted - ratings.values[chosen].astype(float)) ** 2

@@ -1,4 +1,4 @@
-"""The nodes that a client has to do with that others may have to do with, too, under keyed hashes of their ids."""
+"""Boundary of a client's graph: the nodes that other clients may list, too, under keyed hashes of their ids."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from subfl_flower.privacy.tokens import comparable, item_tokens
 
 @dataclass(frozen=True, eq=False)
 class Boundary:
-    """T nodes, in the order of their tokens, which is none of their ids.
+    """T nodes, in the order of their tokens, which is unrelated to their ids.
 
-    Listed are the nodes elsewhere that an edge of the client leads to, and of its own nodes those from which one does,
-    those that it may share, and the neighbours of these. A node that is not listed has nothing but neighbours that no
-    other client holds.
+    Listed are the nodes elsewhere that an edge of the client leads to, own nodes from which such an edge leads, own
+    nodes that it may share, and the neighbours of these. All neighbours of a node that is not listed are held by this
+    client alone.
 
     Attributes:
         tokens: uint8 `[T, 16]`, distinct.
@@ -30,7 +30,7 @@ class Boundary:
 
     @property
     def held(self) -> np.ndarray:
-        """Bool `[T]`: which of them the client holds."""
+        """Bool `[T]`: the nodes that the client holds."""
         held: np.ndarray = self.own >= 0
         return held
 
@@ -39,12 +39,12 @@ class Boundary:
         """The boundary of a client's graph.
 
         Args:
-            graph: what the client holds, with its cross edges.
-            key: what the clients share and the server has not, at least 16 bytes.
+            graph: the client's graph, with its cross edges.
+            key: secret that the clients share and the server does not have, at least 16 bytes.
             context: such as the run; tokens of two contexts cannot be matched.
 
         Raises:
-            SubflError: the key is too short to be one.
+            SubflError: the key is too short.
         """
         inside = graph.shareable.copy()
         inside[graph.cross_edges[0]] = True

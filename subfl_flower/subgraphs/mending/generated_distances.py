@@ -1,4 +1,4 @@
-"""How far generated neighbours are from the true ones, beside what needs no generator."""
+"""Distances of generated neighbours to the true ones, compared with means that need no generator."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from subfl_flower.subgraphs.mending.hidden_neighbours import Impaired
 
 @dataclass(frozen=True)
 class Distances:
-    """How far what was generated is from what was hidden: means of Euclidean distances to the nearest hidden neighbour.
+    """Mean Euclidean distances of generated vectors to the nearest hidden neighbour.
 
     Attributes:
-        vectors: number of vectors that the means are over; without any, they are not a number.
-        generated: of generated vectors.
-        mean_feature: of the visible nodes' mean instead.
-        neighbour_mean: of the mean of the node's visible neighbours instead, that of all where it has none.
+        vectors: number of vectors that the means are over; without any, the means are NaN.
+        generated: distance of generated vectors.
+        mean_feature: distance of the visible nodes' mean feature.
+        neighbour_mean: distance of the mean of the node's visible neighbours, or of all nodes where it has none.
     """
 
     vectors: int
@@ -33,9 +33,9 @@ def distances(impaired: Impaired, features: FeatureMatrix, counts: np.ndarray, g
     """Distances of generated vectors to the nearest of a node's hidden neighbours.
 
     Args:
-        impaired: what remains of a graph, and what its nodes have lost.
+        impaired: the visible part of a graph, and the neighbours that its nodes have lost.
         features: of the hidden nodes, in the rows that `impaired.indices` names.
-        counts: int64 [k], how many vectors of each node, 0 where it has lost nothing.
+        counts: int64 [k], number of vectors of each node, 0 where it has lost no neighbour.
         generated: [counts.sum(), F], those of node 0 first.
     """
     mean, neighbour_means = _feature_means(impaired.graph)
@@ -51,7 +51,7 @@ def distances(impaired: Impaired, features: FeatureMatrix, counts: np.ndarray, g
 
 
 def _feature_means(graph: ClientGraph) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of all nodes' features, [F], and that of each node's neighbours, [n, F], of all where it has none."""
+    """The mean of all nodes' features [F], and each node's mean over neighbours [n, F], over all where it has none."""
     row, column = graph.edge_index
     degrees = np.bincount(row, minlength=graph.num_nodes)
     averaging = sp.coo_array((1.0 / degrees[row], (row, column)), shape=(graph.num_nodes,) * 2).tocsr()

@@ -1,8 +1,8 @@
-"""Graphs with nodes taken out, to learn what is missing from, and with generated nodes put in.
+"""Graphs with nodes taken out, as examples of missing neighbours, and graphs with generated nodes put in.
 
 A client does not see the neighbours that its nodes have elsewhere. FedSage+ (Zhang et al., "Subgraph Federated Learning
-with Missing Neighbor Generation", NeurIPS 2021, Section 4) hides some of the client's own nodes instead: what their
-neighbours have lost is known, and a generator can be trained to restore it.
+with Missing Neighbor Generation", NeurIPS 2021, Section 4) hides some of the client's own nodes instead. The neighbours
+that visible nodes have lost are then known, and a generator can be trained to restore them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from subfl_flower.errors import SubflError
 
 @dataclass(frozen=True, eq=False)
 class Impaired:
-    """A client's graph of which some nodes are hidden, and what its k visible nodes have lost.
+    """A client's graph with some nodes hidden, and the neighbours that its k visible nodes have lost.
 
     Attributes:
         visible: int64 `[k]`, local ids in the whole graph of the nodes that remain, ascending.
-        graph: what they induce; node `v` of it is `visible[v]`.
-        missing: int64 `[k]`, how many hidden neighbours each of them has.
+        graph: the graph that they induce; node `v` of it is `visible[v]`.
+        missing: int64 `[k]`, number of hidden neighbours of each of them.
         indptr: int64 `[k + 1]`; the hidden neighbours of node `v` are `indices[indptr[v] : indptr[v + 1]]`.
         indices: int64 `[missing.sum()]`, local ids in the whole graph, ascending within a node.
     """
@@ -43,11 +43,11 @@ def hide_neighbours(graph: ClientGraph, share: float, rng: np.random.Generator) 
 
     Args:
         graph: the whole graph of the client.
-        share: which share of the nodes to hide, more than 0 and less than 1.
+        share: share of the nodes to hide, more than 0 and less than 1.
         rng: draws them.
 
     Raises:
-        SubflError: there is no such share.
+        SubflError: the share is outside this range.
     """
     if not 0 < share < 1:
         raise SubflError(f"the share of hidden nodes is {share}, and must be more than 0 and less than 1")
@@ -66,7 +66,7 @@ def hide_neighbours(graph: ClientGraph, share: float, rng: np.random.Generator) 
 
 
 def missing_elsewhere(graph: ClientGraph) -> Impaired:
-    """What a client's graph truly lacks: the other ends of its cross edges, `indices` being their global ids."""
+    """The neighbours that a client's graph lacks: the other ends of its cross edges; `indices` are their global ids."""
     counts = np.bincount(graph.cross_edges[0], minlength=graph.num_nodes)
     return Impaired(
         visible=np.arange(graph.num_nodes),
@@ -78,7 +78,7 @@ def missing_elsewhere(graph: ClientGraph) -> Impaired:
 
 
 def _drawn(graph: ClientGraph, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Which nodes to hide, bool `[nodes]`."""
+    """Flags of the nodes to hide, bool `[nodes]`."""
     order = rng.permutation(graph.num_nodes)
     number = min(max(round(share * graph.num_nodes), 1), graph.num_nodes - 1)
     trains = graph.roles[order] == TRAIN
@@ -110,12 +110,12 @@ def _induced(graph: ClientGraph, nodes: np.ndarray) -> ClientGraph:
 def with_neighbours(graph: ClientGraph, counts: np.ndarray, features: np.ndarray) -> ClientGraph:
     """A graph with new nodes after its own, each of them the neighbour of one own node.
 
-    New nodes have the ids after the largest, no label, no role, and are not shareable; the edges to nodes that other
-    clients hold are left out, because what is generated stands in their place.
+    New nodes have the ids after the largest, no label and no role, and are not shareable. Edges to nodes that other
+    clients hold are left out, because generated nodes replace them.
 
     Args:
         graph: the client's graph of n nodes.
-        counts: int64 `[n]`, how many new neighbours each node gets.
+        counts: int64 `[n]`, number of new neighbours of each node.
         features: float32 `[counts.sum(), features]` of the new nodes, those of node 0 first.
     """
     new = len(features)
@@ -136,7 +136,7 @@ def with_neighbours(graph: ClientGraph, counts: np.ndarray, features: np.ndarray
 
 
 def _stacked(own: FeatureMatrix, new: np.ndarray) -> FeatureMatrix:
-    """Both one above the other: CSR if the own ones are and the result takes less memory so (two numbers an entry)."""
+    """Both, one above the other: CSR if the own ones are and the result is smaller so (two numbers an entry)."""
     if isinstance(own, np.ndarray):
         return np.concatenate([own, new])
     entries = own.nnz + np.count_nonzero(new)

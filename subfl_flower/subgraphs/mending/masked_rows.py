@@ -1,7 +1,7 @@
-"""Rows that several clients add up under masks, so that who adds them sees the sums alone.
+"""Rows that several clients sum under masks, so that the server sees only the sums.
 
-Rows that the same clients add to are a group, and masked as one (`subfl_flower.privacy.secure_sum`): a group's sum
-comes out where every member's rows are there.
+Rows that have the same contributors are a group, and masked as one (`subfl_flower.privacy.secure_sum`). A group's sum
+can be read where every member's rows are there.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ def masked_rows(
 
     Args:
         rows: float `[R, W]`.
-        tokens: uint8 `[R, 16]`, of what each row is of; in a group every member has the same ones in the same order.
-        group: int `[R]`, which group a row is of.
-        members: of each group the ids of all who add to it, the client among them.
+        tokens: uint8 `[R, 16]`, the node of each row; in a group every member has the same ones in the same order.
+        group: int `[R]`, the group of each row.
+        members: ids of all contributors to each group, the client among them.
         client: its id.
-        key: what the clients share and who adds up has not.
-        context: never the same for two uploads of other rows of the same tokens.
-        bits: after the point of the fixed-point numbers.
+        key: secret that the clients share and the server does not have.
+        context: different for two uploads of different rows of the same tokens.
+        bits: fractional bits of the fixed-point numbers.
 
     Returns:
         uint64 `[R, W]`.
 
     Raises:
-        SubflError: a group would be the client's alone or is without it, there is no such group, or a number is too
-            large.
+        SubflError: a group has only this client or lacks it, a row's group does not exist, or a number is too large.
     """
     if len(group) != len(rows) or (len(group) and not 0 <= group.min() <= group.max() < len(members)):
         raise SubflError(f"{len(rows)} rows to add up under masks must each be of one of {len(members)} groups")

@@ -1,4 +1,4 @@
-"""GraphSAGE layers over a graph that generated nodes are added to while it is trained."""
+"""GraphSAGE layers over a graph to which generated nodes are added while it is trained."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def mended_sage(
     """One GraphSAGE layer before its ReLU over n own and m generated nodes, [n, fan out] and [m, fan out].
 
     Args:
-        parameters: of which the layer's bias is added.
-        layer: which.
+        parameters: parameters with the layer's bias, which is added.
+        layer: name of the layer.
         rows: the own nodes' inputs times the layer's two matrices, own part first.
-        generated: the same of generated nodes, the only neighbour of which is their owner.
+        generated: the same products of generated nodes, whose only neighbour is their owner.
         surroundings: edges between own nodes.
         owners: int64 [m].
     """

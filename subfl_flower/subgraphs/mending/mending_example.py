@@ -1,4 +1,4 @@
-"""What a generator of missing neighbours is trained on, as tensors in the unit that it works in."""
+"""Training examples of a generator of missing neighbours, as tensors in the generator's unit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def feature_unit(features: FeatureMatrix) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ScaledFeatures:
-    """A constant feature matrix in some unit.
+    """A constant feature matrix in a given unit.
 
     Attributes:
         matrix: [n, features].
@@ -34,7 +34,7 @@ class ScaledFeatures:
 
     @classmethod
     def of(cls, features: FeatureMatrix, unit: float, device: torch.device | str = "cpu") -> ScaledFeatures:
-        """Of features as a graph has them; they stay sparse if they are."""
+        """Scale a graph's features; they stay sparse if they are."""
         scaled = features / features.dtype.type(unit)
         squares = np.asarray((scaled * scaled).sum(1), dtype=features.dtype)  # SciPy sums in double precision
         norms = torch.from_numpy(squares).to(device)
@@ -45,7 +45,7 @@ class ScaledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """What the encoder sees of a graph of n nodes.
+    """The encoder's input for a graph of n nodes.
 
     Attributes:
         features: of its nodes.
@@ -59,7 +59,7 @@ class Surroundings:
 
     @classmethod
     def of(cls, graph: ClientGraph, unit: float, device: torch.device | str = "cpu") -> Surroundings:
-        """Of a client's graph, whose features are taken in this `unit`."""
+        """Convert a client's graph, with features in this `unit`."""
         ones = np.ones(graph.edge_index.shape[1], dtype=np.float32)
         adjacency = sp.coo_array((ones, (graph.edge_index[0], graph.edge_index[1])), shape=(graph.num_nodes,) * 2)
         degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes).astype(np.float32)
@@ -72,16 +72,16 @@ class Surroundings:
 
 @dataclass(frozen=True, eq=False)
 class MendingExample:
-    """What the generator of one client is trained on: a graph with hidden nodes and what they were.
+    """Training example of one client's generator: a graph with hidden nodes, and these nodes' features.
 
     Attributes:
         surroundings: the k visible nodes.
         missing: [k], n_v.
-        targets: features of the hidden nodes that are a visible one's neighbour.
+        targets: features of the hidden nodes that are neighbours of a visible one.
         owners: int64 [pairs], the visible node of each pair of a node and its hidden neighbour, ascending.
         hidden: int64 [pairs], that neighbour's row in `targets`.
         train: int64 [nodes], the visible training nodes.
-        labels: int64 [nodes], theirs.
+        labels: int64 [nodes], their labels.
     """
 
     surroundings: Surroundings
@@ -94,7 +94,7 @@ class MendingExample:
 
     @classmethod
     def of(cls, graph: ClientGraph, impaired: Impaired, device: torch.device | str = "cpu") -> MendingExample:
-        """Of the whole graph of a client, and what remains of it."""
+        """Make an example from a client's whole graph and the visible part of it."""
         unit, visible = feature_unit(graph.features), impaired.graph
         nodes, rows = np.unique(impaired.indices, return_inverse=True)
         labels = np.full(visible.num_nodes, -1) if visible.labels is None else visible.labels

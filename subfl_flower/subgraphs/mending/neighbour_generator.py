@@ -1,43 +1,45 @@
-r"""NeighGen: what neighbours the nodes of a client have elsewhere, as generated from what the client sees.
+r"""NeighGen: a generator of the neighbours that a client's nodes have elsewhere, from the client's graph.
 
 FedSage+ (Zhang et al., "Subgraph Federated Learning with Missing Neighbor Generation", NeurIPS 2021, arXiv 2106.13430,
-Section 4). Of a graph with hidden nodes (`mending.hidden_neighbours`) an encoder makes :math:`z_v`: two GraphSAGE
+Section 4). An encoder maps a graph with hidden nodes (`mending.hidden_neighbours`) to :math:`z_v`, by two GraphSAGE
 layers (Hamilton et al., 2017) that take the mean over neighbours,
 
 .. math:: h'_v = \mathrm{relu}\Big(h_v W_{own} + \frac{1}{|N(v)|} \sum_{u \in N(v)} h_u W_{nb} + b\Big),
 
-and of this come the number of missing neighbours and the features of up to p of them, with
+From z_v follow the number of missing neighbours and the features of up to p of them, with
 :math:`\epsilon \sim N(0, \sigma^2)` in each of z's dimensions,
 
 .. math:: \tilde n_v = \mathrm{softplus}(z_v \cdot w + b), \quad
           \tilde x_v^q = \mathrm{relu}\big((z_v + \epsilon_v) W_q + b_q\big) W_{out} + b_{out}, \quad q = 1 \dots p.
 
-A two-layer GraphSAGE classifies the nodes of the graph with the first round(ñ_v) generated neighbours of each node in
-it. With n_v the number of hidden neighbours :math:`H_v`, and k the number of visible nodes, the loss is
+A two-layer GraphSAGE classifies the nodes of the graph together with the first round(ñ_v) generated neighbours of each
+node. With n_v the number of hidden neighbours :math:`H_v`, and k the number of visible nodes, the loss is
 
 .. math:: \lambda_d \frac{1}{k} \sum_v \mathrm{smoothL1}(\tilde n_v, n_v)
           + \lambda_f \frac{1}{k} \sum_v \sum_{q \le \min(n_v, p)} \min_{u \in H_v} d(\tilde x_v^q, x_u)
           + \lambda_c \mathrm{CE}.
 
-The sum over q runs to n_v and not to ñ_v: every node that has lost a neighbour then trains the features, also while
-the number is still wrong, and none that has lost nothing is measured against an empty set.
+The sum over q runs to n_v and not to ñ_v. Every node that has lost a neighbour then trains the features, also while the
+number is still wrong, and no node without a loss is measured against an empty set.
 
-**Scale.** All features are worked with in units of the client's root mean square entry, and d is the mean over the
-features of the squared difference. That is the squared distance over the mean squared norm: 1 is what generating zeros
-costs, whether features are row-normalised or not.
+**Scale.** All features are in units of the client's root mean square entry, and d is the mean over the features of the
+squared difference. That is the squared distance over the mean squared norm: generating zeros costs 1, whether features
+are row-normalised or not.
 
-**Hiding.** A client has few hidden nodes, and after some dozen steps on the same ones the generator knows them by heart
-and nothing else. Hiding others for every step (`hide_neighbours` and `MendingExample.of` are quick) delays that.
+**Hiding.** A client has few hidden nodes, and after some dozen steps on the same ones the generator only memorises
+them. Hiding others for every step (`hide_neighbours` and `MendingExample.of` are quick) delays that.
 
-**Number.** The paper's ReLU is a softplus here: most nodes lose nothing, and a ReLU that is zero for all nodes has no
-gradient any more.
+**Number.** The paper's ReLU is a softplus here: most nodes lose no neighbour, and a ReLU that is zero for all nodes has
+no gradient.
 
 **Output.** It is linear, because features may have any sign and size. Generated values are then raised to the smallest
-entry that the client has anywhere, zero for bags of words: a step towards every vector whose entries are not smaller.
+entry that the client has anywhere, zero for bags of words. This is a step towards every vector whose entries are not
+smaller.
 
-**Size.** The p heads share the output layer. A decoder is p · latent · hidden + hidden · features numbers and biases:
-it is what other clients are sent. Because the output is linear, neither training nor `cross_loss` writes a generated
-feature matrix out: squared distances come from the hidden units a, :math:`|aW - x|^2 = a W W^T a^T - 2 a W x + |x|^2`.
+**Size.** The p heads share the output layer. A decoder, which other clients are sent, is p · latent · hidden +
+hidden · features numbers and biases. Because the output is linear, neither training nor `cross_loss` writes a generated
+feature matrix out: squared distances follow from the hidden units a, :math:`|aW - x|^2 = a W W^T a^T - 2 a W x +
+    |x|^2`.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class NeighbourGeneratorSettings(BaseModel):
     """Widths of the generator and the weights of its loss.
 
     `latent` is the width of encoder and classifier, `hidden` that of each of the `most_neighbours` heads, `noise` the
-    standard deviation of what is added to z.
+    standard deviation of the noise on z.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -96,7 +98,7 @@ class NeighbourGenerator:
 
     Attributes:
         shapes: all parameters by name.
-        decoder_names: those that features are generated by, given z: what other clients are sent.
+        decoder_names: parameters that generate features from z; other clients are sent these.
     """
 
     decoder_names = ("heads.weight", "heads.bias", "output.weight", "output.bias")
@@ -120,10 +122,10 @@ class NeighbourGenerator:
             self.shapes |= sage_shapes("classifier2", latent, num_classes)
 
     def initial(self, rng: np.random.Generator, features: FeatureMatrix) -> dict[str, np.ndarray]:
-        """Fresh parameters of the client with these features: matrices Glorot-uniform, biases zero.
+        """Initial parameters for a client with these features: matrices Glorot-uniform, biases zero.
 
-        What is generated starts near the mean of the features, the output's bias, which is hard to beat: most of a bag
-        of words cannot be foreseen. The output's weights start at a tenth.
+        The output's bias is the mean of the features, so that generated features start near it. The mean is hard to
+        beat: most of a bag of words cannot be predicted. The output's weights start at a tenth of their usual size.
         """
         parameters = {}
         for name, shape in self.shapes.items():
@@ -145,7 +147,7 @@ class NeighbourGenerator:
         return F.softplus(latent @ parameters["count.weight"] + parameters["count.bias"]).squeeze(1)
 
     def rounded(self, counts: Tensor) -> Tensor:
-        """How many neighbours are generated where `counts` are expected, int64 [n], 0 to p."""
+        """Number of neighbours to generate where `counts` are expected, int64 [n], 0 to p."""
         return counts.detach().round().clamp(0, self.settings.most_neighbours).long()
 
     def noisy(self, latent: Tensor, rng: np.random.Generator) -> Tensor:
@@ -167,7 +169,7 @@ class NeighbourGenerator:
         return self._chosen(decoder, noisy, counts)[1] @ decoder["output.weight"] + decoder["output.bias"]
 
     def _chosen(self, decoder: Parameters, noisy: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden units of the vectors that `decode` gives, [m, hidden], and before them the node of each, [m]."""
+        """Hidden units of `decode`'s vectors [m, hidden], preceded by the node of each [m]."""
         heads = (noisy @ decoder["heads.weight"] + decoder["heads.bias"]).relu()
         numbers = torch.arange(self.settings.most_neighbours, device=noisy.device)
         owners, places = torch.nonzero(numbers < counts[:, None], as_tuple=True)
@@ -175,13 +177,13 @@ class NeighbourGenerator:
         return owners, stacked[owners, places]
 
     def classify(self, parameters: Parameters, surroundings: Surroundings, owners: Tensor, hidden: Tensor) -> Tensor:
-        """Logits [n, classes] of the graph's nodes, with generated ones in it.
+        """Logits [n, classes] of the graph's nodes, with generated ones in the graph.
 
         Args:
-            parameters: all of them.
+            parameters: all parameters.
             surroundings: the graph of n nodes.
-            owners: int64 [m], whose neighbour each generated node is.
-            hidden: [m, hidden], what the output layer makes their features of.
+            owners: int64 [m], the node whose neighbour each generated node is.
+            hidden: [m, hidden], the output layer's inputs for their features.
         """
         own, by_neighbours = parameters["classifier1.own"], parameters["classifier1.neighbours"]
         weight, bias = parameters["output.weight"], parameters["output.bias"]
@@ -223,7 +225,7 @@ class NeighbourGenerator:
     ) -> tuple[Losses, dict[str, Tensor]]:
         """The loss of a client and its gradients by name, detached.
 
-        What `cross_gradients` of other clients give may be added before a step of the optimiser is taken.
+        The `cross_gradients` of other clients may be added before a step of the optimiser is taken.
         """
         leaves = {name: parameters[name].detach().requires_grad_() for name in self.shapes}
         losses = self.losses(leaves, example, rng)
@@ -234,12 +236,12 @@ class NeighbourGenerator:
     def outgoing(
         self, parameters: Parameters, surroundings: Surroundings, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """What other clients are sent beside the decoder: z + ε [n, latent], and round(ñ) int64 [n], at most p."""
+        """Data for other clients, besides the decoder: z + ε [n, latent], and round(ñ) int64 [n], at most p."""
         latent = self.encode(parameters, surroundings)
         return self.noisy(latent, rng), self.rounded(self.counts(parameters, latent))
 
     def cross_loss(self, decoder: Parameters, noisy: Tensor, counts: Tensor, features: ScaledFeatures) -> Tensor:
-        r"""How far what another client generates is from this client's nodes.
+        r"""Distance of another client's generated neighbours from this client's nodes.
 
         .. math:: \frac{1}{k} \sum_v \sum_{q \le count_v} \min_{u \in V_j} d(\tilde x_v^q, x_u),
 
@@ -249,7 +251,7 @@ class NeighbourGenerator:
         Args:
             decoder: the other client's parameters in `decoder_names`.
             noisy: z + ε of its k nodes, [k, latent].
-            counts: int64 [k], how many vectors of each.
+            counts: int64 [k], number of vectors of each node.
             features: this client's, in the OTHER one's unit.
 
         Returns:
@@ -279,13 +281,13 @@ class NeighbourGenerator:
         """Missing neighbours of a graph's nodes.
 
         Args:
-            parameters: all of them.
-            graph: the client's.
+            parameters: all parameters.
+            graph: the client's graph.
             rng: draws the noise.
-            counts: int64 [n], 0 to p, how many of each node; None: as many as are expected, rounded.
+            counts: int64 [n], 0 to p, number for each node; None: the expected number, rounded.
 
         Returns:
-            How many of each node, int64 [n], and their features, float32 [counts.sum(), F], those of node 0 first.
+            Number for each node, int64 [n], and features, float32 [counts.sum(), F], those of node 0 first.
         """
         device, unit = parameters["output.bias"].device, feature_unit(graph.features)
         latent = self.encode(parameters, Surroundings.of(graph, unit, device))
@@ -301,11 +303,11 @@ class NeighbourGenerator:
     def distance_to_hidden(
         self, parameters: Parameters, impaired: Impaired, features: FeatureMatrix, rng: np.random.Generator
     ) -> Distances:
-        """Generate what is missing of a graph, min(n_v, p) vectors of each node, and measure how far it is off.
+        """Generate the missing neighbours of a graph, min(n_v, p) for each node, and measure their distances.
 
         Args:
-            parameters: all of them.
-            impaired: what remains of a graph; it should not have been trained on with the same nodes hidden.
+            parameters: all parameters.
+            impaired: the visible part of a graph; training should not have used it with the same nodes hidden.
             features: of the hidden nodes, in the rows that `impaired.indices` names.
             rng: draws the noise.
         """
@@ -319,8 +321,8 @@ def _mean_squares(
     """d of pairs of a generated vector and a row of `features`, [pairs].
 
     Args:
-        decoder: of which the output layer is used.
-        hidden: [m, hidden], what it makes the vectors of.
+        decoder: parameters with the output layer, which is used.
+        hidden: [m, hidden], the output layer's inputs for the vectors.
         features: n rows.
         vectors: int64 [pairs], 0 to m - 1.
         rows: int64 [pairs], 0 to n - 1.
@@ -333,7 +335,7 @@ def _mean_squares(
 
 
 def _nearest(decoder: Parameters, hidden: Tensor, features: ScaledFeatures) -> Tensor:
-    """Which of n rows of `features` is nearest to each of m generated vectors, int64 [m]."""
+    """Nearest of the n rows of `features` for each of m generated vectors, int64 [m]."""
     products = (features.matrix @ decoder["output.weight"].T).T
     offsets = features.squared_norms - 2 * (features.matrix @ decoder["output.bias"][:, None]).squeeze(1)
     blocks = hidden.split(max(_BLOCK // len(offsets), 1))
@@ -345,7 +347,7 @@ def _candidates(owners: Tensor, example: MendingExample) -> tuple[Tensor, Tensor
 
     Args:
         owners: int64 [m], the node of each vector.
-        example: whose neighbours they are.
+        example: holds the hidden neighbours.
     """
     held = torch.bincount(example.owners, minlength=len(example.missing))
     first, number = (held.cumsum(0) - held)[owners], held[owners]

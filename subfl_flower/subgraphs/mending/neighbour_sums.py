@@ -1,15 +1,15 @@
-r"""A client's graph with what is missing of two convolutions, from sums over neighbours wherever they are.
+r"""A client's graph mended for two convolutions, from sums over neighbours wherever these are held.
 
 FedGCN (Yao et al., "FedGCN: Convergence-Communication Tradeoffs in Federated Training of Graph Convolutional Networks",
-NeurIPS 2023). Let w be the weights of edges, all 1 where edges have none, and 1 of a node to itself. With d one more
-than what the weights of a node's edges in the *whole* graph add up to, which who holds the node knows, and
+NeurIPS 2023). Let w be the weights of edges, all 1 where edges have none, and 1 of a node to itself. Let d be one more
+than the sum of the weights of a node's edges in the *whole* graph. A client knows d of the nodes that it holds. With
 
 .. math:: z_v = \sum_{u \in N(v) \cup \{v\}} w_{vu} x_u / \sqrt{d_u},
 
-row v of Â X is :math:`z_v / \sqrt{d_v}`, and :math:`\hat A_{vu} = w_{vu} / \sqrt{d_v d_u}`. Who is told z of its own
-nodes has the inputs of a GCN's first convolution as if it held the whole graph; who is also told z and d of its nodes'
-neighbours elsewhere has what the second convolution needs. From the third on it is an approximation: what lies beyond
-these neighbours is missing.
+row v of Â X is :math:`z_v / \sqrt{d_v}`, and :math:`\hat A_{vu} = w_{vu} / \sqrt{d_v d_u}`. With z of its own nodes a
+client has the inputs of a GCN's first convolution as if it held the whole graph. With z and d of its nodes' neighbours
+elsewhere, too, it has what the second convolution needs. Further convolutions are approximate: the nodes beyond these
+neighbours are missing.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def _weights(graph: ClientGraph) -> tuple[np.ndarray, np.ndarray]:
 
 
 def partial_sums(graph: ClientGraph, boundary: Boundary, kept: np.ndarray, counted: np.ndarray) -> FeatureMatrix:
-    """What a client adds to the sums of its boundary's nodes: each over those neighbours that the client counts.
+    """A client's part of the sums of its boundary's nodes: each over those neighbours that the client counts.
 
     Args:
-        graph: what the client holds.
+        graph: the client's graph.
         boundary: of that graph.
         kept: bool `[T]`, the boundary's nodes whose sums are asked for.
-        counted: bool `[nodes]`; every node of the whole graph is to be counted by one client.
+        counted: bool `[nodes]`; every node of the whole graph must be counted by one client.
 
     Returns:
         float32 `[kept, F]`, dense or CSR as the features are.
@@ -65,7 +65,7 @@ def partial_sums(graph: ClientGraph, boundary: Boundary, kept: np.ndarray, count
 
 
 def _closed_neighbourhoods(graph: ClientGraph, counted: np.ndarray) -> sp.csr_array:
-    """The matrix that makes sums of z: float32 CSR [nodes + nodes elsewhere, nodes], w / sqrt(d) of nodes counted."""
+    """Matrix that sums features to z: float32 CSR [nodes + nodes elsewhere, nodes], w / sqrt(d) of counted nodes."""
     own, elsewhere = graph.cross_edges
     others, other = np.unique(elsewhere, return_inverse=True)
     loops = np.arange(graph.num_nodes)
@@ -81,7 +81,7 @@ def _closed_neighbourhoods(graph: ClientGraph, counted: np.ndarray) -> sp.csr_ar
 
 @dataclass(frozen=True, eq=False)
 class NeighbourSums:
-    """What a client was told: z of some own nodes, z and d of some nodes elsewhere.
+    """Sums that a client was sent: z of some own nodes, z and d of some nodes elsewhere.
 
     Attributes:
         own: int64 `[a]`, local ids.
@@ -96,30 +96,29 @@ class NeighbourSums:
     degrees: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The same as arrays by name."""
+        """The sums as arrays by name."""
         named = {"own": self.own, "elsewhere": self.elsewhere, "degrees": self.degrees}
         return {**named, **packed_rows(self.sums)}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], width: int) -> NeighbourSums:
-        """What `arrays` gave, of F = `width`."""
+        """Restore sums from `arrays`, of F = `width`."""
         rest = dict(arrays)
         own, elsewhere, told = (rest.pop(name) for name in ("own", "elsewhere", "degrees"))
         return cls(own, elsewhere, unpacked_rows(rest, width), told)
 
 
 def mended_graph(graph: ClientGraph, told: NeighbourSums) -> LocalGraph:
-    """What a GCN is computed on by a client that was told sums of its own nodes and of nodes elsewhere.
+    """Graph for a GCN's computation by a client that was sent sums of its nodes and of nodes elsewhere.
 
-    Its own nodes come first, then those elsewhere that it was told of, by ascending ids. The operator has the entries
-    of the whole graph's Â: between own nodes, between these and nodes elsewhere, and of every node to itself; those
-    between two nodes elsewhere are not known here, and no own node's second convolution needs them. A neighbour of
-    which nothing was told has no place, but counts in the degree. Own nodes whose sum was not told have all they need
-    here.
+    The client's nodes come first, then those elsewhere whose sums it was sent, by ascending ids. The operator has the
+    entries of the whole graph's Â: between own nodes, between these and nodes elsewhere, and of every node to itself.
+    Those between two nodes elsewhere are unknown, and no own node's second convolution needs them. A neighbour without
+    a sum has no place, but counts in the degree. Own nodes without a sum have all their neighbours here.
 
     Args:
-        graph: what the client holds, as far as the task lets it be seen.
-        told: nodes that are its own, or other ends of its cross edges.
+        graph: the client's graph, as far as the task lets it be seen.
+        told: sums of own nodes, or of other ends of its cross edges.
     """
     order = np.argsort(told.elsewhere)
     others = told.elsewhere[order]
@@ -139,15 +138,15 @@ def mended_graph(graph: ClientGraph, told: NeighbourSums) -> LocalGraph:
 
 
 def graph_with_mended_inputs(graph: ClientGraph, told: NeighbourSums) -> LocalGraph:
-    """What a GCN is computed on by a client that was told sums of its own nodes alone.
+    """Graph for a GCN's computation by a client that was sent sums of own nodes alone.
 
-    The inputs are the whole graph's; every later convolution is that of the client's graph as it is, with the degrees
+    The inputs are the whole graph's. Every later convolution is that of the client's graph as it is, with the degrees
     that nodes have in it. With the whole graph's degrees, rows of the operator would lack the weight of neighbours
     elsewhere; on Cora among 10 clients that cost 1 to 3 points of accuracy.
 
     Args:
-        graph: what the client holds, as far as the task lets it be seen.
-        told: nodes that are its own.
+        graph: the client's graph, as far as the task lets it be seen.
+        told: sums of own nodes.
     """
     inputs = _scaled(_sums(graph, told, np.arange(0)), 1.0 / np.sqrt(degrees(graph)))
     return _local_graph(graph, normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight), inputs)
@@ -177,7 +176,7 @@ def _sums(graph: ClientGraph, told: NeighbourSums, order: np.ndarray) -> Feature
 
 
 def _scaled(rows: FeatureMatrix, scale: np.ndarray) -> FeatureMatrix:
-    """Every row times its number, float32."""
+    """Every row times its factor, float32."""
     if sp.issparse(rows):
         return sp.csr_array(sp.diags_array(scale).astype(np.float32) @ rows)
     scaled: np.ndarray = rows * scale[:, None].astype(np.float32)

@@ -1,7 +1,7 @@
 """Degrees as an array for a message: whole numbers in four bytes, sums of weights in eight.
 
-Without edge weights, or with whole ones, degrees are whole and travel as such. Which form degrees have follows from
-them alone.
+Without edge weights, or with whole ones, degrees are whole numbers. The form of an array follows from its degrees
+alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def packed_degrees(degrees: np.ndarray) -> np.ndarray:
 
 
 def unpacked_degrees(packed: np.ndarray | None) -> np.ndarray:
-    """Degrees as `packed_degrees` was given them: int64 `[nodes]` where all are whole, else float64.
+    """Degrees as `packed_degrees` got them: int64 `[nodes]` where all are whole, else float64.
 
     Args:
-        packed: not trusted; None where it is missing.
+        packed: untrusted; None where it is missing.
 
     Raises:
         ValueError: it is not in the form of these degrees, or one is below 1 or not finite.

@@ -1,4 +1,4 @@
-"""Rows of a matrix as arrays for a message: sparse where that is shorter, which sums of word counts are."""
+"""Rows of a matrix as arrays for a message: sparse where that is shorter, as for sums of word counts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _DENSE, _SPARSE = {"rows"}, {"values", "columns", "lengths"}
 
 
 def packed_rows(rows: FeatureMatrix) -> Arrays:
-    """The shorter of two forms.
+    """Pack rows in the shorter of two forms.
 
     Args:
         rows: `[R, F]`, dense or CSR; kept as float32.
 
     Returns:
         ``rows``, float32 `[R, F]`; or ``values`` float32 and ``columns`` of the entries that are not zero, row by row,
-        and ``lengths`` `[R]`, how many of them each row has, both unsigned integers of two bytes, of four where F needs
-        them.
+        and ``lengths`` `[R]`, the number of them in each row, both unsigned integers of two bytes, or of four where F
+        needs them.
     """
     number, width = rows.shape
     kind = _integer(width)
@@ -39,15 +39,15 @@ def packed_rows(rows: FeatureMatrix) -> Arrays:
 
 
 def dense(rows: FeatureMatrix) -> np.ndarray:
-    """The same, dense."""
+    """Rows as a dense matrix."""
     return rows if isinstance(rows, np.ndarray) else rows.toarray()
 
 
 def unpacked_rows(arrays: Arrays, width: int) -> FeatureMatrix:
-    """What `packed_rows` was given, float32 `[R, F]`.
+    """Restore the rows that `packed_rows` packed, float32 `[R, F]`.
 
     Args:
-        arrays: not trusted; others than those of a form must be taken out before.
+        arrays: untrusted; arrays of no form must be taken out before.
         width: F.
 
     Raises:
@@ -87,5 +87,5 @@ def _sparse(arrays: Arrays, width: int) -> sp.csr_array:
 
 
 def _integer(width: int) -> np.dtype:
-    """For columns, and for how many of them a row has."""
+    """Type for columns, and for the number of them in a row."""
     return np.dtype(np.uint16 if width < 1 << 16 else np.uint32)

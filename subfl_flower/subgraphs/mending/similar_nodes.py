@@ -1,7 +1,7 @@
-"""Nodes of other clients that are like one's own, by the cosine of the representations that clients show.
+"""Similar nodes of other clients, by the cosine of the representations that clients show.
 
-FED-PUB compares itself with FedGNN on subgraphs: a client's graph is extended by the nodes of other clients whose
-representation is similar, above 0.5, to that of one of its own (Baek et al., ICML 2023, App. B.2). No more is public.
+FED-PUB's paper compares with FedGNN on subgraphs: a client's graph is extended by the nodes of other clients whose
+representation is similar, above 0.5, to that of one of its nodes (Baek et al., ICML 2023, App. B.2). No more is public.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from subfl_flower.data.graph import NO_ROLE, ClientGraph, FeatureMatrix
 
 ORDER = "order of nodes"
-"""What the order is drawn for in which a client shows its nodes, so that a row does not say which node it is of."""
+"""Purpose of the draw of the order in which a client shows its nodes; a row then does not identify its node."""
 
 BLOCK_ENTRIES = 2**22  # cosines at a time
 # Cosines are compared in whole steps of 1/2^18: equal ones tie, whatever the last bits of a product are.
@@ -23,7 +23,7 @@ STEPS = 2**18
 
 
 def similar_nodes(representations: Sequence[np.ndarray], threshold: float, most: int) -> list[np.ndarray]:
-    """For each node of each client the nearest nodes of other clients.
+    """Nearest nodes of other clients for each node of each client.
 
     Cosines are rounded to 2^-18. Of equal ones the first counts as nearer, in the order of clients and rows. A zero
     representation is similar to nothing. N nodes in all take N² products of rows, in bounded memory.
@@ -31,11 +31,11 @@ def similar_nodes(representations: Sequence[np.ndarray], threshold: float, most:
     Args:
         representations: of each client, float32 `[n, width]`, finite.
         threshold: at least 0; only nodes whose cosine is larger are found.
-        most: nodes that are found for a node, at least 1.
+        most: largest number of nodes that are found for a node, at least 1.
 
-    Returns:
-        Of each client int64 `[2, found]`: a row of its own, and a row of all clients' representations one below the
-        other. Sorted by own row, the nearest first.
+        Returns:
+        For each client int64 `[2, found]`: an own row, and a row of all clients' stacked representations. Sorted by own
+        row, the nearest first.
     """
     directions = _directions(np.concatenate([np.zeros((0, representations[0].shape[1])), *representations]))
     bounds = np.cumsum([0, *(len(rows) for rows in representations)])
@@ -56,8 +56,8 @@ def similar_nodes(representations: Sequence[np.ndarray], threshold: float, most:
 def _directions(representations: np.ndarray) -> np.ndarray:
     """Rows of length one, float64; zero rows stay zero.
 
-    In float32 the last bits of a product depend on how many threads make it, and reach the step that cosines are
-    rounded to.
+    In float32 the last bits of a product depend on the number of threads, and change the step that cosines are rounded
+    to.
     """
     rows = representations.astype(np.float64)
     lengths = np.sqrt(np.einsum("nw,nw->n", rows, rows))[:, None]
@@ -65,7 +65,7 @@ def _directions(representations: np.ndarray) -> np.ndarray:
 
 
 def _nearest(scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
-    """Of each row the columns of the `most` largest scores above the threshold: int64 [2, found], row and column."""
+    """Columns of each row's `most` largest scores above the threshold: int64 [2, found], row and column."""
     most = min(most, scores.shape[1])
     last = np.partition(scores, -most, axis=1)[:, -most, None]
     row, column = np.nonzero((scores >= last) & (scores > threshold))
@@ -78,13 +78,13 @@ def _nearest(scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
 def with_similar_nodes(graph: ClientGraph, number: int, edges: np.ndarray) -> ClientGraph:
     """A client's graph with other clients' nodes after its own.
 
-    The new nodes have the ids after the largest, features of zero, which stand for what is not known, no label, no
-    role, and are not shareable. Edges to nodes elsewhere that the client knows are left out.
+    The new nodes have the ids after the largest, features of zero in place of the unknown ones, no label and no role,
+    and are not shareable. Edges to nodes elsewhere that the client knows are left out.
 
     Args:
         graph: of n nodes.
         number: of new nodes.
-        edges: `[2, e]`, distinct: a node of the graph, and which of the new ones it is joined with.
+        edges: `[2, e]`, distinct: a node of the graph, and the new one it is joined with.
     """
     added = np.stack([edges[0], graph.num_nodes + edges[1]]).astype(np.int64)
     joined = np.concatenate([graph.edge_index, added, added[::-1]], axis=1)
@@ -110,16 +110,16 @@ def with_zero_rows(matrix: FeatureMatrix, number: int) -> FeatureMatrix:
 
 
 def require_similar_nodes(representations: np.ndarray, edges: np.ndarray, num_own: int, width: int) -> None:
-    """What a client is told: representations of m nodes, and the edges that join them with its own.
+    """Check similar nodes for a client: representations of m nodes, and the edges that join them with its own.
 
     Args:
         representations: float32 `[m, width]`, finite.
-        edges: int32 `[2, e]`, distinct: an own row, and which of the m.
-        num_own: nodes of the client.
+        edges: int32 `[2, e]`, distinct: an own row, and one of the m.
+        num_own: number of nodes of the client.
         width: of representations.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: they have other types, shapes or values.
     """
     require_representations(representations, width)
     if edges.dtype != np.int32 or edges.ndim != 2 or len(edges) != 2:
@@ -132,15 +132,15 @@ def require_similar_nodes(representations: np.ndarray, edges: np.ndarray, num_ow
 
 
 def require_representations(representations: np.ndarray, width: int, largest: float = np.inf) -> None:
-    """What clients show of their nodes.
+    """Check the representations that a client shows of its nodes.
 
     Args:
         representations: float32 `[nodes, width]`, finite and of magnitude `largest` at most.
-        width: see there.
-        largest: see there.
+        width: of representations.
+        largest: largest magnitude of an entry.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: they have another type, shape or value.
     """
     if representations.dtype != np.float32 or representations.ndim != 2 or representations.shape[1] != width:
         shape = list(representations.shape)

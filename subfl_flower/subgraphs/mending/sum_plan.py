@@ -1,7 +1,7 @@
-"""Sums over nodes that several clients have to do with: who counts which node, and what the sums come to.
+"""Plan of sums over nodes that several clients list: the client that counts each node, and the sums.
 
-Whoever adds up knows nodes by tokens alone. A node that several clients hold must be counted once: the first of them
-is responsible for it.
+The server knows nodes by tokens alone. A node that several clients hold must be counted once: the first of them counts
+it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from subfl_flower.subgraphs.mending.packed_rows import dense
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The nodes that a client has to do with.
+    """The nodes of a client's boundary.
 
     Attributes:
         tokens: uint8 `[T, 16]`, distinct.
-        held: bool `[T]`, which of them the client holds.
+        held: bool `[T]`, the nodes that the client holds.
     """
 
     tokens: np.ndarray
@@ -32,7 +32,7 @@ class Listing:
 
 
 def check_listing(listing: Listing) -> None:
-    """Refuse what is none.
+    """Refuse a malformed listing.
 
     Raises:
         ValueError: wrong shapes or types, or a token twice.
@@ -47,18 +47,18 @@ def check_listing(listing: Listing) -> None:
 
 
 class SumPlan:
-    """Which sums are made of some clients' listings, and by whom.
+    """Sums to make from some clients' listings, and each client's part in them.
 
-    A sum is kept where at least two clients list its node and one of them holds it: else nobody needs it, or nobody
+    A sum is kept where at least two clients list its node and one of them holds it: else no client needs it, or none
     knows the node.
 
     Args:
-        listings: by client, in whatever numbers clients have here.
+        listings: by client, under any numbers for clients.
 
     Attributes:
         listings: by client, ascending.
-        num_sums: how many sums are kept, S.
-        lonely: clients that list nodes of which no other client lists one.
+        num_sums: number of sums that are kept, S.
+        lonely: clients none of whose listed nodes is listed by another client.
     """
 
     def __init__(self, listings: Mapping[int, Listing]) -> None:
@@ -88,21 +88,21 @@ class SumPlan:
         return self._kept[client]
 
     def counted(self, client: int) -> np.ndarray:
-        """Bool `[T]`: those of them that the client is to count."""
+        """Bool `[T]`: the nodes of its listing that the client must count."""
         return self._counted[client]
 
     def rows(self, client: int) -> np.ndarray:
-        """Int64, for each kept node of a client's listing, in its order, which of the S sums it is."""
+        """Int64, the number (of the S sums) of each kept node of a client's listing, in its order."""
         return self._rows[client]
 
     @property
     def adding(self) -> list[int]:
-        """The clients that have a sum to add to, ascending."""
+        """The clients that contribute to a sum, ascending."""
         return [client for client, rows in self._rows.items() if len(rows)]
 
     @cached_property
     def contributors(self) -> list[tuple[int, ...]]:
-        """For each of the S sums the clients that list its node, ascending; they all add to it."""
+        """Clients that list the node of each of the S sums, ascending; they all contribute to it."""
         found: list[list[int]] = [[] for _ in range(self.num_sums)]
         for client, rows in self._rows.items():
             for row in rows.tolist():
@@ -110,20 +110,20 @@ class SumPlan:
         return [tuple(clients) for clients in found]
 
     def groups(self, client: int) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-        """A client's kept nodes by who else adds to their sums: which group each is of, int64, and groups' members."""
+        """A client's kept nodes by who else adds to their sums: each node's group, int64, and groups' members."""
         members: dict[tuple[int, ...], int] = {}
         group = [members.setdefault(self.contributors[row], len(members)) for row in self._rows[client].tolist()]
         return np.array(group, dtype=np.int64), list(members)
 
     def added(self, shares: Mapping[int, FeatureMatrix], width: int) -> FeatureMatrix:
-        """The sums.
+        """The sums of all clients' shares.
 
         Args:
-            shares: what each of `adding` adds, float32 with a row for each of its kept nodes.
+            shares: of each client of `adding`, float32 with a row for each of its kept nodes.
             width: of a row, F.
 
         Returns:
-            float32 `[S, F]`; CSR where all that is added is.
+            float32 `[S, F]`; CSR where all shares are.
         """
         parts = list(shares.values()) or [np.zeros((0, width), dtype=np.float32)]
         rows = np.concatenate([np.zeros(0, dtype=np.int64), *(self._rows[client] for client in shares)])

@@ -1,4 +1,4 @@
-"""The graph networks by the names that ``model=`` knows them by."""
+"""The graph networks by their names in ``model=``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NETWORKS: dict[str, Any] = {
 
 
 def graph_network(settings: GraphModelSettings, num_features: int, num_outputs: int) -> GraphNetwork[Any]:
-    """The graph network that the settings are of.
+    """The graph network of the settings.
 
     Args:
         settings: of one of the networks that `config.model` may name.
@@ -28,13 +28,13 @@ def graph_network(settings: GraphModelSettings, num_features: int, num_outputs: 
         num_outputs: output width.
 
     Raises:
-        SubflError: no network can be made of them.
+        SubflError: these settings make no network.
     """
     network: GraphNetwork[Any] = _NETWORKS[settings.name](settings, num_features, num_outputs)
     return network
 
 
 def network_class(settings: GraphModelSettings) -> type[GraphNetwork[Any]]:
-    """The class of the network that the settings are of."""
+    """The class of the settings' network."""
     found: type[GraphNetwork[Any]] = _NETWORKS[settings.name]
     return found

@@ -1,4 +1,4 @@
-"""A chunk: some clients' graphs, prepared once for every step that follows.
+"""A chunk: some clients' graphs, prepared once for all following steps.
 
 For the stacked networks it is one block-diagonal graph.
 """
@@ -20,13 +20,13 @@ from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_featur
 
 @dataclass(frozen=True)
 class GraphChunk:
-    """C clients' graphs, as their network reads them.
+    """Graphs of C clients, in the form that their network reads.
 
     Attributes:
         client_ids: the C client ids.
         num_nodes: nodes of each client.
         width: nodes of the largest client.
-        own_width: own nodes of the client that has the most; a client's own nodes come first.
+        own_width: largest number of own nodes of a client; a client's own nodes come first.
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
     """
 
@@ -48,15 +48,15 @@ def stacked_support(graphs: Sequence[LocalGraph], device: torch.device | str) ->
 
 @dataclass(frozen=True)
 class StackedChunk(GraphChunk):
-    """C clients' graphs, each padded to `width` nodes; node k of client c is row ``c * width + k``.
+    """Graphs of C clients, each padded to `width` nodes; node k of client c is row ``c * width + k``.
 
     Attributes:
-        adjacency: what hidden states are multiplied by, block-diagonal [C·width, C·width].
+        adjacency: operator on hidden states, block-diagonal [C·width, C·width].
         inputs: the first layer's constant half: block-diagonal sparse [C·width, C·inputs], or dense [C, width, inputs].
-        told: the output of the first convolution where it is not computed but given: which nodes, bool
-            [C, width, 1], and what, [C, width, hidden]; None where there are no such nodes.
-        structure: what `inputs` are of the nodes' structural encoding [C, width, encoding]; None where the model reads
-            none.
+        told: the output of the first convolution where it is given and not computed: flags of the nodes, bool
+            [C, width, 1], and their outputs [C, width, hidden]; None where there are no such nodes.
+        structure: counterpart of `inputs` for the nodes' structural encoding [C, width, encoding]; None where the model
+            reads none.
     """
 
     adjacency: SparseMatrix
@@ -68,7 +68,7 @@ class StackedChunk(GraphChunk):
     def build(cls, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
         """Stack clients' graphs.
 
-        All must be of one model; they stay sparse if all clients' inputs are.
+        All must be for one model; they stay sparse if all clients' inputs are.
         """
         device = torch.device(device)
         width = max(graph.num_nodes for graph in graphs)
@@ -124,7 +124,7 @@ def _stacked_structure(graphs: Sequence[LocalGraph], width: int, device: torch.d
 
 
 def features_within_reach(graph: ClientGraph, hops: int) -> np.ndarray:
-    """Which features a GCN of `hops` layers meets while training: bool [features].
+    """Features that a GCN of `hops` layers reaches in training: bool [features].
 
     A feature counts if a node that has it lies at most `hops` edges, of whatever weight, away from a training node.
     """

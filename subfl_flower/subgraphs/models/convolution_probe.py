@@ -1,6 +1,6 @@
-r"""What stacked GCNs make of a random graph, on average over its nodes.
+r"""Embeddings of stacked GCNs by their mean output on a random graph.
 
-It is the output of the last convolution before its ReLU, without dropout. The mean over nodes moves inside the last
+The output is that of the last convolution before its ReLU, without dropout. The mean over nodes moves inside the last
 propagation,
 
 .. math:: \frac{1}{N} 1^T \hat A H W + b = (a^T H) W + b, \quad a = \hat A^T 1 / N,
@@ -17,7 +17,7 @@ from torch import Tensor
 from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
 from subfl_flower.subgraphs.models.graph_network import Parameters
 
-# A chunk of one skips the rows of the first weight that are zero once they are this large a share.
+# A chunk of one client skips zero rows of the first weight where they are at least this share of it.
 _WORTH_SKIPPING = 0.2
 
 

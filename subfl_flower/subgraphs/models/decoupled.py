@@ -1,18 +1,17 @@
-r"""A network that learns from features and from topology apart, over stacked parameters.
+r"""A network that learns from features and from topology separately, over stacked parameters.
 
-Two GCNs of the same depth and width stand side by side: the feature extractor, ``conv1``, ``conv2``, ..., is that of
-`StackedGCN`; the topology extractor, ``topology1``, ``topology2``, ..., propagates over the same edges, but what it
-propagates is a structural encoding S of the nodes (`structure_encoding`), which no feature enters. Where edges have
-weights, both extractors propagate by them; S says who is tied to whom and does not read them. A linear classifier reads
-both,
+It has two GCNs of the same depth and width. The feature extractor, ``conv1``, ``conv2``, ..., is that of `StackedGCN`.
+The topology extractor, ``topology1``, ``topology2``, ..., propagates over the same edges, but its input is a structural
+encoding S of the nodes (`structure_encoding`), which no feature enters. Where edges have weights, both extractors
+propagate by them; S depends only on which nodes are joined. A linear classifier reads both,
 
 .. math:: \mathrm{output} = [H_{feature} \,\Vert\, H_{topology}] W + b,
 
 the first half of the rows of W being for features.
 
-It is our reading of the architecture of FedSG (Wang et al., "FedSG: a personalized subgraph federated learning
-framework on multiple non-IID graphs", IEEE TETCI 2024), of which only a description is public: a topology extractor and
-a feature extractor are separate parameters.
+This is our reading of the architecture of FedSG (Wang et al., "FedSG: a personalized subgraph federated learning
+framework on multiple non-IID graphs", IEEE TETCI 2024), of which only a description is public: the topology extractor
+and the feature extractor have separate parameters.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.structure_encoding import structure_encoding
 
 TOPOLOGY = "topology"
-"""What layer l of the topology extractor is called, followed by l."""
+"""Beginning of the names of the topology extractor's layers, followed by the layer's number."""
 
 
 class StackedDecoupled(StackedGCN):
@@ -42,7 +41,7 @@ class StackedDecoupled(StackedGCN):
 
     @property
     def extractors(self) -> dict[str, int]:
-        """Features, and the structural encoding."""
+        """Input widths: of features, and of the structural encoding."""
         return {**super().extractors, TOPOLOGY: self.settings.encoding}
 
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
@@ -52,7 +51,7 @@ class StackedDecoupled(StackedGCN):
         return replace(local, structure=local.operator @ encoding)
 
     def probe(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> ForwardProbe:
-        """A random graph, whose nodes have features and a structural encoding."""
+        """Prepare a random graph whose nodes have features and a structural encoding."""
         return ForwardProbe(self, edge_index, features, device)
 
     def first_of(self, stem: str, parameters: Parameters, chunk: StackedChunk) -> Tensor:

@@ -23,7 +23,7 @@ TENSORS, _CARD_FILE = "model.safetensors", "model.json"
 
 
 class ModelCard(DataFacts, Card):
-    """What a model is and where it comes from.
+    """Origin and architecture of a model.
 
     Attributes:
         model: the architecture.

@@ -4,7 +4,7 @@ With Â the normalised adjacency (Kipf and Welling, 2017), weighted where edges 
 
 .. math:: \mathrm{conv}(H) = \hat A H W + b;
 
-two of width 128 and a linear classifier are the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1).
+Two of width 128 and a linear classifier are the architecture of FED-PUB (Baek et al., ICML 2023, App. B.1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class StackedGCN(StackedGNN):
     feature_rows = f"{CONVOLUTION}1.weight"
 
     def fan_in(self, width: int) -> int:
-        """A node's own width: a node is one of its neighbours in Â."""
+        """`width`, a node's own: a node is one of its neighbours in Â."""
         return width
 
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
@@ -49,5 +49,5 @@ class StackedGCN(StackedGNN):
         return propagate(adjacency, torch.bmm(hidden, weight))
 
     def probe(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> Probe:
-        """A random graph on which a GCN's mean is cheaper than its outputs."""
+        """Prepare a random graph on which a GCN's mean is cheaper than its outputs."""
         return ConvolutionProbe(edge_index, features, device)

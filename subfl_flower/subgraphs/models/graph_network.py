@@ -33,12 +33,12 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
 
     Attributes:
         settings: of the network.
-        shapes: of what is trained, by name, without client axis.
-        buffer_shapes: of what is not trained and may change in a training step, such as running means. It stays with a
-            client, is handed over with the parameters, and is exported with them.
+        shapes: shapes of trained parameters, by name, without client axis.
+        buffer_shapes: shapes of tensors that are not trained and may change in a training step, such as running means.
+            They stay with a client, are passed together with the parameters, and are exported with them.
         feature_rows: the name of the matrix whose rows belong to features, one each; None where there is none.
-        reach: how many edges away from a client's own nodes lie those that its outputs depend on, where `local_graph`
-            is cut from a larger graph; None: any.
+        reach: distance in edges from a client's own nodes of the nodes that its outputs depend on, where `local_graph`
+            is cut from a larger graph; None: any distance.
     """
 
     settings: GraphModelSettings
@@ -49,26 +49,26 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
 
     @classmethod
     def check(cls, settings: Any) -> None:
-        """Refuse settings that no network can be made of, before there are data.
+        """Refuse settings that make no network, before there are data.
 
         Raises:
-            SubflError: they name what is not there.
+            SubflError: they name something that does not exist.
         """
         return
 
     @classmethod
     def reads_edge_weights(cls, settings: Any) -> bool:
-        """Find out if a network of these settings computes with edge weights."""
+        """True where a network of these settings computes with edge weights."""
         return True
 
     @property
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all that a trained model consists of: parameters and buffers."""
+        """Shapes of all tensors of a trained model: parameters and buffers."""
         return {**self.shapes, **self.buffer_shapes}
 
     @property
     def weight_matrices(self) -> tuple[str, ...]:
-        """Names of the parameters with two dimensions and more: what masks act on."""
+        """Names of the parameters with two or more dimensions, on which masks act."""
         return tuple(name for name, shape in self.shapes.items() if len(shape) >= 2)
 
     @property
@@ -85,29 +85,29 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
 
     @abstractmethod
     def initial_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The initial parameters that a whole federation starts from, float32 without client axis."""
+        """Initial parameters of all clients, float32 without client axis."""
 
     def initial_buffers_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The buffers that every client starts from, float32 without client axis."""
+        """Initial buffers of all clients, float32 without client axis."""
         return {}
 
     # Graphs ---------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
-        """The part of a graph's work that is constant in all steps.
+        """The part of a graph's computation that is constant in all steps.
 
         Args:
             graph: the nodes and edges to propagate over.
-            num_own: how many of its nodes, from the first on, are the client's own; None for all.
+            num_own: number of the client's own nodes, which come first; None for all.
         """
 
     @abstractmethod
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> AnyChunk:
-        """A chunk of clients' graphs, which `local_graph` has prepared."""
+        """Stack clients' graphs, prepared by `local_graph`, to a chunk."""
 
     def chunk(self, graphs: Sequence[ClientGraph], device: torch.device | str = "cpu") -> AnyChunk:
-        """Clients' graphs, prepared for this network."""
+        """Prepare clients' graphs for this network."""
         return self.stacked([self.local_graph(graph) for graph in graphs], device)
 
     # Computing ------------------------------------------------------------------------------------------------------
@@ -116,9 +116,9 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
     def training_draws(
         self, chunk: AnyChunk, generators: Sequence[np.random.Generator], device: torch.device
     ) -> Sequence[Any] | None:
-        """Everything random in one training step, each client's from its own generator; None where nothing is.
+        """Everything random in one training step, each client's from its generator; None where nothing is random.
 
-        What a client draws depends on itself alone, never on the chunk that it is worked in.
+        A client's draw depends on that client alone, never on its chunk.
         """
 
     @abstractmethod
@@ -126,14 +126,14 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         """Outputs [C, own width, outputs] of clients' own nodes.
 
         Args:
-            parameters: stacked, and buffers; those are changed in place in training, where the network says so.
-            chunk: the clients' graphs, as `chunk` prepares them.
-            draws: as made by `training_draws`; None to evaluate.
+            parameters: stacked, and buffers; a training step may change buffers in place, where the network says so.
+            chunk: the clients' graphs, from `chunk`.
+            draws: from `training_draws`; None to evaluate.
         """
 
     @abstractmethod
     def embedding(self, parameters: Parameters, chunk: AnyChunk) -> Tensor:
-        """The mean over a graph's nodes of what the network makes of each, without dropout: [C, embedding width].
+        """Mean of the network's embedding over a graph's nodes, without dropout: [C, embedding width].
 
         Args:
             parameters: stacked, and buffers.
@@ -141,24 +141,24 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         """
 
     def probe(self, edge_index: np.ndarray, features: np.ndarray, device: torch.device | str = "cpu") -> Probe:
-        """A random graph, prepared to embed models of this network.
+        """Prepare a random graph to embed models of this network.
 
         Args:
             edge_index: int64 [2, edges] of the random graph, both directions.
             features: float32 [N, features].
-            device: where models live.
+            device: device of the models.
         """
         return ForwardProbe(self, edge_index, features, device)
 
 
 class ForwardProbe:
-    """A random graph whose embedding is the network's `embedding`, one model after the other.
+    """A random graph whose embedding is the network's `embedding`, for one model after the other.
 
     Args:
         network: makes the embeddings.
         edge_index: int64 [2, edges] of the random graph, both directions.
         features: float32 [N, features].
-        device: where models live.
+        device: device of the models.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class ForwardProbe:
 
 
 def _nobodys(edge_index: np.ndarray, features: np.ndarray) -> ClientGraph:
-    """A graph without labels and roles, as if a client held it."""
+    """A graph without labels and roles, in the form of a client's."""
     num_nodes = len(features)
     return ClientGraph(
         client_id=0,

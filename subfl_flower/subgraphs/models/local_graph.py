@@ -1,4 +1,4 @@
-"""What a model is computed on: one client's nodes, and those that it was told of or has made up."""
+"""Input of a model: one client's nodes, and nodes that it was sent or has generated."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from subfl_flower.data.graph import FeatureMatrix
 
 @dataclass(frozen=True, eq=False)
 class LocalGraph:
-    """Everything that is constant in a model's propagation over one client's graph, of N nodes.
+    """All constants of a model's propagation over one client's graph, of N nodes.
 
-    The client's own nodes come first. The others pass messages to them, and have no output, label or role: what a
-    model makes of them enters neither loss nor metric.
+    The client's own nodes come first. The others pass messages to them, and have no output, label or role: their
+    outputs enter neither loss nor metric.
 
     Attributes:
-        client_id: whose graph.
-        num_own: how many of the nodes are the client's own.
-        operator: float32 CSR [N, N], what a layer multiplies hidden states by, such as Â.
+        client_id: the client's id.
+        num_own: number of the client's own nodes.
+        operator: float32 CSR [N, N], the operator that a layer applies to hidden states, such as Â.
         inputs: the first layer's constant half, such as Â X: float32 [N, inputs], dense or CSR.
         feature_support: bool [features], the features that a node of the graph has.
-        symmetric: whether `operator` is its own transpose.
+        symmetric: True where `operator` equals its transpose.
         told: float32 [N - num_own, hidden], the output of the first convolution (before its ReLU) of the nodes that
-            are not the client's own, where the client was told it; None where it follows from `inputs`.
-        structure: float32 [N, encoding], what `inputs` are of the nodes' structural encoding; None where the model
-            reads none.
+            are not the client's own, where the client was sent it; None where it follows from `inputs`.
+        structure: float32 [N, encoding], counterpart of `inputs` for the nodes' structural encoding; None where the
+            model reads none.
     """
 
     client_id: int
@@ -46,6 +46,6 @@ class LocalGraph:
 
 
 def present_features(features: FeatureMatrix) -> np.ndarray:
-    """Which columns have an entry that is not zero: bool [features]."""
+    """Flags of the columns that have an entry other than zero: bool [features]."""
     present: np.ndarray = np.asarray(abs(features).sum(0)).ravel() > 0
     return present

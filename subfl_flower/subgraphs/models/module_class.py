@@ -1,4 +1,4 @@
-"""The class that ``model._target_`` names, and what its constructor is given."""
+"""The class that ``model._target_`` names, and its constructor's arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModuleSettings
 
 INPUTS, OUTPUTS = "in_channels", "out_channels"
-"""How PyG calls the data's width and the task's output width."""
+"""Arguments of PyG's models for the data's width and the task's output width."""
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -30,11 +30,11 @@ def module_class(settings: ModuleSettings) -> type[torch.nn.Module]:
 def constructor_arguments(settings: ModuleSettings, num_features: int, num_outputs: int) -> dict[str, Any]:
     """All arguments of the module's constructor by name.
 
-    Widths are given as ``in_channels`` and ``out_channels``, where the constructor has them. Else they are the first
+    Widths are passed as ``in_channels`` and ``out_channels``, where the constructor has these. Else they are the first
     arguments without default that the settings do not give.
 
     Raises:
-        SubflError: the class cannot be imported, or its constructor does not go with the settings.
+        SubflError: the class cannot be imported, or its constructor does not accept the settings.
     """
     given, path = settings.arguments, settings.target
     taken = dict(list(inspect.signature(module_class(settings).__init__).parameters.items())[1:])  # without self
@@ -62,5 +62,5 @@ def constructor_arguments(settings: ModuleSettings, num_features: int, num_outpu
 
 
 def takes(method: Callable[..., Any], name: str) -> bool:
-    """Find out if a method has an argument of a name."""
+    """True where a method has an argument of this name."""
     return name in inspect.signature(method).parameters

@@ -1,11 +1,11 @@
-"""Any ``torch.nn.Module`` with ``forward(x, edge_index)`` as a clients' network, one client after the other.
+"""A ``torch.nn.Module`` with ``forward(x, edge_index)`` as the clients' network, for one client after the other.
 
-The module is made once and holds no client's values: each client's parameters and buffers are handed to it by
-``torch.func.functional_call``. Where its ``forward`` has an argument ``edge_weight`` it is given the edges' weights, 1
-where the graph has none.
+The module is made once and holds no client's values: ``torch.func.functional_call`` passes it each client's parameters
+and buffers. Where its ``forward`` has an argument ``edge_weight``, this gets the edges' weights, 1 where the graph has
+none.
 
-What a module keeps in buffers, such as the running means of a batch norm, stays with the client: it is never averaged.
-So do parameters that it does not train (``requires_grad`` is false). Parameters that several parts of it share are one
+A module's buffers, such as the running means of a batch norm, stay with the client: they are never averaged. So do
+parameters that it does not train (``requires_grad`` is false). Parameters that several parts of it share are one
 parameter under the first of their names.
 """
 
@@ -37,13 +37,13 @@ _KEPT_TYPES = (torch.float32, torch.bool, torch.uint8, torch.int8, torch.int16, 
 
 @dataclass(frozen=True)
 class PlainGraph:
-    """One client's graph as a module reads it.
+    """One client's graph in the form that a module reads.
 
     Attributes:
         x: float32 [N, features], the client's own nodes first.
         edge_index: int64 [2, edges], both directions of every edge.
         edge_weight: float32 [edges].
-        num_own: how many of the nodes are the client's own.
+        num_own: number of the client's own nodes.
     """
 
     x: Tensor
@@ -54,7 +54,7 @@ class PlainGraph:
 
 @dataclass(frozen=True)
 class ModuleChunk(GraphChunk):
-    """C clients' graphs, each by itself."""
+    """Separate graphs of C clients."""
 
     graphs: tuple[PlainGraph, ...]
 
@@ -68,7 +68,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
         num_outputs: output width.
 
     Raises:
-        SubflError: the class cannot be imported or made, or what it makes cannot be trained so.
+        SubflError: the class cannot be imported or made, or the module cannot be trained this way.
     """
 
     settings: ModuleSettings
@@ -88,13 +88,13 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
         """Refuse a class that cannot be imported, and arguments that its constructor does not take.
 
         Raises:
-            SubflError: which.
+            SubflError: the class or the argument that fails.
         """
         constructor_arguments(settings, 1, 1)
 
     @classmethod
     def reads_edge_weights(cls, settings: ModuleSettings) -> bool:
-        """Find out if ``forward`` takes weights, and does not ignore them, as PyG's models say of themselves."""
+        """True where ``forward`` takes weights, and does not ignore them, as PyG's models declare."""
         found = module_class(settings)
         return takes(found.forward, "edge_weight") and getattr(found, "supports_edge_weight", True) is not False
 
@@ -105,7 +105,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
 
     @cached_property
     def embedding_width(self) -> int:
-        """Width of what the module makes of a node for comparison; found by trying on two nodes without edges."""
+        """Width of the module's output for comparison; found by a trial on two nodes without edges."""
         values = {**self.initial_of(0), **self.initial_buffers_of(0)}
         stacked = {name: torch.from_numpy(value).unsqueeze(0) for name, value in values.items()}
         graph = PlainGraph(
@@ -142,7 +142,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
         return module
 
     def _require_usable(self, module: torch.nn.Module) -> None:
-        """Raise SubflError where the module cannot be trained and kept as the rest is."""
+        """Raise SubflError where the module cannot be trained, or its tensors cannot be kept."""
         path = self.settings.target
         named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         for name, value in named.items():
@@ -187,7 +187,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
         )
 
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> ModuleChunk:
-        """Clients' graphs, each by itself."""
+        """A chunk of separate graphs."""
         return ModuleChunk(
             client_ids=tuple(graph.client_id for graph in graphs),
             num_nodes=tuple(graph.num_nodes for graph in graphs),
@@ -209,12 +209,12 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
         """Outputs [C, own width, outputs] of clients' own nodes, zero where a client has fewer.
 
         Args:
-            parameters: stacked, and buffers; a training step replaces the values of those in place.
-            chunk: the clients' graphs, as `chunk` prepares them.
+            parameters: stacked, and buffers; a training step replaces the buffers' values in place.
+            chunk: the clients' graphs, from `chunk`.
             draws: a seed for each client's random numbers; None to evaluate.
 
         Raises:
-            SubflError: the module does not answer with `num_outputs` values a node.
+            SubflError: the module does not return `num_outputs` values a node.
         """
         found = []
         for c, graph in enumerate(chunk.graphs):
@@ -229,7 +229,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
         return torch.stack(found)
 
     def embedding(self, parameters: Parameters, chunk: ModuleChunk) -> Tensor:
-        """The nodes' mean of what the module's ``embed(x, edge_index)`` makes of them, else of its outputs."""
+        """Mean over nodes of the module's ``embed(x, edge_index)``, or, without this, of its outputs."""
         embedder = self._embedder
         return torch.stack(
             [self._answer(embedder, parameters, c, graph, None).mean(0) for c, graph in enumerate(chunk.graphs)]
@@ -243,7 +243,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
     def _answer(
         self, method: Callable[..., Any], parameters: Parameters, c: int, graph: PlainGraph, seed: int | None
     ) -> Tensor:
-        """What a method of the module makes of client c's graph [N, width]; with a `seed` it trains."""
+        """Output of a module's method on client c's graph [N, width]; with a `seed` in training mode."""
         device = graph.x.device
         buffers = {name: parameters[name][c].to(kind, copy=True) for name, kind in self._buffer_types.items()}
         values = {**{name: parameters[name][c] for name in self.shapes}, **buffers}
@@ -270,7 +270,7 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
 
 
 class _Called(torch.nn.Module):
-    """A module whose call is that of one of its methods, and also tells the buffers after it."""
+    """A module that forwards its call to one of its methods, and returns the buffers after it, too."""
 
     def __init__(self, module: torch.nn.Module, method: Callable[..., Any]) -> None:
         super().__init__()

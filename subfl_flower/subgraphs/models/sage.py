@@ -1,11 +1,11 @@
 r"""GraphSAGE with the mean aggregator, over stacked parameters (Hamilton, Ying and Leskovec, NeurIPS 2017).
 
-With Ā the adjacency whose rows sum to one, weighted where edges have weights (a node without neighbours hears nothing),
-a convolution is
+With Ā the adjacency whose rows sum to one, weighted where edges have weights (zero for a node without neighbours), a
+convolution is
 
-.. math:: \mathrm{conv}(H) = [\bar A H \,\Vert\, H] W + b:
+.. math:: \mathrm{conv}(H) = [\bar A H \,\Vert\, H] W + b.
 
-the first half of the rows of W is for the neighbours' mean, the second for the node itself.
+The first half of the rows of W is for the neighbours' mean, the second for the node itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StackedSAGE(StackedGNN):
     """GraphSAGE for C clients at once."""
 
     def fan_in(self, width: int) -> int:
-        """Twice a node's own width: its neighbours' mean, and the node itself."""
+        """Twice a node's `width`: its neighbours' mean, and the node itself."""
         return 2 * width
 
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:

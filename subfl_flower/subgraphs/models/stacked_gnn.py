@@ -1,4 +1,4 @@
-"""What the graph networks of the subgraph methods have in common: stacked parameters, layers, initial values."""
+"""Base of the graph networks of the subgraph methods: stacked parameters, layers, initial values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["CLASSIFIER", "CONVOLUTION", "Parameters", "StackedGNN", "layer_param
 
 CLASSIFIER = "classifier"
 CONVOLUTION = "conv"
-"""What layer l of a network is called, followed by l, where it is a convolution over features."""
+"""Beginning of the names of convolutions over features, followed by the layer's number."""
 
 
 def layer_parameters(names: Iterable[str], layers: Sequence[str]) -> tuple[str, ...]:
     """The parameters among `names` that belong to some layers.
 
-    A layer is named by the beginning of its parameters' names up to any of their dots: of ``convs.0.lin.weight`` by
+    A layer is named by the beginning of its parameters' names, up to any of their dots: of ``convs.0.lin.weight`` by
     ``convs``, ``convs.0`` or ``convs.0.lin``. A parameter whose name has no dot is a layer by itself.
 
     Raises:
@@ -57,13 +57,13 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     .. math:: H^{(l)} = \mathrm{dropout}(\mathrm{relu}(\mathrm{conv}_l(H^{(l-1)}))), \quad
               \mathrm{output} = H^{(L)} W + b.
 
-    Every parameter has a leading client axis; a chunk of one client is the plain case. A subclass says what a
-    convolution is. It may have several `extractors`, whose outputs stand side by side before the classifier.
+    Every parameter has a leading client axis; a single client is a chunk of one. A subclass defines the convolution. It
+    may have several `extractors`, whose outputs are concatenated for the classifier.
 
     Args:
         settings: depth, width and dropout.
         num_features: input width.
-        num_outputs: output width: classes, or whatever the task makes of a node.
+        num_outputs: output width: classes, or the width that the task defines.
     """
 
     settings: StackedSettings
@@ -92,10 +92,10 @@ class StackedGNN(GraphNetwork[StackedChunk]):
 
     @property
     def extractors(self) -> dict[str, int]:
-        """Stacks of convolutions side by side: what their layers are called, and how wide their inputs are."""
+        """Parallel stacks of convolutions: the beginning of their layers' names, and the width of their inputs."""
         return {CONVOLUTION: self.num_features}
 
-    # All the same ---------------------------------------------------------------------------------------------------
+    # Common to all convolutions -------------------------------------------------------------------------------------
 
     @property
     def widest(self) -> int:
@@ -112,7 +112,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         return StackedChunk.build(graphs, device)
 
     def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Fresh parameters of one client, without a client axis.
+        """Initial parameters of one client, without a client axis.
 
         Convolutions are Glorot-uniform with zero biases, the classifier is uniform in ±1/sqrt(fan in): the defaults of
         PyG's ``GCNConv`` and of PyTorch's ``Linear``.
@@ -129,7 +129,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         return parameters
 
     def initial_of(self, seed: int) -> dict[str, np.ndarray]:
-        """The initial model that a whole federation starts from."""
+        """Initial parameters of all clients."""
         return self.initial(shared_generator(seed, "initial model"))
 
     def training_draws(
@@ -144,7 +144,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         """One dropout multiplier a layer of each extractor, [C, width, hidden]: 0 or 1/(1-p), each client's drawn from
         its own generator.
 
-        A client's draw depends on its own size alone, never on the chunk that it is worked in.
+        A client's draw depends on its size alone, never on its chunk.
         """
         rate, hidden = self.settings.dropout, self.settings.hidden
         threshold = min(round(rate * 65536), 65535)
@@ -163,8 +163,8 @@ class StackedGNN(GraphNetwork[StackedChunk]):
 
         Args:
             parameters: stacked.
-            chunk: the clients' graphs, as `chunk` prepares them.
-            draws: dropout, as made by `dropout_masks`; None to evaluate.
+            chunk: the clients' graphs, from `chunk`.
+            draws: dropout, from `dropout_masks`; None to evaluate.
         """
         layers = self.settings.layers
         found = []
@@ -196,7 +196,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         return hidden
 
     def embedding(self, parameters: Parameters, chunk: StackedChunk) -> Tensor:
-        """The nodes' mean of the last convolution before its ReLU, of all extractors side by side."""
+        """Mean over nodes of the last convolution before its ReLU, of all extractors concatenated."""
         found = [self._last_convolution(stem, parameters, chunk, None) for stem in self.extractors]
         return torch.cat(found, dim=2).mean(1)
 

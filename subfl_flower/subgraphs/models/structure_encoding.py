@@ -1,12 +1,12 @@
-r"""What a node's surroundings look like, told without any feature.
+r"""Structural encoding of a node's surroundings, without any feature.
 
 As in FedStar (Tan et al., "Federated learning on non-IID graphs via structural knowledge sharing", AAAI 2023), half of
-an encoding is for walks and half for degrees:
+an encoding describes walks and half degrees:
 
 - the probabilities :math:`(A D^{-1})^k_{vv}`, k = 1, 2, ..., that a random walk from v is at v again after k steps
   (Dwivedi et al., "Graph neural networks with learnable structural and positional representations", ICLR 2022);
-- v's degree, one-hot. FedStar has a column a degree; here they are buckets [2^(b-1), 2^b), so that the heavy tail of
-  degrees has columns of its own, and bucket 0 for nodes without neighbours.
+- v's degree, one-hot. FedStar has a column for each degree. Here they are buckets [2^(b-1), 2^b), so that the heavy
+  tail of degrees has separate columns, and bucket 0 for nodes without neighbours.
 
 **Cost.** With :math:`S = D^{-1/2} A D^{-1/2}`, which is symmetric and has the same diagonals of powers,
 :math:`(S^{i+j})_{vv} = (S^i)_v \cdot (S^j)_v`, so that k steps take k/2 products. Exactly that is k/2 · edges · N
@@ -50,15 +50,15 @@ def structure_encoding(edge_index: np.ndarray, num_nodes: int, width: int) -> np
 
 
 def landing_probabilities(edge_index: np.ndarray, num_nodes: int, steps: int) -> np.ndarray:
-    """The probabilities that a walk is where it began after 1, 2, ..., `steps` steps; zero without neighbours.
+    """Probabilities that a walk is where it began after 1, 2, ..., `steps` steps; zero without neighbours.
 
     Args:
         edge_index: [2, edges], both directions of every edge, without self-loops.
         num_nodes: N.
-        steps: of the longest walk.
+        steps: length of the longest walk.
 
     Returns:
-        float32 [N, steps]; estimated where exact ones would take too long.
+        float32 [N, steps]; estimated where exact values would take too long.
     """
     walk = _symmetric_walk(edge_index, num_nodes)
     found = np.zeros((num_nodes, steps), dtype=np.float32)

@@ -1,7 +1,7 @@
-r"""Functional similarity: two models are alike if they answer alike on one random graph (FED-PUB, Section 3.2).
+r"""Functional similarity: two models are similar if their outputs on one random graph are (FED-PUB, Section 3.2).
 
-The functional embedding of client i is :math:`h_i = \frac{1}{N} \sum_v f(\tilde G; \theta_i \odot \mu_i)_v`, f being
-what the network says that it is embedded by (`GraphNetwork.embedding`): of the stacked networks the output of the last
+The functional embedding of client i is :math:`h_i = \frac{1}{N} \sum_v f(\tilde G; \theta_i \odot \mu_i)_v` (SubPFed,
+eq. 4, without the mask µ). f is the network's `GraphNetwork.embedding`: of the stacked networks the output of the last
 convolution before its ReLU, without dropout.
 """
 

@@ -27,7 +27,7 @@ def erdos_renyi(num_nodes: int, probability: float, rng: np.random.Generator) ->
     """An undirected graph G(n, p) in which every pair of nodes is an edge with the same `probability`.
 
     networkx's `fast_gnp_random_graph` (Batagelj and Brandes, 2005) skips from edge to edge, so that time and memory
-    go with nodes and edges, not with pairs of nodes.
+    grow with nodes and edges, not with pairs of nodes.
 
     Returns:
         Edge index [2, edges], both directions, without self-loops.

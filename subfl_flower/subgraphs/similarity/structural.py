@@ -1,16 +1,17 @@
-r"""Structural distance: two clients are alike if they see the nodes they share at like distances.
+r"""Structural distance: two clients are close if the nodes they share are near their other nodes.
 
 SubPFed (Li, Bao and Tong, Computers, Materials & Continua 2026, 88(1):34), eq. 5: over the nodes n that i and j share,
 
 .. math:: D_{ij} = \frac{\sum_n w_n \left(\sum_{h \in V_i} d_i(h, n) + \sum_{k \in V_j} d_j(k, n)\right)}
                         {\sum_n w_n (|V_i| + |V_j|)},
 
-:math:`d_i` being hops in subgraph i. Nodes that n cannot reach count neither above nor below the line: :math:`|V_i|` is
-the number of nodes that n reaches in subgraph i. The weight of a node is its degree, :math:`w_n = deg_i(n) + deg_j(n)`.
-Hops and degrees count edges whatever their weights are: the distance is about who is tied to whom.
+where :math:`d_i` is the number of hops in subgraph i. Nodes that n cannot reach count neither above nor below the line:
+:math:`|V_i|` is the number of nodes that n reaches in subgraph i. The weight of a node is its degree,
+:math:`w_n = deg_i(n) + deg_j(n)`. Hops and degrees ignore edge weights: the distance depends only on which nodes are
+joined.
 
-A client thus tells three numbers of a shared node, under a keyed hash of its id: the server, which lacks the key,
-sees that two clients speak of the same node but not of which.
+A client thus sends three numbers of a shared node, under a keyed hash of its id. The server, which lacks the key, sees
+that two clients send the same node but not which one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Kernel: TypeAlias = Literal["exp", "inverse", "literal"]
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What a client tells of its S shareable nodes, in the order of their tokens.
+    """Data that a client sends on its S shareable nodes, in the order of their tokens.
 
     Attributes:
         tokens: uint8 `[S, 16]`, keyed hashes of the nodes' ids.
@@ -52,16 +53,16 @@ class Structure:
 def describe_structure(
     edge_index: np.ndarray, num_nodes: int, shareable: np.ndarray, node_ids: np.ndarray, key: bytes
 ) -> Structure:
-    """What a client tells of its subgraph.
+    """Data that a client sends on its subgraph.
 
-    One breadth-first search a shareable node, in the memory of one search. SciPy's `breadth_first_order` is linear in
-    nodes and edges, where `dijkstra` and `shortest_path` keep a heap even with `unweighted=True`: it is faster from
-    some hundred nodes on, and takes a third of their time on graphs of some thousand.
+    Each shareable node takes one breadth-first search, in the memory of one search. SciPy's `breadth_first_order` is
+    linear in nodes and edges, where `dijkstra` and `shortest_path` keep a heap even with `unweighted=True`. It is
+    faster from some hundred nodes on, and takes a third of their time on graphs of some thousand.
 
     Args:
         edge_index: int `[2, edges]`, local ids, both directions of every edge once, no self-loops.
         num_nodes: number of nodes of the subgraph.
-        shareable: bool `[nodes]`, the nodes to tell of.
+        shareable: bool `[nodes]`, the nodes to describe.
         node_ids: int64 `[nodes]`, distinct ids that mean the same node for every client.
         key: secret of the clients, 16 to 64 bytes.
 
@@ -71,7 +72,7 @@ def describe_structure(
     row, column = edge_index
     adjacency = sp.csr_array((np.ones(len(row)), (row, column)), shape=(num_nodes, num_nodes))
     tokens = _tokens(node_ids[shareable], key)
-    order = np.argsort(comparable(tokens))  # an order of its own, so that rows do not tell that of ids
+    order = np.argsort(comparable(tokens))  # sorted by token, so that the order of rows does not reveal that of ids
     sources = np.flatnonzero(shareable)[order]
     hops = np.array([_hops(adjacency, source) for source in sources], dtype=np.int64).reshape(-1, 2)
     degrees = np.bincount(row, minlength=num_nodes)[sources]
@@ -102,14 +103,14 @@ def _hops(adjacency: sp.csr_array, source: int) -> tuple[int, int]:
 
 
 def check_structure(structure: Structure, client: str) -> None:
-    """Refuse what no subgraph has.
+    """Refuse a structure that no subgraph has.
 
     Args:
         structure: as decoded from a message.
-        client: whose it is, for the sentence.
+        client: its owner, for the sentence.
 
     Raises:
-        ValueError: wrong shapes or types, a token twice, or numbers that cannot be.
+        ValueError: wrong shapes or types, a token twice, or impossible numbers.
     """
     tokens, reach = structure.tokens, structure.reach
     if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] != TOKEN_BYTES:
@@ -142,14 +143,14 @@ def structural_distances(structures: Sequence[Structure | None], weighted: bool 
 
     Args:
         structures: of every client; None where there is none.
-        weighted: shared nodes count by their degree, else all alike. A pair whose shared nodes have no neighbour on
-            either side weights them all alike in any case.
+        weighted: shared nodes are weighted by their degree, else equally. A pair whose shared nodes have no neighbour
+            on either side weights them equally in any case.
 
     Returns:
         Symmetric float64 `[K, K]`: infinite for pairs without a shared node, 0 on the diagonal.
 
     Raises:
-        ValueError: a structure that no subgraph has, called by its position in `structures`.
+        ValueError: a structure that no subgraph has, named by its position in `structures`.
     """
     nothing = np.zeros(0, dtype=np.int64)
     absent = Structure(np.zeros((0, TOKEN_BYTES), dtype=np.uint8), nothing, nothing, nothing)
@@ -167,7 +168,7 @@ def structural_distances(structures: Sequence[Structure | None], weighted: bool 
 
 
 class _Incidence:
-    """Which client tells of which node: every value that clients tell as an entry of a sparse [clients, nodes]."""
+    """Incidence of clients and nodes: every value that clients send as an entry of a sparse [clients, nodes]."""
 
     def __init__(self, structures: list[Structure]) -> None:
         def joined(name: str) -> np.ndarray:
@@ -194,16 +195,16 @@ class _Incidence:
 def structural_weights(distances: np.ndarray, kernel: Kernel, gamma: float) -> np.ndarray:
     r"""Mixing weights from structural distances (eq. 6): row-stochastic `[K, K]`.
 
-    With D relative to the largest finite distance between two clients, a weight is, before rows are divided by their
-    sum, :math:`e^{-\gamma D}` (``exp``), :math:`1 / (1 + \gamma D)` (``inverse``), or the distance itself, as the
-    equation is printed (``literal``, which gives most to those least alike). The diagonal is 1, with ``literal`` 0
-    in rows that have another weight; pairs that share nothing get 0. Where no distance is above zero and finite,
-    nothing is known of structure, and everyone keeps to oneself: the identity.
+    D is taken relative to the largest finite distance between two clients. Before rows are divided by their sum, a
+    weight is :math:`e^{-\gamma D}` (``exp``), :math:`1 / (1 + \gamma D)` (``inverse``), or the distance itself, as the
+    equation is printed (``literal``, which gives the least similar clients the largest weight). The diagonal is 1, with
+    ``literal`` 0 in rows that have another weight. Pairs without a shared node get 0. Where no distance is above zero
+    and finite, the structure gives no information, and the matrix is the identity.
 
     Args:
         distances: as of `structural_distances`.
         kernel: see above.
-        gamma: how sharply weights fall with distance, at least 0; unused by ``literal``.
+        gamma: steepness with which weights fall with distance, at least 0; unused by ``literal``.
 
     Raises:
         SubflError: an unknown kernel.

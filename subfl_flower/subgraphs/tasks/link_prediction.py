@@ -1,14 +1,14 @@
 r"""Link prediction: which pairs of a client's nodes are joined by an edge (FED-PUB, Fig. 10).
 
 A client's undirected edges are divided into training, validation and test edges. The model sees the training edges
-alone. The score of a pair is the dot product of its nodes' outputs, less the mean output of the client's nodes: what
-all nodes have in common tells no pair from another, and early in training it is nearly all there is. The loss is binary
-cross-entropy over the training edges and as many pairs without an edge, drawn anew at every step; the metric is the
-area under the ROC curve over held-out edges and as many pairs without an edge, the same throughout and for all methods.
+alone. The score of a pair is the dot product of its nodes' outputs, less the mean output of the client's nodes. This
+mean does not tell pairs apart, and early in training it is nearly all of an output. The loss is binary cross-entropy
+over the training edges and as many pairs without an edge, drawn again at every step. The metric is the area under the
+ROC curve over held-out edges and as many pairs without an edge, the same throughout and for all methods.
 
 The role of an edge is a hash of its global ends and the seed, so that an edge that several clients hold has one role
-everywhere: no client trains on what another one is tested on. The weight of an edge counts in messages; loss and metric
-ask for the edge alone.
+everywhere: no client trains on an edge that another one is tested on. The weight of an edge counts in messages; loss
+and metric ignore it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from subfl_flower.errors import SubflError
 from subfl_flower.seeding import client_generator
 from subfl_flower.tasks.settings import GraphTask
 
-# A pair that happens to be an edge is drawn again so often; then it is left out.
+# Number of draws of a pair that happens to be an edge; then it is left out.
 _DRAWS = 8
 
 
 class LinkPrediction(GraphTask):
-    """Every client predicts its own edges.
+    """Prediction of each client's own edges.
 
     Attributes:
         validation_fraction, test_fraction: shares of the edges that are held out.
@@ -68,7 +68,7 @@ class LinkPrediction(GraphTask):
     def visible(self, graph: ClientGraph) -> ClientGraph:
         """The training edges with their weights, both directions, also of those to nodes elsewhere.
 
-        A loss may speak of any node.
+        A loss may use any node.
         """
         directed = self._roles(graph.node_ids[graph.edge_index]) == TRAIN
         own, elsewhere = graph.cross_edges
@@ -83,7 +83,7 @@ class LinkPrediction(GraphTask):
         )
 
     def num_examples(self, graph: ClientGraph) -> int:
-        """Training edges."""
+        """Number of training edges."""
         count = len(self.edges(graph, TRAIN)[0])
         if not count:
             raise SubflError(
@@ -130,7 +130,7 @@ class _ClientPairs:
             self.held_out.append((torch.from_numpy(np.concatenate([edges, others], axis=1)).to(device), truth))
 
     def loss(self, outputs: Tensor, rng: np.random.Generator) -> Tensor:
-        """Mean binary cross-entropy over training edges and fresh pairs without one; a client knows its own edges."""
+        """Mean binary cross-entropy over training edges and newly drawn pairs without one; a client knows its edges."""
         others = pairs_without_edge(self._num_nodes, self._train_codes, self._train.shape[1], rng)
         pairs = torch.cat([self._train, torch.from_numpy(others).to(self._device)], dim=1)
         truth = torch.zeros(pairs.shape[1], device=self._device)
@@ -138,7 +138,7 @@ class _ClientPairs:
         return F.binary_cross_entropy_with_logits(self._scores(outputs, pairs), truth)
 
     def auc(self, outputs: Tensor, held_out: int) -> float:
-        """Area under the ROC curve of one of `held_out`; not a number where it has no edge or no other pair."""
+        """Area under the ROC curve of one of `held_out`; NaN where it has no edge or no other pair."""
         from scipy.stats import rankdata  # a third of a second to import, and other tasks do not need it
 
         pairs, truth = self.held_out[held_out]
@@ -173,7 +173,7 @@ class LinkExamples:
         return validation, test
 
     def figures(self, outputs: Tensor) -> dict[str, Tensor]:
-        """None: the metric does not depend on how common edges are."""
+        """No figures: the metric does not depend on how common edges are."""
         return {}
 
 
@@ -194,7 +194,7 @@ def pairs_without_edge(num_nodes: int, edge_codes: np.ndarray, count: int, rng: 
     Args:
         num_nodes: N; pairs are of 0 .. N-1.
         edge_codes: the edges (u, v), u < v at least, as ascending u·N + v.
-        count: how many; fewer come back only where nearly all pairs are edges.
+        count: number of pairs; fewer are returned only where nearly all pairs are edges.
         rng: draws them.
     """
     pairs = np.empty((2, 0), dtype=np.int64)

@@ -1,7 +1,7 @@
 """Node classification: cross-entropy on the training nodes, accuracy on the others.
 
-Where one class is common, accuracy alone tells little. The figures besides it weigh classes equally, and say what a
-model is worth that has learnt nothing but which class is the most common.
+Where one class is common, accuracy alone says little. The further figures weight classes equally, and give the accuracy
+of a model that has only learnt which class is the most common.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from subfl_flower.tasks.settings import GraphTask
 
 
 class NodeClassification(GraphTask):
-    """Every node has one class; its role (train, validation, test) is part of the prepared partition."""
+    """Classification of nodes; a node's role (train, validation, test) is part of the prepared partition."""
 
     needs_labels: ClassVar[bool] = True
     classifies_nodes: ClassVar[bool] = True
@@ -44,11 +44,11 @@ class NodeClassification(GraphTask):
         return num_classes
 
     def visible(self, graph: ClientGraph) -> ClientGraph:
-        """All of it: features and edges of validation and test nodes are known, their labels are not used."""
+        """The whole graph: features and edges of validation and test nodes are known, their labels are not used."""
         return graph
 
     def num_examples(self, graph: ClientGraph) -> int:
-        """Training nodes."""
+        """Number of training nodes."""
         if not graph.num_train:
             raise SubflError(f"client {graph.client_id} has no training node")
         return graph.num_train
@@ -81,7 +81,7 @@ class NodeExamples:
         )
 
     def mean(self, values: Tensor, role: int) -> Tensor:
-        """Each client's mean of `values` [C, width] over its nodes of a role: [C], not a number where it has none."""
+        """Each client's mean of `values` [C, width] over its nodes of a role: [C], NaN where it has none."""
         members = self.members[role]
         return (values * members).sum(1) / members.sum(1)
 
@@ -96,17 +96,17 @@ class NodeExamples:
         return self.mean(correct, VALIDATION), self.mean(correct, TEST)
 
     def figures(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Figures of each client's test nodes that accuracy hides.
+        """Figures of each client's test nodes that complement accuracy.
 
         Args:
             outputs: of the model, [C, width, classes].
 
         Returns:
-            [C] each, not a number where a client has no test node. ``test.macro_f1`` is the mean F1 over the classes
-            among test labels or predictions, ``test.balanced_accuracy`` the mean recall over those among test labels;
-            both are scikit-learn's. ``test.majority`` is the accuracy of always predicting the class that most of the
-            client's training nodes have, the lowest of equals. ``test.one_class`` is 1 where the model predicts a
-            single class for all test nodes though they have several labels, else 0.
+            [C] each, NaN where a client has no test node. ``test.macro_f1`` is the mean F1 over the classes among test
+            labels or predictions, ``test.balanced_accuracy`` the mean recall over those among test labels; both are
+            scikit-learn's. ``test.majority`` is the accuracy of always predicting the class that most of the client's
+            training nodes have, the lowest of equals. ``test.one_class`` is 1 where the model predicts a single class
+            for all test nodes though they have several labels, else 0.
         """
         test = self._test_nodes
         predicted = outputs.flatten(0, 1)[test.rows].argmax(-1).cpu().numpy()
@@ -132,12 +132,12 @@ class _TestNodes:
 
     Attributes:
         rows: of outputs [C * width, K], int64 [T], on the outputs' device.
-        offsets: where the counts of a node's client begin among all clients' [C * K], int64 [T].
+        offsets: beginning of the counts of a node's client among all clients' [C * K], int64 [T].
         labels: int64 [T].
-        labelled: how many of each client's test nodes have which label, int64 [C, K].
-        num_labels: how many labels each client's test nodes have, int64 [C].
+        labelled: number of each client's test nodes with each label, int64 [C, K].
+        num_labels: number of labels of each client's test nodes, int64 [C].
         majority: the share of each client's test nodes that have its most frequent training label [C].
-        blank: added to a client's figures [C]: 0, or not a number where it has no test node.
+        blank: added to a client's figures [C]: 0, or NaN where it has no test node.
     """
 
     def __init__(
@@ -154,6 +154,6 @@ class _TestNodes:
         self.blank = np.where(self.num_labels > 0, 0.0, np.nan)
 
     def count(self, cells: np.ndarray) -> np.ndarray:
-        """How often each class of each client occurs, int64 [C, K], in cells k + K * client of any number."""
+        """Counts of each class of each client, int64 [C, K], in cells k + K * client of any number."""
         num_clients, num_classes = self._shape
         return np.bincount(cells, minlength=num_clients * num_classes).reshape(self._shape)

@@ -47,7 +47,7 @@ def by_pyg(users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
 
 
 def by_matrix(users: Tensor, items: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """The same by a dense matrix, float64."""
+    """LightGCN's outputs by a dense matrix, float64."""
     pairs = torch.zeros(USERS, ITEMS, dtype=torch.float64)
     for user, item in PAIRS:
         pairs[user, item] = 1 / (LENGTHS[user] * sum(other == item for _, other in PAIRS)) ** 0.5
@@ -111,7 +111,7 @@ def test_a_round_is_steps_of_plain_autograd(monkeypatch: pytest.MonkeyPatch, bat
                 optimizer.step()
         expected = [np.mean(of_user) if of_user else 0.0 for of_user in losses]
         assert metrics["train_loss"] == pytest.approx(expected, abs=1e-5)
-    assert len(sampled) == 4  # others beside them in every pass
+    assert len(sampled) == 4  # other negatives in every pass
     for name, value in parameters_of(client).items():
         np.testing.assert_allclose(value, p[name].detach().numpy(), atol=2e-5, err_msg=name)
 

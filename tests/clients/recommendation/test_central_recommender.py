@@ -97,7 +97,7 @@ def test_a_graph_networks_batch_steps_by_the_mean_over_its_ratings(gnn: str) -> 
 
 
 def test_a_graph_networks_weights_decay_and_nothing_else() -> None:
-    """Under a decay beside which the loss is nothing, Adam's first step is against the sign of every weight."""
+    """Adam's first step is against the sign of every weight, under a decay that outweighs the loss."""
     plain, decayed = (central(gnn="gat", lr=1e-3, network_weight_decay=decay) for decay in (0.0, 1e4))
     first = plain.model.initial_of(SEED)
     for client in (plain, decayed):

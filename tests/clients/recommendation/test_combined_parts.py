@@ -127,7 +127,7 @@ class MaskedGNN(RecommenderClient):
 
 
 class PlainGNN(RecommenderClient):
-    """The same without masks."""
+    """A graph network whose protected uploads have no masks, for comparison."""
 
     class Settings(GradientSettings, StepSettings):
         """Knobs of steps."""

@@ -1,4 +1,4 @@
-"""What FCF's users solve for and upload, against scikit-learn's ridge regression and gradients written out in NumPy."""
+"""Solutions and uploads of FCF's users, against scikit-learn's ridge regression and gradients written out in NumPy."""
 
 from __future__ import annotations
 

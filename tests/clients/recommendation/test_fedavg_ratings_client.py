@@ -1,4 +1,4 @@
-"""Users who train all of a model on their own items, against one user at a time with a whole model of its own."""
+"""Users who train all of a model on their items, against one user at a time with a separate whole model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def by_hand(client: FedAvgRatingsClient, user: int, **more: Any) -> UserByHand:
 def round_of(
     client: FedAvgRatingsClient, model: Mapping[str, np.ndarray], ids: Sequence[int] = EVERYONE, server_round: int = 1
 ) -> tuple[dict[str, np.ndarray], Ragged, Ragged, dict[str, np.ndarray]]:
-    """What some users send who all receive a model: stacks, item numbers, rows, and their metrics."""
+    """Uploads of users who receive the same model: stacks, item numbers, rows, and their metrics."""
     result = worked(client.train(to_all(ids, model, server_round)))
     return result.arrays, result.rows["item_ids"], result.rows["item_rows"], result.metrics
 
@@ -176,7 +176,7 @@ def test_a_server_that_takes_a_plain_step_of_one_has_the_mean_of_the_models(row_
 
 
 def test_what_hides_gradients_hides_differences() -> None:
-    """Pseudo items beside the real ones; values held within the bound, before noise that is none here."""
+    """Pseudo items together with the real ones; values held within the bound, before noise that is none here."""
     plain, hidden = local(loss="sum"), local(loss="sum", pseudo_items=4)
     clipped = local(loss="sum", privacy=LdpSettings(mechanism="laplace_linf", clip=0.01, noise=0.0))
     received = random_model(plain.model.shapes)

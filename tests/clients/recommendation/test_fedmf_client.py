@@ -1,4 +1,4 @@
-"""What FedMF's users upload: sums that come out, and single uploads that tell nothing."""
+"""Uploads of FedMF's users: sums that can be read, and single uploads that reveal nothing."""
 
 from __future__ import annotations
 

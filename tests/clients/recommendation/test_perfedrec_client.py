@@ -79,7 +79,7 @@ def state_of(client: PerFedRecClient) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def ranked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[np.ndarray]]:
-    """What `measured` ranks items by: the scores [users, ITEMS] of the mixture, then of the three models."""
+    """Scores [users, ITEMS] by which `measured` ranks items: of the mixture, then of the three models."""
     seen: list[np.ndarray] = []
     rank = UserCohort.ranking_figures
 
@@ -387,7 +387,7 @@ def told(client: PerFedRecClient, server_round: int = 5, ids: Sequence[int] | No
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
 def test_who_has_trained_tells_the_direction_of_its_embedding(layers: int) -> None:
-    """The user of its own model after training, from all of its items, as a vector of length 1."""
+    """The user's h_u by its own model after training, from all of its items, as a vector of length 1."""
     client = mixing(model={"layers": layers})
     start = random_model(client.model.shapes)
     assert told(client) == {user: {} for user in EVERYONE}

@@ -31,7 +31,7 @@ def client(
 
 
 def trained(cohort: SubgraphClient, **announced: float) -> dict[str, np.ndarray]:
-    """What two clients send after a round."""
+    """Uploads of two clients after a round."""
     result = round_of(cohort, parameters_of(2), **announced)
     assert result.failures == {} and set(result.arrays) == set(cohort.uploads(cohort.run))
     return result.arrays

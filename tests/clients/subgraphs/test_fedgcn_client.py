@@ -166,7 +166,7 @@ def outputs(client: FedGCNClient, parameters: dict[str, torch.Tensor]) -> list[n
 
 
 def expected_outputs(operator: np.ndarray, parameters: dict[str, torch.Tensor]) -> np.ndarray:
-    """A GCN's outputs at all nodes, with an operator of one's own."""
+    """A GCN's outputs at all nodes, with a given operator."""
     double = {name: values[0].double() for name, values in parameters.items()}
     features = torch.from_numpy(dense_features(GRAPH)).double()  # type: ignore[arg-type]
     return dense_gcn(double, torch.from_numpy(operator), features)[0].numpy()
@@ -381,7 +381,7 @@ def test_tokens_of_two_runs_cannot_be_matched(key: SharedKey) -> None:
 
 
 def test_sums_are_answered_for_what_others_have_to_do_with_alone(key: SharedKey) -> None:
-    """Nothing is added up for a token that one client lists alone: nobody holds the node, or nobody needs the sum."""
+    """No sum is made for a token that one client lists alone: nobody holds the node, or nobody needs the sum."""
     graphs = clients_graphs(WITH_GAPS)
     for masking in (False, True):
         clients = exchanged(graphs, key, masking=masking)

@@ -104,7 +104,7 @@ def order_of(cohort: SubgraphClient, client_id: int) -> np.ndarray:
 
 
 def operators(model: str, edge_index: np.ndarray, num_nodes: int) -> np.ndarray:
-    """What a layer multiplies by, dense: Â, or the mean over neighbours."""
+    """A layer's operator as a dense matrix: Â, or the mean over neighbours."""
     if model == "gcn":
         return dense_operator(edge_index, num_nodes)
     adjacency = np.zeros((num_nodes, num_nodes))

@@ -63,7 +63,7 @@ def remote_client(client_id: int) -> ClientGraph:
 
 
 def state(cohort: FedPUBClient, clients: int) -> dict[str, torch.Tensor]:
-    """What the clients keep, by name."""
+    """Arrays that the clients keep, by name."""
     with cohort.open_state().rows(range(clients), torch.device("cpu")) as rows:
         return {name: value.clone() for name, value in rows.items()}
 

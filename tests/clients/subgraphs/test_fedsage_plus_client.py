@@ -85,7 +85,7 @@ def generated(asked: FedSagePlusClient, graph: ClientGraph) -> ClientGraph:
 
 
 def test_a_generator_is_adams_way_along_the_clients_own_loss_and_what_others_said() -> None:
-    """The same steps with PyTorch's optimiser and losses, for the client in the middle."""
+    """A client's generator equals one trained by PyTorch's optimiser and losses, for the client in the middle."""
     graph, ours = GRAPHS[1], NeighbourGenerator(GENERATOR, FEATURES, CLASSES)
 
     def example(step: int) -> MendingExample:

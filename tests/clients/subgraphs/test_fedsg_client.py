@@ -32,7 +32,7 @@ def client(chunk: int | str = "all", layers: int = 2, **settings: Any) -> FedSGC
 
 
 def trained(cohort: FedSGClient) -> dict[str, np.ndarray]:
-    """What two clients send after a round from different parameters."""
+    """Uploads of two clients after a round from different parameters."""
     rng = np.random.default_rng(0)
     shapes = {name: spec.shape for name, spec in cohort.shared(cohort.run).items()}
     received = {name: rng.standard_normal((2, *shape)).astype(np.float32) for name, shape in shapes.items()}

@@ -164,7 +164,7 @@ def test_each_hosted_client_keeps_the_central_model_of_its_own_best_round() -> N
 
 
 def test_its_dropout_is_no_clients() -> None:
-    """The central model draws under an id of its own, so that the oracle is not tied to client 0's draws."""
+    """The central model's draws have a separate id, so that the oracle is not tied to client 0's draws."""
     draws = {client_generator(SEED, client_id, 1, "dropout").integers(2**62) for client_id in range(-1, 3)}
     assert len(draws) == 4
 

@@ -49,7 +49,7 @@ def received(clients: int, names: tuple[str, ...] = SHARED, seed: int = 0) -> St
 
 
 def personal(cohort: SubgraphClient, name: str) -> np.ndarray:
-    """What the clients keep to themselves of a parameter, [clients, ...]."""
+    """The clients' personal values of a parameter, [clients, ...]."""
     return kept(cohort, f"personal.{name}")
 
 

@@ -88,7 +88,7 @@ def test_other_phases_are_refused(shared_key: SharedKey) -> None:
 
 
 def test_training_sends_what_fedpub_sends_without_masks(shared_key: SharedKey) -> None:
-    """And no list of wanted features, which nobody prunes."""
+    """Uploads have no list of wanted features, because no weight is pruned."""
     graph, settings = shared(0, 9, [0, 1, 2]), {"random_graph": "sbm"}
     structural = client(shared_key, graph, **settings)
     functional = client(shared_key, graph, family=FedPUBClient, masks=False, **settings)

@@ -96,7 +96,7 @@ def test_blocks_of_users_are_joined_seamlessly(monkeypatch: pytest.MonkeyPatch) 
 
 
 def biases(ratings: Ratings, seen: np.ndarray) -> np.ndarray:
-    """What the global mean and shrunk user and item biases predict for every rating."""
+    """Predictions of every rating by the global mean and shrunk user and item biases."""
     users, items, values = ratings.users(), ratings.items, ratings.values.astype(np.float64)
     predicted = np.full(len(ratings), values[seen].mean())
     of_users, of_items = np.zeros(ratings.num_users), np.zeros(ratings.num_items)

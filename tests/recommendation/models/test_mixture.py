@@ -49,7 +49,7 @@ def three_users() -> Mixture:
 
 
 def two_users() -> Mixture:
-    """Clients 1 and 2, who start from the global model of the other three, with no items of their own."""
+    """Clients 1 and 2, who start from the global model of the other three, without own items."""
     everyone = drawn(1, ITEMS, DIM)
     scorers = [Scorer(drawn(seed, 2, DIM), everyone.clone()) for seed in (6, 7, 8)]
     return Mixture.of(np.array([1, 2]), scorers, np.full((2, 3), 1 / 3))

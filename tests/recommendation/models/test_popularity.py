@@ -1,4 +1,4 @@
-"""How many users have an item, and how far that goes, on three users and five items."""
+"""Popularity: number of users who have an item, and the figures of ranking by it, on three users and five items."""
 
 from __future__ import annotations
 

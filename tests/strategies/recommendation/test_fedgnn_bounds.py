@@ -1,4 +1,4 @@
-"""How large the answers may be that FedGNN's server takes outside of rounds."""
+"""Largest answers that FedGNN's server takes outside of rounds."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def server(away: Sequence[int] = (), **knobs: Any) -> FedMF:
 
 
 def updates(gradients: dict[int, np.ndarray], told: Sequence[int]) -> Updates:
-    """What the clients of `gradients` send when they were told that those of `told` take part."""
+    """Uploads of the clients of `gradients`, when they were told that those of `told` take part."""
     uploads = [masked(quantise(own, 24), client, told, KEY, b"round 1", 2) for client, own in gradients.items()]
     return Updates(
         server_round=1,

@@ -22,7 +22,7 @@ ITEMS, WIDTH = 4, 2
 INITIAL = {"items": np.arange(8, dtype=np.float32).reshape(ITEMS, WIDTH), "w": np.array([10.0], np.float32)}
 LEFT, RIGHT = (1.0, 0.0), (0.0, 1.0)
 Difference = tuple[float, dict[int, tuple[float, float]]]
-"""What a user sends: received - trained of ``w``, and of the item rows that it touched."""
+"""A user's upload: received - trained of ``w``, and of the item rows that it touched."""
 
 
 class Answers:
@@ -70,7 +70,7 @@ def server(
 
 
 def updates(differences: Mapping[int, Difference], clients: int = len(CLIENTS), server_round: int = 1) -> Updates:
-    """What the users at these positions send."""
+    """Uploads of the users at these positions."""
     chosen = sorted(differences)
     rows = [sorted(differences[position][1].items()) for position in chosen]
     lengths = np.array([len(own) for own in rows], dtype=np.int64)
@@ -146,7 +146,7 @@ def test_a_cluster_is_drawn_to_the_global_model_after_each_round() -> None:
 
 
 class Reference:
-    """The same in plain words: every user has a whole model, and each server's model is a mean of some of these."""
+    """PerFedRec's averages in plain words: every user has a whole model, and each server's model is a mean of these."""
 
     def __init__(self, strategy: Any, row_average: str, pull: float) -> None:
         self.row_average, self.pull = row_average, pull
@@ -176,7 +176,7 @@ class Reference:
 
 
 def random_differences(rng: np.random.Generator, users: int = len(CLIENTS)) -> dict[int, Difference]:
-    """What some users send; some of them touch nothing."""
+    """Uploads of some users, some of whom touch nothing."""
     chosen = rng.choice(users, rng.integers(1, users + 1), replace=False)
     return {
         int(user): (
@@ -320,7 +320,7 @@ def test_clusters_are_of_the_same_users_wherever_these_go_together() -> None:
     before = strategy.labels.copy()
     strategy.before_round(2, Answers({0: RIGHT, 1: (0.1, 1.0), 2: LEFT, 3: (1.0, 0.1)}))
     assert strategy.labels.tolist() == before.tolist()
-    # Each user is nearest to the centre of its own.
+    # Each user is nearest to the centre of its new cluster.
     assert strategy.users.distances[:4].max() < 0.2
 
 
@@ -384,7 +384,7 @@ def test_a_user_is_charged_each_model_once() -> None:
     trained, evaluated = pack(strategy.instructions(1, together)), pack(strategy.evaluation_instructions(together))
     assert trained.bytes_per_client.tolist() == [36] * 5
     assert evaluated.bytes_per_client.tolist() == [72] * 4 + [36]
-    for position in together:  # as if each had a message of its own
+    for position in together:  # as if each had a separate message
         assert pack(strategy.instructions(1, [position])).bytes_per_client.tolist() == [36]
         alone = pack(strategy.evaluation_instructions([position])).bytes_per_client
         assert alone.tolist() == [evaluated.bytes_per_client[position]]

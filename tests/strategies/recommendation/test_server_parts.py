@@ -61,7 +61,7 @@ def server(
 
 
 def updates(arrays: Mapping[str, Any], positions: Sequence[int], rows: Sequence[Mapping[int, Any]] = ()) -> Updates:
-    """What the users at `positions` send; `rows` are of items, for each of them."""
+    """Uploads of the users at `positions`; `rows` are of items, for each of them."""
     ids = [item for own in rows for item in own]
     values = np.array([value for own in rows for value in own.values()], dtype=np.float32).reshape(-1, 2)
     lengths = np.array([len(own) for own in rows], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What FedGCN's server makes of answers, made by hand: sums, refusals, who is asked again."""
+"""FedGCN's server on answers made by hand: sums, refusals, who is asked again."""
 
 from __future__ import annotations
 

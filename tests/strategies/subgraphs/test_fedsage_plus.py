@@ -1,4 +1,4 @@
-"""How the server has generators of missing neighbours trained on one another's nodes."""
+"""FedSage+'s server: training of generators of missing neighbours on one another's nodes."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_who_does_not_answer_is_neither_judged_nor_judge() -> None:
 
 
 class Vain(Asked):
-    """Every client also speaks of its own decoder, which it was not asked about."""
+    """Every client also judges its own decoder, which it was not asked about."""
 
     def _answer(self, action: str, position: int, received: Stack, last: int) -> Stack:
         said = super()._answer(action, position, received, last)

@@ -249,7 +249,7 @@ def test_a_shifted_course_is_no_distance_away() -> None:
     strategy = gcfl_plus(1, 1, 1, window=4, first_split=9, standardize=False)
     for norms in zip((1, 5, 1, 1), (1, 1, 5, 1), (1, 1, 1, 1), strict=True):
         train(strategy, 1, everyone(*(scaled(EAST, norm) for norm in norms)))
-    # Warping lays the peaks on each other; beside the flat course a peak is 5 - 1 away.
+    # Warping lays the peaks on each other; compared with the flat sequence a peak is 5 - 1 away.
     np.testing.assert_allclose(strategy.weights([0, 1, 2]), [[4, 4, 0], [4, 4, 0], [0, 0, 4]], atol=1e-5)
 
 

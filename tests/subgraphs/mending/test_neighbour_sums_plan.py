@@ -1,4 +1,4 @@
-"""Who counts which node, and whose sums are kept: by hand."""
+"""Counting of nodes by clients, and the sums that are kept: by hand."""
 
 from __future__ import annotations
 

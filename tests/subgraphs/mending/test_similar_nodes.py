@@ -72,7 +72,7 @@ def test_nothing_is_similar_to_a_zero_row_or_to_a_clients_own_nodes() -> None:
 
 
 def dense(clients: Sequence[np.ndarray], threshold: float, most: int) -> list[list[list[int]]]:
-    """The same by the whole matrix of cosines, sorted, in double precision."""
+    """Similar nodes by the whole matrix of cosines, sorted, in double precision."""
     rows = np.concatenate(clients).astype(float)
     owner = np.repeat(np.arange(len(clients)), [len(client) for client in clients])
     directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)

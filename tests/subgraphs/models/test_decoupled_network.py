@@ -41,7 +41,7 @@ def pyg_encoding(graph: ClientGraph) -> torch.Tensor:
 def pyg_logits_and_gradients(
     graph: ClientGraph, parameters: dict[str, torch.Tensor], layers: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The same network of PyG's own layers; gradients of the summed cross-entropy over all nodes."""
+    """This network from PyG's own layers; gradients of the summed cross-entropy over all nodes."""
     edges = torch.from_numpy(graph.edge_index)
     convolutions: dict[str, GCNConv] = {}
     outputs = []

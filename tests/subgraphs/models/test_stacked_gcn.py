@@ -18,7 +18,7 @@ TASK = NodeClassification(name="node_classification")
 def pyg_logits_and_gradients(
     graph: ClientGraph, parameters: dict[str, torch.Tensor], layers: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The same network of PyG's own layers; gradients of the summed cross-entropy over all nodes."""
+    """This network from PyG's own layers; gradients of the summed cross-entropy over all nodes."""
     convolutions = torch.nn.ModuleList()
     hidden = parameters["classifier.weight"].shape[0]
     for layer in range(1, layers + 1):

@@ -24,7 +24,7 @@ def sage(layers: int = 2) -> StackedSAGE:
 def pyg_logits_and_gradients(
     graph: ClientGraph, parameters: dict[str, torch.Tensor], layers: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The same network of PyG's own layers; gradients of the summed cross-entropy over all nodes."""
+    """This network from PyG's own layers; gradients of the summed cross-entropy over all nodes."""
     convolutions = torch.nn.ModuleList()
     for layer in range(1, layers + 1):
         width = FEATURES if layer == 1 else 5
