@@ -222,7 +222,7 @@ def hidden(user: Tensor, items: Tensor, layers: int) -> Tensor:
 
 
 def sampled(user: int, steps: int, negatives: int = 1, *, server_round: int = 1, purpose: str) -> np.ndarray:
-    """Negative items of a user for each of its own, [steps, n, negatives], from those that it does not have."""
+    """Negative items of a user for each of the rated ones, [steps, n, negatives], from those that it does not have."""
     own = items_of(user)
     others = np.setdiff1d(np.arange(ITEMS), own)
     rng = client_generator(SEED, user, server_round, purpose)

@@ -1,8 +1,8 @@
 r"""A cohort of users who train a recommender on their own ratings.
 
 Every user is a client. Shared parameters (item rows, GNN weights, biases) are the server's: a user uploads the gradient
-of its own loss by them. Personal parameters (its embedding and bias) stay with it and are never sent. Many users are
-worked at once; each upload is one user's own (`UserModel`).
+of the loss of its ratings by them. Personal parameters (its embedding and bias) stay with it and are never sent. Many
+users are worked at once; each upload is one user's own (`UserModel`).
 
 A round of a user has the same steps for all methods; a method's client names the part for each step:
 

@@ -1,8 +1,8 @@
 """Clients that compute on the whole graph and learn from their own nodes: FedAvg on full information.
 
 A client's model passes messages over the graph that the clients' subgraphs were cut from, with all nodes and edges that
-others hold. Its loss and metric are those of its own nodes. This is an upper bound for methods that exchange across
-subgraphs, and possible only in a simulation.
+others hold. Its loss and metric are those of the nodes that it holds. This is an upper bound for methods that exchange
+across subgraphs, and possible only in a simulation.
 
 A client keeps only the nodes of the whole graph on which its own nodes' outputs depend: after L convolutions, of which
 the first is computed beforehand, those at most L - 1 edges away. Operator and inputs are cut from the whole graph's, so

@@ -68,7 +68,8 @@ class ClusterUsers(RandomUsers):
             return self.draw(server_round)
         generator, available = self.generator(server_round), np.arange(len(labels))
         if self._settings.selection == "size":
-            return proportional(labels, self.count, generator, available=available).tolist()
+            within: list[int] = proportional(labels, self.count, generator, available=available).tolist()
+            return within
         chosen: list[int] = representatives(
             distances,
             labels,

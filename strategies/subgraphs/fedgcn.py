@@ -138,7 +138,8 @@ class FedGCN(MixingStrategy):
     @property
     def _width(self) -> int:
         """Width of a row: the features, and the degree where clients are sent sums of nodes elsewhere."""
-        return self.roster.num_features + self.settings.hops - 1
+        width: int = self.roster.num_features + self.settings.hops - 1
+        return width
 
     def _question(self, plan: SumPlan, position: int) -> Stack:
         """Request for a client's share; under masks also the other clients in each of its sums."""

@@ -66,7 +66,8 @@ class Joined:
     @property
     def owners(self) -> np.ndarray:
         """Owners of the rows of `edges`, positions [2, edges]."""
-        return np.repeat(np.arange(len(self.sizes)), self.sizes)[self.edges]
+        owners: np.ndarray = np.repeat(np.arange(len(self.sizes)), self.sizes)[self.edges]
+        return owners
 
     def figures(self) -> dict[str, float | None]:
         """Number of clients that showed their nodes, and mean numbers of nodes and edges added to each of them."""

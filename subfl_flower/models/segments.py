@@ -48,7 +48,7 @@ def segment_product(rows: Tensor, weights: Tensor, lengths: Sequence[int]) -> Te
     Returns:
         [E, out], differentiable in both.
     """
-    product: Tensor = _SegmentProduct.apply(rows, weights, lengths)
+    product: Tensor = _SegmentProduct.apply(rows, weights, lengths)  # type: ignore[no-untyped-call]
     return product
 
 

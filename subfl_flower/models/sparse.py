@@ -59,7 +59,7 @@ class SparseMatrix:
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product [rows, width] with a `dense` [columns, width], differentiable in `dense`."""
         if torch.is_grad_enabled() and dense.requires_grad:
-            product: Tensor = _Product.apply(self._matrix, self._transpose, dense)
+            product: Tensor = _Product.apply(self._matrix, self._transpose, dense)  # type: ignore[no-untyped-call]
             return product
         return self._matrix @ dense
 

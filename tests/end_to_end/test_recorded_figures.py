@@ -1,6 +1,6 @@
 """Figures of short runs of every method are those that were recorded: what is meant to change no number changes none.
 
-They are recorded anew, where a change of numbers is meant, by ``SUBFL_RECORD=1 pytest`` on this file.
+They are recorded again, where a change of numbers is meant, by ``SUBFL_RECORD=1 pytest`` on this file.
 """
 
 from __future__ import annotations
