@@ -6,10 +6,10 @@ than the sum of the weights of a node's edges in the *whole* graph. A client kno
 
 .. math:: z_v = \sum_{u \in N(v) \cup \{v\}} w_{vu} x_u / \sqrt{d_u},
 
-row v of Â X is :math:`z_v / \sqrt{d_v}`, and :math:`\hat A_{vu} = w_{vu} / \sqrt{d_v d_u}`. With z of the nodes that it holds
-a client has the inputs of a GCN's first convolution as if it held the whole graph. With z and d of its nodes' neighbours
-elsewhere, too, it has what the second convolution needs. Further convolutions are approximate: the nodes beyond these
-neighbours are missing.
+row v of Â X is :math:`z_v / \sqrt{d_v}`, and :math:`\hat A_{vu} = w_{vu} / \sqrt{d_v d_u}`. With z of the nodes that
+it holds a client has the inputs of a GCN's first convolution as if it held the whole graph. With z and d of its nodes'
+neighbours elsewhere, too, it has what the second convolution needs. Further convolutions are approximate: the nodes
+beyond these neighbours are missing.
 """
 
 from __future__ import annotations
