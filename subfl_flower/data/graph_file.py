@@ -140,4 +140,8 @@ def _features(tensors: dict[str, np.ndarray], card: GraphCard) -> FeatureMatrix:
     if "features" in tensors:
         return tensors["features"]
     parts = (tensors["features.data"], tensors["features.indices"], tensors["features.indptr"])
+    if any(part.dtype.kind != "i" for part in parts[1:]):  # SciPy would cut digits off
+        raise ValueError(
+            f"features.indices and features.indptr are {parts[1].dtype} and {parts[2].dtype}, not integers"
+        )
     return sp.csr_array(parts, shape=(card.num_nodes, card.num_features))

@@ -196,9 +196,9 @@ def _require_version(found: object, kind: type[Card], path: Path) -> None:
 
 def _key_of(problem: Mapping[str, Any], content: Any) -> list[str]:
     """The keys that lead to a problem of a card: its location without the names of union members."""
-    if problem["type"] == "json_invalid":
+    if problem["type"] == "json_invalid" or not problem["loc"]:
         return []
-    *path, last = problem["loc"] or ("",)
+    *path, last = problem["loc"]
     here, keys = content, []
     for part in path:
         if isinstance(here, dict) and part in here:
