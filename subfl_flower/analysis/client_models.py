@@ -47,7 +47,10 @@ class ClientModels(Sequence[Parameters]):
             return [self[client_id] for client_id in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        arrays, _ = read_model(self._directory.client_file(index))
+        path = self._directory.client_file(index)
+        if not path.is_file():
+            raise SubflError(f"{path} does not exist: the run left no model of client {index}")
+        arrays, _ = read_model(path)
         if {name: array.shape for name, array in arrays.items()} != self._shapes:
             raise SubflError(f"{self._directory.path}: the model of client {index} is not the one that was configured")
         return {name: torch.from_numpy(arrays[name]).unsqueeze(0) for name in self._shapes}

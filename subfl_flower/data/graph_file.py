@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix, Graph
+from subfl_flower.errors import SubflError
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 
@@ -66,8 +67,8 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
             edge_weight=tensors.get("edge_weight"),
         )
         return graph, tensors["roles"]
-    except KeyError as error:
-        raise card.damaged(path, f"{error} is missing") from error
+    except Exception as error:
+        raise _no_graph(path, card, error) from error
 
 
 def write_client_graph(path: Path, client: ClientGraph) -> None:
@@ -108,8 +109,13 @@ def read_client_graph(path: Path) -> ClientGraph:
             edge_weight=tensors.get("edge_weight"),
             cross_weight=tensors.get("cross_weight"),
         )
-    except KeyError as error:
-        raise card.damaged(path, f"{error} is missing") from error
+    except Exception as error:
+        raise _no_graph(path, card, error) from error
+
+
+def _no_graph(path: Path, card: GraphCard, error: Exception) -> SubflError:
+    """The error of arrays that make no graph; NumPy and SciPy each raise their own."""
+    return card.damaged(path, f"{error} is missing" if isinstance(error, KeyError) else error)
 
 
 def _sizes(graph: Graph | ClientGraph) -> dict[str, int]:
@@ -134,4 +140,8 @@ def _features(tensors: dict[str, np.ndarray], card: GraphCard) -> FeatureMatrix:
     if "features" in tensors:
         return tensors["features"]
     parts = (tensors["features.data"], tensors["features.indices"], tensors["features.indptr"])
+    if any(part.dtype.kind != "i" for part in parts[1:]):  # SciPy would cut digits off
+        raise ValueError(
+            f"features.indices and features.indptr are {parts[1].dtype} and {parts[2].dtype}, not integers"
+        )
     return sp.csr_array(parts, shape=(card.num_nodes, card.num_features))

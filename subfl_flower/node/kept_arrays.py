@@ -19,6 +19,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from subfl_flower.errors import SubflError
+from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 Arrays = Mapping[str, np.ndarray]
@@ -132,7 +133,8 @@ class KeptInFiles:
         """
         path = self._folder_of(client_id) / f"{_stem(client_id, name)}-{server_round:06d}.safetensors"
         write_tensor_file(path, arrays, KeptCard(client=client_id, name=name, round=server_round))
-        self._remove_unneeded(client_id, name, server_round)
+        with writing(path):
+            self._remove_unneeded(client_id, name, server_round)
 
     def round_of(self, client_id: int, name: str) -> int | None:
         """The round whose arrays are kept."""

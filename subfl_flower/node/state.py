@@ -29,6 +29,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInContext, KeptInFiles, KeptInMemory
+from subfl_flower.runs.files import writing
 from subfl_flower.storage.durable_files import make_private_folder
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
@@ -330,7 +331,8 @@ class DurableStore:
             path = self._folder_of(client_id) / self._file_name(self._now)
             card = StateCard(client=client_id, round=self._now[0], phase=self._phases[self._now[1]])
             write_tensor_file(path, state.export_row(position), card)
-            self._remove_unneeded(client_id)
+            with writing(path):
+                self._remove_unneeded(client_id)
         state.changed.clear()
 
     def _file_name(self, moment: Moment) -> str:
@@ -360,6 +362,8 @@ class DurableStore:
 
 def _restore(state: CohortState, position: int, path: Path) -> None:
     values, card = read_tensor_file(path, StateCard)
+    if card.client != state.client_ids[position]:
+        raise card.damaged(path, f"it is of the client {card.client}, not of the client {state.client_ids[position]}")
     try:
         state.import_row(position, values)
     except (ValueError, TypeError, AttributeError) as error:

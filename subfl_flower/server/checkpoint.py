@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subfl_flower.errors import SubflError
+from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import SIZES, Roster
@@ -25,7 +26,7 @@ _FILE = "server.safetensors"
 class RosterCard(BaseModel):
     """The clients of a run, as `Roster` has them but for their nodes; None stands for a size that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     client_ids: tuple[int, ...]
     num_examples: tuple[float | None, ...]
@@ -46,7 +47,7 @@ class RosterCard(BaseModel):
     @classmethod
     def of(cls, roster: Roster) -> Self:
         """The card of a roster."""
-        sizes = {name: [None if np.isnan(value) else value for value in getattr(roster, name)] for name in SIZES}
+        sizes = {name: tuple(None if np.isnan(x) else float(x) for x in getattr(roster, name)) for name in SIZES}
         facts = {name: getattr(roster, name) for name in cls.model_fields if name not in sizes}
         return cls.model_validate({**facts, **sizes})
 
@@ -118,8 +119,9 @@ class Checkpoint:
             repeated=repeated,
         )
         write_tensor_file(folder / _FILE, arrays, card)
-        for unfinished in folder.glob(f".{_FILE}.*"):  # of a process that was killed
-            unfinished.unlink(missing_ok=True)
+        with writing(folder / _FILE):
+            for unfinished in folder.glob(f".{_FILE}.*"):  # of a process that was killed
+                unfinished.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
@@ -138,7 +140,7 @@ class Checkpoint:
         try:
             for name, count in card.repeated.items():
                 strategy[name] = np.broadcast_to(strategy[name], (count, *strategy[name].shape[1:]))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             raise card.damaged(path, f"{type(error).__name__}: {error}") from None
         return cls(card.run_id, card.round, card.roster.roster(), strategy, card.exchanges, card.seconds)
 

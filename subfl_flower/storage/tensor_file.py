@@ -6,7 +6,6 @@ equal bytes. A file is replaced in one step, and its owner alone may read it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 from safetensors import safe_open
 from safetensors.numpy import save
 
@@ -33,12 +33,12 @@ class Card(BaseModel):
         schema_version: the version of the format, 1 or more; in the file `schema`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
 
     holds: ClassVar[str]
     remedy: ClassVar[str] = ""
 
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: int = Field(default=1, alias="schema", ge=1)
 
     def as_json(self, indent: int | None = None) -> str:
         """The form that is written."""
@@ -100,22 +100,29 @@ def read_tensor_file(
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            wanted = file.keys() if names is None else names
+            held = set(file.keys())
+            wanted = sorted(held) if names is None else list(names)
             text = (file.metadata() or {}).get(CARD)
-            tensors = {name: file.get_slice(name)[rows] if rows else file.get_tensor(name) for name in wanted}
-    except Exception as error:  # safetensors, NumPy and the system each raise their own for a damaged file
-        reason = "there is no such file" if not path.is_file() else f"it is not a whole safetensors file ({error})"
-        raise kind.damaged(path, reason) from error
+            tensors = {name: _array(file, name, rows) for name in wanted if name in held}
+    except FileNotFoundError as error:
+        raise kind.damaged(path, "there is no such file") from error
+    except OSError as error:
+        raise kind.damaged(path, "it is a folder" if path.is_dir() else f"it cannot be read ({error})") from error
+    except Exception as error:  # safetensors and NumPy each raise their own for a damaged file
+        raise kind.damaged(path, f"it is not a whole safetensors file ({error})") from error
     if text is None:
         raise kind.damaged(path, f"it does not say what it is (no {CARD!r} in its metadata)")
-    return tensors, parse_card(text, kind, path)
+    card = parse_card(text, kind, path)
+    if missing := [name for name in wanted if name not in held]:
+        raise kind.damaged(path, f"it holds no {', '.join(missing)}")
+    return tensors, card
 
 
 def read_card(path: Path) -> dict[str, Any]:
     """The content of a file's card, unchecked; empty where there is no such card."""
     try:
         with safe_open(path, framework="numpy") as file:
-            content = json.loads((file.metadata() or {})[CARD])
+            content = from_json((file.metadata() or {})[CARD])
     except Exception:  # `read_tensor_file` says what is wrong
         return {}
     return content if isinstance(content, dict) else {}
@@ -128,11 +135,8 @@ def parse_card(text: str, kind: type[AnyCard], path: Path) -> AnyCard:
         SubflError: it is of another version, or a value is missing, unknown or not allowed.
     """
     content = _content(text)
-    found = content.get("schema") if isinstance(content, dict) else None
-    if isinstance(found, int) and 1 <= found < kind.version():
-        raise kind.damaged(
-            path, f"an older version wrote it (schema {found}, this version reads the schema {kind.version()})"
-        )
+    if isinstance(content, dict):
+        _require_version(content.get("schema"), kind, path)
     try:
         return kind.model_validate_json(text)
     except SubflError as error:  # a class that it names cannot be used here
@@ -163,18 +167,38 @@ def require_tensors(tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tupl
             raise SubflError(f"{source}: {name} holds values that are not finite")
 
 
+def _array(file: Any, name: str, rows: slice | None) -> np.ndarray:
+    """An array of an open file, or some rows of it."""
+    array: np.ndarray
+    if rows is None:
+        array = file.get_tensor(name)
+    else:  # safetensors refuses to read no rows after the last one
+        array = file.get_slice(name)[slice(0, 0) if rows.start == rows.stop else rows]
+    return array
+
+
 def _content(text: str) -> Any:
     try:
-        return json.loads(text)
+        return from_json(text)
     except ValueError:
         return None
 
 
+def _require_version(found: object, kind: type[Card], path: Path) -> None:
+    """Raise SubflError for a card of another version; what is no version at all is left to the card's class."""
+    if found is None:
+        raise kind.damaged(path, "its card does not state a schema")
+    if type(found) is int and found >= 1 and found != kind.version():
+        age = "an older" if found < kind.version() else "a newer"
+        read = f"this version reads the schema {kind.version()}"
+        raise kind.damaged(path, f"{age} version wrote it (schema {found}, {read})")
+
+
 def _key_of(problem: Mapping[str, Any], content: Any) -> list[str]:
     """The keys that lead to a problem of a card: its location without the names of union members."""
-    if problem["type"] == "json_invalid":
+    if problem["type"] == "json_invalid" or not problem["loc"]:
         return []
-    *path, last = problem["loc"] or ("",)
+    *path, last = problem["loc"]
     here, keys = content, []
     for part in path:
         if isinstance(here, dict) and part in here:

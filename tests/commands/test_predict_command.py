@@ -402,7 +402,12 @@ def test_a_runs_own_file_with_a_card_in_it_is_read(tmp_path: Path, capsys: pytes
     assert main([str(tmp_path / "0000.safetensors"), str(tables(tmp_path / "g"))]) == 0
     assert "local's model of client 0" in capsys.readouterr().out
     (tmp_path / "0000.safetensors").write_bytes(save({"x": np.zeros(1)}))
-    refused(capsys, [tmp_path / "0000.safetensors", tmp_path / "g"], "0000.safetensors", "what it is a model of")
+    refused(
+        capsys,
+        [tmp_path / "0000.safetensors", tmp_path / "g"],
+        "0000.safetensors",
+        "a model of a graph: it does not say",
+    )
 
 
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -260,7 +260,7 @@ def test_bad_input_is_one_sentence(
     empty = run_of(tmp_path / "empty", table)
     refused(capsys, [empty, "client=0"], "empty holds no recommender: it is a run on graphs")
     (run / "users" / "node-0001-of-0002.safetensors").write_bytes(b"nothing")
-    refused(capsys, [run, "client=0"], "node-0001-of-0002.safetensors is not a whole safetensors file")
+    refused(capsys, [run, "client=0"], "node-0001-of-0002.safetensors does not hold a recommender: it is not a whole")
     assert main([]) == 2 and main(["--help"]) == 0
 
 

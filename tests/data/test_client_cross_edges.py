@@ -12,12 +12,13 @@ from subfl_flower.data.datasets import DigitsDataset
 from subfl_flower.data.folders.subgraph_check import require_sound
 from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.data.graph_file import read_client_graph, read_tensors, write_client_graph, write_tensors
+from subfl_flower.data.graph_file import ClientGraphCard, read_client_graph, write_client_graph
 from subfl_flower.data.partitions import MetisPartition, OverlappingPartition, PartitionSettings, WholePartition
 from subfl_flower.data.prepared.partition import PreparedPartition, client_file, prepare
 from subfl_flower.data.prepared.partition_files import write_partition
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.tensor_file import read_tensor_file, write_tensor_file
 from subfl_flower.tasks.choices import LinkPrediction
 
 # 0-1, 0-2, 1-2, 2-3, 3-4, 3-5, 4-5: two triangles joined by 2-3.
@@ -111,9 +112,9 @@ def test_cross_edges_survive_the_disk_and_their_absence_is_named(tmp_path: Path)
     assert opened.graph().cross_edges.dtype == np.int64
     path = tmp_path / client_file(1)
     write_client_graph(path, client)
-    tensors, sizes = read_tensors(path)
+    tensors, card = read_tensor_file(path, ClientGraphCard)
     del tensors["cross_edges"]
-    write_tensors(path, tensors, sizes)
+    write_tensor_file(path, tensors, card)
     with pytest.raises(SubflError, match="does not hold a client's graph: 'cross_edges' is missing"):
         read_client_graph(path)
 
@@ -140,7 +141,7 @@ def test_prepared_clients_know_the_edges_that_the_partition_cuts(
 
 def test_nodes_that_nobody_holds_are_neighbours_too(tmp_path: Path) -> None:
     graph, roles = graph_of(TRIANGLES), np.zeros(6, dtype=np.int8)
-    write_partition(tmp_path, graph, roles, [np.array([0, 1, 2]), np.array([4])], {"schema": 5, "overlapping": False})
+    write_partition(tmp_path, graph, roles, [np.array([0, 1, 2]), np.array([4])], {"schema": 6, "overlapping": False})
     prepared = PreparedPartition.open(tmp_path)
     assert [pairs(prepared.client(client).cross_edges) for client in (0, 1)] == [[(2, 3)], [(0, 3), (0, 5)]]
     # Of the cut edges the clients know those that begin at a node of theirs; 3-5 is known to nobody.

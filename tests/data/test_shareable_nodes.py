@@ -8,7 +8,7 @@ import pytest
 from random_graphs import graph_of
 
 from subfl_flower.data.datasets import DigitsDataset
-from subfl_flower.data.graph_file import read_client_graph, read_tensors, write_client_graph, write_tensors
+from subfl_flower.data.graph_file import ClientGraphCard, read_client_graph, write_client_graph
 from subfl_flower.data.partitions import (
     DirichletPartition,
     LouvainPartition,
@@ -21,6 +21,7 @@ from subfl_flower.data.partitions import (
 from subfl_flower.data.prepared.partition import client_file, prepare
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.tensor_file import read_tensor_file, write_tensor_file
 
 
 def test_shareable_is_what_another_client_holds_too() -> None:
@@ -74,8 +75,8 @@ def test_the_mask_survives_the_disk_and_its_absence_is_named(tmp_path: Path) -> 
     write_client_graph(path, client)
     read = read_client_graph(path).shareable
     assert read.tolist() == [False, True, False] and read.dtype == np.bool_
-    tensors, sizes = read_tensors(path)
+    tensors, card = read_tensor_file(path, ClientGraphCard)
     del tensors["shareable"]
-    write_tensors(path, tensors, sizes)
+    write_tensor_file(path, tensors, card)
     with pytest.raises(SubflError, match="does not hold a client's graph: 'shareable' is missing"):
         read_client_graph(path)

@@ -91,5 +91,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path) -> None:
     kept(tmp_path, 1).put(3, "told", 1, {"a": np.ones(5)})
     path = tmp_path / "kept-0003-told-000001.safetensors"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(SubflError, match=r"kept-0003-told-000001\.safetensors does not hold what client 3 kept"):
+    with pytest.raises(
+        SubflError, match=r"kept-0003-told-000001\.safetensors does not hold arrays that a client kept: it"
+    ):
         kept(tmp_path, 2).get(3, "told")

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.storage.tensor_file import Card, read_tensor_file
 
 
 @pytest.fixture
@@ -244,13 +246,18 @@ def test_an_archive_of_something_else_is_named(run: RunDirectory) -> None:
         run.clusters()
 
 
-def test_client_models_come_back_with_shape_dtype_and_metadata(run: RunDirectory) -> None:
+class Trained(Card):
+    holds: ClassVar[str] = "a trained model"
+    round: int
+
+
+def test_client_models_come_back_with_shape_dtype_and_card(run: RunDirectory) -> None:
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     tensors = {"weight": weights, "transposed": weights.T, "scalar": np.array(2, dtype=np.int64)}
-    run.write_client_model(7, tensors, {"round": "3"})
-    assert (run.path / "clients" / "0007.safetensors").is_file()
-    read, metadata = run.client_model(7)
-    assert metadata == {"round": "3"}
+    run.write_client_model(7, tensors, Trained(round=3))
+    assert run.client_file(7) == run.path / "clients" / "0007.safetensors"
+    read, card = read_tensor_file(run.client_file(7), Trained)
+    assert card.round == 3 and run.client_models() == {7: run.client_file(7)}
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(read[name], tensor)
@@ -258,15 +265,12 @@ def test_client_models_come_back_with_shape_dtype_and_metadata(run: RunDirectory
 
 
 def test_absent_or_damaged_files_are_named(run: RunDirectory) -> None:
-    with pytest.raises(SubflError, match="no model of client 3"):
-        run.client_model(3)
     with pytest.raises(SubflError, match="0 or more, not -1"):
-        run.write_client_model(-1, {}, {})
-    (run.path / "clients").mkdir()
-    for name in ("summary.json", "config.yaml", "mixing.npz", "clusters.npz", "clients/0003.safetensors"):
+        run.write_client_model(-1, {}, Trained(round=3))
+    for name in ("summary.json", "config.yaml", "mixing.npz", "clusters.npz"):
         (run.path / name).write_text("{[")
-    for read in (run.summary, run.config, run.mixing, run.clusters, lambda: run.client_model(3)):
-        with pytest.raises(SubflError, match=r"summary\.json|config\.yaml|(mixing|clusters)\.npz|0003\.safetensors"):
+    for read in (run.summary, run.config, run.mixing, run.clusters):
+        with pytest.raises(SubflError, match=r"summary\.json|config\.yaml|(mixing|clusters)\.npz"):
             read()
     (run.path / "config.yaml").write_text("- 1\n")
     with pytest.raises(SubflError, match="mapping of settings, found list"):

@@ -139,7 +139,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SubflError) as error:
         replace(CHECKPOINT, server_round=18).write(tmp_path)
-    assert str(error.value) == f"cannot write {tmp_path / FILE}: No space left on device"
+    assert str(error.value) == f"a checkpoint cannot be written to {tmp_path / FILE}: No space left on device"
     assert Checkpoint.read(tmp_path).server_round == 17
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
@@ -230,12 +230,12 @@ def about(**changes: Any) -> dict[str, Any]:
         "client_ids": [0, 1], "num_examples": [1.0, 2.0], "num_nodes": [1.0, None], "num_edges": [1.0, 2.0],
         "num_features": 2, "num_classes": 2, "overlapping": False,
     }  # fmt: skip
-    base = {"schema": 2, "run_id": "ab", "round": 3, "roster": roster, "exchanges": [], "seconds": 1, "repeated": {}}
+    base = {"schema": 3, "run_id": "ab", "round": 3, "roster": roster, "exchanges": [], "seconds": 1, "repeated": {}}
     return {**base, **changes}
 
 
 def written(folder: Path, about: Any) -> None:
-    metadata = None if about is None else {"checkpoint": about if isinstance(about, str) else json.dumps(about)}
+    metadata = None if about is None else {"card": about if isinstance(about, str) else json.dumps(about)}
     save_file({"w": np.zeros((1, 2), np.float32), "s": np.zeros((), np.float32)}, folder / FILE, metadata)
 
 
@@ -249,50 +249,64 @@ def test_the_form_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "words"),
     [
-        None,
-        "{",
-        "[]",
-        "3",
-        {},
-        {key: value for key, value in about().items() if key != "repeated"},
-        about(repeated={"absent": 2}),
-        about(repeated={"w": -2}),
-        about(repeated={"w": "many"}),
-        about(repeated=[["w", 2]]),
-        about(round="three"),
-        about(round=None),
-        about(seconds="long"),
-        about(exchanges=None),
-        about(roster=None),
-        about(roster={**about()["roster"], "client_ids": [0, 1, 2]}),
-        about(roster={**about()["roster"], "num_nodes": ["a", "b"]}),
-        about(roster={**about()["roster"], "num_edges": 3}),
+        (None, " does not hold a checkpoint: it does not say what it is"),
+        ("{", ": card: Invalid JSON"),
+        ("[" * 5000, ": card: Invalid JSON"),
+        ("[]", ": card: Input should be an object"),
+        ("3", ": card: Input should be an object"),
+        ({}, " does not hold a checkpoint: its card does not state a schema"),
+        ({key: value for key, value in about().items() if key != "repeated"}, ": card.repeated: Field required"),
+        (about(repeated={"absent": 2}), " does not hold a checkpoint: KeyError: 'absent'"),
+        (about(repeated={"w": 10**30}), " does not hold a checkpoint: "),
+        (about(repeated={"w": -2}), ": card.repeated.w: Input should be greater than or equal to 1"),
+        (about(repeated={"w": "many"}), ": card.repeated.w: Input should be a valid integer"),
+        (about(repeated=[["w", 2]]), ": card.repeated: Input should be an object"),
+        (about(round="three"), ": card.round: Input should be a valid integer"),
+        (about(round="3"), ": card.round: Input should be a valid integer"),
+        (about(round=True), ": card.round: Input should be a valid integer"),
+        (about(round=None), ": card.round: Input should be a valid integer"),
+        (about(seconds="long"), ": card.seconds: Input should be a valid number"),
+        (about(exchanges=None), ": card.exchanges: Input should be a valid array"),
+        (about(roster=None), ": card.roster: Input should be an object"),
+        (
+            about(roster={**about()["roster"], "client_ids": [0, 1, 2]}),
+            ": card.roster: Value error, its roster has not",
+        ),
+        (about(roster={**about()["roster"], "num_nodes": ["a", "b"]}), ": card.roster.num_nodes.0: Input should be a"),
+        (
+            about(roster={**about()["roster"], "num_nodes": [1, 10**400]}),
+            ": card.roster.num_nodes.1: Input should be a",
+        ),
+        (about(roster={**about()["roster"], "num_edges": 3}), ": card.roster.num_edges: Input should be a valid array"),
+        (about(roster={**about()["roster"], "client_ids": [False, True]}), ": card.roster.client_ids.0: Input should"),
     ],
-    ids=str,
 )
-def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path, wrong: Any) -> None:
+def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path, wrong: Any, words: str) -> None:
     written(tmp_path, wrong)
     with pytest.raises(SubflError) as error:
         Checkpoint.read(tmp_path)
     text = str(error.value)
-    assert text.startswith(f"{tmp_path / FILE} is not a checkpoint (") and "\n" not in text
+    assert text.startswith(f"{tmp_path / FILE}{words}") and "\n" not in text
 
 
-@pytest.mark.parametrize("schema", [1, 3])
-def test_another_schema_is_named(tmp_path: Path, schema: int) -> None:
+@pytest.mark.parametrize(("schema", "age"), [(1, "an older"), (2, "an older"), (4, "a newer")])
+def test_another_schema_is_named(tmp_path: Path, schema: int, age: str) -> None:
     """A strategy of schema 1 kept what it knew of absent clients under other names."""
     written(tmp_path, about(schema=schema))
     with pytest.raises(SubflError) as error:
         Checkpoint.read(tmp_path)
-    assert str(error.value) == f"{tmp_path / FILE} has the schema {schema}; this version reads 2"
+    assert str(error.value) == (
+        f"{tmp_path / FILE} does not hold a checkpoint: {age} version wrote it "
+        f"(schema {schema}, this version reads the schema 3)"
+    )
 
 
 def test_what_is_written_says_its_schema(tmp_path: Path) -> None:
     CHECKPOINT.write(tmp_path)
     with safe_open(tmp_path / FILE, framework="numpy") as file:
-        assert json.loads(file.metadata()["checkpoint"])["schema"] == 2
+        assert json.loads(file.metadata()["card"])["schema"] == 3
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -311,13 +325,17 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path: Path, damage: str) 
     (tmp_path / FILE).write_bytes(DAMAGES[damage]((tmp_path / FILE).read_bytes()))
     with pytest.raises(SubflError) as error:
         Checkpoint.read(tmp_path)
-    assert str(error.value).startswith(f"{tmp_path / FILE} is not a checkpoint (") and "\n" not in str(error.value)
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path / FILE} does not hold a checkpoint: it is not a whole safetensors file (")
+    assert "\n" not in text
 
 
 def test_a_half_precision_of_another_library_is_refused(tmp_path: Path) -> None:
-    content = save({"w": np.zeros((1, 4), np.float16)}, {"checkpoint": json.dumps(about())})
+    content = save({"w": np.zeros((1, 4), np.float16)}, {"card": json.dumps(about())})
     (tmp_path / FILE).write_bytes(content.replace(b'"F16"', b'"BF16"').replace(b"  ", b" ", 1))
-    with pytest.raises(SubflError, match="is not a checkpoint"):
+    with pytest.raises(
+        SubflError, match=r"server\.safetensors does not hold a checkpoint: .*\(data type 'bfloat16' not understood\)"
+    ):
         Checkpoint.read(tmp_path)
 
 

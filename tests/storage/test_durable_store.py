@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import RecordDict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from subfl_flower.errors import SubflError
-from subfl_flower.node.state import CohortState, ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
+from subfl_flower.node.state import (
+    CohortState,
+    ContextStore,
+    DurableStore,
+    MappedStore,
+    MemoryStore,
+    StateCard,
+    StateStore,
+)
+from subfl_flower.storage.tensor_file import write_tensor_file
 
 IDS = (3, 8, 11)
 SHAPES: dict[str, tuple[int, ...]] = {"mask": (2, 3), "steps": (), "best": (5,)}
@@ -109,12 +118,12 @@ def test_a_round_begins_with_the_newest_state_before_it(client: Client, server_r
     assert client.found(server_round) == found
 
 
-def save_state(client: Client, number: int) -> Path:
+def save_state(client: Client, number: int, values: dict[str, np.ndarray] | None = None, of: int = IDS[0]) -> Path:
     """A file as another process left it."""
     path = client.folder_of(IDS[0]) / f"round-{number:06d}.safetensors"
-    path.parent.mkdir(exist_ok=True)
-    values = {name: np.full(shape, number, dtype=np.float32) for name, shape in SHAPES.items()}
-    save_file(values, path)
+    if values is None:
+        values = {name: np.full(shape, number, dtype=np.float32) for name, shape in SHAPES.items()}
+    write_tensor_file(path, values, StateCard(client=of, round=number, phase="train"))
     return path
 
 
@@ -281,16 +290,18 @@ def test_what_another_node_writes_at_the_same_time_stays(client: Client) -> None
     ids=["another shape", "one less", "one more", "another type", "empty"],
 )
 def test_the_state_of_another_model_is_refused(client: Client, values: dict[str, np.ndarray]) -> None:
-    path = save_state(client, 1)
-    save_file(values, path)
-    refused(client, path)
+    refused(client, save_state(client, 1, values))
 
 
-def refused(client: Client, path: Path) -> None:
+def test_the_state_of_another_client_is_refused(client: Client) -> None:
+    refused(client, save_state(client, 1, of=8), "it is of the client 8, not of the client 3")
+
+
+def refused(client: Client, path: Path, words: str = "") -> None:
     with pytest.raises(SubflError) as error:
         client.found(2)
     text = str(error.value)
-    assert text.startswith(f"{path} does not hold the state of client {IDS[0]}: ") and "\n" not in text
+    assert text.startswith(f"{path} does not hold the state of a client: {words}") and "\n" not in text
     assert client.found(1) == 0  # it is in nobody's way before its round
 
 
@@ -336,5 +347,7 @@ def test_a_file_of_whatever_bytes_is_read_or_refused_in_one_sentence(client: Cli
 
 def test_a_folder_that_cannot_be_written_says_so_and_keeps_what_is_there(client: Client) -> None:
     (client.folder / "client-3").write_text("in the way")
-    with pytest.raises(SubflError, match=r"^the state of client 3 cannot be written to .*round-000001\.safetensors: "):
+    with pytest.raises(
+        SubflError, match=r"^the state of a client cannot be written to .*/client-3/round-000001\.safetensors: Not a"
+    ):
         client.train(1, 0)

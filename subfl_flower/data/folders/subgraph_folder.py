@@ -99,12 +99,7 @@ class ClientFolder(SealedFolder[ClientDescription]):
             SubflError: the file is damaged, is no client's graph, or is not the graph that `client.json` describes.
         """
         file = self.verified(_GRAPH)
-        try:
-            graph = read_client_graph(file)
-        except SubflError:
-            raise
-        except Exception as error:  # NumPy, SciPy and JSON each raise different errors for arrays that are no graph
-            raise SubflError(f"{file} does not hold a client's graph ({error}); {AGAIN}") from error
+        graph = read_client_graph(file)
         require_sound(graph, str(file))
         self.description.require_facts(_facts(graph), file)
         return graph

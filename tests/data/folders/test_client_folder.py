@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from client_folders import by_hand, describe, small_client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from subfl_flower.data.data_facts import DataFacts, ReadingSettings
@@ -70,7 +71,7 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, sparse: bool) -> N
     size = (folder.path / "graph.safetensors").stat().st_size
     assert said.pop("files")["graph.safetensors"]["bytes"] == size
     assert said == {
-        "schema": 3, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
+        "schema": 4, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
         "num_nodes": 4, "num_edges": 6, "num_cross_edges": 3, "num_features": 3, "num_classes": 2,
         "train": 1, "validation": 1, "test": 1, "classes": None, "transform": None, "data": None,
         "reading": {
@@ -177,9 +178,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (b"[" * 100_000, ["is not JSON"]),
         (b"[]", ["must be a JSON object with 'schema'"]),
         (b"{}", ["must be a JSON object with 'schema'"]),
-        (b'{"schema": 2}', ["has the schema 2, this version reads 3; make the folder again with subfl partition"]),
-        (b'{"schema": 4}', ["has the schema 4, this version reads 3"]),
-        (b'{"schema": 3}', ["client: Field required"]),
+        (b'{"schema": 3}', ["has the schema 3, this version reads 4; make the folder again with subfl partition"]),
+        (b'{"schema": 5}', ["has the schema 5, this version reads 4"]),
+        (b'{"schema": 4}', ["client: Field required"]),
     ],
 )
 def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -191,8 +192,8 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": True}, ["has the schema True, this version reads 3"]),
-        ({"schema": 3.0}, ["schema", "integer"]),
+        ({"schema": True}, ["has the schema True, this version reads 4"]),
+        ({"schema": 4.0}, ["schema", "integer"]),
         ({"client": "2"}, ["client", "integer"]),
         ({"client": 2.0}, ["client", "integer"]),
         ({"client": -1}, ["client", "greater than or equal to 0"]),
@@ -264,42 +265,83 @@ def test_a_hand_made_graph_that_is_none_is_refused(tmp_path: Path, change: dict[
 
 
 @pytest.mark.parametrize(
-    ("part", "values"),
+    ("part", "values", "words"),
     [
-        ("features.indices", np.array([0, 1, 2, 0, 3], dtype=np.int32)),
-        ("features.indices", np.array([0, 1, 2, 0, -1], dtype=np.int32)),
-        ("features.indptr", np.array([0, 1, 5, 3, 5], dtype=np.int32)),
-        ("features.indptr", np.array([0, 1, 2, 3], dtype=np.int32)),
-        ("features.data", np.array([1, 2, 3, 4, np.nan], dtype=np.float32)),
-        ("features.data", np.array([1, 2, 3], dtype=np.float32)),
-        ("features.data", None),
-        ("roles", None),
-        ("cross_edges", None),
-        ("features", np.ones(4, dtype=np.float32)),
-        ("features", np.ones((4, 0), dtype=np.float32)),
-        ("features", np.float32(1)),
+        ("features.indices", np.array([0, 1, 2, 0, 3], dtype=np.int32), ""),
+        ("features.indices", np.array([0, 1, 2, 0, -1], dtype=np.int32), ""),
+        ("features.indices", np.array([0, 1, 2, 0, 2], dtype=np.float32), "are float32 and int32, not integers"),
+        ("features.indptr", np.array([0, 1, 5, 3, 5], dtype=np.int32), ""),
+        ("features.indptr", np.array([0, 1, 2, 3], dtype=np.int32), "does not hold a client's graph: "),
+        ("features.indptr", np.array([0, 1, 2, 3, 9], dtype=np.int32), "does not hold a client's graph: "),
+        ("features.indptr", np.array([0.5, 1, 2, 3, 5]), "features.indptr are int32 and float64, not integers"),
+        ("features.data", np.array([1, 2, 3, 4, np.nan], dtype=np.float32), "features must be finite"),
+        ("features.data", np.array([1, 2, 3], dtype=np.float32), "does not hold a client's graph: "),
+        ("features.data", None, "does not hold a client's graph: 'features.data' is missing"),
+        ("roles", None, "does not hold a client's graph: 'roles' is missing"),
+        ("cross_edges", None, "does not hold a client's graph: 'cross_edges' is missing"),
+        ("features", np.ones(4, dtype=np.float32), "features"),
+        ("features", np.ones((4, 0), dtype=np.float32), "features"),
+        ("features", np.float32(1), "features"),
     ],
 )
-def test_tensors_that_are_no_graph_are_refused(tmp_path: Path, part: str, values: np.ndarray | None) -> None:
+def test_tensors_that_are_no_graph_are_refused(
+    tmp_path: Path, part: str, values: np.ndarray | None, words: str
+) -> None:
     folder = by_hand(tmp_path / "client", small_client(sparse=True))
     file = folder / "graph.safetensors"
     tensors = load_file(file)
     tensors.pop(part, None)
     if values is not None:
         tensors[part] = np.asarray(values)
-    sizes = {"num_nodes": 4, "num_features": 3, "num_classes": 2, "client_id": 2}
-    file.write_bytes(save(tensors, {"sizes": json.dumps(sizes)}))
+    file.write_bytes(save(tensors, {"card": json.dumps(CARD)}))
     describe(folder)
-    refused(folder, "graph.safetensors")
+    refused(folder, "graph.safetensors", words)
 
 
-@pytest.mark.parametrize("sizes", ["[]", "3", "{", '{"client_id": "2"}', "[" * 5000, '{"client_id": true}'])
-def test_sizes_that_are_none_are_refused(tmp_path: Path, sizes: str) -> None:
+CARD = {"schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "client_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("[]", "card: Input should be an object"),
+        ("3", "card: Input should be an object"),
+        ("{", "card: Invalid JSON"),
+        ("[" * 5000, "card: Invalid JSON"),
+        ("{}", "its card does not state a schema"),
+        ({**CARD, "schema": 2}, "a newer version wrote it (schema 2, this version reads the schema 1)"),
+        ({**CARD, "schema": True}, "card.schema: Input should be a valid integer"),
+        ({**CARD, "client_id": "2"}, "card.client_id: Input should be a valid integer"),
+        ({**CARD, "client_id": 2.0}, "card.client_id: Input should be a valid integer"),
+        ({**CARD, "client_id": True}, "card.client_id: Input should be a valid integer"),
+        ({**CARD, "client_id": -2}, "card.client_id: Input should be greater than or equal to 0"),
+        ({**CARD, "num_classes": None}, "card.num_classes: Input should be a valid integer"),
+        ({name: value for name, value in CARD.items() if name != "client_id"}, "card.client_id: Field required"),
+        ({**CARD, "more": 1}, "card.more: Extra inputs are not permitted"),
+    ],
+)
+def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | dict[str, Any], words: str) -> None:
     folder = by_hand(tmp_path / "client", small_client())
     tensors = load_file(folder / "graph.safetensors")
-    (folder / "graph.safetensors").write_bytes(save(tensors, {"sizes": sizes}))
+    text = card if isinstance(card, str) else json.dumps(card)
+    (folder / "graph.safetensors").write_bytes(save(tensors, {"card": text}))
+    describe(folder)
+    refused(folder, "graph.safetensors", words)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_nodes", 10**30), ("num_features", 1)])
+def test_sizes_that_are_not_the_matrix_are_refused(tmp_path: Path, name: str, value: int) -> None:
+    folder = by_hand(tmp_path / "client", small_client(sparse=True))
+    tensors = load_file(folder / "graph.safetensors")
+    (folder / "graph.safetensors").write_bytes(save(tensors, {"card": json.dumps({**CARD, name: value})}))
     describe(folder)
     refused(folder, "graph.safetensors")
+
+
+def test_the_card_says_the_sizes(tmp_path: Path) -> None:
+    folder = write(tmp_path / "client", small_client(sparse=True))
+    with safe_open(folder / "graph.safetensors", framework="numpy") as file:
+        assert json.loads(file.metadata()["card"]) == CARD
 
 
 def test_damage_is_found_out_by_size_and_by_checksum(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_what_the_description_says(tmp_path: Path) -> None:
     said = json.loads((write(tmp_path / "client-00", user()) / "client.json").read_text())
     content = (tmp_path / "client-00" / "ratings.safetensors").read_bytes()
     assert said == {
-        "schema": 3, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
+        "schema": 4, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
         "num_items": 6, "scale": [1.0, 5.0], "center": 3.0, "spread": 1.5, "train": 1, "validation": 1, "test": 1,
         "user_attributes": {}, "item_attributes": {}, "data": None,
         "files": {"ratings.safetensors": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
@@ -257,7 +257,7 @@ def test_what_is_unsound_is_not_written(
     ("change", "words"),
     [
         ({"kind": "films"}, ["kind 'films'", "'ratings' is needed"]),
-        ({"schema": 1}, ["has the schema 1, this version reads 3"]),
+        ({"schema": 1}, ["has the schema 1, this version reads 4"]),
         ({"client": 3}, ["client 3 is none of the clients 0..2"]),
         ({"num_items": 3}, ["items must be different numbers in 0..2"]),
         ({"num_items": 7}, ["titles.json has 6 titles for 7 items"]),
@@ -300,18 +300,28 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
     folder = write(tmp_path / "client-00", user())
     file = folder / "ratings.safetensors"
     tensors = {name: array for name, array in (load_file(file) | change).items() if array is not None}
-    file.write_bytes(save(tensors))
+    file.write_bytes(save(tensors, {"card": '{"schema": 1}'}))
     change_description(folder)
     refused(folder, "ratings.safetensors", words)
 
 
-@pytest.mark.parametrize("sizes", ["[" * 5000, "{"])
-def test_sizes_that_are_none_are_refused(tmp_path: Path, sizes: str) -> None:
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        (None, "ratings.safetensors does not hold ratings: it does not say what it is"),
+        ("[" * 5000, "ratings.safetensors: card: Invalid JSON"),
+        ("{", "ratings.safetensors: card: Invalid JSON"),
+        ("{}", "ratings.safetensors does not hold ratings: its card does not state a schema"),
+        ('{"schema": 2}', "ratings.safetensors does not hold ratings: a newer version wrote it (schema 2, this"),
+        ('{"schema": 1, "client_id": 0}', "ratings.safetensors: card.client_id: Extra inputs are not permitted"),
+    ],
+)
+def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | None, words: str) -> None:
     folder = write(tmp_path / "client-00", user())
     tensors = load_file(folder / "ratings.safetensors")
-    (folder / "ratings.safetensors").write_bytes(save(tensors, {"sizes": sizes}))
+    (folder / "ratings.safetensors").write_bytes(save(tensors, None if card is None else {"card": card}))
     change_description(folder)
-    refused(folder, "ratings.safetensors")
+    refused(folder, words)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from subfl_flower.data.datasets import (
     CustomDataset,
@@ -16,6 +17,7 @@ from subfl_flower.data.datasets import (
     Protocol,
     StochasticBlockModelDataset,
 )
+from subfl_flower.data.graph_file import GraphCard, read_graph
 from subfl_flower.data.partitions import (
     DirichletPartition,
     GivenPartition,
@@ -29,6 +31,7 @@ from subfl_flower.data.partitions import (
 )
 from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
+from subfl_flower.storage.tensor_file import write_tensor_file
 
 SMALL = StochasticBlockModelDataset(nodes_per_community=30, p_class=0.3, features=8)
 METIS = MetisPartition(clients=4)
@@ -201,10 +204,37 @@ def test_an_entry_of_another_schema_is_refused_and_made_anew(tmp_path: Path) -> 
     first = made(tmp_path)
     whole = contents(first)
     metadata = first.directory / "metadata.json"
-    metadata.write_text(json.dumps(first.metadata | {"schema": 4}))
-    with pytest.raises(SubflError, match="has the schema 4, this version reads 5"):
+    metadata.write_text(json.dumps(first.metadata | {"schema": 5}))
+    with pytest.raises(SubflError, match="has the schema 5, this version reads 6"):
         PreparedPartition.open(first.directory)
     assert contents(made(tmp_path)) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"roles": None}, "does not hold a prepared graph: 'roles' is missing; prepare the partition again"),
+        ({"features.indptr": np.array([0, 1, 9])}, "does not hold a prepared graph: "),
+        ({"features.indptr": np.array([0, 0.5, 1])}, "features.indptr are int64 and float64, not integers"),
+    ],
+)
+def test_arrays_that_make_no_graph_are_refused_in_a_sentence(
+    tmp_path: Path, change: dict[str, np.ndarray | None], words: str
+) -> None:
+    path, parts = tmp_path / "global.safetensors", ("data", "indices", "indptr")
+    matrix = sp.csr_array(np.array([[0, 1], [0, 0]], dtype=np.float32))
+    sound = {f"features.{part}": np.asarray(getattr(matrix, part)) for part in parts} | {
+        "features.indices": np.array([1]), "edge_index": np.empty((2, 0), dtype=np.int64),
+        "roles": np.zeros(2, dtype=np.int8),
+    }  # fmt: skip
+    card = GraphCard(num_nodes=2, num_features=2, num_classes=0)
+    write_tensor_file(path, sound, card)
+    np.testing.assert_array_equal(read_graph(path)[0].features.toarray(), matrix.toarray())
+    arrays = {name: array for name, array in (sound | change).items() if array is not None}
+    write_tensor_file(path, arrays, card)
+    with pytest.raises(SubflError) as error:
+        read_graph(path)
+    assert str(error.value).startswith(f"{path} ") and words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_concurrent_processes_make_one_entry(tmp_path: Path) -> None:
@@ -219,7 +249,8 @@ def test_concurrent_processes_make_one_entry(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "cache"), "6000"]  # no file above 6,000 bytes
     failed = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert failed.returncode != 0 and "SubflError: the prepared partition cannot be written to" in failed.stderr
+    assert failed.returncode != 0 and "SubflError: a prepared graph cannot be written to" in failed.stderr
+    assert "global.safetensors: File too large" in failed.stderr
     assert entries(tmp_path) == []
 
 

@@ -14,8 +14,8 @@ from rating_tables import check_equal, check_same_attributes
 
 from subfl_flower.data.datasets import DatasetSettings, StochasticBlockModelDataset
 from subfl_flower.data.partitions import MetisPartition, UsersPartition
+from subfl_flower.data.prepared import ratings as module
 from subfl_flower.data.prepared.partition import prepare
-from subfl_flower.data.prepared.partition import ratings as module
 from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset

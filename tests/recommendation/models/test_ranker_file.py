@@ -196,7 +196,7 @@ def test_an_array_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"schema":2', '"schema":3', "card.schema"),
+        ('"schema":2', '"schema":3', "a newer version wrote it (schema 3, "),
         (f'"dim":{DIM}', '"dim":0', "card.model.dim"),
         (f'"dim":{DIM}', '"dim":1000000000000', "items"),
         ('"spread":1.25', '"spread":0', "card.spread"),

@@ -175,7 +175,9 @@ def test_a_failure_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        with pytest.raises(SubflError, match=r"the recommender cannot be written to .*: No space left on device"):
+        with pytest.raises(
+            SubflError, match=r"a recommender cannot be written to .*/m.safetensors: No space left on device"
+        ):
             recommender(seed=2).write(path)
     same(Recommender.read(path), recommender(seed=1))
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
@@ -232,9 +234,12 @@ def test_an_array_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        (None, "does not say what it is a model of"),
+        (None, "does not hold a recommender: it does not say what it is (no 'card'"),
         ("not JSON", "card: Invalid JSON"),
-        (card().as_json().replace('"schema":2', '"schema":3'), "card.schema"),
+        (
+            card().as_json().replace('"schema":2', '"schema":3'),
+            "a newer version wrote it (schema 3, this version reads the schema 2)",
+        ),
         (card().as_json().replace('"spread":1.25', '"spread":0'), "card.spread"),
         (card().as_json().replace("[1.0,5.0]", "[5.0,1.0]"), "card.scale"),
         (card().as_json().replace("[1.0,5.0]", "[1.0,Infinity]"), "card.scale"),
@@ -257,7 +262,7 @@ def test_a_missing_damaged_or_other_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SubflError, match=r"m.safetensors: card.model.name: Input should be 'gcn'"):
         read_model(path)
     path.write_bytes(path.read_bytes()[:-1])
-    refused(path, "m.safetensors is not a whole safetensors file")
+    refused(path, "m.safetensors does not hold a recommender: it is not a whole safetensors file")
     of_nodes = ModelCard(
         model=ModelSettings(name="gcn", hidden=4, layers=1),
         task=NodeClassification(name="node_classification"),

@@ -108,7 +108,9 @@ def test_a_failure_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytest.
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        with pytest.raises(SubflError, match=r"the model cannot be written to .*: No space left on device"):
+        with pytest.raises(
+            SubflError, match=r"a model of a graph cannot be written to .*/model.safetensors: No space left on device"
+        ):
             write_model(tmp_path, tensors(2), CARD)
     np.testing.assert_array_equal(read_model(tmp_path)[0]["conv1.weight"], tensors(1)["conv1.weight"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
@@ -141,10 +143,13 @@ def test_another_name_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("card", "words"),
     [
-        (None, ["does not say what it is a model of"]),
+        (None, ["does not hold a model of a graph: it does not say what it is (no 'card'", "train again"]),
         ("not JSON", ["card: Invalid JSON"]),
-        (CARD.as_json().replace('"schema":2', '"schema":3'), ["card.schema", "reads the schema 2"]),
-        ('{"schema":1}', ["written by an older version (schema 1, this version reads 2)", "train again"]),
+        (
+            CARD.as_json().replace('"schema":2', '"schema":3'),
+            ["a newer version wrote it (schema 3, this version reads the schema 2)"],
+        ),
+        ('{"schema":1}', ["an older version wrote it (schema 1, this version reads the schema 2)", "train again"]),
         (CARD.as_json().replace('"home"', '"died"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"home"', '"home","icu"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"abab', '"ABAB'), ["card.data"]),
@@ -164,7 +169,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     write_model(tmp_path, tensors(), CARD)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
-    refused(tmp_path, "model.safetensors is not a whole safetensors file")
+    refused(tmp_path, "model.safetensors does not hold a model of a graph: it is not a whole safetensors file")
 
 
 @FUZZ

@@ -1,4 +1,4 @@
-"""Small rating tables that the tests of this folder share."""
+"""Small rating tables that tests of several folders share."""
 
 from __future__ import annotations
 
