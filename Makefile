@@ -28,7 +28,8 @@ run: $(VENV)/.installed
 
 # Two at a time: the tests of the real federation mostly wait.
 test: $(VENV)/.installed-dev
-	@exec $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 \
+		--cov=subfl_flower --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
