@@ -49,7 +49,7 @@ $(BIN)/python:
 # The stamps are older than pyproject.toml when it has changed, and missing when an installation failed.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e . 'flwr==$(FLWR).*'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[gcfl,monti,parquet]' 'flwr==$(FLWR).*'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
