@@ -18,6 +18,7 @@ from types import ModuleType, UnionType
 from typing import Any
 
 import pytest
+import yaml
 from flwr.client import NumPyClient
 from flwr.serverapp.strategy import Strategy
 
@@ -456,3 +457,20 @@ def test_a_folder_has_at_most_fifteen_modules_but_for_those_of_methods() -> None
     counts = Counter(Path(path).parent.as_posix() for path in modules() if Path(path).name != "__init__.py")
     many = {folder: number for folder, number in counts.items() if number > 15 and folder.startswith("subfl_flower")}
     assert many == {}
+
+
+# Methods --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_a_method_have_its_name_or_that_of_the_method_whose_side_it_shares() -> None:
+    choices = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "conf" / "method").glob("*.yaml")}
+    shared = {*choices, "subgraph"}  # FedAvg's clients, which many methods share
+    wrong = []
+    for name, choice in choices.items():
+        for side in ("strategy", "client"):
+            paths = choice.get(side) or []
+            for path in paths.values() if isinstance(paths, dict) else [paths] if paths else []:
+                stem = path.split(".")[-2]
+                if stem not in shared:
+                    wrong.append(f"{name}: {path}")
+    assert wrong == []

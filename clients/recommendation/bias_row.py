@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from subfl_flower.clients.recommendation.central_recommender import CentralRatingsClient
+from subfl_flower.clients.recommendation.central_ratings import CentralRatingsClient
 from subfl_flower.clients.recommendation.recommender_models import require_rating_model
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.clients.recommendation.central_recommender import CENTRAL, CentralRatingsClient
+from subfl_flower.clients.recommendation.central_ratings import CENTRAL, CentralRatingsClient
 from subfl_flower.clients.recommendation.recommender_models import model_of, require_ranking_model
 from subfl_flower.clients.recommendation.user_parts import ITEMS
 from subfl_flower.data.graph import TRAIN

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from subfl_flower.clients.recommendation.central_recommender import CentralRatingsClient
+from subfl_flower.clients.recommendation.central_ratings import CentralRatingsClient
 from subfl_flower.clients.recommendation.recommender_models import require_ranking_model
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.recommendation.models.popularity import popularity

@@ -27,7 +27,7 @@ from rated_users import (
 
 from subfl_flower.clients.recommendation.bias_row import BiasRowClient
 from subfl_flower.clients.recommendation.central import CentralLightGCNClient
-from subfl_flower.clients.recommendation.central_recommender import CentralRecommenderClient
+from subfl_flower.clients.recommendation.central_mf import CentralMFClient
 from subfl_flower.clients.recommendation.cluster_embeddings import ClusterEmbeddings
 from subfl_flower.clients.recommendation.fcf import FCFClient
 from subfl_flower.clients.recommendation.fedavg import FedAvgRatingsClient
@@ -283,7 +283,7 @@ def test_flowers_fedavg_cannot_read_masked_uploads(key: Path) -> None:
 # Composition ----------------------------------------------------------------------------------------------------------
 
 METHODS = (FCFClient, FedMFClient, FedGNNClient, FedAvgRatingsClient, PerFedRecClient)
-CENTRAL = (BiasRowClient, CentralLightGCNClient, CentralRecommenderClient, PopularityClient)
+CENTRAL = (BiasRowClient, CentralLightGCNClient, CentralMFClient, PopularityClient)
 
 
 @pytest.mark.parametrize("family", [*METHODS, *CENTRAL])

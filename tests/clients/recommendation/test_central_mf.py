@@ -13,7 +13,7 @@ from rated_users import CENTER, DIM, LENGTHS, RATINGS, SEED, SPREAD, hosting, no
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.clients.recommendation.bias_row import BiasRowClient
-from subfl_flower.clients.recommendation.central_recommender import CentralRecommenderClient
+from subfl_flower.clients.recommendation.central_mf import CentralMFClient
 from subfl_flower.composition import composed_job
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.errors import SubflError
@@ -24,12 +24,12 @@ from subfl_flower.simulation import simulate
 EVERYONE = range(len(LENGTHS))
 
 
-def central(ids: Sequence[int] = EVERYONE, **more: Any) -> CentralRecommenderClient:
-    client: CentralRecommenderClient = hosting(CentralRecommenderClient, ids, **more)
+def central(ids: Sequence[int] = EVERYONE, **more: Any) -> CentralMFClient:
+    client: CentralMFClient = hosting(CentralMFClient, ids, **more)
     return client
 
 
-def parameters_of(client: CentralRecommenderClient) -> dict[str, np.ndarray]:
+def parameters_of(client: CentralMFClient) -> dict[str, np.ndarray]:
     state = client.store.open((-1,), client._central_shapes)
     names = (*client.model.shapes, *client.model.personal_shapes)
     return {name: state[name][0].numpy().copy() for name in names}
@@ -168,7 +168,7 @@ def test_a_bias_row_is_measured_on_the_hosted_users() -> None:
             assert result.metrics["test"][place] == pytest.approx(rmse(predicted, values), abs=1e-6)
 
 
-@pytest.mark.parametrize("family", [CentralRecommenderClient, BiasRowClient])
+@pytest.mark.parametrize("family", [CentralMFClient, BiasRowClient])
 def test_without_the_ratings_of_all_users_there_is_no_central_training(family: Any) -> None:
     with pytest.raises(SubflError, match="needs the ratings of all users in one place"):
         hosting(family, with_whole=False)

@@ -1,102 +1,33 @@
-"""Recommenders that have all users' ratings in one place, an upper bound for federations.
-
-Every node of a simulation trains the same central model, from the same random numbers, and measures the users that it
-hosts. Nothing travels.
-"""
+"""Central training of a recommender, a matrix factorisation by default: its gradient steps on mini-batches of users."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.clients.recommendation.central_ratings import CENTRAL, CentralRatingsClient
 from subfl_flower.clients.recommendation.recommender_models import require_rating_model
 from subfl_flower.clients.recommendation.user_parts import ITEMS
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
-from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
-from subfl_flower.node.client import CohortClient
 from subfl_flower.node.iteration import Iteration, in_chunks
-from subfl_flower.node.state import CohortState, StateStore
+from subfl_flower.node.state import StateStore
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.recommendation.models.user_models import UserGradients
 from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
 from subfl_flower.seeding import client_generator
-from subfl_flower.wire.batch import Batch, Result
-from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
-
-CENTRAL = -1
-"""Client id for the central model's state and random numbers; no client has it."""
+from subfl_flower.wire.contract import MethodSettings, RunContext
 
 
-class CentralRatingsClient(CohortClient):
-    """Learn from all users' ratings; the users whom a node hosts are only measured.
-
-    Raises:
-        SubflError: the node has no access to all users' ratings, because it is not a simulation's.
-
-    Attributes:
-        whole: the ratings of all users.
-    """
-
-    kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
-
-    cohort: UserCohort
-
-    @classmethod
-    def downloads(cls, run: RunContext) -> Declared:
-        """No arrays: nothing travels."""
-        return {}
-
-    def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
-        super().__init__(run, cohort, store, iterate)
-        if self.cohort.whole is None:
-            raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
-        self.whole = self.cohort.whole()
-
-    @abstractmethod
-    def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
-        """One round of central training; figures of all users by name, each [users]."""
-
-    @abstractmethod
-    def figures(self, ratings: Ratings) -> dict[str, np.ndarray]:
-        """Figures of the model on the held-out ratings of U users, by name, each [U]."""
-
-    def train(self, batch: Batch) -> Result:
-        """Train the central model for one round, and measure the requested users."""
-        self._of_training = self.train_centrally(batch.server_round, batch.local_epochs)
-        return super().train(batch)
-
-    def chunks(self, batch: Batch) -> list[Batch]:
-        """Chunks of users by their positions in the cohort."""
-        place_of = {self.position_of[client_id]: place for place, client_id in enumerate(batch.clients)}
-        cut = self.cohort.chunks(sorted(place_of))
-        return [batch.take([place_of[position] for position in positions]) for positions in cut]
-
-    def train_chunk(self, batch: Batch, state: CohortState) -> Result:
-        """Figures of some users, once the model has been trained."""
-        ratings = self.cohort.ratings.of_users([self.position_of[client_id] for client_id in batch.clients])
-        metrics = {
-            "num_examples": ratings.counts(TRAIN).astype(float),
-            **{name: values[ratings.user_ids] for name, values in self._of_training.items()},
-            **self.figures(ratings),
-        }
-        return Result(batch.clients, metrics=metrics)
-
-    def models(self, batch: Batch) -> dict[int, dict[str, np.ndarray]]:
-        """None: no user has a personal model."""
-        return {}
-
-
-class CentralRecommenderClient(CentralRatingsClient):
+class CentralMFClient(CentralRatingsClient):
     """Train the recommender on all users, in mini-batches of users; every rating has the same weight."""
 
     class Settings(MethodSettings):
@@ -215,20 +146,6 @@ class CentralRecommenderClient(CentralRatingsClient):
 
     def _graphs(self, ratings: Ratings) -> UserGraphs:
         return UserGraphs.build(ratings, self.cohort.center, self.cohort.spread, device=self.cohort.device)
-
-
-class CentralGNNClient(CentralRecommenderClient):
-    """Central training of a recommender with a graph network.
-
-    It stands a level deeper than other clients because it differs from central training of any recommender in defaults
-    alone.
-    """
-
-    class Settings(CentralRecommenderClient.Settings):
-        """Defaults for large batches, and weight decay of the graph network."""
-
-        batch_users: int = Field(default=1000, ge=1)
-        network_weight_decay: float = Field(default=0.003, ge=0)
 
 
 def _add_means(found: UserGradients, graphs: UserGraphs, users: Tensor, gradients: Mapping[str, Tensor]) -> None:
