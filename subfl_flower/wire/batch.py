@@ -15,9 +15,6 @@ from subfl_flower.wire.memory import hand_back_freed_memory
 from subfl_flower.wire.payload import Choice, Stack
 from subfl_flower.wire.ragged import Ragged
 
-# Arrays of a batch are read-only views of a message's bytes; no code writes to them.
-warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -66,7 +63,10 @@ class Batch:
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to."""
-        return {name: torch.from_numpy(values).to(device) for name, values in self.stack.items()}
+        with warnings.catch_warnings():
+            # Arrays of a batch are read-only views of a message's bytes, and no code writes to them.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return {name: torch.from_numpy(values).to(device) for name, values in self.stack.items()}
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
