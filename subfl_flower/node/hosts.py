@@ -113,7 +113,7 @@ class DeployedNode(Node):
             for client_id, folder in self._folders.items()
         }
         places = {client: runs.parent for client, runs in self._runs.items()}
-        self._trusted = NodeSecrets(run_id, places, matcher_key, keep_embeddings)
+        self._secrets = NodeSecrets(run_id, places, matcher_key, keep_embeddings)
         self.client_ids = ids
         digests = [folder.fingerprint for folder in opened]
         self.about = {
@@ -133,7 +133,7 @@ class DeployedNode(Node):
             self._keep_data(client_id)
         device = compute_device(self.config.runtime.device)
         return domain_of(self.config).cohort_of_folders(
-            self.config, list(self._folders.values()), device, self._trusted
+            self.config, list(self._folders.values()), device, self._secrets
         )
 
     def _keep_data(self, client_id: int) -> None:
