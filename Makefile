@@ -26,9 +26,9 @@ help:
 run: $(VENV)/.installed
 	@exec $(BIN)/subfl launch method=fedpub dataset=digits partition=metis partition.clients=10 --supernodes 10 $(ARGS)
 
-# Two at a time: the tests of the real federation mostly wait.
+# Three at a time: the tests of the real federation mostly wait.
 test: $(VENV)/.installed-dev
-	@exec $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 \
+	@exec $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 \
 		--cov=subfl_flower --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.installed-dev

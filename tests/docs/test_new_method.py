@@ -62,6 +62,7 @@ def test_it_trains_inline(inline: Outcome) -> None:
     assert np.isclose(rows[rows > 0], 1).all() and (matrix >= 0).all()
 
 
+@pytest.mark.slow
 def test_it_trains_alike_under_ray(folder: Path, inline: Outcome, tmp_path: Path) -> None:
     found = command(*RUN, "runtime=ray", directory=tmp_path / "run", cwd=folder)
     assert found.code == 0, found.stderr

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_flower"
 
 
@@ -21,6 +23,7 @@ def output_of(script: str, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_flowers_fedavg_trains_subgraphs_and_users(tmp_path: Path) -> None:
     printed = output_of("flower_drives_clients.py", tmp_path)
     tests = [float(value) for value in re.findall(r"\(\d, ([\d.]+)\)", printed.replace("np.float64", ""))]

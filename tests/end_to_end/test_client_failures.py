@@ -55,7 +55,7 @@ def run(folder: Path, module_folder: Path, family: str, action: str, *runtime: s
     )
 
 
-@pytest.mark.parametrize("runtime", [INLINE, RAY], ids=["inline", "ray"])
+@pytest.mark.parametrize("runtime", [INLINE, pytest.param(RAY, marks=pytest.mark.slow)], ids=["inline", "ray"])
 def test_stop_names_client_and_reason_and_keeps_finished_rounds(
     tmp_path: Path, module_folder: Path, runtime: tuple[str, ...]
 ) -> None:
@@ -70,7 +70,7 @@ def test_stop_names_client_and_reason_and_keeps_finished_rounds(
     assert not (outcome.directory / "state").exists()
 
 
-@pytest.mark.parametrize("runtime", [INLINE, RAY], ids=["inline", "ray"])
+@pytest.mark.parametrize("runtime", [INLINE, pytest.param(RAY, marks=pytest.mark.slow)], ids=["inline", "ray"])
 def test_continue_goes_on_without_the_client_and_takes_it_back(
     tmp_path: Path, module_folder: Path, runtime: tuple[str, ...]
 ) -> None:

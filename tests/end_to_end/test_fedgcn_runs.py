@@ -86,6 +86,7 @@ def test_placement_changes_nothing_and_neither_do_masks(
     assert 0 < phases[1]["bytes_up"] < hidden[1]["bytes_up"] and phases[2]["bytes_down"] > 0
 
 
+@pytest.mark.slow
 def test_under_ray_it_gives_the_same(mended: Callable[..., Outcome], tmp_path: Path) -> None:
     """Whichever process gets the next message finds what another one was told."""
     outcome = command(

@@ -221,6 +221,7 @@ def test_nodes_change_nothing_where_graphs_are_mended_again(tmp_path: Path) -> N
     assert_same_numbers(run_inline(tmp_path / "ten", *METHOD, *AGAIN, "runtime.chunk=1", "runtime.nodes=10"), one)
 
 
+@pytest.mark.slow
 def test_under_ray_the_numbers_are_the_same(tmp_path: Path) -> None:
     placed = ("runtime.nodes=2", "runtime.chunk=1")
     found = command(

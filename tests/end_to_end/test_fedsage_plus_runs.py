@@ -65,6 +65,7 @@ def visible_nodes() -> int:
     return sum(n - round(n / 2) for n in (client["nodes"] for client in prepared.metadata["clients"]))
 
 
+@pytest.mark.slow
 def test_under_ray_it_gives_the_same(reference: Outcome, tmp_path: Path) -> None:
     found = command(
         *(*METHOD, "runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2", "runtime.threads=1"),

@@ -70,6 +70,7 @@ def test_placement_changes_nothing(reference: Outcome, place: tuple[str, ...], t
     assert_same(run_inline(tmp_path / "run", *FEDSG, *place), reference)
 
 
+@pytest.mark.slow
 def test_under_ray_it_gives_the_same(reference: Outcome, tmp_path: Path) -> None:
     ray = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
     outcome = command(*FEDSG, *ray, directory=tmp_path / "run", cwd=tmp_path)

@@ -109,6 +109,7 @@ def test_nodes_and_chunks_change_no_number(
     assert_same(inline_run(*METHODS[method], *PLACES[place]), reference(method))
 
 
+@pytest.mark.slow
 def test_ray_changes_no_number(reference: Callable[[str], Outcome], tmp_path: Path) -> None:
     overrides = (*METHODS["perfedrec"], "runtime=ray", "runtime.nodes=2", "runtime.total_cpus=1")
     outcome = command(*overrides, directory=tmp_path / "run", cwd=tmp_path)

@@ -98,7 +98,7 @@ def test_it_trains_as_inline_and_each_wrong_node_is_refused_by_name(
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize("method", MENDING)
+@pytest.mark.parametrize("method", ["fedgcn", pytest.param("fedsage_plus", marks=pytest.mark.slow)])
 def test_what_is_exchanged_before_training_reaches_the_nodes_that_train(
     federation: LocalFederation, method: str, tmp_path: Path
 ) -> None:
@@ -117,6 +117,7 @@ def test_what_is_exchanged_before_training_reaches_the_nodes_that_train(
     assert all(up + down > 0 for _, up, down in found)
 
 
+@pytest.mark.slow
 def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, partition: Path) -> None:
     modules, client = federation.folder / "modules", partition / "client-01"
     hold_killed, hold_rest = modules / "hold-1-2", modules / "hold-0-3"

@@ -157,6 +157,7 @@ def kept_files(home: Path) -> list[str]:
     return sorted(path.name for path in home.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_two_at_once_one_completes_and_one_fails(app: Path, launch: Callable[..., Launch]) -> None:
     good = launch(*OVERRIDES, cwd=app)
     bad = launch("fail=1", "--app", str(app), "--home", str(app.parent / "home"), cwd=app.parent)
@@ -199,6 +200,7 @@ def test_ctrl_c_stops_the_run_and_leaves_nothing(app: Path, launch: Callable[...
     assert early.left() == [] and late.left() == []
 
 
+@pytest.mark.slow
 def test_when_flwr_run_refuses_the_app_its_words_are_shown(app: Path, launch: Callable[..., Launch]) -> None:
     (app / "pyproject.toml").write_text(PYPROJECT.replace('publisher = "toy"', ""))
     refused = launch(cwd=app)
