@@ -8,6 +8,7 @@ run`` on a new SuperLink; ``subfl inspect ...`` describes the training data; ``s
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -42,6 +43,9 @@ _COMMANDS = {
 
 _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 
+_REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
+"""The system's reasons to refuse a path, which no program can know before it uses the path."""
+
 
 class _Jobs:
     """Results of the jobs of this process.
@@ -60,7 +64,15 @@ class _Jobs:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `subfl`; exits with 0, 1 (a run failed), 2 (bad input) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    sys.exit(_dispatch(arguments))
+    try:
+        status = _dispatch(arguments)
+    except OSError as error:
+        if error.errno not in _REFUSED or error.filename is None:
+            raise
+        command = " ".join(["subfl", *(word for word in arguments[:1] if word in _COMMANDS)])
+        print(f"{command}: {os.fsdecode(error.filename)} cannot be used: {error.strerror}", file=sys.stderr)
+        status = _BAD_INPUT
+    sys.exit(status)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -214,6 +214,37 @@ def test_report_without_a_run_is_bad_input(subfl: Subfl, tmp_path: Path, capfd: 
     assert "nothing" in line
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["report", "{}"],
+        ["analyse", "{}"],
+        ["predict", "{}"],
+        ["recommend", "{}", "user=1"],
+        ["resume={}"],
+        ["inspect", "dataset=custom", "dataset.path={}"],
+        ["dataset=custom", "dataset.path={}"],
+        ["partition", "dataset=sbm", "out={}"],
+        ["--code", "{}", "dataset=sbm"],
+    ],
+)
+def test_a_path_that_the_system_refuses_is_bad_input(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["subfl"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    name = "a" * 300  # file systems take 255 bytes
+    with pytest.raises(SystemExit) as ended:
+        main([each.format(name) for each in arguments])
+    assert ended.value.code == 2
+    _, err = capfd.readouterr()
+    assert err.startswith("subfl")
+    assert err.count("\n") == 1
+    assert name in err
+    assert err.endswith(" cannot be used: File name too long\n")
+
+
 def test_what_a_run_leaves_is_json_and_reported(subfl: Subfl, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = subfl(*SMALL_DIGITS, "federation.rounds=1")
     assert json.loads((outcome.directory / "metrics.jsonl").read_text())["round"] == 1
