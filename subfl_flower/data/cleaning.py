@@ -289,6 +289,8 @@ def _check_labels(raw: RawGraph, num_nodes: int, source: str) -> None:
         return
     if raw.labels.shape != (num_nodes,):
         raise SubflError(f"{source}: labels have the shape {list(raw.labels.shape)}; expected [{num_nodes}]")
+    if raw.labels.dtype.kind not in "iu" and (raw.labels != np.floor(raw.labels)).any():
+        raise SubflError(f"{source}: labels must be whole numbers, the classes from 0, and -1 for none")
     least, most = int(raw.labels.min()), int(raw.labels.max())
     if least < -1 or (raw.num_classes is not None and most >= raw.num_classes):
         raise SubflError(

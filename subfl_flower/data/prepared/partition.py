@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from subfl_flower.data.datasets.settings import DatasetSettings
 from subfl_flower.data.description import file_digests
 from subfl_flower.data.graph import TRAIN
@@ -77,15 +79,28 @@ def _write(
     roles = partition.roles(graph, dataset.train_fraction)
     graph = dataset.treated(graph, roles == TRAIN)
     assignments = partition.assign(graph)
-    for client_id, nodes in enumerate(assignments):
-        if nodes.size == 0:
-            raise SubflError(f"partition={partition.name}: client {client_id} gets no node; use fewer clients")
+    _require_nodes(assignments, graph.num_nodes, f"partition={partition.name}")
     advice = partition.training_advice(graph)
     if require_labels:
         counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
         _require_training_nodes(counts, advice)
     about = {"overlapping": partition.overlapping, "training_advice": advice}
     write_partition(directory, graph, roles, assignments, described | about)
+
+
+def _require_nodes(assignments: Any, num_nodes: int, source: str) -> None:
+    """Raise SubflError unless each client gets some nodes of the graph, each once; a user's class may give anything."""
+    if not isinstance(assignments, list | tuple):
+        raise SubflError(f"{source}: gives {type(assignments).__name__}; expected a list with an array a client")
+    for client_id, nodes in enumerate(assignments):
+        if not isinstance(nodes, np.ndarray) or nodes.ndim != 1 or nodes.dtype.kind not in "iu":
+            raise SubflError(f"{source}: client {client_id} does not get an array of node ids, int64 [nodes]")
+        if nodes.size == 0:
+            raise SubflError(f"{source}: client {client_id} gets no node; use fewer clients")
+        if (nodes[1:] <= nodes[:-1]).any():
+            raise SubflError(f"{source}: the node ids of client {client_id} are not ascending, each once")
+        if nodes[0] < 0 or nodes[-1] >= num_nodes:
+            raise SubflError(f"{source}: client {client_id} gets a node outside 0..{num_nodes - 1}")
 
 
 def _require_classes(dataset: DatasetSettings, num_classes: int) -> None:
