@@ -37,6 +37,7 @@ def test_plain_overrides_are_written_as_they_are() -> None:
     assert overrides_toml([]) == 'overrides = ""\n'
 
 
+@pytest.mark.slow
 def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the command, the TOML file as Flower reads it, and what the server app makes of it."""
     requests: list[Request] = []
