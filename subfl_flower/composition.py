@@ -30,7 +30,7 @@ from subfl_flower.overrides import (
     schema_in_place,
     unreadable,
 )
-from subfl_flower.registry import validate
+from subfl_flower.registry import stored_config, validate
 from subfl_flower.runs.directory import RunDirectory
 
 _RESUME = "resume="
@@ -166,6 +166,7 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
             raise SubflError(
                 f"{change}: a resumed run keeps its settings; only {', '.join(_MAY_CHANGE)} may be given anew"
             )
+    stored_config(directory)  # a fault in the stored configuration is not one of the changes
     with readable_errors():
         stored = OmegaConf.create(RunDirectory(directory).config())
         OmegaConf.set_struct(stored, True)

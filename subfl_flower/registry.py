@@ -6,6 +6,7 @@ A method's knobs are validated by the ``Settings`` models of the strategy and of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -15,6 +16,7 @@ from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient
+from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.wire.contract import MethodSettings, joined_settings
 
@@ -116,6 +118,23 @@ def _require_fitting_schema(config: Config) -> None:
     if schema.kind is not None and schema.kind != dataset.kind:
         key, holds = _SCHEMA_KEYS[schema.kind], _HOLDS[dataset.kind]
         raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
+
+
+def stored_config(path: Path) -> Config:
+    """The configuration of the run in a folder.
+
+    Raises:
+        SubflError: there is none, or this version cannot use it; names the file.
+    """
+    directory = RunDirectory(path)
+    try:
+        return validate(directory.config())
+    except SubflError as error:
+        if str(error).startswith(str(directory.config_path)):
+            raise
+        raise SubflError(
+            f"{directory.config_path}: {error} (has another version made this run, or is a package missing?)"
+        ) from error
 
 
 def strategy_class(method: Method) -> type[CohortStrategy]:

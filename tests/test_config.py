@@ -17,7 +17,7 @@ from subfl_flower.config import Config, Ray
 from subfl_flower.doors import load_class
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient
-from subfl_flower.registry import method_settings, validate
+from subfl_flower.registry import method_settings, stored_config, validate
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.strategies.recommendation.fedavg import FedAvgRatings
 from subfl_flower.strategies.subgraphs.fedavg import FedAvg
@@ -305,3 +305,17 @@ def test_one_class_may_be_for_all_data_and_the_other_by_kind(by_kind: dict[str, 
     assert validate(mixed).method.strategy == "subfl_flower.strategies.recommendation.fedavg.FedAvgRatings"
     assert validate(mixed).method.client == "subfl_flower.clients.recommendation.fedavg.FedAvgRatingsClient"
     assert validate(mixed).method.knobs == validate(by_kind["ratings"]).method.knobs
+
+
+def test_a_run_of_another_version_is_named_with_its_file(tmp_path: Path) -> None:
+    config, _ = composed_config(["method=fedpub", "dataset=sbm"])
+    stored = config.plain()
+    stored["method"]["client"] = "clients.fedpub.FedPubClient"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    with pytest.raises(SubflError) as error:
+        stored_config(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'config.yaml'}: method.client: cannot import 'clients.fedpub.")
+    assert "another version" in str(error.value)
+    stored["method"]["client"] = "subfl_flower.clients.subgraphs.fedpub.FedPUBClient"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert stored_config(tmp_path).method.name == "fedpub"

@@ -19,7 +19,7 @@ from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.plots import title
 from subfl_flower.evaluation.runs import Run, common_folder, load_runs
-from subfl_flower.registry import validate
+from subfl_flower.registry import stored_config
 
 
 def main(argv: Sequence[str]) -> int:
@@ -94,7 +94,7 @@ def _analyses(runs: Sequence[Run]) -> list[RunAnalysis]:
     analyses = []
     for run in runs:
         try:
-            config = validate(run.directory.config())
+            config = stored_config(run.directory.path)
             prepared = prepared_partition(config)
             if prepared.directory not in partitions:
                 partitions[prepared.directory] = PartitionAnalysis.of(prepared)

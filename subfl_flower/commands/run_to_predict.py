@@ -15,7 +15,7 @@ from subfl_flower.data.description import class_names
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.prepared.partition import PreparedPartition
 from subfl_flower.errors import SubflError
-from subfl_flower.registry import validate
+from subfl_flower.registry import stored_config
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.storage.fingerprints import require_same_data
 from subfl_flower.subgraphs.domain import Subgraphs, graph_sections
@@ -54,7 +54,7 @@ class RunToPredict:
                 prepared or have changed since.
         """
         directory = RunDirectory(path)
-        config = validate(directory.config())
+        config = stored_config(path)
         sections = graph_sections(config)
         if sections is None:
             raise SubflError(f"{path} is a run on ratings; subfl recommend {path} client=ID speaks of a user's items")

@@ -16,7 +16,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.recommendation.domain import prepared_ratings, rating_sections
 from subfl_flower.recommendation.models.ranker_file import read_trained
 from subfl_flower.recommendation.models.trained_users import TrainedUsers
-from subfl_flower.registry import validate
+from subfl_flower.registry import stored_config
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.subgraphs.models.exported import TENSORS
 
@@ -215,7 +215,7 @@ def _newest(path: Path) -> Path:
 
 
 def _prepared(path: Path) -> PreparedRatings:
-    config = validate(RunDirectory(path).config())
+    config = stored_config(path)
     dataset, partition = config.dataset, config.partition
     if rating_sections(config) is None:
         raise SubflError(f"{path} is a run on dataset={dataset.name}, partition={partition.name}; it has no ratings")

@@ -211,13 +211,18 @@ class RunDirectory:
         """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
         write_tensor_file(self.client_file(client_id), tensors, card)
 
+    @property
+    def config_path(self) -> Path:
+        """The file of the resolved configuration."""
+        return self.path / _CONFIG
+
     def config(self) -> dict[str, Any]:
         """The resolved configuration.
 
         Raises:
             SubflError: it is absent, unreadable, or not a YAML mapping.
         """
-        path = self.path / _CONFIG
+        path = self.config_path
         try:
             config = yaml.safe_load(read_file(path))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
