@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -20,9 +21,17 @@ ORIGIN = ALONE + "import subfl_flower.strategies.subgraphs.fedpub as module; pri
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the content of the wheel."""
+    """A folder with the content of the wheel, built where the checkout's links were lost."""
     folder = tmp_path_factory.mktemp("wheel")
-    built = subprocess.run([sys.executable, "-c", BUILD, folder], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("subfl_flower", "clients", "strategies", "conf"):
+        links = [path.name for path in (ROOT / name).iterdir() if path.is_symlink()]
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", *links))
+    build = [sys.executable, "-c", BUILD, folder]
+    built = subprocess.run(build, cwd=source, capture_output=True, text=True, timeout=120)
     assert built.returncode == 0, built.stderr
     place = folder / "site"
     with zipfile.ZipFile(folder / built.stdout.split()[-1]) as wheel:
