@@ -1,0 +1,55 @@
+"""Lines that a finished run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from subfl_flower.config import Config
+
+
+def print_result(config: Config, summary: Mapping[str, Any], directory: Path) -> None:
+    """Print a run's test figure, remarks on it, and its folder."""
+    test = summary.get("test_at_best_validation")
+    result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
+    if test is None and summary.get("test_last") is not None:
+        result = f"test {summary['test_last']:.4f} after the last round; there was nothing to validate on"
+    print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
+    for line in _remarks(summary):
+        print(line)
+    print(f"run directory: {directory}", flush=True)
+
+
+def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Remarks on a result: baselines to compare it with, and its privacy loss."""
+    yield from _class_remarks(summary)
+    if (bias_row := summary.get("bias_row")) and bias_row["test"] is not None:
+        yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
+    if (popularity := summary.get("popularity")) and popularity["test"] is not None:
+        yield f"popularity on the same items: test {popularity['test']:.4f}"
+    if privacy := summary.get("privacy"):
+        epsilon = privacy["user_level_epsilon"]
+        level = "no finite epsilon" if epsilon is None else f"epsilon {epsilon:.4g} at delta {privacy['delta']:g}"
+        covered = f"of the {privacy['covers']}"
+        yield f"user-level differential privacy over {privacy['num_uploads']} uploads: {level}, {covered}"
+        if privacy["per_coordinate_epsilon"] is not None:
+            yield f"per-coordinate epsilon, of one value of one upload: {privacy['per_coordinate_epsilon']:.4g}"
+
+
+def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Remarks on a classification: the majority class, figures that weigh classes equally, the worst client."""
+    figures = summary.get("figures") or {}
+    test, majority = summary.get("test_at_best_validation"), figures.get("test.majority")
+    if test is None or majority is None:
+        return
+    words = {"test.macro_f1": "macro-F1", "test.balanced_accuracy": "balanced accuracy"}
+    beside = [f"{word} {figures[name]:.4f}" for name, word in words.items() if figures.get(name) is not None]
+    if worst := summary.get("worst_client"):
+        beside.append(f"worst client {worst['client']}: {worst['test']:.4f}")
+    yield "; ".join([f"majority class on the same nodes: {majority:.4f}", *([", ".join(beside)] if beside else [])])
+    if test <= majority:
+        yield "this does not exceed always predicting each client's most frequent training class"
+    if share := figures.get("test.one_class"):
+        measured = sum(value is not None for value in summary["per_client"]["test_at_best_validation"])
+        yield f"{round(share * measured)} of {measured} clients' models predict one class only"
