@@ -9,7 +9,7 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -124,6 +124,26 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     examples = "\n  ".join(["example:" if len(lines) == 1 else "examples:", *lines])
     parser.epilog = f"{parser.epilog}\n\n{examples}" if parser.epilog else examples
     return parser
+
+
+def own_settings(arguments: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """Split the KEY=VALUE arguments of a command into its settings and overrides.
+
+    Args:
+        arguments: the arguments.
+        names: names of the command's settings.
+
+    Returns:
+        The settings by name, the last value of each; and the other arguments.
+    """
+    own, others = {}, []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in names:
+            own[name] = value
+        else:
+            others.append(argument)
+    return own, others
 
 
 def _overview(name: str, commands: Commands) -> argparse.ArgumentParser:
