@@ -14,7 +14,7 @@ from subfl_flower.deploy.registration import register
 from subfl_flower.deploy.submission import submit_run
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 
 _OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
 

@@ -9,10 +9,10 @@ from typing import Any
 from subfl_flower.code_folder import adopt, adopted
 from subfl_flower.composition import composed_job, config_directory
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.app_folder import find_app
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
-from subfl_flower.launch.staging import find_app
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 
 FAILED_CODE, BAD_INPUT_CODE, INTERRUPTED_CODE = 1, 2, 130
 
