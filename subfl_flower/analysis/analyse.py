@@ -8,8 +8,8 @@ from pathlib import Path
 from subfl_flower.errors import SubflError
 
 SUMMARY = (
-    "Statistics of the partition, similarity of the clients' models, their performance on neighbouring clients, and the "
-    "weights that they have in common: tables, plots and analysis.json of finished runs."
+    "Statistics of the partition, similarity of the clients' models, their performance on neighbouring clients, "
+    "and the weights that they have in common: tables, plots and analysis.json of finished runs."
 )
 EXAMPLE = """
 subfl analyse outputs/2026-01-01/12-00-00

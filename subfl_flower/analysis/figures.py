@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from subfl_flower.analysis.neighbours import NeighbourPerformance
 from subfl_flower.analysis.run_analysis import RunAnalysis, Similarity
 from subfl_flower.analysis.sharing import ParameterSharing
+from subfl_flower.evaluation.formats import scale, unit_suffix
 from subfl_flower.evaluation.plots import COLOURS, STYLE, heat_map, legend_outside, new_figure, save, shown, title
-from subfl_flower.evaluation.table import scale, unit_suffix
 
 _MOST_LABELS = 40
 

@@ -93,7 +93,7 @@ def label_divergence(clients: Sequence[ClientGraph]) -> np.ndarray | None:
 
 def _mean(graphs: Sequence[GraphStatistics]) -> GraphStatistics:
     means = pd.DataFrame(graphs, dtype="float64").mean()
-    return GraphStatistics(**means.where(means.notna(), None))
+    return GraphStatistics(**means.astype(object).where(means.notna(), None))
 
 
 def _median(divergence: np.ndarray | None) -> float | None:

@@ -98,7 +98,9 @@ def curve_table(curves: Sequence[Curve], key: str, collapse: bool) -> Table:
 
 def curve_means(curves: Sequence[Curve], key: str) -> pd.DataFrame:
     """One line a point with plain numbers; the value is missing for a reference, a figure where it is unknown."""
-    points = [(value, row) for curve in curves for value, row in (curve.points or {None: curve.row}).items()]
+    points: list[tuple[float | None, Row]] = []
+    for curve in curves:
+        points += curve.points.items() or [(None, curve.row)]
     return means([row for _, row in points], [_FIGURE], **{key: [value for value, _ in points]})
 
 

@@ -1,6 +1,7 @@
 """Runs grouped into the rows of a table: same data, same method, same settings, other seeds."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,8 +40,10 @@ class Spread(NamedTuple):
     def of(cls, values: Iterable[float | None]) -> "Spread | None":
         """The spread of the values that are there; None when none is."""
         known = pd.Series(list(values), dtype="float64").dropna()
-        std = known.std()
-        return None if known.empty else cls(float(known.mean()), None if pd.isna(std) else float(std))
+        if known.empty:
+            return None
+        several = len(known) > 1 and math.isfinite(known.sum())
+        return cls(float(known.mean()), float(known.std()) if several else None)
 
 
 @dataclass

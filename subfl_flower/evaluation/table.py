@@ -80,15 +80,15 @@ def make_table(
     """
     cells = identity(rows)
     cells["metric"] += cells["metric"].map(unit_suffix)
-    cells["seeds"] = words.get("seeds") or [str(len(row.counted)) for row in rows]
+    cells["seeds"] = list(words.get("seeds") or [str(len(row.counted)) for row in rows])
     for column in columns:
         cells[column.head] = [column.cell(row) for row in rows]
-    cells["note"] = words.get("note") or [row.note for row in rows]
+    cells["note"] = list(words.get("note") or [row.note for row in rows])
     optional = ["settings", "note", *(column.head for column in columns if column.optional)]
     cells = cells.drop(columns=[head for head in optional if cells[head].isin(("", MISSING)).all()])
     shared = [head for head in PANEL if collapse and cells[head].nunique() == 1]
-    words = [cells[head].iloc[0] + (" clients" if head == "clients" else "") for head in shared]
-    title = ": ".join(filter(None, (about, ", ".join(words))))
+    said = [cells[head].iloc[0] + (" clients" if head == "clients" else "") for head in shared]
+    title = ": ".join(filter(None, (about, ", ".join(said))))
     return Table(title, cells.drop(columns=shared), tuple(row.completed for row in rows))
 
 
@@ -130,13 +130,13 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))
 
 
-def means(rows: Sequence[Row], figures: Sequence[str], **further: Sequence[Any]) -> pd.DataFrame:
+def means(rows: Sequence[Row], figures: Sequence[str], **further: Any) -> pd.DataFrame:
     """Plain numbers, a line a row: mean and deviation of each figure, missing where unknown.
 
     Args:
         rows: the rows.
         figures: names of figures, see `Row.spread`.
-        further: columns that stand between the rows' identity and their seeds.
+        further: columns, or a single value for all rows, that stand between the rows' identity and their seeds.
     """
     found = identity(rows)[[*PANEL[:3], "method", "settings", "metric"]].assign(**further)
     found["runs"], found["seeds"] = [len(row.counted) for row in rows], [row.seeds for row in rows]
