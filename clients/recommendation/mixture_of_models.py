@@ -39,7 +39,9 @@ _GRID = (EQUAL, (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (1, 0, 0), (0, 1, 0
 
 
 class MixtureOfModels(Prediction):
-    """Predict by three models (settings: `MixtureSettings`)."""
+    """Predict by three models (settings: `MixtureSettings`), of which the global and the cluster's are sent."""
+
+    models_sent = 2
 
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
         super().__init__(users, neighbourhood)

@@ -122,6 +122,7 @@ class RecommenderClient(CohortClient):
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
         super().__init__(run, cohort, store, iterate)
+        self.models_sent = self.Predictor.models_sent
         self.model = model_of(cohort, run.model)
         self.users = Users(run, cohort, self.model)
         self.neighbourhood = self.Neighbours(self.users)

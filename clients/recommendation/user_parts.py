@@ -215,6 +215,9 @@ class Prediction(UserPart, ABC):
         neighbourhood: the users' neighbours.
     """
 
+    models_sent: ClassVar[int] = 1
+    """Largest number of models that a user is sent at once."""
+
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
         super().__init__(users)
         self.neighbourhood = neighbourhood

@@ -76,6 +76,9 @@ class CohortClient(NumPyClient, ABC):
     class Settings(MethodSettings):
         """Settings without knobs."""
 
+    models_sent: int = 1
+    """Largest number of models that one client is sent at once."""
+
     phases: ClassVar[tuple[str, ...]] = ()
     """Names of the questions that its clients answer outside of rounds, in their order before a round."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -69,6 +70,18 @@ class Node(ABC):
     def of_clients(self) -> Self:
         """The node itself, as one that hosts clients."""
         return self
+
+    def hosted(self, clients: Sequence[int]) -> tuple[int, ...]:
+        """The clients that a message names.
+
+        Raises:
+            SubflError: it names one twice, or one that is not hosted here.
+        """
+        if strange := set(clients).difference(self.client_ids):
+            raise SubflError(f"client {min(strange)} is not hosted here")
+        if len(set(clients)) < len(clients):
+            raise SubflError("the server named a client twice in one message")
+        return tuple(clients)
 
     def roster(self) -> ConfigRecord:
         """The answer to ``query.roster``: the hosted clients, and facts on their data."""

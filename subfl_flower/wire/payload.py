@@ -265,7 +265,7 @@ def unpack_choice(
     expected: Mapping[str, ArraySpec] | None = None,
     *,
     num_clients: int | None = None,
-    largest: int | None = None,
+    each: int | None = None,
 ) -> Choice:
     """Restore the choice that `pack` packed; the arrays may be read-only views.
 
@@ -276,7 +276,8 @@ def unpack_choice(
         content: the message's content.
         expected: as for `unpack`: requirements on a row of each array.
         num_clients: number of clients that it must be for; None: any number.
-        largest: bytes that the stored rows may have in all when unpacked; None: any number.
+        each: largest number of rows that the message may hold for each client; None: any number. With `expected` and
+            `num_clients` it bounds the memory that a message can claim.
 
     Raises:
         ValueError: as for `unpack`, or a client is sent a row that does not exist.
@@ -285,7 +286,9 @@ def unpack_choice(
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
         clients = _num_clients(layout, num_clients)
         rows, stored = _chosen_rows(layout, clients) if _CHOICE in layout else (None, clients)
-        claims = _claims(arrays, layout, stored, expected, largest)
+        if each is not None and stored > each * clients:
+            raise ValueError(f"it holds {stored} rows for {clients} clients, and may hold {each} for each")
+        claims = _claims(arrays, layout, stored, expected)
         values = {claim.name: claim.unpacked(arrays)[0] for claim in claims}
     if rows is None and all(claim.shared for claim in claims):
         values = {name: stack[:1] for name, stack in values.items()}
@@ -337,7 +340,7 @@ def _claims(
     layout: ConfigRecord,
     num_rows: int,
     expected: Mapping[str, ArraySpec] | None,
-    largest: int | None,
+    largest: int | None = None,
 ) -> list[Claim]:
     """Claims of a message on its arrays [num_rows, ...], after all checks that take no memory."""
     names = [key.removesuffix(".shape") for key in layout if key.endswith(".shape")]

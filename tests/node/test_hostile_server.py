@@ -174,6 +174,33 @@ def test_clients_that_it_does_not_host_are_refused_in_words(node: Node, honest: 
     assert trained(node).keys() == honest.keys()
 
 
+def many_rows(node: Node, stored: int) -> RecordDict:
+    """A message of some kilobytes that claims a model for each of many clients."""
+    rows = {name: np.zeros((stored, *values.shape), np.float32) for name, values in node.model.items()}
+    content = node.content()
+    pack(Choice(rows, np.zeros((len(CLIENTS), 1), np.int64))).into(content)
+    return content
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query.export"])
+def test_more_models_than_it_has_clients_are_refused_before_they_are_unpacked(node: Node, kind: str) -> None:
+    wrong = "ValueError: it holds 4 rows for 3 clients, and may hold 1 for each"
+    assert node.reason(many_rows(node, 4), kind) == wrong
+    repeated = many_rows(node, 3)
+    repeated.config_records[RUN]["clients"] = [0, 2, 2]
+    assert node.reason(repeated, kind) == "the server named a client twice in one message"
+    assert not node.told(many_rows(node, 3), kind).has_error()
+
+
+def test_a_model_to_write_that_is_not_as_declared_is_refused(node: Node) -> None:
+    content = node.content()
+    with_stack(content, node.model, **{"conv1.bias": np.zeros(10**6, np.float32)})
+    assert node.reason(content, "query.export").startswith("ValueError: its conv1.bias is float32 [1000000] for a clie")
+    content = node.content()
+    pack({}, len(CLIENTS)).into(content)
+    assert not node.told(content, "query.export").has_error()
+
+
 # Questions ------------------------------------------------------------------------------------------------------------
 
 
