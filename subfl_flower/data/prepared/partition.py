@@ -80,6 +80,10 @@ def _write(
     graph = dataset.treated(graph, roles == TRAIN)
     assignments = partition.assign(graph)
     _require_nodes(assignments, graph.num_nodes, f"partition={partition.name}")
+    if partition.clients not in (None, len(assignments)):
+        raise SubflError(
+            f"partition={partition.name}: gives {len(assignments)} clients, and partition.clients={partition.clients}"
+        )
     advice = partition.training_advice(graph)
     if require_labels:
         counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]

@@ -143,7 +143,7 @@ class RatingDatasetSettings(DoorSettings):
             SubflError: a file is missing or damaged, or its content cannot be used or split so.
         """
         where = f"dataset={self.name}"
-        cleaned = clean(self.read(root), self.scale)
+        cleaned = clean(self.read(root), self.scale, where)
         split = self.chosen_split(cleaned.roles is not None)
         roles = split_roles(cleaned, split, self.test_fraction, self.validation_fraction, seed, where)
         ratings = Ratings(
