@@ -37,8 +37,9 @@ from subfl_flower.subgraphs.similarity.functional import cosine_similarity
 from subfl_flower.tasks.metric import Metric
 from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
 from subfl_flower.wire.batch import Answers, Batch, Question, Result
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract, MethodSettings, RunContext
-from subfl_flower.wire.payload import ArraySpec, Choice
+from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged, RaggedSpec
 
 __all__ = [

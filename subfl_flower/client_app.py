@@ -12,9 +12,9 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from subfl_flower.node.client import CohortClient
+from subfl_flower.node.durable_store import EVALUATE, TRAIN
 from subfl_flower.node.node import Node
 from subfl_flower.node.open_nodes import open_clients, open_node
-from subfl_flower.node.state import EVALUATE, TRAIN
 from subfl_flower.server.exchange import ASK, answer_record, read_question
 from subfl_flower.server.round_messages import RUN, announced_in
 from subfl_flower.wire.batch import Batch

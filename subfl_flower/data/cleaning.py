@@ -312,8 +312,9 @@ def _check_labels(raw: RawGraph, source: str) -> None:
         raise SubflError(
             f"{source}: labels run from {least} to {most}; allowed are the classes from 0, and -1 for none"
         )
-    if max(most + 1, raw.num_classes or 0) > MOST_CLASSES:
+    classes = max(most + 1, raw.num_classes or 0)
+    if classes > MOST_CLASSES:
         raise SubflError(
-            f"{source}: labels run up to {most} of {max(most + 1, raw.num_classes or 0)} classes, and {MOST_CLASSES} are "
-            "allowed; number the classes from 0 without gaps"
+            f"{source}: labels run up to {most} of {classes} classes, and {MOST_CLASSES} are allowed; number the "
+            "classes from 0 without gaps"
         )

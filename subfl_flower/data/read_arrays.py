@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -22,7 +24,7 @@ def require_result(result: object, kind: type, source: str) -> None:
 
 
 def require_array(
-    array: object, name: str, shape: tuple[int | str, ...], kinds: str, source: str, sparse: bool = False
+    array: Any, name: str, shape: tuple[int | str, ...], kinds: str, source: str, sparse: bool = False
 ) -> None:
     """Refuse what is not an array of a shape and kind.
 

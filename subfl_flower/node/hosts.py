@@ -15,9 +15,10 @@ from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import Hosted
 from subfl_flower.node.domain import NodeSecrets, domain_of
+from subfl_flower.node.durable_store import DurableStore
 from subfl_flower.node.node import Node, compute_device
 from subfl_flower.node.shared_key import SharedKey
-from subfl_flower.node.state import ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
+from subfl_flower.node.state import ContextStore, MappedStore, MemoryStore, StateStore
 from subfl_flower.recommendation.models.trained_users import TrainedUsers
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.runs.files import parse_object, read_file, write_whole

@@ -15,8 +15,9 @@ from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient, Hosted
 from subfl_flower.node.domain import domain_of
+from subfl_flower.node.durable_store import EVALUATE, TRAIN
 from subfl_flower.node.run_context import run_context
-from subfl_flower.node.state import EVALUATE, TRAIN, CurrentStore, StateStore
+from subfl_flower.node.state import CurrentStore, StateStore
 from subfl_flower.registry import client_class
 from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.memory import keep_freed_memory

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.roster import SIZES, Roster
 
 _FILE = "server.safetensors"

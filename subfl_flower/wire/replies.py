@@ -18,8 +18,9 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from subfl_flower.tasks.metric import Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, arrays_of, rows_of
-from subfl_flower.wire.payload import ARRAYS, ArraySpec, Stack, unpack_counted
+from subfl_flower.wire.payload import ARRAYS, ArraySpec, unpack_counted
 from subfl_flower.wire.ragged import Ragged, RaggedSpec, unpack_ragged
 
 OUTCOME, METRICS = "outcome", "metrics"

@@ -18,7 +18,9 @@ from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.server.exchange import ASK, PHASE
 from subfl_flower.server.round_messages import RUN
-from subfl_flower.wire.payload import ARRAYS, LAYOUT, Choice, Stack, pack, unpack
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, pack, unpack
 from subfl_flower.wire.ragged import Ragged, pack_ragged
 from subfl_flower.wire.replies import METRICS, OUTCOME
 

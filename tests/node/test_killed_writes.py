@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.node.state import DurableStore, MemoryStore
+from subfl_flower.node.durable_store import DurableStore
+from subfl_flower.node.state import MemoryStore
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.checkpoint import Checkpoint
 from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model

@@ -14,8 +14,9 @@ from subfl_flower.server.round_messages import RUN
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.tasks.metric import COUNT, Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import ArraySpec, Stack, pack, unpack
+from subfl_flower.wire.payload import ArraySpec, pack, unpack
 from subfl_flower.wire.replies import METRICS, OUTCOME
 from subfl_flower.wire.roster import Roster
 

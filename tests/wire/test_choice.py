@@ -17,19 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subfl_flower.tasks.metric import COUNT, SHARE
-from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract
-from subfl_flower.wire.payload import (
-    ARRAYS,
-    LAYOUT,
-    ArraySpec,
-    Choice,
-    Stack,
-    pack,
-    unpack,
-    unpack_choice,
-    unpack_counted,
-)
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack, unpack_choice, unpack_counted
 from subfl_flower.wire.replies import METRICS, OUTCOME, read_reply
 
 SHAPES = st.lists(st.integers(0, 25), max_size=3).map(tuple)

@@ -11,16 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfl_flower.wire.array_format import read_array
-from subfl_flower.wire.payload import (
-    ARRAYS,
-    LAYOUT,
-    ArraySpec,
-    Stack,
-    pack,
-    unpack,
-    unpack_counted,
-)
+from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack, unpack_counted
 
 SHAPES = st.lists(st.integers(0, 40), max_size=3).map(tuple)
 KINDS = st.sampled_from(["dense", "sparse", "empty rows", "zero", "mixed", "shared", "integers", "double", "nan"])

@@ -69,8 +69,9 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None, dataset: str = "ra
         dataset: name of the data set, for the error of a `raw` that does not name its source.
 
     Raises:
-        SubflError: these are no raw ratings, an array has another type or length, there is no rating, an id is empty, a rating is not finite or is off the scale, or a user and item
-            have several roles; names the source, the count and the first; or there are too many attributes.
+        SubflError: these are no raw ratings, an array has another type or length, there is no rating, an id is empty, a
+            rating is not finite or is off the scale, or a user and item have several roles; names the source, the count
+            and the first; or there are too many attributes.
     """
     require_result(raw, RawRatings, dataset)
     require_array(raw.values, "values", ("ratings",), NUMBERS, raw.source)
