@@ -17,9 +17,9 @@ from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
 from subfl_flower.data.partitions.settings import PartitionSettings
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.source import Protocol
 from subfl_flower.errors import SubflError
 from subfl_flower.loggers.settings import Logger, LoggerSettings
 from subfl_flower.node.client import CohortClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInFiles
 from subfl_flower.node.state import CohortState, Shapes, StateStore
@@ -30,6 +30,7 @@ class StateCard(Card):
 
     holds: ClassVar[str] = "the state of a client"
 
+    kind: Literal["client_state"] = "client_state"
     client: int
     round: int
     phase: str

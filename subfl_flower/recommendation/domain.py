@@ -11,7 +11,8 @@ import torch
 
 from subfl_flower.config import Config
 from subfl_flower.data.description import DATA_SCHEMA
-from subfl_flower.data.folders.user_folder import UserFolder, open_user_folders, write_user_folder
+from subfl_flower.data.folders.described_folder import open_folders
+from subfl_flower.data.folders.user_folder import UserFolder, write_user_folder
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.attributes import Attributes
@@ -108,7 +109,7 @@ class Recommendation(Domain):
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[UserFolder]:
         """Open folders with a user's ratings."""
-        return open_user_folders(paths)
+        return open_folders(UserFolder, paths)
 
     def read_folder(self, folder: UserFolder) -> None:
         """Read the folder's ratings and attributes."""

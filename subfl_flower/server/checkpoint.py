@@ -70,6 +70,7 @@ class CheckpointCard(Card):
 
     holds: ClassVar[str] = "a checkpoint"
 
+    kind: Literal["checkpoint"] = "checkpoint"
     schema_version: Literal[3] = Field(default=3, alias="schema")
     run_id: str
     round: int = Field(ge=0)

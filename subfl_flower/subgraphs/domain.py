@@ -15,7 +15,8 @@ from subfl_flower.config import Config
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.description import describe_client_graph
-from subfl_flower.data.folders.subgraph_folder import ClientFolder, open_client_folders, write_client_folder
+from subfl_flower.data.folders.described_folder import open_folders
+from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared.partition import PreparedPartition, prepare
@@ -27,7 +28,7 @@ from subfl_flower.node.shared_key import SharedKey
 from subfl_flower.registry import client_class
 from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
-from subfl_flower.subgraphs.models.exported import ModelCard
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 from subfl_flower.tasks.choices import GraphTask
 from subfl_flower.wire.batch import Batch
@@ -135,7 +136,7 @@ class Subgraphs(Domain):
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[ClientFolder]:
         """Open folders with a graph."""
-        return open_client_folders(paths)
+        return open_folders(ClientFolder, paths)
 
     def read_folder(self, folder: ClientFolder) -> None:
         """Read the folder's graph."""
@@ -231,7 +232,7 @@ class Subgraphs(Domain):
                 mended=client.mended(client_id),
                 **dict(cohort.facts),
             )
-            node.write_model(client_id, tensors, card)
+            node.write_model(client_id, ExportedModel(tensors, card))
 
 
 def _sections(config: Config) -> GraphSections:
