@@ -146,8 +146,10 @@ def unpack(
     *,
     num_clients: int | None = None,
     largest: int | None = None,
-) -> Stack:
-    """Restore the stack that `pack` packed. Arrays may be read-only views.
+) -> tuple[Stack, np.ndarray]:
+    """The stack that `pack` packed, and the payload bytes of each client [clients], counted as `pack` counts them.
+
+    Arrays may be read-only views.
 
     Args:
         content: the message's content.
@@ -159,17 +161,6 @@ def unpack(
         ValueError: the records contradict each other, or the expectation. Plain values take no memory beyond the
             message; packed ones take the memory that they claim, once that has passed these checks.
     """
-    return unpack_counted(content, expected, num_clients=num_clients, largest=largest)[0]
-
-
-def unpack_counted(
-    content: RecordDict,
-    expected: Mapping[str, ArraySpec] | None = None,
-    *,
-    num_clients: int | None = None,
-    largest: int | None = None,
-) -> tuple[Stack, np.ndarray]:
-    """Unpack as `unpack` does, with the payload bytes of each client [clients], counted as `pack` counts them."""
     with _complete():
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
         if _CHOICE in layout:

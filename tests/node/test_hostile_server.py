@@ -140,7 +140,7 @@ def trained(node: Node) -> Stack:
     assert not reply.has_error()
     assert reply.content.config_records[OUTCOME]["clients"] == CLIENTS
     assert all(np.isfinite(values).all() for values in reply.content.metric_records[METRICS].values())
-    return unpack(reply.content)
+    return unpack(reply.content)[0]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from subfl_flower.tasks.metric import COUNT, SHARE
 from subfl_flower.wire.array_format import Stack, read_array
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract
-from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack, unpack_choice, unpack_counted
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack, unpack_choice
 from subfl_flower.wire.replies import METRICS, OUTCOME, read_reply
 
 SHAPES = st.lists(st.integers(0, 25), max_size=3).map(tuple)
@@ -384,9 +384,8 @@ def test_whatever_a_layout_says_there_is_a_choice_or_a_value_error(changes: dict
 def test_a_choice_is_no_stack(rows: list[list[int]]) -> None:
     record = content(Choice(sound().values, chosen(rows)))
     reason = "^it holds rows for clients to choose from, where each client's own belong$"
-    for read in (unpack, unpack_counted):
-        with pytest.raises(ValueError, match=reason):
-            read(record)
+    with pytest.raises(ValueError, match=reason):
+        unpack(record)
 
 
 def test_a_reply_holds_no_choice() -> None:
