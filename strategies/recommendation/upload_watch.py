@@ -14,7 +14,7 @@ from subfl_flower.privacy.accountant import privacy_report, require_accountant
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.server_parts import Server, ServerPart
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 
 class PrivacyAccount(ServerPart):

@@ -38,8 +38,8 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix
 from subfl_flower.subgraphs.mending.similar_nodes import ORDER, require_representations, similar_nodes
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.replies import LARGEST_VALUE
 from subfl_flower.wire.roster import Roster
 

@@ -191,13 +191,13 @@ def _plain_path(path: Path, option: str) -> str:
 
 def _check_clients(paths: Sequence[Path]) -> None:
     """Open the clients' folders and read their data, which compares the checksums, and their keys."""
+    from subfl_flower.data.folders.described_folder import held_in
     from subfl_flower.node.domain import domain_named
-    from subfl_flower.storage.sealed_folder import held_in
 
     if not paths:
         return
     resolved = [path.resolve() for path in paths]
-    domain = domain_named(held_in(resolved[0])) or domain_named("graph")
+    domain = domain_named(held_in(resolved[0]) or "") or domain_named("graph")
     assert domain is not None
     for folder in domain.open_folders(resolved):
         domain.read_folder(folder)

@@ -21,7 +21,6 @@ from subfl_flower.privacy.mechanism import LdpSettings
 
 GRID_STEPS = 100  # of a privacy loss distribution, in an event's epsilon: five digits of the composed epsilon
 MOST_GRID_EVENTS = 20_000
-CALIBRATION_STEPS = 24
 
 
 @dataclass(frozen=True)
@@ -119,41 +118,6 @@ def _composed_laplace(epsilon: float, events: int, delta: float) -> float:
         accountant = _library("rdp").RdpAccountant()
     accountant.compose(_library("dp_event").LaplaceDpEvent(1 / epsilon), events)
     return min(pure, float(accountant.get_epsilon(delta)))
-
-
-def noise_for(settings: LdpSettings, target_epsilon: float, num_uploads: int, delta: float) -> float:
-    """Least noise that keeps all uploads of a user within a user-level epsilon.
-
-    Args:
-        settings: its mechanism is used.
-        target_epsilon: user-level epsilon, above 0.
-        num_uploads: number of uploads of the user, at least 1.
-        delta: above 0.
-
-    Returns:
-        For ``laplace_l1`` the epsilon of one upload, for ``gaussian_l2`` the noise multiplier.
-
-    Raises:
-        SubflError: another mechanism.
-    """
-    if settings.mechanism == "gaussian_l2":
-        return float(_library("gaussian_mechanism").get_sigma_gaussian(target_epsilon, delta)) * math.sqrt(num_uploads)
-    if settings.mechanism != "laplace_l1":
-        raise SubflError(
-            f"noise for a user-level epsilon is found for the mechanisms laplace_l1 and gaussian_l2, "
-            f"not {settings.mechanism}"
-        )
-    enough = target_epsilon / num_uploads  # by pure composition
-    too_much = 2 * enough
-    while _composed_laplace(too_much, num_uploads, delta) <= target_epsilon:
-        enough, too_much = too_much, 2 * too_much
-    for _ in range(CALIBRATION_STEPS):
-        middle = (enough + too_much) / 2
-        if _composed_laplace(middle, num_uploads, delta) <= target_epsilon:
-            enough = middle
-        else:
-            too_much = middle
-    return enough
 
 
 def require_accountant(settings: LdpSettings) -> None:

@@ -12,7 +12,6 @@ from scipy import stats
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy import accountant
 from subfl_flower.privacy.accountant import (
-    noise_for,
     per_coordinate_epsilon,
     privacy_report,
     require_accountant,
@@ -120,21 +119,6 @@ def test_whole_uploads() -> None:
 def test_no_upload_tells_nothing_and_no_noise_everything() -> None:
     assert user_level_epsilon(laplace(1.0), 0, DELTA) == 0.0
     assert user_level_epsilon(LdpSettings(), 1, DELTA) == math.inf
-
-
-@pytest.mark.parametrize("uploads", [1, 10, 300])
-def test_noise_for_a_target_spends_it_and_no_more(uploads: int) -> None:
-    for target in (0.5, 8.0):
-        spent = user_level_epsilon(laplace(noise_for(laplace(1.0), target, uploads, DELTA)), uploads, DELTA)
-        assert spent <= target
-        assert spent == pytest.approx(target, rel=1e-4)
-        spent = user_level_epsilon(gaussian(noise_for(gaussian(1.0), target, uploads, DELTA)), uploads, DELTA)
-        assert spent == pytest.approx(target, rel=1e-4)
-
-
-def test_noise_is_not_found_for_values_clamped_alone() -> None:
-    with pytest.raises(SubflError, match="laplace_l1 and gaussian_l2"):
-        noise_for(LINF, 8.0, 10, DELTA)
 
 
 def test_a_report_holds_all_figures() -> None:
