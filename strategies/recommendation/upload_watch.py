@@ -10,7 +10,6 @@ import numpy as np
 from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
 from subfl_flower.clients.recommendation.users import rated_items
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.privacy.accountant import privacy_report
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.server_parts import Server, ServerPart
@@ -34,6 +33,8 @@ class PrivacyAccount(ServerPart):
         """The largest number of uploads of a user, and the guarantee of `privacy` for these."""
         found: dict[str, Any] = {"uploads_per_user": uploads}
         if self.run.privacy.mechanism != "none" and uploads:
+            from subfl_flower.privacy.accountant import privacy_report  # seconds to import, and only noise needs it
+
             found["privacy"] = {
                 **asdict(privacy_report(self.run.privacy, uploads, self._values_per_upload)),
                 "covers": "values" if self.settings.pseudo_items != "all" else "values and which rows are sent",
