@@ -45,13 +45,13 @@ from subfl_flower.models.settings import LightGCNSettings
 from subfl_flower.recommendation.models.attribute_attention import AttributeAttention
 from subfl_flower.recommendation.models.mixture import Scorer
 from subfl_flower.recommendation.models.user_graphs import Codes, RankingGraphs, UserGraphs
-from subfl_flower.recommendation.models.user_models import Parameters, RankingModel, expanded
+from subfl_flower.recommendation.models.user_models import Measure, Parameters, UserModel, expanded
 from subfl_flower.seeding import client_generator, shared_generator
 
 _DEVIATION = 0.1  # of embeddings at the start
 
 
-class LightGCN(RankingModel):
+class LightGCN(UserModel):
     """LightGCN of U users at once, who may hold different shared parameters.
 
     Args:
@@ -197,6 +197,19 @@ class LightGCN(RankingModel):
     ) -> Scorer:
         """The vectors of `representations`."""
         return Scorer(*self.representations(shared, items, personal, graphs, item_attributes))
+
+    def measured(
+        self,
+        shared: Parameters,
+        items: Tensor,
+        personal: Parameters,
+        graphs: UserGraphs,
+        ratings: Ratings,
+        measure: Measure,
+    ) -> dict[str, np.ndarray]:
+        """Each user's hit rates and NDCG, by name, each [U]."""
+        found = self.scorer(shared, items, personal, graphs, measure.item_attributes)
+        return measure.ranking_figures(ratings, found.scores())
 
     @torch.no_grad()
     def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class RecommenderCard(UsersCard):
         scale: lowest and highest possible rating.
     """
 
+    kind: Literal["recommender"] = "recommender"
     model: AnyRatingModel
     scale: tuple[float, float]
 

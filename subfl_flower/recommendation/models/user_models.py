@@ -216,59 +216,6 @@ class UserModel(ABC):
         return self.step(stacks, items, personal, graphs, train_neighbours=train_neighbours, draw=draw)
 
 
-class RankingModel(UserModel):
-    """A model that scores items by products: a user's vector h_u and an item's e_i."""
-
-    @abstractmethod
-    def scorer(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        item_attributes: Attributes | None,
-    ) -> Scorer:
-        """h_u [U, dim] from all of the users' items, and e_i [num_items, dim], at parameters that all users received.
-
-        Raises:
-            SubflError: the items' attributes are missing, or are not those that the model was made for.
-        """
-
-    def measured(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        ratings: Ratings,
-        measure: Measure,
-    ) -> dict[str, np.ndarray]:
-        """Each user's hit rates and NDCG, by name, each [U]."""
-        found = self.scorer(shared, items, personal, graphs, measure.item_attributes)
-        return measure.ranking_figures(ratings, found.scores())
-
-    @abstractmethod
-    def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] of the items of the users' graphs, by each user's own parameters.
-
-        Args:
-            stacks: shared parameters but ``items``, each [U, ...].
-            items: [T, dim], the users' own rows.
-            graphs: the users' local graphs.
-        """
-
-    @abstractmethod
-    def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
-        """h_u [U, dim] from all of the users' training items, by each user's own parameters.
-
-        Args:
-            stacks: shared parameters but ``items``, each [U, ...].
-            embeddings: [T, dim], e_i of the items of the users' graphs (`own_items`).
-            personal: each [U, ...].
-            graphs: the users' local graphs.
-        """
-
-
 def expanded(shared: Parameters, users: int) -> dict[str, Tensor]:
     """Shared parameters but ``items``, each [U, ...], a view of the same values for every user."""
     return {name: value.expand(users, *value.shape) for name, value in shared.items() if name != "items"}
