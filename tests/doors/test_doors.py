@@ -22,7 +22,7 @@ from subfl_flower.data.prepared.ratings import PreparedRatings
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.request import overrides_toml
+from subfl_flower.flower.submission import overrides_toml
 from subfl_flower.node.domain import domain_of
 from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.overrides import classes_chosen

@@ -21,7 +21,7 @@ from run_outcomes import SUBFL, Outcome
 
 from subfl_flower.cli import main as subfl
 from subfl_flower.composition import resumes
-from subfl_flower.launch.processes import MARKER, LaunchProcesses
+from subfl_flower.flower.process_tree import MARKER, LaunchProcesses
 
 _CONNECTION = "lab"
 _PATIENCE = 240.0

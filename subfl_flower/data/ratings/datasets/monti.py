@@ -40,7 +40,7 @@ class MontiDataset(PublicSettings, RatingDatasetSettings):
         Raises:
             SubflError: the file is missing and cannot be downloaded, or is damaged.
         """
-        h5py = optional_module("h5py", "monti", f"dataset={self.name}")  # slow to import, and most runs open a cache
+        h5py = optional_module("h5py", "douban", f"dataset={self.name}")  # slow to import, and most runs open a cache
         [path] = self.files(root)
         try:
             with h5py.File(path) as file:
