@@ -12,6 +12,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from subfl_flower.code_folder import config_directory
 from subfl_flower.errors import SubflError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -19,12 +20,6 @@ COMMIT_FILE = "commit.json"
 """File of a staged app, in the package's folder; it states the commit, because a bundle is no checkout."""
 
 _SUFFIXES = frozenset({".py", ".yaml"})
-
-
-def config_directory() -> Path:
-    """The folder of the YAML files: next to the package in a checkout, inside it in a wheel."""
-    beside = PACKAGE.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else PACKAGE / "conf"
 
 
 def package_files() -> dict[str, Path]:

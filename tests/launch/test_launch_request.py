@@ -151,7 +151,7 @@ def test_relative_paths_begin_where_the_user_stands(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(command, "run_federation", run_federation)
     monkeypatch.chdir(tmp_path)
-    assert main(["federation.rounds=1"]) == 130
+    assert launch(["federation.rounds=1"]) == 130
     (request,) = requests
     assert (request.app, request.folder, request.home) == (None, tmp_path, tmp_path / ".flwr")
 
