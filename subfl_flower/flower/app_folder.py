@@ -13,7 +13,7 @@ from pathlib import Path
 
 from subfl_flower.code_folder import config_directory
 from subfl_flower.errors import SubflError
-from subfl_flower.own_files import COMMIT_FILE, PACKAGE, commit, package_files, project_file
+from subfl_flower.storage.package_files import COMMIT_FILE, PACKAGE, commit, package_files, project_file
 
 PACKED_SUFFIXES = frozenset({".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"})
 PACKED_NAMES = frozenset({".gitignore", "LICENSE"})

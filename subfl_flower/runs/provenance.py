@@ -7,7 +7,7 @@ from typing import Any
 
 from subfl_flower import __version__
 from subfl_flower.config import Config
-from subfl_flower.own_files import app_hash, commit
+from subfl_flower.storage.package_files import app_hash, commit
 
 _PACKAGES = ("flwr", "ray", "torch", "numpy", "pymetis", "networkx")
 

@@ -20,7 +20,7 @@ from subfl_flower.flower.app_folder import find_app, stage_app
 from subfl_flower.flower.submission import INTERRUPTED, Outcome, overrides_toml
 from subfl_flower.launch import command
 from subfl_flower.launch.request import Request, available_cpus, federation_config
-from subfl_flower.own_files import app_hash, commit, package_files
+from subfl_flower.storage.package_files import app_hash, commit, package_files
 
 AWKWARD = (
     "method=fedpub",
@@ -167,7 +167,7 @@ def unpacked(app: Path, place: Path) -> set[str]:
 
 
 ASK = (
-    "from subfl_flower.composition import composed_config; from subfl_flower.own_files import *; import subfl_flower\n"
+    "from subfl_flower.composition import composed_config; from subfl_flower.storage.package_files import *; import subfl_flower\n"
     "from subfl_flower.code_folder import adopt; from subfl_flower.strategies.subgraphs import fedpub\n"
     "adopt(sent_choices()); config, _ = composed_config(['+experiment=mine'])\n"
     "print(subfl_flower.__file__, fedpub.__file__, app_hash(), commit(), config.seed)"

@@ -15,7 +15,7 @@ from pathlib import Path
 from subfl_flower.code_folder import config_directory
 from subfl_flower.errors import SubflError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 COMMIT_FILE = "commit.json"
 """File of a staged app, in the package's folder; it states the commit, because a bundle is no checkout."""
 
