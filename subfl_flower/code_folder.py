@@ -12,10 +12,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
-
 from subfl_flower.errors import SubflError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -32,7 +28,12 @@ def adopt(folder: Path) -> None:
     _adopted = folder = folder.resolve()
     if folder != _PACKAGE.parent:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder] + [str(folder)]
-    Plugins.instance().register(_UsersChoices)
+
+
+def config_directory() -> Path:
+    """The folder of the built-in choices: next to the package in a checkout, inside it in a wheel."""
+    checkout = _PACKAGE.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else _PACKAGE / "conf"
 
 
 def adopted() -> Path | None:
@@ -64,12 +65,3 @@ def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
         return None
     path, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
     return path if path.is_file() and not theirs.is_file() else None
-
-
-class _UsersChoices(SearchPathPlugin):
-    """Plugin that appends the user's choices to Hydra's search path."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folder ``conf`` of the user's folder."""
-        if _adopted is not None and (_adopted / "conf").is_dir():
-            search_path.append(provider="the user's folder", path=f"file://{_adopted / 'conf'}")
