@@ -13,10 +13,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from subfl_flower.code_folder import require_own_names
+from subfl_flower.code_folder import config_directory, require_own_names
 from subfl_flower.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, OK
 from subfl_flower.commands.result_lines import print_result
-from subfl_flower.composition import composed_job, config_directory, readable_errors, resumes, validated
+from subfl_flower.composition import composed_job, readable_errors, resumes, validated
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.overrides import classes_chosen, literal_paths, sweeps
 
