@@ -15,7 +15,7 @@ from subfl_flower.node.node import Node
 from subfl_flower.node.open_nodes import open_clients, open_node
 from subfl_flower.node.state import EVALUATE, TRAIN
 from subfl_flower.server.exchange import ASK, answer_record, read_question
-from subfl_flower.server.round_messages import RUN, announced_in
+from subfl_flower.server.round_messages import KEEP, RUN, announced_in
 from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.contract import arrays_of, rows_of
 from subfl_flower.wire.payload import pack, unpack_choice
@@ -103,6 +103,14 @@ def export(message: Message, context: Context) -> Message:
     received = unpack_choice(message.content)
     last = Batch(tuple(run["clients"]), int(run["round"]) - 1, received, announced=announced_in(run))
     node.export(node.client(message.content.config_records[RUN], context), last)
+    return Message(RecordDict(), reply_to=message)
+
+
+@app.query(KEEP)
+def keep(message: Message, context: Context) -> Message:
+    """Write the states of all clients of this node to their places for a checkpoint."""
+    run = message.content.config_records[RUN]
+    open_clients(run, context).keep(run, context)
     return Message(RecordDict(), reply_to=message)
 
 

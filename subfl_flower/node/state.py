@@ -159,9 +159,13 @@ class CurrentStore:
 
     Attributes:
         now: holds states as they were before the message.
+        opened: the cohorts of which a state was opened.
     """
 
     now: StateStore
+
+    def __init__(self) -> None:
+        self.opened: set[tuple[int, ...]] = set()
 
     @property
     def kept(self) -> KeptArrays:
@@ -170,6 +174,7 @@ class CurrentStore:
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """Open the state of a cohort, fresh where there is none yet."""
+        self.opened.add(tuple(client_ids))
         return self.now.open(client_ids, shapes)
 
     def commit(self, state: CohortState) -> None:
@@ -334,6 +339,21 @@ class DurableStore:
             with writing(path):
                 self._remove_unneeded(client_id)
         state.changed.clear()
+
+    def keep(self, state: CohortState) -> None:
+        """Write all states and kept arrays that the files do not have yet.
+
+        Raises:
+            SubflError: a file cannot be written; earlier files are still there.
+        """
+        if not isinstance(self._store, MemoryStore):  # another process may have changed any of them
+            ids = range(len(state.client_ids))
+            state.changed.update(position for position in ids if not state.is_fresh(position))
+        kept = self._store.kept
+        for client_id, name, server_round in kept.entries(state.client_ids):
+            if self.kept.round_of(client_id, name) != server_round:
+                self.kept.put(client_id, name, server_round, kept.get(client_id, name))
+        self.commit(state)
 
     def _file_name(self, moment: Moment) -> str:
         server_round, phase = moment[0], self._phases[moment[1]]

@@ -79,7 +79,8 @@ def test_a_sweep_takes_choices_of_the_users_folder(modules: Path, tmp_path: Path
     swept = [SUBFL, "-m", *asked, "method=mine", "dataset.cliques=4,5"]
     done = subprocess.run(swept, cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert [Outcome(folder / "sweep" / job).summary["method"] for job in "01"] == ["mine", "mine"]
+    jobs = list((folder / "sweep").glob("mine-ringofcliques-seed0-*"))
+    assert [Outcome(job).summary["method"] for job in jobs] == ["mine", "mine"]
     shadowing = subprocess.run([SUBFL, *asked, "method=local"], cwd=folder, capture_output=True, text=True, timeout=120)
     said = f"subfl: {folder / 'conf/method/local.yaml'}: method=local is built in; rename the file to choose it\n"
     assert (shadowing.returncode, shadowing.stderr) == (2, said)
