@@ -22,9 +22,10 @@ class RunProgress:
         title: name of the run.
         rounds: number of rounds.
         lines: where there is no terminal, print a line every few seconds instead of nothing.
+        bar: false to show no bar on a terminal either.
     """
 
-    def __init__(self, title: str, rounds: int, lines: bool = False) -> None:
+    def __init__(self, title: str, rounds: int, lines: bool = False, bar: bool = True) -> None:
         self._rounds = rounds
         self._title = title
         self._lines = lines
@@ -40,7 +41,7 @@ class RunProgress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not (bar and console.is_terminal),
         )
         self._task = self._bar.add_task(title, total=rounds, metric="", rate="")
 

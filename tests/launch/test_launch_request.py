@@ -167,7 +167,8 @@ def unpacked(app: Path, place: Path) -> set[str]:
 
 
 ASK = (
-    "from subfl_flower.composition import composed_config; from subfl_flower.storage.package_files import *; import subfl_flower\n"
+    "from subfl_flower.composition import composed_config; import subfl_flower\n"
+    "from subfl_flower.storage.package_files import *\n"
     "from subfl_flower.code_folder import adopt; from subfl_flower.strategies.subgraphs import fedpub\n"
     "adopt(sent_choices()); config, _ = composed_config(['+experiment=mine'])\n"
     "print(subfl_flower.__file__, fedpub.__file__, app_hash(), commit(), config.seed)"
