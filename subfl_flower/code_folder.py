@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -32,7 +33,37 @@ def adopt(folder: Path) -> None:
     _adopted = folder = folder.resolve()
     if folder != _PACKAGE.parent:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder] + [str(folder)]
-    Plugins.instance().register(_UsersChoices)
+    _find_choices()
+
+
+@contextmanager
+def adopted_here() -> Iterator[None]:
+    """Make the working directory the user's folder inside the block, for a program that has not adopted another one.
+
+    The search path of modules has it at its end, unless it is in there already, and is afterwards what it was.
+    """
+    global _adopted
+    if _adopted is not None:
+        yield
+        return
+    folder = Path.cwd().resolve()
+    added = str(folder) if all(Path(entry).resolve() != folder for entry in sys.path) else None
+    _adopted = folder
+    if added is not None:
+        sys.path.append(added)
+    _find_choices()
+    try:
+        yield
+    finally:
+        _adopted = None
+        if added is not None and added in sys.path:
+            sys.path.remove(added)
+
+
+def _find_choices() -> None:
+    """Have Hydra search the user's folder for choices."""
+    if _UsersChoices not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(_UsersChoices)
 
 
 def adopted() -> Path | None:

@@ -51,7 +51,7 @@ def run_federation(
     directory: Path,
     stop: threading.Event,
     *,
-    lines: bool = False,
+    lines: bool | None = False,
     resume: bool = False,
     said: set[str] | None = None,
 ) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def run_federation(
         config: of the run.
         directory: the run directory; made if need be.
         stop: set it to end the run after the current round; finished rounds are kept.
-        lines: print progress lines where there is no terminal.
+        lines: print progress lines where there is no terminal; None shows no progress.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
 
