@@ -39,8 +39,8 @@ _RESUME = "resume="
 def config_directory() -> Path:
     """The folder of the YAML files: next to the package in a checkout, inside it in a wheel."""
     package = Path(__file__).resolve().parent
-    beside = package.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else package / "conf"
+    checkout = package.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
@@ -163,9 +163,7 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
         raise SubflError(f"resume={directory}: there is no run in this folder")
     for change in changes:
         if not change.startswith(_MAY_CHANGE):
-            raise SubflError(
-                f"{change}: a resumed run keeps its settings; only {', '.join(_MAY_CHANGE)} may be given anew"
-            )
+            raise SubflError(f"{change}: a resumed run keeps its settings; only {', '.join(_MAY_CHANGE)} may change")
     stored_config(directory)  # a fault in the stored configuration is not one of the changes
     with readable_errors():
         stored = OmegaConf.create(RunDirectory(directory).config())
@@ -203,7 +201,7 @@ def _require_homes(plain: DictConfig) -> None:
             Path(str(path)).expanduser()
         except RuntimeError:
             raise SubflError(
-                f"{key}: {path} begins with the home of a user that there is not; "
+                f"{key}: {path} begins with the home folder of an unknown user; "
                 "give the absolute path of a folder whose name begins with ~"
             ) from None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from subfl_flower.cli import run
 from subfl_flower.composition import composed_config, config_directory
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.simulation import simulate
@@ -31,6 +32,16 @@ SMALL_GENERATOR = (
     *("method.generator.latent=8", "method.generator.hidden=4"),
 )
 """Overrides for a FedSage+ run of seconds."""
+
+
+def subfl_command(name: str) -> Callable[[Sequence[str]], int]:
+    """A command of `subfl` in this process: a function from arguments to the exit code."""
+    return lambda arguments: run([name, *arguments])
+
+
+deploy, launch, partition, predict, recommend = map(
+    subfl_command, ("deploy", "launch", "partition", "predict", "recommend")
+)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from run_outcomes import SMALL_DIGITS, Outcome
+from run_outcomes import SMALL_DIGITS, Outcome, partition
+from run_outcomes import predict as main
 from safetensors.numpy import save
 from sklearn.metrics import roc_auc_score
 from torch_geometric.data import Data
 
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.predict import main
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.data_facts import DataFacts, ReadingSettings

@@ -11,7 +11,6 @@ from path_names import ALL_IN_ONE, AWKWARD_NAMES
 
 from subfl_flower.composition import composed_job, config_directory
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
-from subfl_flower.deploy import command
 from subfl_flower.deploy import submission as deploy_submission
 from subfl_flower.flower.programs import Flower
 from subfl_flower.launch import submission
@@ -104,7 +103,7 @@ def test_the_exit_code_tells_the_runs_true_end(
         asked.append(arguments)
         return outcome
 
-    monkeypatch.setattr(command, "submit_run", submit_run)
+    monkeypatch.setattr(deploy_submission, "submit_run", submit_run)
     answer = deploy("submit", "method=fedavg", "--connection", "lab", "seed=1", "--app", "here")
     assert asked == [(["method=fedavg", "seed=1"], "lab", Path("here"))]
     assert answer.code == code

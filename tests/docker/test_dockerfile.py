@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 from docker_files import ROOT, stages
+from run_outcomes import deploy
 
 from subfl_flower.composition import composed_config
-from subfl_flower.deploy import main as deploy
-from subfl_flower.deploy.command import _SUBCOMMANDS
+from subfl_flower.deploy.command import SUBCOMMANDS
 
 FINAL = ("superlink", "supernode", "submitter", "simulation")
 
@@ -57,7 +57,7 @@ def test_the_entry_point_is_a_command_of_the_package(name: str) -> None:
     assert script in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     if name != "simulation":
         expected = "submit" if name == "submitter" else name
-        assert words[:2] == ["deploy", expected] and expected in _SUBCOMMANDS
+        assert words[:2] == ["deploy", expected] and expected in SUBCOMMANDS
 
 
 def test_the_simulation_runs_overrides_that_compose() -> None:

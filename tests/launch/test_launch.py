@@ -18,7 +18,7 @@ import pytest
 from subfl_flower.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = "import sys; from subfl_flower.launch import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "from subfl_flower.cli import main; main()"
 OVERRIDES = ["method=fedpub", "seeds=[0,1]", "names={a:1,b:'two words'}", 'note="it\'s quoted"']
 
 PYPROJECT = """
@@ -135,7 +135,7 @@ def launch() -> Iterator[Callable[..., Launch]]:
 
     def start(*argv: str, cwd: Path) -> Launch:
         process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *argv, "--supernodes", "2"],
+            [sys.executable, "-c", COMMAND, "launch", *argv, "--supernodes", "2"],
             cwd=cwd,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

@@ -7,10 +7,11 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import parse_config_args
 from path_names import ALL_IN_ONE, AWKWARD_NAMES
+from run_outcomes import launch
 
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
-from subfl_flower.launch import command, main
+from subfl_flower.launch import command
 from subfl_flower.launch.request import Request, available_cpus, federation_config, overrides_toml
 from subfl_flower.launch.staging import find_app, stage_app
 from subfl_flower.launch.submission import INTERRUPTED, Outcome
@@ -50,7 +51,7 @@ def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytes
     for name in (*AWKWARD_NAMES, ALL_IN_ONE, "'quoted, already'"):
         path = f"/data/{name}" if name.startswith("~") else name
         overrides = ("dataset=custom", f"dataset.path={path}", f"data.cache=/c/{name}", f"hydra.run.dir=/r/{name}")
-        assert main([*overrides, "--home", str(tmp_path)]) == 130
+        assert launch([*overrides, "--home", str(tmp_path)]) == 130
         assert requests[-1].overrides == overrides
         file = tmp_path / "run-config.toml"
         file.write_text(overrides_toml(requests[-1].overrides), encoding="utf-8")
@@ -109,14 +110,14 @@ def test_bad_arguments_are_one_sentence_and_start_nothing(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    assert main([*argv, "--home", str(tmp_path / "home")]) == 2
+    assert launch([*argv, "--home", str(tmp_path / "home")]) == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "home").exists()
 
 
 def test_a_home_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "home").touch()
-    assert main(["--home", str(tmp_path / "home")]) == 2
+    assert launch(["--home", str(tmp_path / "home")]) == 2
     assert f"--home {tmp_path / 'home'}: " in capsys.readouterr().err
 
 

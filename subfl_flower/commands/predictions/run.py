@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
-from subfl_flower.commands.node_predictions import NodePredictions, labels_as_trained, model_outputs, node_predictions
+from subfl_flower.commands.predictions.nodes import NodePredictions, labels_as_trained, model_outputs, node_predictions
+from subfl_flower.commands.tables import with_progress
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.description import class_names
 from subfl_flower.data.graph import ClientGraph
@@ -57,7 +55,7 @@ class RunToPredict:
         config = stored_config(path)
         sections = graph_sections(config)
         if sections is None:
-            raise SubflError(f"{path} is a run on ratings; subfl recommend {path} client=ID speaks of a user's items")
+            raise SubflError(f"{path} is a run on ratings; use subfl recommend {path} client=ID")
         if not sections.task.classifies_nodes:
             raise SubflError(
                 f"{path} is a run of task={config.task.name}; name a client's model, {path}/clients/0000.safetensors, "
@@ -66,7 +64,7 @@ class RunToPredict:
         models = directory.client_models()
         if not models:
             raise SubflError(
-                f"{path} holds no models: it has not come to its end, record.client_models is false, or it is a "
+                f"{path} holds no models: it has not ended, record.client_models is false, or it is a "
                 "deployment, whose clients keep theirs on their own machines"
             )
         prepared, before = Subgraphs().prepare(config), directory.data()
@@ -92,9 +90,7 @@ class RunToPredict:
             SubflError: a model cannot be read, or was trained on other data than the present ones.
         """
         names, facts = self.prepared.node_names(), DataFacts.of(self.prepared)
-        console = Console(stderr=True)
-        shown = console.is_terminal
-        for client_id in track(sorted(self.models), "clients", console=console, disable=not shown, transient=True):
+        for client_id in with_progress(sorted(self.models), "clients"):
             parameters, card = read_model(self.models[client_id])
             if card.data != facts.data:
                 raise SubflError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from subfl_flower.commands.node_predictions import labels_as_trained
+from subfl_flower.commands.predictions.nodes import labels_as_trained
 from subfl_flower.data.data_facts import ReadingSettings
 from subfl_flower.data.datasets import CustomDataset
 from subfl_flower.data.datasets.custom_settings import FeatureSettings, GraphColumns
