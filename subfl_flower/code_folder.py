@@ -13,10 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
-
 from subfl_flower.errors import SubflError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -33,7 +29,6 @@ def adopt(folder: Path) -> None:
     _adopted = folder = folder.resolve()
     if folder != _PACKAGE.parent:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder] + [str(folder)]
-    _find_choices()
 
 
 @contextmanager
@@ -51,7 +46,6 @@ def adopted_here() -> Iterator[None]:
     _adopted = folder
     if added is not None:
         sys.path.append(added)
-    _find_choices()
     try:
         yield
     finally:
@@ -60,10 +54,10 @@ def adopted_here() -> Iterator[None]:
             sys.path.remove(added)
 
 
-def _find_choices() -> None:
-    """Have Hydra search the user's folder for choices."""
-    if _UsersChoices not in Plugins.instance().discover(SearchPathPlugin):
-        Plugins.instance().register(_UsersChoices)
+def config_directory() -> Path:
+    """The folder of the built-in choices: next to the package in a checkout, inside it in a wheel."""
+    checkout = _PACKAGE.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else _PACKAGE / "conf"
 
 
 def adopted() -> Path | None:
@@ -95,12 +89,3 @@ def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
         return None
     path, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
     return path if path.is_file() and not theirs.is_file() else None
-
-
-class _UsersChoices(SearchPathPlugin):
-    """Plugin that appends the user's choices to Hydra's search path."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folder ``conf`` of the user's folder."""
-        if _adopted is not None and (_adopted / "conf").is_dir():
-            search_path.append(provider="the user's folder", path=f"file://{_adopted / 'conf'}")

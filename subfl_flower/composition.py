@@ -14,9 +14,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf's reader
 
+from subfl_flower.code_folder import config_directory as config_directory
 from subfl_flower.code_folder import own_choice, require_own_names
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import DATASETS
@@ -30,17 +31,12 @@ from subfl_flower.overrides import (
     schema_in_place,
     unreadable,
 )
+from subfl_flower.own_choices import offer_own_choices
 from subfl_flower.registry import stored_config, validate
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.suggestions import did_you_mean
 
 _RESUME = "resume="
-
-
-def config_directory() -> Path:
-    """The folder of the YAML files: next to the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
@@ -73,10 +69,18 @@ def chosen_dataset(overrides: Sequence[str]) -> type[DoorSettings] | None:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    with _hydra():
         asked = literal_paths(classes_chosen(overrides))
         return compose("config", overrides=asked, return_hydra_config=True)
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra, reading the built-in choices and the user's."""
+    GlobalHydra.instance().clear()
+    offer_own_choices()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        yield
 
 
 def own_choices_in_place(overrides: Sequence[str]) -> list[str]:
@@ -98,9 +102,8 @@ def own_choices_in_place(overrides: Sequence[str]) -> list[str]:
 
 def _section(group: str, choice: str, path: Path) -> dict[str, Any]:
     """A section as one choice states it."""
-    GlobalHydra.instance().clear()
     try:
-        with readable_errors(), initialize_config_dir(str(config_directory()), version_base="1.3"):
+        with readable_errors(), _hydra():
             composed = OmegaConf.to_container(compose(f"{group}/{choice}"))
     except SubflError as error:
         raise SubflError(f"{path}: cannot be sent to another machine: {error}") from None
@@ -219,9 +222,12 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return unreadable(error.override)
     text = str(error) or str(error.__cause__ or type(error).__name__)
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+            return _unknown_setting(re.match(r"Could not override '([^']+)'", text), cause)
+    if match := re.search(r"Could not override '([^'@/]+)'\. No match in the defaults list", text):
+        return f"{match[1]}: is not among the defaults, so that it is added by +{match[1]}=..."
     if match := re.search(r"Could not override '([^']+)'", text):
-        return f"{match[1]}: there is no such setting"
-    if match := re.search(r"is not in struct\s+full_key: (\S+)", text):
         return f"{match[1]}: there is no such setting"
     if match := re.search(
         r"Could not find '([^']+)'\s+Available options in '[^']+':\s+(.*?)(?:\n\s*\n|Config search path|$)",
@@ -229,7 +235,21 @@ def _sentence(error: Exception) -> str:
         re.DOTALL,
     ):
         group, _, choice = match[1].rpartition("/")
-        return f"{group}={choice}: there is no such choice; available: {', '.join(match[2].split())}"
-    if match := re.search(r"Could not override '?([\w/]+)'?[.,]? ?No match in the defaults list", text):
-        return f"{match[1]}: there is no such group"
+        available = match[2].split()
+        advice = did_you_mean(choice, available, f"{group}={{}}")
+        return f"{group}={choice}: there is no such choice; available: {', '.join(available)}{advice}"
     return " ".join(text.split())
+
+
+def _unknown_setting(asked: re.Match[str] | None, error: OmegaConfBaseException) -> str:
+    """One sentence on a key that a section does not have.
+
+    Args:
+        asked: match of the key as it was asked for; None where only its wrong part is known.
+        error: OmegaConf's error.
+    """
+    wrong = str(error.full_key)
+    section, dot, name = wrong.rpartition(".")
+    key = wrong if asked is None else asked[1]
+    known = list(map(str, error.parent_node)) if isinstance(error.parent_node, DictConfig) else []
+    return f"{key}: there is no such setting{did_you_mean(name, known, f'{section}{dot}{{}}{key[len(wrong) :]}')}"

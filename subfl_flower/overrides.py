@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from pydantic import BaseModel
 
+from subfl_flower.catalogue.groups import group_of, override_of
 from subfl_flower.config import DOORS, Config
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.doors import TARGET, Door
@@ -150,12 +151,19 @@ def unreadable(override: str) -> str:
     """One sentence on an override that Hydra's grammar does not allow: the key, and a correct form of the value."""
     key, equals, value = override.partition("=")
     if not (key and equals and _is_readable(f"{key}=0")):
-        return f"{override}: an override is KEY=VALUE with the dotted name of a setting, for instance seed=1"
+        return f"{override}: {_advice_on_word(override)}"
     quoted = '["..."]' if value.startswith("[") else _quoted(value, Quote.double)
     return (
         f"{key}: the value {value} cannot be read; put a text with special characters in quotes, "
         f"as in {shlex.quote(f'{key}={quoted}')}"
     )
+
+
+def _advice_on_word(word: str) -> str:
+    """The end of an error on a word that is no override: what was probably meant."""
+    if group := group_of(word):
+        return f"is not KEY=VALUE; did you mean {override_of(group, word)}?"
+    return "an override is KEY=VALUE with the dotted name of a setting, for instance seed=1"
 
 
 def _paths_below(model: type[BaseModel], prefix: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.strategy import CohortStrategy
+from subfl_flower.suggestions import did_you_mean
 from subfl_flower.wire.contract import MethodSettings, joined_settings
 
 
@@ -157,7 +158,8 @@ def method_settings(method: Method) -> MethodSettings:
     for key in method.knobs:
         if key not in model.model_fields:
             allowed = ", ".join(sorted(model.model_fields)) or "none"
-            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}")
+            advice = did_you_mean(key, model.model_fields, "method.{}")
+            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}{advice}")
     try:
         return model(**method.knobs)
     except pydantic.ValidationError as error:

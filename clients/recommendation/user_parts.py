@@ -22,9 +22,9 @@ from subfl_flower.recommendation.models.mixture import Mixture
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.recommendation.models.user_models import UserGradients
 from subfl_flower.tasks.metric import Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Batch, Question
 from subfl_flower.wire.contract import Declared, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.ragged import Ragged
 
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
@@ -155,8 +155,8 @@ class Neighbourhood(UserPart):
         return graphs
 
 
-class UserWork(UserPart, ABC):
-    """The work of users on their own data in one round.
+class OnExpandedGraphs(UserPart, ABC):
+    """A part that works on the local graphs with the users' neighbours.
 
     Args:
         users: of the node.
@@ -166,6 +166,10 @@ class UserWork(UserPart, ABC):
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
         super().__init__(users)
         self.neighbourhood = neighbourhood
+
+
+class UserWork(OnExpandedGraphs):
+    """The work of users on their own data in one round."""
 
     @property
     def draws(self) -> int:
@@ -207,17 +211,11 @@ class UploadTransform(UserPart, ABC):
         """
 
 
-class Prediction(UserPart, ABC):
-    """The model, or models, that users predict by.
+class Prediction(OnExpandedGraphs):
+    """The model, or models, that users predict by."""
 
-    Args:
-        users: of the node.
-        neighbourhood: the users' neighbours.
-    """
-
-    def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
-        super().__init__(users)
-        self.neighbourhood = neighbourhood
+    models_sent: ClassVar[int] = 1
+    """Largest number of models that a user is sent at once."""
 
     @abstractmethod
     def figures(self, models: list[dict[str, Tensor]], chunk: Chunk) -> dict[str, np.ndarray]:

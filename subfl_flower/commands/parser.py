@@ -8,16 +8,31 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from subfl_flower.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, OK
 from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.suggestions import did_you_mean
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
 """The system's reasons to refuse a path, which no program can know before it uses the path."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, with a suggestion for a misspelt option or choice."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence, and exit with the code of bad input."""
+        advice = ""
+        if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            advice = did_you_mean(found[1], re.findall(r"--[\w-]+", self.format_help()))
+        elif found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            advice = did_you_mean(found[1], re.findall(r"[\w-]+", found[2]))
+        self.exit(BAD_INPUT, f"{self.prog}: {message}{advice or f'; see {self.prog} --help'}\n")
 
 
 class Command(Protocol):
@@ -116,7 +131,7 @@ def _print_error(name: str, sentence: str) -> None:
 
 def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     """The parser of a command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"subfl {name}", description=command.SUMMARY, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_arguments(parser)
@@ -150,7 +165,7 @@ def _overview(name: str, commands: Commands) -> argparse.ArgumentParser:
     """The parser of the name of a subcommand."""
     width = max(map(len, commands.SUBCOMMANDS)) + 2
     listed = "\n".join(f"  {each:{width}}{command.SUMMARY}" for each, command in commands.SUBCOMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"subfl {name}",
         description=f"{commands.SUMMARY}\n\n{listed}",
         epilog=f"subfl {name} SUBCOMMAND --help tells more about each.",

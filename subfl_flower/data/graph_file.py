@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,14 +14,13 @@ from subfl_flower.errors import SubflError
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 
-class GraphCard(Card):
+class _Sizes(Card):
     """Sizes of a graph.
 
     Attributes:
         num_nodes, num_features, num_classes: of the graph.
     """
 
-    holds: ClassVar[str] = "a prepared graph"
     remedy: ClassVar[str] = "prepare the partition again"
 
     num_nodes: int = Field(ge=0)
@@ -29,7 +28,15 @@ class GraphCard(Card):
     num_classes: int = Field(ge=0)
 
 
-class ClientGraphCard(GraphCard):
+class GraphCard(_Sizes):
+    """Sizes of the global graph."""
+
+    holds: ClassVar[str] = "a prepared graph"
+
+    kind: Literal["graph"] = "graph"
+
+
+class ClientGraphCard(_Sizes):
     """Sizes of one client's graph.
 
     Attributes:
@@ -38,6 +45,7 @@ class ClientGraphCard(GraphCard):
 
     holds: ClassVar[str] = "a client's graph"
 
+    kind: Literal["client_graph"] = "client_graph"
     client_id: int = Field(ge=0)
 
 
@@ -113,12 +121,12 @@ def read_client_graph(path: Path) -> ClientGraph:
         raise _no_graph(path, card, error) from error
 
 
-def _no_graph(path: Path, card: GraphCard, error: Exception) -> SubflError:
+def _no_graph(path: Path, card: _Sizes, error: Exception) -> SubflError:
     """The error of arrays that make no graph; NumPy and SciPy each raise their own."""
     return card.damaged(path, f"{error} is missing" if isinstance(error, KeyError) else error)
 
 
-def _sizes(graph: Graph | ClientGraph) -> dict[str, int]:
+def _sizes(graph: Graph | ClientGraph) -> dict[str, Any]:
     return {
         "num_nodes": graph.num_nodes,
         "num_features": graph.num_features,
@@ -136,7 +144,7 @@ def _feature_tensors(features: FeatureMatrix) -> dict[str, np.ndarray]:
     }
 
 
-def _features(tensors: dict[str, np.ndarray], card: GraphCard) -> FeatureMatrix:
+def _features(tensors: dict[str, np.ndarray], card: _Sizes) -> FeatureMatrix:
     if "features" in tensors:
         return tensors["features"]
     parts = (tensors["features.data"], tensors["features.indices"], tensors["features.indptr"])

@@ -15,7 +15,7 @@ from subfl_flower.deploy.keys import make_key
 from subfl_flower.deploy.registration import register
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 
 SUMMARY = "Make certificates and keys, start the processes, and submit runs of a federation on real machines."
 

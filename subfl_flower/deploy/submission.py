@@ -6,10 +6,9 @@ from pathlib import Path
 
 from subfl_flower.composition import composed_config, config_directory, own_choices_in_place, resumes
 from subfl_flower.deploy.connections import require_connection
+from subfl_flower.flower.app_folder import find_app
 from subfl_flower.flower.programs import Flower, flower_environment
-from subfl_flower.launch.request import overrides_toml
-from subfl_flower.launch.staging import find_app
-from subfl_flower.launch.submission import Outcome, Signals, stage, submit
+from subfl_flower.flower.submission import Outcome, Signals, overrides_toml, stage, submit
 from subfl_flower.overrides import schema_in_place
 from subfl_flower.server.run_schema import stated_schema
 

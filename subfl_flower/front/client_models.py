@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from subfl_flower.commands.graph_to_predict import without_roles
+from subfl_flower.commands.predictions.graph import without_roles
 from subfl_flower.data.cleaning import RawGraph, clean
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError

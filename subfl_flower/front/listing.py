@@ -1,117 +1,92 @@
-"""Lists of the methods and data sets that can be chosen, read from their YAML files alone."""
+"""Lists of the methods and data sets that can be chosen, those of ``subfl list``."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import overload
 
-import yaml
-
-from subfl_flower.composition import config_directory
+from subfl_flower.catalogue.groups import choices
+from subfl_flower.catalogue.sheet import Sheet
+from subfl_flower.code_folder import adopted_here
+from subfl_flower.errors import SubflError
 from subfl_flower.front.tables import html_rows
+from subfl_flower.suggestions import did_you_mean
 
 
-class Choice(NamedTuple):
-    """One choice of a section of the configuration.
+class Listing(Sequence[Sheet]):
+    """Choices of a section of the configuration: a table in a notebook, lines of text elsewhere.
 
-    Attributes:
-        name: the choice, as in ``run(method=name)``.
-        about: first sentence of its description.
-        settings: its settings with their defaults, as its YAML states them.
-    """
-
-    name: str
-    about: str
-    settings: dict[str, Any]
-
-
-class Listing(Sequence[Choice]):
-    """Choices by name; a table in a notebook, and lines of text elsewhere.
+    A choice is found by its place or its name. It has ``name``, ``summary`` (one sentence), ``description``, ``facts``
+    (by ``Source``, ``Needs``, ``Sends``, ``Protects``, ``Cost``), ``settings`` (each with ``key``, ``value``,
+    ``comment``) and ``examples`` (command lines).
 
     Args:
-        choices: the choices, in the order shown.
+        group: name of the section.
+        found: the choices by name.
     """
 
-    def __init__(self, choices: Sequence[Choice]) -> None:
-        self._choices = list(choices)
+    def __init__(self, group: str, found: Mapping[str, Sheet]) -> None:
+        self._group = group
+        self._found = dict(found)
 
     @property
     def names(self) -> list[str]:
         """The names of all choices."""
-        return [choice.name for choice in self._choices]
+        return list(self._found)
 
-    def __getitem__(self, place: Any) -> Any:
-        """The choice at a place, or of a name."""
-        if isinstance(place, str):
-            return self._choices[self.names.index(place)]
-        return self._choices[place]
+    @overload
+    def __getitem__(self, place: int | str) -> Sheet: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Sheet]: ...
+
+    def __getitem__(self, place: int | str | slice) -> Sheet | list[Sheet]:
+        """The choice at a place or of a name.
+
+        Raises:
+            SubflError: there is no choice of this name.
+        """
+        if not isinstance(place, str):
+            return list(self._found.values())[place]
+        if place not in self._found:
+            raise SubflError(
+                f"{self._group}={place}: there is no such choice; available: {', '.join(self._found)}"
+                f"{did_you_mean(place, self._found)}"
+            )
+        return self._found[place]
 
     def __len__(self) -> int:
-        return len(self._choices)
+        return len(self._found)
 
     def __repr__(self) -> str:
-        width = max(map(len, self.names), default=0)
-        return "\n".join(f"{choice.name:<{width}}  {choice.about}" for choice in self._choices)
+        width = max(map(len, self._found), default=0)
+        return "\n".join(f"{name:<{width}}  {sheet.summary}".rstrip() for name, sheet in self._found.items())
 
     def _repr_html_(self) -> str:
-        return html_rows(("name", "about"), [(choice.name, choice.about) for choice in self._choices])
+        return html_rows(("name", "about"), [(name, sheet.summary) for name, sheet in self._found.items()])
 
 
 def methods() -> Listing:
-    """The methods that can be chosen, with a sentence on each.
+    """The methods that can be chosen, also those in the folder ``conf/method`` of the working directory.
 
-    Those in the folder ``conf/method`` of the working directory are listed after the built-in ones.
+    Only YAML files are read.
 
     Example:
         >>> from subfl_flower import methods
-        >>> methods()["fedprox"].settings
+        >>> methods()["fedprox"].facts["Source"]
     """
-    return _listing("method")
+    with adopted_here():
+        return Listing("method", choices("method"))
 
 
 def datasets() -> Listing:
-    """The data sets that can be chosen, with a sentence on each; public ones are downloaded on first use.
+    """The data sets that can be chosen, also those in the folder ``conf/dataset`` of the working directory.
 
-    Those in the folder ``conf/dataset`` of the working directory are listed after the built-in ones.
+    Only YAML files are read; public data sets are downloaded when a run first uses them.
 
     Example:
         >>> from subfl_flower import datasets
         >>> datasets().names
     """
-    return _listing("dataset")
-
-
-def _listing(group: str) -> Listing:
-    folders = dict.fromkeys((config_directory().resolve(), (Path.cwd() / "conf").resolve()))
-    files = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
-    built_in = {path.stem for path in (next(iter(folders)) / group).glob("*.yaml")}
-    order = sorted(files, key=lambda name: (name not in built_in, name))
-    return Listing([_choice(name, files[name]) for name in order])
-
-
-def _choice(name: str, path: Path) -> Choice:
-    text = path.read_text(encoding="utf-8")
-    content = yaml.safe_load(text)
-    return Choice(name, _about(text), content if isinstance(content, dict) else {})
-
-
-def _about(text: str) -> str:
-    """The first sentence of the comment that a file begins with, after its example commands."""
-    lines: list[str] = []
-    for line in _head(text):
-        if not line or line.startswith("subfl "):
-            if lines:
-                break
-            continue
-        lines.append(line)
-    sentence = re.match(r".+?[.:](?=\s|$)", " ".join(lines))
-    return sentence[0].rstrip(".:") if sentence else " ".join(lines)
-
-
-def _head(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            return
-        yield line.lstrip("# ").rstrip()
+    with adopted_here():
+        return Listing("dataset", choices("dataset"))

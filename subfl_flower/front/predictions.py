@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from subfl_flower.commands.graph_to_predict import GraphToPredict, open_graph
-from subfl_flower.commands.node_predictions import NodePredictions, model_outputs, node_predictions
-from subfl_flower.commands.recommend import best_items
-from subfl_flower.commands.run_to_predict import RunToPredict
-from subfl_flower.commands.user_to_recommend import UsersOfRun
+from subfl_flower.commands.predictions.graph import GraphToPredict, open_graph
+from subfl_flower.commands.predictions.nodes import NodePredictions, model_outputs, node_predictions
+from subfl_flower.commands.predictions.run import RunToPredict
+from subfl_flower.commands.recommendations.best_items import best_items
+from subfl_flower.commands.recommendations.users import UsersOfRun
 from subfl_flower.data.datasets.custom_tables import read_pairs
 from subfl_flower.data.graph import NO_ROLE, TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.datasets.custom_tables import ITEM_NAMES, USER_NAMES

@@ -10,10 +10,10 @@ from typing import Any
 
 from subfl_flower.code_folder import adopt, adopted
 from subfl_flower.commands import exit_codes
+from subfl_flower.flower.app_folder import find_app
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
-from subfl_flower.launch.staging import find_app
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 
 SUMMARY = "Run the app with `flwr run` on a new SuperLink that ends with the command."
 EXAMPLE = "subfl launch method=fedpub dataset=digits federation.rounds=50 --supernodes 10"

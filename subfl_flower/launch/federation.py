@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.processes import guarded_launch
-from subfl_flower.launch.request import Request, federation_config, overrides_toml
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, Outcome, Signals, stage, submit
-from subfl_flower.launch.superlink import launch_environment, start_superlink
+from subfl_flower.flower.process_tree import guarded_launch
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, Outcome, Signals, overrides_toml, stage, submit
+from subfl_flower.flower.superlink import launch_environment, start_superlink
+from subfl_flower.launch.request import Request, federation_config
 
 
 def run_federation(request: Request) -> Outcome:
@@ -41,9 +41,9 @@ def run_federation(request: Request) -> Outcome:
         try:
             with guarded_launch(launch_id, scratch=str(ray_folder)):
                 stage(request.app, run_config, folder)
-                if superlink := start_superlink(request.app, folder, environment, signals.arrived):
+                if flower := start_superlink(request.app, folder, environment, signals.arrived):
                     options = ("--federation-config", config)
-                    outcome = submit(superlink.flower, folder, signals.arrived, *options)
+                    outcome = submit(flower, folder, signals.arrived, *options)
         finally:
             shutil.rmtree(ray_folder, ignore_errors=True)
             log = _clear(folder, keep_log=outcome.status != COMPLETED)

@@ -1,10 +1,7 @@
-"""Arguments of `flwr run`: the app, the overrides, and the simulated nodes with their resources."""
+"""A federation to launch: the app, the overrides, and the simulated nodes with their resources."""
 
 import contextlib
-import json
 import os
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,32 +24,6 @@ class Request:
     cpus: int = 1
     gpus: float = 0.0
     code: Path | None = None
-
-
-def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
-    """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.
-
-    With `code`, the user's folder, a key of this name holds its path.
-
-    An override that `shlex.split` does not change is written as it is; another one is quoted. The document goes
-    to `flwr run --run-config FILE.toml`: the key=value form of that option has no escaped quotes.
-
-    Raises:
-        SubflError: when an override holds a control character.
-    """
-    for override in overrides:
-        if not override.isprintable():
-            raise SubflError(f"the override {override!r} holds a control character; it must be one line of text")
-    line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
-    text = f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
-    return text if code is None else f"{text}code = {json.dumps(str(code), ensure_ascii=False)}\n"
-
-
-def _is_one_word(override: str) -> bool:
-    try:
-        return shlex.split(override) == [override]
-    except ValueError:
-        return False
 
 
 def federation_config(request: Request) -> str:

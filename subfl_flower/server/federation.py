@@ -40,8 +40,9 @@ from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import keep_freed_memory
-from subfl_flower.wire.payload import Choice, pack
+from subfl_flower.wire.payload import pack
 from subfl_flower.wire.roster import Roster, describe_error
 
 

@@ -12,9 +12,9 @@ from path_names import ALL_IN_ONE, AWKWARD_NAMES
 from subfl_flower.composition import composed_job, config_directory
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.deploy import submission as deploy_submission
+from subfl_flower.flower import submission
 from subfl_flower.flower.programs import Flower
-from subfl_flower.launch import submission
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
 from subfl_flower.registry import validate
 
 STARTED = "print('Successfully started run 7', flush=True)"

@@ -23,7 +23,7 @@ from subfl_flower.composition import resumes
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.deploy.command import SUBCOMMANDS
 from subfl_flower.deploy.files import PRIVATE
-from subfl_flower.launch.superlink import free_port
+from subfl_flower.flower.ports import free_port
 
 NODES = ("supernode-00", "supernode-01", "supernode-02")
 FLOWER = ("flower-superlink", "flower-supernode")

@@ -22,13 +22,14 @@ from subfl_flower.data.prepared.ratings import PreparedRatings
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.request import overrides_toml
+from subfl_flower.flower.submission import overrides_toml
 from subfl_flower.node.domain import domain_of
 from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.overrides import classes_chosen
 from subfl_flower.registry import validate
 from subfl_flower.server.strategy import CohortStrategy
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
 
 MARKED = "from pathlib import Path\nPath(__file__).with_name('was-imported').touch()\n"
 EMPTY = "from subfl_flower.api import DatasetSettings\nclass Empty(DatasetSettings):\n    cliques: int = 3\n"
@@ -305,7 +306,7 @@ def test_a_model_file_names_the_class_of_its_task(folder: Path, tmp_path: Path) 
     about = {"num_features": 4, "num_classes": 2, "dataset": "rings", "client": 0, "method": "fedavg", "run": "a"}
     card = ModelCard(model=config.model, task=config.task, **about)
     tensors = {name: np.zeros(shape, np.float32) for name, shape in card.gnn.shapes.items()}
-    write_model(tmp_path / "model", tensors, card)
+    ExportedModel(tensors, card).write_with_card(tmp_path / "model" / MODEL_FILE)
     assert read_model(tmp_path / "model")[1] == card
     sys.modules.pop("degrees")
     (folder / "degrees.py").unlink()

@@ -14,8 +14,8 @@ from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets import DigitsDataset
 from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import RunFailure
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 DATA = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")
 SHORT = (*DATA, "federation.rounds=3", "federation.local_epochs=2", "runtime.threads=1")

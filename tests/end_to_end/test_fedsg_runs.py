@@ -18,8 +18,8 @@ from subfl_flower.data.folders.subgraph_folder import ClientFolder
 from subfl_flower.data.graph import TEST
 from subfl_flower.node.state import CohortState
 from subfl_flower.subgraphs.models.exported import read_model
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
-from subfl_flower.wire.payload import Stack
 
 DATA = ("dataset=digits", "model.hidden=16", "federation.rounds=3", "federation.local_epochs=2")
 FEDSG = (

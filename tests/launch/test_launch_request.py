@@ -11,10 +11,10 @@ from run_outcomes import launch
 
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.app_folder import find_app, stage_app
+from subfl_flower.flower.submission import INTERRUPTED, Outcome, overrides_toml
 from subfl_flower.launch import command
-from subfl_flower.launch.request import Request, available_cpus, federation_config, overrides_toml
-from subfl_flower.launch.staging import find_app, stage_app
-from subfl_flower.launch.submission import INTERRUPTED, Outcome
+from subfl_flower.launch.request import Request, available_cpus, federation_config
 
 AWKWARD = (
     "method=fedpub",

@@ -18,7 +18,7 @@ from subfl_flower.recommendation.models.ranker_file import read_trained
 from subfl_flower.recommendation.models.trained_users import TrainedUsers
 from subfl_flower.registry import stored_config
 from subfl_flower.runs.directory import RunDirectory
-from subfl_flower.subgraphs.models.exported import TENSORS
+from subfl_flower.storage.tensor_file import MODEL_FILE
 
 _SCORES_AT_ONCE = 2**24
 _MOST_COMPARED = 50_000
@@ -206,11 +206,11 @@ def _newest(path: Path) -> Path:
     """The file of a recommender: `path` itself, or in this folder, or that of the folder's newest run."""
     if path.is_file():
         return path
-    if (path / TENSORS).is_file():
-        return path / TENSORS
-    files = list(path.glob(f"runs/*/{TENSORS}"))
+    if (path / MODEL_FILE).is_file():
+        return path / MODEL_FILE
+    files = list(path.glob(f"runs/*/{MODEL_FILE}"))
     if not files:
-        raise SubflError(f"{path} holds no recommender yet; a run leaves it at its end, as runs/<run>/{TENSORS}")
+        raise SubflError(f"{path} holds no recommender yet; a run leaves it at its end, as runs/<run>/{MODEL_FILE}")
     return max(files, key=lambda file: file.stat().st_mtime_ns)
 
 

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
 from subfl_flower.data.in_memory import tables_in_memory
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.datasets.custom_settings import RatingColumns
 from subfl_flower.data.ratings.datasets.custom_tables import ITEM_NAMES, USER_NAMES, RatingRows, joined, read_rows
 from subfl_flower.data.ratings.datasets.item_lists import holds_item_lists, read_item_lists, require_lists
@@ -19,6 +18,7 @@ from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.side_tables import SideTable, read_side_table
 from subfl_flower.data.ratings.splits import DrawnSplit, SplitName
 from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.source import Protocol
 from subfl_flower.data.tables.table_file import SUFFIXES, Encoding, require_table, table_stem
 from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError

@@ -12,12 +12,10 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from subfl_flower.data.graph import TEST, TRAIN
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.datasets.downloads import unzipped
 from subfl_flower.data.ratings.datasets.movielens_files import (
     FLAGGED_GENRES,
-    damaged,
     flagged_genres,
     listed_genres,
     read_lines,
@@ -27,7 +25,8 @@ from subfl_flower.data.ratings.datasets.movielens_files import (
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import present_or_downloaded
+from subfl_flower.data.raw_files import damaged, present_or_downloaded
+from subfl_flower.data.source import Protocol
 from subfl_flower.errors import SubflError
 
 _SITE = "https://files.grouplens.org/datasets/movielens"

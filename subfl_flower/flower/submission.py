@@ -1,18 +1,21 @@
 """One run of a staged app on a SuperLink: submission, output until its end or a signal, and its result."""
 
 import contextlib
+import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from subfl_flower.errors import SubflError
+from subfl_flower.flower.app_folder import stage_app
 from subfl_flower.flower.programs import UNKNOWN, Flower
-from subfl_flower.launch.staging import stage_app
 
 COMPLETED = "finished:completed"
 INTERRUPTED = "interrupted"
@@ -40,6 +43,32 @@ class Outcome:
     reason: str = ""
     run_directory: Path | None = None
     log: Path | None = None
+
+
+def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
+    """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.
+
+    With `code`, the user's folder, a key of this name holds its path.
+
+    An override that `shlex.split` does not change is written as it is; another one is quoted. The document goes
+    to `flwr run --run-config FILE.toml`: the key=value form of that option has no escaped quotes.
+
+    Raises:
+        SubflError: when an override holds a control character.
+    """
+    for override in overrides:
+        if not override.isprintable():
+            raise SubflError(f"the override {override!r} holds a control character; it must be one line of text")
+    line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
+    text = f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
+    return text if code is None else f"{text}code = {json.dumps(str(code), ensure_ascii=False)}\n"
+
+
+def _is_one_word(override: str) -> bool:
+    try:
+        return shlex.split(override) == [override]
+    except ValueError:
+        return False
 
 
 def stage(app: Path, run_config: str, folder: Path) -> None:

@@ -1,18 +1,17 @@
 """A SuperLink for one launch."""
 
 import http.client
-import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.ports import free_port
+from subfl_flower.flower.process_tree import MARKER
 from subfl_flower.flower.programs import Flower, flower_environment, prepend, program
-from subfl_flower.launch.processes import MARKER
 
 CONNECTION = "launch"
 
@@ -44,19 +43,17 @@ def launch_environment(home: Path, ray_folder: Path, launch_id: str) -> dict[str
     return environment
 
 
-@dataclass(frozen=True)
-class SuperLink:
-    """A running SuperLink in simulation mode, its state in memory, reachable from this machine only."""
-
-    process: subprocess.Popen[str]
-    flower: Flower
-    log: Path
+def superlink_line(host: str, port: int, *options: str) -> list[str]:
+    """The command line of a SuperLink whose apps are processes that it starts."""
+    return [program("flower-superlink"), "--host", host, "--port", str(port), "--isolation", "subprocess", *options]
 
 
 def start_superlink(
     app: Path, home: Path, environment: dict[str, str], interrupted: Callable[[], bool]
-) -> SuperLink | None:
-    """Start a SuperLink on a free port and wait until it answers.
+) -> Flower | None:
+    """Start a SuperLink in simulation mode on a free port of the loopback interface, and wait until it answers.
+
+    Its state is in memory.
 
     Args:
         app: its working directory, and that of the ServerApp: relative paths start here.
@@ -65,7 +62,7 @@ def start_superlink(
         interrupted: polled while waiting; when true the wait ends.
 
     Returns:
-        The SuperLink, or `None` when interrupted.
+        Commands to it, or `None` when interrupted.
 
     Raises:
         SubflError: when it does not start.
@@ -73,11 +70,9 @@ def start_superlink(
     log = home / "superlink.log"
     for _ in range(_START_ATTEMPTS):
         port = free_port()
-        command = [program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
-        command += ["--host", "127.0.0.1", "--port", str(port)]
         with log.open("a") as output:
             process = subprocess.Popen(
-                command,
+                superlink_line("127.0.0.1", port, "--insecure", "--simulation"),
                 cwd=app,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -93,18 +88,11 @@ def start_superlink(
             if interrupted():
                 return None
             if _listens(process.pid, port) and _healthy(port):
-                return SuperLink(process, Flower(environment, CONNECTION), log)
+                return Flower(environment, CONNECTION)
             if time.monotonic() > deadline:
                 raise SubflError(f"the SuperLink did not answer within {_START_SECONDS:.0f} s; its log is {log}")
             time.sleep(0.05)
     raise SubflError(f"the SuperLink ended with code {process.returncode} while starting; its log is {log}")
-
-
-def free_port() -> int:
-    """A port of this machine's loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(pid: int, port: int) -> bool:
