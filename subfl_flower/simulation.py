@@ -26,7 +26,11 @@ from subfl_flower.server.federation import resumable, run_federation, stop_on_in
 
 
 def simulate(
-    config: Config, directory: Path, resume: bool = False, said: set[str] | None = None, progress: bool = True
+    config: Config,
+    directory: Path,
+    resume: bool = False,
+    said: set[str] | None = None,
+    lines: bool | None = False,
 ) -> dict[str, Any]:
     """Train in the runtime that the configuration names, or resume the run in `directory`; return the run's summary.
 
@@ -35,7 +39,7 @@ def simulate(
         directory: the run directory.
         resume: resume the run in it.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
-        progress: show a progress bar where there is a terminal.
+        lines: print progress lines where there is no terminal; None shows no progress.
     """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
@@ -44,7 +48,7 @@ def simulate(
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
-            return run_federation(grid, config, directory, stop, resume=resume, said=said, bar=progress)
+            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said)
 
         if isinstance(config.runtime, Inline):
             return _simulate_inline(config.runtime, needs_matcher(config), run)

@@ -231,13 +231,13 @@ def _train(config: Config, directory: Path, found: Found, said: set[str] | None,
         reached, why = _reached(config, directory)
         if why is None:
             print(f"{directory}: continues after round {reached}", file=sys.stderr, flush=True)
-            return simulate(config, directory, resume=True, said=said, progress=progress)
+            return simulate(config, directory, resume=True, said=said, lines=False if progress else None)
         print(f"{directory}: starts again, because {why}", file=sys.stderr, flush=True)
     elif found is Found.BROKEN and RunDirectory(directory).rounds():
         print(f"{directory}: starts again, because it has no checkpoint", file=sys.stderr, flush=True)
     if found is not Found.NOTHING:
         RunDirectory(directory).clear()
-    return simulate(config, directory, said=said, progress=progress)
+    return simulate(config, directory, said=said, lines=False if progress else None)
 
 
 def _reached(config: Config, directory: Path) -> tuple[int, str | None]:
