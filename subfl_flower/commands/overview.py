@@ -40,6 +40,7 @@ class Listed:
 
 COMMANDS = {
     "launch": Listed("subfl_flower.launch.command", "Train"),
+    "app": Listed("subfl_flower.launch.app_command", "Train"),
     "list": Listed("subfl_flower.commands.list", "Choose settings and check data"),
     "inspect": Listed("subfl_flower.commands.inspect", "Choose settings and check data"),
     "report": Listed("subfl_flower.evaluation.report", "Look at results"),

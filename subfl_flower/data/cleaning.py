@@ -287,7 +287,7 @@ def _check_arrays(raw: RawGraph, num_nodes: int, source: str) -> None:
         (raw.labels, "labels", NUMBERS, num_nodes),
         (raw.node_names, "names of nodes", ANY, num_nodes),
         (raw.given_roles, "roles", WHOLE, num_nodes),
-        (raw.edge_weight, "weights of edges", NUMBERS, raw.edge_index.shape[1]),
+        (raw.edge_weight, "edge weights", NUMBERS, raw.edge_index.shape[1]),
     ):
         if array is not None:
             require_array(array, name, (length,), kinds, source)

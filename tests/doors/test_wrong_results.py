@@ -108,7 +108,7 @@ SPOILT_GRAPHS: dict[str, tuple[Callable[[RawGraph], Any], str]] = {
     ),
     "a weight too few": (
         lambda raw: replace(raw, edge_weight=np.ones(19)),
-        r"weights of edges have the shape \[19\]; expected \[20\]",
+        r"edge weights have the shape \[19\]; expected \[20\]",
     ),
     "a label far away": (
         lambda raw: replace(raw, labels=np.where(NODES == 3, 10**12, NODES % 2)),

@@ -299,7 +299,7 @@ def test_tensors_that_are_no_graph_are_refused(
     refused(folder, "graph.safetensors", words)
 
 
-CARD = {"schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "client_id": 2}
+CARD = {"kind": "client_graph", "schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "client_id": 2}
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,10 @@ CARD = {"schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "clien
         ("3", "card: Input should be an object"),
         ("{", "card: Invalid JSON"),
         ("[" * 5000, "card: Invalid JSON"),
-        ("{}", "its card does not state a schema"),
+        ("{}", "its card states no kind, where 'client_graph' belongs"),
+        ('{"schema": 1}', "its card states no kind, where 'client_graph' belongs"),
+        ({**CARD, "kind": "graph"}, "its card is of the kind 'graph', where 'client_graph' belongs"),
+        ('{"kind": "client_graph"}', "its card does not state a schema"),
         ({**CARD, "schema": 2}, "a newer version wrote it (schema 2, this version reads the schema 1)"),
         ({**CARD, "schema": True}, "card.schema: Input should be a valid integer"),
         ({**CARD, "client_id": "2"}, "card.client_id: Input should be a valid integer"),

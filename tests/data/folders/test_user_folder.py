@@ -301,7 +301,7 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
     folder = write(tmp_path / "client-00", user())
     file = folder / "ratings.safetensors"
     tensors = {name: array for name, array in (load_file(file) | change).items() if array is not None}
-    file.write_bytes(save(tensors, {"card": '{"schema": 1}'}))
+    file.write_bytes(save(tensors, {"card": '{"kind": "ratings", "schema": 1}'}))
     change_description(folder)
     refused(folder, "ratings.safetensors", words)
 
@@ -313,8 +313,19 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
         ("[" * 5000, "ratings.safetensors: card: Invalid JSON"),
         ("{", "ratings.safetensors: card: Invalid JSON"),
         ("{}", "ratings.safetensors does not hold ratings: its card does not state a schema"),
-        ('{"schema": 2}', "ratings.safetensors does not hold ratings: a newer version wrote it (schema 2, this"),
-        ('{"schema": 1, "client_id": 0}', "ratings.safetensors: card.client_id: Extra inputs are not permitted"),
+        (
+            '{"schema": 1}',
+            "ratings.safetensors does not hold ratings: its card states no kind, where 'ratings' belongs",
+        ),
+        ('{"kind": "cross_edges", "schema": 1}', "its card is of the kind 'cross_edges', where 'ratings' belongs"),
+        (
+            '{"kind": "ratings", "schema": 2}',
+            "ratings.safetensors does not hold ratings: a newer version wrote it (schema 2, this",
+        ),
+        (
+            '{"kind": "ratings", "schema": 1, "client_id": 0}',
+            "ratings.safetensors: card.client_id: Extra inputs are not permitted",
+        ),
     ],
 )
 def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | None, words: str) -> None:

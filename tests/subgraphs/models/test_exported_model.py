@@ -150,7 +150,10 @@ def test_another_name_is_refused(tmp_path: Path) -> None:
             CARD.as_json().replace('"schema":2', '"schema":3'),
             ["a newer version wrote it (schema 3, this version reads the schema 2)"],
         ),
-        ('{"schema":1}', ["an older version wrote it (schema 1, this version reads the schema 2)", "train again"]),
+        (
+            '{"kind":"graph_model","schema":1}',
+            ["an older version wrote it (schema 1, this version reads the schema 2)", "train again"],
+        ),
         (CARD.as_json().replace('"home"', '"died"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"home"', '"home","icu"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"abab', '"ABAB'), ["card.data"]),
