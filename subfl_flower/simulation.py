@@ -25,7 +25,13 @@ from subfl_flower.registry import needs_matcher
 from subfl_flower.server.federation import resumable, run_federation, stop_on_interrupt
 
 
-def simulate(config: Config, directory: Path, resume: bool = False, said: set[str] | None = None) -> dict[str, Any]:
+def simulate(
+    config: Config,
+    directory: Path,
+    resume: bool = False,
+    said: set[str] | None = None,
+    lines: bool | None = False,
+) -> dict[str, Any]:
     """Train in the runtime that the configuration names, or resume the run in `directory`; return the run's summary.
 
     Args:
@@ -33,6 +39,7 @@ def simulate(config: Config, directory: Path, resume: bool = False, said: set[st
         directory: the run directory.
         resume: resume the run in it.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
+        lines: print progress lines where there is no terminal; None shows no progress.
     """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
@@ -41,7 +48,7 @@ def simulate(config: Config, directory: Path, resume: bool = False, said: set[st
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
-            return run_federation(grid, config, directory, stop, resume=resume, said=said)
+            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said)
 
         if isinstance(config.runtime, Inline):
             return _simulate_inline(config.runtime, needs_matcher(config), run)

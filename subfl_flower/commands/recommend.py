@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.commands.exit_codes import OK
 from subfl_flower.commands.parser import own_settings
 from subfl_flower.errors import SubflError
@@ -90,7 +91,8 @@ class _Request:
 def _request(arguments: Sequence[str], everyone: bool) -> _Request:
     given, others = own_settings(arguments, _SETTINGS)
     for name in (argument.partition("=")[0] for argument in others):
-        raise SubflError(f"{name}: there is no such setting; there are {', '.join(_SETTINGS)}")
+        advice = did_you_mean(name, _SETTINGS)
+        raise SubflError(f"{name}: there is no such setting; there are {', '.join(_SETTINGS)}{advice}")
     for name, value in given.items():
         if not value:
             raise SubflError(f"{name}: a value is required, as in {name}=...")
