@@ -7,7 +7,6 @@ groups (``conf/method/x.yaml``), these choices are found in addition to the buil
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,11 +80,3 @@ def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
         own, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
         if own.is_file() and theirs.is_file() and own.read_bytes() != theirs.read_bytes():
             raise SubflError(f"{own}: {group}={choice} is built in; rename the file to choose it")
-
-
-def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
-    """The file of a choice in the user's folder; None where there is none, or where the choice is in `built_in`."""
-    if _adopted is None or not all(re.fullmatch(r"[\w-]+(/[\w-]+)*", part) for part in (group, choice)):
-        return None
-    path, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
-    return path if path.is_file() and not theirs.is_file() else None

@@ -18,14 +18,13 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError  # of OmegaConf's reader
 
 from subfl_flower.code_folder import config_directory as config_directory
-from subfl_flower.code_folder import own_choice, require_own_names
+from subfl_flower.code_folder import require_own_names
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.overrides import (
     classes_chosen,
-    content_in_place,
     literal_paths,
     path_keys,
     schema_in_place,
@@ -81,38 +80,6 @@ def _hydra() -> Iterator[None]:
     offer_own_choices()
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         yield
-
-
-def own_choices_in_place(overrides: Sequence[str]) -> list[str]:
-    """Replace the user's choices by their content, for a machine that does not have the user's folder.
-
-    ``method=mine`` with ``conf/method/mine.yaml`` in the user's folder becomes overrides of the section's keys. Other
-    overrides do not change.
-
-    Raises:
-        SubflError: such a file is malformed, or sets more than its section.
-    """
-    found: list[str] = []
-    for override in overrides:
-        group, _, choice = override.partition("=")
-        path = own_choice(group, choice, config_directory())
-        found += [override] if path is None else content_in_place(group, _section(group, choice, path))
-    return found
-
-
-def _section(group: str, choice: str, path: Path) -> dict[str, Any]:
-    """A section as one choice states it."""
-    try:
-        with readable_errors(), _hydra():
-            composed = OmegaConf.to_container(compose(f"{group}/{choice}"))
-    except SubflError as error:
-        raise SubflError(f"{path}: cannot be sent to another machine: {error}") from None
-    if not isinstance(composed, dict) or list(composed) != [group]:
-        raise SubflError(
-            f"{path}: cannot be sent to another machine: it sets more than its own section, {group}; "
-            "give the rest on the command line"
-        )
-    return cast(dict[str, Any], composed[group])
 
 
 @dataclass(frozen=True)

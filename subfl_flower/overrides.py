@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -73,19 +73,6 @@ def schema_in_place(overrides: Sequence[str]) -> list[str]:
         key, _, path = override.partition("=")
         found += FederationSchema.read(Path(path).expanduser()).as_overrides() if key == _SCHEMA else [override]
     return found
-
-
-def content_in_place(group: str, content: Mapping[str, Any]) -> Iterator[str]:
-    """Overrides that give a group's section some content, whatever its choice.
-
-    Args:
-        group: group of the configuration.
-        content: values by key of the section: texts, numbers, truth values, None, and lists and mappings of these.
-    """
-    if group not in DOORS or TARGET not in content:  # otherwise the choice of a class empties it
-        yield f"~{group}"
-    for key, value in content.items():
-        yield f"++{group}.{key}={as_value(value)}"
 
 
 def as_value(value: Any) -> str:

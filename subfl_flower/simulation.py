@@ -30,7 +30,8 @@ def simulate(
     directory: Path,
     resume: bool = False,
     said: set[str] | None = None,
-    lines: bool | None = False,
+    progress: bool = True,
+    lines: bool = False,
 ) -> dict[str, Any]:
     """Train in the runtime that the configuration names, or resume the run in `directory`; return the run's summary.
 
@@ -39,7 +40,8 @@ def simulate(
         directory: the run directory.
         resume: resume the run in it.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
-        lines: print progress lines where there is no terminal; None shows no progress.
+        progress: show a progress bar where there is a terminal or a notebook.
+        lines: print progress lines where there is neither.
     """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
@@ -48,7 +50,7 @@ def simulate(
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
-            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said)
+            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said, bar=progress)
 
         if isinstance(config.runtime, Inline):
             return _simulate_inline(config.runtime, needs_matcher(config), run)

@@ -139,6 +139,7 @@ def test_a_failing_job_is_recorded_and_the_sweep_goes_on(subfl: Subfl, tmp_path:
         "-m",
         *SMALL_DIGITS,
         f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        "hydra.sweep.subdir=${hydra.job.num}",
         "federation.rounds=1",
         "partition.clients=5000,5,4,0",
     )
@@ -156,7 +157,9 @@ def test_a_sweep_without_failures_ends_with_0(subfl: Subfl, tmp_path: Path) -> N
         "-m", *SMALL_DIGITS[:2], f"hydra.sweep.dir={tmp_path / 's'}", "federation.rounds=1", "method=local,fedavg"
     )
     assert outcome.code == 0 and outcome.stderr == REMARK  # once, not for each job
-    assert [Outcome(tmp_path / "s" / job).summary["method"] for job in "01"] == ["local", "fedavg"]
+    (local,) = (tmp_path / "s").glob("local-digits-seed0-*")
+    (fedavg,) = (tmp_path / "s").glob("fedavg-digits-seed0-*")
+    assert [Outcome(job).summary["method"] for job in (local, fedavg)] == ["local", "fedavg"]
 
 
 USER_MODULE = """

@@ -190,7 +190,7 @@ The server has no data. schema=FILE tells it what the clients' data look like: f
 it, read here and sent along. Without it: schema.features=N schema.classes=N for graphs, schema.items=N for ratings.
 A run that is resumed (resume=FOLDER) has its own."""
     _add_connection(parser)
-    parser.add_argument("--app", type=Path, metavar="DIR", help="folder with the app's pyproject.toml")
+    parser.add_argument("--app", type=Path, metavar="DIR", help="folder with another app's pyproject.toml")
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:

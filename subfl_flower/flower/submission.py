@@ -71,9 +71,9 @@ def _is_one_word(override: str) -> bool:
         return False
 
 
-def stage(app: Path, run_config: str, folder: Path) -> None:
-    """Write the files that `submit` sends into `folder`: a copy of the app, and its run configuration (TOML)."""
-    stage_app(app, folder / "app")
+def stage(app: Path | None, run_config: str, folder: Path, own: Path | None = None) -> None:
+    """Write the files that `submit` sends into `folder`: the app (by `stage_app`) and its run configuration (TOML)."""
+    stage_app(app, folder / "app", own)
     (folder / "run-config.toml").write_text(run_config, encoding="utf-8")
 
 

@@ -49,14 +49,14 @@ def superlink_line(host: str, port: int, *options: str) -> list[str]:
 
 
 def start_superlink(
-    app: Path, home: Path, environment: dict[str, str], interrupted: Callable[[], bool]
+    folder: Path, home: Path, environment: dict[str, str], interrupted: Callable[[], bool]
 ) -> Flower | None:
     """Start a SuperLink in simulation mode on a free port of the loopback interface, and wait until it answers.
 
     Its state is in memory.
 
     Args:
-        app: its working directory, and that of the ServerApp: relative paths start here.
+        folder: its working directory, and that of the ServerApp: relative paths start here.
         home: gets `config.toml` with the connection `CONNECTION`, and `superlink.log`.
         environment: result of `launch_environment`.
         interrupted: polled while waiting; when true the wait ends.
@@ -73,7 +73,7 @@ def start_superlink(
         with log.open("a") as output:
             process = subprocess.Popen(
                 superlink_line("127.0.0.1", port, "--insecure", "--simulation"),
-                cwd=app,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

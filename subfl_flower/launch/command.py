@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--supernodes", type=_number(int, 1), default=10, help="simulated nodes (10)")
     parser.add_argument("--cpus", type=_number(int, 1), default=1, help="CPUs a node (1)")
     parser.add_argument("--gpus", type=_number(float, 0), default=0.0, help="GPUs a node, may be a fraction (0)")
-    parser.add_argument("--home", type=Path, help="folder for what Flower writes (.flwr in the app's folder)")
-    parser.add_argument("--app", type=Path, help="folder with the app's pyproject.toml (the current one)")
+    parser.add_argument("--home", type=Path, help="folder for what Flower writes (.flwr in the current folder)")
+    parser.add_argument("--app", type=Path, help="folder with another app's pyproject.toml")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,23 +53,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _request(options: argparse.Namespace) -> Request:
     """The request that the options describe; overrides of this app are checked before anything starts."""
-    from subfl_flower.composition import composed_job, config_directory
+    from subfl_flower.composition import composed_job
 
     app = find_app(options.app)
-    ours = app == config_directory().parent
-    if ours:
+    if app is None:
         if adopted() is None:
             adopt(Path.cwd())
         composed_job(options.overrides, "ray")
-    home = (options.home or app / ".flwr").resolve()
     return Request(
         app=app,
-        home=home,
+        folder=Path.cwd(),
+        home=(options.home or Path(".flwr")).resolve(),
         overrides=tuple(options.overrides),
         supernodes=options.supernodes,
         cpus=options.cpus,
         gpus=options.gpus,
-        code=adopted() if ours else None,
+        code=adopted() if app is None else None,
     )
 
 

@@ -41,13 +41,13 @@ def run_federation(request: Request) -> Outcome:
         try:
             with guarded_launch(launch_id, scratch=str(ray_folder)):
                 stage(request.app, run_config, folder)
-                if flower := start_superlink(request.app, folder, environment, signals.arrived):
+                if flower := start_superlink(request.folder, folder, environment, signals.arrived):
                     options = ("--federation-config", config)
                     outcome = submit(flower, folder, signals.arrived, *options)
         finally:
             shutil.rmtree(ray_folder, ignore_errors=True)
             log = _clear(folder, keep_log=outcome.status != COMPLETED)
-    directory = None if outcome.run_directory is None else request.app / outcome.run_directory
+    directory = None if outcome.run_directory is None else request.folder / outcome.run_directory
     return replace(outcome, run_directory=directory, log=log)
 
 

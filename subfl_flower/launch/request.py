@@ -12,12 +12,13 @@ from subfl_flower.errors import SubflError
 class Request:
     """One federation to run.
 
-    `app` is the folder with the app's `pyproject.toml`, `home` the folder for what Flower writes, `overrides`
-    are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task. `code` is the
-    user's folder; None for an app that does not receive it.
+    `app` is the folder with another app's `pyproject.toml`, None for the app of this package. Relative paths begin in
+    `folder`. Flower writes into `home`. `overrides` are Hydra's. Each of the `supernodes` simulated nodes needs `cpus`
+    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it.
     """
 
-    app: Path
+    app: Path | None
+    folder: Path
     home: Path
     overrides: tuple[str, ...] = ()
     supernodes: int = 10
