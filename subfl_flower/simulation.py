@@ -30,8 +30,7 @@ def simulate(
     directory: Path,
     resume: bool = False,
     said: set[str] | None = None,
-    progress: bool = True,
-    lines: bool = False,
+    lines: bool | None = False,
 ) -> dict[str, Any]:
     """Train in the runtime that the configuration names, or resume the run in `directory`; return the run's summary.
 
@@ -40,8 +39,7 @@ def simulate(
         directory: the run directory.
         resume: resume the run in it.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
-        progress: show a progress bar where there is a terminal or a notebook.
-        lines: print progress lines where there is neither.
+        lines: print progress lines where there is no terminal; None shows no progress.
     """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
@@ -50,7 +48,7 @@ def simulate(
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
-            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said, bar=progress)
+            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said)
 
         if isinstance(config.runtime, Inline):
             return _simulate_inline(config.runtime, needs_matcher(config), run)

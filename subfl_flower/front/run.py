@@ -87,7 +87,7 @@ def run(
         config, default = composed_config(arguments.overrides)
         directory = (_free(default) if run_dir is None else Path(run_dir).expanduser()).absolute()
         with held(arguments.objects):
-            train_here(config, directory, progress=progress is not False, lines=progress is True)
+            train_here(config, directory, lines=None if progress is False else bool(progress))
     return RunResult(directory)
 
 

@@ -52,10 +52,9 @@ def run_federation(
     directory: Path,
     stop: threading.Event,
     *,
-    lines: bool = False,
+    lines: bool | None = False,
     resume: bool = False,
     said: set[str] | None = None,
-    bar: bool = True,
 ) -> dict[str, Any]:
     """Train, and leave a run directory.
 
@@ -64,10 +63,9 @@ def run_federation(
         config: of the run.
         directory: the run directory; made if need be.
         stop: set it to end the run after the current round; finished rounds are kept.
-        lines: print progress lines where there is no terminal.
+        lines: print progress lines where there is no terminal; None shows no progress.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
-        bar: show a progress bar where there is a terminal or a notebook.
 
     Returns:
         The summary.
@@ -98,7 +96,7 @@ def run_federation(
         for logger in loggers:
             logger.start(config.plain(), records)
         title = f"{config.method.name} on {config.dataset.name}"
-        with RunProgress(title, config.federation.rounds, lines, bar) as progress:
+        with RunProgress(title, config.federation.rounds, lines) as progress:
             strategy = run.begin(progress)
             progress.start_rounds()
             for record in run.rounds(strategy):

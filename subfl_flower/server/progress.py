@@ -22,11 +22,10 @@ class RunProgress:
     Args:
         title: name of the run.
         rounds: number of rounds.
-        lines: where there is no terminal, print a line every few seconds instead of nothing.
-        bar: false to show no bar on a terminal or in a notebook either.
+        lines: where there is no terminal, print a line every few seconds instead of nothing; None shows nothing at all.
     """
 
-    def __init__(self, title: str, rounds: int, lines: bool = False, bar: bool = True) -> None:
+    def __init__(self, title: str, rounds: int, lines: bool | None = False) -> None:
         self._rounds = rounds
         self._title = title
         self._last_line = 0.0
@@ -34,7 +33,7 @@ class RunProgress:
         self._start = time.monotonic()
         console = Console(stderr=True)
         drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
-        self._lines = lines or (bar and console.is_jupyter)
+        self._lines = lines or (lines is not None and console.is_jupyter)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -43,7 +42,7 @@ class RunProgress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not (bar and drawn),
+            disable=lines is None or not drawn,
         )
         self._task = self._bar.add_task(title, total=rounds, metric="", rate="")
 
