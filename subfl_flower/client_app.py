@@ -16,7 +16,7 @@ from subfl_flower.node.durable_store import EVALUATE, TRAIN
 from subfl_flower.node.node import Node
 from subfl_flower.node.open_nodes import open_clients, open_node
 from subfl_flower.server.exchange import ASK, answer_record, read_question
-from subfl_flower.server.round_messages import RUN, announced_in
+from subfl_flower.server.round_messages import KEEP, RUN, announced_in
 from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.contract import arrays_of, rows_of
 from subfl_flower.wire.payload import pack, unpack_choice
@@ -109,6 +109,14 @@ def export(message: Message, context: Context) -> Message:
     declared = {name: replace(spec, needed=False) for name, spec in arrays_of(client.downloads(client.run)).items()}
     received = unpack_choice(message.content, declared, num_clients=len(clients), each=client.models_sent)
     node.export(client, Batch(clients, int(run["round"]) - 1, received, announced=announced_in(run)))
+    return Message(RecordDict(), reply_to=message)
+
+
+@app.query(KEEP)
+def keep(message: Message, context: Context) -> Message:
+    """Write the states of all clients of this node to their places for a checkpoint."""
+    run = message.content.config_records[RUN]
+    open_clients(run, context).keep(run, context)
     return Message(RecordDict(), reply_to=message)
 
 

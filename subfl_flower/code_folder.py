@@ -8,7 +8,8 @@ groups (``conf/method/x.yaml``), these choices are found in addition to the buil
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from subfl_flower.errors import SubflError
@@ -27,6 +28,29 @@ def adopt(folder: Path) -> None:
     _adopted = folder = folder.resolve()
     if folder != _PACKAGE.parent:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder] + [str(folder)]
+
+
+@contextmanager
+def adopted_here() -> Iterator[None]:
+    """Make the working directory the user's folder inside the block, for a program that has not adopted another one.
+
+    The search path of modules has it at its end, unless it is in there already, and is afterwards what it was.
+    """
+    global _adopted
+    if _adopted is not None:
+        yield
+        return
+    folder = Path.cwd().resolve()
+    added = str(folder) if all(Path(entry).resolve() != folder for entry in sys.path) else None
+    _adopted = folder
+    if added is not None:
+        sys.path.append(added)
+    try:
+        yield
+    finally:
+        _adopted = None
+        if added is not None and added in sys.path:
+            sys.path.remove(added)
 
 
 def config_directory() -> Path:

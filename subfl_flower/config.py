@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.data.datasets import DATASETS, Dataset
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.partitions import PARTITIONS, Partition
@@ -31,7 +32,6 @@ from subfl_flower.models.settings import (
     RecommenderSettings,
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
-from subfl_flower.suggestions import did_you_mean
 from subfl_flower.tasks.choices import TASKS, Task
 
 
@@ -103,8 +103,8 @@ class Runtime(Section):
     one_process: ClassVar[bool] = False
     """True where nodes and server are one process."""
 
-    checkpoint_every: ClassVar[int] = 0
-    """Rounds between two checkpoints unless `record` says otherwise; 0 for never."""
+    checkpoint_every: ClassVar[int | None] = None
+    """Rounds between two checkpoints unless `record` says otherwise; None for a checkpoint a minute."""
 
     @property
     def state_travels(self) -> bool:
@@ -173,7 +173,7 @@ class Deploy(Runtime):
 
     poll_seconds: ClassVar[float] = 0.25
     deployed: ClassVar[bool] = True
-    checkpoint_every: ClassVar[int] = 1
+    checkpoint_every: ClassVar[int | None] = 1
 
     name: Literal["deploy"]
     on_client_failure: Literal["stop", "continue"] = "continue"
@@ -184,12 +184,23 @@ class Record(Section):
     """Files that a run writes in addition to its metrics.
 
     They are the mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds the
-    state needed to resume; 0 for never, ``auto`` for every round of a deployment and never else.
+    state needed to resume; 0 for never, ``auto`` for every round of a deployment, and once a minute in a simulation.
     """
 
     mixing_every: int = Field(default=10, ge=1)
     client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+
+class Sweep(Section):
+    """Settings of a sweep: `jobs` at a time, and the finished jobs that are repeated.
+
+    With ``redo=failed`` jobs that failed or were interrupted are repeated, with ``all`` the completed ones, too, and
+    with ``none`` only jobs are trained that were never begun.
+    """
+
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    redo: Literal["failed", "all", "none"] = "failed"
 
 
 class Config(Section):
@@ -218,10 +229,11 @@ class Config(Section):
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record
+    sweep: Sweep = Field(default=Sweep(), exclude=True)  # says nothing about the run itself
 
     @property
-    def checkpoint_every(self) -> int:
-        """Rounds between two checkpoints; 0 for never."""
+    def checkpoint_every(self) -> int | None:
+        """Rounds between two checkpoints; 0 for never, None for a checkpoint a minute."""
         if self.record.checkpoint_every == "auto":
             return self.runtime.checkpoint_every
         return self.record.checkpoint_every

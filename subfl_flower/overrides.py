@@ -22,6 +22,7 @@ from subfl_flower.catalogue.groups import group_of, override_of
 from subfl_flower.config import DOORS, Config
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.doors import TARGET, Door
+from subfl_flower.errors import SubflError
 
 OWN = "own"
 """The choice of a group for a user's class."""
@@ -39,6 +40,12 @@ _SWEEP_FUNCTION = re.compile(r"(?:choice|glob|shuffle|sort|tag)\(.*\)", re.DOTAL
 def path_keys() -> frozenset[str]:
     """The keys whose value is a path: those that are a `Path` in the schema, and Hydra's run directories."""
     return frozenset({*_OF_HYDRA, *_paths_below(Config, "")})
+
+
+@cache
+def section_keys() -> frozenset[str]:
+    """The dotted keys of sections in the schema, such as ``dataset`` and ``dataset.features``."""
+    return frozenset(_sections_below(Config, ""))
 
 
 def literal_paths(overrides: Sequence[str], multirun: bool = False) -> list[str]:
@@ -66,6 +73,17 @@ def schema_in_place(overrides: Sequence[str]) -> list[str]:
         key, _, path = override.partition("=")
         found += FederationSchema.read(Path(path).expanduser()).as_overrides() if key == _SCHEMA else [override]
     return found
+
+
+def as_value(value: Any) -> str:
+    """A value in Hydra's grammar: a text, number, truth value, None, or a list or mapping of these."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(as_value, value)) + "]"
+    if isinstance(value, str):
+        return _quoted(value, Quote.single)
+    return "null" if value is None else str(value).lower()
 
 
 def classes_chosen(overrides: Sequence[str]) -> list[str]:
@@ -96,6 +114,26 @@ def sweeps(arguments: Sequence[str]) -> bool:
     )
 
 
+def swept(override: str, multirun: bool = True) -> list[str]:
+    """The overrides that a sweep makes of one, as ``seed=0`` and ``seed=1`` of ``seed=0,1``.
+
+    Args:
+        override: as on the command line.
+        multirun: see `literal_paths`.
+
+    Raises:
+        SubflError: it cannot be read.
+    """
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides(literal_paths([override], multirun))
+    except HydraException:
+        raise SubflError(unreadable(override)) from None
+    if not parsed.is_sweep_override():
+        return [override]
+    key = parsed.get_key_element()
+    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+
+
 def unreadable(override: str) -> str:
     """One sentence on an override that Hydra's grammar does not allow: the key, and a correct form of the value."""
     key, equals, value = override.partition("=")
@@ -116,14 +154,26 @@ def _advice_on_word(word: str) -> str:
 
 
 def _paths_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, kind in _fields(model):
+        if kind is Path:
+            yield prefix + name
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _paths_below(kind, f"{prefix}{name}.")
+
+
+def _sections_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, kind in _fields(model):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield prefix + name
+            yield from _sections_below(kind, f"{prefix}{name}.")
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    """Name and type of each field, once for each alternative of its type."""
     for name, field in model.model_fields.items():
         doors = [each for each in field.metadata if isinstance(each, Door)]
-        kinds = doors[0].built_in if doors else _alternatives(field.annotation)
-        for kind in kinds:
-            if kind is Path:
-                yield prefix + name
-            elif isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _paths_below(kind, f"{prefix}{name}.")
+        for kind in doors[0].built_in if doors else _alternatives(field.annotation):
+            yield field.alias or name, kind
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:

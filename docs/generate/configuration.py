@@ -61,6 +61,17 @@ def configuration_tables() -> str:
     return "\n".join([*parts, *lines]) + "\n"
 
 
+def method_table() -> str:
+    """A table in Markdown of what each method needs, sends, protects and costs, as its YAML file says."""
+    facts = ("Needs", "Sends", "Protects", "Cost")
+    lines = [f"| `method=` | idea | {' | '.join(fact.lower() for fact in facts)} |", "|---" * (2 + len(facts)) + "|"]
+    for path in sorted((config_directory() / "method").glob("*.yaml")):
+        sheet = Sheet(path)
+        cells = [sheet.summary, *(sheet.facts.get(fact, "") for fact in facts)]
+        lines.append(" | ".join([f"| `{sheet.name}`", *(_cell(_escaped(cell)) for cell in cells)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _values(path: Path) -> dict[str, Any]:
     """The values of a choice, those of the choices that it extends included."""
     values = yaml.safe_load(path.read_text()) or {}

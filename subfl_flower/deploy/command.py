@@ -17,7 +17,11 @@ from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
 from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
 
-SUMMARY = "Make certificates and keys, start the processes, and submit runs of a federation on real machines."
+SUMMARY = "Make certificates and keys, start processes and submit runs of a federation on real machines."
+EXAMPLE = """
+subfl deploy superlink --certificates certificates --database superlink.db
+subfl deploy submit method=fedpub schema=federation.json --connection hospital
+"""
 
 
 def _certificates(arguments: argparse.Namespace) -> int:
@@ -256,8 +260,8 @@ SUBCOMMANDS = {
     ),
     "supernode": Subcommand(
         "Start a SuperNode in the foreground.",
-        "subfl deploy supernode --superlink superlink.example.org:8002 --root-certificates ca.crt --key node-03 "
-        "--client client-03",
+        "subfl deploy supernode --superlink superlink.example.org:8002 \\\n"
+        "      --root-certificates ca.crt --key node-03 --client client-03",
         _supernode_options,
         _supernode,
     ),

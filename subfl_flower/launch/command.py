@@ -10,6 +10,7 @@ from typing import Any
 
 from subfl_flower.code_folder import adopt, adopted
 from subfl_flower.commands import exit_codes
+from subfl_flower.commands.parser import run_command
 from subfl_flower.errors import RunFailure
 from subfl_flower.flower.app_folder import find_app
 from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
@@ -49,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
     if outcome.run_directory is None:
         raise RunFailure("the run completed, but its log names no run directory, so there is no table")
 
-    from subfl_flower.cli import run as subfl
+    from subfl_flower.evaluation import report
 
-    return subfl(["report", str(outcome.run_directory)])
+    return run_command("report", report, [str(outcome.run_directory)])
 
 
 def _request(options: argparse.Namespace) -> Request:

@@ -207,6 +207,10 @@ class CohortClient(NumPyClient, ABC):
         """The state of all clients of this node."""
         return self.store.open(self.cohort.client_ids, self.state_shapes)
 
+    def all_states(self) -> list[CohortState]:
+        """Everything that clients of this node keep in states: that of `open_state`, and further ones of a family."""
+        return [self.open_state()]
+
     @cached_property
     def position_of(self) -> dict[int, int]:
         """Position of each client in the cohort, by client id; a SubflError for one that this node does not host."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInFiles
-from subfl_flower.node.state import CohortState, Shapes, StateStore
+from subfl_flower.node.state import CohortState, MemoryStore, Shapes, StateStore
 from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
@@ -103,6 +103,21 @@ class DurableStore:
             with writing(path):
                 self._remove_unneeded(client_id)
         state.changed.clear()
+
+    def keep(self, state: CohortState) -> None:
+        """Write all states and kept arrays that the files do not have yet.
+
+        Raises:
+            SubflError: a file cannot be written; earlier files are still there.
+        """
+        if not isinstance(self._store, MemoryStore):  # another process may have changed any of them
+            ids = range(len(state.client_ids))
+            state.changed.update(position for position in ids if not state.is_fresh(position))
+        kept = self._store.kept
+        for client_id, name, server_round in kept.entries(state.client_ids):
+            if self.kept.round_of(client_id, name) != server_round:
+                self.kept.put(client_id, name, server_round, kept.get(client_id, name))
+        self.commit(state)
 
     def _file_name(self, moment: Moment) -> str:
         server_round, phase = moment[0], self._phases[moment[1]]

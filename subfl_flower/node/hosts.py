@@ -58,9 +58,14 @@ class SimulatedNode(Node):
         return MappedStore(self._directory / "state" / self._place)
 
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
-        """Open the runtime's store; where the server writes checkpoints, states are also kept in files."""
+        """Open the runtime's store; where the server writes checkpoints, states are also kept in files.
+
+        Where checkpoints have their times instead of their rounds, files are written when the server asks for it, and
+        read in a resumed run.
+        """
         store = ContextStore(context.state) if self.config.runtime.state_travels else self._working_store
-        if not self.config.checkpoint_every:
+        every = self.config.checkpoint_every
+        if every == 0 or (every is None and not run.get("keep") and not run.get("resumed")):
             return store
         folder = RunDirectory(self._directory).checkpoint_folder / "clients"
 

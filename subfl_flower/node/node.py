@@ -14,7 +14,7 @@ from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient, Hosted
 from subfl_flower.node.domain import ClientModel, UsersModel, domain_of
-from subfl_flower.node.durable_store import EVALUATE, TRAIN
+from subfl_flower.node.durable_store import EVALUATE, TRAIN, DurableStore
 from subfl_flower.node.run_context import run_context
 from subfl_flower.node.state import CurrentStore, StateStore
 from subfl_flower.registry import client_class
@@ -91,6 +91,21 @@ class Node(ABC):
     def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
         """The object that answers questions: the one that trains the clients."""
         return self.client(run, context, phase)
+
+    def keep(self, run: ConfigRecord, context: Context) -> None:
+        """Write the states of all clients, as they are after a round, to where a resumed run looks for them.
+
+        Raises:
+            SubflError: the node has no such place, or a file cannot be written.
+        """
+        client, store = self.client(run, context, EVALUATE), self._store.now
+        if not isinstance(store, DurableStore):
+            raise SubflError("this node keeps no states for a checkpoint")
+        states = client.all_states()
+        if missed := self._store.opened - {state.client_ids for state in states}:
+            raise SubflError(f"{type(client).__name__}.all_states leaves out the state of the clients {min(missed)}")
+        for state in states:
+            store.keep(state)
 
     def export(self, client: CohortClient, last: Batch) -> None:
         """Write the best model of some clients.

@@ -157,9 +157,13 @@ class CurrentStore:
 
     Attributes:
         now: holds states as they were before the message.
+        opened: the cohorts of which a state was opened.
     """
 
     now: StateStore
+
+    def __init__(self) -> None:
+        self.opened: set[tuple[int, ...]] = set()
 
     @property
     def kept(self) -> KeptArrays:
@@ -168,6 +172,7 @@ class CurrentStore:
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """Open the state of a cohort, fresh where there is none yet."""
+        self.opened.add(tuple(client_ids))
         return self.now.open(client_ids, shapes)
 
     def commit(self, state: CohortState) -> None:

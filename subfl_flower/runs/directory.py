@@ -9,6 +9,7 @@ is killed at any moment, every file is either whole or absent; only the last lin
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,7 @@ class RunDirectory:
             SubflError: `path` lacks a record of a round up to `server_round`, or cannot be written.
         """
         run = cls(path)
-        kept = [record for record in run.rounds() if record["round"] <= server_round]
-        if [record["round"] for record in kept] != list(range(1, server_round + 1)):
-            raise SubflError(f"{run.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
+        kept = run.rounds_up_to(server_round)
         for arrays in (run._mixing, run._clusters):
             arrays.cut(server_round)
         lines = [json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in kept]
@@ -89,6 +88,22 @@ class RunDirectory:
         for unfinished in run.path.glob(".*.tmp"):  # of a process that was killed
             unfinished.unlink(missing_ok=True)
         return run
+
+    def clear(self) -> None:
+        """Remove everything that a run writes, so that one can be started here; other files stay.
+
+        Raises:
+            SubflError: a file cannot be removed.
+        """
+        with writing(self.path):
+            for folder in ("clients", "checkpoint", "state", "users", "plots", "tensorboard"):
+                if (self.path / folder).exists():
+                    shutil.rmtree(self.path / folder)
+            unfinished = self.path.glob(".*.tmp")
+            files = (_SUMMARY, _MIXING, _CLUSTERS, _ANALYSIS, _DATA, self.report_page.name, _ROUNDS)
+            # The configuration goes last: until then it tells whose files they are.
+            for path in (*unfinished, *(self.path / name for name in files), self.config_path):
+                path.unlink(missing_ok=True)
 
     @staticmethod
     def is_run(path: Path) -> bool:
@@ -243,6 +258,17 @@ class RunDirectory:
             elif number < len(lines):
                 raise SubflError(f"{path}, line {number}: not a round record (a JSON object with 'round')")
         return [records[number] for number in sorted(records)]
+
+    def rounds_up_to(self, server_round: int) -> list[dict[str, Any]]:
+        """The rounds up to one of them.
+
+        Raises:
+            SubflError: the record of one is missing.
+        """
+        kept = [record for record in self.rounds() if record["round"] <= server_round]
+        if [record["round"] for record in kept] != list(range(1, server_round + 1)):
+            raise SubflError(f"{self.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
+        return kept
 
     def summary(self) -> dict[str, Any] | None:
         """The summary; None for a run that is still running or was killed.

@@ -1,7 +1,8 @@
-"""Progress of a run: a bar in a terminal, on request lines without one, else nothing."""
+"""Progress of a run: a bar in a terminal or a notebook, on request lines without one, else nothing."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections import Counter
@@ -21,17 +22,18 @@ class RunProgress:
     Args:
         title: name of the run.
         rounds: number of rounds.
-        lines: where there is no terminal, print a line every few seconds instead of nothing.
+        lines: where there is no terminal, print a line every few seconds instead of nothing; None shows nothing at all.
     """
 
-    def __init__(self, title: str, rounds: int, lines: bool = False) -> None:
+    def __init__(self, title: str, rounds: int, lines: bool | None = False) -> None:
         self._rounds = rounds
         self._title = title
-        self._lines = lines
         self._last_line = 0.0
         self._asked = Counter[str]()
         self._start = time.monotonic()
         console = Console(stderr=True)
+        drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+        self._lines = lines or (lines is not None and console.is_jupyter)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -40,7 +42,7 @@ class RunProgress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=lines is None or not drawn,
         )
         self._task = self._bar.add_task(title, total=rounds, metric="", rate="")
 

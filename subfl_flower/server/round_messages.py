@@ -25,6 +25,9 @@ RUN = "run"
 
 ANNOUNCED = "announced."
 
+KEEP = "keep"
+"""Action of the message that has a node write its clients' states for a checkpoint."""
+
 
 def announced(numbers: Mapping[str, float]) -> dict[str, float]:
     """Entries of the run's record with a method's announcements for clients."""

@@ -76,7 +76,8 @@ def test_a_sweep_takes_choices_of_the_users_folder(modules: Path, tmp_path: Path
     asked = ["dataset=ring", "partition=random", "partition.clients=2", "hydra.sweep.dir=sweep"]
     done = subfl("-m", *asked, "method=mine", "dataset.cliques=4,5", cwd=folder)
     assert done.code == 0, done.stderr
-    assert [Outcome(folder / "sweep" / job).summary["method"] for job in "01"] == ["mine", "mine"]
+    jobs = list((folder / "sweep").glob("mine-ringofcliques-seed0-*"))
+    assert [Outcome(job).summary["method"] for job in jobs] == ["mine", "mine"]
     shadowing = subfl(*asked, "method=local", cwd=folder)
     said = f"subfl: {folder / 'conf/method/local.yaml'}: method=local is built in; rename the file to choose it\n"
     assert (shadowing.code, shadowing.stderr) == (2, said)

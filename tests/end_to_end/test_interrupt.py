@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from run_outcomes import Outcome, finished, start, wait_for_rounds
 
+from subfl_flower.composition import composed_config
+from subfl_flower.sweeps.fingerprint import job_name
+
 ENDLESS = ("dataset=digits", "method=fedavg", "model.hidden=8", "federation.rounds=1000000")
 RAY = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
 
@@ -39,11 +42,13 @@ def test_ctrl_c_ends_the_run_after_the_current_round(tmp_path: Path, runtime: tu
 def test_ctrl_c_ends_a_sweep(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     process = start(("-m", *ENDLESS, "seed=0,1,2", f"hydra.sweep.dir={sweep}"), tmp_path / "run", tmp_path)
-    wait_for_rounds(process, sweep / "0", 3)
+    first = sweep / job_name(composed_config([*ENDLESS, "seed=0"])[0])
+    wait_for_rounds(process, first, 3)
     process.send_signal(signal.SIGINT)
-    outcome = finished(process, sweep / "0")
+    outcome = finished(process, first)
     kept_what_was_finished(outcome)
-    assert [path.name for path in sweep.iterdir() if path.is_dir()] == ["0"]
+    assert [path for path in sweep.iterdir() if path.is_dir()] == [first]
+    assert f"interrupted; 2 job(s) are left; the same command with hydra.sweep.dir={sweep} goes on" in outcome.stderr
 
 
 def test_a_second_ctrl_c_ends_it_at_once_and_keeps_the_rounds(tmp_path: Path) -> None:

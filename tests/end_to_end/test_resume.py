@@ -266,7 +266,6 @@ def test_a_finished_run_is_left_as_it_is(finished: Path) -> None:
         ("runtime.chunk=1,2", "runtime.chunk=1,2: a run is resumed with one value of a setting"),
         ("runtime.device=a=b", "runtime.device: the value a=b cannot be read; put a text with special characters in"),
         ("record.checkpoint_every=0", "record.checkpoint_every: a resumed run needs checkpoints for its clients"),
-        ("record.checkpoint_every=auto", "record.checkpoint_every: a resumed run needs checkpoints for its clients"),
     ],
 )
 def test_a_change_that_is_not_allowed_is_refused(finished: Path, change: str, sentence: str) -> None:

@@ -16,6 +16,7 @@ from subfl_flower.data.description import class_names
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.folders.subgraph_folder import ClientFolder
 from subfl_flower.data.graph import NO_ROLE, ClientGraph, Graph, Notes
+from subfl_flower.data.in_memory import is_in_memory
 from subfl_flower.data.tables.columns import read_table
 from subfl_flower.data.tables.table_file import TableFormat
 from subfl_flower.errors import SubflError
@@ -56,7 +57,7 @@ def open_graph(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredi
         SubflError: it is missing, damaged or malformed, lacks a column that the model reads, or has a label that is
             none of the model's classes.
     """
-    if not path.exists():
+    if not is_in_memory(path) and not path.exists():
         raise SubflError(f"{path} does not exist; a graph is a client's folder, a PyG file or a folder of tables")
     of_client = (path / "client.json").exists()
     if row_normalize and (of_client or card.transform is not None):
@@ -112,7 +113,7 @@ def _of_file(path: Path, card: ModelCard, row_normalize: bool) -> GraphToPredict
     if card.transform is None:
         treated = "with rows that sum to one" if row_normalize else "as they are"
     return GraphToPredict(
-        graph=_without_roles(graph),
+        graph=without_roles(graph),
         names=np.arange(graph.num_nodes) if graph.node_names is None else graph.node_names,
         labels=_labels(graph.labels, graph.num_classes, graph.class_names, card, path),
         of_client=False,
@@ -166,7 +167,8 @@ def _require_weights(graph: ClientGraph, card: ModelCard, path: Path) -> None:
         raise SubflError(f"{path} {found}, and the graph that the model was trained on has {trained}")
 
 
-def _without_roles(graph: Graph) -> ClientGraph:
+def without_roles(graph: Graph) -> ClientGraph:
+    """A whole graph in the form of a client's, without roles."""
     return ClientGraph(
         client_id=0,
         node_ids=np.arange(graph.num_nodes),
