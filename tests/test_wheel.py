@@ -48,7 +48,7 @@ class Installed:
 
     def run(self, where: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [self.folder / "bin" / program, *arguments]
-        return subprocess.run(command, cwd=where, env=self.environment, capture_output=True, text=True, timeout=500)
+        return subprocess.run(command, cwd=where, env=self.environment, capture_output=True, text=True, timeout=1500)
 
     def start(self, where: Path, *arguments: str, output: IO[str]) -> subprocess.Popen[bytes]:
         command = [self.folder / "bin" / "subfl", *arguments]
@@ -189,6 +189,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_it_deploys_and_submits_with_the_users_experiment(installed: Installed, user: Path) -> None:
     """Server and node stand in empty folders: the choices come with the app, whose method is in the package."""
     (user / "conf/method/mine.yaml").write_text("defaults: [fedavg, _self_]\nname: mine\n")
