@@ -14,7 +14,8 @@ class Request:
 
     `app` is the folder with another app's `pyproject.toml`, None for the app of this package. Relative paths begin in
     `folder`. Flower writes into `home`. `overrides` are Hydra's. Each of the `supernodes` simulated nodes needs `cpus`
-    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it.
+    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it. A process of
+    Ray's may take `patience` seconds to start.
     """
 
     app: Path | None
@@ -25,6 +26,7 @@ class Request:
     cpus: int = 1
     gpus: float = 0.0
     code: Path | None = None
+    patience: float = 900.0
 
 
 def federation_config(request: Request) -> str:

@@ -61,7 +61,7 @@ def test_the_exit_code_tells_how_a_command_ended(
     module = importlib.import_module(COMMANDS[name].module)
     assert not isinstance(module, Commands)
     monkeypatch.setattr(module, "run", ends)
-    arguments = {"report": ["a"], "analyse": ["a"], "predict": ["a"], "recommend": ["a"], "completion": ["bash"]}
+    arguments = {**dict.fromkeys(("report", "analyse", "predict", "recommend", "app"), ["a"]), "completion": ["bash"]}
     assert run([name, *arguments.get(name, [])]) == code
     assert capsys.readouterr().err == (f"subfl {name}: {error}\n" if said else "")
 
