@@ -8,7 +8,7 @@ from typing import Any
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError
-from subfl_flower.front.arguments import Arguments, Overrides
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.overrides import swept
@@ -41,7 +41,8 @@ def run(
         dataset: name of a data set, which `datasets` lists; or data in memory: a PyG `Data` (``x`` ``[nodes,
             features]``, ``edge_index`` ``[2, edges]``, ``y`` ``[nodes]``, if you like masks and ``edge_weight``),
             a dict of two DataFrames, ``nodes`` and ``edges``, with the columns of docs/your_graph.md, or a DataFrame of
-            ratings with the columns of docs/your_ratings.md; or a `DatasetSettings` class, or an object of one.
+            ratings with the columns of docs/your_ratings.md; or the path of such files, with a point or a slash in it;
+            or a `DatasetSettings` class, or an object of one.
         partition: name of a partitioner, or a class or an object of its settings.
         clients: number of clients, short for ``partition.clients``.
         rounds: number of communication rounds, short for ``federation.rounds``.
@@ -84,6 +85,8 @@ def run(
         for line in arguments.overrides:
             if len(swept(line, multirun=False)) > 1:
                 raise SubflError(f"{line}: a run has one value of each setting; sweep(...) trains several")
+        if swept_keys := experiment_axes(arguments.overrides):
+            raise SubflError(f"+experiment is a sweep of {', '.join(swept_keys)}; sweep(...) takes the same overrides")
         config, default = composed_config(arguments.overrides)
         directory = (_free(default) if run_dir is None else Path(run_dir).expanduser()).absolute()
         with held(arguments.objects):

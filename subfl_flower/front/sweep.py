@@ -13,7 +13,7 @@ import numpy as np
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError
-from subfl_flower.front.arguments import Arguments, Overrides
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes
 from subfl_flower.front.given_data import given_data
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
@@ -133,10 +133,10 @@ def sweep(
 
     Args:
         method, dataset, partition, clients, rounds, seed, model, task: as of `run`, each one value, or a list, tuple or
-            range of values. The last argument varies fastest.
+            range of values.
         runtime: as of `run`.
         overrides: as of `run`; in a text such as ``"method.tau=1,5"`` commas separate values of the sweep, while lists
-            in a dict are values of settings.
+            in a dict are values of settings. ``["+experiment=subpfed"]`` adds the values of an experiment.
         folder: folder of the sweep, with a folder for each run; None: ``multirun/<date>/<time>``.
         jobs: number of runs at a time, each in a process with its share of the cores; ``"auto"``: as many as there are
             cores.
@@ -167,30 +167,33 @@ def sweep(
     }
     top = Path(f"multirun/{datetime.now():%Y-%m-%d/%H-%M-%S}") if folder is None else Path(folder).expanduser()
     top = top.absolute()
-    asked = list(_combinations(choices, overrides))
-    objects = {path: each for arguments in asked for path, each in arguments.objects.items()}
-    with undisturbed(), held(objects):
-        if objects:  # other processes take data in memory from the prepared cache
-            for arguments in asked:
-                config, _ = composed_config(arguments.overrides)
-                domain_of(config).prepare(config)
-        show = progress is not False
-        places = run_sweep([arguments.overrides for arguments in asked], top, jobs=jobs, redo=redo, show=show)
+    with undisturbed():
+        asked = list(_jobs(choices, overrides))
+        objects = {path: each for _, named in asked for path, each in named.items()}
+        with held(objects):
+            if objects:  # other processes take data in memory from the prepared cache
+                for job, _ in asked:
+                    config, _ = composed_config(job)
+                    domain_of(config).prepare(config)
+            show = progress is not False
+            places = run_sweep([job for job, _ in asked], top, jobs=jobs, redo=redo, show=show)
     return SweepResult(top, [RunResult(place) for place in dict.fromkeys(places)])
 
 
-def _combinations(choices: Mapping[str, Any], overrides: Overrides) -> Iterator[Arguments]:
-    """The arguments of every combination of values.
+def _jobs(choices: Mapping[str, Any], overrides: Overrides) -> Iterator[tuple[list[str], Mapping[Path, Any]]]:
+    """For every combination of values its overrides, and the objects in memory that they name.
 
     Raises:
         SubflError: a value is of a kind that no setting has, or a list is empty.
     """
     axes = {key: _values(key, value) for key, value in choices.items()}
-    further = list(_further(overrides))
     for values in product(*axes.values()):
-        for chosen in product(*further):
-            stated = chosen[0] if isinstance(overrides, Mapping) else list(chosen)
-            yield Arguments(dict(zip(axes, values, strict=True)), stated)
+        arguments = Arguments(dict(zip(axes, values, strict=True)), overrides)
+        stated = {line.partition("=")[0].lstrip("+") for line in arguments.overrides}
+        of_experiment = experiment_axes(arguments.overrides).items()
+        lines = [*arguments.overrides, *(f"{key}={value}" for key, value in of_experiment if key not in stated)]
+        for job in product(*map(swept, lines)):
+            yield list(job), arguments.objects
 
 
 def _values(key: str, value: Any) -> list[Any]:
@@ -200,15 +203,6 @@ def _values(key: str, value: Any) -> list[Any]:
     if not found:
         raise SubflError(f"{key}: the list of values is empty")
     return [(given_data(each, key) or each) for each in found] if key == "dataset" else found
-
-
-def _further(overrides: Overrides) -> Iterator[list[Any]]:
-    """For each override the values that a sweep gives it, as overrides."""
-    if isinstance(overrides, Mapping):
-        yield [overrides]
-        return
-    for line in overrides:
-        yield swept(line) if isinstance(line, str) else [line]
 
 
 def _line(row: Row) -> dict[str, Any]:

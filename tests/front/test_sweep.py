@@ -77,6 +77,17 @@ def test_commas_in_a_text_sweep_and_lists_in_a_dict_do_not(here: Path) -> None:
     assert len(listed) == 1 and listed[0].config["dataset"]["unlabelled"] == [-1, 7]
 
 
+def test_an_experiment_gives_values_that_arguments_replace(here: Path) -> None:
+    asked = {"clients": 2, "rounds": 1, "seed": 0, "overrides": ["+experiment=subpfed", "model.hidden=8"]}
+    found = sweep(["fedavg", "local"], ring(), folder="some", progress=False, **asked)
+    assert [one.config["method"]["name"] for one in found] == ["fedavg", "local"]
+    assert {one.config["partition"]["name"] for one in found} == {"overlap_rate"}
+    with pytest.raises(
+        SubflError, match=r"\+experiment is a sweep of method, partition.clients, seed; sweep\(\.\.\.\)"
+    ):
+        run("fedavg", ring(), **asked)
+
+
 def test_data_in_memory_reach_processes_side_by_side(here: Path) -> None:
     several = sweep("fedavg", [ring(), ring(x=-ring().x)], seed=[0, 1], jobs=2, folder="several", **SMALL)
     assert not several.failures
