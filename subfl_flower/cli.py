@@ -1,51 +1,32 @@
-"""The `subfl` command: one run or a Hydra multirun, and the commands around runs.
+"""The `subfl` command: training, and the commands around it.
 
-``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` continues an
-interrupted run; ``subfl report RUN...`` reports on finished runs; ``subfl launch ...`` runs the same app through ``flwr
-run`` on a new SuperLink; ``subfl inspect ...`` describes the training data; ``subfl partition``, ``subfl deploy`` and
-``subfl predict`` are for real machines.
+``subfl method=fedpub dataset=cora`` trains, ``subfl -m seed=0,1,2`` sweeps, and ``subfl resume=RUN`` continues an
+interrupted run. Every other command is named by the first word; see `commands.overview`.
 """
 
 from __future__ import annotations
 
-import errno
 import importlib
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from subfl_flower.code_folder import adopt
-from subfl_flower.commands.exit_codes import BAD_INPUT
-
-_COMMANDS = {
-    "report": "subfl_flower.evaluation.report",
-    "analyse": "subfl_flower.analysis.analyse",
-    "inspect": "subfl_flower.commands.inspect",
-    "launch": "subfl_flower.launch",
-    "partition": "subfl_flower.commands.partition",
-    "predict": "subfl_flower.commands.predict",
-    "recommend": "subfl_flower.commands.recommend",
-    "deploy": "subfl_flower.deploy",
-}
-"""Modules whose `main` takes a command's arguments and returns its exit code; imported on use."""
-
-_REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
-"""The system's reasons to refuse a path, which no program can know before it uses the path."""
+from subfl_flower.commands.overview import COMMANDS, overview, unknown_command
+from subfl_flower.commands.parser import exit_code, run_command
+from subfl_flower.errors import SubflError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `subfl`; exits with 0, 1 (a run failed), 2 (bad input) or 130 (interrupted)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        status = _dispatch(arguments)
-    except OSError as error:
-        if error.errno not in _REFUSED or error.filename is None:
-            raise
-        command = " ".join(["subfl", *(word for word in arguments[:1] if word in _COMMANDS)])
-        print(f"{command}: {os.fsdecode(error.filename)} cannot be used: {error.strerror}", file=sys.stderr)
-        status = BAD_INPUT
-    sys.exit(status)
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run `subfl ARGV`; return the exit code."""
+    arguments = list(argv)
+    name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    return exit_code(name, _dispatch, arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -53,11 +34,34 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[:1] == ["--code"]:
         folder, arguments = Path(arguments[1] if len(arguments) > 1 else ""), arguments[2:]
         if not folder.is_dir() or folder == Path():
-            print(f"subfl: --code {folder}: there is no such folder; give one with your modules", file=sys.stderr)
-            return BAD_INPUT
+            raise SubflError(f"--code {folder}: there is no such folder; give one with your modules")
     command = arguments[0] if arguments else ""
     if command != "deploy" or arguments[1:2] == ["submit"]:  # a federation's machines import only installed packages
         adopt(folder)
-    module = _COMMANDS.get(command, "subfl_flower.commands.train")
-    run: Callable[[list[str]], int] = importlib.import_module(module).main
-    return run(arguments[1:] if command in _COMMANDS else arguments)
+    if command in ("--help", "-h", "help"):
+        return _print(overview())
+    if command in ("--version", "version"):
+        return _print(_version())
+    if command in ("--shell-completion", "-sc"):
+        return run_command("completion", importlib.import_module(COMMANDS["completion"].module), ["bash"])
+    if command in COMMANDS:
+        return run_command(command, importlib.import_module(COMMANDS[command].module), arguments[1:])
+    if problem := unknown_command(command):
+        raise SubflError(problem)
+
+    from subfl_flower.catalogue.own_choices import offer_own_choices
+    from subfl_flower.commands import train
+
+    offer_own_choices()
+    return train.main(arguments)
+
+
+def _print(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _version() -> str:
+    from subfl_flower import __version__
+
+    return f"subfl {__version__}"

@@ -7,6 +7,7 @@ class and are validated by it, so that a new class needs no change here. `regist
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.data.datasets import DATASETS, Dataset
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.partitions import PARTITIONS, Partition
@@ -153,7 +155,7 @@ class Ray(Simulation):
     num_gpus: float = Field(default=0.0, ge=0)
     total_cpus: int | None = Field(default=None, ge=1)
     address: str | None = None
-    node_timeout: float = Field(default=300.0, gt=0)
+    node_timeout: float = Field(default=900.0, gt=0)
 
     @property
     def state_travels(self) -> bool:
@@ -282,12 +284,16 @@ def sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefi
         return f"{prefix}{key}.{_discriminator(first)}: a value is required"
     if first["type"] == "union_tag_invalid":
         expected, found = first["ctx"]["expected_tags"], first["ctx"]["tag"]
-        return f"{prefix}{key}.{_discriminator(first)}: must be one of {expected} (found {found!r})"
+        advice = did_you_mean(found, re.findall(r"'([^']+)'", expected))
+        return f"{prefix}{key}.{_discriminator(first)}: must be one of {expected} (found {found!r}){advice}"
     # A value that fits no alternative of a union has one error for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
     found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no value
     if first["type"] in ("string_type", "path_type") and isinstance(first["input"], int | float):
         found += "; text that reads as a number, or as true or false, stands in quotes"
+    if isinstance(first["input"], str):
+        literals = (problem["ctx"]["expected"] for _, problem in problems if problem["type"] == "literal_error")
+        found += did_you_mean(first["input"], re.findall(r"'([^']+)'", " ".join(literals)))
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
 
 

@@ -21,7 +21,7 @@ from subfl_flower.node.state import CohortState, StateStore
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
-from subfl_flower.recommendation.models.user_models import UserGradients
+from subfl_flower.recommendation.models.user_models import ReceivedModel, UserGradients
 from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
 from subfl_flower.seeding import client_generator
 from subfl_flower.wire.contract import MethodSettings, RunContext
@@ -99,7 +99,7 @@ class CentralMFClient(CentralRatingsClient):
         chosen = torch.from_numpy(users).to(self.cohort.device)
         shared, personal = self._parameters(rows, chosen)
         graphs = self._graphs(self.whole.of_users(users))
-        found = self.model.gradients(shared, shared[ITEMS], personal, graphs)
+        found = self.model.gradients(ReceivedModel(shared, personal, graphs))
         with torch.no_grad():
             gradients = {name: torch.zeros_like(rows[name]) for name in (*shared, *personal)}
             _add_means(found, graphs, chosen, {name: value[0] for name, value in gradients.items()})
@@ -135,10 +135,7 @@ class CentralMFClient(CentralRatingsClient):
         rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
         shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
         predicted = self.model.predict(
-            shared,
-            shared[ITEMS],
-            personal,
-            self._graphs(ratings),
+            ReceivedModel(shared, personal, self._graphs(ratings)),
             torch.from_numpy(ratings.items[chosen]).to(cohort.device),
             torch.from_numpy(ratings.users()[chosen]).to(cohort.device),
         )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from subfl_flower.analysis.run_analysis import RunAnalysis
+from subfl_flower.evaluation.formats import scale, unit_suffix
 from subfl_flower.evaluation.plots import COLOURS, STYLE, new_figure, save
 from subfl_flower.evaluation.rows import Row, Spread, build_rows
-from subfl_flower.evaluation.table import scale, unit_suffix, write_lines
+from subfl_flower.evaluation.table import means, write_csv
 
 _BARS = (("own", "on the client's\nown test data"), ("on_neighbour", "on the test data of\nits neighbour"))
-
 
 FIGURES = (
     "own",
@@ -28,23 +29,6 @@ FIGURES = (
     "jaccard_least_similar",
 )
 """Figures that compare methods: means over clients, and rank correlations over pairs of clients."""
-
-
-@dataclass(frozen=True)
-class MethodAnalysis:
-    """The analyses of a method's runs.
-
-    Attributes:
-        row: the method, its data, its settings.
-        seeds: the `FIGURES` of each seed's run, by seed.
-    """
-
-    row: Row
-    seeds: tuple[dict[str, float | None], ...]
-
-    def spread(self, figure: str) -> Spread | None:
-        """Mean and sample deviation over seeds of one of `FIGURES`; None where no run has it."""
-        return Spread.of(figures.get(figure) for figures in self.seeds)
 
 
 def run_figures(analysis: RunAnalysis) -> dict[str, float | None]:
@@ -62,32 +46,26 @@ def run_figures(analysis: RunAnalysis) -> dict[str, float | None]:
     }
 
 
-def compare(analyses: Sequence[RunAnalysis]) -> list[MethodAnalysis]:
-    """Group runs that differ in their seed only, as `subfl report` does."""
+def compare(analyses: Sequence[RunAnalysis]) -> list[Row]:
+    """Rows of runs that differ in their seed only, as of `subfl report`, with `FIGURES` by seed."""
     by_path = {analysis.run.path: run_figures(analysis) for analysis in analyses}
+    rows = build_rows([analysis.run for analysis in analyses])
     return [
-        MethodAnalysis(row, tuple(by_path[run.path] for run in row.counted))
-        for row in build_rows([analysis.run for analysis in analyses])
+        replace(
+            row,
+            figures=pd.DataFrame([by_path[run.path] for run in row.counted], columns=list(FIGURES), dtype="float64"),
+            compared={},
+        )
+        for row in rows
     ]
 
 
-def write_comparison(methods: Sequence[MethodAnalysis], path: Path) -> Path:
+def write_comparison(rows: Sequence[Row], path: Path) -> Path:
     """One line a method as CSV, fractions as they are; SubflError where `path` cannot be written."""
-    heads = ["dataset", "partition", "clients", "method", "settings", "metric", "seeds"]
-    heads += [f"{name}_{part}" for name in FIGURES for part in ("mean", "std")]
-    lines = []
-    for method in methods:
-        row = method.row
-        line: list[Any] = [*row.data, row.method, row.settings, row.metric]
-        line.append(" ".join(str(run.seed) for run in row.counted))
-        for name in FIGURES:
-            line += method.spread(name) or (None, None)
-        lines.append(line)
-    write_lines(heads, lines, path)
-    return path
+    return write_csv(means(rows, FIGURES).drop(columns=["runs", "note", "directories"]), path)
 
 
-def plot_comparison(methods: Sequence[MethodAnalysis], path: Path) -> Path | None:
+def plot_comparison(rows: Sequence[Row], path: Path) -> Path | None:
     """Draw every method's test metric on own and on neighbours' data as PNG.
 
     Returns:
@@ -96,30 +74,30 @@ def plot_comparison(methods: Sequence[MethodAnalysis], path: Path) -> Path | Non
     Raises:
         SubflError: `path` cannot be written.
     """
-    panels: dict[tuple[Any, ...], list[MethodAnalysis]] = {}
-    for method in methods:
-        if method.spread("own") and method.spread("on_neighbour"):
-            panels.setdefault((*method.row.data, method.row.metric), []).append(method)
+    panels: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row.spread("own") and row.spread("on_neighbour"):
+            panels.setdefault(row.panel, []).append(row)
     if not panels:
         return None
     with matplotlib.rc_context(STYLE):
         return save(_comparison_figure(panels), path)
 
 
-def _comparison_figure(panels: dict[tuple[Any, ...], list[MethodAnalysis]]) -> Figure:
-    most = max(len(methods) for methods in panels.values())
+def _comparison_figure(panels: dict[tuple[Any, ...], list[Row]]) -> Figure:
+    most = max(len(rows) for rows in panels.values())
     figure = new_figure(3.8 + 1.6 * most, 0.4 + 3.6 * len(panels))
-    for place, ((dataset, partition, clients, metric), methods) in enumerate(panels.items(), start=1):
+    for place, ((dataset, partition, clients, metric), rows) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(len(panels), 1, place)
         factor = scale(metric)
         for offset, (name, label), colour in zip((-0.2, 0.2), _BARS, (COLOURS[0], COLOURS[4]), strict=True):
-            spreads = [method.spread(name) or Spread(np.nan, None) for method in methods]
-            places, heights = np.arange(len(methods)) + offset, np.array([factor * spread.mean for spread in spreads])
+            spreads = [row.spread(name) or Spread(np.nan, None) for row in rows]
+            places, heights = np.arange(len(rows)) + offset, np.array([factor * spread.mean for spread in spreads])
             deviations = np.array([np.nan if spread.std is None else factor * spread.std for spread in spreads])
             bars = axes.bar(places, heights, 0.38, color=colour, label=label)
             axes.errorbar(places, heights, deviations, fmt="none", ecolor="black", elinewidth=1.2, capsize=3)
             axes.bar_label(bars, fmt="%.1f" if factor == 100 else "%.3f", padding=4, fontsize=9)
-        axes.set_xticks(range(len(methods)), [_name(method.row) for method in methods])
+        axes.set_xticks(range(len(rows)), [_name(row) for row in rows])
         axes.tick_params(axis="x", length=0, labelsize=9)
         axes.set_xlim(-0.6, most - 0.4)
         if factor == 100:
@@ -138,8 +116,8 @@ def _name(row: Row) -> str:
     return "\n".join([row.method, *row.settings.split(", ")]).strip() + status
 
 
-def _seeds(panels: dict[tuple[Any, ...], list[MethodAnalysis]]) -> str:
-    counts = sorted({len(method.seeds) for methods in panels.values() for method in methods})
+def _seeds(panels: dict[tuple[Any, ...], list[Row]]) -> str:
+    counts = sorted({len(row.counted) for rows in panels.values() for row in rows})
     if counts == [1]:
         return "one seed each"
     return f"mean ± std, {'–'.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} seeds"

@@ -8,15 +8,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from subfl_flower.analysis.means import finite_mean
 from subfl_flower.analysis.neighbours import NeighbourPerformance
 from subfl_flower.analysis.run_analysis import RunAnalysis, Similarity
 from subfl_flower.analysis.sharing import ParameterSharing
+from subfl_flower.evaluation.formats import scale, unit_suffix
 from subfl_flower.evaluation.plots import COLOURS, STYLE, heat_map, legend_outside, new_figure, save, shown, title
-from subfl_flower.evaluation.table import scale, unit_suffix
 
 _MOST_LABELS = 40
 
@@ -117,7 +117,7 @@ def _by_client(series: Mapping[str, np.ndarray], text: Callable[[float], str], h
     size = 7 if len(low) <= _MOST_LABELS else 4
     axes.vlines(places, low, high, color="#BBBBBB", linewidth=1.6)
     for (name, values), colour, marker in zip(series.items(), COLOURS, ("o", "D"), strict=False):
-        mean = finite_mean(values)
+        mean = float(pd.Series(values).mean())
         label = name if np.isnan(mean) else f"{name}\n(mean {text(mean)})"
         axes.plot(places, values, marker, color=colour, markersize=size, label=label, clip_on=False)
         axes.axhline(mean, color=colour, linewidth=1.0, linestyle="--")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from subfl_flower.analysis.means import finite_mean
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.tasks.choices import GraphTask
@@ -35,12 +35,12 @@ class NeighbourPerformance:
     @property
     def mean_own(self) -> float:
         """Mean over clients."""
-        return finite_mean(self.own)
+        return float(pd.Series(self.own).mean())
 
     @property
     def mean_on_neighbour(self) -> float:
         """Mean over the clients that have a neighbour."""
-        return finite_mean(self.on_neighbour)
+        return float(pd.Series(self.on_neighbour).mean())
 
 
 def neighbours(missing: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from subfl_flower.analysis.clustering import average_clustering
 from subfl_flower.analysis.labels import jensen_shannon_divergence, label_distribution
@@ -91,13 +92,8 @@ def label_divergence(clients: Sequence[ClientGraph]) -> np.ndarray | None:
 
 
 def _mean(graphs: Sequence[GraphStatistics]) -> GraphStatistics:
-    classes = [graph.classes for graph in graphs if graph.classes is not None]
-    return GraphStatistics(
-        nodes=float(np.mean([graph.nodes for graph in graphs])),
-        edges=float(np.mean([graph.edges for graph in graphs])),
-        classes=float(np.mean(classes)) if classes else None,
-        clustering=float(np.mean([graph.clustering for graph in graphs])),
-    )
+    means = pd.DataFrame(graphs, dtype="float64").mean()
+    return GraphStatistics(**means.astype(object).where(means.notna(), None))
 
 
 def _median(divergence: np.ndarray | None) -> float | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from subfl_flower.analysis.means import finite_mean
 from subfl_flower.analysis.pairs import most_and_least_similar
 from subfl_flower.subgraphs.models.graph_network import Parameters
 
@@ -31,7 +31,7 @@ class SharedWeights:
     @property
     def mean_jaccard(self) -> float:
         """Mean over clients."""
-        return finite_mean(self.jaccard)
+        return float(pd.Series(self.jaccard).mean())
 
 
 @dataclass(frozen=True)

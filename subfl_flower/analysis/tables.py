@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from rich import box
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from subfl_flower.analysis.comparison import MethodAnalysis
 from subfl_flower.analysis.partition_statistics import GraphStatistics, PartitionStatistics
 from subfl_flower.analysis.run_analysis import ModelAnalysis
-from subfl_flower.evaluation.rows import Spread
-from subfl_flower.evaluation.table import MISSING, identity, layout, metric_text, rich_layout, spread_text, unit_suffix
+from subfl_flower.evaluation.formats import MISSING, digits, plain, scale, unit_suffix
+from subfl_flower.evaluation.rows import Row
+from subfl_flower.evaluation.table import Column, make_table, rich_table
 
-_MOST, _LEAST = "in common, most", "in common, least"
+_MOST = "in common, most"
 _IN_COMMON = "weights that both clients keep, of those that either keeps (%)"
 
 
-def partition_table(statistics: PartitionStatistics, heading: str, every_client: bool) -> tuple[Table, str]:
+def partition_table(statistics: PartitionStatistics, heading: str, every_client: bool) -> tuple[RichTable, str]:
     """Table of sizes and clustering of the clients and the whole graph, with lines on heterogeneity and missing edges.
 
     Args:
@@ -40,7 +40,7 @@ def partition_table(statistics: PartitionStatistics, heading: str, every_client:
     )
 
 
-def clients_table(models: ModelAnalysis, heading: str) -> tuple[Table, str]:
+def clients_table(models: ModelAnalysis, heading: str) -> tuple[RichTable, str]:
     """Table with one line a client: its model on its own and on its neighbour's data, and the weights it shares.
 
     With it come lines that explain the columns and give the rank correlations.
@@ -72,34 +72,25 @@ def clients_table(models: ModelAnalysis, heading: str) -> tuple[Table, str]:
     return table, note + "\n"
 
 
-def methods_table(methods: Sequence[MethodAnalysis]) -> tuple[Table, str]:
+def methods_table(rows: Sequence[Row]) -> tuple[RichTable, str]:
     """Table with one line a method: means over clients and rank correlations over pairs of clients, over seeds."""
-    lines = []
-    for method in methods:
-        row = method.row
-        lines.append(
-            {
-                **identity(row),
-                "seeds": str(len(method.seeds)),
-                "own test": metric_text(method.spread("own"), row.metric),
-                "neighbour's test": metric_text(method.spread("on_neighbour"), row.metric),
-                "ρ missing edges": spread_text(method.spread("rank_correlation_missing_edges"), 1, 2),
-                "ρ labels": spread_text(method.spread("rank_correlation_label"), 1, 2),
-                _MOST: spread_text(method.spread("jaccard_most_similar"), 100, 1),
-                _LEAST: spread_text(method.spread("jaccard_least_similar"), 100, 1),
-                "note": row.note,
-            }
-        )
-    title, heads, cells = layout(lines, {"settings", "note", _MOST, _LEAST}, collapse=True)
-    table = rich_layout(f"clients' best models: {title}", heads, cells, [method.row.completed for method in methods])
+    columns = (
+        Column("own test", "own"),
+        Column("neighbour's test", "on_neighbour"),
+        Column("ρ missing edges", "rank_correlation_missing_edges", plain(1, 2)),
+        Column("ρ labels", "rank_correlation_label", plain(1, 2)),
+        Column(_MOST, "jaccard_most_similar", plain(100, 1), optional=True),
+        Column("in common, least", "jaccard_least_similar", plain(100, 1), optional=True),
+    )
+    table = make_table(rows, columns, collapse=True, about="clients' best models")
     note = "ρ: Spearman's rank correlation of functional similarity with it, over pairs of clients\n"
-    if _MOST in heads:
+    if _MOST in table.heads:
         note += f"in common with the most (least) similar client: {_IN_COMMON}\n"
-    return table, note
+    return rich_table(table), note
 
 
-def _table(heading: str, heads: Sequence[str]) -> Table:
-    table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(heading: str, heads: Sequence[str]) -> RichTable:
+    table = RichTable(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(heads[0])
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
@@ -113,7 +104,7 @@ def _counts(graph: GraphStatistics, form: str) -> list[str]:
 
 
 def _metric(value: float, metric: str) -> str:
-    return metric_text(Spread.of([value]), metric)
+    return MISSING if np.isnan(value) else f"{scale(metric) * value:.{digits(metric)}f}"
 
 
 def _number(value: float) -> str:

@@ -6,13 +6,13 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from subfl_flower.evaluation.plots import COLOURS, STYLE, column, name_axes, new_figure, save
+from subfl_flower.evaluation.formats import axis_text, scale
+from subfl_flower.evaluation.frame import metric_frame
+from subfl_flower.evaluation.plots import COLOURS, STYLE, name_axes, new_figure, save
 from subfl_flower.evaluation.rows import Row
-from subfl_flower.evaluation.table import axis_text, scale
 
 _LINES = ("-", "--", "-.", ":")
 _COLUMNS = 3
@@ -32,7 +32,7 @@ def plot_comparison(rows: Sequence[Row], path: Path) -> Path | None:
     curves = {id(row): test_by_round(row) for row in rows}
     panels: dict[tuple[str, str, str, str], list[Row]] = {}
     for row in rows:
-        if len(curves[id(row)][0]):
+        if len(curves[id(row)]):
             panels.setdefault(row.panel, []).append(row)
     if not panels:
         return None
@@ -42,7 +42,7 @@ def plot_comparison(rows: Sequence[Row], path: Path) -> Path | None:
         lines: dict[str, Any] = {}
         for axes, of_panel in zip(grid, panels.values(), strict=True):
             for row in of_panel:
-                rounds, mean, deviation = curves[id(row)]
+                rounds, mean, deviation = (curve := curves[id(row)]).index, curve["mean"], curve["std"]
                 colour, style = look[_label(row)]
                 axes.fill_between(rounds, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
                 (line,) = axes.plot(rounds, mean, style, color=colour, linewidth=1.8)
@@ -86,19 +86,12 @@ def panel_legend(figure: Figure, lines: Mapping[str, Any], rows: Sequence[Row]) 
     figure.legend(lines.values(), legend, loc="outside right upper", title=_seeds(rows), alignment="left")
 
 
-def test_by_round(row: Row) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Rounds, mean and sample standard deviation (0 of one seed) of the test metric, `[rounds]` each."""
-    numbers = sorted({record["round"] for run in row.counted for record in run.rounds})
-    places = {number: place for place, number in enumerate(numbers)}
-    values = np.full((len(row.counted), len(numbers)), np.nan)
-    for index, run in enumerate(row.counted):
-        values[index, [places[record["round"]] for record in run.rounds]] = column(run.rounds, "test")
-    seen = np.count_nonzero(~np.isnan(values), axis=0)
-    evaluated = seen > 0
-    values, seen = values[:, evaluated] * scale(row.metric), seen[evaluated]
-    mean = np.nansum(values, axis=0) / seen
-    squares = np.nansum((values - mean) ** 2, axis=0)
-    return np.array(numbers, dtype=np.int64)[evaluated], mean, np.sqrt(squares / np.maximum(seen - 1, 1))
+def test_by_round(row: Row) -> pd.DataFrame:
+    """Mean and sample standard deviation (0 of one seed) of the test metric as shown: `mean` and `std` by round."""
+    frame = metric_frame(row.counted)
+    tests = frame[frame["client"].isna() & (frame["metric"] == "test")]
+    found = tests.groupby("round")["value"].agg(["mean", "std"]).fillna(0.0)
+    return found * scale(row.metric)
 
 
 def _label(row: Row) -> str:

@@ -12,9 +12,9 @@ from matplotlib.ticker import AutoLocator, NullLocator
 
 from subfl_flower.evaluation.comparison import line_looks, panel_figure, panel_legend
 from subfl_flower.evaluation.curves import Curve, value_text
+from subfl_flower.evaluation.formats import scale
 from subfl_flower.evaluation.plots import STYLE, save
 from subfl_flower.evaluation.rows import Row
-from subfl_flower.evaluation.table import scale
 
 # Values this many times apart are drawn on a logarithmic axis.
 _WIDE = 50

@@ -1,13 +1,19 @@
 """Runs as curves over one configuration key: for each method the test metric at each of the key's values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.rows import CLIENTS, Row, flatten, group_runs, measured, setting_text
+from subfl_flower.evaluation.rows import CLIENTS, Row, flatten, group_runs, privacy_losses, setting_text
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import number
+from subfl_flower.evaluation.table import Column, Table, make_table, means
+
+_FIGURE = "test_at_best_validation"
+_REFERENCE = "at any value"
 
 
 @dataclass(frozen=True)
@@ -42,26 +48,70 @@ def build_curves(runs: Sequence[Run], key: str) -> list[Curve]:
     Raises:
         SubflError: no run has the key, or none has a number there.
     """
-    settings = {id(run): {**flatten(run.config), CLIENTS: run.clients, **measured(run)} for run in runs}
+    settings = {run.path: {**flatten(run.config), CLIENTS: run.clients, **privacy_losses(run)} for run in runs}
     _check(list(settings.values()), key)
     curves = []
     for row in group_runs(runs, along=key):
         points: dict[float, list[Run]] = {}
         words: dict[str, list[Run]] = {}
         for run in row.runs:
-            value = number(settings[id(run)].get(key))
+            value = number(settings[run.path].get(key))
             if value is not None:
                 points.setdefault(value, []).append(run)
             else:
-                words.setdefault(setting_text(settings[id(run)], key), []).append(run)
+                words.setdefault(setting_text(settings[run.path], key), []).append(run)
         if points:
             curves.append(Curve(row, {value: row.part(points[value]) for value in sorted(points)}))
         for word, of_word in words.items():
             reference = row.part(of_word)
-            if points or key in settings[id(of_word[0])]:
+            if points or key in settings[of_word[0].path]:
                 reference.settings = ", ".join(filter(None, (row.settings, f"{key}={word}")))
             curves.append(Curve(reference, {}))
     return curves
+
+
+def curve_table(curves: Sequence[Curve], key: str, collapse: bool) -> Table:
+    """The test metric at the best validation round: a line a method, a column a value of the key.
+
+    Args:
+        curves: result of `build_curves`; references stand in a separate column.
+        key: the key of the curves' horizontal axis.
+        collapse: put columns in which all rows agree (the data, mostly) into the title.
+    """
+    heads = {value: f"{key} {value_text(value)}" for value in sorted({v for curve in curves for v in curve.points})}
+    rows = []
+    for curve in curves:
+        found = {heads[value]: row.spread(_FIGURE) for value, row in curve.points.items()}
+        found[_REFERENCE] = None if curve.points else curve.row.spread(_FIGURE)
+        rows.append(replace(curve.row, compared={head: spread for head, spread in found.items() if spread}))
+    columns = [Column(head, head) for head in heads.values()] + [Column(_REFERENCE, _REFERENCE, optional=True)]
+    table = make_table(
+        rows,
+        columns,
+        collapse,
+        f"test at best validation by {key}",
+        seeds=[_counts(curve) for curve in curves],
+        note=[_note(curve) for curve in curves],
+    )
+    return replace(table, whole=tuple(all(row.completed for row in curve.rows) for curve in curves))
+
+
+def curve_means(curves: Sequence[Curve], key: str) -> pd.DataFrame:
+    """One line a point with plain numbers; the value is missing for a reference, a figure where it is unknown."""
+    points: list[tuple[float | None, Row]] = []
+    for curve in curves:
+        points += curve.points.items() or [(None, curve.row)]
+    return means([row for _, row in points], [_FIGURE], **{key: [value for value, _ in points]})
+
+
+def _counts(curve: Curve) -> str:
+    counts = sorted({len(row.counted) for row in curve.rows})
+    return "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+
+
+def _note(curve: Curve) -> str:
+    notes = "; ".join(f"{value_text(value)}: {row.note}" for value, row in curve.points.items() if row.note)
+    return notes if curve.points else curve.row.note
 
 
 def _check(settings: Sequence[Mapping[str, Any]], key: str) -> None:

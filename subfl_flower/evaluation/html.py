@@ -9,14 +9,15 @@ from typing import Any
 import yaml
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.curve_table import curve_cells
-from subfl_flower.evaluation.curves import Curve
+from subfl_flower.evaluation.curves import Curve, curve_table
+from subfl_flower.evaluation.formats import human_bytes
+from subfl_flower.evaluation.main_table import main_table
 from subfl_flower.evaluation.plots import title
 from subfl_flower.evaluation.round_time import round_time
-from subfl_flower.evaluation.rows import Row, Spread
+from subfl_flower.evaluation.rows import Row
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.evaluation.table import cells, human_bytes
-from subfl_flower.evaluation.target import target_cells
+from subfl_flower.evaluation.table import Table
+from subfl_flower.evaluation.target import target_table
 
 _CSS = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
@@ -54,18 +55,17 @@ def render_page(
     Raises:
         SubflError: a PNG file cannot be read.
     """
-    parts = ["<h1>subfl report</h1>", _table(*cells(rows, collapse=True), [row.completed for row in rows])]
+    parts = ["<h1>subfl report</h1>", _table(main_table(rows, collapse=True))]
     if comparison is not None:
         parts.append(_image(comparison, "test metric of the methods by round"))
     if curves:
         parts.append(f"<h2>{escape(key)}</h2>")
-        whole = [all(row.completed for row in curve.rows) for curve in curves]
-        parts.append(_table(*curve_cells(curves, key, collapse=True), whole))
+        parts.append(_table(curve_table(curves, key, collapse=True)))
     if curve_plot is not None:
         parts.append(_image(curve_plot, f"test metric of the methods by {key}"))
     if reach is not None:
         parts.append(f"<h2>{100 * reach:g} % of the final test metric</h2>")
-        parts.append(_table(*target_cells(rows, reach, collapse=True), [row.completed for row in rows]))
+        parts.append(_table(target_table(rows, reach, collapse=True)))
     for run in runs:
         parts.append(f"<h2>{escape(title(run))}</h2><p class='path'>{escape(str(run.path))}</p>")
         parts.extend(_image(path, f"{path.stem} of {title(run)}") for path in plots.get(run.path, ()))
@@ -82,21 +82,21 @@ def render_page(
     )
 
 
-def _table(caption: str, heads: Sequence[str], lines: Sequence[Sequence[str]], whole: Sequence[bool]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.heads)
     body = "".join(
         f"<tr{'' if completed else ' class=partial'}>"
         + "".join(f"<td>{escape(cell)}</td>" for cell in line)
         + "</tr>\n"
-        for completed, line in zip(whole, lines, strict=True)
+        for completed, line in zip(table.whole, table.lines, strict=True)
     )
-    shared = f"<p>{escape(caption)}</p>" if caption else ""
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
-    return f"{shared}<div class='wide'>{table}</div>"
+    shared = f"<p>{escape(table.title)}</p>" if table.title else ""
+    text = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
+    return f"{shared}<div class='wide'>{text}</div>"
 
 
 def _exchange(exchange: Mapping[str, Any]) -> str:
-    up, down = (human_bytes(Spread(exchange[f"bytes_{way}"], None)) for way in ("up", "down"))
+    up, down = (human_bytes(exchange[f"bytes_{way}"]) for way in ("up", "down"))
     words = f"{exchange['action']}, outside of rounds: {up} up, {down} down, {exchange['seconds']:.3g} s"
     return f"<p>{escape(words)}</p>"
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.cluster_plot import draw_clusters, figure_width
+from subfl_flower.evaluation.formats import axis_text, scale, unit_suffix
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import clients_heard, last_known, lower_is_better, number
-from subfl_flower.evaluation.table import axis_text, scale, unit_suffix
 from subfl_flower.runs.round_arrays import Clustering
 
 # Okabe and Ito's palette, which readers with colour-blindness can distinguish.

@@ -3,22 +3,31 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from subfl_flower.evaluation.runs import Run
-from subfl_flower.evaluation.summary import number
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
-# Settings that change no number of the table, or are averaged over.
-_NOT_SETTINGS = ("seed", "hydra", "logger", "record", "resume", "data.root")
-_COLUMNS = ("method.name", "dataset.name", "partition.name")
+# Settings that change no number of the table, are averaged over, or have a column.
+_NOT_SETTINGS = (
+    *("seed", "hydra", "logger", "record", "resume", "data.root"),
+    *("method.name", "dataset.name", "partition.name"),
+)
 CLIENTS = "partition.clients"
+PANEL = ("dataset", "partition", "clients", "metric")
+"""The columns that rows of one panel of a figure share."""
 
-Item = TypeVar("Item")
-Key = TypeVar("Key", bound=Hashable)
+MEASURED = ("privacy.user_level_epsilon", "privacy.per_coordinate_epsilon", "privacy.whole_upload_epsilon")
+"""Keys of curves that no configuration has; runs on such a curve may differ in the key's whole section."""
+
+RELATIVE_BYTES = "bytes_relative_to_fedavg"
+"""Figure of `Row.compared`: the whole traffic divided by FedAvg's on the same data."""
 
 
 class Spread(NamedTuple):
@@ -30,25 +39,25 @@ class Spread(NamedTuple):
     @classmethod
     def of(cls, values: Iterable[float | None]) -> "Spread | None":
         """The spread of the values that are there; None when none is."""
-        present = [value for value in values if number(value) is not None and value is not None]
-        if not present:
+        known = pd.Series(list(values), dtype="float64").dropna()
+        if known.empty:
             return None
-        mean = math.fsum(present) / len(present)
-        if len(present) == 1:
-            return cls(mean, None)
-        return cls(mean, math.sqrt(math.fsum((value - mean) ** 2 for value in present) / (len(present) - 1)))
-
-
-MEASURED = ("privacy.user_level_epsilon", "privacy.per_coordinate_epsilon", "privacy.whole_upload_epsilon")
-"""Keys of curves that no configuration has; runs on such a curve may differ in the key's whole section."""
+        several = len(known) > 1 and math.isfinite(known.sum())
+        return cls(float(known.mean()), float(known.std()) if several else None)
 
 
 @dataclass
 class Row:
     """Runs that differ in their seed only.
 
-    `counted` are the runs that enter the figures: the completed ones, the newest of each seed; where none was
-    completed, those that reached a round. `relative_bytes` is the whole traffic divided by FedAvg's on the same data.
+    Attributes:
+        data: data set, partition, clients.
+        method: the method's name.
+        settings: the settings in which the row differs from the method's other rows.
+        metric: the test metric.
+        runs: all runs.
+        figures: a line for each of `counted`, by default the runs' `values`.
+        compared: figures that compare the row with others.
     """
 
     data: tuple[str, str, str]
@@ -56,67 +65,42 @@ class Row:
     settings: str
     metric: str
     runs: list[Run]
-    counted: list[Run]
-    relative_bytes: float | None = None
+    figures: pd.DataFrame | None = None
+    compared: dict[str, Spread] = field(default_factory=dict)
 
     def part(self, runs: Sequence[Run]) -> "Row":
         """The row of some of its runs."""
-        return replace(self, runs=list(runs), counted=_counted(runs), relative_bytes=None)
+        return replace(self, runs=list(runs), figures=None, compared={})
+
+    @cached_property
+    def counted(self) -> list[Run]:
+        """The runs that enter the figures: the completed ones, the newest of each seed.
+
+        Where none was completed, those that reached a round.
+        """
+        pool = [run for run in self.runs if run.status == "completed"] or [run for run in self.runs if run.rounds]
+        return list({str(run.seed): run for run in pool}.values())  # paths come in natural order: the newest stays
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """The figures by seed: a line for each of `counted`, a column a figure."""
+        found = self.figures
+        return pd.DataFrame([run.values for run in self.counted], dtype="float64") if found is None else found
 
     def spread(self, figure: str) -> Spread | None:
-        """Mean and deviation of a figure of the summary, such as `test_at_best_validation`."""
-        return Spread.of(number(run.figures.get(figure)) for run in self.counted)
+        """Mean and deviation of a figure, such as `test_at_best_validation`; None where no run has it."""
+        return self.compared.get(figure) or Spread.of(self.values.get(figure, ()))
 
-    def further(self, figure: str) -> Spread | None:
-        """Mean and deviation of a further figure of the best rounds, such as `test.ndcg@10`."""
-        return Spread.of(number((run.figures.get("figures") or {}).get(figure)) for run in self.counted)
-
-    @property
-    def worst_client(self) -> Spread | None:
-        """Test metric of the worst client."""
-        return Spread.of(run.worst_client for run in self.counted)
-
-    @property
-    def bias_row(self) -> Spread | None:
-        """Test error of the bias row on the same ratings."""
-        return Spread.of(run.bias_row for run in self.counted)
-
-    @property
-    def popularity(self) -> Spread | None:
-        """Test metric of ranking the same items by popularity."""
-        return Spread.of(run.popularity for run in self.counted)
-
-    @property
-    def user_level_epsilon(self) -> Spread | None:
-        """Epsilon of all uploads of a user together; infinite where a run has no bound."""
-        found = [run.user_level_epsilon for run in self.counted]
-        return Spread(math.inf, None) if math.inf in found else Spread.of(found)
-
-    @property
-    def model_bytes(self) -> Spread | None:
-        """Bytes of one client's model in float32."""
-        return Spread.of(run.model_bytes for run in self.counted)
-
-    @property
-    def weights_kept(self) -> Spread | None:
-        """Share of the model's weights that remain after pruning."""
-        return Spread.of(run.weights_kept for run in self.counted)
-
-    @property
-    def bytes_exchanged(self) -> Spread | None:
-        """Bytes up and down of a whole run outside of rounds; `traffic` includes them."""
-        return Spread.of(run.bytes_exchanged for run in self.counted)
-
-    @property
-    def seconds_per_round(self) -> Spread | None:
-        """Wall-clock seconds of a round."""
-        return Spread.of(run.seconds_per_round for run in self.counted)
+    def mean(self, figure: str) -> float | None:
+        """Mean of a figure; None where no run has it."""
+        found = self.spread(figure)
+        return found.mean if found else None
 
     @property
     def traffic(self) -> float | None:
         """Mean bytes up and down of a whole run."""
-        up, down = self.spread("bytes_up"), self.spread("bytes_down")
-        return None if up is None or down is None else up.mean + down.mean
+        up, down = self.mean("bytes_up"), self.mean("bytes_down")
+        return None if up is None or down is None else up + down
 
     @property
     def completed(self) -> bool:
@@ -132,6 +116,11 @@ class Row:
     def label(self) -> str:
         """The method with the settings in which it differs from its other rows."""
         return f"{self.method} ({self.settings})" if self.settings else self.method
+
+    @property
+    def seeds(self) -> str:
+        """The seeds that are counted, separated by blanks."""
+        return " ".join(str(run.seed) for run in self.counted)
 
     @property
     def note(self) -> str:
@@ -150,44 +139,45 @@ class Row:
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Group runs by data, method and differing settings, in the order of the runs."""
-    settings = {id(run): flatten(run.config) for run in runs}
-    rows = group_runs(runs)
+    settings, rows = _settings(runs), group_runs(runs)
     for row in rows:
-        row.relative_bytes = _relative_to_fedavg(row, rows, settings)
+        relative = _relative_to_fedavg(row, rows, settings)
+        row.compared |= {} if relative is None else {RELATIVE_BYTES: Spread(relative, None)}
     return rows
 
 
 def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
-    """Rows as of `build_rows`, without relative bytes.
+    """Rows as of `build_rows`, without comparisons.
 
     Args:
         runs: the runs.
         along: a dotted key that does not separate rows: a row then holds the runs of all its values.
     """
-    settings = {id(run): flatten(run.config) for run in runs}
-
-    def data_of(run: Run) -> tuple[str, str, str, str]:
-        return run.dataset, run.partition, "any" if along == CLIENTS else str(run.clients or "?"), run.metric
-
-    data_groups = _group(runs, data_of)
+    settings, by_path = _settings(runs), {str(run.path): run for run in runs}
+    about = pd.DataFrame(
+        [
+            (run.dataset, run.partition, "any" if along == CLIENTS else str(run.clients or "?"), run.metric, run.method)
+            for run in runs
+        ],
+        columns=[*PANEL, "method"],
+        index=settings.index,
+    )
     rows: list[Row] = []
-    for (dataset, partition, clients, metric), on_data in data_groups.items():
-        data_keys = _differing([settings[id(run)] for run in on_data], True, along)
-        for method, of_method in _group(on_data, lambda run: run.method).items():
-            own_keys = _differing([settings[id(run)] for run in of_method], False, along)
-            keyed: dict[tuple[str, ...], list[Run]] = {}
-            for run in of_method:
-                values = tuple(setting_text(settings[id(run)], key) for key in (*data_keys, *own_keys))
-                keyed.setdefault(values, []).append(run)
-            for group in keyed.values():
-                own = settings[id(group[0])]
-                where = _describe(own, data_keys)
+    for (dataset, partition, clients, metric), on_data in about.groupby(list(PANEL), sort=False):
+        data_keys = _differing(settings.loc[on_data.index], True, along)
+        for method, of_method in on_data.groupby("method", sort=False):
+            own_keys = _differing(settings.loc[of_method.index], False, along)
+            keyed = of_method[["method"]].join(settings[[*data_keys, *own_keys]])
+            for _, alike in keyed.groupby(list(keyed), sort=False):
+                where = _describe(alike.iloc[0], data_keys)
                 data = (dataset, partition + (f" ({where})" if where else ""), clients)
-                rows.append(Row(data, method, _describe(own, own_keys), metric, group, _counted(group)))
-    return [row for group in _group(rows, lambda row: row.panel).values() for row in group]
+                own = [by_path[path] for path in alike.index]
+                rows.append(Row(data, method, _describe(alike.iloc[0], own_keys), metric, own))
+    panels = list(dict.fromkeys(row.panel for row in rows))
+    return sorted(rows, key=lambda row: panels.index(row.panel))
 
 
-def measured(run: Run) -> dict[str, Any]:
+def privacy_losses(run: Run) -> dict[str, Any]:
     """Figures that a run computed from its settings, by `MEASURED` keys."""
     found = run.figures.get("privacy") or {}
     return {key: found.get(key.partition(".")[2]) for key in MEASURED}
@@ -212,17 +202,19 @@ def setting_text(flat: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _counted(runs: Sequence[Run]) -> list[Run]:
-    pool = [run for run in runs if run.status == "completed"] or [run for run in runs if run.rounds]
-    return list({str(run.seed): run for run in pool}.values())  # paths come in natural order: the newest stays
+def _settings(runs: Sequence[Run]) -> pd.DataFrame:
+    """The configurations as text: a line a run, by path, and a column a dotted key."""
+    flat = [flatten(run.config) for run in runs]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
+    texts = {key: [setting_text(settings, key) for settings in flat] for key in keys}
+    return pd.DataFrame(texts, index=[str(run.path) for run in runs], dtype=object)
 
 
-def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: Mapping[int, Mapping[str, Any]]) -> float | None:
+def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: pd.DataFrame) -> float | None:
     """Traffic divided by that of the FedAvg row on the same data with the most similar other settings."""
-    own = settings[id(row.runs[0])]
 
     def distance(other: Row) -> int:
-        return len(_differing([own, settings[id(other.runs[0])]], in_data=False))
+        return len(_differing(settings.loc[[str(row.runs[0].path), str(other.runs[0].path)]], in_data=False))
 
     baselines = [b for b in rows if b.method == "fedavg" and b.panel == row.panel and b.traffic]
     if not baselines or row.traffic is None or not row.completed:
@@ -231,27 +223,19 @@ def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: Mapping[int, Ma
     return row.traffic / baseline.traffic if baseline.completed and baseline.traffic else None
 
 
-def _group(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
-    groups: dict[Key, list[Item]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
-
-
-def _differing(settings: Sequence[Mapping[str, Any]], in_data: bool, along: str | None = None) -> list[str]:
+def _differing(settings: pd.DataFrame, in_data: bool, along: str | None = None) -> list[str]:
     """Keys but `along`, of the data's sections or of the others, whose values differ otherwise than by the seed."""
-    keys = dict.fromkeys(key for flat in settings for key in flat)
+    section = str(along).partition(".")[0] if along in MEASURED else None
     return [
         key
-        for key in keys
+        for key in settings.columns[settings.nunique() > 1]
         if key != along
-        and not (along in MEASURED and key.split(".")[0] == along.split(".")[0])
+        and key.split(".")[0] != section
         and (key.split(".")[0] in _DATA_SECTIONS) == in_data
-        and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in (*_NOT_SETTINGS, *_COLUMNS))
-        and len({setting_text(flat, key) for flat in settings}) > 1
-        and not (key.endswith(".seed") and all(flat.get(key) == flat.get("seed") for flat in settings))
+        and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in _NOT_SETTINGS)
+        and not (key.endswith(".seed") and settings[key].equals(settings.get("seed")))
     ]
 
 
-def _describe(flat: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}={setting_text(flat, key).rstrip('/').rsplit('/', 1)[-1]}" for key in keys)
+def _describe(settings: Mapping[str, str], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={settings[key].rstrip('/').rsplit('/', 1)[-1]}" for key in keys)

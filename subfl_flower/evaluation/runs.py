@@ -13,6 +13,20 @@ from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import clients_heard, exchanged, number, summarise
 from subfl_flower.runs.directory import RunDirectory
 
+SUMMARY_FIGURES = (
+    "best_validation",
+    "test_at_best_validation",
+    "test_as_received_at_best_validation",
+    "test_last",
+    "best_round",
+    "bytes_up",
+    "bytes_down",
+)
+"""Figures that every summary has, in the order of the columns."""
+
+FLOORS = {"test.majority": "majority class", "bias_row": "bias row", "popularity": "popularity"}
+"""Figures of baselines without learning, to compare a result with, and their names."""
+
 _FLOAT32_BYTES = 4
 
 
@@ -94,56 +108,36 @@ class Run:
         best = self.figures.get("best_round")
         return next((record for record in self.rounds if record["round"] == best), None)
 
-    @property
-    def model_bytes(self) -> int | None:
-        """Bytes of one client's model in float32, zeros of pruned weights included.
+    @cached_property
+    def values(self) -> dict[str, float | None]:
+        """Figures of the run by name, None where unknown; the columns of tables and of CSV files.
 
-        None where the method has no model, or the run's summary, of an older version, lacks it.
+        Besides figures of the summary and further ones of the best round (`test.ndcg@10`):
+
+        - `worst_client`, the test metric of the worst client. None for rankings: each user has one test item, so that
+          the worst user's is nearly always a miss.
+        - `bias_row` and `popularity`, the test metric of these two on the same ratings.
+        - `floor`, the one of `FLOORS` that the run has.
+        - `user_level_epsilon` of all uploads of a user together, infinite without a bound.
+        - `model_bytes` of one client's model in float32, zeros of pruned weights included.
+        - `weights_kept`, the share of the weight matrices' entries that are not zero in the best round.
+        - `bytes_exchanged`, up and down outside of rounds, which the totals include.
+        - `seconds_per_round`.
         """
-        parameters = self.figures.get("model_parameters")
-        return _FLOAT32_BYTES * parameters if parameters else None
-
-    @property
-    def weights_kept(self) -> float | None:
-        """The share of the weight matrices' entries that are not zero in the round that the figures are quoted from.
-
-        A mean over clients, as the record's `sparsity` is. None where nothing is pruned.
-        """
+        found, privacy = self.figures, self.figures.get("privacy")
+        parameters, phases = found.get("model_parameters"), found.get("exchanges")
         sparsity = number((self.best_record or {}).get("sparsity"))
-        return None if sparsity is None else 1 - sparsity
-
-    @property
-    def bytes_exchanged(self) -> int | None:
-        """Bytes up and down outside of rounds, which the totals include; None where the run does not record them."""
-        phases = self.figures.get("exchanges")
-        return None if phases is None else sum(exchanged(phases).values())
-
-    @property
-    def worst_client(self) -> float | None:
-        """The test metric of the worst client.
-
-        None for rankings: each user has one test item, so that the worst user's is nearly always a miss.
-        """
-        return None if "@" in self.metric else number((self.figures.get("worst_client") or {}).get("test"))
-
-    @property
-    def bias_row(self) -> float | None:
-        """The test error of the bias row on the same ratings."""
-        return number((self.figures.get("bias_row") or {}).get("test"))
-
-    @property
-    def popularity(self) -> float | None:
-        """The test metric of ranking the same items by popularity."""
-        return number((self.figures.get("popularity") or {}).get("test"))
-
-    @property
-    def user_level_epsilon(self) -> float | None:
-        """The epsilon of all uploads of a user together, infinite without a bound; None without a privacy mechanism."""
-        privacy = self.figures.get("privacy")
-        if not privacy:
-            return None
-        found = number(privacy.get("user_level_epsilon"))
-        return math.inf if found is None else found
+        named = {name: found.get(name) for name in SUMMARY_FIGURES} | (found.get("figures") or {})
+        named["worst_client"] = None if "@" in self.metric else (found.get("worst_client") or {}).get("test")
+        named |= {floor: (found.get(floor) or {}).get("test") for floor in ("bias_row", "popularity")}
+        named["model_bytes"] = _FLOAT32_BYTES * parameters if parameters else None
+        named["weights_kept"] = None if sparsity is None else 1 - sparsity
+        named["bytes_exchanged"] = None if phases is None else sum(exchanged(phases).values())
+        named["seconds_per_round"] = self.seconds_per_round
+        values = {name: number(value) for name, value in named.items()}
+        values["floor"] = next((value for name in FLOORS if (value := values.get(name)) is not None), None)
+        epsilon = number((privacy or {}).get("user_level_epsilon"))
+        return values | {"user_level_epsilon": math.inf if privacy and epsilon is None else epsilon}
 
     @property
     def seconds_per_round(self) -> float | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.rows import Row, Spread
+from subfl_flower.evaluation.formats import in_bytes, plain
+from subfl_flower.evaluation.rows import Row
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import clients_heard, lower_is_better, number
-from subfl_flower.evaluation.table import human_bytes, identity, layout, metric_text, spread_text, write_lines
+from subfl_flower.evaluation.table import Column, Table, make_table, means
 
 _FINAL = "test_at_best_validation"
 _FIGURES = ("target", "round", "bytes_up", "bytes_down", "bytes_evaluation")
@@ -77,57 +79,43 @@ def check_share(share: float) -> None:
         raise SubflError(f"--reach {share:g}: must be a share of the final test metric, above 0 and at most 1")
 
 
-def target_cells(rows: Sequence[Row], share: float, collapse: bool) -> tuple[str, list[str], list[list[str]]]:
-    """Means over seeds as text: title, column heads, rows.
+def target_rows(rows: Sequence[Row], share: float) -> list[Row]:
+    """The rows with the figures of `Reached` over seeds, in addition to their final test metric.
+
+    Args:
+        rows: result of `build_rows`.
+        share: share of the final test metric to reach.
+    """
+    found = []
+    for row in rows:
+        lines = [asdict(one) if (one := reached(run, share)) else {} for run in row.counted]
+        figures = pd.DataFrame(lines, index=row.values.index, columns=list(_FIGURES), dtype="float64")
+        if any(line and line["bytes_evaluation"] is None for line in lines):
+            figures["bytes_evaluation"] = np.nan
+        found.append(replace(row, figures=figures.assign(**{_FINAL: row.values.get(_FINAL)}), compared={}))
+    return found
+
+
+def target_table(rows: Sequence[Row], share: float, collapse: bool) -> Table:
+    """Means over seeds as text.
 
     Args:
         rows: result of `build_rows`.
         share: share of the final test metric to reach.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
     """
-    lines = []
-    for row in rows:
-        found = _spreads(row, share)
-        lines.append(
-            {
-                **identity(row),
-                "seeds": str(len(row.counted)),
-                "final test": metric_text(row.spread(_FINAL), row.metric),
-                "target": metric_text(found["target"], row.metric),
-                "first round": spread_text(found["round"], 1.0, 0),
-                "up": human_bytes(found["bytes_up"]),
-                "down": human_bytes(found["bytes_down"]),
-                "to evaluate": human_bytes(found["bytes_evaluation"]),
-                "note": row.note,
-            }
-        )
-    title, heads, text = layout(lines, {"settings", "note", "to evaluate"}, collapse)
+    columns = (
+        Column("final test", _FINAL),
+        Column("target", "target"),
+        Column("first round", "round", plain(1, 0)),
+        Column("up", "bytes_up", in_bytes),
+        Column("down", "bytes_down", in_bytes),
+        Column("to evaluate", "bytes_evaluation", in_bytes, optional=True),
+    )
     about = f"to {100 * share:g} % of the final test metric, which is that at the best validation round"
-    return about + (f": {title}" if title else ""), heads, text
+    return make_table(target_rows(rows, share), columns, collapse, about)
 
 
-def write_target_csv(rows: Sequence[Row], share: float, path: Path) -> None:
-    """Write one line a row with plain numbers, empty where unknown.
-
-    Raises:
-        SubflError: `path` cannot be written.
-    """
-    heads = ["dataset", "partition", "clients", "method", "settings", "metric", "share", "runs", "seeds"]
-    heads += [f"{name}_{part}" for name in (_FINAL, *_FIGURES) for part in ("mean", "std")]
-    lines: list[list[Any]] = []
-    for row in rows:
-        seeds = " ".join(str(run.seed) for run in row.counted)
-        line = [*row.data, row.method, row.settings, row.metric, share, len(row.counted), seeds]
-        for spread in (row.spread(_FINAL), *_spreads(row, share).values()):
-            line += spread or (None, None)
-        lines.append([*line, row.note, " ".join(str(run.path) for run in row.runs)])
-    write_lines([*heads, "note", "directories"], lines, path)
-
-
-def _spreads(row: Row, share: float) -> Mapping[str, Spread | None]:
-    """Mean and deviation over seeds of each figure; without evaluation bytes where a run does not record them."""
-    found = [reached(run, share) for run in row.counted]
-    spreads = {name: Spread.of(None if one is None else getattr(one, name) for one in found) for name in _FIGURES}
-    if any(one is not None and one.bytes_evaluation is None for one in found):
-        spreads["bytes_evaluation"] = None
-    return spreads
+def target_means(rows: Sequence[Row], share: float) -> pd.DataFrame:
+    """One line a row with plain numbers, missing where unknown."""
+    return means(target_rows(rows, share), [_FINAL, *_FIGURES], share=share)

@@ -1,10 +1,7 @@
-"""Arguments of `flwr run`: the app, the overrides, and the simulated nodes with their resources."""
+"""A federation to launch: the app, the overrides, and the simulated nodes with their resources."""
 
 import contextlib
-import json
 import os
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,44 +12,21 @@ from subfl_flower.errors import SubflError
 class Request:
     """One federation to run.
 
-    `app` is the folder with the app's `pyproject.toml`, `home` the folder for what Flower writes, `overrides`
-    are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task. `code` is the
-    user's folder; None for an app that does not receive it.
+    `app` is the folder with another app's `pyproject.toml`, None for the app of this package. Relative paths begin in
+    `folder`. Flower writes into `home`. `overrides` are Hydra's. Each of the `supernodes` simulated nodes needs `cpus`
+    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it. A process of
+    Ray's may take `patience` seconds to start.
     """
 
-    app: Path
+    app: Path | None
+    folder: Path
     home: Path
     overrides: tuple[str, ...] = ()
     supernodes: int = 10
     cpus: int = 1
     gpus: float = 0.0
     code: Path | None = None
-
-
-def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
-    """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.
-
-    With `code`, the user's folder, a key of this name holds its path.
-
-    An override that `shlex.split` does not change is written as it is; another one is quoted. The document goes
-    to `flwr run --run-config FILE.toml`: the key=value form of that option has no escaped quotes.
-
-    Raises:
-        SubflError: when an override holds a control character.
-    """
-    for override in overrides:
-        if not override.isprintable():
-            raise SubflError(f"the override {override!r} holds a control character; it must be one line of text")
-    line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
-    text = f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
-    return text if code is None else f"{text}code = {json.dumps(str(code), ensure_ascii=False)}\n"
-
-
-def _is_one_word(override: str) -> bool:
-    try:
-        return shlex.split(override) == [override]
-    except ValueError:
-        return False
+    patience: float = 900.0
 
 
 def federation_config(request: Request) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -119,6 +119,7 @@ class KeptCard(Card):
 
     holds: ClassVar[str] = "arrays that a client kept"
 
+    kind: Literal["kept_arrays"] = "kept_arrays"
     client: int
     name: str
     round: int

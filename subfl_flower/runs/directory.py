@@ -29,7 +29,6 @@ from subfl_flower.runs.files import (
 )
 from subfl_flower.runs.round_arrays import Clustering, RoundArrays, check_clustering
 from subfl_flower.storage.durable_files import force_to_disk, make_private_folder, private_opener
-from subfl_flower.storage.tensor_file import Card, write_tensor_file
 
 _CONFIG = "config.yaml"
 _ROUNDS = "metrics.jsonl"
@@ -155,13 +154,7 @@ class RunDirectory:
         Raises:
             SubflError: the file is not a JSON object.
         """
-        path = self.path / _DATA
-        if not path.exists():
-            return None
-        facts = parse_object(read_file(path))
-        if facts is None:
-            raise SubflError(f"{path} is not a JSON object")
-        return facts
+        return self._object(_DATA)
 
     def append_round(self, record: Mapping[str, Any]) -> None:
         """Append one round as one line of JSON; the operating system has it when this returns.
@@ -221,10 +214,6 @@ class RunDirectory:
         )
         check_clustering(clustering, f"round {round}")
         self._clusters.add(round, vars(clustering))
-
-    def write_client_model(self, client_id: int, tensors: Mapping[str, NDArray[Any]], card: Card) -> None:
-        """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
-        write_tensor_file(self.client_file(client_id), tensors, card)
 
     @property
     def config_path(self) -> Path:
@@ -287,13 +276,16 @@ class RunDirectory:
         Raises:
             SubflError: the file is not a JSON object.
         """
-        path = self.path / _SUMMARY
+        return self._object(_SUMMARY)
+
+    def _object(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
         if not path.exists():
             return None
-        summary = parse_object(read_file(path))
-        if summary is None:
+        found = parse_object(read_file(path))
+        if found is None:
             raise SubflError(f"{path} is not a JSON object")
-        return summary
+        return found
 
     def mixing(self) -> dict[int, NDArray[np.floating]]:
         """The mixing matrices kept, `[clients, clients]` each, by round, ascending; empty when none."""

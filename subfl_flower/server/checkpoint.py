@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.roster import SIZES, Roster
 
 _FILE = "server.safetensors"
@@ -73,6 +73,7 @@ class CheckpointCard(Card):
 
     holds: ClassVar[str] = "a checkpoint"
 
+    kind: Literal["checkpoint"] = "checkpoint"
     schema_version: Literal[3] = Field(default=3, alias="schema")
     run_id: str
     round: int = Field(ge=0)

@@ -40,8 +40,9 @@ from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import keep_freed_memory
-from subfl_flower.wire.payload import Choice, pack
+from subfl_flower.wire.payload import pack
 from subfl_flower.wire.roster import Roster, describe_error
 
 
@@ -51,10 +52,9 @@ def run_federation(
     directory: Path,
     stop: threading.Event,
     *,
-    lines: bool = False,
+    lines: bool | None = False,
     resume: bool = False,
     said: set[str] | None = None,
-    bar: bool = True,
 ) -> dict[str, Any]:
     """Train, and leave a run directory.
 
@@ -63,10 +63,9 @@ def run_federation(
         config: of the run.
         directory: the run directory; made if need be.
         stop: set it to end the run after the current round; finished rounds are kept.
-        lines: print progress lines where there is no terminal.
+        lines: print progress lines where there is no terminal; None shows no progress.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
-        bar: show a progress bar where there is a terminal.
 
     Returns:
         The summary.
@@ -97,7 +96,7 @@ def run_federation(
         for logger in loggers:
             logger.start(config.plain(), records)
         title = f"{config.method.name} on {config.dataset.name}"
-        with RunProgress(title, config.federation.rounds, lines, bar) as progress:
+        with RunProgress(title, config.federation.rounds, lines) as progress:
             strategy = run.begin(progress)
             progress.start_rounds()
             for record in run.rounds(strategy):
@@ -195,7 +194,7 @@ class _Run:
     def begin(self, progress: RunProgress) -> CohortStrategy:
         """Wait for the nodes, and prepare the strategy for the first round."""
         config = self._config
-        self._roster = roster = self._membership.gather()
+        self._roster = roster = self._membership.gather(progress.wait)
         if self._prepared is None:
             self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
         context = run_context(config, roster.shape, self.run_id)

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
-from subfl_flower.evaluation.table import identity, metric_text
+from subfl_flower.evaluation.table import Column, make_table, rich_table
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.sweeps.fingerprint import with_effect
+
+_COLUMNS = (Column("test at best validation", "test_at_best_validation"), Column("validation", "best_validation"))
 
 
 def print_sweep_table(folders: Sequence[Path]) -> None:
@@ -31,22 +32,7 @@ def print_sweep_table(folders: Sequence[Path]) -> None:
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
-    """The table of some rows."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("dataset", "partition", "clients", "metric", "method"):
-        table.add_column(head)
-    for head in ("seeds", "test at best validation", "validation", "jobs"):
-        table.add_column(head, justify="right" if head != "jobs" else "left")
-    for row in rows:
-        about = identity(row)
-        statuses = Counter(run.status for run in row.runs)
-        figures = [metric_text(row.spread(name), row.metric) for name in ("test_at_best_validation", "best_validation")]
-        table.add_row(
-            *(about[head] for head in ("dataset", "partition", "clients", "metric")),
-            "\n  ".join([row.method, *row.settings.split(", ")]).rstrip(),
-            str(len(row.counted)),
-            *figures,
-            ", ".join(f"{count} {status}" for status, count in statuses.items()),
-            style=None if row.completed else "yellow",
-        )
-    return table
+    """The table of some rows; its notes count the statuses of their runs."""
+    statuses = [Counter(run.status for run in row.runs) for row in rows]
+    jobs = [", ".join(f"{count} {status}" for status, count in counts.items()) for counts in statuses]
+    return rich_table(make_table(rows, _COLUMNS, collapse=False, note=jobs))

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from run_outcomes import SMALL_DIGITS, Outcome
 
-from subfl_flower.analysis.analyse import main
-from subfl_flower.cli import main as subfl
+from subfl_flower.cli import run
 from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.registry import validate
 from subfl_flower.runs.directory import RunDirectory
@@ -40,7 +39,7 @@ def data_of(outcome: Outcome) -> PreparedPartition:
 def test_a_run_of_fedpub_has_every_analysis(inline_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = inline_run(*SMALL_DIGITS, "federation.rounds=3", PRUNING)
     capsys.readouterr()
-    assert main([str(outcome.directory)]) == 0
+    assert run(["analyse", str(outcome.directory)]) == 0
     printed, said = capsys.readouterr()
     found = analysis_of(outcome)
     assert said == "" and found["left_out"] == []
@@ -69,7 +68,7 @@ def test_a_run_of_fedpub_has_every_analysis(inline_run: Run, capsys: pytest.Capt
 
 def test_metrics_are_those_that_training_saw_and_a_dense_computation_finds(inline_run: Run) -> None:
     outcome = inline_run(*SMALL_DIGITS, "federation.rounds=3", PRUNING)
-    assert main([str(outcome.directory), "--no-plots"]) == 0
+    assert run(["analyse", str(outcome.directory), "--no-plots"]) == 0
     assert not (outcome.directory / "plots").exists()
     found = analysis_of(outcome)["neighbours"]
     best = outcome.values("validation").argmax(axis=0)
@@ -92,7 +91,7 @@ def test_metrics_are_those_that_training_saw_and_a_dense_computation_finds(inlin
 
 def test_functional_similarity_is_the_one_that_fedpub_mixes_by(inline_run: Run) -> None:
     outcome = inline_run("dataset=digits", "model.hidden=16", "method.tau=2", "federation.rounds=1")
-    assert main([str(outcome.directory), "--no-plots"]) == 0
+    assert run(["analyse", str(outcome.directory), "--no-plots"]) == 0
     # the mixing matrix is softmax(2 cos) by row; a client's cosine with itself is 1
     mixing = outcome.mixing[1]
     expected = 1 + np.log(mixing / mixing.diagonal()[:, None]) / 2
@@ -108,7 +107,7 @@ def test_seeds_and_methods_are_compared_in_their_common_folder(
         inline_run(*UNMASKED, "method=fedavg", "federation.rounds=2"),
     ]
     capsys.readouterr()
-    assert main([str(tmp_path)]) == 0
+    assert run(["analyse", str(tmp_path)]) == 0
     printed, said = capsys.readouterr()
     assert (tmp_path / "analysis-neighbours.png").read_bytes().startswith(PNG)
     with (tmp_path / "analysis.csv").open(newline="") as file:
@@ -141,7 +140,7 @@ def test_data_without_labels_is_analysed_without_them(
         *("model.hidden=8", "federation.rounds=1", "partition.clients=4"),
     )
     capsys.readouterr()
-    assert main([str(outcome.directory)]) == 0
+    assert run(["analyse", str(outcome.directory)]) == 0
     printed, said = capsys.readouterr()
     found = analysis_of(outcome)
     assert "custom has no labels" in said and "heterogeneity" in said and "label similarity:" not in printed
@@ -154,7 +153,7 @@ def test_data_without_labels_is_analysed_without_them(
 
 def test_a_run_without_models_still_has_a_partition(inline_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = inline_run(*UNMASKED, "method=local", "federation.rounds=1", "record.client_models=false")
-    assert main([str(outcome.directory)]) == 0
+    assert run(["analyse", str(outcome.directory)]) == 0
     printed, said = capsys.readouterr()
     assert "whole graph" in printed and "the run left no model of client 0" in said
     assert set(analysis_of(outcome)) == {"partition", "left_out"} and plots_of(outcome) == []
@@ -162,7 +161,7 @@ def test_a_run_without_models_still_has_a_partition(inline_run: Run, capsys: pyt
 
 def test_a_single_client_has_nobody_to_be_compared_with(inline_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = inline_run(*UNMASKED, "method=local", "federation.rounds=1", "partition.clients=1")
-    assert main([str(outcome.directory)]) == 0
+    assert run(["analyse", str(outcome.directory)]) == 0
     assert "with a single client there is nothing to compare" in capsys.readouterr().err
     assert analysis_of(outcome)["partition"]["missing_edges"] == 0
 
@@ -172,7 +171,7 @@ def test_a_failed_job_of_a_sweep_is_left_out(
 ) -> None:
     outcome = inline_run(*UNMASKED, "method=local", "federation.rounds=1")
     RunDirectory(tmp_path / "failed").write_summary({"status": "failed", "error": "no memory"})
-    assert main([str(tmp_path), "--no-plots"]) == 0
+    assert run(["analyse", str(tmp_path), "--no-plots"]) == 0
     assert f"{tmp_path / 'failed'} is left out: " in capsys.readouterr().err
     assert (outcome.directory / "analysis.json").is_file() and not (tmp_path / "failed" / "analysis.json").exists()
 
@@ -181,7 +180,7 @@ def test_data_can_be_described_without_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["--data", "dataset=digits", "partition=random", "partition.clients=3"]) == 0
+    assert run(["analyse", "--data", "dataset=digits", "partition=random", "partition.clients=3"]) == 0
     printed, _ = capsys.readouterr()
     assert "digits, random, 3 clients" in printed and "client 2" in printed and "1,797" in printed
     assert list(tmp_path.iterdir()) == []
@@ -194,15 +193,9 @@ def test_what_the_user_can_mend_is_one_sentence_and_code_2(tmp_path: Path, capsy
         ([str(tmp_path / "failed")], "config.yaml"),
         (["--data", "partition.clients=0"], "partition.clients: "),
     ):
-        assert main(arguments) == 2
+        assert run(["analyse", *arguments]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert line.startswith("subfl analyse: ") and words in line
-    assert main([]) == 2
-    assert main([str(tmp_path), "--data", "dataset=digits"]) == 2
-    assert main(["--help"]) == 0
-
-
-def test_it_is_a_command_of_subfl(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        subfl(["analyse", "--help"])
-    assert ended.value.code == 0 and capsys.readouterr().out.startswith("usage: subfl analyse")
+    assert run(["analyse"]) == 2
+    assert run(["analyse", str(tmp_path), "--data", "dataset=digits"]) == 2
+    assert run(["analyse", "--help"]) == 0

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+from report_command import report
 from synthetic_runs import MakeRun
 
 from subfl_flower.evaluation.cluster_plot import changed
 from subfl_flower.evaluation.plots import STYLE, clusters_figure, plot_run
-from subfl_flower.evaluation.report import main
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.runs.round_arrays import Clustering
 
@@ -151,6 +151,6 @@ def test_a_run_with_clusters_gets_their_figure_and_the_page_shows_it(make_run: M
     drawn = plot_run(Run.load(run.path))
     assert drawn[-1] == run.plots_folder / "clusters.png"
     assert drawn[-1].read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert main([str(run.path), "--html"]) == 0
+    assert report(run.path, "--html") == 0
     descriptions = re.findall(r"<img alt='([^']*)'", run.report_page.read_text())
     assert [html.unescape(text).split(" of ")[0] for text in descriptions] == ["convergence", "clients", "clusters"]

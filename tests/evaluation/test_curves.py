@@ -10,9 +10,9 @@ from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.curve_plot import curves_figure, plot_curves
-from subfl_flower.evaluation.curve_table import curve_cells, write_curve_csv
-from subfl_flower.evaluation.curves import Curve, build_curves
+from subfl_flower.evaluation.curves import Curve, build_curves, curve_means, curve_table
 from subfl_flower.evaluation.runs import load_runs
+from subfl_flower.evaluation.table import write_csv
 
 
 def write_run(make_run: MakeRun, name: str, test: float, **about: Any) -> None:
@@ -142,8 +142,8 @@ def test_runs_that_were_cut_short_are_hollow_points(make_run: MakeRun, tmp_path:
     points = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     assert [point.get_markerfacecolor() == "white" for point in points] == [False, True]
     assert legend_of(figure) == ["fedpub", "not completed"]
-    _, heads, (line,) = curve_cells(curves, "method.psi", collapse=True)
-    assert dict(zip(heads, line, strict=True))["note"] == "2: interrupted"
+    table = curve_table(curves, "method.psi", collapse=True)
+    assert table.cells["note"].tolist() == ["2: interrupted"] and table.whole == (False,)
 
 
 def test_nothing_is_drawn_where_no_run_with_a_value_was_evaluated(make_run: MakeRun, tmp_path: Path) -> None:
@@ -155,17 +155,17 @@ def test_nothing_is_drawn_where_no_run_with_a_value_was_evaluated(make_run: Make
 
 def test_the_table_has_a_column_a_value_and_one_for_references(psi_runs: Path) -> None:
     curves = curves_of(psi_runs, "method.psi")
-    title, heads, lines = curve_cells(curves, "method.psi", collapse=True)
-    assert title == "test at best validation by method.psi: cora, metis, 2 clients, accuracy (%)"
-    assert heads == ["method", "seeds", "method.psi 0.25", "method.psi 0.5", "at any value"]
-    assert lines == [
+    table = curve_table(curves, "method.psi", collapse=True)
+    assert table.title == "test at best validation by method.psi: cora, metis, 2 clients, accuracy (%)"
+    assert table.heads == ["method", "seeds", "method.psi 0.25", "method.psi 0.5", "at any value"]
+    assert table.lines == [
         ["subpfed", "1–2", "25.00", "62.50 ± 17.68", "–"],
         ["fedavg", "2", "–", "–", "56.25 ± 8.84"],
     ]
 
 
 def test_csv_holds_a_line_a_point(psi_runs: Path, tmp_path: Path) -> None:
-    write_curve_csv(curves_of(psi_runs, "method.psi"), "method.psi", tmp_path / "curve.csv")
+    write_csv(curve_means(curves_of(psi_runs, "method.psi"), "method.psi"), tmp_path / "curve.csv")
     with (tmp_path / "curve.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["method"], line["method.psi"], line["seeds"]) for line in lines] == [

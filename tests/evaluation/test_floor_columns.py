@@ -8,10 +8,11 @@ from rich.console import Console
 from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.evaluation.html import render_page
+from subfl_flower.evaluation.main_table import main_means, main_table
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.summary import summarise
-from subfl_flower.evaluation.table import cells, markdown_table, rich_table, write_csv
+from subfl_flower.evaluation.table import markdown, rich_table, write_csv
 
 
 def class_figures(majority: float, macro_f1: float, balanced: float) -> dict[str, float]:
@@ -41,12 +42,11 @@ def add_run(
 
 def table(folder: Path) -> tuple[list[Row], list[dict[str, str]]]:
     rows = build_rows(load_runs([folder / "runs"]))
-    _, heads, lines = cells(rows, collapse=True)
-    return rows, [dict(zip(heads, line, strict=True)) for line in lines]
+    return rows, main_table(rows, collapse=True).cells.to_dict("records")
 
 
 def csv_lines(rows: list[Row], folder: Path) -> list[dict[str, str]]:
-    write_csv(rows, folder / "table.csv")
+    write_csv(main_means(rows), folder / "table.csv")
     with (folder / "table.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -76,12 +76,14 @@ def test_classifications_have_the_majority_class_figures_by_class_and_the_worst_
 
 
 def test_markdown_page_and_terminal_hold_them_too(classified: list[Row]) -> None:
-    assert CLASS_HEADS in markdown_table(classified).splitlines()[0]
-    assert "| 37.50 ± 17.68 | 50.00 ± 0.00 (75.00 ± 0.00) | 37.50 ± 17.68 |" in markdown_table(classified)
+    assert CLASS_HEADS in markdown(main_table(classified, collapse=False)).splitlines()[0]
+    assert "| 37.50 ± 17.68 | 50.00 ± 0.00 (75.00 ± 0.00) | 37.50 ± 17.68 |" in markdown(
+        main_table(classified, collapse=False)
+    )
     page = render_page(classified, [], {}, None)
     assert "<th>majority class</th><th>macro-F1 (balanced accuracy)</th><th>worst client</th>" in page
     output = io.StringIO()
-    Console(file=output, width=200).print(rich_table(classified))
+    Console(file=output, width=200).print(rich_table(main_table(classified, collapse=True)))
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
     assert max(map(len, lines)) <= 130
     (above,) = (number for number, line in enumerate(lines) if "fedavg" in line)
@@ -109,7 +111,9 @@ def test_ratings_have_the_bias_row_the_largest_error_and_what_was_paid_in_privac
     assert fedgnn["user-level epsilon"] == "12.35 (delta 1e-05)"
     assert (fedmf["bias row"], fedmf["user-level epsilon"]) == ("–", "–")
     assert not {"majority class", "popularity", "macro-F1 (balanced accuracy)"} & set(fedgnn)
-    assert "| bias row | worst client | user-level epsilon |" in markdown_table(rows).splitlines()[0]
+    assert (
+        "| bias row | worst client | user-level epsilon |" in markdown(main_table(rows, collapse=False)).splitlines()[0]
+    )
     first, second = csv_lines(rows, tmp_path)
     assert (first["bias_row_mean"], first["user_level_epsilon_mean"]) == ("0.95543", "12.34567")
     assert (second["bias_row_mean"], second["user_level_epsilon_mean"]) == ("", "")
@@ -146,5 +150,8 @@ def test_floors_of_several_kinds_share_a_column(make_run: MakeRun, tmp_path: Pat
         "perfedrec": "40.00 (popularity)",
         "local": "–",
     }
-    assert "| floor | macro-F1 (balanced accuracy) | worst client |" in markdown_table(rows).splitlines()[0]
+    assert (
+        "| floor | macro-F1 (balanced accuracy) | worst client |"
+        in markdown(main_table(rows, collapse=False)).splitlines()[0]
+    )
     assert not {"majority class", "bias row", "popularity"} & set(lines[0])

@@ -202,10 +202,10 @@ def test_mean_and_deviation_by_round_are_over_the_seeds_that_reached_it(make_run
     values([0.25, None, 0.75], "runs/0", 0)
     values([0.75, None], "runs/1", 1)
     (row,) = build_rows(load_runs([tmp_path / "runs"]))
-    rounds, mean, deviation = by_round(row)
-    np.testing.assert_array_equal(rounds, [1, 3])
-    np.testing.assert_allclose(mean, [50.0, 75.0])
-    np.testing.assert_allclose(deviation, [100 * np.std([0.25, 0.75], ddof=1), 0.0])
+    found = by_round(row)
+    assert list(found.index) == [1, 3]
+    np.testing.assert_allclose(found["mean"], [50.0, 75.0])
+    np.testing.assert_allclose(found["std"], [100 * np.std([0.25, 0.75], ddof=1), 0.0])
 
 
 def test_the_comparison_is_drawn_unless_nothing_was_evaluated(make_run: MakeRun, tmp_path: Path) -> None:

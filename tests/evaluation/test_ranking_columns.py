@@ -6,10 +6,11 @@ import pytest
 from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.evaluation.html import render_page
+from subfl_flower.evaluation.main_table import main_means, main_table
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.summary import summarise
-from subfl_flower.evaluation.table import cells, markdown_table, write_csv
+from subfl_flower.evaluation.table import markdown, write_csv
 
 
 def add_run(
@@ -30,8 +31,7 @@ def add_run(
 
 def table(folder: Path) -> tuple[list[Row], list[dict[str, str]]]:
     rows = build_rows(load_runs([folder / "runs"]))
-    _, heads, lines = cells(rows, collapse=True)
-    return rows, [dict(zip(heads, line, strict=True)) for line in lines]
+    return rows, main_table(rows, collapse=True).cells.to_dict("records")
 
 
 def test_rankings_have_columns_of_what_else_the_best_rounds_measured(make_run: MakeRun, tmp_path: Path) -> None:
@@ -46,9 +46,9 @@ def test_rankings_have_columns_of_what_else_the_best_rounds_measured(make_run: M
     assert (without["NDCG@10"], without["full HR@10"]) == ("–", "–")
     others = {"HR@10", "NDCG@20", "global HR@10"}
     assert not others & set(with_figures)
-    assert "| NDCG@10 | full HR@10 |" in markdown_table(rows).splitlines()[0]
+    assert "| NDCG@10 | full HR@10 |" in markdown(main_table(rows, collapse=False)).splitlines()[0]
     assert "<th>NDCG@10</th><th>full HR@10</th>" in render_page(rows, [], {}, None)
-    write_csv(rows, tmp_path / "table.csv")
+    write_csv(main_means(rows), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert float(first["test.ndcg@10_mean"]) == 0.375
@@ -72,7 +72,7 @@ def test_runs_without_such_figures_have_no_such_column(make_run: MakeRun, tmp_pa
     add_run(make_run, "b", "fedpub", 0, None, metric="accuracy")
     rows, lines = table(tmp_path)
     assert not any("NDCG" in head or "HR@" in head for line in lines for head in line)
-    write_csv(rows, tmp_path / "table.csv")
+    write_csv(main_means(rows), tmp_path / "table.csv")
     assert "ndcg" not in (tmp_path / "table.csv").read_text()
 
 

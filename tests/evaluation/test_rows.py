@@ -6,7 +6,7 @@ import pytest
 from synthetic_runs import MakeRun
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.rows import Row, Spread, build_rows
+from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, Spread, build_rows
 from subfl_flower.evaluation.runs import load_runs
 
 
@@ -70,7 +70,7 @@ def test_data_that_differs_sets_methods_apart_even_with_one_run_each(make_run: M
         ("metis (partition.file=overlapping.npz)", "local"),
         ("metis (partition.file=overlapping.npz)", "fedavg"),
     ]
-    assert [row.relative_bytes for row in rows] == [None, 0.0, 1.0]
+    assert [row.mean(RELATIVE_BYTES) for row in rows] == [None, 0.0, 1.0]
 
 
 def test_a_partition_seed_counts_as_the_seed_only_where_it_follows_it(make_run: MakeRun, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_bytes_are_those_of_a_whole_run_over_the_nearest_fedavg(make_run: MakeRu
     make_run("runs/2", method="fedpub", rounds=4, bytes_each=450)
     make_run("runs/3", method="fedpub", rounds=4, bytes_each=450, clients=5)
     rows = rows_of(tmp_path / "runs")
-    found = {(row.label, row.data[2]): row.relative_bytes for row in rows}
+    found = {(row.label, row.data[2]): row.mean(RELATIVE_BYTES) for row in rows}
     # 10 clients x 4 rounds x 2 directions x 450 over the same with 1000; the run of 2 rounds is further away
     assert found["fedpub", "10"] == pytest.approx(0.45)
     assert found["fedpub", "5"] is None
@@ -98,7 +98,7 @@ def test_relative_bytes_include_what_travels_outside_of_rounds(make_run: MakeRun
     make_run("runs/0", method="fedavg", rounds=4, clients=5, bytes_each=1000)  # 20 kB up and 20 kB down
     run = make_run("runs/1", method="subpfed", rounds=4, clients=5, bytes_each=1000)
     run.write_summary({**(run.summary() or {}), "bytes_up": 25_000, "bytes_down": 35_000})
-    assert [row.relative_bytes for row in rows_of(tmp_path / "runs")] == [1.0, 1.5]
+    assert [row.mean(RELATIVE_BYTES) for row in rows_of(tmp_path / "runs")] == [1.0, 1.5]
 
 
 def test_a_run_that_was_cut_short_is_left_out_beside_completed_ones(make_run: MakeRun, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from rich.console import Console
 from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.evaluation.html import render_page
-from subfl_flower.evaluation.rows import Row, build_rows
+from subfl_flower.evaluation.main_table import main_means, main_table
+from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.summary import exchanged, summarise
-from subfl_flower.evaluation.table import cells, markdown_table, rich_table, write_csv
+from subfl_flower.evaluation.table import markdown, rich_table, write_csv
 
 PHASES = [
     {"action": "structure", "round": 1, "bytes_up": 30_000, "bytes_down": 0, "seconds": 0.5},
@@ -45,8 +46,7 @@ def add_run(
 
 def table(folder: Path) -> tuple[list[Row], list[dict[str, str]]]:
     rows = build_rows(load_runs([folder / "runs"]))
-    _, heads, lines = cells(rows, collapse=True)
-    return rows, [dict(zip(heads, line, strict=True)) for line in lines]
+    return rows, main_table(rows, collapse=True).cells.to_dict("records")
 
 
 @pytest.fixture
@@ -72,14 +72,17 @@ def test_sizes_and_exchanges_are_shown_where_there_are_any(rows: list[Row], tmp_
 
 def test_exchanges_count_where_bytes_are_held_against_those_of_fedavg(rows: list[Row]) -> None:
     # 2 rounds of 10 kB each way, and 32.4 kB on top of them
-    assert [row.relative_bytes for row in rows] == pytest.approx([1.0, 1.0, 72_400 / 40_000])
+    assert [row.mean(RELATIVE_BYTES) for row in rows] == pytest.approx([1.0, 1.0, 72_400 / 40_000])
 
 
 def test_markdown_page_and_csv_hold_them_too(rows: list[Row], tmp_path: Path) -> None:
-    assert "| model size | up | down | exchanged | bytes vs FedAvg |" in markdown_table(rows).splitlines()[0]
+    assert (
+        "| model size | up | down | exchanged | bytes vs FedAvg |"
+        in markdown(main_table(rows, collapse=False)).splitlines()[0]
+    )
     page = render_page(rows, [], {}, None)
     assert "<th>model size</th>" in page and "<td>6 kB (38 % kept)</td>" in page and "<td>32.4 kB</td>" in page
-    write_csv(rows, tmp_path / "table.csv")
+    write_csv(main_means(rows), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [float(line["model_bytes"]) for line in lines] == [6000, 6000, 10_000]
@@ -89,7 +92,7 @@ def test_markdown_page_and_csv_hold_them_too(rows: list[Row], tmp_path: Path) ->
 
 def test_the_terminal_table_puts_what_is_kept_on_a_line_of_its_own(rows: list[Row]) -> None:
     output = io.StringIO()
-    Console(file=output, width=200).print(rich_table(rows))
+    Console(file=output, width=200).print(rich_table(main_table(rows, collapse=True)))
     lines = output.getvalue().splitlines()
     (above,) = (number for number, line in enumerate(lines) if "fedpub" in line)
     end = lines[above].index("6 kB") + len("6 kB")
@@ -103,7 +106,7 @@ def test_runs_of_older_versions_have_no_such_columns(make_run: MakeRun, tmp_path
     add_run(make_run, "fedpub", sparsity=(0.5, 0.5))
     rows, lines = table(tmp_path)
     assert not {"model size", "exchanged"} & {head for line in lines for head in line}
-    write_csv(rows, tmp_path / "table.csv")
+    write_csv(main_means(rows), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         fedavg, fedpub = csv.DictReader(file)
     assert (fedavg["model_bytes"], fedavg["bytes_exchanged"]) == ("", "")

@@ -6,9 +6,11 @@ import pytest
 from rich.console import Console
 from synthetic_runs import MakeRun
 
-from subfl_flower.evaluation.rows import Row, Spread, build_rows
+from subfl_flower.evaluation.formats import human_bytes
+from subfl_flower.evaluation.main_table import main_means, main_table
+from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
-from subfl_flower.evaluation.table import cells, human_bytes, markdown_table, rich_table, write_csv
+from subfl_flower.evaluation.table import markdown, rich_table, write_csv
 
 
 @pytest.fixture
@@ -27,13 +29,13 @@ def rows(make_run: MakeRun, tmp_path: Path) -> list[Row]:
     ],
 )  # fmt: skip
 def test_bytes_are_shown_in_decimal_units(size: float, text: str) -> None:
-    assert human_bytes(Spread(size, None)) == text
+    assert human_bytes(size) == text
 
 
 def test_fractions_are_shown_in_percent_with_deviation(rows: list[Row]) -> None:
-    title, heads, lines = cells(rows, collapse=True)
-    assert title == "cora, metis, 10 clients, accuracy (%)"
-    fedpub = dict(zip(heads, lines[1], strict=True))
+    table = main_table(rows, collapse=True)
+    assert table.title == "cora, metis, 10 clients, accuracy (%)"
+    fedpub = table.cells.loc[1]
     mean, std = rows[1].spread("test_at_best_validation") or (0.0, 0.0)
     assert fedpub["test at best validation"] == f"{100 * mean:.2f} ± {100 * (std or 0):.2f}"
     # 5 rounds of 10 clients and 400 bytes each way
@@ -44,10 +46,10 @@ def test_fractions_are_shown_in_percent_with_deviation(rows: list[Row]) -> None:
 def test_errors_are_shown_in_their_own_unit(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("run", rounds=20, metric="rmse", final=0.9)
     (row,) = build_rows(load_runs([tmp_path / "run"]))
-    title, heads, lines = cells([row], collapse=True)
+    table = main_table([row], collapse=True)
     lowest = min(row.runs[0].rounds, key=lambda record: record["validation"])
-    assert title.endswith("rmse")
-    assert dict(zip(heads, lines[0], strict=True))["test at best validation"] == f"{lowest['test']:.4f}"
+    assert table.title.endswith("rmse")
+    assert table.cells.loc[0, "test at best validation"] == f"{lowest['test']:.4f}"
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "hr@10"])
@@ -55,25 +57,25 @@ def test_other_fractions_are_shown_in_percent_under_their_own_name(
     make_run: MakeRun, tmp_path: Path, metric: str
 ) -> None:
     run = make_run("run", rounds=5, metric=metric)
-    title, heads, (line,) = cells(build_rows(load_runs([run.path])), collapse=True)
+    table = main_table(build_rows(load_runs([run.path])), collapse=True)
     highest = max(run.rounds(), key=lambda record: record["validation"])
-    assert title.endswith(f"{metric} (%)")
-    assert dict(zip(heads, line, strict=True))["test at best validation"] == f"{100 * highest['test']:.2f}"
+    assert table.title.endswith(f"{metric} (%)") and len(table.cells) == 1
+    assert table.cells.loc[0, "test at best validation"] == f"{100 * highest['test']:.2f}"
 
 
 def test_the_terminal_table_holds_every_cell(rows: list[Row]) -> None:
     output = io.StringIO()
-    Console(file=output, width=150).print(rich_table(rows))
+    Console(file=output, width=150).print(rich_table(main_table(rows, collapse=True)))
     text = output.getvalue()
-    title, _, lines = cells(rows, collapse=True)
-    assert title in text
-    for line in lines:
+    table = main_table(rows, collapse=True)
+    assert table.title in text
+    for line in table.lines:
         assert any(all(cell in printed for cell in line) for printed in text.splitlines())
 
 
 def test_markdown_has_as_many_cells_in_every_line_and_escapes_bars(rows: list[Row]) -> None:
     rows[0].settings = "method.kind=a|b"
-    head, rule, *lines = markdown_table(rows).splitlines()
+    head, rule, *lines = markdown(main_table(rows, collapse=False)).splitlines()
     assert "method.kind=a\\|b" in lines[0]
     columns = [line.replace("\\|", "").count("|") for line in (head, rule, *lines)]
     assert len(lines) == 2 and len(set(columns)) == 1
@@ -81,7 +83,7 @@ def test_markdown_has_as_many_cells_in_every_line_and_escapes_bars(rows: list[Ro
 
 
 def test_csv_holds_plain_numbers(rows: list[Row], tmp_path: Path) -> None:
-    write_csv(rows, tmp_path / "new" / "table.csv")
+    write_csv(main_means(rows), tmp_path / "new" / "table.csv")
     with (tmp_path / "new" / "table.csv").open(newline="") as file:
         fedavg, fedpub = csv.DictReader(file)
     mean, std = rows[1].spread("test_at_best_validation") or (0.0, 0.0)

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_command import report
 from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.report import main
 from subfl_flower.evaluation.rows import build_rows
 from subfl_flower.evaluation.runs import Run, load_runs
 from subfl_flower.evaluation.summary import summarise
-from subfl_flower.evaluation.target import Reached, check_share, reached, target_cells, write_target_csv
+from subfl_flower.evaluation.table import write_csv
+from subfl_flower.evaluation.target import Reached, check_share, reached, target_means, target_table
 from subfl_flower.server.round_records import LatestMetrics
 from subfl_flower.server.round_records import round_record as record_of
 from subfl_flower.server.updates import Updates
@@ -99,13 +100,13 @@ def test_rounds_before_the_last_client_was_heard_do_not_count(make_run: MakeRun)
 def test_records_that_do_not_tell_evaluation_apart_say_so(make_run: MakeRun) -> None:
     run = write_run(make_run, "run", evaluation=None)
     assert reached(run, 0.5) == Reached(pytest.approx(0.285), 1, 200, 200, None)
-    assert "to evaluate" not in target_cells(build_rows([run]), 0.5, collapse=False)[1]
+    assert "to evaluate" not in target_table(build_rows([run]), 0.5, collapse=False).heads
 
 
 def test_a_run_that_was_never_evaluated_reaches_nothing(make_run: MakeRun) -> None:
     run = Run.load(make_run("run", rounds=0, status="failed").path)
     assert reached(run, 0.5) is None
-    lines = target_cells(build_rows([run]), 0.5, collapse=True)[2]
+    lines = target_table(build_rows([run]), 0.5, collapse=True).lines
     assert lines == [["fedpub", "0", "–", "–", "–", "–", "–", "failed"]]
 
 
@@ -113,12 +114,12 @@ def test_the_table_and_the_csv_hold_means_over_seeds(make_run: MakeRun, tmp_path
     write_run(make_run, "runs/0")
     write_run(make_run, "runs/1", (0.3, None, 0.4, 0.57, 0.6), seed=1)  # reaches it a round later
     rows = build_rows(load_runs([tmp_path / "runs"]))
-    title, heads, lines = target_cells(rows, 0.95, collapse=True)
-    assert title.startswith("to 95 % of the final test metric, which is that at the best validation round: cora")
-    assert heads == ["method", "seeds", "final test", "target", "first round", "up", "down", "to evaluate"]
-    assert lines == [["fedavg", "2", "57.00 ± 0.00", "54.15 ± 0.00", "4 ± 1", "700 B", "525 B", "175 B"]]
+    table = target_table(rows, 0.95, collapse=True)
+    assert table.title.startswith("to 95 % of the final test metric, which is that at the best validation round: cora")
+    assert table.heads == ["method", "seeds", "final test", "target", "first round", "up", "down", "to evaluate"]
+    assert table.lines == [["fedavg", "2", "57.00 ± 0.00", "54.15 ± 0.00", "4 ± 1", "700 B", "525 B", "175 B"]]
 
-    write_target_csv(rows, 0.95, tmp_path / "target.csv")
+    write_csv(target_means(rows, 0.95), tmp_path / "target.csv")
     with (tmp_path / "target.csv").open(newline="") as file:
         (line,) = csv.DictReader(file)
     assert (line["method"], line["share"], line["seeds"]) == ("fedavg", "0.95", "0 1")
@@ -131,12 +132,12 @@ def test_the_report_shows_it_everywhere(make_run: MakeRun, tmp_path: Path, capsy
     write_run(make_run, "runs/0")
     arguments = [str(tmp_path / "runs"), "--reach", "0.95", "--no-plots"]
     table = tmp_path / "table.csv"
-    assert main([*arguments, "--csv", str(table), "--html"]) == 0
+    assert report(*arguments, "--csv", str(table), "--html") == 0
     output = capsys.readouterr().out
     assert "to 95 % of the final test metric" in " ".join(output.split()) and "460 B" in output
     assert str(tmp_path / "table-reach-0.95.csv") in output and (tmp_path / "table-reach-0.95.csv").is_file()
     assert "<td>460 B</td>" in (tmp_path / "runs" / "report.html").read_text()
-    assert main([*arguments, "--markdown"]) == 0
+    assert report(*arguments, "--markdown") == 0
     _, second = capsys.readouterr().out.split("\n\n")
     assert "| first round | up | down | to evaluate |" in second and "| 3 | 600 B | 460 B | 140 B |" in second
 
@@ -145,7 +146,7 @@ def test_the_report_shows_it_everywhere(make_run: MakeRun, tmp_path: Path, capsy
 def test_what_is_no_share_is_one_sentence_and_code_2(
     make_run: MakeRun, share: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(make_run("run", rounds=2).path), "--reach", share, "--no-plots"]) == 2
+    assert report(make_run("run", rounds=2).path, "--reach", share, "--no-plots") == 2
     error = capsys.readouterr().err
     assert error == f"subfl report: --reach {share}: must be a share of the final test metric, above 0 and at most 1\n"
     with pytest.raises(SubflError, match="must be a share"):

@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.node.state import DurableStore, MemoryStore
+from subfl_flower.node.durable_store import DurableStore
+from subfl_flower.node.state import MemoryStore
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.checkpoint import Checkpoint
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
 from subfl_flower.subgraphs.models.gcn import StackedGCN
 from subfl_flower.subgraphs.tasks.node_classification import NodeClassification
 from subfl_flower.wire.roster import Roster
@@ -230,11 +232,11 @@ def test_an_exported_model_is_whole(tmp_path: Path) -> None:
         )
         return {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}, card
 
-    write_model(tmp_path, *model(0))
+    ExportedModel(*model(0)).write_with_card(tmp_path / MODEL_FILE)
 
     def work(tell: Tell) -> None:
         for number in range(1, 10**6):
-            write_model(tmp_path, *model(number))
+            ExportedModel(*model(number)).write_with_card(tmp_path / MODEL_FILE)
             tell(number)
 
     for seconds in moments(3):

@@ -230,7 +230,16 @@ def about(**changes: Any) -> dict[str, Any]:
         "client_ids": [0, 1], "num_examples": [1.0, 2.0], "num_nodes": [1.0, None], "num_edges": [1.0, 2.0],
         "num_features": 2, "num_classes": 2, "overlapping": False,
     }  # fmt: skip
-    base = {"schema": 3, "run_id": "ab", "round": 3, "roster": roster, "exchanges": [], "seconds": 1, "repeated": {}}
+    base = {
+        "kind": "checkpoint",
+        "schema": 3,
+        "run_id": "ab",
+        "round": 3,
+        "roster": roster,
+        "exchanges": [],
+        "seconds": 1,
+        "repeated": {},
+    }
     return {**base, **changes}
 
 

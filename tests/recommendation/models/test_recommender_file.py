@@ -17,7 +17,8 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import FactorisationSettings, ModelSettings, RecommenderSettings
 from subfl_flower.recommendation.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
 from subfl_flower.tasks.choices import NodeClassification
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -269,7 +270,7 @@ def test_a_missing_damaged_or_other_file_is_named(tmp_path: Path) -> None:
         num_features=3, num_classes=2, dataset="toy", client=7, method="fedpub", run="r",
     )  # fmt: skip
     values = {name: np.ones(shape, np.float32) for name, shape in of_nodes.gnn.shapes.items()}
-    write_model(tmp_path / "gcn", values, of_nodes)
+    ExportedModel(values, of_nodes).write_with_card(tmp_path / "gcn" / MODEL_FILE)
     refused(tmp_path / "gcn" / "model.safetensors", "card.model.name")
 
 

@@ -1,0 +1,108 @@
+"""The main table of a report: result, floors, what the mean hides, privacy, rounds, bytes and time."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from subfl_flower.evaluation.formats import MISSING, in_bytes, in_own_unit, in_unit_of, plain
+from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, Spread
+from subfl_flower.evaluation.runs import FLOORS, SUMMARY_FIGURES
+from subfl_flower.evaluation.summary import number
+from subfl_flower.evaluation.table import Column, Table, make_table, means
+
+_MAJORITY, _MACRO_F1, _BALANCED = "test.majority", "test.macro_f1", "test.balanced_accuracy"
+_CLASS_FIGURES = (_MAJORITY, _MACRO_F1, _BALANCED, "test.one_class")
+_WORTH = ("worst_client", "bias_row", "popularity", "user_level_epsilon")
+_MEASURES = {"hr": "HR", "ndcg": "NDCG", "full_hr": "full HR"}
+
+
+def main_table(rows: Sequence[Row], collapse: bool) -> Table:
+    """The main table.
+
+    Args:
+        rows: result of `build_rows`.
+        collapse: put columns in which all rows agree (the data, mostly) into the title.
+    """
+    further = [Column(head, figure, in_unit_of(figure)) for figure, head in _further(rows).items()]
+    columns = (
+        Column("test at best validation", "test_at_best_validation"),
+        Column("as received", "test_as_received_at_best_validation", optional=True),
+        *further,
+        *_floors(rows),
+        Column("macro-F1 (balanced accuracy)", _MACRO_F1, _with_balanced, optional=True),
+        Column("worst client", "worst_client", optional=True),
+        Column("user-level epsilon", "user_level_epsilon", _epsilon, optional=True),
+        Column("best round", "best_round", plain(1, 0)),
+        Column("model size", "model_bytes", _model_size, optional=True),
+        Column("up", "bytes_up", in_bytes),
+        Column("down", "bytes_down", in_bytes),
+        Column("exchanged", "bytes_exchanged", _exchanged, optional=True),
+        Column("bytes vs FedAvg", RELATIVE_BYTES, lambda found, _: f"{100 * found.mean:.1f} %", optional=True),
+        Column("s / round", "seconds_per_round", lambda found, _: f"{found.mean:.3g}"),
+    )
+    return make_table(rows, columns, collapse)
+
+
+def main_means(rows: Sequence[Row]) -> pd.DataFrame:
+    """The main table as plain numbers: fractions, bytes, seconds; missing where unknown."""
+    worth = [name for name in (*_CLASS_FIGURES, *_WORTH) if any(row.spread(name) for row in rows)]
+    alone = ["model_bytes", "weights_kept", "bytes_exchanged", RELATIVE_BYTES, "seconds_per_round"]
+    found = means(rows, [*SUMMARY_FIGURES, *_further(rows), *worth, *alone])
+    found.insert(
+        list(found).index("seeds") + 1, "status", [" ".join(sorted({run.status for run in row.runs})) for row in rows]
+    )
+    without_std = found.drop(columns=[f"{name}_std" for name in alone])
+    return without_std.rename(columns={f"{name}_mean": name for name in alone})
+
+
+def _floors(rows: Sequence[Row]) -> list[Column]:
+    """The floor's column, under its name where it is the same for all rows."""
+    names = dict.fromkeys(filter(None, map(_floor_name, rows)))
+    if len(names) < 2:
+        return [Column(name, "floor") for name in names]
+    return [Column("floor", "floor", lambda found, row: f"{in_own_unit(found, row)} ({_floor_name(row)})")]
+
+
+def _floor_name(row: Row) -> str | None:
+    return next((name for figure, name in FLOORS.items() if row.spread(figure)), None)
+
+
+def _with_balanced(found: Spread, row: Row) -> str:
+    balanced = row.spread(_BALANCED)
+    text = in_unit_of(_MACRO_F1)
+    return f"{text(found, row)} ({text(balanced, row) if balanced else MISSING})"
+
+
+def _epsilon(found: Spread, row: Row) -> str:
+    """The user-level epsilon, with its delta where all runs have the same one above 0."""
+    if math.isinf(found.mean):
+        return "no bound"
+    text = f"{found.mean:.4g}" if found.std is None else f"{found.mean:.4g} ± {found.std:.2g}"
+    deltas = {number(run.figures["privacy"].get("delta")) for run in row.counted}
+    delta = deltas.pop()
+    return text if deltas or not delta else f"{text} (delta {delta:g})"
+
+
+def _model_size(found: Spread, row: Row) -> str:
+    """Bytes of a client's model, and the share of its weights that remain after pruning."""
+    kept = row.mean("weights_kept")
+    return in_bytes(found, row) + (f" ({100 * kept:.0f} % kept)" if kept is not None else "")
+
+
+def _exchanged(found: Spread, row: Row) -> str:
+    """Bytes exchanged outside of rounds, if any."""
+    return in_bytes(found, row) if found.mean else MISSING
+
+
+def _further(rows: Sequence[Row]) -> dict[str, str]:
+    """Further ranking figures that the rows have, at the metrics' cutoffs, with their column heads."""
+    metrics = {row.metric for row in rows}
+    found: dict[str, str] = {}
+    for cutoff in dict.fromkeys(row.metric.partition("@")[2] for row in rows if "@" in row.metric):
+        found |= {f"test.{name}@{cutoff}": f"{head}@{cutoff}" for name, head in _MEASURES.items()}
+    return {
+        figure: head
+        for figure, head in found.items()
+        if metrics != {figure.removeprefix("test.")} and any(row.spread(figure) for row in rows)
+    }
