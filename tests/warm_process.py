@@ -1,4 +1,6 @@
-"""`subfl` in processes forked from one that has imported everything: a fork takes milliseconds, the imports seconds.
+"""Processes of `subfl`, forked from one that has imported everything.
+
+A fork takes milliseconds, and the imports take seconds.
 
 Each is a separate process in a session of its own, with arguments, working directory, environment and exit as started
 by a shell. What imports do by themselves is not tested by it: such a test starts the program itself.
