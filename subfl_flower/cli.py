@@ -45,15 +45,12 @@ def _dispatch(arguments: list[str]) -> int:
     if command in ("--shell-completion", "-sc"):
         return run_command("completion", importlib.import_module(COMMANDS["completion"].module), ["bash"])
     if command in COMMANDS:
-        module = importlib.import_module(COMMANDS[command].module)
-        if hasattr(module, "main"):
-            return int(module.main(arguments[1:]))
-        return run_command(command, module, arguments[1:])
+        return run_command(command, importlib.import_module(COMMANDS[command].module), arguments[1:])
     if problem := unknown_command(command):
         raise SubflError(problem)
 
+    from subfl_flower.catalogue.own_choices import offer_own_choices
     from subfl_flower.commands import train
-    from subfl_flower.own_choices import offer_own_choices
 
     offer_own_choices()
     return train.main(arguments)

@@ -13,10 +13,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf's reader
 
+from subfl_flower.catalogue.groups import override_of
+from subfl_flower.catalogue.own_choices import offer_own_choices
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.code_folder import config_directory as config_directory
 from subfl_flower.code_folder import require_own_names
 from subfl_flower.config import Config
@@ -30,10 +34,8 @@ from subfl_flower.overrides import (
     schema_in_place,
     unreadable,
 )
-from subfl_flower.own_choices import offer_own_choices
 from subfl_flower.registry import stored_config, validate
 from subfl_flower.runs.directory import RunDirectory
-from subfl_flower.suggestions import did_you_mean
 
 _RESUME = "resume="
 
@@ -121,6 +123,27 @@ def composed_job(overrides: Sequence[str], default_runtime: str | None = None) -
     return Job(_resumed_config(directory, changes), directory, resume=True)
 
 
+def single_job(arguments: Sequence[str]) -> Job | None:
+    """The one run that the arguments of `subfl` ask for; None where Hydra is needed, for a sweep or for its options.
+
+    Raises:
+        SubflError: see `composed_config`.
+    """
+    if any(argument.startswith("-") or _is_about_hydra(argument) for argument in arguments):
+        return None
+    with readable_errors():
+        composed = _composed(arguments)
+        run_directory = Path(composed.hydra.run.dir)
+    if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment says so
+        return None
+    return Job(validated(composed), run_directory)
+
+
+def _is_about_hydra(argument: str) -> bool:
+    key = argument.lstrip("+~").partition("=")[0]
+    return re.match("hydra[./]", key) is not None and key != "hydra.run.dir"
+
+
 _MAY_CHANGE = (
     *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger.", "record."),
     *("data.root", "data.cache"),
@@ -192,6 +215,8 @@ def _sentence(error: Exception) -> str:
     for cause in (error, error.__cause__):
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
             return _unknown_setting(re.match(r"Could not override '([^']+)'", text), cause)
+    if match := re.match(r"Ambiguous value for argument '([^']*)'", text):
+        return f"{match[1]}: has several values; subfl -m {match[1]} trains a run with each, and quotes make one text"
     if match := re.search(r"Could not override '([^'@/]+)'\. No match in the defaults list", text):
         return f"{match[1]}: is not among the defaults, so that it is added by +{match[1]}=..."
     if match := re.search(r"Could not override '([^']+)'", text):
@@ -203,7 +228,7 @@ def _sentence(error: Exception) -> str:
     ):
         group, _, choice = match[1].rpartition("/")
         available = match[2].split()
-        advice = did_you_mean(choice, available, f"{group}={{}}")
+        advice = did_you_mean(choice, available, override_of(group, "{}"))
         return f"{group}={choice}: there is no such choice; available: {', '.join(available)}{advice}"
     return " ".join(text.split())
 

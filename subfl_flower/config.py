@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.data.datasets import DATASETS, Dataset
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.partitions import PARTITIONS, Partition
@@ -31,7 +32,6 @@ from subfl_flower.models.settings import (
     RecommenderSettings,
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
-from subfl_flower.suggestions import did_you_mean
 from subfl_flower.tasks.choices import TASKS, Task
 
 
@@ -155,7 +155,7 @@ class Ray(Simulation):
     num_gpus: float = Field(default=0.0, ge=0)
     total_cpus: int | None = Field(default=None, ge=1)
     address: str | None = None
-    node_timeout: float = Field(default=300.0, gt=0)
+    node_timeout: float = Field(default=900.0, gt=0)
 
     @property
     def state_travels(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pydantic
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.config import Config, Method, checked, sentence
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import load_class
@@ -18,7 +19,6 @@ from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.strategy import CohortStrategy
-from subfl_flower.suggestions import did_you_mean
 from subfl_flower.wire.contract import MethodSettings, joined_settings
 
 

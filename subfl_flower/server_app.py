@@ -28,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
     networked = is_networked(grid)
     code = str(context.run_config.get("code", ""))
-    if own := sent_choices() if networked else Path(code) if code else None:
+    if own := Path(code) if code and not networked else sent_choices():
         adopt(own)
     job = composed_job(overrides, "deploy" if networked else "ray")
     if job.config.runtime.deployed != networked or job.config.runtime.one_process:

@@ -63,6 +63,7 @@ def files(folder: Path) -> list[str]:
             "schema: runtime=inline takes it from the data that it has; it is stated with runtime=de",
         ),
         ("seed=[1", "[1"),
+        ("seed=0,1", "seed=0,1: has several values; subfl -m seed=0,1 trains a run with each"),
         ("method.strategy=strategies.nowhere.Nothing", "method.strategy: cannot import"),
         ("method.client=subfl_flower.strategies.subgraphs.local.Local", "method.client: "),
         ("runtime.device=abacus", "runtime.device: 'abacus'"),
@@ -79,7 +80,14 @@ def test_bad_input_is_one_sentence_exit_code_2_and_no_files(subfl: Subfl, argume
     assert outcome.code == 2
     lines = outcome.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("subfl: ") and words in lines[0] and len(lines[0]) < 500
-    assert files(outcome.directory) == [] and outcome.stdout == ""
+    assert not outcome.directory.exists() and outcome.stdout == ""
+
+
+def test_refused_data_leave_no_folder(subfl: Subfl, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    outcome = subfl("partition.clients=5000", f"hydra.run.dir={tmp_path / 'mine' / 'day' / 'time'}")
+    assert outcome.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not any((tmp_path / "mine").iterdir())
 
 
 def test_the_real_command_ends_with_code_2_and_one_sentence(tmp_path: Path) -> None:

@@ -75,14 +75,13 @@ def _arguments(name: str, before: Sequence[str]) -> Iterator[str]:
 
     if before[0] == "list":
         yield from GROUPS if len(before) == 1 else choices(GROUPS.get(before[1], before[1]))
-    module = importlib.import_module(name)
-    if isinstance(module, Commands):
+    command = importlib.import_module(name)
+    if isinstance(command, Commands):
         if len(before) == 1:
-            yield from module.SUBCOMMANDS
+            yield from command.SUBCOMMANDS
             return
-        module = module.SUBCOMMANDS[before[1]]
-    if hasattr(module, "add_arguments"):
-        yield from re.findall(r"--[\w-]+", parser_of(before[0], module).format_help())
+        command = command.SUBCOMMANDS[before[1]]
+    yield from re.findall(r"--[\w-]+", parser_of(before[0], command).format_help())
 
 
 def _overrides(before: Sequence[str], last: str) -> Iterator[str]:

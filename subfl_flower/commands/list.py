@@ -9,9 +9,9 @@ import textwrap
 
 from subfl_flower.catalogue.groups import GROUPS, choices, is_built_in, override_of
 from subfl_flower.catalogue.sheet import Sheet
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.commands.exit_codes import OK
 from subfl_flower.errors import SubflError
-from subfl_flower.suggestions import did_you_mean
 
 SUMMARY = "List methods, data sets, partitions, models, experiments ..., or describe one of them."
 EXAMPLE = """

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from subfl_flower.catalogue.groups import GROUPS, choices, group_of, override_of
-from subfl_flower.suggestions import nearest
+from subfl_flower.catalogue.suggestions import nearest
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Listed:
 
 COMMANDS = {
     "launch": Listed("subfl_flower.launch.command", "Train"),
+    "app": Listed("subfl_flower.launch.app_command", "Train"),
     "list": Listed("subfl_flower.commands.list", "Choose settings and check data"),
     "inspect": Listed("subfl_flower.commands.inspect", "Choose settings and check data"),
     "report": Listed("subfl_flower.evaluation.report", "Look at results"),
@@ -81,7 +82,8 @@ def overview() -> str:
 
 _SETTINGS = f"""\
 Settings are given as KEY=VALUE. KEY is a group, whose VALUE is one of its choices (method=fedpub), or the dotted
-name of a single setting (federation.rounds=50). The groups are {", ".join(GROUPS.values())};
+name of a single setting (federation.rounds=50). The groups are
+{", ".join(GROUPS.values())}.
 subfl list methods names the choices of method, and subfl list methods fedpub the settings of one of them.
   subfl method=fedpub dataset=cora partition.clients=10 federation.rounds=50
   subfl -m method=local,fedavg,fedpub dataset=cora seed=0,1,2"""

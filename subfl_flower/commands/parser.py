@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, OK
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.suggestions import did_you_mean
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
 """The system's reasons to refuse a path, which no program can know before it uses the path."""
@@ -64,6 +64,10 @@ class Commands(Protocol):
         """One line for the list of commands."""
 
     @property
+    def EXAMPLE(self) -> str:
+        """One or more command lines."""
+
+    @property
     def SUBCOMMANDS(self) -> Mapping[str, Command]:
         """The other commands, by name."""
 
@@ -109,7 +113,9 @@ def exit_code(name: str, run: Callable[..., int], *arguments: Any) -> int:
         arguments: its arguments.
     """
     try:
-        return run(*arguments)
+        code = run(*arguments)
+        sys.stdout.flush()  # a closed pipe is noticed here, not when the interpreter ends
+        return code
     except SubflError as error:
         _print_error(name, str(error))
         return FAILED if isinstance(error, RunFailure) else BAD_INPUT
@@ -135,10 +141,14 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
         prog=f"subfl {name}", description=command.SUMMARY, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_arguments(parser)
-    lines = command.EXAMPLE.strip().splitlines()
+    _add_examples(parser, command.EXAMPLE)
+    return parser
+
+
+def _add_examples(parser: argparse.ArgumentParser, text: str) -> None:
+    lines = text.strip().splitlines()
     examples = "\n  ".join(["example:" if len(lines) == 1 else "examples:", *lines])
     parser.epilog = f"{parser.epilog}\n\n{examples}" if parser.epilog else examples
-    return parser
 
 
 def own_settings(arguments: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
@@ -172,4 +182,5 @@ def _overview(name: str, commands: Commands) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("subcommand", choices=commands.SUBCOMMANDS, metavar="SUBCOMMAND")
+    _add_examples(parser, commands.EXAMPLE)
     return parser

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.commands.exit_codes import OK
 from subfl_flower.commands.parser import own_settings
 from subfl_flower.errors import SubflError
-from subfl_flower.suggestions import did_you_mean
 
 SUMMARY = "Show the items that a user has not rated and a trained recommender finds best."
 EXAMPLE = """

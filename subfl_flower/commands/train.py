@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -14,10 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from subfl_flower.code_folder import config_directory, require_own_names
-from subfl_flower.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, OK
+from subfl_flower.commands.exit_codes import INTERRUPTED, OK
 from subfl_flower.commands.result_lines import print_result
-from subfl_flower.composition import composed_job, readable_errors, resumes, validated
-from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.composition import Job, composed_job, readable_errors, resumes, single_job, validated
+from subfl_flower.errors import SubflError
 from subfl_flower.overrides import classes_chosen, literal_paths, sweeps
 from subfl_flower.sweeps.job import sole_user, train_here
 from subfl_flower.sweeps.launcher import SweepFolder, SweepLauncher, register_launcher, train_for_hydra
@@ -25,8 +27,45 @@ from subfl_flower.sweeps.report import end_of_sweep, with_extra
 
 
 def main(arguments: list[str]) -> int:
-    """Train as the overrides say, and return the exit code."""
-    return _resume(arguments) if resumes(arguments) else _train(arguments)
+    """Train as the overrides say, and return the exit code.
+
+    Raises:
+        SubflError: the overrides or the data cannot be used, or the run failed.
+    """
+    if resumes(arguments):
+        return _resume(arguments)
+    job = single_job(arguments)
+    return _train(arguments) if job is None else _train_once(job)
+
+
+def _train_once(job: Job) -> int:
+    """Train one run whose settings are valid; nothing is left of one that is refused for its data."""
+    _calm()
+    with _only_if_used(job.directory):
+        summary = train_here(job.config, job.directory.absolute())
+    print_result(job.config, summary, job.directory)
+    return INTERRUPTED if summary["status"] == "interrupted" else OK
+
+
+@contextmanager
+def _only_if_used(directory: Path) -> Iterator[None]:
+    """Make the folders that a folder lies in; remove them and it, where they are new and empty at the block's end.
+
+    Raises:
+        SubflError: it cannot be made.
+    """
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in made:
+            raise
+        raise SubflError(f"hydra.run.dir: {error}; choose a folder that can be written") from error
+    finally:
+        for path in made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def _resume(overrides: list[str]) -> int:
@@ -34,15 +73,9 @@ def _resume(overrides: list[str]) -> int:
     from subfl_flower.simulation import simulate
 
     _calm()
-    try:
-        job = composed_job(overrides)
-        with sole_user(job.directory):
-            summary = simulate(job.config, job.directory.absolute(), resume=True)
-    except SubflError as error:
-        print(f"subfl: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RunFailure) else BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    job = composed_job(overrides)
+    with sole_user(job.directory):
+        summary = simulate(job.config, job.directory.absolute(), resume=True)
     print_result(job.config, summary, job.directory)
     return INTERRUPTED if summary["status"] == "interrupted" else OK
 
@@ -75,8 +108,7 @@ def _train(arguments: list[str]) -> int:
         raise _single.crash
     refused = refused or _single.error
     if refused is not None:
-        print(f"subfl: {refused}", file=sys.stderr)
-        return FAILED if isinstance(refused, RunFailure) else BAD_INPUT
+        raise refused
     return INTERRUPTED if interrupted or _single.interrupted else OK
 
 

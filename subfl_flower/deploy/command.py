@@ -13,11 +13,15 @@ from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_ce
 from subfl_flower.deploy.files import make_folder
 from subfl_flower.deploy.keys import make_key
 from subfl_flower.deploy.registration import register
-from subfl_flower.errors import SubflError
+from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
-from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
 
-SUMMARY = "Make certificates and keys, start the processes, and submit runs of a federation on real machines."
+SUMMARY = "Make certificates and keys, start processes and submit runs of a federation on real machines."
+EXAMPLE = """
+subfl deploy superlink --certificates certificates --database superlink.db
+subfl deploy submit method=fedpub schema=federation.json --connection hospital
+"""
 
 
 def _certificates(arguments: argparse.Namespace) -> int:
@@ -104,22 +108,13 @@ def _submit(arguments: argparse.Namespace) -> int:
     if outcome.status == INTERRUPTED:
         print("subfl deploy: the run was stopped", file=sys.stderr)
         return exit_codes.INTERRUPTED
+    if outcome.status == UNKNOWN:
+        raise RunFailure(f"the SuperLink does not answer; the run may go on, flwr ls {arguments.connection} tells")
     if outcome.status != COMPLETED:
-        print(f"subfl deploy: {_failure(outcome, arguments.connection)}", file=sys.stderr)
-        return exit_codes.FAILED
+        raise RunFailure(outcome.failure())
     if outcome.run_directory is not None:
         print(f"run directory on the SuperLink's machine: {outcome.run_directory}")
     return exit_codes.OK
-
-
-def _failure(outcome: Outcome, connection: str) -> str:
-    """One sentence on the error."""
-    reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
-    if outcome.status == NOT_STARTED:
-        return f"the run did not start{reason}"
-    if outcome.status == UNKNOWN:
-        return f"the SuperLink does not answer; the run may go on, flwr ls {connection} tells"
-    return f"the run did not complete, it is {outcome.status}{reason}"
 
 
 def _enter_home(home: Path | None) -> None:
@@ -265,8 +260,8 @@ SUBCOMMANDS = {
     ),
     "supernode": Subcommand(
         "Start a SuperNode in the foreground.",
-        "subfl deploy supernode --superlink superlink.example.org:8002 --root-certificates ca.crt --key node-03 "
-        "--client client-03",
+        "subfl deploy supernode --superlink superlink.example.org:8002 \\\n"
+        "      --root-certificates ca.crt --key node-03 --client client-03",
         _supernode_options,
         _supernode,
     ),

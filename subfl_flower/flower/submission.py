@@ -44,6 +44,14 @@ class Outcome:
     run_directory: Path | None = None
     log: Path | None = None
 
+    def failure(self) -> str:
+        """One sentence on a run that did not complete, and on where to find details."""
+        reason = f": {self.reason}" if self.reason not in ("", "N/A") else ""
+        log = f" (its whole log: {self.log})" if self.log else ""
+        if self.status == NOT_STARTED:
+            return f"the run did not start{reason}{log}"
+        return f"the run did not complete, it is {self.status}{reason}{log}"
+
 
 def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
     """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.

@@ -7,10 +7,10 @@ from typing import overload
 
 from subfl_flower.catalogue.groups import choices
 from subfl_flower.catalogue.sheet import Sheet
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.code_folder import adopted_here
 from subfl_flower.errors import SubflError
 from subfl_flower.front.tables import html_rows
-from subfl_flower.suggestions import did_you_mean
 
 
 class Listing(Sequence[Sheet]):

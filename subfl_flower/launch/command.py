@@ -10,8 +10,10 @@ from typing import Any
 
 from subfl_flower.code_folder import adopt, adopted
 from subfl_flower.commands import exit_codes
+from subfl_flower.commands.parser import run_command
+from subfl_flower.errors import RunFailure
 from subfl_flower.flower.app_folder import find_app
-from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
 from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
 
@@ -33,22 +35,24 @@ def run(options: argparse.Namespace) -> int:
     """Run the federation, and print the result table of a run that completed.
 
     Returns:
-        0 when the run completed, 1 when it failed, 130 when a signal stopped it.
+        0 when the run completed, 130 when a signal stopped it.
 
     Raises:
         SubflError: it cannot be started as asked.
+        RunFailure: it did not complete.
     """
     outcome = run_federation(_request(options))
     if outcome.status == INTERRUPTED:
         print("subfl launch: the run was stopped", file=sys.stderr)
         return exit_codes.INTERRUPTED
-    if outcome.status != COMPLETED or outcome.run_directory is None:
-        print(f"subfl launch: {_failure(outcome)}", file=sys.stderr)
-        return exit_codes.FAILED
+    if outcome.status != COMPLETED:
+        raise RunFailure(outcome.failure())
+    if outcome.run_directory is None:
+        raise RunFailure("the run completed, but its log names no run directory, so there is no table")
 
-    from subfl_flower.cli import run as subfl
+    from subfl_flower.evaluation import report
 
-    return subfl(["report", str(outcome.run_directory)])
+    return run_command("report", report, [str(outcome.run_directory)])
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -56,10 +60,11 @@ def _request(options: argparse.Namespace) -> Request:
     from subfl_flower.composition import composed_job
 
     app = find_app(options.app)
+    patience = Request.patience
     if app is None:
         if adopted() is None:
             adopt(Path.cwd())
-        composed_job(options.overrides, "ray")
+        patience = composed_job(options.overrides, "ray").config.runtime.node_timeout
     return Request(
         app=app,
         folder=Path.cwd(),
@@ -69,18 +74,8 @@ def _request(options: argparse.Namespace) -> Request:
         cpus=options.cpus,
         gpus=options.gpus,
         code=adopted() if app is None else None,
+        patience=patience,
     )
-
-
-def _failure(outcome: Outcome) -> str:
-    """One sentence on the error, and on where to find details."""
-    if outcome.status == COMPLETED:
-        return "the run completed, but its log names no run directory, so there is no table"
-    reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
-    log = f" (its whole log: {outcome.log})" if outcome.log else ""
-    if outcome.status == NOT_STARTED:
-        return f"the run did not start{reason}{log}"
-    return f"the run did not complete, it is {outcome.status}{reason}{log}"
 
 
 def _number(convert: Callable[[str], Any], smallest: int) -> Callable[[str], Any]:

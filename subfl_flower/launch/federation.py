@@ -1,5 +1,6 @@
 """One federation from start to end: SuperLink, `flwr run`, its true result, and a complete clean-up."""
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -13,6 +14,8 @@ from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, Outcome, Sign
 from subfl_flower.flower.superlink import launch_environment, start_superlink
 from subfl_flower.launch.request import Request, federation_config
 
+_ATTEMPTS = 5
+
 
 def run_federation(request: Request) -> Outcome:
     """Run the app with `flwr run` on a new SuperLink, stream the output, and end every process of the launch.
@@ -25,16 +28,11 @@ def run_federation(request: Request) -> Outcome:
         SubflError: when the federation cannot be started.
     """
     config, run_config = federation_config(request), overrides_toml(request.overrides, request.code)
-    launches = request.home / "launches"
-    try:
-        launches.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=launches))
-    except OSError as error:
-        raise SubflError(f"--home {request.home}: {error.strerror}; it must be a folder to write in") from error
+    folder = _new_folder(request.home)
     # Ray's Unix sockets allow paths of 107 characters: its folder cannot be inside of `folder`.
     ray_folder = Path(tempfile.mkdtemp(prefix="subfl-", dir="/tmp"))
     launch_id = uuid.uuid4().hex
-    environment = launch_environment(folder, ray_folder, launch_id)
+    environment = launch_environment(folder, ray_folder, launch_id, request.patience)
     outcome = Outcome(INTERRUPTED)
     log = None
     with Signals() as signals:
@@ -51,11 +49,28 @@ def run_federation(request: Request) -> Outcome:
     return replace(outcome, run_directory=directory, log=log)
 
 
+def _new_folder(home: Path) -> Path:
+    """A new folder for one launch in the folder that Flower writes into."""
+    launches = home / "launches"
+    for attempt in range(_ATTEMPTS):
+        try:
+            launches.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=launches))
+        except OSError as error:
+            # Another launch that ends removes the empty folder.
+            if not isinstance(error, FileNotFoundError) or attempt + 1 == _ATTEMPTS:
+                raise SubflError(f"--home {home}: {error.strerror}; it must be a folder to write in") from error
+    raise AssertionError
+
+
 def _clear(folder: Path, keep_log: bool) -> Path | None:
     """Remove a launch's folder, except for the SuperLink's log where wanted; return that log's path."""
     log = folder / "superlink.log"
     if not (keep_log and log.is_file()):
         shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others, which are not empty, stay
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()
         return None
     for entry in folder.iterdir():
         if entry.is_dir():

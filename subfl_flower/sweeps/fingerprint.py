@@ -30,11 +30,15 @@ def settings_with_effect(config: Config) -> dict[str, Any]:
     """The settings that determine the results of a run, by dotted key, a method's defaults included."""
     plain = config.plain()
     knobs = method_settings(config.method).model_dump(mode="json")
-    flat = flatten({**plain, "method": {**plain["method"], **knobs}})
+    return flatten(with_effect({**plain, "method": {**plain["method"], **knobs}}))
+
+
+def with_effect(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration without the settings that can change no result."""
+    kept = {key: value for key, value in config.items() if f"{prefix}{key}" not in _WITHOUT_EFFECT}
     return {
-        key: value
-        for key, value in flat.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in _WITHOUT_EFFECT)
+        key: with_effect(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in kept.items()
     }
 
 

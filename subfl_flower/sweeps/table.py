@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.table import Column, make_table, rich_table
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.sweeps.fingerprint import with_effect
 
 _COLUMNS = (Column("test at best validation", "test_at_best_validation"), Column("validation", "best_validation"))
 
@@ -22,7 +24,9 @@ def print_sweep_table(folders: Sequence[Path]) -> None:
     held = [folder for folder in dict.fromkeys(folders) if RunDirectory.is_run(folder)]
     if not held:
         return
-    table = sweep_table(build_rows(load_runs(held)))
+    # Settings without effect on results, such as the size of a chunk, may differ between calls.
+    runs = [replace(run, config=with_effect(run.config)) for run in load_runs(held)]
+    table = sweep_table(build_rows(runs))
     needed = Console(width=1000).measure(table).maximum
     Console(width=max(needed, Console().width)).print(table)
 

@@ -58,9 +58,9 @@ def test_a_job_is_named_readably() -> None:
 
 
 def test_two_configurations_differ_in_a_named_setting() -> None:
-    one, other = (composed_config(["method=fedpub", *more])[0] for more in ((), ("method.tau=4",)))
+    one, other = (composed_config(["method=fedpub", *more])[0] for more in (("method.tau=5",), ("method.tau=4",)))
     assert difference(one, other) == "method.tau=5.0, not 4.0"
-    assert difference(one, composed_config(["method=fedpub", "runtime.chunk=1"])[0]) is None
+    assert difference(one, composed_config(["method=fedpub", "method.tau=5.0", "runtime.chunk=1"])[0]) is None
 
 
 def test_a_job_that_cannot_run_has_a_name_too() -> None:

@@ -294,7 +294,7 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
         (None, "ratings.safetensors does not hold ratings: it does not say what it is"),
         ("[" * 5000, "ratings.safetensors: card: Invalid JSON"),
         ("{", "ratings.safetensors: card: Invalid JSON"),
-        ("{}", "ratings.safetensors does not hold ratings: its card does not state a schema"),
+        ('{"kind": "ratings"}', "ratings.safetensors does not hold ratings: its card does not state a schema"),
         (
             '{"schema": 1}',
             "ratings.safetensors does not hold ratings: its card states no kind, where 'ratings' belongs",
@@ -321,9 +321,9 @@ def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | None, words:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"[1, 2]", "titles.json is no list of titles"),
-        (b'{"0": "One"}', "titles.json is no list of titles"),
-        (b"\xff", "titles.json is no list of titles"),
+        (b"[1, 2]", "titles.json does not hold titles"),
+        (b'{"0": "One"}', "titles.json does not hold titles"),
+        (b"\xff", "titles.json does not hold titles"),
         (b'["One"]', "titles.json has 1 titles for 6 items"),
     ],
 )
