@@ -18,7 +18,7 @@ from subfl_flower.flower.inline_grid import InlineGrid
 BENCHMARKS = Path(os.environ.get("SUBFL_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
-LONG = ("federation", "launch", "end_to_end")
+LONG = ("federation", "launch", "docs", "end_to_end")
 """Folders whose files take minutes, the longest first."""
 
 

@@ -1,4 +1,4 @@
-"""Code and commands of the pages, as a reader takes them over into a folder of his own.
+"""Code and commands of the pages, as a reader takes them over into a folder.
 
 An HTML comment above a block, such as ``<!-- snippet: shown, because ... -->``, says that the block is treated
 otherwise than by default (`USES`); ``<!-- snippets: ... -->`` says so of a whole page.

@@ -1,7 +1,9 @@
-"""`subfl` in processes forked from one that has imported everything: a fork takes milliseconds, the imports seconds.
+"""Processes of `subfl`, forked from one that has imported everything.
 
-Each is a separate process in a session of its own, with arguments, working directory, environment and exit as started
-by a shell. What imports do by themselves is not tested by it: such a test starts the program itself.
+A fork takes milliseconds, and the imports take seconds.
+
+Each is a separate process and session, with arguments, working directory, environment and exit code as if started
+by a shell. A test of the imports themselves starts the program instead.
 """
 
 from __future__ import annotations

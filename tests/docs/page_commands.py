@@ -22,7 +22,7 @@ SWEEP = ("-m", "--multirun")
 EXPERIMENT = "+experiment="
 """Begins the choice of an experiment, which is a sweep."""
 PLACEHOLDER = re.compile(r"<\w+>|\.\.\.|/RUN\b|\b20\d\d-\d\d-\d\d/")
-"""What a reader replaces: a date, a run's name, further arguments."""
+"""Parts that a reader replaces: a date, a run's name, further arguments."""
 WITH_OVERRIDES = ("inspect", "partition", "launch")
 """Commands that take the overrides of a run, besides settings that are theirs."""
 ELSEWHERE = {

@@ -78,7 +78,7 @@ class Reader:
         return self
 
     def outputs(self) -> list[str]:
-        """What the commands printed that were carried out, in the page's order."""
+        """Standard output of the commands that were carried out, in the page's order."""
         return [done.output for done in self.done if done.output is not None]
 
     def command(self, *words: str) -> str:
@@ -112,7 +112,7 @@ class Reader:
         return outcome.stdout
 
     def shortened(self, words: Sequence[str]) -> list[str]:
-        """The same on small data, with one round, two values of a sweep's first setting and one of the others."""
+        """A command on small data with one round, two values of a sweep's first setting and one of the others."""
         swept, rest = 0, list[str]()
         for word in words:
             values = values_of(word) if sweeps(words) and "=" in word else [word]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from rating_tables import check_equal, check_same_attributes, genres, three_users
 from safetensors.numpy import load_file, save
 
-from subfl_flower.data.folders import described_folder
 from subfl_flower.data.folders.described_folder import open_folders
 from subfl_flower.data.folders.subgraph_folder import ClientFolder
 from subfl_flower.data.folders.user_folder import UserFolder, write_user_folder
@@ -219,23 +218,6 @@ def test_a_node_hosts_users_of_one_data_set_each_once(tmp_path: Path) -> None:
         open_folders(UserFolder, [two, zero, write(tmp_path / "again", user(2))])
     with pytest.raises(SubflError, match="are not of one partition; a node needs folders of one"):
         open_folders(UserFolder, [zero, write(tmp_path / "other", user(2), center=2.0)])
-
-
-def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "client-00").mkdir()
-    with pytest.raises(SubflError, match="client-00 exists already"):
-        write(tmp_path / "client-00", user())
-    assert names(tmp_path) == ["client-00"] and names(tmp_path / "client-00") == []
-
-
-def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes, mode: int = 0) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(described_folder, "write_durably", full)
-    with pytest.raises(SubflError, match="client-00 cannot be written: No space left on device"):
-        write(tmp_path / "client-00", user())
-    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def check_that_every_client_is(
 
 
 def check_that_a_client_computes_the_same_alone(network: Any, graphs: Sequence[ClientGraph]) -> None:
-    """And beside larger ones, with dropout: padded rows have a loss, too, which must not count."""
+    """A client computes the same alone and next to larger ones, with dropout: losses of padded rows do not count."""
     parameters = random_parameters(network, len(graphs))
 
     def outcome(positions: list[int]) -> tuple[torch.Tensor, Tensors]:

@@ -7,24 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_cards import toy_card
 
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import DecoupledSettings
 from subfl_flower.storage.tensor_file import MODEL_FILE
 from subfl_flower.subgraphs.models.decoupled import StackedDecoupled
-from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
-from subfl_flower.tasks.choices import NodeClassification
+from subfl_flower.subgraphs.models.exported import ExportedModel, read_model
 
-CARD = ModelCard(
-    model=DecoupledSettings(name="decoupled", hidden=4, layers=2, encoding=6),
-    task=NodeClassification(name="node_classification"),
-    num_features=3,
-    num_classes=2,
-    dataset="toy",
-    client=7,
-    method="fedsg",
-    run="r",
-)
+CARD = toy_card(model=DecoupledSettings(name="decoupled", hidden=4, layers=2, encoding=6), method="fedsg")
 
 
 def tensors() -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model_cards import toy_card
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
@@ -16,23 +17,15 @@ from subfl_flower.data.data_facts import ReadingSettings
 from subfl_flower.data.datasets.custom_settings import GraphColumns
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings
 from subfl_flower.storage.tensor_file import MODEL_FILE
-from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
-from subfl_flower.tasks.choices import LinkPrediction, NodeClassification
+from subfl_flower.subgraphs.models.exported import ExportedModel, read_model
+from subfl_flower.tasks.choices import LinkPrediction
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TRANSFORM = FeatureTransform(
     columns=("age", "city"), one_hot={"city": ("a", "b")}, mean=(50.0, 0.0, 0.0), scale=(10.0, 1.0, 1.0)
 )
-CARD = ModelCard(
-    model=ModelSettings(name="gcn", hidden=4, layers=2),
-    task=NodeClassification(name="node_classification"),
-    num_features=3,
-    num_classes=2,
-    dataset="toy",
-    client=7,
-    method="fedpub",
+CARD = toy_card(
     run="2026-01-01",
     round=12,
     validation=0.75,
