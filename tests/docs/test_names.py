@@ -16,6 +16,10 @@ INSIDE = ("", "subfl_flower", "subfl_flower/subgraphs", "subfl_flower/recommenda
 """Folders that paths of pages begin from."""
 
 
+REPOSITORY = "https://github.com/subfl-flower/subfl-flower/"
+"""Links of README.md are absolute, so that they lead somewhere from a package index, too."""
+
+
 def identify(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -59,8 +63,9 @@ def test_each_file_and_link_is_there(page: Path) -> None:
     text = page.read_text()
     named = files_named(text) - {"conf/method/fedgta.yaml"}  # the reader writes it
     missing = [name for name in named if not any((ROOT / start / name).exists() for start in INSIDE)]
-    links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)
-    assert missing == [] and [link for link in links if not (page.parent / link).exists()] == []
+    links = [page.parent / link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)]
+    links += [ROOT / path for path in re.findall(rf"{REPOSITORY}(?:blob/main|tree/main)/([^)#\s]+)", text)]
+    assert missing == [] and [link for link in links if not link.exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identify)
