@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flwr.simulation
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -70,6 +69,8 @@ def _simulate_inline(runtime: Inline, matcher: bool, run: Callable[[Grid], dict[
 
 
 def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
+    from flwr.simulation import run_simulation  # loads a web framework and a database, which takes a second
+
     from subfl_flower.client_app import app as client_app
 
     summaries: list[dict[str, Any]] = []
@@ -89,7 +90,7 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
         # BLAS threads of this process keep spinning after a matrix product, on the cores that the actors need.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            flwr.simulation.run_simulation(
+            run_simulation(
                 server_app=server_app,
                 client_app=client_app,
                 num_supernodes=number_of_nodes(runtime) + matcher,

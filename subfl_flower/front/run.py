@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.composition import composed_config
-from subfl_flower.config import Config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError
 from subfl_flower.front.arguments import Arguments, Overrides
@@ -14,6 +13,7 @@ from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.overrides import swept
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.sweeps.job import train_here
 
 
 def run(
@@ -51,7 +51,8 @@ def run(
         runtime: ``"inline"`` (this process) or ``"ray"`` (several processes).
         overrides: further settings, ``["method.tau=5"]`` or ``{"method": {"tau": 5}}``. A setting that takes a file
             takes data in memory in a dict, as ``{"dataset": {"items": frame}}``.
-        run_dir: folder of the run, which must not hold a run; None: ``outputs/<date>/<time>`` in the working directory.
+        run_dir: folder of the run; None: ``outputs/<date>/<time>`` in the working directory. A run of the same
+            configuration in it that was interrupted goes on after its checkpoint; a completed one is refused.
         progress: None shows a bar in a terminal or a notebook, True also lines where there is neither, False nothing.
 
     Returns:
@@ -84,30 +85,9 @@ def run(
             if len(swept(line, multirun=False)) > 1:
                 raise SubflError(f"{line}: a run has one value of each setting; sweep(...) trains several")
         config, default = composed_config(arguments.overrides)
-        directory = _free(default) if run_dir is None else Path(run_dir).expanduser()
-        return train(config, directory.absolute(), arguments.objects, progress)
-
-
-def train(
-    config: Config,
-    directory: Path,
-    objects: dict[Path, Any],
-    progress: bool | None = None,
-    said: set[str] | None = None,
-) -> RunResult:
-    """Train a configuration.
-
-    Args:
-        config: of the run.
-        directory: the run directory.
-        objects: data in memory that the configuration names, by path.
-        progress: see `run`.
-        said: remarks on data that earlier runs have printed; this run's are added.
-    """
-    from subfl_flower.simulation import simulate
-
-    with held(objects):
-        simulate(config, directory, said=said, lines=None if progress is False else bool(progress))
+        directory = (_free(default) if run_dir is None else Path(run_dir).expanduser()).absolute()
+        with held(arguments.objects):
+            train_here(config, directory, lines=None if progress is False else bool(progress))
     return RunResult(directory)
 
 
