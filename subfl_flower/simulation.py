@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flwr.simulation
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -18,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.flower.programs import ray_settings
 from subfl_flower.flower.prompt_delivery import deliver_promptly
 from subfl_flower.node.node import compute_device
 from subfl_flower.node.open_nodes import forget_nodes
@@ -70,6 +70,8 @@ def _simulate_inline(runtime: Inline, matcher: bool, run: Callable[[Grid], dict[
 
 
 def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
+    from flwr.simulation import run_simulation  # loads a web framework and a database, which takes a second
+
     from subfl_flower.client_app import app as client_app
 
     summaries: list[dict[str, Any]] = []
@@ -80,7 +82,8 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
         deliver_promptly(grid)
         summaries.append(run(grid))
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ray_settings(runtime.node_timeout).items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     flower_log = logging.getLogger("flwr")
     level = flower_log.level
@@ -89,7 +92,7 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
         # BLAS threads of this process keep spinning after a matrix product, on the cores that the actors need.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            flwr.simulation.run_simulation(
+            run_simulation(
                 server_app=server_app,
                 client_app=client_app,
                 num_supernodes=number_of_nodes(runtime) + matcher,

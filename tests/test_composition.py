@@ -227,7 +227,7 @@ def test_choices_are_listed_and_nothing_else() -> None:
     assert listed == names.split(", ")
     with pytest.raises(SubflError) as error:
         composed_config(["method=fedpubb"])
-    listed = str(error.value).split("available: ")[1].rstrip(".").split(", ")
+    listed = str(error.value).split("available: ")[1].partition(";")[0].split(", ")
     assert listed == sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 

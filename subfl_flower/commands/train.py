@@ -16,10 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from subfl_flower.code_folder import config_directory, require_own_names
-from subfl_flower.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, OK
+from subfl_flower.commands.exit_codes import INTERRUPTED, OK
 from subfl_flower.commands.result_lines import print_result
 from subfl_flower.composition import Job, composed_job, readable_errors, resumes, single_job, validated
-from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.errors import SubflError
 from subfl_flower.overrides import classes_chosen, literal_paths, sweeps
 from subfl_flower.sweeps.job import sole_user, train_here
 from subfl_flower.sweeps.launcher import SweepFolder, SweepLauncher, register_launcher, train_for_hydra
@@ -27,7 +27,11 @@ from subfl_flower.sweeps.report import end_of_sweep, with_extra
 
 
 def main(arguments: list[str]) -> int:
-    """Train as the overrides say, and return the exit code."""
+    """Train as the overrides say, and return the exit code.
+
+    Raises:
+        SubflError: the overrides or the data cannot be used, or the run failed.
+    """
     if resumes(arguments):
         return _resume(arguments)
     job = single_job(arguments)
@@ -69,15 +73,9 @@ def _resume(overrides: list[str]) -> int:
     from subfl_flower.simulation import simulate
 
     _calm()
-    try:
-        job = composed_job(overrides)
-        with sole_user(job.directory):
-            summary = simulate(job.config, job.directory.absolute(), resume=True)
-    except SubflError as error:
-        print(f"subfl: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, RunFailure) else BAD_INPUT
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    job = composed_job(overrides)
+    with sole_user(job.directory):
+        summary = simulate(job.config, job.directory.absolute(), resume=True)
     print_result(job.config, summary, job.directory)
     return INTERRUPTED if summary["status"] == "interrupted" else OK
 
@@ -110,8 +108,7 @@ def _train(arguments: list[str]) -> int:
         raise _single.crash
     refused = refused or _single.error
     if refused is not None:
-        print(f"subfl: {refused}", file=sys.stderr)
-        return FAILED if isinstance(refused, RunFailure) else BAD_INPUT
+        raise refused
     return INTERRUPTED if interrupted or _single.interrupted else OK
 
 
