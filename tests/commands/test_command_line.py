@@ -61,7 +61,14 @@ def test_the_exit_code_tells_how_a_command_ended(
     module = importlib.import_module(COMMANDS[name].module)
     assert not isinstance(module, Commands)
     monkeypatch.setattr(module, "run", ends)
-    arguments = {"report": ["a"], "analyse": ["a"], "predict": ["a"], "recommend": ["a"], "completion": ["bash"], "app": ["a"]}
+    arguments = {
+        "report": ["a"],
+        "analyse": ["a"],
+        "predict": ["a"],
+        "recommend": ["a"],
+        "completion": ["bash"],
+        "app": ["a"],
+    }
     assert run([name, *arguments.get(name, [])]) == code
     assert capsys.readouterr().err == (f"subfl {name}: {error}\n" if said else "")
 
