@@ -40,14 +40,16 @@ _HOME_OF = {
 """Module of each public name; it is imported on first use, because PyTorch and others take seconds."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with warnings.catch_warnings():  # libraries that are imported here for the first time add filters
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # a type checker should refuse other names
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with warnings.catch_warnings():  # libraries that are imported here for the first time add filters
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

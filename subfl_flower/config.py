@@ -155,7 +155,7 @@ class Ray(Simulation):
     num_gpus: float = Field(default=0.0, ge=0)
     total_cpus: int | None = Field(default=None, ge=1)
     address: str | None = None
-    node_timeout: float = Field(default=300.0, gt=0)
+    node_timeout: float = Field(default=900.0, gt=0)
 
     @property
     def state_travels(self) -> bool:

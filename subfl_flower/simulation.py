@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.flower.programs import ray_settings
 from subfl_flower.flower.prompt_delivery import deliver_promptly
 from subfl_flower.node.node import compute_device
 from subfl_flower.node.open_nodes import forget_nodes
@@ -81,7 +82,8 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
         deliver_promptly(grid)
         summaries.append(run(grid))
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ray_settings(runtime.node_timeout).items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     flower_log = logging.getLogger("flwr")
     level = flower_log.level

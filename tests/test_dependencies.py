@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OF_USERS = sorted(set(EXTRAS) - {"all", "dev"})
+OF_USERS = sorted(set(EXTRAS) - {"all", "dev", "docs"})
 
 IMPORTED_BY_FLOWER = {"ray"}
 """Mandatory packages that are not imported here; Flower's extra leaves open which versions were run."""

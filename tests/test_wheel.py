@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,11 @@ from subfl_flower.flower.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 BUILD = "import sys, hatchling.build; print(hatchling.build.build_wheel(sys.argv[1]))"
+API = """
+from subfl_flower import run
+result = run("fedavg", "sbm", clients=3, rounds=1, overrides=["model.hidden=8"], run_dir="runs/api", progress=False)
+print(result.summary["method"], result.metrics["round"].max())
+"""
 ORIGIN = "import subfl_flower.strategies.subgraphs.fedpub as module; print(module.__file__)"
 PROGRAM = "#!{python}\nimport sys\nfrom {module} import {attribute}\nsys.exit({attribute}())\n"
 
@@ -48,7 +54,7 @@ class Installed:
 
     def run(self, where: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [self.folder / "bin" / program, *arguments]
-        return subprocess.run(command, cwd=where, env=self.environment, capture_output=True, text=True, timeout=500)
+        return subprocess.run(command, cwd=where, env=self.environment, capture_output=True, text=True, timeout=1500)
 
     def start(self, where: Path, *arguments: str, output: IO[str]) -> subprocess.Popen[bytes]:
         command = [self.folder / "bin" / "subfl", *arguments]
@@ -125,6 +131,12 @@ def test_it_has_one_package_and_every_module_and_choice_of_the_checkout(installe
                 assert (place / path.relative_to(ROOT / folder)).is_file(), path
 
 
+def test_its_description_has_no_link_to_a_file_that_a_package_index_lacks(installed: Installed) -> None:
+    (metadata,) = installed.site.glob("subfl_flower-*.dist-info/METADATA")
+    links = re.findall(r"\]\(([^)]+)\)", metadata.read_text())
+    assert len(links) > 20 and [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
 def test_its_version_is_the_packages() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == subfl_flower.__version__
 
@@ -135,6 +147,8 @@ def test_it_trains_in_a_users_folder(installed: Installed, user: Path) -> None:
     found = summary(user / "runs" / "one")
     assert (found["method"], found["git_commit"]) == ("mine", None)
     assert found["versions"]["subfl-flower"] == subfl_flower.__version__  # type: ignore[index]
+    said = installed.run(user, "python", "-c", API)
+    assert said.returncode == 0 and said.stdout.split() == ["fedavg", "1"], said.stderr
     origin = installed.run(user, "python", "-c", ORIGIN).stdout.strip()
     assert Path(origin) == installed.site / "subfl_flower" / "strategies" / "subgraphs" / "fedpub.py"
 
@@ -189,6 +203,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_it_deploys_and_submits_with_the_users_experiment(installed: Installed, user: Path) -> None:
     """Server and node stand in empty folders: the choices come with the app, whose method is in the package."""
     (user / "conf/method/mine.yaml").write_text("defaults: [fedavg, _self_]\nname: mine\n")

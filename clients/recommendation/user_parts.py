@@ -155,8 +155,8 @@ class Neighbourhood(UserPart):
         return graphs
 
 
-class OnExpandedGraphs(UserPart, ABC):
-    """A part that works on the local graphs with the users' neighbours.
+class UserWork(UserPart, ABC):
+    """The work of users on their own data in one round.
 
     Args:
         users: of the node.
@@ -166,10 +166,6 @@ class OnExpandedGraphs(UserPart, ABC):
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
         super().__init__(users)
         self.neighbourhood = neighbourhood
-
-
-class UserWork(OnExpandedGraphs):
-    """The work of users on their own data in one round."""
 
     @property
     def draws(self) -> int:
@@ -211,11 +207,20 @@ class UploadTransform(UserPart, ABC):
         """
 
 
-class Prediction(OnExpandedGraphs):
-    """The model, or models, that users predict by."""
+class Prediction(UserPart, ABC):
+    """The model, or models, that users predict by.
+
+    Args:
+        users: of the node.
+        neighbourhood: the users' neighbours.
+    """
 
     models_sent: ClassVar[int] = 1
     """Largest number of models that a user is sent at once."""
+
+    def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
+        super().__init__(users)
+        self.neighbourhood = neighbourhood
 
     @abstractmethod
     def figures(self, models: list[dict[str, Tensor]], chunk: Chunk) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +13,13 @@ from pydantic import Field
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix, Graph
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
+
+_MAY_LACK = ("labels", "edge_weight", "cross_weight")
+_OF_GRAPH = ("edge_index", "labels", "edge_weight")
+_OF_CLIENT = (
+    *("node_ids", "edge_index", "labels", "roles"),
+    *("shareable", "cross_edges", "edge_weight", "cross_weight"),
+)
 
 
 class _Sizes(Card):
@@ -51,12 +59,8 @@ class ClientGraphCard(_Sizes):
 
 def write_graph(path: Path, graph: Graph, roles: np.ndarray) -> None:
     """Write the global graph and the role of each node (int8 `[nodes]`)."""
-    tensors = _feature_tensors(graph.features) | {"edge_index": graph.edge_index, "roles": roles}
-    if graph.labels is not None:
-        tensors["labels"] = graph.labels
-    if graph.edge_weight is not None:
-        tensors["edge_weight"] = graph.edge_weight
-    write_tensor_file(path, tensors, GraphCard(**_sizes(graph)))
+    arrays = {"roles": roles, **_held(graph, _OF_GRAPH)}
+    write_tensor_file(path, _feature_tensors(graph.features) | arrays, GraphCard(**_sizes(graph)))
 
 
 def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
@@ -67,13 +71,7 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
     """
     tensors, card = read_tensor_file(path, GraphCard)
     try:
-        graph = Graph(
-            features=_features(tensors, card),
-            edge_index=tensors["edge_index"],
-            labels=tensors.get("labels"),
-            num_classes=card.num_classes,
-            edge_weight=tensors.get("edge_weight"),
-        )
+        graph = Graph(features=_features(tensors, card), num_classes=card.num_classes, **_arrays(tensors, _OF_GRAPH))
         return graph, tensors["roles"]
     except Exception as error:
         raise _no_graph(path, card, error) from error
@@ -81,18 +79,7 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
 
 def write_client_graph(path: Path, client: ClientGraph) -> None:
     """Write one client's graph; the file needs no other file."""
-    tensors = _feature_tensors(client.features) | {
-        "node_ids": client.node_ids,
-        "edge_index": client.edge_index,
-        "roles": client.roles,
-        "shareable": client.shareable,
-        "cross_edges": client.cross_edges,
-    }
-    if client.labels is not None:
-        tensors["labels"] = client.labels
-    for name, weight in (("edge_weight", client.edge_weight), ("cross_weight", client.cross_weight)):
-        if weight is not None:
-            tensors[name] = weight
+    tensors = _feature_tensors(client.features) | _held(client, _OF_CLIENT)
     write_tensor_file(path, tensors, ClientGraphCard(**_sizes(client), client_id=client.client_id))
 
 
@@ -106,19 +93,22 @@ def read_client_graph(path: Path) -> ClientGraph:
     try:
         return ClientGraph(
             client_id=card.client_id,
-            node_ids=tensors["node_ids"],
             features=_features(tensors, card),
-            edge_index=tensors["edge_index"],
-            labels=tensors.get("labels"),
             num_classes=card.num_classes,
-            roles=tensors["roles"],
-            shareable=tensors["shareable"],
-            cross_edges=tensors["cross_edges"],
-            edge_weight=tensors.get("edge_weight"),
-            cross_weight=tensors.get("cross_weight"),
+            **_arrays(tensors, _OF_CLIENT),
         )
     except Exception as error:
         raise _no_graph(path, card, error) from error
+
+
+def _held(graph: Graph | ClientGraph, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The graph's arrays of these names, without those that it lacks."""
+    return {name: array for name in names if (array := getattr(graph, name)) is not None}
+
+
+def _arrays(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+    """The arrays of these names; None for those that a graph may lack. KeyError for others that are missing."""
+    return {name: tensors.get(name) if name in _MAY_LACK else tensors[name] for name in names}
 
 
 def _no_graph(path: Path, card: _Sizes, error: Exception) -> SubflError:

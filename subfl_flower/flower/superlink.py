@@ -11,7 +11,7 @@ import psutil
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.ports import free_port
 from subfl_flower.flower.process_tree import MARKER
-from subfl_flower.flower.programs import Flower, flower_environment, prepend, program
+from subfl_flower.flower.programs import Flower, flower_environment, prepend, program, ray_settings
 
 CONNECTION = "launch"
 
@@ -20,13 +20,14 @@ _START_SECONDS = 90.0
 _QUIET_RAY = "ignore::FutureWarning:ray._private.worker"
 
 
-def launch_environment(home: Path, ray_folder: Path, launch_id: str) -> dict[str, str]:
+def launch_environment(home: Path, ray_folder: Path, launch_id: str, patience: float) -> dict[str, str]:
     """The environment of all processes that a launch starts.
 
     Args:
         home: Flower's home of this launch alone (configuration, installed app).
         ray_folder: Ray's folder for sockets and logs. Unix sockets allow 107 characters, so it must be short.
         launch_id: the mark by which the launch's processes are found again.
+        patience: seconds that a process of Ray's may take to start.
     """
     environment = flower_environment()
     prepend(environment, "PYTHONWARNINGS", _QUIET_RAY, ",")
@@ -35,7 +36,7 @@ def launch_environment(home: Path, ray_folder: Path, launch_id: str) -> dict[str
             MARKER: launch_id,
             "FLWR_HOME": str(home),
             "RAY_TMPDIR": str(ray_folder),
-            "RAY_USAGE_STATS_ENABLED": "0",
+            **ray_settings(patience),
             # Flower's actors carry a runtime environment, which workers started in advance do not have.
             "RAY_prestart_worker_first_driver": "0",
         }

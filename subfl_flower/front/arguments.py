@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from subfl_flower.catalogue.groups import choices
 from subfl_flower.doors import TARGET, DoorSettings, full_name
 from subfl_flower.errors import SubflError
-from subfl_flower.front.given_data import GivenData, given_data
+from subfl_flower.front.given_data import GivenData, dataset_of_files, given_data
 from subfl_flower.overrides import as_value, section_keys
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Overrides of a configuration: ``["method.tau=5"]`` or ``{"method": {"tau": 5}}``."""
 
-_SHORT = {"clients": "partition.clients", "rounds": "federation.rounds"}
+SHORT = {"clients": "partition.clients", "rounds": "federation.rounds"}
 """Arguments that stand for a setting of a section."""
 
 _OWN_NETWORK = "module"
@@ -27,8 +28,8 @@ class Arguments:
     """Overrides, and the objects in memory that they name.
 
     Args:
-        choices: an argument's name and value; a value of None says nothing.
-        overrides: further overrides, which count before the choices.
+        chosen: an argument's name and value; a value of None says nothing.
+        overrides: further overrides, which count before these.
 
     Attributes:
         overrides: overrides as text.
@@ -38,9 +39,9 @@ class Arguments:
         SubflError: a value is of a kind that no setting has.
     """
 
-    def __init__(self, choices: Mapping[str, Any], overrides: Overrides = ()) -> None:
+    def __init__(self, chosen: Mapping[str, Any], overrides: Overrides = ()) -> None:
         self.objects: dict[Path, Any] = {}
-        found = [line for key, value in choices.items() if value is not None for line in self._choice(key, value)]
+        found = [line for key, value in chosen.items() if value is not None for line in self._choice(key, value)]
         self.overrides = [*found, *self._further(overrides)]
 
     def _choice(self, key: str, value: Any) -> Iterator[str]:
@@ -50,8 +51,11 @@ class Arguments:
             self.objects |= given.objects
             yield f"{key}={given.dataset}"
             yield f"{key}.path={as_value(str(given.path))}"
-        elif key in _SHORT or key == "seed":
-            yield f"{_SHORT.get(key, key)}={self._value(key, value)}"
+        elif key == "dataset" and _is_path(value):
+            yield f"{key}={dataset_of_files(Path(value).expanduser())}"
+            yield f"{key}.path={as_value(str(value))}"
+        elif key in SHORT or key == "seed":
+            yield f"{SHORT.get(key, key)}={self._value(key, value)}"
         elif isinstance(value, str):
             yield f"{key}={value}"  # the choice of a group, which Hydra wants without quotes
         elif isinstance(value, DoorSettings):
@@ -96,10 +100,15 @@ class Arguments:
 
 _NAME = "must be the name of a choice, or a class or an object of its settings"
 _ALLOWED = {
-    "dataset": f"{_NAME}, a PyG Data, a pandas DataFrame of ratings or a dict of DataFrames",
+    "dataset": f"{_NAME}, a path, a PyG Data, a pandas DataFrame of ratings or a dict of DataFrames",
     "method": "must be the name of a method, such as 'fedpub'",
     "runtime": "must be the name of a runtime, 'inline' or 'ray'",
 }
+
+
+def _is_path(value: Any) -> bool:
+    """True for a `Path`, and for text that names no choice because it has a point or a slash."""
+    return isinstance(value, Path) or (isinstance(value, str) and any(sign in value for sign in "./~"))
 
 
 def _settings(section: str, settings: DoorSettings) -> Iterator[str]:
@@ -131,3 +140,13 @@ def _plain(key: str, value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     raise SubflError(f"{key}: a setting is a text, a number, a list or a dict (found {type(value).__name__})")
+
+
+def experiment_axes(overrides: Sequence[str]) -> dict[str, str]:
+    """The values that a chosen experiment runs through, by key; empty where none is chosen, or it is one run."""
+    found: dict[str, str] = {}
+    for line in overrides:
+        group, _, name = line.partition("=")
+        if group.lstrip("+") == "experiment" and (sheet := choices("experiment").get(name)) is not None:
+            found |= sheet.sweep
+    return found

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from subfl_flower.data.in_memory import path_in_memory
+from subfl_flower.data.tables.table_file import table_stem, table_suffix
 from subfl_flower.errors import SubflError
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ def given_data(value: object, key: str) -> GivenData | None:
         if _is_of(value, *kind):
             raise SubflError(f"{key}: {type(value).__name__} is not read; {advice}")
     return None
+
+
+def dataset_of_files(path: Path) -> str:
+    """The data set that reads a user's file or folder, a choice of ``conf/dataset``.
+
+    A table, and a folder with a table of training ratings, are ratings; everything else is a graph.
+    """
+    files = [path] if not path.is_dir() else [file for file in path.iterdir() if table_stem(file) == "train"]
+    return "custom_ratings" if any(table_suffix(file) is not None for file in files) else "custom"
 
 
 def require_data(value: object, key: str) -> GivenData:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,9 @@ class RunResult:
         if all(record.get("test") is None and record.get("validation") is None for record in self._run.rounds):
             raise SubflError(f"{self.path}: no round has been evaluated, so that there is nothing to plot")
         with matplotlib.rc_context(STYLE):
-            return convergence_figure(self._run)
+            figure = convergence_figure(self._run)
+        figure._repr_png_ = partial(_png, figure)  # a notebook that has not imported pyplot shows no figure by itself
+        return figure
 
     def __repr__(self) -> str:
         figures = self._heading()
@@ -191,6 +194,12 @@ class RunResult:
             prepared = Subgraphs().prepare(config)
         require_same_data(prepared.data, self._directory.data(), str(self.path), "graphs")
         return prepared
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def load_run(path: str | Path, data: Any = None) -> RunResult:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.composition import composed_config
-from subfl_flower.config import Config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError
-from subfl_flower.front.arguments import Arguments, Overrides
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.overrides import swept
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.sweeps.job import train_here
 
 
 def run(
@@ -41,7 +41,8 @@ def run(
         dataset: name of a data set, which `datasets` lists; or data in memory: a PyG `Data` (``x`` ``[nodes,
             features]``, ``edge_index`` ``[2, edges]``, ``y`` ``[nodes]``, if you like masks and ``edge_weight``),
             a dict of two DataFrames, ``nodes`` and ``edges``, with the columns of docs/your_graph.md, or a DataFrame of
-            ratings with the columns of docs/your_ratings.md; or a `DatasetSettings` class, or an object of one.
+            ratings with the columns of docs/your_ratings.md; or the path of such files, with a point or a slash in it;
+            or a `DatasetSettings` class, or an object of one.
         partition: name of a partitioner, or a class or an object of its settings.
         clients: number of clients, short for ``partition.clients``.
         rounds: number of communication rounds, short for ``federation.rounds``.
@@ -51,7 +52,8 @@ def run(
         runtime: ``"inline"`` (this process) or ``"ray"`` (several processes).
         overrides: further settings, ``["method.tau=5"]`` or ``{"method": {"tau": 5}}``. A setting that takes a file
             takes data in memory in a dict, as ``{"dataset": {"items": frame}}``.
-        run_dir: folder of the run, which must not hold a run; None: ``outputs/<date>/<time>`` in the working directory.
+        run_dir: folder of the run; None: ``outputs/<date>/<time>`` in the working directory. A run of the same
+            configuration in it that was interrupted goes on after its checkpoint; a completed one is refused.
         progress: None shows a bar in a terminal or a notebook, True also lines where there is neither, False nothing.
 
     Returns:
@@ -83,31 +85,12 @@ def run(
         for line in arguments.overrides:
             if len(swept(line, multirun=False)) > 1:
                 raise SubflError(f"{line}: a run has one value of each setting; sweep(...) trains several")
+        if swept_keys := experiment_axes(arguments.overrides):
+            raise SubflError(f"+experiment is a sweep of {', '.join(swept_keys)}; sweep(...) takes the same overrides")
         config, default = composed_config(arguments.overrides)
-        directory = _free(default) if run_dir is None else Path(run_dir).expanduser()
-        return train(config, directory.absolute(), arguments.objects, progress)
-
-
-def train(
-    config: Config,
-    directory: Path,
-    objects: dict[Path, Any],
-    progress: bool | None = None,
-    said: set[str] | None = None,
-) -> RunResult:
-    """Train a configuration.
-
-    Args:
-        config: of the run.
-        directory: the run directory.
-        objects: data in memory that the configuration names, by path.
-        progress: see `run`.
-        said: remarks on data that earlier runs have printed; this run's are added.
-    """
-    from subfl_flower.simulation import simulate
-
-    with held(objects):
-        simulate(config, directory, said=said, lines=None if progress is False else bool(progress))
+        directory = (_free(default) if run_dir is None else Path(run_dir).expanduser()).absolute()
+        with held(arguments.objects):
+            train_here(config, directory, lines=None if progress is False else bool(progress))
     return RunResult(directory)
 
 

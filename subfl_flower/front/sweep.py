@@ -6,25 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from subfl_flower.composition import composed_config
-from subfl_flower.config import Config
+from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError
-from subfl_flower.front.arguments import Arguments, Overrides
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes
 from subfl_flower.front.given_data import given_data
 from subfl_flower.front.result import RunResult
-from subfl_flower.front.run import train
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.front.tables import html_rows
+from subfl_flower.node.domain import domain_of
 from subfl_flower.overrides import swept
+from subfl_flower.sweeps.engine import run_sweep
+from subfl_flower.sweeps.job import Redo
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from subfl_flower.evaluation.rows import Row
+    from subfl_flower.evaluation.runs import Run
 
 
 _SHOWN = ("dataset", "partition", "clients", "method", "settings", "metric", "seeds", "text")
@@ -35,13 +38,11 @@ class SweepResult(Sequence[RunResult]):
 
     Args:
         path: the sweep's folder.
-        runs: the runs that have a folder.
-        failures: reason of each run that failed, by its overrides.
+        runs: its runs.
 
     Attributes:
         path: the sweep's folder; ``subfl report`` makes a page of it.
         runs: results of each run.
-        failures: reason of each run that failed, by its overrides.
 
     Example:
         >>> result = sweep(method=["fedavg", "fedpub"], dataset="cora", seed=range(3))
@@ -49,23 +50,34 @@ class SweepResult(Sequence[RunResult]):
         >>> result[0].summary
     """
 
-    def __init__(self, path: Path, runs: Sequence[RunResult], failures: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, runs: Sequence[RunResult]) -> None:
         self.path = path
         self.runs = list(runs)
-        self.failures = dict(failures)
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> RunResult: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[RunResult]: ...
+
+    def __getitem__(self, place: int | slice) -> RunResult | list[RunResult]:
         return self.runs[place]
 
     def __len__(self) -> int:
         return len(self.runs)
 
     @property
+    def failures(self) -> dict[str, str]:
+        """The reason of each run that failed, by the name of its folder."""
+        summaries = {run.path.name: run.summary for run in self.runs}
+        return {name: str(found.get("error")) for name, found in summaries.items() if found["status"] == "failed"}
+
+    @property
     def metrics(self) -> pd.DataFrame:
         """All figures of all rounds of all runs, one line a number; columns as of `RunResult.metrics`."""
         from subfl_flower.evaluation.frame import metric_frame
 
-        return metric_frame(run._run for run in self.runs)
+        return metric_frame(self._loaded())
 
     def table(self) -> pd.DataFrame:
         """Mean and standard deviation over seeds, a line for each method with its settings.
@@ -80,7 +92,12 @@ class SweepResult(Sequence[RunResult]):
 
         from subfl_flower.evaluation.rows import build_rows
 
-        return pd.DataFrame([_line(row) for row in build_rows([run._run for run in self.runs])])
+        return pd.DataFrame([_line(row) for row in build_rows(self._loaded())])
+
+    def _loaded(self) -> list[Run]:
+        from subfl_flower.evaluation.runs import Run
+
+        return [Run.load(run.path) for run in self.runs]
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
@@ -105,25 +122,33 @@ def sweep(
     runtime: str | None = "inline",
     overrides: Overrides = (),
     folder: str | Path | None = None,
+    jobs: int | Literal["auto"] = 1,
+    redo: Redo = "failed",
     progress: bool | None = None,
 ) -> SweepResult:
     """Train every combination of the values that are given as lists.
 
+    In a folder of an earlier sweep, runs with the same configuration are reused, so that a longer list trains only what
+    is new.
+
     Args:
         method, dataset, partition, clients, rounds, seed, model, task: as of `run`, each one value, or a list, tuple or
-            range of values. The last argument varies fastest.
+            range of values.
         runtime: as of `run`.
         overrides: as of `run`; in a text such as ``"method.tau=1,5"`` commas separate values of the sweep, while lists
-            in a dict are values of settings.
+            in a dict are values of settings. ``["+experiment=subpfed"]`` adds the values of an experiment.
         folder: folder of the sweep, with a folder for each run; None: ``multirun/<date>/<time>``.
-        progress: as of `run`, of each run.
+        jobs: number of runs at a time, each in a process with its share of the cores; ``"auto"``: as many as there are
+            cores.
+        redo: runs of an earlier call that are repeated: ``"failed"`` (and interrupted ones), ``"all"`` or ``"none"``.
+        progress: None shows a table in a terminal, else a line for each run; False nothing.
 
     Returns:
-        The runs. A run that fails while it runs does not end the sweep.
+        The runs. One that fails while it runs does not end the sweep, and is among `SweepResult.failures`.
 
     Raises:
-        SubflError: a combination cannot be used; nothing is trained before all combinations have been checked.
-        KeyboardInterrupt: Ctrl-C; finished runs stay.
+        SubflError: a combination cannot be used; nothing is trained before all have been checked.
+        KeyboardInterrupt: Ctrl-C; finished runs stay, and the same call with the same folder goes on.
 
     Example:
         >>> from subfl_flower import sweep
@@ -140,42 +165,35 @@ def sweep(
         "rounds": rounds,
         "seed": seed,
     }
-    with undisturbed():
-        jobs = list(_jobs(choices, overrides))
     top = Path(f"multirun/{datetime.now():%Y-%m-%d/%H-%M-%S}") if folder is None else Path(folder).expanduser()
     top = top.absolute()
-    runs: list[RunResult] = []
-    failures: dict[str, str] = {}
-    errors: list[SubflError] = []
-    said: set[str] = set()
-    for number, (config, arguments) in enumerate(jobs):
-        try:
-            with undisturbed():
-                runs.append(train(config, top / str(number), arguments.objects, progress, said))
-        except SubflError as error:
-            failures[" ".join(arguments.overrides)] = str(error)
-            errors.append(error)
-            continue
-        if runs[-1].summary["status"] == "interrupted":
-            raise KeyboardInterrupt
-    if errors and not runs:
-        raise errors[0]
-    return SweepResult(top, runs, failures)
+    with undisturbed():
+        asked = list(_jobs(choices, overrides))
+        objects = {path: each for _, named in asked for path, each in named.items()}
+        with held(objects):
+            if objects:  # other processes take data in memory from the prepared cache
+                for job, _ in asked:
+                    config, _ = composed_config(job)
+                    domain_of(config).prepare(config)
+            show = progress is not False
+            places = run_sweep([job for job, _ in asked], top, jobs=jobs, redo=redo, show=show)
+    return SweepResult(top, [RunResult(place) for place in dict.fromkeys(places)])
 
 
-def _jobs(choices: Mapping[str, Any], overrides: Overrides) -> Iterator[tuple[Config, Arguments]]:
-    """The configuration of every combination, checked, with the arguments that it comes from.
+def _jobs(choices: Mapping[str, Any], overrides: Overrides) -> Iterator[tuple[list[str], Mapping[Path, Any]]]:
+    """For every combination of values its overrides, and the objects in memory that they name.
 
     Raises:
-        SubflError: one cannot be used, or a list is empty.
+        SubflError: a value is of a kind that no setting has, or a list is empty.
     """
     axes = {key: _values(key, value) for key, value in choices.items()}
-    further = list(_further(overrides))
     for values in product(*axes.values()):
-        for chosen in product(*further):
-            stated = chosen[0] if isinstance(overrides, Mapping) else list(chosen)
-            arguments = Arguments(dict(zip(axes, values, strict=True)), stated)
-            yield composed_config(arguments.overrides)[0], arguments
+        arguments = Arguments(dict(zip(axes, values, strict=True)), overrides)
+        stated = {line.partition("=")[0].lstrip("+") for line in arguments.overrides}
+        of_experiment = experiment_axes(arguments.overrides).items()
+        lines = [*arguments.overrides, *(f"{key}={value}" for key, value in of_experiment if key not in stated)]
+        for job in product(*map(swept, lines)):
+            yield list(job), arguments.objects
 
 
 def _values(key: str, value: Any) -> list[Any]:
@@ -187,20 +205,11 @@ def _values(key: str, value: Any) -> list[Any]:
     return [(given_data(each, key) or each) for each in found] if key == "dataset" else found
 
 
-def _further(overrides: Overrides) -> Iterator[list[Any]]:
-    """For each override the values that a sweep gives it, as overrides."""
-    if isinstance(overrides, Mapping):
-        yield [overrides]
-        return
-    for line in overrides:
-        yield swept(line) if isinstance(line, str) else [line]
-
-
 def _line(row: Row) -> dict[str, Any]:
     from subfl_flower.evaluation.formats import MISSING, in_own_unit
 
     dataset, partition, clients = row.data
-    spread, up, down = (row.spread(name) for name in ("test_at_best_validation", "bytes_up", "bytes_down"))
+    found = row.spread("test_at_best_validation")
     return {
         "dataset": dataset,
         "partition": partition,
@@ -209,10 +218,10 @@ def _line(row: Row) -> dict[str, Any]:
         "settings": row.settings,
         "metric": row.metric,
         "seeds": len(row.counted),
-        "mean": None if spread is None else spread.mean,
-        "std": None if spread is None else spread.std,
-        "text": MISSING if spread is None else in_own_unit(spread, row),
-        "bytes_up": None if up is None else up.mean,
-        "bytes_down": None if down is None else down.mean,
+        "mean": None if found is None else found.mean,
+        "std": None if found is None else found.std,
+        "text": MISSING if found is None else in_own_unit(found, row),
+        "bytes_up": row.mean("bytes_up"),
+        "bytes_down": row.mean("bytes_down"),
         "note": row.note,
     }

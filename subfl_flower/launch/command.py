@@ -60,10 +60,11 @@ def _request(options: argparse.Namespace) -> Request:
     from subfl_flower.composition import composed_job
 
     app = find_app(options.app)
+    patience = Request.patience
     if app is None:
         if adopted() is None:
             adopt(Path.cwd())
-        composed_job(options.overrides, "ray")
+        patience = composed_job(options.overrides, "ray").config.runtime.node_timeout
     return Request(
         app=app,
         folder=Path.cwd(),
@@ -73,6 +74,7 @@ def _request(options: argparse.Namespace) -> Request:
         cpus=options.cpus,
         gpus=options.gpus,
         code=adopted() if app is None else None,
+        patience=patience,
     )
 
 

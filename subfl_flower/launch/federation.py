@@ -32,7 +32,7 @@ def run_federation(request: Request) -> Outcome:
     # Ray's Unix sockets allow paths of 107 characters: its folder cannot be inside of `folder`.
     ray_folder = Path(tempfile.mkdtemp(prefix="subfl-", dir="/tmp"))
     launch_id = uuid.uuid4().hex
-    environment = launch_environment(folder, ray_folder, launch_id)
+    environment = launch_environment(folder, ray_folder, launch_id, request.patience)
     outcome = Outcome(INTERRUPTED)
     log = None
     with Signals() as signals:

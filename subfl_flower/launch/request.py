@@ -1,9 +1,10 @@
 """A federation to launch: the app, the overrides, and the simulated nodes with their resources."""
 
-import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import joblib  # type: ignore[import-untyped]
 
 from subfl_flower.errors import SubflError
 
@@ -14,7 +15,8 @@ class Request:
 
     `app` is the folder with another app's `pyproject.toml`, None for the app of this package. Relative paths begin in
     `folder`. Flower writes into `home`. `overrides` are Hydra's. Each of the `supernodes` simulated nodes needs `cpus`
-    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it.
+    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it. A process of
+    Ray's may take `patience` seconds to start.
     """
 
     app: Path | None
@@ -25,6 +27,7 @@ class Request:
     cpus: int = 1
     gpus: float = 0.0
     code: Path | None = None
+    patience: float = 900.0
 
 
 def federation_config(request: Request) -> str:
@@ -42,15 +45,6 @@ def federation_config(request: Request) -> str:
     )
     if os.environ.get("RAY_ADDRESS"):
         return config
-    if request.cpus > (cpus := available_cpus()):
+    if request.cpus > (cpus := joblib.cpu_count()):
         raise SubflError(f"--cpus {request.cpus}: a node cannot have more than this machine's {cpus} CPUs")
     return f"{config} init-args-num-cpus={min(cpus, request.supernodes * request.cpus)}"
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the quota of its control group (version 2)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus

@@ -194,7 +194,7 @@ class _Run:
     def begin(self, progress: RunProgress) -> CohortStrategy:
         """Wait for the nodes, and prepare the strategy for the first round."""
         config = self._config
-        self._roster = roster = self._membership.gather()
+        self._roster = roster = self._membership.gather(progress.wait)
         if self._prepared is None:
             self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
         context = run_context(config, roster.shape, self.run_id)

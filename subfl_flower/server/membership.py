@@ -8,7 +8,7 @@ go on. A client that comes late, or comes back, is taken in between two rounds w
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import WARNING
 from typing import Any
@@ -26,6 +26,7 @@ from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswe
 
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
+_TELL_SECONDS = 10.0
 _SLOWER = 3.0
 """Longest wait for a further node of a simulation, as a multiple of the slowest node's time so far."""
 # Clients that are refused, and the reason.
@@ -80,17 +81,20 @@ class Membership:
 
     # At the start ---------------------------------------------------------------------------------------------------
 
-    def gather(self) -> Roster:
+    def gather(self, tell: Callable[[str], None] | None = None) -> Roster:
         """Wait until every client is hosted, or until enough are when `patience` is over.
 
         In a simulation all nodes will come, and their processes are slow on a busy machine: every node that answers
         extends the wait to three times the time so far.
 
+        Args:
+            tell: takes a sentence on a wait that lasts, every `_TELL_SECONDS`.
+
         Raises:
             SubflError: too few came in time; or, where that is not tolerated, a node's clients do not fit.
         """
         start, heard = time.monotonic(), 0
-        deadline = start + self._patience
+        deadline, told = start + self._patience, start
         while True:
             self._look()
             if not self._tolerant and len(self._answers) > heard:
@@ -110,6 +114,10 @@ class Membership:
                 if len(hosts) >= (self._min_clients or 1) and (self._min_clients or wanted is None):
                     break
                 raise SubflError(self._too_few(hosts, refused))
+            if tell is not None and time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                here = f"{len(hosts)} clients" if wanted is None else f"{len(hosts)} of {wanted} clients"
+                tell(f"waits for nodes: {here} are there, {deadline - told:.0f} s are left (runtime.node_timeout)")
             time.sleep(_LOOK_SECONDS)
         self._settle(hosts, refused)
         if self._roster is None:

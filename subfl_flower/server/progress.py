@@ -62,6 +62,12 @@ class RunProgress:
         self._bar.update(self._task, metric=said)
         self._print(said, due=self._asked[action] == 1)
 
+    def wait(self, said: str) -> None:
+        """Show that the run waits, also where there is neither a terminal nor a line for each round."""
+        self._bar.update(self._task, metric=said)
+        if self._bar.disable:
+            print(f"{self._title}: {said}", file=sys.stderr, flush=True)
+
     def start_rounds(self) -> None:
         """Show the beginning of the rounds; the rate counts from here."""
         self._start = time.monotonic()

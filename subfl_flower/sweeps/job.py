@@ -7,7 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -90,14 +90,16 @@ def found_in(directory: Path, config: Config) -> Found:
     return Found.RESUMABLE if Checkpoint.is_in(run.checkpoint_folder) else Found.BROKEN
 
 
-def train_here(config: Config, directory: Path, said: set[str] | None = None, progress: bool = True) -> dict[str, Any]:
+def train_here(
+    config: Config, directory: Path, said: set[str] | None = None, lines: bool | None = False
+) -> dict[str, Any]:
     """Train in a folder; continue the run in it that was cut off, if it has the same configuration.
 
     Args:
         config: configuration of the run.
         directory: the run directory; made if need be.
         said: remarks on data that were printed before; this run's are added.
-        progress: show a progress bar where there is a terminal.
+        lines: print progress lines where there is no terminal; None shows no progress.
 
     Returns:
         The summary.
@@ -106,7 +108,7 @@ def train_here(config: Config, directory: Path, said: set[str] | None = None, pr
         SubflError: the folder holds a completed run, a run of another configuration, or one that another process
             trains; or see `simulate`.
     """
-    is_new = not directory.exists()
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     make_private_folder(directory)
     try:
         with sole_user(directory):
@@ -116,10 +118,11 @@ def train_here(config: Config, directory: Path, said: set[str] | None = None, pr
                     f"{directory} already holds a run, completed with this configuration (subfl report {directory}); "
                     "choose another folder (hydra.run.dir=...) to train again"
                 )
-            return _train(config, directory, found, said, progress)
+            return _train(config, directory, found, said, lines)
     finally:
-        if is_new and not any(directory.iterdir()):  # the data were refused
-            directory.rmdir()
+        with suppress(OSError):  # the first that is not empty; all are empty where the data were refused
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager
@@ -166,7 +169,7 @@ def train_job(
             if before is not None:
                 return before
             try:
-                summary = _train(config, place, found, said, progress)
+                summary = _train(config, place, found, said, False if progress else None)
             except Exception as error:
                 if not isinstance(error, SubflError):  # a bug, in this project or in a user's class
                     traceback.print_exc()
@@ -224,20 +227,20 @@ def one_sentence(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def _train(config: Config, directory: Path, found: Found, said: set[str] | None, progress: bool) -> dict[str, Any]:
+def _train(config: Config, directory: Path, found: Found, said: set[str] | None, lines: bool | None) -> dict[str, Any]:
     from subfl_flower.simulation import simulate
 
     if found is Found.RESUMABLE:
         reached, why = _reached(config, directory)
         if why is None:
             print(f"{directory}: continues after round {reached}", file=sys.stderr, flush=True)
-            return simulate(config, directory, resume=True, said=said, lines=False if progress else None)
+            return simulate(config, directory, resume=True, said=said, lines=lines)
         print(f"{directory}: starts again, because {why}", file=sys.stderr, flush=True)
     elif found is Found.BROKEN and RunDirectory(directory).rounds():
         print(f"{directory}: starts again, because it has no checkpoint", file=sys.stderr, flush=True)
     if found is not Found.NOTHING:
         RunDirectory(directory).clear()
-    return simulate(config, directory, said=said, lines=False if progress else None)
+    return simulate(config, directory, said=said, lines=lines)
 
 
 def _reached(config: Config, directory: Path) -> tuple[int, str | None]:

@@ -61,14 +61,8 @@ def test_the_exit_code_tells_how_a_command_ended(
     module = importlib.import_module(COMMANDS[name].module)
     assert not isinstance(module, Commands)
     monkeypatch.setattr(module, "run", ends)
-    arguments = {
-        "report": ["a"],
-        "analyse": ["a"],
-        "predict": ["a"],
-        "recommend": ["a"],
-        "completion": ["bash"],
-        "app": ["a"],
-    }
+    with_path = {each: ["a"] for each in ("report", "analyse", "predict", "recommend", "app")}
+    arguments = {**with_path, "completion": ["bash"]}
     assert run([name, *arguments.get(name, [])]) == code
     assert capsys.readouterr().err == (f"subfl {name}: {error}\n" if said else "")
 

@@ -94,6 +94,29 @@ def test_ratings_in_memory_give_the_numbers_of_their_file(here: Path) -> None:
     assert in_memory.config["dataset"]["path"].startswith("memory:DataFrame-")
 
 
+def test_paths_of_files_are_data_too(here: Path) -> None:
+    nodes, edges = people()
+    for folder, tables in (
+        ("wards", {"nodes": nodes, "edges": edges}),
+        ("split", {"train": ratings(), "test": ratings()}),
+    ):
+        (here / folder).mkdir()
+        for name, table in tables.items():
+            table.to_csv(here / folder / f"{name}.csv", index=False)
+    ratings().to_csv(here / "ratings.csv", index=False)
+    graph = run("fedavg", written(ring(), here / "my graph.pt"), clients=2, rounds=1)
+    assert graph.config["dataset"]["path"] == str(here / "my graph.pt")
+    assert numbers(graph.path) == numbers(run("fedavg", ring(), clients=2, rounds=1).path)
+    assert run("fedavg", "./wards", clients=2, rounds=1, overrides=PEOPLE).config["dataset"]["name"] == "custom"
+    assert run("fedgnn", "ratings.csv", rounds=1).config["dataset"]["name"] == "custom_ratings"
+    with pytest.raises(
+        SubflError, match=r"dataset=custom: nowhere\.pt does not exist|dataset=custom: .*/nowhere.pt does"
+    ):
+        run("fedavg", "nowhere.pt")
+    with pytest.raises(SubflError, match="split"):
+        run("fedgnn", here / "split", rounds=1, overrides=["dataset.split=nonsense"])
+
+
 def test_a_given_split_of_ratings_is_a_dict_of_tables(here: Path) -> None:
     table = ratings()
     test = table.groupby("userId").head(2)

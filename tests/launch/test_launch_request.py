@@ -8,6 +8,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import joblib
 import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import parse_config_args
@@ -19,7 +20,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.flower.app_folder import find_app, stage_app
 from subfl_flower.flower.submission import INTERRUPTED, Outcome, overrides_toml
 from subfl_flower.launch import command
-from subfl_flower.launch.request import Request, available_cpus, federation_config
+from subfl_flower.launch.request import Request, federation_config
 from subfl_flower.storage.package_files import app_hash, commit, package_files
 
 AWKWARD = (
@@ -85,7 +86,7 @@ def test_ray_gets_the_cpus_that_the_nodes_can_use(monkeypatch: pytest.MonkeyPatc
         "init-args-num-cpus": 1,
     }
     many = parse_config_args([federation_config(Request(None, Path(), Path(), supernodes=10_000))])
-    assert many["init-args-num-cpus"] == available_cpus()
+    assert many["init-args-num-cpus"] == joblib.cpu_count()
 
 
 def test_a_cluster_of_the_users_own_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ class LightGCN(UserModel):
             raise ValueError("the local graphs were built for evaluation: no items were sampled beside the users' own")
         segment, positives = graphs.positive_segment, graphs.positives
         negatives = graphs.negatives[draw % len(graphs.negatives)]
-        embeddings = self._of_items(stacks, items, graphs)
+        embeddings = self.own_items(stacks, items, graphs)
         positive = embeddings.index_select(0, positives)
         negative = embeddings.index_select(0, negatives.reshape(-1)).view(*negatives.shape, self.settings.dim)
         total = segment_sum(positive, segment, len(graphs))
@@ -185,7 +185,6 @@ class LightGCN(UserModel):
         """Each user's hit rates and NDCG, by name, each [U]."""
         return measure.ranking_figures(ratings, self.scorer(received, measure.item_attributes).scores())
 
-    @torch.no_grad()
     def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
         """e_i [T, dim] of the items of the users' graphs, by each user's own parameters.
 
@@ -194,7 +193,10 @@ class LightGCN(UserModel):
             items: [T, dim], the users' own rows.
             graphs: the users' local graphs.
         """
-        return self._of_items(stacks, items, graphs)
+        if not self._items:
+            return items
+        assert isinstance(graphs, RankingGraphs) and graphs.item_codes is not None
+        return self._items.embeddings(stacks, items, graphs.item_codes, graphs.segment)
 
     @torch.no_grad()
     def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
@@ -229,13 +231,6 @@ class LightGCN(UserModel):
         told = torch.bincount(graphs.neighbour_segment, minlength=len(graphs))
         means = users.index_add(0, graphs.neighbour_segment, neighbours) / (1 + told)[:, None]
         return users + further * means
-
-    def _of_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] for the users' own rows."""
-        if not self._items:
-            return items
-        assert isinstance(graphs, RankingGraphs) and graphs.item_codes is not None
-        return self._items.embeddings(stacks, items, graphs.item_codes, graphs.segment)
 
 
 def _attention(side: str, sizes: Sequence[int], settings: LightGCNSettings) -> AttributeAttention | None:

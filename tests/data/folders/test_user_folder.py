@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rating_tables import check_equal, check_same_attributes, genres, three_users
 from safetensors.numpy import load_file, save
 
-from subfl_flower.data.folders import user_folder
+from subfl_flower.data.folders import described_folder
 from subfl_flower.data.folders.described_folder import open_folders
 from subfl_flower.data.folders.subgraph_folder import ClientFolder
 from subfl_flower.data.folders.user_folder import UserFolder, write_user_folder
@@ -232,7 +232,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(path: Path, content: bytes, mode: int = 0) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(user_folder, "write_durably", full)
+    monkeypatch.setattr(described_folder, "write_durably", full)
     with pytest.raises(SubflError, match="client-00 cannot be written: No space left on device"):
         write(tmp_path / "client-00", user())
     assert names(tmp_path) == []
@@ -312,7 +312,7 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
         (None, "ratings.safetensors does not hold ratings: it does not say what it is"),
         ("[" * 5000, "ratings.safetensors: card: Invalid JSON"),
         ("{", "ratings.safetensors: card: Invalid JSON"),
-        ("{}", "ratings.safetensors does not hold ratings: its card does not state a schema"),
+        ('{"kind": "ratings"}', "ratings.safetensors does not hold ratings: its card does not state a schema"),
         (
             '{"schema": 1}',
             "ratings.safetensors does not hold ratings: its card states no kind, where 'ratings' belongs",
@@ -339,9 +339,9 @@ def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | None, words:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"[1, 2]", "titles.json is no list of titles"),
-        (b'{"0": "One"}', "titles.json is no list of titles"),
-        (b"\xff", "titles.json is no list of titles"),
+        (b"[1, 2]", "titles.json does not hold titles"),
+        (b'{"0": "One"}', "titles.json does not hold titles"),
+        (b"\xff", "titles.json does not hold titles"),
         (b'["One"]', "titles.json has 1 titles for 6 items"),
     ],
 )

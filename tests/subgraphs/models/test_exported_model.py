@@ -80,7 +80,8 @@ def test_a_model_comes_back_from_its_folder_and_from_its_file(tmp_path: Path) ->
     with safe_open(tmp_path / "runs" / "model" / "model.safetensors", framework="numpy") as file:
         assert json.loads(file.metadata()["card"]) == said
     assert said == {
-        "schema": 2, "dataset": "toy", "client": 7, "method": "fedpub", "run": "2026-01-01", "round": 12,
+        "kind": "graph_model", "schema": 2, "dataset": "toy", "client": 7, "method": "fedpub",
+        "run": "2026-01-01", "round": 12,
         "num_features": 3, "num_classes": 2, "validation": 0.75, "mended": False,
         "model": {"name": "gcn", "hidden": 4, "layers": 2, "dropout": 0.5}, "task": {"name": "node_classification"},
         "classes": ["died", "home"], "transform": json.loads(TRANSFORM.model_dump_json()), "data": "ab" * 32,
