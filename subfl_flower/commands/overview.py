@@ -52,7 +52,7 @@ COMMANDS = {
     "completion": Listed("subfl_flower.commands.completion", "Shell"),
 }
 
-_TRAIN = {
+TRAINING = {
     "KEY=VALUE ...": "Train one run; without settings, FED-PUB on a small data set.",
     "-m KEY=A,B ...": "Train a sweep: one run for each combination of values.",
     "resume=RUN": "Continue an interrupted run.",
@@ -67,7 +67,7 @@ _OPTIONS = {
 
 def overview() -> str:
     """The text of `subfl --help`."""
-    sections = {"Train": {f"subfl {form}": text for form, text in _TRAIN.items()}}
+    sections = {"Train": {f"subfl {form}": text for form, text in TRAINING.items()}}
     for name, listed in COMMANDS.items():
         sections.setdefault(listed.section, {})[f"subfl {name}"] = listed.summary
     sections["Options"] = {f"subfl {form}": text for form, text in _OPTIONS.items()}
