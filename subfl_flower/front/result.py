@@ -149,14 +149,12 @@ class RunResult:
         Raises:
             SubflError: no round has been evaluated.
         """
-        import matplotlib
-
-        from subfl_flower.evaluation.plots import STYLE, convergence_figure
+        from subfl_flower.evaluation.charts.drawing import draw
+        from subfl_flower.evaluation.charts.run_charts import convergence_chart
 
         if all(record.get("test") is None and record.get("validation") is None for record in self._run.rounds):
             raise SubflError(f"{self.path}: no round has been evaluated, so that there is nothing to plot")
-        with matplotlib.rc_context(STYLE):
-            figure = convergence_figure(self._run)
+        figure = draw(convergence_chart(self._run))
         figure._repr_png_ = partial(_png, figure)  # a notebook that has not imported pyplot shows no figure by itself
         return figure
 

@@ -11,6 +11,7 @@ is killed at any moment, every file is either whole or absent; only the last lin
 import json
 import shutil
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,20 @@ class RunDirectory:
             SubflError: the file is not a JSON object.
         """
         return self._object(_SUMMARY)
+
+    def analysis(self) -> dict[str, Any] | None:
+        """Results of `subfl analyse`; None where the run was not analysed.
+
+        Raises:
+            SubflError: the file is not a JSON object.
+        """
+        return self._object(_ANALYSIS)
+
+    @property
+    def finished(self) -> datetime | None:
+        """Local time of the last change of the summary; None without one."""
+        path = self.path / _SUMMARY
+        return datetime.fromtimestamp(path.stat().st_mtime) if path.exists() else None
 
     def _object(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
