@@ -154,7 +154,7 @@ class RunResult:
 
         if all(record.get("test") is None and record.get("validation") is None for record in self._run.rounds):
             raise SubflError(f"{self.path}: no round has been evaluated, so that there is nothing to plot")
-        figure = draw(convergence_chart(self._run))
+        figure: Any = draw(convergence_chart(self._run))
         figure._repr_png_ = partial(_png, figure)  # a notebook that has not imported pyplot shows no figure by itself
         return figure
 
