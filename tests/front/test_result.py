@@ -146,7 +146,7 @@ def test_what_a_run_looks_like(patients: RunResult) -> None:
     assert isinstance(patients.plot(), matplotlib.figure.Figure)
     assert patients.plot()._repr_png_().startswith(b"\x89PNG")
     lines = patients.plot().axes[0].get_lines()
-    tests = next(line for line in lines if line.get_label() == "test").get_ydata()
+    tests = lines[0].get_ydata()
     assert tests.tolist() == pytest.approx([100 * record["test"] for record in RunDirectory(patients.path).rounds()])
 
 

@@ -124,7 +124,7 @@ def test_auto_takes_a_core_a_job_while_memory_lasts(
 
 
 def test_a_sweep_may_run_in_another_thread(tmp_path: Path) -> None:
-    """As in a notebook's server; signals are the main thread's."""
+    """A notebook's server trains in such a thread; signals are the main thread's."""
     folders: list[Path] = []
     asked = [[*SMALL, f"seed={seed}"] for seed in (0, 1)]
     thread = threading.Thread(target=lambda: folders.extend(run_sweep(asked, tmp_path, jobs=2, show=False)))
