@@ -177,7 +177,7 @@ def _job(composed: DictConfig, label: str) -> Job:
 
 
 def _returned(composed: DictConfig, outcome: Outcome | None, lenient: bool) -> JobReturn:
-    """Outcome of a job, as Hydra's sweepers take it."""
+    """The result of a job for Hydra's sweepers."""
     returned = JobReturn(overrides=list(composed.hydra.overrides.task), cfg=composed, status=JobStatus.COMPLETED)
     failure = None if outcome is None else failure_of(outcome)
     returned.return_value = None if outcome is None else outcome.value
