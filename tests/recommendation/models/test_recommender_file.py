@@ -130,8 +130,8 @@ def test_a_recommender_comes_back_from_its_file(tmp_path: Path) -> None:
         said = json.loads(file.metadata()["card"])
     assert said.pop("model").items() >= {"name": "recommender", "gnn": "gat", "dim": 3, "neighbours": 2}.items()
     assert said == {
-        "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25, "dataset": "toy", "data": None,
-        "method": "fedgnn", "run": "2026-01-01", "round": 12,
+        "kind": "recommender", "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25,
+        "dataset": "toy", "data": None, "method": "fedgnn", "run": "2026-01-01", "round": 12,
     }  # fmt: skip
 
 
@@ -260,14 +260,18 @@ def test_a_missing_damaged_or_other_file_is_named(tmp_path: Path) -> None:
     refused(tmp_path, "does not exist")
     path = tmp_path / "m.safetensors"
     recommender().write(path)
-    with pytest.raises(SubflError, match=r"m.safetensors: card.model.name: Input should be 'gcn'"):
+    with pytest.raises(
+        SubflError, match=r"m.safetensors does not hold a model of a graph: its card is of the kind 'recom"
+    ):
         read_model(path)
     path.write_bytes(path.read_bytes()[:-1])
     refused(path, "m.safetensors does not hold a recommender: it is not a whole safetensors file")
     of_nodes = toy_card()
     values = {name: np.ones(shape, np.float32) for name, shape in of_nodes.gnn.shapes.items()}
     ExportedModel(values, of_nodes).write_with_card(tmp_path / "gcn" / MODEL_FILE)
-    refused(tmp_path / "gcn" / "model.safetensors", "card.model.name")
+    refused(
+        tmp_path / "gcn" / "model.safetensors", "its card is of the kind 'graph_model', where 'recommender' belongs"
+    )
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
