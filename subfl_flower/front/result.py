@@ -157,7 +157,9 @@ class RunResult:
             raise SubflError(f"{self.path}: no round has been evaluated, so that there is nothing to plot")
         with matplotlib.rc_context(STYLE):
             figure = convergence_figure(self._run)
-        figure._repr_png_ = partial(_png, figure)  # a notebook that has not imported pyplot shows no figure by itself
+        vars(figure)["_repr_png_"] = partial(
+            _png, figure
+        )  # a notebook that has not imported pyplot shows no figure by itself
         return figure
 
     def __repr__(self) -> str:
