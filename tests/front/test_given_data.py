@@ -252,6 +252,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_of_ray_take_data_in_memory_from_the_prepared_cache(here: Path) -> None:
     inline = run("fedavg", ring(), clients=3, rounds=2)
     (here / "program.py").write_text(PROGRAM)

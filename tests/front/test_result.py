@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-import subprocess
 from pathlib import Path
 
 import matplotlib.figure
@@ -13,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from run_outcomes import SUBFL, command
+from run_outcomes import command, subfl
 from small_graphs import PEOPLE, people, ratings, ring, written
 
 from subfl_flower import RunResult, SubflError, load_run, predict, run
@@ -43,8 +42,8 @@ def films(folder: Path) -> RunResult:
 
 def called(folder: Path, *arguments: str) -> None:
     """Run a command of `subfl` in a folder."""
-    done = subprocess.run([SUBFL, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    done = subfl(*arguments, cwd=folder)
+    assert done.code == 0, done.stderr
 
 
 def best_test(run: RunResult, client: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 from run_outcomes import command
 from small_graphs import model_bytes, numbers, ratings, ring
 
@@ -78,14 +79,15 @@ def test_commas_in_a_text_sweep_and_lists_in_a_dict_do_not(here: Path) -> None:
 
 
 def test_an_experiment_gives_values_that_arguments_replace(here: Path) -> None:
-    asked = {"clients": 2, "rounds": 1, "seed": 0, "overrides": ["+experiment=subpfed", "model.hidden=8"]}
-    found = sweep(["fedavg", "local"], ring(), folder="some", progress=False, **asked)
-    assert [one.config["method"]["name"] for one in found] == ["fedavg", "local"]
-    assert {one.config["partition"]["name"] for one in found} == {"overlap_rate"}
-    with pytest.raises(
-        SubflError, match=r"\+experiment is a sweep of method, partition.clients, seed; sweep\(\.\.\.\)"
-    ):
-        run("fedavg", ring(), **asked)
+    asked = {"clients": 2, "rounds": 1, "seed": 0, "overrides": ["+experiment=link_prediction", "model.hidden=8"]}
+    stated = yaml.safe_load((Path(__file__).parents[2] / "conf/experiment/link_prediction.yaml").read_text())
+    methods = stated["hydra"]["sweeper"]["params"]["method"].split(",")
+    found = sweep(None, ring(), folder="some", progress=False, **asked)
+    assert [one.config["method"]["name"] for one in found] == methods
+    assert {(one.config["task"]["name"], one.config["seed"]) for one in found} == {("link_prediction", 0)}
+    assert len(sweep("local", ring(), folder="some", progress=False, **asked)) == 1
+    with pytest.raises(SubflError, match=r"\+experiment is a sweep of method, "):
+        run(None, ring(), **asked)
 
 
 def test_data_in_memory_reach_processes_side_by_side(here: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_command_and_a_sweep_share_a_folder(here: Path) -> None:
         ({"method": "fedavg", "clients": [2, 0]}, "partition.clients: Input should be greater than or equal to 1"),
         ({"method": ["fedavg", "fedgnn"]}, "dataset=custom holds a graph, and method=fedgnn is for ratings"),
         ({"method": "fedavg", "clients": [2, 999]}, "partition.clients=999 is more than the 48 nodes"),
-        ({"method": "fedavg", "dataset": ratings(), "clients": None}, "dataset=custom_ratings holds ratings"),
+        ({"method": "fedavg", "dataset": ratings(), "clients": None}, "model must be lightgcn with method=fedavg"),
     ],
 )
 def test_nothing_is_trained_where_one_combination_is_wrong(
