@@ -17,7 +17,7 @@ from subfl_flower import code_folder as user_folder
 from subfl_flower.api import DatasetSettings
 from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
-from subfl_flower.data.prepared.entry import described_settings
+from subfl_flower.data.prepared.entry import described_data
 from subfl_flower.data.prepared.ratings import PreparedRatings
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
@@ -243,7 +243,7 @@ def test_prepared_data_depend_on_the_code_of_a_class(folder: Path) -> None:
         for name in ("rings", "signs"):
             sys.modules.pop(name, None)
         config, _ = composed_config([*CHOSEN, "method=fedavg"])
-        return described_settings(config.dataset, config.partition)
+        return described_data(1, config.dataset, config.partition, folder)
 
     before = described()
     assert before["dataset"]["_target_"] == "rings.RingOfCliques" and "protocol" not in before["dataset"]
@@ -257,7 +257,7 @@ def test_prepared_data_depend_on_the_code_of_a_class(folder: Path) -> None:
     (folder / "rings.py").write_text(stated)
     assert described()["code"]["rings.RingOfCliques"] == "7"
     built_in = composed_config([])[0]
-    assert "code" not in described_settings(built_in.dataset, built_in.partition)
+    assert "code" not in described_data(1, built_in.dataset, built_in.partition, folder)
 
 
 def test_a_subclass_of_a_built_in_class_is_its_own_class() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_graphs import NODES, PEOPLE, model_bytes, numbers, people, ratings, ring, written
+from given_graphs import NODES, PEOPLE, model_bytes, numbers, people, ratings, ring, written
 from torch_geometric.data import Data, HeteroData
 
 from subfl_flower import SubflError, load_run, run
@@ -243,7 +243,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from small_graphs import ring
+from given_graphs import ring
 from subfl_flower import run
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from given_graphs import PEOPLE, people, ratings, ring, written
 from run_outcomes import command, subfl
-from small_graphs import PEOPLE, people, ratings, ring, written
 
 from subfl_flower import RunResult, SubflError, load_run, predict, run
 from subfl_flower.front.client_models import UnknownClient

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from given_graphs import model_bytes, numbers, people, ring
 from hydra.core.global_hydra import GlobalHydra
 from run_outcomes import SMALL_DIGITS, command
-from small_graphs import model_bytes, numbers, people, ring
 
 from subfl_flower import RunFailure, SubflError, run
 from subfl_flower.api import DatasetSettings, RawGraph

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from given_graphs import model_bytes, numbers, ratings, ring
 from run_outcomes import command
-from small_graphs import model_bytes, numbers, ratings, ring
 
 from subfl_flower import SubflError, SweepResult, load_run, run, sweep
 
