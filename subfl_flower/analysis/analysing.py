@@ -9,13 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from subfl_flower.analysis.comparison import compare, plot_comparison, write_comparison
-from subfl_flower.analysis.figures import plot_analysis
+from subfl_flower.analysis.comparison import compare, write_comparison
 from subfl_flower.analysis.run_analysis import PartitionAnalysis, RunAnalysis, analyse_run, prepared_partition
 from subfl_flower.analysis.tables import clients_table, methods_table, partition_table
 from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.plots import title
+from subfl_flower.evaluation.charts.analysis_charts import analysis_charts, methods_chart
+from subfl_flower.evaluation.charts.drawing import save_charts
+from subfl_flower.evaluation.charts.run_charts import title
 from subfl_flower.evaluation.rows import Row
 from subfl_flower.evaluation.runs import Run, common_folder, load_runs
 from subfl_flower.registry import stored_config
@@ -57,7 +58,8 @@ def analyse(paths: Sequence[Path], out: Path | None, plots: bool) -> None:
     written: list[Path] = []
     for analysis in analyses:
         written.append(analysis.run.directory.write_analysis(analysis.plain()))
-        drawn = plot_analysis(analysis) if plots else []
+        charts = analysis_charts(analysis.plain(), title(analysis.run)) if plots else []
+        drawn = save_charts(charts, analysis.run.directory.plots_folder)
         if alone:
             written += drawn
         elif drawn:  # a line a run: a sweep's many files would push the tables off the screen
@@ -65,8 +67,8 @@ def analyse(paths: Sequence[Path], out: Path | None, plots: bool) -> None:
     if not alone:
         folder = out or common_folder(paths, runs)
         written.append(write_comparison(methods, folder / "analysis.csv"))
-        plot = plot_comparison(methods, folder / "analysis-neighbours.png") if plots else None
-        written += [plot] if plot else []
+        chart = methods_chart(methods) if plots else None
+        written += save_charts([chart] if chart else [], folder)
     for path in written:
         print(path)
 

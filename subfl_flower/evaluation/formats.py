@@ -32,6 +32,11 @@ def axis_text(metric: str) -> str:
     return f"{metric}{unit_suffix(metric)}, {over}"
 
 
+def shown(value: float, metric: str) -> str:
+    """A scaled value as text: two decimals and % for fractions, four decimals for errors."""
+    return f"{value:.{digits(metric)}f}" + ("" if scale(metric) == 1 else " %")
+
+
 def human_bytes(size: float) -> str:
     """A number of bytes in decimal units: 999 B, 1.50 kB, 23.4 MB."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -17,21 +17,23 @@ _WORTH = ("worst_client", "bias_row", "popularity", "user_level_epsilon")
 _MEASURES = {"hr": "HR", "ndcg": "NDCG", "full_hr": "full HR"}
 
 
-def main_table(rows: Sequence[Row], collapse: bool) -> Table:
+def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column] = ()) -> Table:
     """The main table.
 
     Args:
         rows: result of `build_rows`.
         collapse: put columns in which all rows agree (the data, mostly) into the title.
+        differences: further columns after the result.
     """
-    further = [Column(head, figure, in_unit_of(figure)) for figure, head in _further(rows).items()]
+    further = [Column(head, figure, in_unit_of(figure), rated=True) for figure, head in _further(rows).items()]
     columns = (
-        Column("test at best validation", "test_at_best_validation"),
-        Column("as received", "test_as_received_at_best_validation", optional=True),
+        Column("test at best validation", "test_at_best_validation", rated=True),
+        *differences,
+        Column("as received", "test_as_received_at_best_validation", optional=True, rated=True),
         *further,
         *_floors(rows),
-        Column("macro-F1 (balanced accuracy)", _MACRO_F1, _with_balanced, optional=True),
-        Column("worst client", "worst_client", optional=True),
+        Column("macro-F1 (balanced accuracy)", _MACRO_F1, _with_balanced, optional=True, rated=True),
+        Column("worst client", "worst_client", optional=True, rated=True),
         Column("user-level epsilon", "user_level_epsilon", _epsilon, optional=True),
         Column("best round", "best_round", plain(1, 0)),
         Column("model size", "model_bytes", _model_size, optional=True),
@@ -54,6 +56,23 @@ def main_means(rows: Sequence[Row]) -> pd.DataFrame:
     )
     without_std = found.drop(columns=[f"{name}_std" for name in alone])
     return without_std.rename(columns={f"{name}_mean": name for name in alone})
+
+
+def by_seed(rows: Sequence[Row]) -> pd.DataFrame:
+    """All figures of all counted runs in long form: a line a run and figure.
+
+    Columns: dataset, partition, clients, method, settings, metric, seed, status, run, figure, value. Fractions, bytes
+    and seconds are as in `main_means`; unknown values have no line, and an unbounded privacy loss is `inf`.
+    """
+    lines = [
+        (*row.data, row.method, row.settings, row.metric, run.seed, run.status, str(run.path), figure, value)
+        for row in rows
+        for run in row.counted
+        for figure, value in run.values.items()
+        if value is not None
+    ]
+    heads = ["dataset", "partition", "clients", "method", "settings", "metric", "seed", "status", "run"]
+    return pd.DataFrame(lines, columns=[*heads, "figure", "value"])
 
 
 def _floors(rows: Sequence[Row]) -> list[Column]:

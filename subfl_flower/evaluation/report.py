@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from subfl_flower.errors import SubflError
+
 SUMMARY = "Table (mean ± sample standard deviation over seeds) and plots of finished runs."
 EXAMPLE = """
 subfl report multirun/2026-01-01/12-00-00 --html
+subfl report multirun/2026-01-01/12-00-00 --latex --figures pdf --width 3.3
 subfl report outputs/2026-01-01/12-00-00 outputs/2026-01-01/12-30-00 --csv table.csv --reach 0.95
 """
 
@@ -31,10 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "value at the best validation round, such as 0.95",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write the table as CSV with plain numbers (further ones beside it)"
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write every figure of every seed as CSV, a line each; beside it FILE-means.csv with the table",
     )
-    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown; paths go to stderr")
-    parser.add_argument("--html", action="store_true", help="write report.html, one page with table and plots")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="print the table in Markdown; paths go to stderr")
+    form.add_argument("--latex", action="store_true", help="print the table for LaTeX; paths go to stderr")
+    parser.add_argument("--html", action="store_true", help="write report.html, one page with tables and figures")
+    parser.add_argument(
+        "--figures", choices=("svg", "pdf", "png"), help="write the figures of the page, one file each, into figures/"
+    )
+    parser.add_argument(
+        "--width", type=float, metavar="INCHES", help="width of --figures, such as 3.3 for a column of a paper"
+    )
     parser.add_argument("--no-plots", action="store_true", help="draw no PNG plots")
     parser.add_argument(
         "--out",
@@ -53,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         SubflError: a run cannot be read, a file not be written, or an argument has no meaning for these runs.
     """
+    if options.width is not None and not (options.figures and 1 <= options.width <= 40):
+        raise SubflError(f"--width {options.width:g}: takes from 1 to 40 inches, and goes with --figures")
     from subfl_flower.evaluation.reporting import report  # loads pandas and matplotlib
 
     report(options)

@@ -23,8 +23,12 @@ CLIENTS = "partition.clients"
 PANEL = ("dataset", "partition", "clients", "metric")
 """The columns that rows of one panel of a figure share."""
 
-MEASURED = ("privacy.user_level_epsilon", "privacy.per_coordinate_epsilon", "privacy.whole_upload_epsilon")
+PRIVACY_LOSS = "privacy.user_level_epsilon"
+MEASURED = (PRIVACY_LOSS, "privacy.per_coordinate_epsilon", "privacy.whole_upload_epsilon")
 """Keys of curves that no configuration has; runs on such a curve may differ in the key's whole section."""
+
+BOUNDS = frozenset({"oracle", "fedavg_whole_graph", "central", "central_gnn", "central_mf"})
+"""Methods that see data which a federation may not share; they compete with no other."""
 
 RELATIVE_BYTES = "bytes_relative_to_fedavg"
 """Figure of `Row.compared`: the whole traffic divided by FedAvg's on the same data."""
@@ -58,6 +62,7 @@ class Row:
         runs: all runs.
         figures: a line for each of `counted`, by default the runs' `values`.
         compared: figures that compare the row with others.
+        fedavg: the row of FedAvg on the same data with the most similar other settings.
     """
 
     data: tuple[str, str, str]
@@ -67,10 +72,11 @@ class Row:
     runs: list[Run]
     figures: pd.DataFrame | None = None
     compared: dict[str, Spread] = field(default_factory=dict)
+    fedavg: "Row | None" = None
 
     def part(self, runs: Sequence[Run]) -> "Row":
         """The row of some of its runs."""
-        return replace(self, runs=list(runs), figures=None, compared={})
+        return replace(self, runs=list(runs), figures=None, compared={}, fedavg=None)
 
     @cached_property
     def counted(self) -> list[Run]:
@@ -108,6 +114,11 @@ class Row:
         return bool(self.counted) and all(run.status == "completed" for run in self.counted)
 
     @property
+    def is_bound(self) -> bool:
+        """True for methods that compete with no other."""
+        return self.method in BOUNDS
+
+    @property
     def panel(self) -> tuple[str, str, str, str]:
         """Data set, partition, clients and metric; rows that share them are drawn in one panel."""
         return (*self.data, self.metric)
@@ -141,8 +152,9 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Group runs by data, method and differing settings, in the order of the runs."""
     settings, rows = _settings(runs), group_runs(runs)
     for row in rows:
-        relative = _relative_to_fedavg(row, rows, settings)
-        row.compared |= {} if relative is None else {RELATIVE_BYTES: Spread(relative, None)}
+        row.fedavg = _nearest_fedavg(row, rows, settings)
+        if row.fedavg and row.traffic is not None and row.completed and row.fedavg.completed:
+            row.compared[RELATIVE_BYTES] = Spread(row.traffic / (row.fedavg.traffic or 1.0), None)
     return rows
 
 
@@ -210,17 +222,14 @@ def _settings(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(texts, index=[str(run.path) for run in runs], dtype=object)
 
 
-def _relative_to_fedavg(row: Row, rows: Sequence[Row], settings: pd.DataFrame) -> float | None:
-    """Traffic divided by that of the FedAvg row on the same data with the most similar other settings."""
+def _nearest_fedavg(row: Row, rows: Sequence[Row], settings: pd.DataFrame) -> Row | None:
+    """The row of FedAvg on the same data with the most similar other settings."""
 
     def distance(other: Row) -> int:
         return len(_differing(settings.loc[[str(row.runs[0].path), str(other.runs[0].path)]], in_data=False))
 
-    baselines = [b for b in rows if b.method == "fedavg" and b.panel == row.panel and b.traffic]
-    if not baselines or row.traffic is None or not row.completed:
-        return None
-    baseline = min(baselines, key=distance)
-    return row.traffic / baseline.traffic if baseline.completed and baseline.traffic else None
+    baselines = [other for other in rows if other.method == "fedavg" and other.panel == row.panel and other.traffic]
+    return min(baselines, key=distance, default=None)
 
 
 def _differing(settings: pd.DataFrame, in_data: bool, along: str | None = None) -> list[str]:

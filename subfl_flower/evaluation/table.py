@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.formats import MISSING, Format, in_own_unit, unit_suffix
 from subfl_flower.evaluation.rows import PANEL, Row
+from subfl_flower.evaluation.summary import lower_is_better
 
 _HEAD_WIDTH = 7
 _WORDS = ("dataset", "partition", "metric", "method", "note")
@@ -27,17 +28,23 @@ class Column:
         figure: the figure of each row, see `Row.spread`.
         text: how it is shown.
         optional: leave the column out where it is empty in all rows.
+        rated: mark the best row on the same data, see `Table.best`.
     """
 
     head: str
     figure: str
     text: Format = in_own_unit
     optional: bool = False
+    rated: bool = False
 
     def cell(self, row: Row) -> str:
         """The text for a row."""
         found = row.spread(self.figure)
         return MISSING if found is None else self.text(found, row)
+
+    def key(self, row: Row) -> float | None:
+        """The number by which rows are sorted; None where unknown."""
+        return row.mean(self.figure)
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,15 @@ class Table:
         title: the table's title, or "".
         cells: the cells.
         whole: for each line, true if its runs were completed; the others are marked by colour.
+        keys: numbers by which lines are sorted, for the columns that show numbers; NaN where unknown.
+        best: line and head of the best results on the same data.
     """
 
     title: str
     cells: pd.DataFrame
     whole: tuple[bool, ...]
+    keys: pd.DataFrame = field(default_factory=pd.DataFrame)
+    best: frozenset[tuple[int, str]] = frozenset()
 
     @property
     def heads(self) -> list[str]:
@@ -89,7 +100,22 @@ def make_table(
     shared = [head for head in PANEL if collapse and cells[head].nunique() == 1]
     said = [cells[head].iloc[0] + (" clients" if head == "clients" else "") for head in shared]
     title = ": ".join(filter(None, (about, ", ".join(said))))
-    return Table(title, cells.drop(columns=shared), tuple(row.completed for row in rows))
+    keys = pd.DataFrame({column.head: [column.key(row) for row in rows] for column in columns}, dtype="float64")
+    best = frozenset(place for column in columns if column.rated for place in _best(rows, column, keys[column.head]))
+    whole = tuple(row.completed for row in rows)
+    return Table(title, cells.drop(columns=shared), whole, keys.filter(list(cells)), best)
+
+
+def _best(rows: Sequence[Row], column: Column, keys: pd.Series) -> list[tuple[int, str]]:
+    """Line and head of the best of several completed rows on the same data; bounds do not compete."""
+    competing = pd.Series([row.completed and not row.is_bound for row in rows]) & keys.notna()
+    panels = pd.Series([row.panel for row in rows])[competing]
+    found = []
+    for (*_, metric), lines in panels.groupby(panels).groups.items():
+        errors = lower_is_better(metric) and column.text is in_own_unit
+        best = keys[lines].min() if errors else keys[lines].max()
+        found += [(line, column.head) for line in lines if keys[line] == best and len(lines) > 1]
+    return found
 
 
 def identity(rows: Sequence[Row]) -> pd.DataFrame:
@@ -130,6 +156,21 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))
 
 
+def latex(table: Table) -> str:
+    """The table as a LaTeX tabular with the rules of booktabs, the best results in bold, and its title as a comment."""
+    lines = []
+    for place, line in enumerate(table.lines):
+        cells = [_in_latex(cell) for cell in line]
+        for column, head in enumerate(table.heads):
+            if (place, head) in table.best:
+                cells[column] = f"\\textbf{{{cells[column]}}}"
+        lines.append(" & ".join(cells) + r" \\")
+    shape = "".join("r" if head in table.keys else "l" for head in table.heads)
+    head = " & ".join(map(_in_latex, table.heads)) + r" \\"
+    rules = [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule"]
+    return "\n".join([f"% {table.title}", *rules, r"\end{tabular}"])
+
+
 def means(rows: Sequence[Row], figures: Sequence[str], **further: Any) -> pd.DataFrame:
     """Plain numbers, a line a row: mean and deviation of each figure, missing where unknown.
 
@@ -146,6 +187,12 @@ def means(rows: Sequence[Row], figures: Sequence[str], **further: Any) -> pd.Dat
     found["note"] = [row.note for row in rows]
     found["directories"] = [" ".join(str(run.path) for run in row.runs) for row in rows]
     return found
+
+
+def _in_latex(cell: str) -> str:
+    signs = {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "Δ": r"$\Delta$", "ρ": r"$\rho$"}
+    signs |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(signs.get(sign, sign) for sign in cell)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> Path:

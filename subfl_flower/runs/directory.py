@@ -10,6 +10,7 @@ is killed at any moment, every file is either whole or absent; only the last lin
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +141,7 @@ class RunDirectory:
         Raises:
             SubflError: the file is not a JSON object.
         """
-        path = self.path / _DATA
-        if not path.exists():
-            return None
-        facts = parse_object(read_file(path))
-        if facts is None:
-            raise SubflError(f"{path} is not a JSON object")
-        return facts
+        return self._object(_DATA)
 
     def append_round(self, record: Mapping[str, Any]) -> None:
         """Append one round as one line of JSON; the operating system has it when this returns.
@@ -261,13 +256,21 @@ class RunDirectory:
         Raises:
             SubflError: the file is not a JSON object.
         """
+        return self._object(_SUMMARY)
+
+    def analysis(self) -> dict[str, Any] | None:
+        """Results of `subfl analyse`; None where the run was not analysed.
+
+        Raises:
+            SubflError: the file is not a JSON object.
+        """
+        return self._object(_ANALYSIS)
+
+    @property
+    def finished(self) -> datetime | None:
+        """Local time of the last change of the summary; None without one."""
         path = self.path / _SUMMARY
-        if not path.exists():
-            return None
-        summary = parse_object(read_file(path))
-        if summary is None:
-            raise SubflError(f"{path} is not a JSON object")
-        return summary
+        return datetime.fromtimestamp(path.stat().st_mtime) if path.exists() else None
 
     def mixing(self) -> dict[int, NDArray[np.floating]]:
         """The mixing matrices kept, `[clients, clients]` each, by round, ascending; empty when none."""
@@ -294,3 +297,12 @@ class RunDirectory:
         if client_id < 0:
             raise SubflError(f"a client id is 0 or more, not {client_id}")
         return self.path / "clients" / f"{client_id:04d}.safetensors"
+
+    def _object(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.exists():
+            return None
+        found = parse_object(read_file(path))
+        if found is None:
+            raise SubflError(f"{path} is not a JSON object")
+        return found

@@ -5,11 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from drawn import assert_nothing_hides_anything
+from marks import line, names, panel, rule
 from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.curve_plot import curves_figure, plot_curves
+from subfl_flower.evaluation.charts.chart import Chart
+from subfl_flower.evaluation.charts.drawing import draw
+from subfl_flower.evaluation.charts.looks import looks_of
+from subfl_flower.evaluation.charts.row_charts import curves_chart
 from subfl_flower.evaluation.curves import Curve, build_curves, curve_means, curve_table
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.table import write_csv
@@ -36,18 +40,11 @@ def psi_runs(make_run: MakeRun, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def bars_of(axes: Any) -> list[tuple[list[float], list[float], list[float]]]:
-    """Of each drawn curve its places, its means and half the length of its bars."""
-    found = []
-    for container in axes.containers:
-        line, _, (bars,) = container.lines
-        lengths = [(top - bottom) / 2 for (_, bottom), (_, top) in bars.get_segments()]
-        found.append((list(line.get_xdata()), list(line.get_ydata()), lengths))
-    return found
-
-
-def legend_of(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+def chart_of(folder: Path, key: str) -> Chart:
+    curves = curves_of(folder, key)
+    chart = curves_chart(curves, key, looks_of((curve.row.method, curve.row.label) for curve in curves))
+    assert chart is not None
+    return chart
 
 
 def test_points_are_means_over_the_seeds_of_a_value_in_ascending_order(psi_runs: Path) -> None:
@@ -61,34 +58,30 @@ def test_points_are_means_over_the_seeds_of_a_value_in_ascending_order(psi_runs:
 
 
 def test_the_figure_shows_points_with_bars_and_references_with_bands(psi_runs: Path) -> None:
-    figure = curves_figure(curves_of(psi_runs, "method.psi"), "method.psi")
-    assert figure is not None
-    (axes,) = figure.axes
-    ((places, means, lengths),) = bars_of(axes)
-    assert (places, means) == ([0.25, 0.5], [25.0, 62.5])
-    np.testing.assert_allclose(lengths, [0.0, 100 * statistics.stdev([0.5, 0.75])], atol=1e-12)
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.25", "0.5"]
-    (reference,) = (line for line in axes.get_lines() if line.get_linestyle() == "--")
-    np.testing.assert_array_equal(reference.get_ydata(), [56.25, 56.25])
-    (band,) = axes.patches
+    chart = chart_of(psi_runs, "method.psi")
+    points = line(chart, "subpfed")
+    assert (points.x.tolist(), points.y.tolist(), points.bars) == ([0.25, 0.5], [25.0, 62.5], True)
+    np.testing.assert_allclose(points.spread, [0.0, 100 * statistics.stdev([0.5, 0.75])], atol=1e-12)
+    assert list((panel(chart).ticks or {}).values()) == ["0.25", "0.5"]
+    reference = rule(chart, "fedavg")
     deviation = 100 * statistics.stdev([0.5, 0.625])
-    assert (band.get_y(), band.get_height()) == pytest.approx((56.25 - deviation, 2 * deviation))
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("method.psi", "test accuracy (%), mean over clients")
-    assert legend_of(figure) == ["subpfed", "fedavg"]
+    assert (reference.at, reference.spread, reference.look.dash) == (56.25, pytest.approx(deviation), "dash")
+    assert (panel(chart).x, panel(chart).y) == ("method.psi", "test accuracy (%), mean over clients")
+    assert names(chart) == ["subpfed", "fedavg"]
+    assert_nothing_hides_anything(draw(chart))
 
 
-def test_other_settings_make_curves_of_their_own(make_run: MakeRun, tmp_path: Path) -> None:
+def test_other_settings_make_separate_curves(make_run: MakeRun, tmp_path: Path) -> None:
     for job, (psi, masks) in enumerate([(1, True), (2, True), (1, False), (2, False)]):
         write_run(make_run, f"runs/{job}", job / 8 + 0.25, settings={"psi": psi, "masks": masks})
-    curves = curves_of(tmp_path / "runs", "method.psi")
-    assert [curve.row.label for curve in curves] == ["fedpub (method.masks=true)", "fedpub (method.masks=false)"]
-    figure = curves_figure(curves, "method.psi")
-    assert figure is not None
-    first, second = bars_of(figure.axes[0])
-    assert (first[1], second[1]) == ([25.0, 37.5], [50.0, 62.5])
+    chart = chart_of(tmp_path / "runs", "method.psi")
+    assert names(chart) == ["fedpub (method.masks=true)", "fedpub (method.masks=false)"]
+    first, second = (line(chart, name) for name in names(chart))
+    assert (first.y.tolist(), second.y.tolist()) == ([25.0, 37.5], [50.0, 62.5])
+    assert first.look.colour == second.look.colour and first.look != second.look  # one colour a method
     # bars stand side by side, each within a hundredth of the axis of its value
-    assert all(a < value < b for a, value, b in zip(first[0], (1, 2), second[0], strict=True))
-    np.testing.assert_allclose([first[0], second[0]], [[1, 2], [1, 2]], atol=0.01 * 1.12)
+    assert all(a < value < b for a, value, b in zip(first.x, (1, 2), second.x, strict=True))
+    np.testing.assert_allclose([first.x, second.x], [[1, 2], [1, 2]], atol=0.01 * 1.12)
 
 
 def test_a_key_of_the_data_makes_one_panel_for_each_number_of_clients(make_run: MakeRun, tmp_path: Path) -> None:
@@ -98,11 +91,11 @@ def test_a_key_of_the_data_makes_one_panel_for_each_number_of_clients(make_run: 
                 partition = {"name": "overlap_rate", "rate": rate}
                 make_run(f"runs/{clients}-{rate}-{method}", method, clients=clients, rounds=2, partition=partition)
     curves = curves_of(tmp_path / "runs", "partition.rate")
-    figure = curves_figure(curves, "partition.rate")
-    assert figure is not None
-    assert [axes.get_title() for axes in figure.axes] == [f"cora, overlap_rate, {n} clients" for n in (5, 10)]
+    chart = chart_of(tmp_path / "runs", "partition.rate")
+    assert [each.title for each in chart.panels] == [f"cora, overlap_rate, {n} clients" for n in (5, 10)]
     assert [list(curve.points) for curve in curves] == [[0.1, 0.3]] * 4
-    assert legend_of(figure) == ["fedpub", "local"]
+    assert names(chart) == ["fedpub", "local"]
+    assert_nothing_hides_anything(draw(chart))
 
 
 def test_the_number_of_clients_may_be_the_key_itself(make_run: MakeRun, tmp_path: Path) -> None:
@@ -127,21 +120,20 @@ def test_values_far_apart_are_drawn_on_a_logarithmic_axis(make_run: MakeRun, tmp
     for job, rate in enumerate([1e-6, 1e-5, 1e-3]):
         write_run(make_run, f"log/{job}", 0.5, settings={"mask_l1": rate})
         write_run(make_run, f"linear/{job}", 0.5, settings={"mask_l1": job})
-    for folder, kind in (("log", "log"), ("linear", "linear")):
-        figure = curves_figure(curves_of(tmp_path / folder, "method.mask_l1"), "method.mask_l1")
-        assert figure is not None and figure.axes[0].get_xscale() == kind
-        assert plot_curves(curves_of(tmp_path / folder, "method.mask_l1"), "method.mask_l1", tmp_path / "c.png")
+    assert panel(chart_of(tmp_path / "log", "method.mask_l1")).log
+    assert not panel(chart_of(tmp_path / "linear", "method.mask_l1")).log
+    assert draw(chart_of(tmp_path / "log", "method.mask_l1")).axes[0].get_xscale() == "log"
 
 
 def test_runs_that_were_cut_short_are_hollow_points(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/0", settings={"psi": 1}, rounds=3)
     make_run("runs/1", settings={"psi": 2}, rounds=3, status="interrupted")
     curves = curves_of(tmp_path / "runs", "method.psi")
-    figure = curves_figure(curves, "method.psi")
-    assert figure is not None
-    points = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
-    assert [point.get_markerfacecolor() == "white" for point in points] == [False, True]
-    assert legend_of(figure) == ["fedpub", "not completed"]
+    chart = chart_of(tmp_path / "runs", "method.psi")
+    assert line(chart, "fedpub").x.tolist() == [1, 2]
+    hollow = line(chart, "not completed")
+    assert (hollow.x.tolist(), hollow.look.marker) == ([2], "circle-open")
+    assert names(chart) == ["fedpub", "not completed"]
     table = curve_table(curves, "method.psi", collapse=True)
     assert table.cells["note"].tolist() == ["2: interrupted"] and table.whole == (False,)
 
@@ -149,8 +141,7 @@ def test_runs_that_were_cut_short_are_hollow_points(make_run: MakeRun, tmp_path:
 def test_nothing_is_drawn_where_no_run_with_a_value_was_evaluated(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("runs/0", settings={"psi": 1}, rounds=0, status="failed")
     make_run("runs/1", method="fedavg", rounds=2)
-    assert plot_curves(curves_of(tmp_path / "runs", "method.psi"), "method.psi", tmp_path / "curve.png") is None
-    assert not (tmp_path / "curve.png").exists()
+    assert curves_chart(curves_of(tmp_path / "runs", "method.psi"), "method.psi", {}) is None
 
 
 def test_the_table_has_a_column_a_value_and_one_for_references(psi_runs: Path) -> None:

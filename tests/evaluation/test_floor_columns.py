@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_text import heads_and_cells
 from rich.console import Console
 from synthetic_runs import MakeRun, round_record
 
-from subfl_flower.evaluation.html import render_page
 from subfl_flower.evaluation.main_table import main_means, main_table
+from subfl_flower.evaluation.page.parts import table_part
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.summary import summarise
@@ -80,8 +81,8 @@ def test_markdown_page_and_terminal_hold_them_too(classified: list[Row]) -> None
     assert "| 37.50 ± 17.68 | 50.00 ± 0.00 (75.00 ± 0.00) | 37.50 ± 17.68 |" in markdown(
         main_table(classified, collapse=False)
     )
-    page = render_page(classified, [], {}, None)
-    assert "<th>majority class</th><th>macro-F1 (balanced accuracy)</th><th>worst client</th>" in page
+    page = heads_and_cells(table_part(main_table(classified, collapse=True)))
+    assert "majority class|macro-F1 (balanced accuracy)|worst client" in page
     output = io.StringIO()
     Console(file=output, width=200).print(rich_table(main_table(classified, collapse=True)))
     lines = [line.rstrip() for line in output.getvalue().splitlines()]

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_text import heads_and_cells
 from rich.console import Console
 from synthetic_runs import MakeRun, round_record
 
-from subfl_flower.evaluation.html import render_page
 from subfl_flower.evaluation.main_table import main_means, main_table
+from subfl_flower.evaluation.page.parts import table_part
 from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.summary import exchanged, summarise
@@ -80,8 +81,8 @@ def test_markdown_page_and_csv_hold_them_too(rows: list[Row], tmp_path: Path) ->
         "| model size | up | down | exchanged | bytes vs FedAvg |"
         in markdown(main_table(rows, collapse=False)).splitlines()[0]
     )
-    page = render_page(rows, [], {}, None)
-    assert "<th>model size</th>" in page and "<td>6 kB (38 % kept)</td>" in page and "<td>32.4 kB</td>" in page
+    page = heads_and_cells(table_part(main_table(rows, collapse=True)))
+    assert "|model size|" in page and "|6 kB (38 % kept)|" in page and "|32.4 kB|" in page
     write_csv(main_means(rows), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from page_text import heads_and_cells
 from report_command import report
 from synthetic_runs import MakeRun, round_record
 
@@ -136,7 +137,7 @@ def test_the_report_shows_it_everywhere(make_run: MakeRun, tmp_path: Path, capsy
     output = capsys.readouterr().out
     assert "to 95 % of the final test metric" in " ".join(output.split()) and "460 B" in output
     assert str(tmp_path / "table-reach-0.95.csv") in output and (tmp_path / "table-reach-0.95.csv").is_file()
-    assert "<td>460 B</td>" in (tmp_path / "runs" / "report.html").read_text()
+    assert "|460 B|" in heads_and_cells((tmp_path / "runs" / "report.html").read_text())
     assert report(*arguments, "--markdown") == 0
     _, second = capsys.readouterr().out.split("\n\n")
     assert "| first round | up | down | to evaluate |" in second and "| 3 | 600 B | 460 B | 140 B |" in second

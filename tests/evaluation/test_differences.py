@@ -1,0 +1,83 @@
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+from synthetic_runs import MakeRun, round_record
+
+from subfl_flower.evaluation.differences import Difference, best_other, difference_columns, paired_difference
+from subfl_flower.evaluation.main_table import main_table
+from subfl_flower.evaluation.rows import Row, build_rows
+from subfl_flower.evaluation.runs import load_runs
+
+
+def write(make_run: MakeRun, method: str, results: dict[int, float], metric: str = "accuracy") -> None:
+    """Runs of one round and one client by seed."""
+    for seed, result in results.items():
+        run = make_run(f"runs/{method}-{seed}", method, seed, rounds=0, status=None, clients=1)
+        run.append_round(round_record(1, [result], [0.5], [0.5], metric=metric))
+        run.write_summary({"status": "completed", "method": method, "seed": seed, "metric": metric})
+
+
+def rows_of(folder: Path) -> dict[str, Row]:
+    return {row.method: row for row in build_rows(load_runs([folder / "runs"]))}
+
+
+def test_the_interval_is_that_of_students_t_over_paired_seeds(make_run: MakeRun, tmp_path: Path) -> None:
+    write(make_run, "fedavg", {0: 0.5, 1: 0.625, 2: 0.75, 7: 0.1})
+    write(make_run, "fedpub", {0: 0.75, 1: 0.75, 2: 1.0, 8: 0.9})
+    rows = rows_of(tmp_path)
+    found = paired_difference(rows["fedpub"], rows["fedavg"])
+    gaps = [0.25, 0.125, 0.25]
+    half = 4.302652729911275 * statistics.stdev(gaps) / math.sqrt(3)  # the 0.975 quantile of t with 2 degrees
+    assert found is not None and found.interval is not None
+    assert (found.other, found.seeds, found.mean) == ("fedavg", 3, pytest.approx(statistics.mean(gaps)))
+    assert found.interval == pytest.approx((found.mean - half, found.mean + half))
+
+
+def test_one_seed_has_no_interval_and_none_in_common_no_difference(make_run: MakeRun, tmp_path: Path) -> None:
+    write(make_run, "fedavg", {0: 0.5})
+    write(make_run, "fedpub", {0: 0.75, 1: 0.5})
+    write(make_run, "local", {3: 0.5})
+    rows = rows_of(tmp_path)
+    assert paired_difference(rows["fedpub"], rows["fedavg"]) == Difference("fedavg", 1, 0.25, None)
+    assert paired_difference(rows["local"], rows["fedavg"]) is None
+    table = main_table(list(rows.values()), True, difference_columns(list(rows.values())))
+    cells = table.cells.set_index("method")["vs FedAvg [95 %]"]
+    assert cells.to_dict() == {"fedavg": "–", "fedpub": "+25.00 (one seed: no interval)", "local": "–"}
+
+
+def test_the_best_other_is_another_method_and_no_bound(make_run: MakeRun, tmp_path: Path) -> None:
+    for method, result in (("fedavg", 0.5), ("fedpub", 0.75), ("local", 0.625), ("oracle", 0.875)):
+        write(make_run, method, {0: result, 1: result})
+    rows = rows_of(tmp_path)
+    others = {method: best_other(row, list(rows.values())) for method, row in rows.items()}
+    assert {method: other.method if other else None for method, other in others.items()} == {
+        "fedavg": "fedpub", "fedpub": "local", "local": "fedpub", "oracle": "fedpub",
+    }  # fmt: skip
+    table = main_table(list(rows.values()), True, difference_columns(list(rows.values())))
+    cells = table.cells.set_index("method")["vs best other method [95 %]"]
+    assert cells["local"] == "-12.50 [-12.50, -12.50] vs fedpub"
+
+
+def test_of_errors_the_lowest_is_the_best(make_run: MakeRun, tmp_path: Path) -> None:
+    for method, result in (("fedavg", 0.5), ("fedgnn", 0.75), ("fedmf", 0.625)):
+        write(make_run, method, {0: result}, metric="rmse")
+    rows = rows_of(tmp_path)
+    other = best_other(rows["fedgnn"], list(rows.values()))
+    assert other is not None and other.method == "fedavg"
+    table = main_table(list(rows.values()), collapse=True)
+    assert {table.cells.loc[line, "method"] for line, head in table.best if head == "test at best validation"} == {
+        "fedavg"
+    }
+
+
+def test_the_best_of_each_data_set_is_marked_but_for_bounds(make_run: MakeRun, tmp_path: Path) -> None:
+    for method, result in (("fedavg", 0.5), ("fedpub", 0.75), ("oracle", 0.875)):
+        write(make_run, method, {0: result})
+    make_run("runs/alone", method="fedavg", clients=5, rounds=2)
+    rows = list(rows_of(tmp_path).values())
+    rows = build_rows(load_runs([tmp_path / "runs"]))
+    table = main_table(rows, collapse=True)
+    best = [table.cells.loc[line, "method"] for line, head in table.best if head == "test at best validation"]
+    assert best == ["fedpub"]
