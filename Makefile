@@ -11,6 +11,10 @@ FLWR ?= 1.41
 VENV := .venv$(if $(filter 1.41,$(FLWR)),,-flwr-$(FLWR))
 BIN := $(VENV)/bin
 ARGS ?=
+# The versions of constraints.txt; another version of Flower needs others, so that PyTorch's alone is kept with it.
+PINNED := $(if $(filter 1.41,$(FLWR)),cat,grep '^torch==') constraints.txt
+INSTALL := $(PINNED) > $(VENV)/constraints.txt && $(BIN)/python -m pip install -qq --disable-pip-version-check \
+	--constraint $(VENV)/constraints.txt 'flwr==$(FLWR).*'
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -46,13 +50,13 @@ $(BIN)/python:
 	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "no virtual environment: does '$(PYTHON)' lack its venv module (Debian: python3-venv)?" >&2; exit 1; }
 
-# The stamps are older than pyproject.toml when it has changed, and missing when an installation failed.
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+# The stamps are older than pyproject.toml or constraints.txt when these have changed, and missing when an installation failed.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[gcfl,monti,parquet]' 'flwr==$(FLWR).*'
+	@$(INSTALL) -e '.[dp,douban,gcfl,parquet,plots]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]' 'flwr==$(FLWR).*'
+	@$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/.installed $@

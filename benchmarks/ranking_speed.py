@@ -37,6 +37,7 @@ from subfl_flower.models.settings import LightGCNSettings, OptimizerSettings
 from subfl_flower.node.state import MemoryStore
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import RatedUsers
 from subfl_flower.seeding import client_generator
 from subfl_flower.wire.contract import RunContext
 
@@ -81,9 +82,7 @@ class StackedTraining:
     def graphs(self, ratings: Ratings) -> UserGraphs:
         """The users' local graphs with the items sampled in this round."""
         generators = [client_generator(0, user, self.round, "sampled items") for user in ratings.user_ids.tolist()]
-        return self.client.model.local_graphs(
-            ratings, center=0.0, spread=1.0, generators=generators, draws=self.client.work.draws
-        )
+        return self.client.model.local_graphs(RatedUsers(ratings), generators=generators, draws=self.client.work.draws)
 
 
 def measure_training(ratings: Ratings, settings: RankingFloorSettings, repeats: int) -> StepTiming:

@@ -29,6 +29,7 @@ from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.settings import OptimizerSettings, RecommenderSettings
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import ReceivedModel
 
 RATIO_TARGET = 0.7
 KINDS = ("gat", "gcn", "ggnn", "none")
@@ -86,7 +87,7 @@ class StackedStep:
     def __call__(self) -> dict[str, Tensor]:
         """Let all users take their step; return the sums of their gradients for the server."""
         items = self.shared["items"]
-        found = self.model.gradients(self.shared, items, self.personal, self.graphs)
+        found = self.model.gradients(ReceivedModel(self.shared, self.personal, self.graphs))
         adam_step(self.personal, found.personal, self.state, self.optimizer)
         sums = {name: value.sum(0) for name, value in found.shared.items()}
         return sums | {"items": torch.zeros_like(items).index_add_(0, self.graphs.rows, found.items)}

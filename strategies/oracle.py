@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from subfl_flower.node.client import CohortClient
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 
 class Oracle(CohortStrategy):

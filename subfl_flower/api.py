@@ -17,9 +17,9 @@ from subfl_flower.data.cleaning import RawGraph
 from subfl_flower.data.datasets.settings import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
 from subfl_flower.data.partitions.settings import PartitionSettings
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.source import Protocol
 from subfl_flower.errors import SubflError
 from subfl_flower.loggers.settings import Logger, LoggerSettings
 from subfl_flower.node.client import CohortClient
@@ -37,8 +37,9 @@ from subfl_flower.subgraphs.similarity.functional import cosine_similarity
 from subfl_flower.tasks.metric import Metric
 from subfl_flower.tasks.settings import Examples, GraphTask, TaskSettings
 from subfl_flower.wire.batch import Answers, Batch, Question, Result
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract, MethodSettings, RunContext
-from subfl_flower.wire.payload import ArraySpec, Choice
+from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged, RaggedSpec
 
 __all__ = [

@@ -1,9 +1,7 @@
-"""The `subfl` command: one run or a Hydra multirun, and the commands around runs.
+"""The `subfl` command: training, and the commands around it.
 
-``subfl method=fedpub dataset=cora`` trains; ``subfl -m seed=0,1,2`` sweeps; ``subfl resume=RUN`` continues an
-interrupted run; ``subfl report RUN...`` reports on finished runs; ``subfl launch ...`` runs the same app through ``flwr
-run`` on a new SuperLink; ``subfl inspect ...`` describes the training data; ``subfl partition``, ``subfl deploy`` and
-``subfl predict`` are for real machines.
+``subfl method=fedpub dataset=cora`` trains, ``subfl -m seed=0,1,2`` sweeps, and ``subfl resume=RUN`` continues an
+interrupted run. Every other command is named by the first word; see `commands.overview`.
 """
 
 from __future__ import annotations
@@ -14,20 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from subfl_flower.code_folder import adopt
+from subfl_flower.commands.overview import COMMANDS, overview, unknown_command
 from subfl_flower.commands.parser import exit_code, run_command
 from subfl_flower.errors import SubflError
-
-_COMMANDS = {
-    "report": "subfl_flower.evaluation.report",
-    "analyse": "subfl_flower.analysis.analyse",
-    "inspect": "subfl_flower.commands.inspect",
-    "launch": "subfl_flower.launch.command",
-    "partition": "subfl_flower.commands.partition",
-    "predict": "subfl_flower.commands.predict",
-    "recommend": "subfl_flower.commands.recommend",
-    "deploy": "subfl_flower.deploy.command",
-}
-"""Modules of the shape of `commands.parser.Command`, imported on use."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run `subfl ARGV`; return the exit code."""
     arguments = list(argv)
-    name = arguments[0] if arguments and arguments[0] in _COMMANDS else ""
+    name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     return exit_code(name, _dispatch, arguments)
 
 
@@ -51,9 +38,30 @@ def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else ""
     if command != "deploy" or arguments[1:2] == ["submit"]:  # a federation's machines import only installed packages
         adopt(folder)
-    if command not in _COMMANDS:
-        return int(importlib.import_module("subfl_flower.commands.train").main(arguments))
-    module = importlib.import_module(_COMMANDS[command])
-    if hasattr(module, "main"):
-        return int(module.main(arguments[1:]))
-    return run_command(command, module, arguments[1:])
+    if command in ("--help", "-h", "help"):
+        return _print(overview())
+    if command in ("--version", "version"):
+        return _print(_version())
+    if command in ("--shell-completion", "-sc"):
+        return run_command("completion", importlib.import_module(COMMANDS["completion"].module), ["bash"])
+    if command in COMMANDS:
+        return run_command(command, importlib.import_module(COMMANDS[command].module), arguments[1:])
+    if problem := unknown_command(command):
+        raise SubflError(problem)
+
+    from subfl_flower.catalogue.own_choices import offer_own_choices
+    from subfl_flower.commands import train
+
+    offer_own_choices()
+    return train.main(arguments)
+
+
+def _print(text: str) -> int:
+    print(text)
+    return 0
+
+
+def _version() -> str:
+    from subfl_flower import __version__
+
+    return f"subfl {__version__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -11,11 +12,11 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from subfl_flower.node.client import CohortClient
+from subfl_flower.node.durable_store import EVALUATE, TRAIN
 from subfl_flower.node.node import Node
 from subfl_flower.node.open_nodes import open_clients, open_node
-from subfl_flower.node.state import EVALUATE, TRAIN
 from subfl_flower.server.exchange import ASK, answer_record, read_question
-from subfl_flower.server.round_messages import RUN, announced_in
+from subfl_flower.server.round_messages import KEEP, RUN, announced_in
 from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.contract import arrays_of, rows_of
 from subfl_flower.wire.payload import pack, unpack_choice
@@ -51,7 +52,7 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     run: ConfigRecord = message.content.config_records[RUN]
     node = open_clients(run, context)
     client = node.client(run, context, phase)
-    batch = _batch(message.content, client)
+    batch = _batch(message.content, client, node)
     result = client.train(batch) if phase == TRAIN else client.measure(batch)
     content = RecordDict({METRICS: MetricRecord({name: values.tolist() for name, values in result.metrics.items()})})
     pack(result.arrays, len(result.clients)).into(content)
@@ -68,19 +69,22 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-def _batch(content: RecordDict, client: CohortClient) -> Batch:
+def _batch(content: RecordDict, client: CohortClient, node: Node) -> Batch:
     """The orders in a message, checked against the broadcast of the method.
+
+    The arrays take the memory of `models_sent` models for each of the node's clients at most, whatever they claim.
 
     Raises:
         ValueError: the arrays have other names, shapes or types.
+        SubflError: it names a client twice, or one that is not hosted here.
     """
     run: dict[str, Any] = dict(content.config_records[RUN])
-    declared, num_clients = client.downloads(client.run), len(run["clients"])
+    declared, clients = client.downloads(client.run), node.hosted(run["clients"])
     return Batch(
-        clients=tuple(run["clients"]),
+        clients=clients,
         server_round=int(run["round"]),
-        sent=unpack_choice(content, arrays_of(declared), num_clients=num_clients),
-        rows=unpack_ragged(content, rows_of(declared), num_clients),
+        sent=unpack_choice(content, arrays_of(declared), num_clients=len(clients), each=client.models_sent),
+        rows=unpack_ragged(content, rows_of(declared), len(clients)),
         announced=announced_in(run),
         local_epochs=client.run.local_epochs,
     )
@@ -100,9 +104,19 @@ def export(message: Message, context: Context) -> Message:
     """Write each client's best model to its place."""
     run: dict[str, Any] = dict(message.content.config_records[RUN])
     node = open_clients(message.content.config_records[RUN], context)
-    received = unpack_choice(message.content)
-    last = Batch(tuple(run["clients"]), int(run["round"]) - 1, received, announced=announced_in(run))
-    node.export(node.client(message.content.config_records[RUN], context), last)
+    client, clients = node.client(message.content.config_records[RUN], context), node.hosted(run["clients"])
+    # The server has all of a model, or nothing of it.
+    declared = {name: replace(spec, needed=False) for name, spec in arrays_of(client.downloads(client.run)).items()}
+    received = unpack_choice(message.content, declared, num_clients=len(clients), each=client.models_sent)
+    node.export(client, Batch(clients, int(run["round"]) - 1, received, announced=announced_in(run)))
+    return Message(RecordDict(), reply_to=message)
+
+
+@app.query(KEEP)
+def keep(message: Message, context: Context) -> Message:
+    """Write the states of all clients of this node to their places for a checkpoint."""
+    run = message.content.config_records[RUN]
+    open_clients(run, context).keep(run, context)
     return Message(RecordDict(), reply_to=message)
 
 

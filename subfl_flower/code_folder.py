@@ -7,14 +7,10 @@ groups (``conf/method/x.yaml``), these choices are found in addition to the buil
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.plugins import Plugins
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from subfl_flower.errors import SubflError
 
@@ -32,7 +28,35 @@ def adopt(folder: Path) -> None:
     _adopted = folder = folder.resolve()
     if folder != _PACKAGE.parent:
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != folder] + [str(folder)]
-    Plugins.instance().register(_UsersChoices)
+
+
+@contextmanager
+def adopted_here() -> Iterator[None]:
+    """Make the working directory the user's folder inside the block, for a program that has not adopted another one.
+
+    The search path of modules has it at its end, unless it is in there already, and is afterwards what it was.
+    """
+    global _adopted
+    if _adopted is not None:
+        yield
+        return
+    folder = Path.cwd().resolve()
+    added = str(folder) if all(Path(entry).resolve() != folder for entry in sys.path) else None
+    _adopted = folder
+    if added is not None:
+        sys.path.append(added)
+    try:
+        yield
+    finally:
+        _adopted = None
+        if added is not None and added in sys.path:
+            sys.path.remove(added)
+
+
+def config_directory() -> Path:
+    """The folder of the built-in choices: next to the package in a checkout, inside it in a wheel."""
+    checkout = _PACKAGE.parent / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else _PACKAGE / "conf"
 
 
 def adopted() -> Path | None:
@@ -56,20 +80,3 @@ def require_own_names(choices: Mapping[str, str], built_in: Path) -> None:
         own, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
         if own.is_file() and theirs.is_file() and own.read_bytes() != theirs.read_bytes():
             raise SubflError(f"{own}: {group}={choice} is built in; rename the file to choose it")
-
-
-def own_choice(group: str, choice: str, built_in: Path) -> Path | None:
-    """The file of a choice in the user's folder; None where there is none, or where the choice is in `built_in`."""
-    if _adopted is None or not all(re.fullmatch(r"[\w-]+(/[\w-]+)*", part) for part in (group, choice)):
-        return None
-    path, theirs = (folder / group / f"{choice}.yaml" for folder in (_adopted / "conf", built_in))
-    return path if path.is_file() and not theirs.is_file() else None
-
-
-class _UsersChoices(SearchPathPlugin):
-    """Plugin that appends the user's choices to Hydra's search path."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append the folder ``conf`` of the user's folder."""
-        if _adopted is not None and (_adopted / "conf").is_dir():
-            search_path.append(provider="the user's folder", path=f"file://{_adopted / 'conf'}")

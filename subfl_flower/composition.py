@@ -13,18 +13,22 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf's reader
 
-from subfl_flower.code_folder import own_choice, require_own_names
+from subfl_flower.catalogue.groups import override_of
+from subfl_flower.catalogue.own_choices import offer_own_choices
+from subfl_flower.catalogue.suggestions import did_you_mean
+from subfl_flower.code_folder import config_directory as config_directory
+from subfl_flower.code_folder import require_own_names
 from subfl_flower.config import Config
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.overrides import (
     classes_chosen,
-    content_in_place,
     literal_paths,
     path_keys,
     schema_in_place,
@@ -34,13 +38,6 @@ from subfl_flower.registry import stored_config, validate
 from subfl_flower.runs.directory import RunDirectory
 
 _RESUME = "resume="
-
-
-def config_directory() -> Path:
-    """The folder of the YAML files: next to the package in a checkout, inside it in a wheel."""
-    package = Path(__file__).resolve().parent
-    beside = package.parent / "conf"
-    return beside if (beside / "config.yaml").is_file() else package / "conf"
 
 
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
@@ -73,43 +70,18 @@ def chosen_dataset(overrides: Sequence[str]) -> type[DoorSettings] | None:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+    with _hydra():
         asked = literal_paths(classes_chosen(overrides))
         return compose("config", overrides=asked, return_hydra_config=True)
 
 
-def own_choices_in_place(overrides: Sequence[str]) -> list[str]:
-    """Replace the user's choices by their content, for a machine that does not have the user's folder.
-
-    ``method=mine`` with ``conf/method/mine.yaml`` in the user's folder becomes overrides of the section's keys. Other
-    overrides do not change.
-
-    Raises:
-        SubflError: such a file is malformed, or sets more than its section.
-    """
-    found: list[str] = []
-    for override in overrides:
-        group, _, choice = override.partition("=")
-        path = own_choice(group, choice, config_directory())
-        found += [override] if path is None else content_in_place(group, _section(group, choice, path))
-    return found
-
-
-def _section(group: str, choice: str, path: Path) -> dict[str, Any]:
-    """A section as one choice states it."""
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra, reading the built-in choices and the user's."""
     GlobalHydra.instance().clear()
-    try:
-        with readable_errors(), initialize_config_dir(str(config_directory()), version_base="1.3"):
-            composed = OmegaConf.to_container(compose(f"{group}/{choice}"))
-    except SubflError as error:
-        raise SubflError(f"{path}: cannot be sent to another machine: {error}") from None
-    if not isinstance(composed, dict) or list(composed) != [group]:
-        raise SubflError(
-            f"{path}: cannot be sent to another machine: it sets more than its own section, {group}; "
-            "give the rest on the command line"
-        )
-    return cast(dict[str, Any], composed[group])
+    offer_own_choices()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        yield
 
 
 @dataclass(frozen=True)
@@ -151,6 +123,27 @@ def composed_job(overrides: Sequence[str], default_runtime: str | None = None) -
     return Job(_resumed_config(directory, changes), directory, resume=True)
 
 
+def single_job(arguments: Sequence[str]) -> Job | None:
+    """The one run that the arguments of `subfl` ask for; None where Hydra is needed, for a sweep or for its options.
+
+    Raises:
+        SubflError: see `composed_config`.
+    """
+    if any(argument.startswith("-") or _is_about_hydra(argument) for argument in arguments):
+        return None
+    with readable_errors():
+        composed = _composed(arguments)
+        run_directory = Path(composed.hydra.run.dir)
+    if composed.hydra.mode == RunMode.MULTIRUN:  # an experiment says so
+        return None
+    return Job(validated(composed), run_directory)
+
+
+def _is_about_hydra(argument: str) -> bool:
+    key = argument.lstrip("+~").partition("=")[0]
+    return re.match("hydra[./]", key) is not None and key != "hydra.run.dir"
+
+
 _MAY_CHANGE = (
     *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger.", "record."),
     *("data.root", "data.cache"),
@@ -163,9 +156,7 @@ def _resumed_config(directory: Path, changes: Sequence[str]) -> Config:
         raise SubflError(f"resume={directory}: there is no run in this folder")
     for change in changes:
         if not change.startswith(_MAY_CHANGE):
-            raise SubflError(
-                f"{change}: a resumed run keeps its settings; only {', '.join(_MAY_CHANGE)} may be given anew"
-            )
+            raise SubflError(f"{change}: a resumed run keeps its settings; only {', '.join(_MAY_CHANGE)} may change")
     stored_config(directory)  # a fault in the stored configuration is not one of the changes
     with readable_errors():
         stored = OmegaConf.create(RunDirectory(directory).config())
@@ -203,7 +194,7 @@ def _require_homes(plain: DictConfig) -> None:
             Path(str(path)).expanduser()
         except RuntimeError:
             raise SubflError(
-                f"{key}: {path} begins with the home of a user that there is not; "
+                f"{key}: {path} begins with the home folder of an unknown user; "
                 "give the absolute path of a folder whose name begins with ~"
             ) from None
 
@@ -221,9 +212,14 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return unreadable(error.override)
     text = str(error) or str(error.__cause__ or type(error).__name__)
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+            return _unknown_setting(re.match(r"Could not override '([^']+)'", text), cause)
+    if match := re.match(r"Ambiguous value for argument '([^']*)'", text):
+        return f"{match[1]}: has several values; subfl -m {match[1]} trains a run with each, and quotes make one text"
+    if match := re.search(r"Could not override '([^'@/]+)'\. No match in the defaults list", text):
+        return f"{match[1]}: is not among the defaults, so that it is added by +{match[1]}=..."
     if match := re.search(r"Could not override '([^']+)'", text):
-        return f"{match[1]}: there is no such setting"
-    if match := re.search(r"is not in struct\s+full_key: (\S+)", text):
         return f"{match[1]}: there is no such setting"
     if match := re.search(
         r"Could not find '([^']+)'\s+Available options in '[^']+':\s+(.*?)(?:\n\s*\n|Config search path|$)",
@@ -231,7 +227,21 @@ def _sentence(error: Exception) -> str:
         re.DOTALL,
     ):
         group, _, choice = match[1].rpartition("/")
-        return f"{group}={choice}: there is no such choice; available: {', '.join(match[2].split())}"
-    if match := re.search(r"Could not override '?([\w/]+)'?[.,]? ?No match in the defaults list", text):
-        return f"{match[1]}: there is no such group"
+        available = match[2].split()
+        advice = did_you_mean(choice, available, override_of(group, "{}"))
+        return f"{group}={choice}: there is no such choice; available: {', '.join(available)}{advice}"
     return " ".join(text.split())
+
+
+def _unknown_setting(asked: re.Match[str] | None, error: OmegaConfBaseException) -> str:
+    """One sentence on a key that a section does not have.
+
+    Args:
+        asked: match of the key as it was asked for; None where only its wrong part is known.
+        error: OmegaConf's error.
+    """
+    wrong = str(error.full_key)
+    section, dot, name = wrong.rpartition(".")
+    key = wrong if asked is None else asked[1]
+    known = list(map(str, error.parent_node)) if isinstance(error.parent_node, DictConfig) else []
+    return f"{key}: there is no such setting{did_you_mean(name, known, f'{section}{dot}{{}}{key[len(wrong) :]}')}"

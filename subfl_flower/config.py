@@ -7,6 +7,7 @@ class and are validated by it, so that a new class needs no change here. `regist
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.data.datasets import DATASETS, Dataset
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.partitions import PARTITIONS, Partition
@@ -101,8 +103,8 @@ class Runtime(Section):
     one_process: ClassVar[bool] = False
     """True where nodes and server are one process."""
 
-    checkpoint_every: ClassVar[int] = 0
-    """Rounds between two checkpoints unless `record` says otherwise; 0 for never."""
+    checkpoint_every: ClassVar[int | None] = None
+    """Rounds between two checkpoints unless `record` says otherwise; None for a checkpoint a minute."""
 
     @property
     def state_travels(self) -> bool:
@@ -153,7 +155,7 @@ class Ray(Simulation):
     num_gpus: float = Field(default=0.0, ge=0)
     total_cpus: int | None = Field(default=None, ge=1)
     address: str | None = None
-    node_timeout: float = Field(default=300.0, gt=0)
+    node_timeout: float = Field(default=900.0, gt=0)
 
     @property
     def state_travels(self) -> bool:
@@ -171,7 +173,7 @@ class Deploy(Runtime):
 
     poll_seconds: ClassVar[float] = 0.25
     deployed: ClassVar[bool] = True
-    checkpoint_every: ClassVar[int] = 1
+    checkpoint_every: ClassVar[int | None] = 1
 
     name: Literal["deploy"]
     on_client_failure: Literal["stop", "continue"] = "continue"
@@ -182,12 +184,23 @@ class Record(Section):
     """Files that a run writes in addition to its metrics.
 
     They are the mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds the
-    state needed to resume; 0 for never, ``auto`` for every round of a deployment and never else.
+    state needed to resume; 0 for never, ``auto`` for every round of a deployment, and once a minute in a simulation.
     """
 
     mixing_every: int = Field(default=10, ge=1)
     client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+
+class Sweep(Section):
+    """Settings of a sweep: `jobs` at a time, and the finished jobs that are repeated.
+
+    With ``redo=failed`` jobs that failed or were interrupted are repeated, with ``all`` the completed ones, too, and
+    with ``none`` only jobs are trained that were never begun.
+    """
+
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    redo: Literal["failed", "all", "none"] = "failed"
 
 
 class Config(Section):
@@ -216,10 +229,11 @@ class Config(Section):
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record
+    sweep: Sweep = Field(default=Sweep(), exclude=True)  # says nothing about the run itself
 
     @property
-    def checkpoint_every(self) -> int:
-        """Rounds between two checkpoints; 0 for never."""
+    def checkpoint_every(self) -> int | None:
+        """Rounds between two checkpoints; 0 for never, None for a checkpoint a minute."""
         if self.record.checkpoint_every == "auto":
             return self.runtime.checkpoint_every
         return self.record.checkpoint_every
@@ -270,12 +284,16 @@ def sentence(error: pydantic.ValidationError, composed: Mapping[str, Any], prefi
         return f"{prefix}{key}.{_discriminator(first)}: a value is required"
     if first["type"] == "union_tag_invalid":
         expected, found = first["ctx"]["expected_tags"], first["ctx"]["tag"]
-        return f"{prefix}{key}.{_discriminator(first)}: must be one of {expected} (found {found!r})"
+        advice = did_you_mean(found, re.findall(r"'([^']+)'", expected))
+        return f"{prefix}{key}.{_discriminator(first)}: must be one of {expected} (found {found!r}){advice}"
     # A value that fits no alternative of a union has one error for each.
     messages = [problem["msg"].removeprefix("Value error, ") for other, problem in problems if other == key]
     found = "" if isinstance(first["input"], Mapping) else f" (found {first['input']!r})"  # a section is no value
     if first["type"] in ("string_type", "path_type") and isinstance(first["input"], int | float):
         found += "; text that reads as a number, or as true or false, stands in quotes"
+    if isinstance(first["input"], str):
+        literals = (problem["ctx"]["expected"] for _, problem in problems if problem["type"] == "literal_error")
+        found += did_you_mean(first["input"], re.findall(r"'([^']+)'", " ".join(literals)))
     return f"{prefix}{key}: {' or '.join(dict.fromkeys(messages))}{found}"
 
 

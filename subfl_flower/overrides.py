@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -18,9 +18,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from pydantic import BaseModel
 
+from subfl_flower.catalogue.groups import group_of, override_of
 from subfl_flower.config import DOORS, Config
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.doors import TARGET, Door
+from subfl_flower.errors import SubflError
 
 OWN = "own"
 """The choice of a group for a user's class."""
@@ -38,6 +40,12 @@ _SWEEP_FUNCTION = re.compile(r"(?:choice|glob|shuffle|sort|tag)\(.*\)", re.DOTAL
 def path_keys() -> frozenset[str]:
     """The keys whose value is a path: those that are a `Path` in the schema, and Hydra's run directories."""
     return frozenset({*_OF_HYDRA, *_paths_below(Config, "")})
+
+
+@cache
+def section_keys() -> frozenset[str]:
+    """The dotted keys of sections in the schema, such as ``dataset`` and ``dataset.features``."""
+    return frozenset(_sections_below(Config, ""))
 
 
 def literal_paths(overrides: Sequence[str], multirun: bool = False) -> list[str]:
@@ -67,25 +75,12 @@ def schema_in_place(overrides: Sequence[str]) -> list[str]:
     return found
 
 
-def content_in_place(group: str, content: Mapping[str, Any]) -> Iterator[str]:
-    """Overrides that give a group's section some content, whatever its choice.
-
-    Args:
-        group: group of the configuration.
-        content: values by key of the section: texts, numbers, truth values, None, and lists and mappings of these.
-    """
-    if group not in DOORS or TARGET not in content:  # otherwise the choice of a class empties it
-        yield f"~{group}"
-    for key, value in content.items():
-        yield f"++{group}.{key}={_as_value(value)}"
-
-
-def _as_value(value: Any) -> str:
-    """A value in Hydra's grammar."""
+def as_value(value: Any) -> str:
+    """A value in Hydra's grammar: a text, number, truth value, None, or a list or mapping of these."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_as_value(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_as_value, value)) + "]"
+        return "{" + ",".join(f"{key}:{as_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(as_value, value)) + "]"
     if isinstance(value, str):
         return _quoted(value, Quote.single)
     return "null" if value is None else str(value).lower()
@@ -119,11 +114,31 @@ def sweeps(arguments: Sequence[str]) -> bool:
     )
 
 
+def swept(override: str, multirun: bool = True) -> list[str]:
+    """The overrides that a sweep makes of one, as ``seed=0`` and ``seed=1`` of ``seed=0,1``.
+
+    Args:
+        override: as on the command line.
+        multirun: see `literal_paths`.
+
+    Raises:
+        SubflError: it cannot be read.
+    """
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides(literal_paths([override], multirun))
+    except HydraException:
+        raise SubflError(unreadable(override)) from None
+    if not parsed.is_sweep_override():
+        return [override]
+    key = parsed.get_key_element()
+    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
+
+
 def unreadable(override: str) -> str:
     """One sentence on an override that Hydra's grammar does not allow: the key, and a correct form of the value."""
     key, equals, value = override.partition("=")
     if not (key and equals and _is_readable(f"{key}=0")):
-        return f"{override}: an override is KEY=VALUE with the dotted name of a setting, for instance seed=1"
+        return f"{override}: {_advice_on_word(override)}"
     quoted = '["..."]' if value.startswith("[") else _quoted(value, Quote.double)
     return (
         f"{key}: the value {value} cannot be read; put a text with special characters in quotes, "
@@ -131,15 +146,34 @@ def unreadable(override: str) -> str:
     )
 
 
+def _advice_on_word(word: str) -> str:
+    """The end of an error on a word that is no override: what was probably meant."""
+    if group := group_of(word):
+        return f"is not KEY=VALUE; did you mean {override_of(group, word)}?"
+    return "an override is KEY=VALUE with the dotted name of a setting, for instance seed=1"
+
+
 def _paths_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, kind in _fields(model):
+        if kind is Path:
+            yield prefix + name
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _paths_below(kind, f"{prefix}{name}.")
+
+
+def _sections_below(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, kind in _fields(model):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield prefix + name
+            yield from _sections_below(kind, f"{prefix}{name}.")
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    """Name and type of each field, once for each alternative of its type."""
     for name, field in model.model_fields.items():
         doors = [each for each in field.metadata if isinstance(each, Door)]
-        kinds = doors[0].built_in if doors else _alternatives(field.annotation)
-        for kind in kinds:
-            if kind is Path:
-                yield prefix + name
-            elif isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _paths_below(kind, f"{prefix}{name}.")
+        for kind in doors[0].built_in if doors else _alternatives(field.annotation):
+            yield field.alias or name, kind
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pydantic
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.config import Config, Method, checked, sentence
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import load_class
@@ -157,7 +158,8 @@ def method_settings(method: Method) -> MethodSettings:
     for key in method.knobs:
         if key not in model.model_fields:
             allowed = ", ".join(sorted(model.model_fields)) or "none"
-            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}")
+            advice = did_you_mean(key, model.model_fields, "method.{}")
+            raise SubflError(f"method.{key}: method {method.name!r} has no such setting; it has: {allowed}{advice}")
     try:
         return model(**method.knobs)
     except pydantic.ValidationError as error:

@@ -14,6 +14,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.flower.facts import is_networked
 from subfl_flower.server.federation import run_federation, stop_on_interrupt
 from subfl_flower.server.run_schema import stated_schema
+from subfl_flower.storage.package_files import sent_choices
 
 app = ServerApp()
 
@@ -26,8 +27,9 @@ def main(grid: Grid, context: Context) -> None:
     """
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
     networked = is_networked(grid)
-    if (code := str(context.run_config.get("code", ""))) and not networked:
-        adopt(Path(code))
+    code = str(context.run_config.get("code", ""))
+    if own := Path(code) if code and not networked else sent_choices():
+        adopt(own)
     job = composed_job(overrides, "deploy" if networked else "ray")
     if job.config.runtime.deployed != networked or job.config.runtime.one_process:
         raise SubflError(

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flwr.simulation
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -18,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.flower.programs import ray_settings
 from subfl_flower.flower.prompt_delivery import deliver_promptly
 from subfl_flower.node.node import compute_device
 from subfl_flower.node.open_nodes import forget_nodes
@@ -25,7 +25,13 @@ from subfl_flower.registry import needs_matcher
 from subfl_flower.server.federation import resumable, run_federation, stop_on_interrupt
 
 
-def simulate(config: Config, directory: Path, resume: bool = False, said: set[str] | None = None) -> dict[str, Any]:
+def simulate(
+    config: Config,
+    directory: Path,
+    resume: bool = False,
+    said: set[str] | None = None,
+    lines: bool | None = False,
+) -> dict[str, Any]:
     """Train in the runtime that the configuration names, or resume the run in `directory`; return the run's summary.
 
     Args:
@@ -33,6 +39,7 @@ def simulate(config: Config, directory: Path, resume: bool = False, said: set[st
         directory: the run directory.
         resume: resume the run in it.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
+        lines: print progress lines where there is no terminal; None shows no progress.
     """
     if isinstance(config.runtime, Deploy):
         raise SubflError("runtime=deploy: SuperNodes are reached through their SuperLink, by subfl deploy submit")
@@ -41,7 +48,7 @@ def simulate(config: Config, directory: Path, resume: bool = False, said: set[st
     with stop_on_interrupt() as stop:
 
         def run(grid: Grid) -> dict[str, Any]:
-            return run_federation(grid, config, directory, stop, resume=resume, said=said)
+            return run_federation(grid, config, directory, stop, lines=lines, resume=resume, said=said)
 
         if isinstance(config.runtime, Inline):
             return _simulate_inline(config.runtime, needs_matcher(config), run)
@@ -63,6 +70,8 @@ def _simulate_inline(runtime: Inline, matcher: bool, run: Callable[[Grid], dict[
 
 
 def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:
+    from flwr.simulation import run_simulation  # loads a web framework and a database, which takes a second
+
     from subfl_flower.client_app import app as client_app
 
     summaries: list[dict[str, Any]] = []
@@ -73,7 +82,8 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
         deliver_promptly(grid)
         summaries.append(run(grid))
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in ray_settings(runtime.node_timeout).items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     flower_log = logging.getLogger("flwr")
     level = flower_log.level
@@ -82,7 +92,7 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
         # BLAS threads of this process keep spinning after a matrix product, on the cores that the actors need.
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            flwr.simulation.run_simulation(
+            run_simulation(
                 server_app=server_app,
                 client_app=client_app,
                 num_supernodes=number_of_nodes(runtime) + matcher,

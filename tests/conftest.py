@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,13 +18,19 @@ from subfl_flower.flower.inline_grid import InlineGrid
 BENCHMARKS = Path(os.environ.get("SUBFL_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 
 
-LONG = ("federation", "launch", "end_to_end")
+LONG = ("federation", "launch", "docs", "end_to_end")
 """Folders whose files take minutes, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with long files: a file is one worker's, and the last one should not keep it from ending with the other."""
     items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported out of garbage collections, each of which would go through a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

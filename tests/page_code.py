@@ -1,40 +1,123 @@
-"""Code and commands of the pages in docs/, as a reader takes them over into a folder of his own."""
+"""Code and commands of the pages, as a reader takes them over into a folder.
+
+An HTML comment above a block, such as ``<!-- snippet: shown, because ... -->``, says that the block is treated
+otherwise than by default (`USES`); ``<!-- snippets: ... -->`` says so of a whole page.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+USES = {
+    "run": "carried out, which is the default",
+    "first": "carried out before the others",
+    "file": "written into the file that is named, as is a block whose first line is `# NAME`",
+    "parsed": "commands are checked and not carried out, for the reason that follows",
+    "shown": "not for readers to carry out, for the reason that follows; Python is parsed",
+}
+SHOWN = ("text", "mermaid", "json", "toml", "nginx", "ini")
+"""Languages of blocks that nobody carries out."""
+PROGRAMS = ("subfl", "flwr", "make", "pip", "python", "docker", "sudo", "export", "cd", "head")
+"""First words of indented blocks that are commands; others are quoted text."""
+_BLOCK = re.compile(
+    r"(?:^<!-- snippet: (?P<use>\w+)(?:, (?P<reason>[^>]+?))? -->\n+)?"
+    r"(?:^(?P<fence>```+)(?P<language>\w*)[^\n]*\n(?P<fenced>.*?)^(?P=fence)$"
+    r"|(?<=\n\n)(?P<indented>(?:^ {4}[^\n]*\n)+))",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code of a page.
+
+    Attributes:
+        language: ``python``, ``yaml``, ``bash``, or that of a block of another kind.
+        text: the content, without the first line where that is a file's name.
+        line: number of the block's first line in the page.
+        use: one of `USES`.
+        reason: why it is not carried out; empty where it is.
+        file: name of the file whose content this is; empty for none.
+    """
+
+    language: str
+    text: str
+    line: int
+    use: str = "run"
+    reason: str = ""
+    file: str = ""
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of code of a page, in its order."""
+    text = page.read_text()
+    whole = re.search(r"^<!-- snippets: (\w+)(?:, ([^>]+?))? -->$", text, re.MULTILINE)
+    use, reason = (whole[1], whole[2] or "") if whole else ("run", "")
+    found = []
+    for match in _BLOCK.finditer(text):
+        content = match["fenced"]
+        if content is None:
+            content = re.sub(r"^ {4}", "", match["indented"], flags=re.MULTILINE)
+            if content.split()[0] not in PROGRAMS:
+                continue
+        language = match["language"] or "bash"
+        line = text.count("\n", 0, match.start("fenced" if match["fenced"] is not None else "indented")) + 1
+        own = (match["use"], match["reason"] or "") if match["use"] else (use, reason)
+        if language in SHOWN:
+            own = ("shown", f"it is {language}")
+        name = re.match(r"# ([\w/.-]+\.\w+)\n", content) if language in ("python", "yaml") else None
+        content, file = (content[name.end() :], name[1]) if name else (content, "")
+        if own[0] == "file":
+            own, file = ("run", ""), own[1]
+        found.append(Block(language, content, line, *own, file=file))
+    return found
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """The commands of a shell's block, one a line: continued lines are joined, and comments and variables replaced."""
+    variables: dict[str, str] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        line = re.sub(r"(^|\s)#.*$", "", line).strip()
+        if assigned := re.fullmatch(r"""(\w+)=("[^"]*"|'[^']*'|\S*)""", line):
+            variables[assigned[1]] = assigned[2].strip("\"'")
+            continue
+        for name, value in variables.items():
+            line = re.sub(rf"\${name}\b", value, line)
+        yield from (part.strip() for part in line.split(" && ") if part.strip())
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The blocks of a page in a language; commands are those in none."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    return [content for name, content in found if name == language]
+    """The blocks of a page of the documentation in a language."""
+    return [block.text for block in blocks_of(DOCS / page) if block.language == language]
 
 
 def write_method(folder: Path) -> Path:
     """Write the method of the page on methods into a folder."""
-    (folder / "conf" / "method").mkdir(parents=True)
-    (folder / "fedgta.py").write_text(blocks("new_method.md", "python")[0])
-    (folder / "conf" / "method" / "fedgta.yaml").write_text(blocks("new_method.md", "yaml")[0])
-    return folder
+    return write_files(DOCS / "new_method.md", folder)
 
 
 def modules() -> dict[str, str]:
     """Modules of the page on other classes, by the path that the first line of each states."""
-    found = [block.removeprefix("# ").partition("\n") for block in blocks("your_code.md", "python")]
-    return {name: content for name, _, content in found}
+    return {block.file: block.text for block in blocks_of(DOCS / "your_code.md") if block.language == "python"}
 
 
 def write_modules(folder: Path) -> Path:
     """Write these modules, and the choice of a data set, into a folder."""
-    name, _, content = blocks("your_code.md", "yaml")[0].removeprefix("# ").partition("\n")
-    for path, text in {**modules(), name: content}.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
+    return write_files(DOCS / "your_code.md", folder)
+
+
+def write_files(page: Path, folder: Path) -> Path:
+    """Write the files that a page holds into a folder."""
+    for block in blocks_of(page):
+        if block.file:
+            (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / block.file).write_text(block.text)
     return folder
 
 

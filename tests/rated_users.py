@@ -25,8 +25,8 @@ from subfl_flower.seeding import client_generator
 from subfl_flower.server.updates import Updates
 from subfl_flower.tasks.choices import Ranking, RatingPrediction
 from subfl_flower.wire.batch import Batch, Result
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import RunContext
-from subfl_flower.wire.payload import Choice
 from subfl_flower.wire.roster import Roster
 
 ITEMS, DIM = 20, 3

@@ -63,6 +63,7 @@ def files(folder: Path) -> list[str]:
             "schema: runtime=inline takes it from the data that it has; it is stated with runtime=de",
         ),
         ("seed=[1", "[1"),
+        ("seed=0,1", "seed=0,1: has several values; subfl -m seed=0,1 trains a run with each"),
         ("method.strategy=strategies.nowhere.Nothing", "method.strategy: cannot import"),
         ("method.client=subfl_flower.strategies.subgraphs.local.Local", "method.client: "),
         ("runtime.device=abacus", "runtime.device: 'abacus'"),
@@ -79,7 +80,14 @@ def test_bad_input_is_one_sentence_exit_code_2_and_no_files(subfl: Subfl, argume
     assert outcome.code == 2
     lines = outcome.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("subfl: ") and words in lines[0] and len(lines[0]) < 500
-    assert files(outcome.directory) == [] and outcome.stdout == ""
+    assert not outcome.directory.exists() and outcome.stdout == ""
+
+
+def test_refused_data_leave_no_folder(subfl: Subfl, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    outcome = subfl("partition.clients=5000", f"hydra.run.dir={tmp_path / 'mine' / 'day' / 'time'}")
+    assert outcome.code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not any((tmp_path / "mine").iterdir())
 
 
 def test_the_real_command_ends_with_code_2_and_one_sentence(tmp_path: Path) -> None:
@@ -139,6 +147,7 @@ def test_a_failing_job_is_recorded_and_the_sweep_goes_on(subfl: Subfl, tmp_path:
         "-m",
         *SMALL_DIGITS,
         f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        "hydra.sweep.subdir=${hydra.job.num}",
         "federation.rounds=1",
         "partition.clients=5000,5,4,0",
     )
@@ -156,7 +165,9 @@ def test_a_sweep_without_failures_ends_with_0(subfl: Subfl, tmp_path: Path) -> N
         "-m", *SMALL_DIGITS[:2], f"hydra.sweep.dir={tmp_path / 's'}", "federation.rounds=1", "method=local,fedavg"
     )
     assert outcome.code == 0 and outcome.stderr == REMARK  # once, not for each job
-    assert [Outcome(tmp_path / "s" / job).summary["method"] for job in "01"] == ["local", "fedavg"]
+    (local,) = (tmp_path / "s").glob("local-digits-seed0-*")
+    (fedavg,) = (tmp_path / "s").glob("fedavg-digits-seed0-*")
+    assert [Outcome(job).summary["method"] for job in (local, fedavg)] == ["local", "fedavg"]
 
 
 USER_MODULE = """

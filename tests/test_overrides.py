@@ -134,7 +134,7 @@ def test_a_list_that_hydra_cannot_read_is_to_be_quoted_inside() -> None:
 @pytest.mark.parametrize("override", ["data.root=~nobody-has-this-name/a", "dataset.path=~nobody-has-this-name"])
 def test_a_home_that_there_is_not_is_said(override: str) -> None:
     key, _, value = override.partition("=")
-    with pytest.raises(SubflError, match=rf"^{key}: {value} begins with the home of a user that there is not; give"):
+    with pytest.raises(SubflError, match=rf"^{key}: {value} begins with the home folder of an unknown user; give"):
         composed_config(["dataset=custom", override])
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from subfl_flower.cli import _remarks, main
+from subfl_flower.cli import main
+from subfl_flower.commands.result_lines import _remarks
 
 FIGURES = {"test.majority": 0.21434, "test.macro_f1": 0.61, "test.balanced_accuracy": 0.63, "test.one_class": 0.0}
 

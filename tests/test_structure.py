@@ -24,6 +24,7 @@ from flwr.serverapp.strategy import Strategy
 
 from subfl_flower.config import Method, Runtime
 from subfl_flower.data.datasets import DatasetSettings
+from subfl_flower.data.folders.described_folder import DescribedFolder
 from subfl_flower.data.partitions import PartitionSettings
 from subfl_flower.data.prepared.entry import PreparedEntry
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
@@ -38,7 +39,6 @@ from subfl_flower.recommendation.models.trained_users import TrainedUsers, Users
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.recommendation.models.user_models import UserModel
 from subfl_flower.server.strategy import CohortStrategy
-from subfl_flower.storage.sealed_folder import SealedFolder
 from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 from subfl_flower.tasks.choices import TaskSettings
@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[1]
 BASES = (
     *(Runtime, Method, CohortClient, CohortStrategy, TaskSettings, Domain),
     *(GraphModelSettings, GraphNetwork, UserModelSettings, UserModel, UserGraphs, TrainedUsers, UsersCard),
-    *(DatasetSettings, RatingDatasetSettings, PartitionSettings, PreparedEntry, SealedFolder),
+    *(DatasetSettings, RatingDatasetSettings, PartitionSettings, PreparedEntry, DescribedFolder),
     *(Cohort, UserCohort, Node, MatcherNode),
 )
 """A class of one of these stands for a kind of data, model, task, runtime, method or node."""

@@ -18,9 +18,9 @@ from subfl_flower.subgraphs.models.choices import graph_network
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.gcn import StackedGCN
 from subfl_flower.tasks.choices import NodeClassification
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Question, Result
 from subfl_flower.wire.contract import RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Shape
 
 FEATURES, CLASSES = 6, 3

@@ -18,9 +18,10 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy
 from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
 from subfl_flower.subgraphs.models.gcn import StackedGCN
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Question
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import ArraySpec, Stack
+from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.roster import Roster, Shape
 
 Strategy = TypeVar("Strategy", bound=CohortStrategy)

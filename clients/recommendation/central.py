@@ -30,7 +30,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.node.iteration import Iteration, in_chunks
-from subfl_flower.node.state import StateStore
+from subfl_flower.node.state import CohortState, StateStore
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.seeding import client_generator
 from subfl_flower.wire.contract import MethodSettings, RunContext
@@ -66,10 +66,17 @@ class CentralLightGCNClient(CentralRatingsClient):
         trained = {ITEMS: (self.whole.num_items, width), _USERS: (self.whole.num_users, width)}
         self._central_shapes = {**trained, **adam_state_shapes(trained), "started": ()}
 
+    def all_states(self) -> list[CohortState]:
+        """The states of the users, and that of the central model."""
+        return [*super().all_states(), self._central_state()]
+
+    def _central_state(self) -> CohortState:
+        return self.store.open((CENTRAL,), self._central_shapes)
+
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """Make `local_epochs` passes over all training items; each user's mean loss in the last one."""
         generator = client_generator(self.seed, CENTRAL, server_round, "batches")
-        state = self.store.open((CENTRAL,), self._central_shapes)
+        state = self._central_state()
         with state.rows([0], self.cohort.device) as rows:
             self._begin(rows)
             for _ in range(local_epochs):
@@ -136,7 +143,7 @@ class CentralLightGCNClient(CentralRatingsClient):
     @property
     def _layers(self) -> tuple[Tensor, Tensor]:
         """Users and items after all layers, at the current parameters."""
-        state = self.store.open((CENTRAL,), self._central_shapes)
+        state = self._central_state()
         with torch.no_grad():
             return self._propagated({name: state[name][0].to(self.cohort.device) for name in (_USERS, ITEMS)})
 

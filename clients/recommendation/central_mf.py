@@ -17,11 +17,11 @@ from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.node.iteration import Iteration, in_chunks
-from subfl_flower.node.state import StateStore
+from subfl_flower.node.state import CohortState, StateStore
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
-from subfl_flower.recommendation.models.user_models import UserGradients
+from subfl_flower.recommendation.models.user_models import ReceivedModel, UserGradients
 from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
 from subfl_flower.seeding import client_generator
 from subfl_flower.wire.contract import MethodSettings, RunContext
@@ -61,11 +61,18 @@ class CentralMFClient(CentralRatingsClient):
         averages = {self._measured_as[name]: shape for name, shape in trained.items()}
         self._central_shapes = {**trained, **averages, **adam_state_shapes(trained), "started": ()}
 
+    def all_states(self) -> list[CohortState]:
+        """The states of the users, and that of the central model."""
+        return [*super().all_states(), self._central_state()]
+
+    def _central_state(self) -> CohortState:
+        return self.store.open((CENTRAL,), self._central_shapes)
+
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """Make `local_epochs` passes over all users; each user's loss in the last one, before its batch's step."""
         losses = np.zeros(self.whole.num_users)
         generator = client_generator(self.seed, CENTRAL, server_round, "batches")
-        state = self.store.open((CENTRAL,), self._central_shapes)
+        state = self._central_state()
         with state.rows([0], self.cohort.device) as rows:
             self._begin(rows)
             for _ in range(local_epochs):
@@ -92,7 +99,7 @@ class CentralMFClient(CentralRatingsClient):
         chosen = torch.from_numpy(users).to(self.cohort.device)
         shared, personal = self._parameters(rows, chosen)
         graphs = self._graphs(self.whole.of_users(users))
-        found = self.model.gradients(shared, shared[ITEMS], personal, graphs)
+        found = self.model.gradients(ReceivedModel(shared, personal, graphs))
         with torch.no_grad():
             gradients = {name: torch.zeros_like(rows[name]) for name in (*shared, *personal)}
             _add_means(found, graphs, chosen, {name: value[0] for name, value in gradients.items()})
@@ -124,14 +131,11 @@ class CentralMFClient(CentralRatingsClient):
             Rating units [chosen].
         """
         cohort = self.cohort
-        state = self.store.open((CENTRAL,), self._central_shapes)
+        state = self._central_state()
         rows = {name: state[kept].to(cohort.device) for name, kept in self._measured_as.items()}
         shared, personal = self._parameters(rows, torch.from_numpy(ratings.user_ids).to(cohort.device))
         predicted = self.model.predict(
-            shared,
-            shared[ITEMS],
-            personal,
-            self._graphs(ratings),
+            ReceivedModel(shared, personal, self._graphs(ratings)),
             torch.from_numpy(ratings.items[chosen]).to(cohort.device),
             torch.from_numpy(ratings.users()[chosen]).to(cohort.device),
         )

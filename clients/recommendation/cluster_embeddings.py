@@ -10,8 +10,8 @@ from torch import Tensor
 
 from subfl_flower.clients.recommendation.user_parts import AskedUsers, LocalModels, UserPart
 from subfl_flower.node.state import Shapes
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Question
-from subfl_flower.wire.payload import Stack
 
 EMBEDDING = "embedding"
 

@@ -23,8 +23,8 @@ from subfl_flower.privacy.sealed_box import KEY_BYTES
 from subfl_flower.privacy.tokens import token_table
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.recommendation.models.user_models import UserGradients
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Question
-from subfl_flower.wire.payload import Stack
 
 EXPAND, NEIGHBOURS = "expand", "neighbours"
 

@@ -26,8 +26,9 @@ from subfl_flower.clients.recommendation.users import Chunk, Users
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.node.state import Shapes
+from subfl_flower.recommendation.models.lightgcn import LightGCN
 from subfl_flower.recommendation.models.mixture import Mixture, MixtureScores, OwnScores, Scorer
-from subfl_flower.recommendation.models.user_models import RankingModel, expanded
+from subfl_flower.recommendation.models.user_models import ReceivedModel, expanded
 from subfl_flower.recommendation.tasks.ranking_metrics import validation_ranks
 from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.wire.contract import RunContext
@@ -39,11 +40,13 @@ _GRID = (EQUAL, (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5), (1, 0, 0), (0, 1, 0
 
 
 class MixtureOfModels(Prediction):
-    """Predict by three models (settings: `MixtureSettings`)."""
+    """Predict by three models (settings: `MixtureSettings`), of which the global and the cluster's are sent."""
+
+    models_sent = 2
 
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
         super().__init__(users, neighbourhood)
-        self.model: RankingModel = users.model
+        self.model: LightGCN = users.model
         self.training = LocalTraining(users, neighbourhood, rate=self.settings.own_lr)
 
     @classmethod
@@ -100,7 +103,7 @@ class MixtureOfModels(Prediction):
         personal = {name: value.clone() for name, value in self.users.personal(chunk).items()}
         attributes = self.users.cohort.item_attributes
         of_global, of_cluster = (
-            self.model.scorer(model, model[ITEMS], personal, graphs, attributes) for model in (everyone, start)
+            self.model.scorer(ReceivedModel(model, personal, graphs), attributes) for model in (everyone, start)
         )
         with torch.enable_grad():
             trained = self.training.work(start, start[ITEMS], graphs, chunk)
@@ -145,7 +148,7 @@ class MixtureOfModels(Prediction):
         )
         users = self._own_users(mine, {name: value + of_own * (own[name] - value) for name, value in personal.items()})
         attributes = self.users.cohort.item_attributes
-        table = self.model.scorer(mixed, mixed[ITEMS], personal, graphs, attributes).items
+        table = self.model.scorer(ReceivedModel(mixed, personal, graphs), attributes).items
         return self._with_own_items(users, table, mine)
 
     @property

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.recommendation.user_parts import ITEMS, Prediction
+from subfl_flower.clients.recommendation.user_parts import Prediction
 from subfl_flower.clients.recommendation.users import Chunk
 from subfl_flower.recommendation.models.mixture import Mixture
+from subfl_flower.recommendation.models.user_models import ReceivedModel
 
 
 class OneModel(Prediction):
@@ -17,17 +18,17 @@ class OneModel(Prediction):
     @torch.no_grad()
     def figures(self, models: list[dict[str, Tensor]], chunk: Chunk) -> dict[str, np.ndarray]:
         """Each user's errors, or hit rates and NDCG, by the one model."""
-        shared, users = models[0], self.users
-        graphs = self.neighbourhood.expanded(users.graphs(chunk), chunk.own)
-        given = (shared, shared[ITEMS], users.personal(chunk), graphs)
-        found: dict[str, np.ndarray] = users.model.measured(*given, chunk.ratings, users.cohort)
+        found: dict[str, np.ndarray] = self.users.model.measured(
+            self._received(models[0], chunk), chunk.ratings, self.users.cohort
+        )
         return found
 
     @torch.no_grad()
     def mixture(self, models: list[dict[str, Tensor]], chunk: Chunk) -> Mixture | None:
         """The one model; None where it does not rank."""
-        shared, users = models[0], self.users
-        graphs = self.neighbourhood.expanded(users.graphs(chunk), chunk.own)
-        given = (shared, shared[ITEMS], users.personal(chunk), graphs)
-        found = users.model.scorer(*given, users.cohort.item_attributes)
+        found = self.users.model.scorer(self._received(models[0], chunk), self.users.cohort.item_attributes)
         return None if found is None else Mixture.of(chunk.ratings.user_ids, [found])
+
+    def _received(self, shared: dict[str, Tensor], chunk: Chunk) -> ReceivedModel:
+        graphs = self.neighbourhood.expanded(self.users.graphs(chunk), chunk.own)
+        return ReceivedModel(shared, self.users.personal(chunk), graphs)

@@ -49,9 +49,10 @@ from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.mixture import Mixture
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.tasks.metric import Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Batch, Question, Result
 from subfl_flower.wire.contract import Declared, RunContext
-from subfl_flower.wire.payload import ArraySpec, Stack
+from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged, RaggedSpec
 
 
@@ -122,6 +123,7 @@ class RecommenderClient(CohortClient):
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
         super().__init__(run, cohort, store, iterate)
+        self.models_sent = self.Predictor.models_sent
         self.model = model_of(cohort, run.model)
         self.users = Users(run, cohort, self.model)
         self.neighbourhood = self.Neighbours(self.users)

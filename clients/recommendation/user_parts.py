@@ -22,9 +22,9 @@ from subfl_flower.recommendation.models.mixture import Mixture
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.recommendation.models.user_models import UserGradients
 from subfl_flower.tasks.metric import Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Batch, Question
 from subfl_flower.wire.contract import Declared, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.ragged import Ragged
 
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
@@ -214,6 +214,9 @@ class Prediction(UserPart, ABC):
         users: of the node.
         neighbourhood: the users' neighbours.
     """
+
+    models_sent: ClassVar[int] = 1
+    """Largest number of models that a user is sent at once."""
 
     def __init__(self, users: Users, neighbourhood: Neighbourhood) -> None:
         super().__init__(users)

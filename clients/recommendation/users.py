@@ -15,6 +15,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import RatedUsers
 from subfl_flower.wire.contract import RunContext
 from subfl_flower.wire.ragged import Ragged
 
@@ -68,16 +69,9 @@ class Users:
             draws: number of steps for which items are sampled.
         """
         cohort = self.cohort
-        found: UserGraphs = self.model.local_graphs(
-            chunk.ratings,
-            center=cohort.center,
-            spread=cohort.spread,
-            device=cohort.device,
-            generators=samplers,
-            draws=draws,
-            user_attributes=None if cohort.user_attributes is None else cohort.user_attributes.of(chunk.positions),
-            item_attributes=cohort.item_attributes,
-        )
+        of_users = None if cohort.user_attributes is None else cohort.user_attributes.of(chunk.positions)
+        users = RatedUsers(chunk.ratings, cohort.center, cohort.spread, of_users, cohort.item_attributes)
+        found: UserGraphs = self.model.local_graphs(users, cohort.device, samplers, draws)
         return found
 
     def personal(self, chunk: Chunk) -> dict[str, Tensor]:

@@ -38,8 +38,8 @@ from subfl_flower.subgraphs.mending.neighbour_sums import (
 from subfl_flower.subgraphs.mending.packed_degrees import packed_degrees, unpacked_degrees
 from subfl_flower.subgraphs.mending.packed_rows import dense, packed_rows, unpacked_rows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 SUMS = "neighbour_sums"
 BOUNDARY, NEIGHBOURS, MEND = "boundary", "neighbours", "mend"

@@ -35,8 +35,8 @@ from subfl_flower.subgraphs.mending.similar_nodes import (
 )
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import StackedGNN
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 FIRST = "conv1"
 """The layer whose output is the representations."""

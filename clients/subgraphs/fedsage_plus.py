@@ -30,8 +30,8 @@ from subfl_flower.subgraphs.mending.hidden_neighbours import hide_neighbours, mi
 from subfl_flower.subgraphs.mending.mending_example import MendingExample, ScaledFeatures, feature_unit
 from subfl_flower.subgraphs.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 GENERATOR, GRADIENTS = "generator", "gradients"
 """The phases: a step of the client's generator; gradients of other clients' generators."""

@@ -67,6 +67,10 @@ class OracleClient(SubgraphClient):
         """The state that holds the central model at each hosted client's best validation round."""
         return self.store.open(self.hosted.client_ids, self._best_shapes)
 
+    def all_states(self) -> list[CohortState]:
+        """The state of the central model, and its best versions."""
+        return [self.open_state(), self.best_state()]
+
     def keep_best(
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
     ) -> None:

@@ -25,9 +25,9 @@ from subfl_flower.clients.subgraphs.description import Description, DescriptionS
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.errors import SubflError
 from subfl_flower.subgraphs.similarity.structural import describe_structure
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
 from subfl_flower.wire.contract import Declared, RunContext
-from subfl_flower.wire.payload import Stack
 
 STRUCTURE = "structure"
 

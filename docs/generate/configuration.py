@@ -6,14 +6,15 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
+from subfl_flower.catalogue.groups import general_settings
+from subfl_flower.catalogue.sheet import Setting, Sheet
 from subfl_flower.composition import config_directory
 from subfl_flower.config import DOORS, Config, Method
 from subfl_flower.registry import client_class, strategy_class
@@ -42,31 +43,33 @@ _WORDS: dict[Any, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One line of a YAML file: its key with dots, its value as written, and the comment above or behind it."""
-
-    key: str
-    value: str
-    comment: str
-
-
 def configuration_tables() -> str:
     """Sections in Markdown: first the settings of every run, then each group with a table for each choice."""
     conf = config_directory()
-    parts = ["## Every run\n", _table(settings_of(conf / "config.yaml", "hydra", "defaults"), Config)]
+    parts = ["## Every run\n", _table(general_settings(), Config)]
     for group, sentence in _GROUPS.items():
         parts.append(f"## `{group}`\n\n{sentence}\n")
         for path in sorted((conf / group).glob("*.yaml")):
             values = _values(path)
-            parts.append(f"### `{group}={path.stem}`\n\n{_opening(path)}\n")
-            rows = settings_of(path, "name", "mechanism", "defaults", "_target_", "strategy", "client")
-            parts.append(_table(rows, _settings_class(group, values), f"{group}."))
+            sheet = Sheet(path)
+            parts.append(f"### `{group}={path.stem}`\n\n{_opening(sheet)}\n")
+            parts.append(_table(sheet.settings, _settings_class(group, values), f"{group}."))
     parts.append("## `+experiment`\n\nExperiments set several of the above at once, most of them for a sweep.\n")
     lines = ["| `+experiment=` | content |", "|---|---|"]
     for path in sorted((conf / "experiment").glob("*.yaml")):
-        lines.append(f"| `{path.stem}` | {_cell(_prose(_opening_lines(path)))} |")
+        lines.append(f"| `{path.stem}` | {_cell(Sheet(path).description)} |")
     return "\n".join([*parts, *lines]) + "\n"
+
+
+def method_table() -> str:
+    """A table in Markdown of what each method needs, sends, protects and costs, as its YAML file says."""
+    facts = ("Needs", "Sends", "Protects", "Cost")
+    lines = [f"| `method=` | idea | {' | '.join(fact.lower() for fact in facts)} |", "|---" * (2 + len(facts)) + "|"]
+    for path in sorted((config_directory() / "method").glob("*.yaml")):
+        sheet = Sheet(path)
+        cells = [sheet.summary, *(sheet.facts.get(fact, "") for fact in facts)]
+        lines.append(" | ".join([f"| `{sheet.name}`", *(_cell(_escaped(cell)) for cell in cells)]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def _values(path: Path) -> dict[str, Any]:
@@ -78,57 +81,11 @@ def _values(path: Path) -> dict[str, Any]:
     return values
 
 
-def settings_of(path: Path, *left_out: str) -> list[Setting]:
-    """The settings of a YAML file in their order, without the top-level keys in `left_out`."""
-    text = path.read_text()
-    lines = text.splitlines()
-    root = yaml.compose(text)
-    return [] if root is None else list(_settings(root, lines, "", set(left_out)))
-
-
-def _settings(node: Any, lines: list[str], prefix: str, left_out: set[str]) -> Iterator[Setting]:
-    for key, value in node.value:
-        if not prefix and key.value in left_out:
-            continue
-        name = f"{prefix}{key.value}"
-        if isinstance(value, yaml.MappingNode) and value.value:
-            yield from _settings(value, lines, f"{name}.", left_out)
-        else:
-            written = lines[value.start_mark.line][value.start_mark.column :] if value.value != "" else ""
-            yield Setting(name, re.sub(r"\s+#.*", "", written).strip(), _comment(lines, key.start_mark.line))
-
-
-def _comment(lines: list[str], number: int) -> str:
-    """The comment behind a line, or the block of comments directly above it."""
-    if behind := re.search(r"\s#\s*(.*)", lines[number]):
-        return behind[1]
-    above: list[str] = []
-    while number > 0 and lines[number - 1].lstrip().startswith("#"):
-        number -= 1
-        above.insert(0, lines[number].lstrip("# ").rstrip())
-    return " ".join(above) if number > 0 else ""  # a comment at the top of a file describes the file
-
-
-def _opening_lines(path: Path) -> list[str]:
-    """Comment lines at the top of a file."""
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
-    return [line for line in lines if not line.startswith("@package")]
-
-
-def _prose(lines: list[str]) -> str:
-    return " ".join(line for line in lines if line and not line.startswith("subfl "))
-
-
-def _opening(path: Path) -> str:
-    """The opening comment in Markdown: command lines as code, the rest as prose."""
-    lines = _opening_lines(path)
-    commands = [line for line in lines if line.startswith("subfl ")]
-    shown = "```\n" + "\n".join(commands) + "\n```\n" if commands else ""
-    return f"{shown}\n{_escaped(_prose(lines))}"
+def _opening(sheet: Sheet) -> str:
+    """The opening comment in Markdown: command lines as code, the rest as prose, facts as a list."""
+    shown = "```\n" + "\n".join(sheet.examples) + "\n```\n" if sheet.examples else ""
+    facts = "".join(f"\n- {word}: {_escaped(text)}" for word, text in sheet.facts.items())
+    return f"{shown}\n{_escaped(sheet.description)}\n{facts}"
 
 
 def _settings_class(group: str, values: Mapping[str, Any]) -> type[BaseModel] | None:

@@ -10,11 +10,18 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 from api_reference import api_reference  # type: ignore[import-not-found]  # noqa: E402
-from configuration import configuration_tables  # type: ignore[import-not-found]  # noqa: E402
+from commands import commands_table  # type: ignore[import-not-found]  # noqa: E402
+from configuration import configuration_tables, method_table  # type: ignore[import-not-found]  # noqa: E402
 from contracts import contract_table  # type: ignore[import-not-found]  # noqa: E402
 
 _DOCS = Path(__file__).parents[1]
-_TABLES = {"contracts": contract_table, "configuration": configuration_tables, "reference": api_reference}
+_TABLES = {
+    "commands": commands_table,
+    "contracts": contract_table,
+    "configuration": configuration_tables,
+    "methods": method_table,
+    "reference": api_reference,
+}
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:

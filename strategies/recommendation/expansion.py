@@ -17,7 +17,7 @@ from subfl_flower.node.matcher import BOX, MATCH
 from subfl_flower.privacy.tokens import TOKEN_BYTES
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.strategies.recommendation.server_parts import HEADERS, ServerPart
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 
 class Expansion(ServerPart):

@@ -16,7 +16,7 @@ from subfl_flower.flower.log import log
 from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 
 class GradientMeans(Aggregation):

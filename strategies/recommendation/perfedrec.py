@@ -33,8 +33,9 @@ from subfl_flower.strategies.recommendation.server_parts import Server
 from subfl_flower.strategies.recommendation.upload_watch import Audit, PrivacyAccount
 from subfl_flower.strategies.recommendation.user_clusters import UserClusters
 from subfl_flower.strategies.recommendation.user_sampling import ClusterUsers
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Choice, Stack
 from subfl_flower.wire.roster import Roster
 
 

@@ -20,8 +20,9 @@ from subfl_flower.strategies.recommendation.server_model import ServerModel, par
 from subfl_flower.strategies.recommendation.server_parts import Aggregation, Server, ServerPart
 from subfl_flower.strategies.recommendation.user_sampling import RandomUsers
 from subfl_flower.tasks.choices import UserTask
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract, MethodSettings, RunContext
-from subfl_flower.wire.payload import Choice, Stack
 from subfl_flower.wire.ragged import Ragged
 from subfl_flower.wire.roster import Roster
 

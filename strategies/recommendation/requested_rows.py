@@ -12,7 +12,7 @@ from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
 from subfl_flower.errors import SubflError
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.strategies.recommendation.server_parts import HEADERS, Parameters, Server, ServerPart
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.ragged import Ragged
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.settings import OptimizerSettings
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 _ADAM = OptimizerSettings(name="adam", weight_decay=0)
 

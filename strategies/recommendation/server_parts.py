@@ -11,8 +11,8 @@ from torch import Tensor
 
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.ragged import Ragged
 from subfl_flower.wire.roster import Roster
 

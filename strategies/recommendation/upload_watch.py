@@ -10,11 +10,11 @@ import numpy as np
 from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
 from subfl_flower.clients.recommendation.users import rated_items
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.privacy.accountant import privacy_report
+from subfl_flower.privacy.accountant import privacy_report, require_accountant
 from subfl_flower.privacy.leakage import LeakageAudit, popularity_matching
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.server_parts import Server, ServerPart
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 
 class PrivacyAccount(ServerPart):
@@ -22,6 +22,7 @@ class PrivacyAccount(ServerPart):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
+        require_accountant(self.run.privacy)
         self._values_per_upload = 0
 
     def watch(self, updates: Updates) -> None:

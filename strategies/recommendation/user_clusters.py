@@ -13,7 +13,7 @@ from subfl_flower.runs.round_arrays import Clustering
 from subfl_flower.seeding import round_generator
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.strategies.recommendation.server_parts import HEADERS, Server, ServerPart
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 NO_CLUSTER = -1
 

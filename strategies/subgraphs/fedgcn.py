@@ -42,7 +42,7 @@ from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_mat
 from subfl_flower.subgraphs.mending.packed_degrees import packed_degrees, unpacked_degrees
 from subfl_flower.subgraphs.mending.packed_rows import packed_rows, unpacked_rows
 from subfl_flower.subgraphs.mending.sum_plan import Listing, SumPlan, check_listing
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 # A token and a flag whether its node is held; and room for the description of the arrays.
 _NODE_BYTES, _SLACK = 17, 4096

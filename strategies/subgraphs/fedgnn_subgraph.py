@@ -32,14 +32,14 @@ import numpy as np
 
 from subfl_flower.clients.subgraphs.fedgnn_subgraph import FIRST, MEND, SHOW, SimilarNodesClient
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.privacy.accountant import privacy_report, user_level_epsilon
+from subfl_flower.privacy.accountant import privacy_report, require_accountant, user_level_epsilon
 from subfl_flower.seeding import client_generator
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix
 from subfl_flower.subgraphs.mending.similar_nodes import ORDER, require_representations, similar_nodes
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.replies import LARGEST_VALUE
 from subfl_flower.wire.roster import Roster
 
@@ -89,6 +89,7 @@ class SubgraphFedGNN(MixingStrategy):
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
+        require_accountant(run.privacy)
         self._width = len(run.initial[f"{FIRST}.bias"])
         self._joined: dict[int, Joined] = {}
         """Results of the exchanges, by the round that they came before."""
@@ -159,9 +160,9 @@ class SubgraphFedGNN(MixingStrategy):
 
     def _guarantee(self, exchanges: int) -> dict[str, Any]:
         """Guarantee for a node's representation in one exchange, and composed over all of them, both at delta."""
-        once = user_level_epsilon(self.run.privacy, 1, self.run.privacy.delta, self._width)
-        composed = asdict(privacy_report(self.run.privacy, exchanges, self._width))
-        return {**composed, "exchange_epsilon": once if math.isfinite(once) else None}
+        composed = privacy_report(self.run.privacy, exchanges, self._width)
+        once = user_level_epsilon(self.run.privacy, 1, composed.delta, self._width)
+        return {**asdict(composed), "exchange_epsilon": once if math.isfinite(once) else None}
 
     def _shares(self, server_round: int, joined: Joined, graphs: list[ClientGraph]) -> dict[str, float | None]:
         """Shares of the edges within one class, of those that were cut, and of those that join a node with itself."""

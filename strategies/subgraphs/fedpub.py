@@ -25,8 +25,8 @@ from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, mix
 from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
 # Entries of a client's weights that are mixed at once.

@@ -33,8 +33,8 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix
 from subfl_flower.subgraphs.mending.neighbour_generator import NeighbourGenerator
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
 _SLACK = 4096

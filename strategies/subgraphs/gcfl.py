@@ -28,8 +28,8 @@ from subfl_flower.installed import optional_module
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_weights, rows
 from subfl_flower.subgraphs.similarity.functional import cosine_similarity
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
 

@@ -15,7 +15,7 @@ from subfl_flower.clients.subgraphs.description import EMBEDDING, LABELS, MEAN_D
 from subfl_flower.server.updates import Remembered, Updates
 from subfl_flower.strategies.subgraphs.mixing import average_weights
 from subfl_flower.subgraphs.similarity.functional import cosine_similarity
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.roster import Roster
 
 _UPLOADS = {"functional": EMBEDDING, "label": LABELS}

@@ -36,8 +36,8 @@ from subfl_flower.subgraphs.similarity.structural import (
     structural_distances,
     structural_weights,
 )
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
 # A token and three numbers of eight bytes; and room for the description of the four arrays.

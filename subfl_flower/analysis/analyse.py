@@ -7,10 +7,7 @@ from pathlib import Path
 
 from subfl_flower.errors import SubflError
 
-SUMMARY = (
-    "Statistics of the partition, similarity of the clients' models, their performance on neighbouring clients, "
-    "and the weights that they have in common: tables, plots and analysis.json of finished runs."
-)
+SUMMARY = "Analyse the partition and the clients' models of finished runs."
 EXAMPLE = """
 subfl analyse outputs/2026-01-01/12-00-00
 subfl analyse --data dataset=cora partition.clients=5
@@ -19,6 +16,9 @@ subfl analyse --data dataset=cora partition.clients=5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the runs, or the data to describe without any."""
+    parser.description = """\
+Statistics of the partition, similarity of the clients' models, their performance on neighbouring clients,
+and the weights that they have in common: tables, plots and analysis.json of finished runs."""
     parser.add_argument(
         "run", nargs="*", type=Path, metavar="RUN", help="a run directory, or a folder searched for runs"
     )

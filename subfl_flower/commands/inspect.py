@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from subfl_flower.composition import chosen_dataset, composed_config
+from subfl_flower.commands.exit_codes import OK
+from subfl_flower.commands.parser import own_settings
 from subfl_flower.errors import SubflError
-from subfl_flower.node.domain import domain_named, domain_of
-from subfl_flower.storage.durable_files import write_durably
+
+SUMMARY = "Describe the data of a run with the same overrides; nothing is trained."
+EXAMPLE = """
+subfl inspect dataset=custom dataset.path=my_tables/ partition.clients=5
+subfl inspect dataset=custom_ratings dataset.path=ratings.csv task=ranking out=facts.json
+"""
 
 _MOST_ROWS = 30
 _ELSEWHERE = {
@@ -31,40 +31,53 @@ _ELSEWHERE = {
 }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `subfl inspect ARGV`; return the exit code, 2 for errors that the user can mend."""
-    try:
-        arguments: list[str] = _parser().parse_args(argv).arguments
-    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
-        return int(exit_.code or 0)
-    try:
-        _inspect(arguments)
-    except SubflError as error:
-        print(f"subfl inspect: {error}", file=sys.stderr)
-        return 2
-    return 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the overrides; ``out=FILE`` is among them."""
+    parser.usage = "subfl inspect [KEY=VALUE ...] [out=FILE]"
+    parser.description = """\
+Show what a run with the same overrides would be trained on: nodes, edges, features, classes,
+masks, users, items, ratings, the sizes of clients, what of the files is not used and why, and what looks
+wrong. Nothing is trained."""
+    parser.epilog = "out=FILE     write the same as JSON; every simulation keeps it as data.json"
+    parser.add_argument("arguments", nargs="*", metavar="KEY=VALUE", help="overrides as of subfl")
 
 
-def _inspect(arguments: Sequence[str]) -> None:
-    overrides = [argument for argument in arguments if not argument.startswith("out=")]
-    out = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
+def run(options: argparse.Namespace) -> int:
+    """Show the facts on the data; with ``out=FILE`` write them too.
+
+    Raises:
+        SubflError: the configuration or the data cannot be used, or a run would be refused.
+    """
+    from subfl_flower.composition import composed_config
+    from subfl_flower.node.domain import domain_of
+
+    own, overrides = own_settings(options.arguments, ["out"])
     config, _ = composed_config(_with_a_method(overrides))
     facts, problem = domain_of(config).inspect(config)
     _show(facts, f"dataset={config.dataset.name}, partition={config.partition.name}, task={config.task.name}")
-    if out:
-        path = Path(out[-1]).expanduser()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, json.dumps(facts, indent=1).encode() + b"\n")
-        except OSError as error:
-            raise SubflError(f"out: {path} cannot be written: {error.strerror or error}") from None
-        print(f"the same as JSON in {path}")
+    if "out" in own:
+        _write(Path(own["out"]).expanduser(), facts)
     if problem is not None:
         raise SubflError(f"a run would be refused: {problem}")
+    return OK
+
+
+def _write(path: Path, facts: Mapping[str, Any]) -> None:
+    from subfl_flower.storage.durable_files import write_durably
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, json.dumps(facts, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise SubflError(f"out: {path} cannot be written: {error.strerror or error}") from None
+    print(f"the same as JSON in {path}")
 
 
 def _with_a_method(overrides: Sequence[str]) -> list[str]:
     """Overrides that name a method for the kind of data. Data do not depend on it, but the default is for graphs."""
+    from subfl_flower.composition import chosen_dataset
+    from subfl_flower.node.domain import domain_named
+
     if any(override.startswith("method=") for override in overrides):
         return list(overrides)
     domain = domain_named(getattr(chosen_dataset(overrides), "kind", ""))
@@ -73,16 +86,17 @@ def _with_a_method(overrides: Sequence[str]) -> list[str]:
 
 
 def _show(facts: Mapping[str, Any], title: str) -> None:
-    console = Console()
+    from subfl_flower.commands.tables import print_table
+
     print(title)
-    table = Table("fact", "value", show_header=False)
-    for name, value in _rows(facts):
-        table.add_row(name, Text(value))
-    console.print(table)
-    if facts.get("classes"):
-        _show_counts(console, "class", "nodes", facts["classes"])
-    if facts.get("clients"):
-        _show_clients(console, facts["clients"])
+    print_table((), list(_rows(facts)))
+    if classes := facts.get("classes"):
+        total = max(sum(classes.values()), 1)
+        counts = [(label, f"{count:,}", f"{count / total:.1%}") for label, count in classes.items()]
+        print_table(("class", "nodes", "share"), counts, _MOST_ROWS)
+    if clients := facts.get("clients"):
+        sizes = [(number, *(f"{value:,}" for value in client.values())) for number, client in enumerate(clients)]
+        print_table(("client", *clients[0]), sizes, _MOST_ROWS, numbers=True)
     for part, called in (("dropped", "not used"), ("warnings", "warning")):
         for line in facts.get(part, ()):
             print(f"{called}: {line}")
@@ -111,43 +125,3 @@ def _number(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _show_counts(console: Console, name: str, counted: str, counts: Mapping[str, int]) -> None:
-    table = Table(name, counted, "share")
-    total = max(sum(counts.values()), 1)
-    for label, count in list(counts.items())[:_MOST_ROWS]:
-        table.add_row(Text(label), f"{count:,}", f"{count / total:.1%}")
-    if len(counts) > _MOST_ROWS:
-        table.add_row("...", f"{len(counts) - _MOST_ROWS} more", "")
-    console.print(table)
-
-
-def _show_clients(console: Console, clients: Sequence[Mapping[str, int]]) -> None:
-    table = Table("client", *clients[0])
-    for column in table.columns:
-        column.justify = "right"
-    for number, client in enumerate(clients[:_MOST_ROWS]):
-        table.add_row(str(number), *(f"{value:,}" for value in client.values()))
-    if len(clients) > _MOST_ROWS:
-        table.add_row("...", *("" for _ in clients[0]))
-    console.print(table)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="subfl inspect",
-        usage="subfl inspect [KEY=VALUE ...] [out=FILE]",
-        description="Show what a run with the same overrides would be trained on: nodes, edges, features, classes,\n"
-        "masks, users, items, ratings, the sizes of clients, what of the files is not used and why, and what looks\n"
-        "wrong. Nothing is trained.",
-        epilog="""\
-out=FILE     write the same as JSON; every simulation keeps it as data.json
-
-examples:
-  subfl inspect dataset=custom dataset.path=my_tables/ partition.clients=5
-  subfl inspect dataset=custom_ratings dataset.path=ratings.csv task=ranking out=facts.json""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("arguments", nargs="*", metavar="KEY=VALUE", help="overrides as of subfl")
-    return parser

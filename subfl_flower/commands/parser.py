@@ -8,16 +8,31 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.commands.exit_codes import BAD_INPUT, FAILED, INTERRUPTED, OK
 from subfl_flower.errors import RunFailure, SubflError
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS}
 """The system's reasons to refuse a path, which no program can know before it uses the path."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, with a suggestion for a misspelt option or choice."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence, and exit with the code of bad input."""
+        advice = ""
+        if found := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            advice = did_you_mean(found[1], re.findall(r"--[\w-]+", self.format_help()))
+        elif found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            advice = did_you_mean(found[1], re.findall(r"[\w-]+", found[2]))
+        self.exit(BAD_INPUT, f"{self.prog}: {message}{advice or f'; see {self.prog} --help'}\n")
 
 
 class Command(Protocol):
@@ -47,6 +62,10 @@ class Commands(Protocol):
     @property
     def SUMMARY(self) -> str:
         """One line for the list of commands."""
+
+    @property
+    def EXAMPLE(self) -> str:
+        """One or more command lines."""
 
     @property
     def SUBCOMMANDS(self) -> Mapping[str, Command]:
@@ -94,7 +113,9 @@ def exit_code(name: str, run: Callable[..., int], *arguments: Any) -> int:
         arguments: its arguments.
     """
     try:
-        return run(*arguments)
+        code = run(*arguments)
+        sys.stdout.flush()  # a closed pipe is noticed here, not when the interpreter ends
+        return code
     except SubflError as error:
         _print_error(name, str(error))
         return FAILED if isinstance(error, RunFailure) else BAD_INPUT
@@ -116,25 +137,50 @@ def _print_error(name: str, sentence: str) -> None:
 
 def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     """The parser of a command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"subfl {name}", description=command.SUMMARY, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_arguments(parser)
-    lines = command.EXAMPLE.strip().splitlines()
+    _add_examples(parser, command.EXAMPLE)
+    return parser
+
+
+def _add_examples(parser: argparse.ArgumentParser, text: str) -> None:
+    lines = text.strip().splitlines()
     examples = "\n  ".join(["example:" if len(lines) == 1 else "examples:", *lines])
     parser.epilog = f"{parser.epilog}\n\n{examples}" if parser.epilog else examples
-    return parser
+
+
+def own_settings(arguments: Sequence[str], names: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """Split the KEY=VALUE arguments of a command into its settings and overrides.
+
+    Args:
+        arguments: the arguments.
+        names: names of the command's settings.
+
+    Returns:
+        The settings by name, the last value of each; and the other arguments.
+    """
+    own, others = {}, []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in names:
+            own[name] = value
+        else:
+            others.append(argument)
+    return own, others
 
 
 def _overview(name: str, commands: Commands) -> argparse.ArgumentParser:
     """The parser of the name of a subcommand."""
     width = max(map(len, commands.SUBCOMMANDS)) + 2
     listed = "\n".join(f"  {each:{width}}{command.SUMMARY}" for each, command in commands.SUBCOMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"subfl {name}",
         description=f"{commands.SUMMARY}\n\n{listed}",
         epilog=f"subfl {name} SUBCOMMAND --help tells more about each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("subcommand", choices=commands.SUBCOMMANDS, metavar="SUBCOMMAND")
+    _add_examples(parser, commands.EXAMPLE)
     return parser

@@ -33,6 +33,8 @@ def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
         level = "no finite epsilon" if epsilon is None else f"epsilon {epsilon:.4g} at delta {privacy['delta']:g}"
         covered = f"of the {privacy['covers']}"
         yield f"user-level differential privacy over {privacy['num_uploads']} uploads: {level}, {covered}"
+        if note := privacy.get("note"):
+            yield note
         if privacy["per_coordinate_epsilon"] is not None:
             yield f"per-coordinate epsilon, of one value of one upload: {privacy['per_coordinate_epsilon']:.4g}"
 

@@ -17,10 +17,14 @@ from scipy.sparse.csgraph import connected_components
 from subfl_flower.data.edge_weights import EdgeWeightRule, weighted_edges
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import NO_ROLE, FeatureMatrix, Graph, Notes
+from subfl_flower.data.read_arrays import ANY, NUMBERS, WHOLE, require_array, require_result
 from subfl_flower.errors import SubflError
 
 SPARSE_BELOW = 0.1
 """Features with a smaller share of non-zero entries are kept as CSR."""
+
+MOST_CLASSES = 100_000
+"""Largest number of classes: a model has an output for each, and its size must not follow from one wrong label."""
 
 MOST_NEIGHBOURS = 64
 """Degree from which on nodes share a feature, where features are made of degrees."""
@@ -156,11 +160,13 @@ def clean(
         Features are float32; where they are not treated yet, float64 as they were read.
 
     Raises:
-        SubflError: no nodes, no features, features that are not finite, an edge or a label out of range.
+        SubflError: no raw graph, no nodes, no features, an array of another type or shape, features that are not
+            finite, an edge or a label out of range.
     """
     num_nodes = _number_of_nodes(raw, source)
+    _check_arrays(raw, num_nodes, source)
     _check_edges(raw.edge_index, num_nodes, source)
-    _check_labels(raw, num_nodes, source)
+    _check_labels(raw, source)
     edge_weight = None
     if raw.edge_weight is None:
         edge_index = undirected_edges(raw.edge_index, num_nodes)
@@ -211,7 +217,9 @@ def clean(
 
 
 def _number_of_nodes(raw: RawGraph, source: str) -> int:
+    require_result(raw, RawGraph, source)
     if raw.features is not None:
+        require_array(raw.features, "features", ("nodes", "features"), NUMBERS, source, sparse=True)
         num_nodes, num_features = raw.features.shape
     else:
         known = next((len(array) for array in (raw.node_names, raw.labels) if array is not None), raw.num_nodes)
@@ -273,9 +281,19 @@ def _edge_notes(listed: np.ndarray, edge_index: np.ndarray, num_nodes: int) -> N
     return Notes(tuple(dropped), (), {"self_loops": loops, "repeated_edges": repeated, "edges_listed_one_way": one_way})
 
 
+def _check_arrays(raw: RawGraph, num_nodes: int, source: str) -> None:
+    require_array(raw.edge_index, "edges", (2, "edges"), WHOLE, source)
+    for array, name, kinds, length in (
+        (raw.labels, "labels", NUMBERS, num_nodes),
+        (raw.node_names, "names of nodes", ANY, num_nodes),
+        (raw.given_roles, "roles", WHOLE, num_nodes),
+        (raw.edge_weight, "edge weights", NUMBERS, raw.edge_index.shape[1]),
+    ):
+        if array is not None:
+            require_array(array, name, (length,), kinds, source)
+
+
 def _check_edges(edges: np.ndarray, num_nodes: int, source: str) -> None:
-    if edges.ndim != 2 or edges.shape[0] != 2:
-        raise SubflError(f"{source}: edges have the shape {list(edges.shape)}; expected [2, edges]")
     unknown = ((edges < 0) | (edges >= num_nodes)).any(axis=0)
     if unknown.any():
         raise SubflError(
@@ -284,15 +302,19 @@ def _check_edges(edges: np.ndarray, num_nodes: int, source: str) -> None:
         )
 
 
-def _check_labels(raw: RawGraph, num_nodes: int, source: str) -> None:
+def _check_labels(raw: RawGraph, source: str) -> None:
     if raw.labels is None:
         return
-    if raw.labels.shape != (num_nodes,):
-        raise SubflError(f"{source}: labels have the shape {list(raw.labels.shape)}; expected [{num_nodes}]")
     if raw.labels.dtype.kind not in "iu" and (raw.labels != np.floor(raw.labels)).any():
         raise SubflError(f"{source}: labels must be whole numbers, the classes from 0, and -1 for none")
     least, most = int(raw.labels.min()), int(raw.labels.max())
     if least < -1 or (raw.num_classes is not None and most >= raw.num_classes):
         raise SubflError(
             f"{source}: labels run from {least} to {most}; allowed are the classes from 0, and -1 for none"
+        )
+    classes = max(most + 1, raw.num_classes or 0)
+    if classes > MOST_CLASSES:
+        raise SubflError(
+            f"{source}: labels run up to {most} of {classes} classes, and {MOST_CLASSES} are allowed; number the "
+            "classes from 0 without gaps"
         )

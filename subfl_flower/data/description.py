@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, FeatureMatrix, Graph
+from subfl_flower.data.in_memory import digest_in_memory, is_in_memory
 from subfl_flower.storage.checksums import sha256_of
 
 DATA_SCHEMA = 1
@@ -23,12 +24,14 @@ _MAJORITY = 0.7
 
 
 def file_digests(paths: Sequence[Path]) -> list[list[str]]:
-    """Name and sha256 of each file, in order.
+    """Name and sha256 of each file, in order; of data in memory the path and the fingerprint in it.
 
     Raises:
         SubflError: one cannot be read.
     """
-    return [[path.name, sha256_of(path)] for path in paths]
+    return [
+        [str(path), digest_in_memory(path)] if is_in_memory(path) else [path.name, sha256_of(path)] for path in paths
+    ]
 
 
 def array_digest(arrays: Iterable[np.ndarray | None]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,15 +14,21 @@ from subfl_flower.data.graph import ClientGraph, FeatureMatrix, Graph
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
+_MAY_LACK = ("labels", "edge_weight", "cross_weight")
+_OF_GRAPH = ("edge_index", "labels", "edge_weight")
+_OF_CLIENT = (
+    *("node_ids", "edge_index", "labels", "roles"),
+    *("shareable", "cross_edges", "edge_weight", "cross_weight"),
+)
 
-class GraphCard(Card):
+
+class _Sizes(Card):
     """Sizes of a graph.
 
     Attributes:
         num_nodes, num_features, num_classes: of the graph.
     """
 
-    holds: ClassVar[str] = "a prepared graph"
     remedy: ClassVar[str] = "prepare the partition again"
 
     num_nodes: int = Field(ge=0)
@@ -29,7 +36,15 @@ class GraphCard(Card):
     num_classes: int = Field(ge=0)
 
 
-class ClientGraphCard(GraphCard):
+class GraphCard(_Sizes):
+    """Sizes of the global graph."""
+
+    holds: ClassVar[str] = "a prepared graph"
+
+    kind: Literal["graph"] = "graph"
+
+
+class ClientGraphCard(_Sizes):
     """Sizes of one client's graph.
 
     Attributes:
@@ -38,17 +53,14 @@ class ClientGraphCard(GraphCard):
 
     holds: ClassVar[str] = "a client's graph"
 
+    kind: Literal["client_graph"] = "client_graph"
     client_id: int = Field(ge=0)
 
 
 def write_graph(path: Path, graph: Graph, roles: np.ndarray) -> None:
     """Write the global graph and the role of each node (int8 `[nodes]`)."""
-    tensors = _feature_tensors(graph.features) | {"edge_index": graph.edge_index, "roles": roles}
-    if graph.labels is not None:
-        tensors["labels"] = graph.labels
-    if graph.edge_weight is not None:
-        tensors["edge_weight"] = graph.edge_weight
-    write_tensor_file(path, tensors, GraphCard(**_sizes(graph)))
+    arrays = {"roles": roles, **_held(graph, _OF_GRAPH)}
+    write_tensor_file(path, _feature_tensors(graph.features) | arrays, GraphCard(**_sizes(graph)))
 
 
 def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
@@ -59,13 +71,7 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
     """
     tensors, card = read_tensor_file(path, GraphCard)
     try:
-        graph = Graph(
-            features=_features(tensors, card),
-            edge_index=tensors["edge_index"],
-            labels=tensors.get("labels"),
-            num_classes=card.num_classes,
-            edge_weight=tensors.get("edge_weight"),
-        )
+        graph = Graph(features=_features(tensors, card), num_classes=card.num_classes, **_arrays(tensors, _OF_GRAPH))
         return graph, tensors["roles"]
     except Exception as error:
         raise _no_graph(path, card, error) from error
@@ -73,18 +79,7 @@ def read_graph(path: Path) -> tuple[Graph, np.ndarray]:
 
 def write_client_graph(path: Path, client: ClientGraph) -> None:
     """Write one client's graph; the file needs no other file."""
-    tensors = _feature_tensors(client.features) | {
-        "node_ids": client.node_ids,
-        "edge_index": client.edge_index,
-        "roles": client.roles,
-        "shareable": client.shareable,
-        "cross_edges": client.cross_edges,
-    }
-    if client.labels is not None:
-        tensors["labels"] = client.labels
-    for name, weight in (("edge_weight", client.edge_weight), ("cross_weight", client.cross_weight)):
-        if weight is not None:
-            tensors[name] = weight
+    tensors = _feature_tensors(client.features) | _held(client, _OF_CLIENT)
     write_tensor_file(path, tensors, ClientGraphCard(**_sizes(client), client_id=client.client_id))
 
 
@@ -98,27 +93,30 @@ def read_client_graph(path: Path) -> ClientGraph:
     try:
         return ClientGraph(
             client_id=card.client_id,
-            node_ids=tensors["node_ids"],
             features=_features(tensors, card),
-            edge_index=tensors["edge_index"],
-            labels=tensors.get("labels"),
             num_classes=card.num_classes,
-            roles=tensors["roles"],
-            shareable=tensors["shareable"],
-            cross_edges=tensors["cross_edges"],
-            edge_weight=tensors.get("edge_weight"),
-            cross_weight=tensors.get("cross_weight"),
+            **_arrays(tensors, _OF_CLIENT),
         )
     except Exception as error:
         raise _no_graph(path, card, error) from error
 
 
-def _no_graph(path: Path, card: GraphCard, error: Exception) -> SubflError:
+def _held(graph: Graph | ClientGraph, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The graph's arrays of these names, without those that it lacks."""
+    return {name: array for name in names if (array := getattr(graph, name)) is not None}
+
+
+def _arrays(tensors: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+    """The arrays of these names; None for those that a graph may lack. KeyError for others that are missing."""
+    return {name: tensors.get(name) if name in _MAY_LACK else tensors[name] for name in names}
+
+
+def _no_graph(path: Path, card: _Sizes, error: Exception) -> SubflError:
     """The error of arrays that make no graph; NumPy and SciPy each raise their own."""
     return card.damaged(path, f"{error} is missing" if isinstance(error, KeyError) else error)
 
 
-def _sizes(graph: Graph | ClientGraph) -> dict[str, int]:
+def _sizes(graph: Graph | ClientGraph) -> dict[str, Any]:
     return {
         "num_nodes": graph.num_nodes,
         "num_features": graph.num_features,
@@ -136,7 +134,7 @@ def _feature_tensors(features: FeatureMatrix) -> dict[str, np.ndarray]:
     }
 
 
-def _features(tensors: dict[str, np.ndarray], card: GraphCard) -> FeatureMatrix:
+def _features(tensors: dict[str, np.ndarray], card: _Sizes) -> FeatureMatrix:
     if "features" in tensors:
         return tensors["features"]
     parts = (tensors["features.data"], tensors["features.indices"], tensors["features.indptr"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import socket
 import tempfile
@@ -13,19 +12,15 @@ from pathlib import Path
 from filelock import FileLock
 
 from subfl_flower.errors import SubflError
-from subfl_flower.storage.checksums import sha256_of
 
 CONNECT_SECONDS = 30.0
 """Seconds that a download waits for a silent network."""
 
 
-def fingerprint(paths: list[Path]) -> str:
-    """One sha256 over the names and contents of several files, in the order given.
-
-    Raises:
-        SubflError: a file cannot be read.
-    """
-    return hashlib.sha256("".join(f"{path.name}:{sha256_of(path)};" for path in paths).encode()).hexdigest()
+def damaged(path: Path, error: Exception) -> SubflError:
+    """The error of a public file that is not what it should be."""
+    named = f"{type(error).__name__}: " if not isinstance(error, OSError | ValueError | KeyError) else ""
+    return SubflError(f"{path} is damaged ({named}{error}); replace it, or delete it to download it again")
 
 
 def present_or_downloaded(folder: Path, names: list[str], download: Callable[[Path], Path], dataset: str) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-import socket
 
 from subfl_flower.errors import SubflError
 
@@ -68,18 +67,3 @@ def require_loopback(host: str, option: str) -> None:
             f"--insecure with {option} {host}: without TLS everyone on the way reads and alters models and code, so it "
             "is allowed for localhost, 127.0.0.1 and ::1 only"
         )
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Refuse a port that is not available, before Flower's processes are started.
-
-    Raises:
-        SubflError: the port is taken, or `host` is not an address of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise SubflError(f"--port {port}: {host} cannot be listened on ({error.strerror}); choose another") from error

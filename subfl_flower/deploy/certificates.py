@@ -25,8 +25,8 @@ _CLOCKS_DIFFER = datetime.timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Authority:
-    """A certificate authority: its certificate and its signing key."""
+class _Signed:
+    """A certificate and its private key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
@@ -48,14 +48,17 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> x509.Cer
     """
     names = list(dict.fromkeys([*(check_host(host, "--host") for host in hosts), *_ALWAYS]))
     make_folder(folder)
-    authority = _open_authority(folder)
-    if authority is None:
-        authority = _make_authority(folder)
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _sign_server(authority, key, names, days, folder)
-    write_file(folder / SERVER_KEY, _private_pem(key), PRIVATE)
-    write_file(folder / SERVER_CERTIFICATE, _pem(certificate), PUBLIC)
-    return certificate
+    authority = _open_authority(folder) or _make_authority(folder)
+    last = authority.certificate.not_valid_after_utc
+    left = (last - _now()).days
+    if left < 1:
+        raise SubflError(f"the CA in {folder} ends on {last:%Y-%m-%d}: make a new one in an empty folder")
+    if days > left:
+        raise SubflError(f"--days {days}: the CA in {folder} ends on {last:%Y-%m-%d}; choose 1 to {left} days")
+    # A common name has 64 characters at most, and nobody reads it: hosts are looked for among the alternative names.
+    server = _issue("subfl SuperLink", ec.generate_private_key(ec.SECP256R1()), days, authority, names)
+    _write(server, folder / SERVER_CERTIFICATE, folder / SERVER_KEY)
+    return server.certificate
 
 
 def check_certificates(folder: Path, host: str) -> None:
@@ -103,7 +106,7 @@ def host_names(certificate: x509.Certificate) -> list[str]:
     return [str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)]
 
 
-def _open_authority(folder: Path) -> Authority | None:
+def _open_authority(folder: Path) -> _Signed | None:
     """The authority in `folder`; `None` where there is none yet."""
     present = [name for name in (CA_KEY, CA_CERTIFICATE) if (folder / name).exists()]
     if not present:
@@ -114,83 +117,61 @@ def _open_authority(folder: Path) -> Authority | None:
     certificate, key = load_certificate(folder / CA_CERTIFICATE, "OUT"), _load_key(folder / CA_KEY)
     if key.public_key() != certificate.public_key():
         raise SubflError(f"{folder}: {CA_KEY} is not the key of {CA_CERTIFICATE}; choose an empty folder")
-    return Authority(certificate, key)
+    return _Signed(certificate, key)
 
 
-def _make_authority(folder: Path) -> Authority:
-    key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "subfl federation CA")])
-    usage = _key_usage(key_cert_sign=True, crl_sign=True)
-    builder = _builder(name, name, key.public_key(), key.public_key(), _now() + datetime.timedelta(days=_CA_DAYS))
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    certificate = builder.add_extension(usage, critical=True).sign(key, hashes.SHA384())
-    write_file(folder / CA_KEY, _private_pem(key), PRIVATE)
-    write_file(folder / CA_CERTIFICATE, _pem(certificate), PUBLIC)
-    return Authority(certificate, key)
+def _make_authority(folder: Path) -> _Signed:
+    authority = _issue("subfl federation CA", ec.generate_private_key(ec.SECP384R1()), _CA_DAYS)
+    _write(authority, folder / CA_CERTIFICATE, folder / CA_KEY)
+    return authority
 
 
-def _sign_server(
-    authority: Authority, key: ec.EllipticCurvePrivateKey, names: Sequence[str], days: int, folder: Path
-) -> x509.Certificate:
-    last = authority.certificate.not_valid_after_utc
-    left = (last - _now()).days
-    if left < 1:
-        raise SubflError(f"the CA in {folder} ends on {last:%Y-%m-%d}: make a new one in an empty folder")
-    if days > left:
-        raise SubflError(f"--days {days}: the CA in {folder} ends on {last:%Y-%m-%d}; choose 1 to {left} days")
-    end = _now() + datetime.timedelta(days=days)
-    # A common name has 64 characters at most, and nobody reads it: hosts are looked for among the alternative names.
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "subfl SuperLink")])
-    issuer, issuer_key = authority.certificate.subject, authority.key.public_key()
-    builder = _builder(subject, issuer, key.public_key(), issuer_key, end)
-    for extension, critical in (
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (_key_usage(digital_signature=True), True),
-        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-        (x509.SubjectAlternativeName([_general_name(name) for name in names]), False),
-    ):
-        builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(authority.key, hashes.SHA384())
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    issuer_key: ec.EllipticCurvePublicKey,
-    end: datetime.datetime,
-) -> x509.CertificateBuilder:
-    """Builder with the fields of every certificate: subject, issuer, keys and validity."""
-    return (
+def _issue(
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    days: int,
+    issuer: _Signed | None = None,
+    hosts: Sequence[str] = (),
+) -> _Signed:
+    """Sign a server's certificate for `hosts` by `issuer`; without one, the certificate of an authority by itself."""
+    is_authority = issuer is None
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signing = key if issuer is None else issuer.key
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
+        .issuer_name(subject if issuer is None else issuer.certificate.subject)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(_now() - _CLOCKS_DIFFER)
-        .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+        .not_valid_after(_now() + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
+        .add_extension(x509.BasicConstraints(is_authority, 0 if is_authority else None), critical=True)
+        .add_extension(_usage(is_authority), critical=True)
     )
+    if hosts:
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        builder = builder.add_extension(names, critical=False)
+    return _Signed(builder.sign(signing, hashes.SHA384()), key)
 
 
-def _key_usage(digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _usage(is_authority: bool) -> x509.KeyUsage:
+    """An authority signs certificates and their revocation; a server signs handshakes."""
+    return x509.KeyUsage(not is_authority, False, False, False, False, is_authority, is_authority, False, False)
 
 
 def _general_name(host: str) -> x509.GeneralName:
     address = ip_address(host)
     return x509.DNSName(host) if address is None else x509.IPAddress(address)
+
+
+def _write(signed: _Signed, certificate: Path, key: Path) -> None:
+    pem = serialization.Encoding.PEM
+    secret = signed.key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_file(key, secret, PRIVATE)
+    write_file(certificate, signed.certificate.public_bytes(pem), PUBLIC)
 
 
 def _check_dates(path: Path, certificate: x509.Certificate) -> None:
@@ -220,16 +201,6 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SubflError(f"{path} is not a key of an elliptic curve; make certificates with subfl deploy certificates")
     return key
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _now() -> datetime.datetime:

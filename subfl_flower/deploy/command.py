@@ -1,48 +1,27 @@
-"""The command line of `subfl deploy`."""
+"""`subfl deploy`: certificates, keys and the processes of a federation on real machines."""
+
+from __future__ import annotations
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
+from subfl_flower.commands import exit_codes
+from subfl_flower.commands.parser import Subcommand
 from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
-from subfl_flower.deploy.connections import connect, require_connection
 from subfl_flower.deploy.files import make_folder
 from subfl_flower.deploy.keys import make_key
-from subfl_flower.deploy.processes import Credentials, shell_line, start, superlink_command, supernode_command
 from subfl_flower.deploy.registration import register
-from subfl_flower.deploy.submission import submit_run
-from subfl_flower.errors import SubflError
+from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
 
-_OK, _FAILED, _BAD_INPUT, _INTERRUPTED = 0, 1, 2, 130
-
-
-def main(argv: list[str]) -> int:
-    """Run `subfl deploy ARGV`.
-
-    `superlink` and `supernode` do not return unless they are refused: Flower's program replaces this process.
-
-    Returns:
-        0 when done, 1 when a registration or a run failed, 130 when a signal stopped a run, 2 when it cannot be done
-        as asked. An error is one sentence on standard error.
-    """
-    try:
-        name = _overview().parse_args(argv[:1]).subcommand
-        add_options, run = _SUBCOMMANDS[name][1:]
-        parser = argparse.ArgumentParser(prog=f"subfl deploy {name}", description=_SUBCOMMANDS[name][0])
-        add_options(parser)
-        arguments = parser.parse_intermixed_args(argv[1:])
-    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
-        return int(exit_.code or 0)
-    if getattr(arguments, "home", None) is not None:
-        os.environ["FLWR_HOME"] = str(arguments.home.resolve())
-    try:
-        return run(arguments)
-    except SubflError as error:
-        print(f"subfl deploy: {error}", file=sys.stderr)
-        return _BAD_INPUT
+SUMMARY = "Make certificates and keys, start processes and submit runs of a federation on real machines."
+EXAMPLE = """
+subfl deploy superlink --certificates certificates --database superlink.db
+subfl deploy submit method=fedpub schema=federation.json --connection hospital
+"""
 
 
 def _certificates(arguments: argparse.Namespace) -> int:
@@ -50,13 +29,13 @@ def _certificates(arguments: argparse.Namespace) -> int:
     last = certificate.not_valid_after_utc
     print(f"{arguments.out}: a certificate for {', '.join(host_names(certificate))}, valid until {last:%Y-%m-%d}")
     print(f"give every node and every user {arguments.out / CA_CERTIFICATE}; keep the keys")
-    return _OK
+    return exit_codes.OK
 
 
 def _key(arguments: argparse.Namespace) -> int:
     public = make_key(arguments.out)
     print(f"{arguments.out}: the node's private key, which stays on its machine; {public} is to be registered")
-    return _OK
+    return exit_codes.OK
 
 
 def _matcher_key(arguments: argparse.Namespace) -> int:
@@ -64,27 +43,37 @@ def _matcher_key(arguments: argparse.Namespace) -> int:
 
     make_folder(arguments.state)
     print(FolderMemory(arguments.state, "").key().public.hex())
-    return _OK
+    return exit_codes.OK
 
 
 def _connect(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.connections import connect
+
+    _enter_home(arguments.home)
     path = connect(arguments.name, arguments.address, arguments.root_certificates)
     print(f"{path}: the connection {arguments.name} leads to {arguments.address}")
-    return _OK
+    return exit_codes.OK
 
 
 def _register(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.connections import require_connection
+
+    _enter_home(arguments.home)
     require_connection(arguments.connection)
     done = register(arguments.public_key, Flower(flower_environment(), arguments.connection))
-    return _OK if done else _FAILED
+    return exit_codes.OK if done else exit_codes.FAILED
 
 
 def _superlink(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.processes import superlink_command
+
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
     return _start(command, arguments.print)
 
 
 def _supernode(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.processes import Credentials, supernode_command
+
     if (arguments.root_certificates is None) != (arguments.key is None):
         raise SubflError("--root-certificates and --key belong together: give both, or --insecure and neither")
     credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
@@ -103,33 +92,35 @@ def _supernode(arguments: argparse.Namespace) -> int:
 
 
 def _start(command: list[str], only_print: bool) -> int:
+    from subfl_flower.deploy.processes import shell_line, start
+
     if not only_print:
         start(command)
     print(shell_line(command))
-    return _OK
+    return exit_codes.OK
 
 
 def _submit(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.submission import submit_run
+
+    _enter_home(arguments.home)
     outcome = submit_run(arguments.overrides, arguments.connection, arguments.app)
     if outcome.status == INTERRUPTED:
         print("subfl deploy: the run was stopped", file=sys.stderr)
-        return _INTERRUPTED
+        return exit_codes.INTERRUPTED
+    if outcome.status == UNKNOWN:
+        raise RunFailure(f"the SuperLink does not answer; the run may go on, flwr ls {arguments.connection} tells")
     if outcome.status != COMPLETED:
-        print(f"subfl deploy: {_failure(outcome, arguments.connection)}", file=sys.stderr)
-        return _FAILED
+        raise RunFailure(outcome.failure())
     if outcome.run_directory is not None:
         print(f"run directory on the SuperLink's machine: {outcome.run_directory}")
-    return _OK
+    return exit_codes.OK
 
 
-def _failure(outcome: Outcome, connection: str) -> str:
-    """One sentence on the error."""
-    reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
-    if outcome.status == NOT_STARTED:
-        return f"the run did not start{reason}"
-    if outcome.status == UNKNOWN:
-        return f"the SuperLink does not answer; the run may go on, flwr ls {connection} tells"
-    return f"the run did not complete, it is {outcome.status}{reason}"
+def _enter_home(home: Path | None) -> None:
+    """Have Flower use a folder as its home."""
+    if home is not None:
+        os.environ["FLWR_HOME"] = str(home.resolve())
 
 
 def _certificates_options(parser: argparse.ArgumentParser) -> None:
@@ -189,13 +180,12 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides; schema=FILE or schema.*")
-    parser.epilog = (
-        "The server has no data. schema=FILE tells it what the clients' look like: federation.json, as subfl partition "
-        "wrote it, read here and sent along. Without it: schema.features=N schema.classes=N for graphs, schema.items=N "
-        "for ratings. A run that is resumed (resume=FOLDER) has its own."
-    )
+    parser.epilog = """\
+The server has no data. schema=FILE tells it what the clients' data look like: federation.json, as subfl partition wrote
+it, read here and sent along. Without it: schema.features=N schema.classes=N for graphs, schema.items=N for ratings.
+A run that is resumed (resume=FOLDER) has its own."""
     _add_connection(parser)
-    parser.add_argument("--app", type=Path, metavar="DIR", help="folder with the app's pyproject.toml")
+    parser.add_argument("--app", type=Path, metavar="DIR", help="folder with another app's pyproject.toml")
 
 
 def _add_trust(parser: argparse.ArgumentParser) -> None:
@@ -236,25 +226,49 @@ def _number(text: str, smallest: int, largest: int | None = None) -> int:
     return int(text)
 
 
-_SUBCOMMANDS = {
-    "certificates": ("Make or renew the SuperLink's certificate.", _certificates_options, _certificates),
-    "key": ("Make a SuperNode's key pair.", _key_options, _key),
-    "matcher-key": ("Print a matcher's public key, which its users seal to.", _matcher_key_options, _matcher_key),
-    "connect": ("Write a connection into Flower's configuration.", _connect_options, _connect),
-    "register": ("Have the SuperLink admit SuperNodes.", _register_options, _register),
-    "superlink": ("Start the SuperLink in the foreground.", _superlink_options, _superlink),
-    "supernode": ("Start a SuperNode in the foreground.", _supernode_options, _supernode),
-    "submit": ("Run the app and follow it to its end.", _submit_options, _submit),
+SUBCOMMANDS = {
+    "certificates": Subcommand(
+        "Make or renew the SuperLink's certificate.",
+        "subfl deploy certificates certificates --host superlink.example.org",
+        _certificates_options,
+        _certificates,
+    ),
+    "key": Subcommand("Make a SuperNode's key pair.", "subfl deploy key keys/node-03", _key_options, _key),
+    "matcher-key": Subcommand(
+        "Print a matcher's public key, which its users seal to.",
+        "subfl deploy matcher-key --state matcher",
+        _matcher_key_options,
+        _matcher_key,
+    ),
+    "connect": Subcommand(
+        "Write a connection into Flower's configuration.",
+        "subfl deploy connect hospital --address superlink.example.org:8003 --root-certificates certificates/ca.crt",
+        _connect_options,
+        _connect,
+    ),
+    "register": Subcommand(
+        "Have the SuperLink admit SuperNodes.",
+        "subfl deploy register keys/node-03.pub --connection hospital",
+        _register_options,
+        _register,
+    ),
+    "superlink": Subcommand(
+        "Start the SuperLink in the foreground.",
+        "subfl deploy superlink --certificates certificates --database superlink.db",
+        _superlink_options,
+        _superlink,
+    ),
+    "supernode": Subcommand(
+        "Start a SuperNode in the foreground.",
+        "subfl deploy supernode --superlink superlink.example.org:8002 \\\n"
+        "      --root-certificates ca.crt --key node-03 --client client-03",
+        _supernode_options,
+        _supernode,
+    ),
+    "submit": Subcommand(
+        "Run the app and follow it to its end.",
+        "subfl deploy submit method=fedpub schema=federation.json --connection hospital",
+        _submit_options,
+        _submit,
+    ),
 }
-
-
-def _overview() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {name:13}{about}" for name, (about, _, _) in _SUBCOMMANDS.items())
-    parser = argparse.ArgumentParser(
-        prog="subfl deploy",
-        description=f"A federation on real machines.\n\n{listed}",
-        epilog="Each has its own --help; docs/deploy.md tells the whole story.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("subcommand", choices=_SUBCOMMANDS, metavar="SUBCOMMAND")
-    return parser

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import socket
+import ssl
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,10 @@ from typing import Any
 from subfl_flower.deploy.addresses import require_loopback, split_address
 from subfl_flower.deploy.certificates import load_certificate
 from subfl_flower.deploy.files import PRIVATE, make_folder, write_file
-from subfl_flower.deploy.reachability import require_superlink
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.facts import DEFAULT_CONFIGURATION
 
+_ANSWER_SECONDS = 10.0
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -74,7 +76,36 @@ def require_connection(name: str) -> None:
         )
     host, port = split_address(str(table.get("address")), f"{path}: superlink.{name}.address")
     root = table.get("root-certificates")
-    require_superlink(host, port, table.get("insecure") is True, None if root is None else Path(root))
+    _require_answer(host, port, table.get("insecure") is True, None if root is None else Path(root))
+
+
+def _require_answer(host: str, port: int, insecure: bool, root_certificates: Path | None) -> None:
+    """Open a connection to a SuperLink, with a TLS handshake unless `insecure`, and close it.
+
+    Flower's tools report each failure as a bad network.
+
+    Args:
+        host: DNS name or IP address.
+        port: port of the SuperLink.
+        insecure: true if the SuperLink does not use TLS.
+        root_certificates: certificates to trust; `None` means the machine's certificates.
+
+    Raises:
+        SubflError: nobody answers, without TLS, or with a certificate that is not trusted or not for `host`.
+    """
+    where = f"the SuperLink {host}:{port}"
+    try:
+        with socket.create_connection((host, port), timeout=_ANSWER_SECONDS) as connection:
+            if not insecure:
+                context = ssl.create_default_context(cafile=root_certificates)
+                context.wrap_socket(connection, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        trusted = root_certificates or "this machine's certificates"
+        raise SubflError(f"{where} is not trusted by {trusted}: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise SubflError(f"{where} does not speak TLS ({error.reason}); is it the right port?") from error
+    except OSError as error:
+        raise SubflError(f"{where} does not answer: {error.strerror or error}; is it running and reachable?") from error
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from subfl_flower.deploy.addresses import require_free_port, require_loopback, split_address
+from subfl_flower.deploy.addresses import require_loopback, split_address
 from subfl_flower.deploy.certificates import (
     CA_CERTIFICATE,
     SERVER_CERTIFICATE,
@@ -19,6 +19,7 @@ from subfl_flower.deploy.certificates import (
 from subfl_flower.deploy.files import make_folder, read_file
 from subfl_flower.deploy.keys import check_private_key
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.ports import free_port, require_free_port
 from subfl_flower.flower.programs import (
     LOCAL_HOSTS,
     PROXY_EXCEPTIONS,
@@ -27,8 +28,8 @@ from subfl_flower.flower.programs import (
     program,
     scripts_folder,
 )
+from subfl_flower.flower.superlink import superlink_line
 from subfl_flower.installed import require_installed
-from subfl_flower.launch.superlink import free_port
 from subfl_flower.wire.roster import MATCHER
 
 _LOCAL = "127.0.0.1"
@@ -48,8 +49,7 @@ def superlink_command(certificates: Path | None, host: str, port: int, database:
     Raises:
         SubflError: a certificate is not valid for `host`, or the port is taken.
     """
-    command = [program("flower-superlink"), "--host", host, "--port", str(port), "--isolation", "subprocess"]
-    command += ["--disable-runtime-dependency-installation"]
+    command = superlink_line(host, port, "--disable-runtime-dependency-installation")
     if certificates is None:
         require_loopback(host, "--host")
         command += ["--insecure"]
@@ -191,13 +191,13 @@ def _plain_path(path: Path, option: str) -> str:
 
 def _check_clients(paths: Sequence[Path]) -> None:
     """Open the clients' folders and read their data, which compares the checksums, and their keys."""
+    from subfl_flower.data.folders.described_folder import held_in
     from subfl_flower.node.domain import domain_named
-    from subfl_flower.storage.sealed_folder import held_in
 
     if not paths:
         return
     resolved = [path.resolve() for path in paths]
-    domain = domain_named(held_in(resolved[0])) or domain_named("graph")
+    domain = domain_named(held_in(resolved[0]) or "") or domain_named("graph")
     assert domain is not None
     for folder in domain.open_folders(resolved):
         domain.read_folder(folder)

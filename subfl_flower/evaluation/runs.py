@@ -14,6 +14,7 @@ from subfl_flower.evaluation.summary import clients_heard, exchanged, number, su
 from subfl_flower.runs.directory import RunDirectory
 
 SUMMARY_FIGURES = (
+    "best_validation",
     "test_at_best_validation",
     "test_as_received_at_best_validation",
     "test_last",

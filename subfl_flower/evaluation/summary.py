@@ -77,7 +77,7 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             `test_as_received` are unweighted means over the clients evaluated so far; accuracies are fractions.
 
     Returns:
-        `metric`; `best_round` (see `best_record`); `test_at_best_validation` and
+        `metric`; `best_round` (see `best_record`) and `best_validation`, its figure; `test_at_best_validation` and
         `test_as_received_at_best_validation`, both at that round; `figures`, further figures of that round, by
         names such as `test.ndcg@10`; `worst_client`, that of the lowest accuracy or the largest error at that round,
         see `worst_client`; `test_last`, of the last round that was evaluated; `rounds`, the number of finished
@@ -97,6 +97,7 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "test_at_best_validation": number(best.get("test")),
         "test_as_received_at_best_validation": number(best.get("test_as_received")),
         "best_round": best.get("round"),
+        "best_validation": number(best.get("validation")),
         "figures": best.get("figures"),
         "worst_client": worst_client(test, metric or "accuracy"),
         "test_last": tests[-1] if tests else None,

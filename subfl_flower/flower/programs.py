@@ -1,6 +1,7 @@
 """Flower's command line: its environment, and commands pointed at one SuperLink."""
 
 import json
+import math
 import os
 import subprocess
 import sysconfig
@@ -25,6 +26,16 @@ SETTINGS = {
 # Flower's processes on one machine talk over its loopback interface, whatever proxy the machine uses.
 PROXY_EXCEPTIONS = ("NO_PROXY", "no_proxy")
 LOCAL_HOSTS = "127.0.0.1,localhost"
+
+
+def ray_settings(patience: float) -> dict[str, str]:
+    """Environment variables for a process that starts Ray.
+
+    Args:
+        patience: seconds that a process of Ray's may take to start. Ray itself ends it after 60 seconds and starts it
+            again, without end on a busy machine.
+    """
+    return {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": str(math.ceil(patience))}
 
 
 def scripts_folder() -> str:

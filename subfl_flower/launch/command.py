@@ -1,4 +1,6 @@
-"""The command line of `subfl launch`."""
+"""`subfl launch`: one federation through `flwr run`, on a SuperLink that ends with the command."""
+
+from __future__ import annotations
 
 import argparse
 import sys
@@ -7,73 +9,73 @@ from pathlib import Path
 from typing import Any
 
 from subfl_flower.code_folder import adopt, adopted
-from subfl_flower.composition import composed_job, config_directory
-from subfl_flower.errors import SubflError
+from subfl_flower.commands import exit_codes
+from subfl_flower.commands.parser import run_command
+from subfl_flower.errors import RunFailure
+from subfl_flower.flower.app_folder import find_app
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
 from subfl_flower.launch.federation import run_federation
 from subfl_flower.launch.request import Request
-from subfl_flower.launch.staging import find_app
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome
 
-FAILED_CODE, BAD_INPUT_CODE, INTERRUPTED_CODE = 1, 2, 130
+SUMMARY = "Run the app with `flwr run` on a new SuperLink that ends with the command."
+EXAMPLE = "subfl launch method=fedpub dataset=digits federation.rounds=50 --supernodes 10"
 
 
-def main(argv: list[str]) -> int:
-    """Run `subfl launch ARGV` and print the result table of a run that completed.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the overrides, and the options of the federation."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    parser.add_argument("--supernodes", type=_number(int, 1), default=10, help="simulated nodes (10)")
+    parser.add_argument("--cpus", type=_number(int, 1), default=1, help="CPUs a node (1)")
+    parser.add_argument("--gpus", type=_number(float, 0), default=0.0, help="GPUs a node, may be a fraction (0)")
+    parser.add_argument("--home", type=Path, help="folder for what Flower writes (.flwr in the current folder)")
+    parser.add_argument("--app", type=Path, help="folder with another app's pyproject.toml")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the federation, and print the result table of a run that completed.
 
     Returns:
-        0 when the run completed, 1 when it failed, 130 when a signal stopped it, 2 when it cannot be started
-        as asked. An error is one sentence on standard error.
+        0 when the run completed, 130 when a signal stopped it.
+
+    Raises:
+        SubflError: it cannot be started as asked.
+        RunFailure: it did not complete.
     """
-    try:
-        arguments = _parser().parse_intermixed_args(argv)
-    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
-        return int(exit_.code or 0)
-    try:
-        outcome = run_federation(_request(arguments))
-    except SubflError as error:
-        print(f"subfl launch: {error}", file=sys.stderr)
-        return BAD_INPUT_CODE
+    outcome = run_federation(_request(options))
     if outcome.status == INTERRUPTED:
         print("subfl launch: the run was stopped", file=sys.stderr)
-        return INTERRUPTED_CODE
-    if outcome.status != COMPLETED or outcome.run_directory is None:
-        print(f"subfl launch: {_failure(outcome)}", file=sys.stderr)
-        return FAILED_CODE
+        return exit_codes.INTERRUPTED
+    if outcome.status != COMPLETED:
+        raise RunFailure(outcome.failure())
+    if outcome.run_directory is None:
+        raise RunFailure("the run completed, but its log names no run directory, so there is no table")
 
     from subfl_flower.evaluation import report
 
-    return report.main([str(outcome.run_directory)])
+    return run_command("report", report, [str(outcome.run_directory)])
 
 
-def _request(arguments: argparse.Namespace) -> Request:
-    """The request that the arguments describe; overrides of this app are checked before anything starts."""
-    app = find_app(arguments.app)
-    ours = app == config_directory().parent
-    if ours:
+def _request(options: argparse.Namespace) -> Request:
+    """The request that the options describe; overrides of this app are checked before anything starts."""
+    from subfl_flower.composition import composed_job
+
+    app = find_app(options.app)
+    patience = Request.patience
+    if app is None:
         if adopted() is None:
             adopt(Path.cwd())
-        composed_job(arguments.overrides, "ray")
-    home = (arguments.home or app / ".flwr").resolve()
+        patience = composed_job(options.overrides, "ray").config.runtime.node_timeout
     return Request(
         app=app,
-        home=home,
-        overrides=tuple(arguments.overrides),
-        supernodes=arguments.supernodes,
-        cpus=arguments.cpus,
-        gpus=arguments.gpus,
-        code=adopted() if ours else None,
+        folder=Path.cwd(),
+        home=(options.home or Path(".flwr")).resolve(),
+        overrides=tuple(options.overrides),
+        supernodes=options.supernodes,
+        cpus=options.cpus,
+        gpus=options.gpus,
+        code=adopted() if app is None else None,
+        patience=patience,
     )
-
-
-def _failure(outcome: Outcome) -> str:
-    """One sentence on the error, and on where to find details."""
-    if outcome.status == COMPLETED:
-        return "the run completed, but its log names no run directory, so there is no table"
-    reason = f": {outcome.reason}" if outcome.reason not in ("", "N/A") else ""
-    log = f" (its whole log: {outcome.log})" if outcome.log else ""
-    if outcome.status == NOT_STARTED:
-        return f"the run did not start{reason}{log}"
-    return f"the run did not complete, it is {outcome.status}{reason}{log}"
 
 
 def _number(convert: Callable[[str], Any], smallest: int) -> Callable[[str], Any]:
@@ -87,18 +89,3 @@ def _number(convert: Callable[[str], Any], smallest: int) -> Callable[[str], Any
 
     number.__name__ = convert.__name__
     return number
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="subfl launch",
-        description="Run the app with `flwr run` on a SuperLink of its own that ends with the command.",
-        epilog="example: subfl launch method=fedpub dataset=digits federation.rounds=50 --supernodes 10",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
-    parser.add_argument("--supernodes", type=_number(int, 1), default=10, help="simulated nodes (10)")
-    parser.add_argument("--cpus", type=_number(int, 1), default=1, help="CPUs a node (1)")
-    parser.add_argument("--gpus", type=_number(float, 0), default=0.0, help="GPUs a node, may be a fraction (0)")
-    parser.add_argument("--home", type=Path, help="folder for what Flower writes (.flwr in the app's folder)")
-    parser.add_argument("--app", type=Path, help="folder with the app's pyproject.toml (the current one)")
-    return parser

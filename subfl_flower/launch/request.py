@@ -1,12 +1,10 @@
-"""Arguments of `flwr run`: the app, the overrides, and the simulated nodes with their resources."""
+"""A federation to launch: the app, the overrides, and the simulated nodes with their resources."""
 
-import contextlib
-import json
 import os
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import joblib  # type: ignore[import-untyped]
 
 from subfl_flower.errors import SubflError
 
@@ -15,44 +13,21 @@ from subfl_flower.errors import SubflError
 class Request:
     """One federation to run.
 
-    `app` is the folder with the app's `pyproject.toml`, `home` the folder for what Flower writes, `overrides`
-    are Hydra's. Each of the `supernodes` simulated nodes needs `cpus` CPUs and `gpus` GPUs for a task. `code` is the
-    user's folder; None for an app that does not receive it.
+    `app` is the folder with another app's `pyproject.toml`, None for the app of this package. Relative paths begin in
+    `folder`. Flower writes into `home`. `overrides` are Hydra's. Each of the `supernodes` simulated nodes needs `cpus`
+    CPUs and `gpus` GPUs for a task. `code` is the user's folder; None for an app that does not receive it. A process of
+    Ray's may take `patience` seconds to start.
     """
 
-    app: Path
+    app: Path | None
+    folder: Path
     home: Path
     overrides: tuple[str, ...] = ()
     supernodes: int = 10
     cpus: int = 1
     gpus: float = 0.0
     code: Path | None = None
-
-
-def overrides_toml(overrides: Sequence[str], code: Path | None = None) -> str:
-    """A TOML document whose key `overrides` holds the overrides as one line for `shlex.split`.
-
-    With `code`, the user's folder, a key of this name holds its path.
-
-    An override that `shlex.split` does not change is written as it is; another one is quoted. The document goes
-    to `flwr run --run-config FILE.toml`: the key=value form of that option has no escaped quotes.
-
-    Raises:
-        SubflError: when an override holds a control character.
-    """
-    for override in overrides:
-        if not override.isprintable():
-            raise SubflError(f"the override {override!r} holds a control character; it must be one line of text")
-    line = " ".join(o if _is_one_word(o) else shlex.quote(o) for o in overrides)
-    text = f"overrides = {json.dumps(line, ensure_ascii=False)}\n"
-    return text if code is None else f"{text}code = {json.dumps(str(code), ensure_ascii=False)}\n"
-
-
-def _is_one_word(override: str) -> bool:
-    try:
-        return shlex.split(override) == [override]
-    except ValueError:
-        return False
+    patience: float = 900.0
 
 
 def federation_config(request: Request) -> str:
@@ -70,15 +45,6 @@ def federation_config(request: Request) -> str:
     )
     if os.environ.get("RAY_ADDRESS"):
         return config
-    if request.cpus > (cpus := available_cpus()):
+    if request.cpus > (cpus := joblib.cpu_count()):
         raise SubflError(f"--cpus {request.cpus}: a node cannot have more than this machine's {cpus} CPUs")
     return f"{config} init-args-num-cpus={min(cpus, request.supernodes * request.cpus)}"
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the quota of its control group (version 2)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus

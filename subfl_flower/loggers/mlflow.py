@@ -33,7 +33,7 @@ class MlflowLogger:
     """Metrics by round and dotted parameters in one MLflow run, through a separate client, without global state."""
 
     def __init__(self, settings: MlflowSettings) -> None:
-        self._mlflow = required_package("mlflow", extra="mlflow")
+        self._mlflow = required_package("mlflow", extra="loggers")
         self._refusal: type[Exception] = self._mlflow.exceptions.MlflowException
         self._settings = settings
         self._client: Any = None

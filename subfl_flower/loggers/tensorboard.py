@@ -27,7 +27,7 @@ class TensorBoardLogger:
     """Scalars by round in `<run directory>/tensorboard`; the figures of the summary under `summary/`."""
 
     def __init__(self, settings: TensorBoardSettings) -> None:
-        required_package("tensorboard", extra="tensorboard")
+        required_package("tensorboard", extra="loggers")
         self._make_writer = import_module("torch.utils.tensorboard").SummaryWriter
         self._writer: Any = None
         self._last_round = 0

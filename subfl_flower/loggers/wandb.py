@@ -31,7 +31,7 @@ class WandbLogger:
     """Metrics by round at Weights & Biases; its files lie in the run directory."""
 
     def __init__(self, settings: WandbSettings) -> None:
-        self._wandb = required_package("wandb", extra="wandb")
+        self._wandb = required_package("wandb", extra="loggers")
         self._settings = settings
         self._run: Any = None
 

@@ -20,9 +20,10 @@ from subfl_flower.errors import SubflError
 from subfl_flower.node.iteration import Iteration, in_chunks
 from subfl_flower.node.state import CohortState, Shapes, StateStore
 from subfl_flower.tasks.metric import COUNT, Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Batch, Question, Result
 from subfl_flower.wire.contract import Contract, Declared, MethodSettings, RunContext, arrays_of
-from subfl_flower.wire.payload import ArraySpec, Stack
+from subfl_flower.wire.payload import ArraySpec
 
 if TYPE_CHECKING:
     from subfl_flower.recommendation.models.mixture import Mixture
@@ -75,6 +76,9 @@ class CohortClient(NumPyClient, ABC):
 
     class Settings(MethodSettings):
         """Settings without knobs."""
+
+    models_sent: int = 1
+    """Largest number of models that one client is sent at once."""
 
     phases: ClassVar[tuple[str, ...]] = ()
     """Names of the questions that its clients answer outside of rounds, in their order before a round."""
@@ -202,6 +206,10 @@ class CohortClient(NumPyClient, ABC):
     def open_state(self) -> CohortState:
         """The state of all clients of this node."""
         return self.store.open(self.cohort.client_ids, self.state_shapes)
+
+    def all_states(self) -> list[CohortState]:
+        """Everything that clients of this node keep in states: that of `open_state`, and further ones of a family."""
+        return [self.open_state()]
 
     @cached_property
     def position_of(self) -> dict[int, int]:

@@ -25,8 +25,6 @@ from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.roster import Shape
 
 if TYPE_CHECKING:
-    from subfl_flower.recommendation.models.trained_users import TrainedUsers
-    from subfl_flower.subgraphs.models.exported import ModelCard
     from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 
 Folder = ClientFolder | UserFolder
@@ -65,16 +63,40 @@ class NodeSecrets:
     keep_embeddings: bool = False
 
 
+class ClientModel(Protocol):
+    """One client's trained model, which can write itself."""
+
+    def write(self, path: Path) -> None:
+        """Write it as one file."""
+
+    def write_with_card(self, path: Path) -> None:
+        """Write it as one file, and its card beside it, to look at."""
+
+
+class UsersModel(Protocol):
+    """A trained model of some users, which can write itself."""
+
+    @property
+    def clients(self) -> np.ndarray:
+        """The users, int64 `[U]`."""
+
+    def of_users(self, client_ids: Sequence[int]) -> UsersModel:
+        """The model of some of the users, without data of the others."""
+
+    def write(self, path: Path) -> None:
+        """Write it as one file."""
+
+
 class ModelWriter(Protocol):
     """A node's part that writes its clients' models."""
 
     config: Config
     run_id: str
 
-    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+    def write_model(self, client_id: int, model: ClientModel) -> None:
         """Write a client's model to its place."""
 
-    def write_recommender(self, trained: TrainedUsers) -> None:
+    def write_recommender(self, trained: UsersModel) -> None:
         """Write a recommender and its users to their place."""
 
 

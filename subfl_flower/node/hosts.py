@@ -8,20 +8,19 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import Hosted
-from subfl_flower.node.domain import NodeSecrets, domain_of
+from subfl_flower.node.domain import ClientModel, NodeSecrets, UsersModel, domain_of
+from subfl_flower.node.durable_store import DurableStore
 from subfl_flower.node.node import Node, compute_device
 from subfl_flower.node.shared_key import SharedKey
-from subfl_flower.node.state import ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
-from subfl_flower.recommendation.models.trained_users import TrainedUsers
+from subfl_flower.node.state import ContextStore, MappedStore, MemoryStore, StateStore
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.runs.files import parse_object, read_file, write_whole
-from subfl_flower.subgraphs.models.exported import TENSORS, ModelCard, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
 
 
 class SimulatedNode(Node):
@@ -59,9 +58,14 @@ class SimulatedNode(Node):
         return MappedStore(self._directory / "state" / self._place)
 
     def store(self, run: ConfigRecord, context: Context, phase: str) -> StateStore:
-        """Open the runtime's store; where the server writes checkpoints, states are also kept in files."""
+        """Open the runtime's store; where the server writes checkpoints, states are also kept in files.
+
+        Where checkpoints have their times instead of their rounds, files are written when the server asks for it, and
+        read in a resumed run.
+        """
         store = ContextStore(context.state) if self.config.runtime.state_travels else self._working_store
-        if not self.config.checkpoint_every:
+        every = self.config.checkpoint_every
+        if every == 0 or (every is None and not run.get("keep") and not run.get("resumed")):
             return store
         folder = RunDirectory(self._directory).checkpoint_folder / "clients"
 
@@ -70,11 +74,11 @@ class SimulatedNode(Node):
 
         return _durable(store, folder_of, run, phase, self.phases, keep=bool(run.get("keep", False)))
 
-    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
-        """Into the run directory."""
-        RunDirectory(self._directory).write_client_model(client_id, tensors, card)
+    def write_model(self, client_id: int, model: ClientModel) -> None:
+        """Write the model to the run directory."""
+        model.write(RunDirectory(self._directory).client_file(client_id))
 
-    def write_recommender(self, trained: TrainedUsers) -> None:
+    def write_recommender(self, trained: UsersModel) -> None:
         """Write the recommender to the run directory, a file a node."""
         trained.write(RunDirectory(self._directory).recommender_folder / f"node-{self._place}.safetensors")
 
@@ -157,20 +161,20 @@ class DeployedNode(Node):
 
         return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, self.phases, keep=True)
 
-    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
-        """Write the model to the client's folder of the run."""
-        write_model(self._runs[client_id] / self.run_id, tensors, card)
+    def write_model(self, client_id: int, model: ClientModel) -> None:
+        """Write the model and its card to the client's folder of the run."""
+        model.write_with_card(self._runs[client_id] / self.run_id / MODEL_FILE)
 
-    def write_recommender(self, trained: TrainedUsers) -> None:
+    def write_recommender(self, trained: UsersModel) -> None:
         """Write to each client's folder of the run a recommender with no data of other clients."""
         for client_id in trained.clients.tolist():
-            trained.of_users([client_id]).write(self._runs[client_id] / self.run_id / TENSORS)
+            trained.of_users([client_id]).write(self._runs[client_id] / self.run_id / MODEL_FILE)
 
     def forget_finished_runs(self) -> None:
         """Remove the states of other runs that have written their models; the models stay."""
         for runs in self._runs.values():
             for run in runs.glob("*"):
-                if run.name != self.run_id and (run / TENSORS).is_file():
+                if run.name != self.run_id and (run / MODEL_FILE).is_file():
                     shutil.rmtree(run / "state", ignore_errors=True)
 
 

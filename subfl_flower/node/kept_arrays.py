@@ -11,9 +11,9 @@ arrays that were kept last in its round or before.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -23,6 +23,9 @@ from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 Arrays = Mapping[str, np.ndarray]
+
+Entry = tuple[int, str, int]
+"""A client's id, the name of what it keeps, and the round in which it was kept."""
 
 
 class KeptArrays(Protocol):
@@ -40,6 +43,9 @@ class KeptArrays(Protocol):
         Raises:
             SubflError: there are none, or they are damaged.
         """
+
+    def entries(self, client_ids: Sequence[int]) -> list[Entry]:
+        """All arrays that these clients keep."""
 
 
 class KeptInMemory:
@@ -61,6 +67,10 @@ class KeptInMemory:
         if (client_id, name) not in self._kept:
             raise _nothing(client_id, name)
         return self._kept[client_id, name][1]
+
+    def entries(self, client_ids: Sequence[int]) -> list[Entry]:
+        """All arrays that these clients keep."""
+        return [(client, name, kept[0]) for (client, name), kept in self._kept.items() if client in set(client_ids)]
 
 
 class KeptInContext:
@@ -89,6 +99,10 @@ class KeptInContext:
             raise _nothing(client_id, name)
         return {name: array.numpy() for name, array in self._records.array_records[key].items()}
 
+    def entries(self, client_ids: Sequence[int]) -> list[Entry]:
+        """All arrays that these clients keep."""
+        return _entries(self._records.array_records, client_ids)
+
     def _key(self, client_id: int, name: str) -> str | None:
         stem = _stem(client_id, name)
         return next((key for key in self._records.array_records if key.rpartition("-")[0] == stem), None)
@@ -105,6 +119,7 @@ class KeptCard(Card):
 
     holds: ClassVar[str] = "arrays that a client kept"
 
+    kind: Literal["kept_arrays"] = "kept_arrays"
     client: int
     name: str
     round: int
@@ -148,6 +163,11 @@ class KeptInFiles:
         path = files[max(files)]
         return read_tensor_file(path, KeptCard)[0]
 
+    def entries(self, client_ids: Sequence[int]) -> list[Entry]:
+        """All arrays that these clients keep."""
+        folders = dict.fromkeys(map(self._folder_of, client_ids))
+        return _entries((path.stem for folder in folders for path in folder.glob("kept-*.safetensors")), client_ids)
+
     def _seen(self, client_id: int, name: str) -> dict[int, Path]:
         files = self._files(client_id, name)
         return {number: path for number, path in files.items() if self._now is None or number <= self._now}
@@ -171,6 +191,13 @@ class KeptInFiles:
 
 def _stem(client_id: int, name: str) -> str:
     return f"kept-{client_id:04d}-{name}"
+
+
+def _entries(keys: Iterable[str], client_ids: Sequence[int]) -> list[Entry]:
+    """The entries among some keys, each a stem and a round."""
+    matches = (re.fullmatch(r"kept-(-?\d+)-(.+)-(\d+)", key) for key in keys)
+    found = [(int(match[1]), match[2], int(match[3])) for match in matches if match]
+    return [entry for entry in found if entry[0] in set(client_ids)]
 
 
 def _nothing(client_id: int, name: str) -> SubflError:

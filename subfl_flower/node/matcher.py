@@ -21,8 +21,8 @@ from subfl_flower.node.shared_key import SharedKey
 from subfl_flower.privacy.expansion import Matcher
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
 from subfl_flower.storage.durable_files import make_private_folder, write_durably
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Question
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import MATCHER, ROLE
 
 MATCH = "match"

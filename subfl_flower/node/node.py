@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient, Hosted
-from subfl_flower.node.domain import domain_of
+from subfl_flower.node.domain import ClientModel, UsersModel, domain_of
+from subfl_flower.node.durable_store import EVALUATE, TRAIN, DurableStore
 from subfl_flower.node.run_context import run_context
-from subfl_flower.node.state import EVALUATE, TRAIN, CurrentStore, StateStore
+from subfl_flower.node.state import CurrentStore, StateStore
 from subfl_flower.registry import client_class
 from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.memory import keep_freed_memory
 from subfl_flower.wire.roster import Shape
-
-if TYPE_CHECKING:
-    from subfl_flower.recommendation.models.trained_users import TrainedUsers
-    from subfl_flower.subgraphs.models.exported import ModelCard
 
 
 class Node(ABC):
@@ -59,16 +56,28 @@ class Node(ABC):
         """Open the store of clients' states, as they were before the round and phase of a message."""
 
     @abstractmethod
-    def write_model(self, client_id: int, tensors: dict[str, np.ndarray], card: ModelCard) -> None:
+    def write_model(self, client_id: int, model: ClientModel) -> None:
         """Write a client's best model to its place."""
 
     @abstractmethod
-    def write_recommender(self, trained: TrainedUsers) -> None:
+    def write_recommender(self, trained: UsersModel) -> None:
         """Write a recommender for this node's users to its place."""
 
     def of_clients(self) -> Self:
         """The node itself, as one that hosts clients."""
         return self
+
+    def hosted(self, clients: Sequence[int]) -> tuple[int, ...]:
+        """The clients that a message names.
+
+        Raises:
+            SubflError: it names one twice, or one that is not hosted here.
+        """
+        if strange := set(clients).difference(self.client_ids):
+            raise SubflError(f"client {min(strange)} is not hosted here")
+        if len(set(clients)) < len(clients):
+            raise SubflError("the server named a client twice in one message")
+        return tuple(clients)
 
     def roster(self) -> ConfigRecord:
         """The answer to ``query.roster``: the hosted clients, and facts on their data."""
@@ -82,6 +91,21 @@ class Node(ABC):
     def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
         """The object that answers questions: the one that trains the clients."""
         return self.client(run, context, phase)
+
+    def keep(self, run: ConfigRecord, context: Context) -> None:
+        """Write the states of all clients, as they are after a round, to where a resumed run looks for them.
+
+        Raises:
+            SubflError: the node has no such place, or a file cannot be written.
+        """
+        client, store = self.client(run, context, EVALUATE), self._store.now
+        if not isinstance(store, DurableStore):
+            raise SubflError("this node keeps no states for a checkpoint")
+        states = client.all_states()
+        if missed := self._store.opened - {state.client_ids for state in states}:
+            raise SubflError(f"{type(client).__name__}.all_states leaves out the state of the clients {min(missed)}")
+        for state in states:
+            store.keep(state)
 
     def export(self, client: CohortClient, last: Batch) -> None:
         """Write the best model of some clients.

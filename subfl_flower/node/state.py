@@ -7,7 +7,8 @@ place of the buffer:
 - `MappedStore`: a file mapped into memory. The next message of a node may reach any process of the machine, which goes
   on in the same pages; nothing is sent.
 - `ContextStore`: in Flower's ``Context.state``, which travels with every message: for actors on several machines.
-- `DurableStore`: in one of these, and in a file for each client and round, for processes and machines that may die.
+- `DurableStore` (`subfl_flower.node.durable_store`): in one of these, and in a file for each client and round, for
+  processes and machines that may die.
 
 A client is worked on in a copy of its rows, which replaces them when the work has succeeded: a client that fails
 keeps its state. A row is marked while it is replaced. A process that is killed in that moment leaves the mark, and the
@@ -17,11 +18,10 @@ state is then refused instead of used half-written.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,9 +29,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInContext, KeptInFiles, KeptInMemory
-from subfl_flower.runs.files import writing
 from subfl_flower.storage.durable_files import make_private_folder
-from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -159,9 +157,13 @@ class CurrentStore:
 
     Attributes:
         now: holds states as they were before the message.
+        opened: the cohorts of which a state was opened.
     """
 
     now: StateStore
+
+    def __init__(self) -> None:
+        self.opened: set[tuple[int, ...]] = set()
 
     @property
     def kept(self) -> KeptArrays:
@@ -170,6 +172,7 @@ class CurrentStore:
 
     def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
         """Open the state of a cohort, fresh where there is none yet."""
+        self.opened.add(tuple(client_ids))
         return self.now.open(client_ids, shapes)
 
     def commit(self, state: CohortState) -> None:
@@ -242,129 +245,3 @@ class ContextStore:
     @staticmethod
     def _record(client_ids: Sequence[int]) -> str:
         return f"cohort-{client_ids[0]:04d}"
-
-
-TRAIN, EVALUATE = "train", "evaluate"
-"""The phases that every round has; a method's phases come before them."""
-
-Moment = tuple[int, int]
-"""A round, and the index of one of its phases."""
-
-
-class StateCard(Card):
-    """The moment that a client's state is of.
-
-    Attributes:
-        client: id of the client; below 0 for all clients together.
-        round: the round, 1-based.
-        phase: of the round.
-    """
-
-    holds: ClassVar[str] = "the state of a client"
-
-    client: int
-    round: int
-    phase: str
-
-
-class DurableStore:
-    """Store of states in another store, and after each round in files that survive it.
-
-    A file is written in one step and belongs to one client, round and phase. Before a phase of a round, a client
-    without a state here goes on with its last state of an earlier moment. This is so after a crash, and also where a
-    federation went back to a checkpoint and repeats rounds that this client has already trained.
-
-    Args:
-        store: store in which states are worked on.
-        folder_of: the folder of a client's files, by its id.
-        server_round: the round of the message, 1-based.
-        checkpoint: the last round that the server can go back to; states that it no longer needs are removed.
-        keep: True to write this round's states.
-        phase: the message's phase of the round; a phase that is not among `phases` sees the state before training.
-        phases: of a round, in their order: those of the method, ``train`` and ``evaluate``.
-    """
-
-    def __init__(
-        self,
-        store: StateStore,
-        folder_of: Callable[[int], Path],
-        server_round: int,
-        checkpoint: int,
-        keep: bool,
-        phase: str = TRAIN,
-        phases: Sequence[str] = (TRAIN, EVALUATE),
-    ) -> None:
-        self._phases = tuple(phases)
-        self._store = store
-        self._folder_of = folder_of
-        self.kept: KeptArrays = KeptInFiles(folder_of, server_round, checkpoint)
-        self._now: Moment = (server_round, self._phases.index(phase if phase in phases else TRAIN))
-        self._checkpoint = checkpoint
-        self._keep = keep
-
-    def open(self, client_ids: Sequence[int], shapes: Shapes) -> CohortState:
-        """The state of a cohort, as it was before the round's phase; fresh where there is none.
-
-        Raises:
-            SubflError: a client's file is damaged or holds the state of another model.
-        """
-        state = self._store.open(client_ids, shapes)
-        for position, client_id in enumerate(client_ids):
-            if state.is_fresh(position):
-                earlier = [(moment, path) for moment, path in self._files(client_id) if moment < self._now]
-                if earlier:
-                    _restore(state, position, max(earlier)[1])
-                    state.changed.discard(position)
-        return state
-
-    def commit(self, state: CohortState) -> None:
-        """Keep all changes since `open`.
-
-        Raises:
-            SubflError: a file cannot be written; earlier files are still there.
-        """
-        self._store.commit(state)
-        if not self._keep:
-            return
-        for position in sorted(state.changed):
-            client_id = state.client_ids[position]
-            path = self._folder_of(client_id) / self._file_name(self._now)
-            card = StateCard(client=client_id, round=self._now[0], phase=self._phases[self._now[1]])
-            write_tensor_file(path, state.export_row(position), card)
-            with writing(path):
-                self._remove_unneeded(client_id)
-        state.changed.clear()
-
-    def _file_name(self, moment: Moment) -> str:
-        server_round, phase = moment[0], self._phases[moment[1]]
-        return f"round-{server_round:06d}{'' if phase == TRAIN else f'-{phase}'}.safetensors"
-
-    def _files(self, client_id: int) -> list[tuple[Moment, Path]]:
-        found = []
-        for path in self._folder_of(client_id).glob("round-*.safetensors"):
-            match = re.fullmatch(r"round-(\d+)(?:-(\w+))?", path.stem)
-            if match and (match[2] or TRAIN) in self._phases:
-                found.append(((int(match[1]), self._phases.index(match[2] or TRAIN)), path))
-        return found
-
-    def _remove_unneeded(self, client_id: int) -> None:
-        """Keep this phase's file, and the newest that the server can go back to."""
-        files = self._files(client_id)
-        restart = max((moment for moment, _ in files if moment[0] <= self._checkpoint), default=(-1, 0))
-        for moment, path in files:
-            if moment < restart or moment > self._now or restart < moment < self._now:
-                path.unlink(missing_ok=True)
-        # Files of a killed process; this round's may be another node's that is being written, as the oracle's are.
-        for unfinished in self._folder_of(client_id).glob(".round-*"):
-            if not unfinished.name.startswith(f".{self._file_name(self._now)}"):
-                unfinished.unlink(missing_ok=True)
-
-
-def _restore(state: CohortState, position: int, path: Path) -> None:
-    values, card = read_tensor_file(path, StateCard)
-    if card.client != state.client_ids[position]:
-        raise card.damaged(path, f"it is of the client {card.client}, not of the client {state.client_ids[position]}")
-    try:
-        state.import_row(position, values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise card.damaged(path, error) from None

@@ -4,6 +4,7 @@ Neighbouring inputs are any two data sets of a user, so two uploads differ by up
 are in nats. Composition over a user's uploads is dp-accounting's: privacy loss distributions for Laplace noise
 (`dp_accounting.pld`), or Rényi differential privacy where there are too many events for their grid; for normal noise
 N uploads are one with 1/sqrt(N) of the noise, whose epsilon has a closed equation (Balle and Wang, ICML 2018).
+dp-accounting is the extra `dp`. Without it a run with Laplace noise states the sum of its pure epsilons, at delta 0.
 """
 
 from __future__ import annotations
@@ -11,24 +12,15 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-
-import absl.logging
-from dp_accounting import LaplaceDpEvent
-from dp_accounting.gaussian_mechanism import get_epsilon_gaussian, get_sigma_gaussian
-from dp_accounting.pld import PLDAccountant
-from dp_accounting.rdp import RdpAccountant
+from functools import cache
+from typing import Any
 
 from subfl_flower.errors import SubflError
+from subfl_flower.installed import optional_module
 from subfl_flower.privacy.mechanism import LdpSettings
-
-# absl, which dp-accounting logs with, keeps the standard error stream of its import and closes it when logging is
-# configured again, as Hydra does. In a notebook, or where standard error was replaced since, others use that stream.
-if sys.__stderr__ is not None:
-    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 GRID_STEPS = 100  # of a privacy loss distribution, in an event's epsilon: five digits of the composed epsilon
 MOST_GRID_EVENTS = 20_000
-CALIBRATION_STEPS = 24
 
 
 @dataclass(frozen=True)
@@ -45,6 +37,7 @@ class PrivacyReport:
         whole_upload_epsilon: pure (delta 0), of one upload.
         user_level_epsilon: of all uploads together, at `delta`.
         delta: delta of `user_level_epsilon`.
+        note: remark on `user_level_epsilon`.
     """
 
     mechanism: str
@@ -56,6 +49,7 @@ class PrivacyReport:
     whole_upload_epsilon: float | None
     user_level_epsilon: float | None
     delta: float
+    note: str | None = None
 
 
 def per_coordinate_epsilon(settings: LdpSettings) -> float | None:
@@ -101,7 +95,11 @@ def user_level_epsilon(
         return 0.0
     if settings.mechanism == "gaussian_l2":
         assert settings.noise_multiplier is not None
-        return float(get_epsilon_gaussian(settings.noise_multiplier / math.sqrt(num_uploads), delta))
+        return float(
+            _library("gaussian_mechanism").get_epsilon_gaussian(
+                settings.noise_multiplier / math.sqrt(num_uploads), delta
+            )
+        )
     events = num_uploads
     if settings.mechanism == "laplace_linf":
         if num_coordinates is None:
@@ -115,50 +113,33 @@ def _composed_laplace(epsilon: float, events: int, delta: float) -> float:
     if delta == 0 or math.isinf(pure) or pure == 0:
         return pure
     if events <= MOST_GRID_EVENTS:
-        accountant = PLDAccountant(value_discretization_interval=epsilon / GRID_STEPS)
+        accountant = _library("pld").PLDAccountant(value_discretization_interval=epsilon / GRID_STEPS)
     else:
-        accountant = RdpAccountant()
-    accountant.compose(LaplaceDpEvent(1 / epsilon), events)
+        accountant = _library("rdp").RdpAccountant()
+    accountant.compose(_library("dp_event").LaplaceDpEvent(1 / epsilon), events)
     return min(pure, float(accountant.get_epsilon(delta)))
 
 
-def noise_for(settings: LdpSettings, target_epsilon: float, num_uploads: int, delta: float) -> float:
-    """Least noise that keeps all uploads of a user within a user-level epsilon.
-
-    Args:
-        settings: its mechanism is used.
-        target_epsilon: user-level epsilon, above 0.
-        num_uploads: number of uploads of the user, at least 1.
-        delta: above 0.
-
-    Returns:
-        For ``laplace_l1`` the epsilon of one upload, for ``gaussian_l2`` the noise multiplier.
+def require_accountant(settings: LdpSettings) -> None:
+    """Check, before a run starts, that its guarantees can be computed.
 
     Raises:
-        SubflError: another mechanism.
+        SubflError: normal noise, which has no pure epsilon, without the extra `dp`.
     """
     if settings.mechanism == "gaussian_l2":
-        return float(get_sigma_gaussian(target_epsilon, delta)) * math.sqrt(num_uploads)
-    if settings.mechanism != "laplace_l1":
-        raise SubflError(
-            f"noise for a user-level epsilon is found for the mechanisms laplace_l1 and gaussian_l2, "
-            f"not {settings.mechanism}"
-        )
-    enough = target_epsilon / num_uploads  # by pure composition
-    too_much = 2 * enough
-    while _composed_laplace(too_much, num_uploads, delta) <= target_epsilon:
-        enough, too_much = too_much, 2 * too_much
-    for _ in range(CALIBRATION_STEPS):
-        middle = (enough + too_much) / 2
-        if _composed_laplace(middle, num_uploads, delta) <= target_epsilon:
-            enough = middle
-        else:
-            too_much = middle
-    return enough
+        _library("gaussian_mechanism")
 
 
 def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int) -> PrivacyReport:
-    """All guarantees for a user with at most `num_uploads` uploads of at most `num_coordinates` values."""
+    """All guarantees for a user with at most `num_uploads` uploads of at most `num_coordinates` values.
+
+    Without the extra `dp` the user-level epsilon of Laplace noise is the sum of pure epsilons, `delta` is 0, and `note`
+    names the extra.
+    """
+    delta, note = settings.delta, None
+    if settings.mechanism.startswith("laplace") and not _has_library():
+        delta = 0.0
+        note = f"a smaller epsilon, at delta {settings.delta:g}, needs dp-accounting: pip install 'subfl-flower[dp]'"
     return PrivacyReport(
         mechanism=settings.mechanism,
         clip=settings.clip,
@@ -167,10 +148,31 @@ def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int
         num_coordinates=num_coordinates,
         per_coordinate_epsilon=_finite(per_coordinate_epsilon(settings)),
         whole_upload_epsilon=_finite(whole_upload_epsilon(settings, num_coordinates)),
-        user_level_epsilon=_finite(user_level_epsilon(settings, num_uploads, settings.delta, num_coordinates)),
-        delta=settings.delta,
+        user_level_epsilon=_finite(user_level_epsilon(settings, num_uploads, delta, num_coordinates)),
+        delta=delta,
+        note=note,
     )
 
 
 def _finite(epsilon: float | None) -> float | None:
     return None if epsilon is None or math.isinf(epsilon) else epsilon
+
+
+def _has_library() -> bool:
+    try:
+        _library("pld")
+    except SubflError:
+        return False
+    return True
+
+
+@cache
+def _library(module: str) -> Any:
+    """A module of dp-accounting, which takes a second to import."""
+    found = optional_module(f"dp_accounting.{module}", "dp", "the epsilon of several uploads at a delta above 0")
+    # absl, which dp-accounting logs with, keeps the standard error stream of its import, and closes it when logging is
+    # configured again, as Hydra does. In a notebook, or where standard error was replaced since, others use it.
+    if sys.__stderr__ is not None:
+        handler = optional_module("absl.logging", "dp", "dp-accounting").get_absl_handler()
+        handler.python_handler.stream = sys.__stderr__
+    return found

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 UNSEEN = -1.0
 ATTACKS = ("gradient_norm", "intersection", "persistence")
@@ -58,6 +57,8 @@ def ranking_auc(scores: np.ndarray, rated: np.ndarray) -> float:
     """
     if rated.all() or not rated.any():
         return float("nan")
+    from sklearn.metrics import roc_auc_score  # takes a second to import, and most runs audit nobody
+
     return float(roc_auc_score(rated, scores))
 
 

@@ -124,24 +124,6 @@ class Uploads:
         return [self.rows[own], *(values[user, ...] for values in self.shared.values())]
 
 
-def clip_upload(arrays: Sequence[np.ndarray], settings: LdpSettings) -> list[np.ndarray]:
-    """One user's upload clipped to the ball of the mechanism: unchanged inside, else scaled or clamped onto it.
-
-    Args:
-        arrays: float32, of any shapes; norms are over all of them together.
-        settings: the mechanism and `clip`.
-
-    Returns:
-        New arrays of the same shapes.
-
-    Raises:
-        SubflError: a value is not finite, so that clipping does not bound it.
-    """
-    clipped = [np.array(values, dtype=np.float32) for values in arrays]
-    _clip(clipped, settings)
-    return clipped
-
-
 def protect(arrays: Sequence[np.ndarray], settings: LdpSettings, rng: np.random.Generator) -> list[np.ndarray]:
     """One user's upload, clipped and with noise on every value.
 

@@ -11,7 +11,8 @@ import torch
 
 from subfl_flower.config import Config
 from subfl_flower.data.description import DATA_SCHEMA
-from subfl_flower.data.folders.user_folder import UserFolder, open_user_folders, write_user_folder
+from subfl_flower.data.folders.described_folder import open_folders
+from subfl_flower.data.folders.user_folder import UserDescription, UserFolder, write_user_folder
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings
 from subfl_flower.data.ratings.attributes import Attributes
@@ -73,15 +74,7 @@ class Recommendation(Domain):
 
     def about(self, prepared: PreparedRatings) -> dict[str, Any]:
         """Number of items, and number of values of attributes."""
-        return {
-            "partition": prepared.key,
-            "num_clients": prepared.num_clients,
-            "num_features": prepared.num_items,
-            "num_classes": 0,
-            "overlapping": False,
-            "user_values": list(prepared.user_values),
-            "item_values": list(prepared.item_values),
-        }
+        return _about(prepared, prepared.key, prepared.num_clients)
 
     def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Numbers of items and of attributes' values."""
@@ -108,7 +101,7 @@ class Recommendation(Domain):
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[UserFolder]:
         """Open folders with a user's ratings."""
-        return open_user_folders(paths)
+        return open_folders(UserFolder, paths)
 
     def read_folder(self, folder: UserFolder) -> None:
         """Read the folder's ratings and attributes."""
@@ -134,15 +127,7 @@ class Recommendation(Domain):
     def about_folders(self, folders: Sequence[UserFolder]) -> dict[str, Any]:
         """Number of items, and number of values of attributes."""
         first = folders[0].description
-        return {
-            "partition": first.partition,
-            "num_clients": first.num_clients or 0,
-            "num_features": first.num_items,
-            "num_classes": 0,
-            "overlapping": False,
-            "user_values": list(first.user_values),
-            "item_values": list(first.item_values),
-        }
+        return _about(first, first.partition, first.num_clients or 0)
 
     def cohort_of_folders(
         self, config: Config, folders: Sequence[UserFolder], device: torch.device, secrets: NodeSecrets
@@ -233,6 +218,18 @@ class Recommendation(Domain):
         shared = {name: values[0] for name, values in last.sent.values.items()}
         personal = {name: np.stack([users[client_id][name] for client_id in ids]) for name in users[ids[0]]}
         node.write_recommender(Recommender(card, shared, np.array(ids), personal))
+
+
+def _about(sizes: PreparedRatings | UserDescription, partition: str, num_clients: int) -> dict[str, Any]:
+    return {
+        "partition": partition,
+        "num_clients": num_clients,
+        "num_features": sizes.num_items,
+        "num_classes": 0,
+        "overlapping": False,
+        "user_values": list(sizes.user_values),
+        "item_values": list(sizes.item_values),
+    }
 
 
 def _sections(config: Config) -> RatingSections:

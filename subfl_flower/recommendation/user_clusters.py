@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from subfl_flower.errors import SubflError
@@ -68,6 +66,8 @@ def cluster_users(
         start: dict[str, Any] = {"n_init": _FIRST_STARTS, "random_state": seed}
         if previous is not None and len(np.unique(previous, axis=0)) == k:
             start = {"n_init": 1, "init": previous.astype(np.float64)}
+        from sklearn.cluster import KMeans  # takes a second to import, and most runs cluster nobody
+
         with threadpool_limits(1):
             fitted = KMeans(k, **start).fit(rows)
         labels, centroids = fitted.labels_.astype(np.int64), fitted.cluster_centers_
@@ -226,6 +226,8 @@ def projection(embeddings: np.ndarray, *, unit: bool) -> np.ndarray:
     rows = _rows(embeddings, unit)
     points = np.zeros((len(rows), 2), dtype=np.float32)
     if (rows != rows[0]).any():
+        from sklearn.decomposition import PCA
+
         components = min(2, *rows.shape)
         with threadpool_limits(1):
             points[:, :components] = PCA(components, svd_solver="full").fit_transform(rows)

@@ -9,6 +9,7 @@ is killed at any moment, every file is either whole or absent; only the last lin
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,6 @@ from subfl_flower.runs.files import (
 )
 from subfl_flower.runs.round_arrays import Clustering, RoundArrays, check_clustering
 from subfl_flower.storage.durable_files import force_to_disk, make_private_folder, private_opener
-from subfl_flower.storage.tensor_file import Card, write_tensor_file
 
 _CONFIG = "config.yaml"
 _ROUNDS = "metrics.jsonl"
@@ -80,9 +80,7 @@ class RunDirectory:
             SubflError: `path` lacks a record of a round up to `server_round`, or cannot be written.
         """
         run = cls(path)
-        kept = [record for record in run.rounds() if record["round"] <= server_round]
-        if [record["round"] for record in kept] != list(range(1, server_round + 1)):
-            raise SubflError(f"{run.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
+        kept = run.rounds_up_to(server_round)
         for arrays in (run._mixing, run._clusters):
             arrays.cut(server_round)
         lines = [json.dumps(record, allow_nan=False, separators=(",", ":")) + "\n" for record in kept]
@@ -91,6 +89,22 @@ class RunDirectory:
         for unfinished in run.path.glob(".*.tmp"):  # of a process that was killed
             unfinished.unlink(missing_ok=True)
         return run
+
+    def clear(self) -> None:
+        """Remove everything that a run writes, so that one can be started here; other files stay.
+
+        Raises:
+            SubflError: a file cannot be removed.
+        """
+        with writing(self.path):
+            for folder in ("clients", "checkpoint", "state", "users", "plots", "tensorboard"):
+                if (self.path / folder).exists():
+                    shutil.rmtree(self.path / folder)
+            unfinished = self.path.glob(".*.tmp")
+            files = (_SUMMARY, _MIXING, _CLUSTERS, _ANALYSIS, _DATA, self.report_page.name, _ROUNDS)
+            # The configuration goes last: until then it tells whose files they are.
+            for path in (*unfinished, *(self.path / name for name in files), self.config_path):
+                path.unlink(missing_ok=True)
 
     @staticmethod
     def is_run(path: Path) -> bool:
@@ -202,10 +216,6 @@ class RunDirectory:
         check_clustering(clustering, f"round {round}")
         self._clusters.add(round, vars(clustering))
 
-    def write_client_model(self, client_id: int, tensors: Mapping[str, NDArray[Any]], card: Card) -> None:
-        """Write one client's parameters, without client axis, to `clients/<id>.safetensors` in one step."""
-        write_tensor_file(self.client_file(client_id), tensors, card)
-
     @property
     def config_path(self) -> Path:
         """The file of the resolved configuration."""
@@ -250,6 +260,17 @@ class RunDirectory:
                 raise SubflError(f"{path}, line {number}: not a round record (a JSON object with 'round')")
         return [records[number] for number in sorted(records)]
 
+    def rounds_up_to(self, server_round: int) -> list[dict[str, Any]]:
+        """The rounds up to one of them.
+
+        Raises:
+            SubflError: the record of one is missing.
+        """
+        kept = [record for record in self.rounds() if record["round"] <= server_round]
+        if [record["round"] for record in kept] != list(range(1, server_round + 1)):
+            raise SubflError(f"{self.path / _ROUNDS} does not hold all rounds up to {server_round}, the checkpoint's")
+        return kept
+
     def summary(self) -> dict[str, Any] | None:
         """The summary; None for a run that is still running or was killed.
 
@@ -271,6 +292,15 @@ class RunDirectory:
         """Local time of the last change of the summary; None without one."""
         path = self.path / _SUMMARY
         return datetime.fromtimestamp(path.stat().st_mtime) if path.exists() else None
+
+    def _object(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.exists():
+            return None
+        found = parse_object(read_file(path))
+        if found is None:
+            raise SubflError(f"{path} is not a JSON object")
+        return found
 
     def mixing(self) -> dict[int, NDArray[np.floating]]:
         """The mixing matrices kept, `[clients, clients]` each, by round, ascending; empty when none."""
@@ -297,12 +327,3 @@ class RunDirectory:
         if client_id < 0:
             raise SubflError(f"a client id is 0 or more, not {client_id}")
         return self.path / "clients" / f"{client_id:04d}.safetensors"
-
-    def _object(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        if not path.exists():
-            return None
-        found = parse_object(read_file(path))
-        if found is None:
-            raise SubflError(f"{path} is not a JSON object")
-        return found

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
+from subfl_flower import __version__
 from subfl_flower.config import Config
+from subfl_flower.storage.package_files import app_hash, commit
 
-_PACKAGES = ("subfl-flower", "flwr", "ray", "torch", "numpy", "pymetis", "networkx")
+_PACKAGES = ("flwr", "ray", "torch", "numpy", "pymetis", "networkx")
 
 
 def provenance(config: Config, num_clients: int | None) -> dict[str, Any]:
-    """Settings that identify a run, versions of its software, and the commit.
+    """Settings that identify a run, versions of its software, the commit, and the app's hash.
 
     Args:
         config: configuration of the run.
         num_clients: number of clients; None where it was never known.
     """
-    versions = {}
+    versions = {"subfl-flower": __version__}  # of the code that runs, which Flower may have brought
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -34,19 +34,6 @@ def provenance(config: Config, num_clients: int | None) -> dict[str, Any]:
         "task": config.task.name,
         "metric": config.task.metric,
         "versions": versions,
-        "git_commit": _git_commit(),
+        "git_commit": commit(),
+        "app_hash": app_hash(),
     }
-
-
-def _git_commit() -> str | None:
-    """The checked-out commit of this code, where it is a checkout."""
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

@@ -1,4 +1,4 @@
-"""Checkpoints, from which the server goes on after a crash: one file, replaced in one step.
+"""Checkpoints, from which the server goes on after a crash: one file, replaced in one step; and their times.
 
 `checkpoint/server.safetensors` of a run directory holds the strategy's state, and in its metadata the number of the
 last finished round and the clients. The rounds themselves are in `metrics.jsonl`. Clients' personal state stays with
@@ -7,6 +7,9 @@ them; see `state.DurableStore`.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -17,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.files import writing
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.roster import SIZES, Roster
 
 _FILE = "server.safetensors"
@@ -70,6 +73,7 @@ class CheckpointCard(Card):
 
     holds: ClassVar[str] = "a checkpoint"
 
+    kind: Literal["checkpoint"] = "checkpoint"
     schema_version: Literal[3] = Field(default=3, alias="schema")
     run_id: str
     round: int = Field(ge=0)
@@ -123,6 +127,11 @@ class Checkpoint:
             for unfinished in folder.glob(f".{_FILE}.*"):  # of a process that was killed
                 unfinished.unlink(missing_ok=True)
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """True where `folder` holds a checkpoint."""
+        return (folder / _FILE).is_file()
+
     @classmethod
     def read(cls, folder: Path) -> Checkpoint:
         """The checkpoint in `folder`.
@@ -131,7 +140,7 @@ class Checkpoint:
             SubflError: there is none, or it is damaged or of another version.
         """
         path = folder / _FILE
-        if not path.is_file():
+        if not cls.is_in(folder):
             raise SubflError(
                 f"{path} does not exist: the run left no checkpoint (record.checkpoint_every), so it can only be "
                 "started anew"
@@ -147,3 +156,32 @@ class Checkpoint:
 
 def _is_repeated(value: np.ndarray) -> bool:
     return value.ndim > 0 and len(value) > 1 and value.strides[0] == 0
+
+
+class CheckpointTimes:
+    """Times of a simulation's checkpoints: one a minute, none in the first, and fewer where writing one takes long.
+
+    Checkpoints take at most a twentieth of a run's time.
+    """
+
+    seconds: ClassVar[float] = 60.0
+    """Least time between two checkpoints, and before the first."""
+
+    _share: ClassVar[float] = 1 / 20
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """True where it is time for a checkpoint."""
+        return time.monotonic() - self._last >= max(self.seconds, self._cost / self._share)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Count the block as the writing of a checkpoint."""
+        start = time.monotonic()
+        yield
+        self._last = time.monotonic()
+        self._cost = self._last - start

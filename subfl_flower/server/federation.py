@@ -30,18 +30,19 @@ from subfl_flower.registry import client_class, needs_matcher, strategy_class
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.runs.provenance import provenance
 from subfl_flower.runs.remarks import print_remarks
-from subfl_flower.server.checkpoint import Checkpoint
+from subfl_flower.server.checkpoint import Checkpoint, CheckpointTimes
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
 from subfl_flower.server.progress import RunProgress
-from subfl_flower.server.round_messages import RUN, announced
+from subfl_flower.server.round_messages import KEEP, RUN, announced
 from subfl_flower.server.round_records import mean_seconds
 from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import keep_freed_memory
-from subfl_flower.wire.payload import Choice, pack
+from subfl_flower.wire.payload import pack
 from subfl_flower.wire.roster import Roster, describe_error
 
 
@@ -51,7 +52,7 @@ def run_federation(
     directory: Path,
     stop: threading.Event,
     *,
-    lines: bool = False,
+    lines: bool | None = False,
     resume: bool = False,
     said: set[str] | None = None,
 ) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def run_federation(
         config: of the run.
         directory: the run directory; made if need be.
         stop: set it to end the run after the current round; finished rounds are kept.
-        lines: print progress lines where there is no terminal.
+        lines: print progress lines where there is no terminal; None shows no progress.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
 
@@ -94,7 +95,8 @@ def run_federation(
     try:
         for logger in loggers:
             logger.start(config.plain(), records)
-        with RunProgress(f"{config.method.name} on {config.dataset.name}", config.federation.rounds, lines) as progress:
+        title = f"{config.method.name} on {config.dataset.name}"
+        with RunProgress(title, config.federation.rounds, lines) as progress:
             strategy = run.begin(progress)
             progress.start_rounds()
             for record in run.rounds(strategy):
@@ -103,6 +105,8 @@ def run_federation(
                 progress.advance(record)
                 if stop.is_set():
                     break
+        if stop.is_set():
+            run.keep_for_later()
         if config.record.client_models:
             run.export()
         status = "interrupted" if len(run.finished) < config.federation.rounds else "completed"
@@ -115,6 +119,8 @@ def run_federation(
         for logger in loggers:
             logger.finish(summary)
         shutil.rmtree(directory / "state", ignore_errors=True)
+        if status == "completed" and config.checkpoint_every is None:
+            shutil.rmtree(records.checkpoint_folder, ignore_errors=True)
     return summary
 
 
@@ -124,8 +130,11 @@ def resumable(config: Config, directory: Path) -> Checkpoint:
     Raises:
         SubflError: it has no checkpoint, or has finished its rounds.
     """
-    checkpoint = Checkpoint.read(RunDirectory(directory).checkpoint_folder)
-    if checkpoint.server_round >= config.federation.rounds:
+    run = RunDirectory(directory)
+    checkpoint, rounds = Checkpoint.read(run.checkpoint_folder), config.federation.rounds
+    completed = (run.summary() or {}).get("status") == "completed"
+    # A run that was killed after its last round has only its models and its summary left to write.
+    if checkpoint.server_round > rounds or (checkpoint.server_round == rounds and completed):
         raise SubflError(
             f"{directory} has finished its {checkpoint.server_round} rounds; federation.rounds=... lets it go on"
         )
@@ -165,7 +174,10 @@ class _Run:
         # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
         folder = "" if deployed else str(records.path.absolute())
         about = {"config": json.dumps(config.for_nodes()), "id": self.run_id, "directory": folder}
-        self._record = ConfigRecord({**about, "code": "" if deployed else str(adopted() or "")})
+        code = "" if deployed else str(adopted() or "")
+        self._record = ConfigRecord({**about, "code": code, "resumed": checkpoint is not None})
+        self._times = CheckpointTimes() if config.checkpoint_every is None else None
+        self._last_checkpoint = checkpoint.server_round if checkpoint else 0
         self._membership = Membership(
             grid,
             self._record,
@@ -182,7 +194,7 @@ class _Run:
     def begin(self, progress: RunProgress) -> CohortStrategy:
         """Wait for the nodes, and prepare the strategy for the first round."""
         config = self._config
-        self._roster = roster = self._membership.gather()
+        self._roster = roster = self._membership.gather(progress.wait)
         if self._prepared is None:
             self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
         context = run_context(config, roster.shape, self.run_id)
@@ -201,6 +213,8 @@ class _Run:
             strategy.set_up(self._exchange)
             if config.checkpoint_every:
                 self._write_checkpoint(strategy, 0)
+            elif self._times and self._times.is_due:
+                self._checkpoint_everything(strategy, 0)
         else:
             self._exchange.log.extend(self._checkpoint.exchanges)
             strategy.load_state(self._checkpoint.strategy)
@@ -225,8 +239,41 @@ class _Run:
                 self._records.add_clusters(server_round, clustering.client_ids, clustering.labels, clustering.points)
             if rounds.is_due(server_round):
                 self._write_checkpoint(strategy, server_round)
-                rounds.last_checkpoint = server_round
+            elif self._times and self._times.is_due and server_round < config.federation.rounds:
+                self._checkpoint_everything(strategy, server_round)
+            rounds.last_checkpoint = self._last_checkpoint
             yield record
+
+    def keep_for_later(self) -> None:
+        """Write a checkpoint of a simulation that ends before its last round, unless it ends in its first minute."""
+        reached = len(self.finished)
+        outlived = time.time() - self._started >= CheckpointTimes.seconds
+        if (
+            self._times
+            and self._strategy
+            and outlived
+            and self._last_checkpoint < reached < self._config.federation.rounds
+        ):
+            self._checkpoint_everything(self._strategy, reached)
+
+    def _checkpoint_everything(self, strategy: CohortStrategy, server_round: int) -> None:
+        """Have every node keep its clients' states, and write a checkpoint; the run goes on where that fails."""
+        assert self._times is not None
+        with self._times.measured():
+            about = ConfigRecord(
+                {**self._record, "round": server_round, "checkpoint": self._last_checkpoint, "keep": True}
+            )
+            nodes = sorted(strategy.roster.by_node(range(len(strategy.roster))))
+            messages = [Message(RecordDict({RUN: about}), node, f"query.{KEEP}") for node in nodes]
+            timeout = self._config.federation.round_timeout
+            replies = list(send_and_wait(self._grid, messages, timeout, self._config.runtime.poll_seconds))
+            reasons = [describe_error(reply) for reply in replies if reply.has_error()]
+            try:
+                if reasons or len(replies) < len(messages):
+                    raise SubflError(reasons[0] if reasons else "a node does not reply")
+                self._write_checkpoint(strategy, server_round)
+            except SubflError as error:
+                log(WARNING, "no checkpoint after round %d: %s", server_round, error)
 
     def _write_checkpoint(self, strategy: CohortStrategy, server_round: int) -> None:
         self._records.force_rounds_to_disk()
@@ -238,6 +285,7 @@ class _Run:
             exchanges=self._exchange.log if self._exchange else [],
             seconds=time.time() - self._started,
         ).write(self._records.checkpoint_folder)
+        self._last_checkpoint = server_round
 
     def export(self) -> None:
         """Have every node write its clients' best models."""

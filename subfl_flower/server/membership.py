@@ -8,7 +8,7 @@ go on. A client that comes late, or comes back, is taken in between two rounds w
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import WARNING
 from typing import Any
@@ -20,14 +20,15 @@ from flwr.serverapp import Grid
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.log import log
+from subfl_flower.server.schema_fit import disagreement, misfit
 from subfl_flower.wire.replies import one_line
 from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, Shape, describe_error
 
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
+_TELL_SECONDS = 10.0
 _SLOWER = 3.0
 """Longest wait for a further node of a simulation, as a multiple of the slowest node's time so far."""
-_NAMES = "the names of classes or features, their order, or whether edges have weights, differ from"
 # Clients that are refused, and the reason.
 Refusals = list[tuple[list[int], str]]
 
@@ -80,17 +81,20 @@ class Membership:
 
     # At the start ---------------------------------------------------------------------------------------------------
 
-    def gather(self) -> Roster:
+    def gather(self, tell: Callable[[str], None] | None = None) -> Roster:
         """Wait until every client is hosted, or until enough are when `patience` is over.
 
         In a simulation all nodes will come, and their processes are slow on a busy machine: every node that answers
         extends the wait to three times the time so far.
 
+        Args:
+            tell: takes a sentence on a wait that lasts, every `_TELL_SECONDS`.
+
         Raises:
             SubflError: too few came in time; or, where that is not tolerated, a node's clients do not fit.
         """
         start, heard = time.monotonic(), 0
-        deadline = start + self._patience
+        deadline, told = start + self._patience, start
         while True:
             self._look()
             if not self._tolerant and len(self._answers) > heard:
@@ -110,6 +114,10 @@ class Membership:
                 if len(hosts) >= (self._min_clients or 1) and (self._min_clients or wanted is None):
                     break
                 raise SubflError(self._too_few(hosts, refused))
+            if tell is not None and time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                here = f"{len(hosts)} clients" if wanted is None else f"{len(hosts)} of {wanted} clients"
+                tell(f"waits for nodes: {here} are there, {deadline - told:.0f} s are left (runtime.node_timeout)")
             time.sleep(_LOOK_SECONDS)
         self._settle(hosts, refused)
         if self._roster is None:
@@ -247,12 +255,12 @@ class Membership:
     def _assigned(self) -> tuple[dict[int, int], Refusals]:
         """The node of each client, and for each node the clients that do not fit with the reason."""
         ids, agreed = self._known_ids(), self._agreed
-        known = frozenset(ids) if isinstance(ids, tuple) else ids
+        known = ids if ids is None or isinstance(ids, range) else frozenset(ids)
         refused: Refusals = []
         hosts: dict[int, int] = {}
         # In the order in which nodes answered: the first node that hosts a client keeps it for as long as it is there.
         for node, answer in self._answers.items():
-            if reason := self._misfit(answer, known) or _disagreement(answer, agreed):
+            if reason := misfit(answer, self._dataset, self._schema, known) or disagreement(answer, agreed):
                 refused.append((sorted(answer.sizes), reason))
                 continue
             if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
@@ -261,35 +269,6 @@ class Membership:
             if answer.sizes:
                 agreed = agreed or answer.schema
         return hosts, refused
-
-    def _misfit(self, answer: RosterAnswer, known: Container[int] | None) -> str | None:
-        """The reason for which the run's schema excludes a node's clients; None where they fit.
-
-        Args:
-            answer: the node's answer.
-            known: the ids of the run's clients; None where they are not known.
-        """
-        who, ours = _named(sorted(answer.sizes)), self._schema
-        if answer.dataset != self._dataset:
-            return f"{who}: data of {one_line(repr(answer.dataset))}, and this run is on dataset={self._dataset}"
-        if answer.schema.shape != self._shape:
-            things = "features" if ours.items is None else "items"
-            theirs, stated = _told_apart(answer.schema.shape, self._shape, things)
-            return f"{who}: {theirs}, where the run's schema has {stated}"
-        if ours.names is not None and answer.schema.names != ours.names:
-            return f"{who}: {_NAMES} the run's schema; all sites state the same dataset.classes and columns"
-        if ours.partition is not None and answer.schema.partition != ours.partition:
-            return f"{who}: not of the partition of {answer.dataset!r} that the run's schema names"
-        if answer.overlapping and not ours.overlapping:
-            return f"{who}: of a partition whose clients share nodes, where schema.overlapping is false"
-        listed = self._stated_ids
-        if listed is not None and answer.num_clients not in (0, len(listed)):
-            return f"{who}: of a partition into {answer.num_clients} clients, where the run's schema has {len(listed)}"
-        if known is not None and (unknown := [client for client in sorted(answer.sizes) if client not in known]):
-            ids = self._known_ids()
-            assert ids is not None
-            return f"a node hosts client {unknown[0]}, but the run has the clients {_range(ids)}"
-        return None
 
     def _settle(self, hosts: dict[int, int], refused: Refusals) -> None:
         """Fix the node of each client, and report the refused ones."""
@@ -332,38 +311,3 @@ class Membership:
         matcher = next(iter(self._matchers.values()), None)
         self._roster = replace(self._roster, node_ids=nodes, matcher=matcher, **sizes)  # type: ignore[arg-type]
         return self._roster
-
-
-def _disagreement(answer: RosterAnswer, agreed: Schema | None) -> str | None:
-    """The reason for which a node's data cannot be mixed with those of accepted nodes, if there is one."""
-    if agreed is None or answer.schema == agreed or not answer.sizes:
-        return None
-    who = _named(sorted(answer.sizes))
-    if answer.schema.names != agreed.names:
-        return f"{who}: {_NAMES} those of nodes that came before; schema.names says which are right"
-    return f"{who}: of another partition than nodes that came before; schema.partition says which is right"
-
-
-def _told_apart(one: Shape, other: Shape, things: str) -> list[str]:
-    """Descriptions of two shapes, as far as they differ; a feature is one of `things`."""
-    if one[:2] != other[:2]:
-        return [f"{shape.num_features} {things} and {shape.num_classes} classes" for shape in (one, other)]
-    named = ("users", one.user_values, other.user_values), ("items", one.item_values, other.item_values)
-    whose, *both = next(row for row in named if row[1] != row[2])
-    return [f"attributes of {whose} with {_listed(sizes)} values" for sizes in both]
-
-
-def _listed(sizes: Sequence[int]) -> str:
-    return ", ".join(map(str, sizes[:8])) + (", ..." if len(sizes) > 8 else "") if sizes else "no"
-
-
-def _named(clients: Sequence[int]) -> str:
-    if not clients:
-        return "a node without clients"
-    return f"client {clients[0]}" if len(clients) == 1 else f"clients {_range(clients)}"
-
-
-def _range(ids: Sequence[int]) -> str:
-    if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1:
-        return f"{ids[0]} .. {ids[-1]}"
-    return one_line(", ".join(map(str, ids)))

@@ -1,7 +1,8 @@
-"""Progress of a run: a bar in a terminal, on request lines without one, else nothing."""
+"""Progress of a run: a bar in a terminal or a notebook, on request lines without one, else nothing."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections import Counter
@@ -21,17 +22,18 @@ class RunProgress:
     Args:
         title: name of the run.
         rounds: number of rounds.
-        lines: where there is no terminal, print a line every few seconds instead of nothing.
+        lines: where there is no terminal, print a line every few seconds instead of nothing; None shows nothing at all.
     """
 
-    def __init__(self, title: str, rounds: int, lines: bool = False) -> None:
+    def __init__(self, title: str, rounds: int, lines: bool | None = False) -> None:
         self._rounds = rounds
         self._title = title
-        self._lines = lines
         self._last_line = 0.0
         self._asked = Counter[str]()
         self._start = time.monotonic()
         console = Console(stderr=True)
+        drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+        self._lines = lines or (lines is not None and console.is_jupyter)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -40,7 +42,7 @@ class RunProgress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=lines is None or not drawn,
         )
         self._task = self._bar.add_task(title, total=rounds, metric="", rate="")
 
@@ -59,6 +61,12 @@ class RunProgress:
         said = f"asks for {action}" + (f" ({self._asked[action]})" if self._asked[action] > 1 else "")
         self._bar.update(self._task, metric=said)
         self._print(said, due=self._asked[action] == 1)
+
+    def wait(self, said: str) -> None:
+        """Show that the run waits, also where there is neither a terminal nor a line for each round."""
+        self._bar.update(self._task, metric=said)
+        if self._bar.disable:
+            print(f"{self._title}: {said}", file=sys.stderr, flush=True)
 
     def start_rounds(self) -> None:
         """Show the beginning of the rounds; the rate counts from here."""

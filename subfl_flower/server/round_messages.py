@@ -12,8 +12,10 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from subfl_flower.flower.log import log
 from subfl_flower.server.updates import Updates
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract
-from subfl_flower.wire.payload import Choice, Stack, pack
+from subfl_flower.wire.payload import pack
 from subfl_flower.wire.ragged import Ragged, pack_ragged
 from subfl_flower.wire.replies import Reply, combine, one_line, read_reply
 from subfl_flower.wire.roster import Roster, describe_error
@@ -22,6 +24,9 @@ RUN = "run"
 """Name of the record that describes the run, in every message to a node."""
 
 ANNOUNCED = "announced."
+
+KEEP = "keep"
+"""Action of the message that has a node write its clients' states for a checkpoint."""
 
 
 def announced(numbers: Mapping[str, float]) -> dict[str, float]:

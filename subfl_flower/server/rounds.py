@@ -94,7 +94,7 @@ class Rounds:
     def is_due(self, server_round: int) -> bool:
         """True for a round after which a checkpoint is written."""
         every, last = self._config.checkpoint_every, self._config.federation.rounds
-        return bool(every) and (server_round % every == 0 or server_round == last)
+        return bool(every) and (server_round % (every or 1) == 0 or server_round == last)
 
     def _about_round(self, server_round: int) -> dict[str, Any]:
         """Entries of the run's record for a round; they are also passed to the exchange."""

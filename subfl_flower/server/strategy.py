@@ -23,8 +23,9 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.participation import Participation
 from subfl_flower.server.round_messages import Orders, Sent, address, announced, collect
 from subfl_flower.server.updates import Remembered, Updates
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract, MethodSettings, RunContext, arrays_of
-from subfl_flower.wire.payload import Choice, Stack
 from subfl_flower.wire.ragged import Ragged
 from subfl_flower.wire.roster import Roster
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.ragged import Ragged
 
 

@@ -1,7 +1,7 @@
 """The file of everything that holds arrays: safetensors, with one typed card in its metadata.
 
-A card says what the arrays are of, and in which version of its format they are written. Equal arrays and cards give
-equal bytes. A file is replaced in one step, and its owner alone may read it.
+A card says of what kind the arrays are, and in which version of its format they are written. Equal arrays and cards
+give equal bytes. A file is replaced in one step, and its owner alone may read it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from safetensors.numpy import save
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.durable_files import make_private_folder, write_durably
 
+MODEL_FILE = "model.safetensors"
+"""Name of the file of a client's model, in a folder that holds nothing else of the kind."""
+
 CARD = "card"
 """The metadata entry that holds the card as JSON; one entry, because safetensors writes several in random order."""
 
@@ -30,6 +33,7 @@ class Card(BaseModel):
     Attributes:
         holds: the content in words, for errors: "a client's graph".
         remedy: advice to somebody whose file cannot be read; empty where there is none.
+        kind: of the content, one word; fixed by the subclass, as the default of a `Literal`.
         schema_version: the version of the format, 1 or more; in the file `schema`.
     """
 
@@ -38,6 +42,7 @@ class Card(BaseModel):
     holds: ClassVar[str]
     remedy: ClassVar[str] = ""
 
+    kind: str
     schema_version: int = Field(default=1, alias="schema", ge=1)
 
     def as_json(self, indent: int | None = None) -> str:
@@ -48,6 +53,12 @@ class Card(BaseModel):
     def version(cls) -> int:
         """The version that this class reads and writes."""
         default: int = cls.model_fields["schema_version"].default
+        return default
+
+    @classmethod
+    def own_kind(cls) -> str:
+        """The kind that this class reads and writes."""
+        default: str = cls.model_fields["kind"].default
         return default
 
     @classmethod
@@ -132,10 +143,13 @@ def parse_card(text: str, kind: type[AnyCard], path: Path) -> AnyCard:
     """A card of a class from its JSON.
 
     Raises:
-        SubflError: it is of another version, or a value is missing, unknown or not allowed.
+        SubflError: it is of another kind or version, or a value is missing, unknown or not allowed.
     """
     content = _content(text)
     if isinstance(content, dict):
+        if (found := content.get("kind")) != kind.own_kind():
+            said = "states no kind" if found is None else f"is of the kind {found!r}"
+            raise kind.damaged(path, f"its card {said}, where {kind.own_kind()!r} belongs")
         _require_version(content.get("schema"), kind, path)
     try:
         return kind.model_validate_json(text)

@@ -15,7 +15,8 @@ from subfl_flower.config import Config
 from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.description import describe_client_graph
-from subfl_flower.data.folders.subgraph_folder import ClientFolder, open_client_folders, write_client_folder
+from subfl_flower.data.folders.described_folder import open_folders
+from subfl_flower.data.folders.subgraph_folder import ClientDescription, ClientFolder, write_client_folder
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared.partition import PreparedPartition, prepare
@@ -27,7 +28,7 @@ from subfl_flower.node.shared_key import SharedKey
 from subfl_flower.registry import client_class
 from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
-from subfl_flower.subgraphs.models.exported import ModelCard
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 from subfl_flower.tasks.choices import GraphTask
 from subfl_flower.wire.batch import Batch
@@ -50,9 +51,6 @@ def graph_sections(config: Config) -> GraphSections | None:
     if not isinstance(model, ModelSettings | DecoupledSettings | ModuleSettings):
         return None
     return GraphSections(dataset, task, model)
-
-
-_WITHOUT_ATTRIBUTES: dict[str, list[int]] = {"user_values": [], "item_values": []}
 
 
 class Subgraphs(Domain):
@@ -85,15 +83,8 @@ class Subgraphs(Domain):
 
     def about(self, prepared: PreparedPartition) -> dict[str, Any]:
         """Width, classes, and whether subgraphs may share nodes."""
-        return {
-            "partition": prepared.key,
-            "num_clients": prepared.num_clients,
-            "num_features": prepared.num_features,
-            "num_classes": prepared.num_classes,
-            "overlapping": prepared.overlapping,
-            "names": DataFacts.of(prepared).names_digest,
-            **_WITHOUT_ATTRIBUTES,
-        }
+        names = DataFacts.of(prepared).names_digest
+        return _about(prepared, prepared.key, prepared.num_clients, prepared.overlapping, names)
 
     def schema_sizes(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Numbers of features and classes."""
@@ -135,7 +126,7 @@ class Subgraphs(Domain):
 
     def open_folders(self, paths: Sequence[Path]) -> Sequence[ClientFolder]:
         """Open folders with a graph."""
-        return open_client_folders(paths)
+        return open_folders(ClientFolder, paths)
 
     def read_folder(self, folder: ClientFolder) -> None:
         """Read the folder's graph."""
@@ -148,15 +139,8 @@ class Subgraphs(Domain):
     def about_folders(self, folders: Sequence[ClientFolder]) -> dict[str, Any]:
         """Width, classes, and whether subgraphs may share nodes."""
         first = folders[0].description
-        return {
-            "partition": first.partition,
-            "num_clients": first.num_clients or 0,
-            "num_features": first.num_features,
-            "num_classes": first.num_classes,
-            "overlapping": any(folder.description.overlapping for folder in folders),
-            "names": first.names_digest,
-            **_WITHOUT_ATTRIBUTES,
-        }
+        overlapping = any(folder.description.overlapping for folder in folders)
+        return _about(first, first.partition, first.num_clients or 0, overlapping, first.names_digest)
 
     def cohort_of_folders(
         self, config: Config, folders: Sequence[ClientFolder], device: torch.device, secrets: NodeSecrets
@@ -231,7 +215,22 @@ class Subgraphs(Domain):
                 mended=client.mended(client_id),
                 **dict(cohort.facts),
             )
-            node.write_model(client_id, tensors, card)
+            node.write_model(client_id, ExportedModel(tensors, card))
+
+
+def _about(
+    sizes: PreparedPartition | ClientDescription, partition: str, num_clients: int, overlapping: bool, names: str
+) -> dict[str, Any]:
+    return {
+        "partition": partition,
+        "num_clients": num_clients,
+        "num_features": sizes.num_features,
+        "num_classes": sizes.num_classes,
+        "overlapping": overlapping,
+        "names": names,
+        "user_values": [],
+        "item_values": [],
+    }
 
 
 def _sections(config: Config) -> GraphSections:

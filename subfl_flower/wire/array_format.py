@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
+Stack = dict[str, np.ndarray]
+"""Arrays by name, each [clients, ...]."""
+
 _PARTS = ("lines", "bitmap", "values")
 """Names of the arrays that hold an array's sparse rows, as ``<array>.<part>``."""
 

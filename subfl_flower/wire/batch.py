@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import hand_back_freed_memory
-from subfl_flower.wire.payload import Choice, Stack
 from subfl_flower.wire.ragged import Ragged
 
 

@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from subfl_flower.wire.array_format import Claim, integers, pack_array
-
-Stack = dict[str, np.ndarray]
+from subfl_flower.wire.array_format import Claim, Stack, integers, pack_array
+from subfl_flower.wire.choice import Choice, require_rows
 
 ARRAYS, LAYOUT = "arrays", "layout"
 
@@ -72,84 +71,6 @@ class ArraySpec:
     def __str__(self) -> str:
         """Type and shape in words, such as ``float32 [5, 2]``."""
         return f"{self.dtype} {list(self.shape)}"
-
-
-@dataclass(frozen=True, eq=False)
-class Choice:
-    """Arrays of which each client is sent some rows; many clients may share rows.
-
-    Attributes:
-        values: by name, each [M, ...].
-        rows: numbers of the rows that each client is sent, from 0 to M - 1, int64 [clients, r].
-
-    Raises:
-        ValueError: the arrays are not of one length, or a client is sent a row that does not exist.
-    """
-
-    values: Stack
-    rows: np.ndarray
-
-    def __post_init__(self) -> None:
-        if len(lengths := {len(values) for values in self.values.values()}) > 1:
-            raise ValueError(f"the arrays to choose rows from have {sorted(lengths)} rows, and should have as many")
-        if self.rows.ndim != 2 or self.rows.dtype != np.int64:
-            raise ValueError(f"{self.rows.dtype} {list(self.rows.shape)} are no rows int64 [clients, r]")
-        _check_rows(self.rows.reshape(-1).tolist(), self.num_rows)
-
-    @classmethod
-    def of_stack(cls, stack: Stack, num_clients: int) -> Choice:
-        """Make a choice in which every client has the row at its position; arrays are [num_clients, ...]."""
-        rows = np.arange(num_clients, dtype=np.int64)[:, None]
-        return cls(stack, rows if stack else rows[:, :0])
-
-    @classmethod
-    def for_all(cls, stack: Stack, num_clients: int) -> Choice:
-        """Make a choice in which all clients have the same row; `stack` is without a client axis."""
-        values = {name: value[None] for name, value in stack.items()}
-        return cls(values, np.zeros((num_clients, 1 if values else 0), dtype=np.int64))
-
-    @property
-    def num_rows(self) -> int:
-        """M; 0 where there are no arrays."""
-        return len(next(iter(self.values.values()), ()))
-
-    @property
-    def num_clients(self) -> int:
-        """Number of clients that are sent rows."""
-        return len(self.rows)
-
-    def stack(self) -> Stack:
-        """Each client's first row of every array, [clients, ...]; a row that all share stays one in memory."""
-        if not self.values:
-            return {}
-        first = self.rows[:, 0]
-        if self.num_rows == 1:
-            return {
-                name: np.broadcast_to(value[0], (len(first), *value.shape[1:])) for name, value in self.values.items()
-            }
-        if len(first) == self.num_rows and (first == np.arange(len(first))).all():
-            return dict(self.values)
-        return {name: value[first] for name, value in self.values.items()}
-
-    def of(self, clients: Sequence[int]) -> Choice:
-        """The choice for some clients, by position, in their order; of the M rows only those that they need.
-
-        Where they need all rows, the arrays are not copied, and one row in memory stays one.
-        """
-        chosen = self.rows[np.asarray(clients, dtype=np.int64)]
-        needed, rows = np.unique(chosen, return_inverse=True)
-        values = {name: _taken(values, needed) for name, values in self.values.items()}
-        return Choice(values, rows.reshape(chosen.shape))
-
-
-def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The ascending `rows` of an array [M, ...]."""
-    if len(rows) == len(values):
-        return values
-    if values.strides[0] == 0:
-        return values[: len(rows)]
-    adjacent = len(rows) and rows[-1] - rows[0] == len(rows) - 1
-    return values[rows[0] : rows[-1] + 1] if adjacent else values[rows]
 
 
 @dataclass(frozen=True)
@@ -225,8 +146,10 @@ def unpack(
     *,
     num_clients: int | None = None,
     largest: int | None = None,
-) -> Stack:
-    """Restore the stack that `pack` packed. Arrays may be read-only views.
+) -> tuple[Stack, np.ndarray]:
+    """The stack that `pack` packed, and the payload bytes of each client [clients], counted as `pack` counts them.
+
+    Arrays may be read-only views.
 
     Args:
         content: the message's content.
@@ -238,17 +161,6 @@ def unpack(
         ValueError: the records contradict each other, or the expectation. Plain values take no memory beyond the
             message; packed ones take the memory that they claim, once that has passed these checks.
     """
-    return unpack_counted(content, expected, num_clients=num_clients, largest=largest)[0]
-
-
-def unpack_counted(
-    content: RecordDict,
-    expected: Mapping[str, ArraySpec] | None = None,
-    *,
-    num_clients: int | None = None,
-    largest: int | None = None,
-) -> tuple[Stack, np.ndarray]:
-    """Unpack as `unpack` does, with the payload bytes of each client [clients], counted as `pack` counts them."""
     with _complete():
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
         if _CHOICE in layout:
@@ -265,7 +177,7 @@ def unpack_choice(
     expected: Mapping[str, ArraySpec] | None = None,
     *,
     num_clients: int | None = None,
-    largest: int | None = None,
+    each: int | None = None,
 ) -> Choice:
     """Restore the choice that `pack` packed; the arrays may be read-only views.
 
@@ -276,7 +188,8 @@ def unpack_choice(
         content: the message's content.
         expected: as for `unpack`: requirements on a row of each array.
         num_clients: number of clients that it must be for; None: any number.
-        largest: bytes that the stored rows may have in all when unpacked; None: any number.
+        each: largest number of rows that the message may hold for each client; None: any number. With `expected` and
+            `num_clients` it bounds the memory that a message can claim.
 
     Raises:
         ValueError: as for `unpack`, or a client is sent a row that does not exist.
@@ -285,7 +198,9 @@ def unpack_choice(
         arrays, layout = content.array_records[ARRAYS], content.config_records[LAYOUT]
         clients = _num_clients(layout, num_clients)
         rows, stored = _chosen_rows(layout, clients) if _CHOICE in layout else (None, clients)
-        claims = _claims(arrays, layout, stored, expected, largest)
+        if each is not None and stored > each * clients:
+            raise ValueError(f"it holds {stored} rows for {clients} clients, and may hold {each} for each")
+        claims = _claims(arrays, layout, stored, expected)
         values = {claim.name: claim.unpacked(arrays)[0] for claim in claims}
     if rows is None and all(claim.shared for claim in claims):
         values = {name: stack[:1] for name, stack in values.items()}
@@ -322,14 +237,8 @@ def _chosen_rows(layout: ConfigRecord, num_clients: int) -> tuple[np.ndarray, in
     each, rest = divmod(len(rows), num_clients) if num_clients else (0, len(rows))
     if rest:
         raise ValueError(f"it names {len(rows)} rows, which are not as many for each of {num_clients} clients")
-    _check_rows(rows, stored)
+    require_rows(rows, stored)
     return np.array(rows, dtype=np.int64).reshape(num_clients, each), stored
-
-
-def _check_rows(rows: Sequence[int], stored: int) -> None:
-    if rows and not 0 <= min(rows) <= max(rows) < stored:
-        wrong = min(rows) if min(rows) < 0 else max(rows)
-        raise ValueError(f"a client is sent row {wrong} of {stored}")
 
 
 def _claims(
@@ -337,7 +246,7 @@ def _claims(
     layout: ConfigRecord,
     num_rows: int,
     expected: Mapping[str, ArraySpec] | None,
-    largest: int | None,
+    largest: int | None = None,
 ) -> list[Claim]:
     """Claims of a message on its arrays [num_rows, ...], after all checks that take no memory."""
     names = [key.removesuffix(".shape") for key in layout if key.endswith(".shape")]

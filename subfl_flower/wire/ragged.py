@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from subfl_flower.data.ratings.rows import rows_of
 from subfl_flower.wire.array_format import read_array, to_array
 
 RAGGED, LENGTHS = "ragged", "ragged_lengths"
@@ -53,11 +54,8 @@ class Ragged:
 
     def take(self, clients: Sequence[int] | np.ndarray) -> Ragged:
         """The rows of some clients, in their order."""
-        chosen = np.asarray(clients, dtype=np.int64)
-        lengths = self.lengths[chosen]
-        ends = np.cumsum(lengths)
-        within = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
-        return Ragged(self.values[np.repeat(self.offsets[chosen], lengths) + within], lengths)
+        offsets, rows = rows_of(self.offsets, clients)
+        return Ragged(self.values[rows], np.diff(offsets))
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:

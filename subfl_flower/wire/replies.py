@@ -18,8 +18,9 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from subfl_flower.tasks.metric import Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, arrays_of, rows_of
-from subfl_flower.wire.payload import ARRAYS, ArraySpec, Stack, unpack_counted
+from subfl_flower.wire.payload import ARRAYS, ArraySpec, unpack
 from subfl_flower.wire.ragged import Ragged, RaggedSpec, unpack_ragged
 
 OUTCOME, METRICS = "outcome", "metrics"
@@ -92,7 +93,7 @@ def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, se
     expected = arrays_of(contract.uploads)
     largest = math.ceil(1.1 * len(asked) * sum(spec.nbytes for spec in expected.values())) + _SLACK
     _check_size(content, largest, len(asked))
-    stack, sizes = unpack_counted(content, expected, num_clients=len(clients), largest=largest)
+    stack, sizes = unpack(content, expected, num_clients=len(clients), largest=largest)
     ragged = unpack_ragged(content, rows_of(contract.uploads), len(clients))
     sizes = sum((rows.bytes_per_client for rows in ragged.values()), start=sizes)
     faults = {

@@ -16,6 +16,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import ReceivedModel
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -120,7 +121,7 @@ def test_a_stacked_step_sums_what_users_would_send(speed: ModuleType) -> None:
     for user in range(5):
         graphs = UserGraphs.build(ratings.of_users([user]), 3.0, 1.0)
         own = {name: value[user : user + 1] for name, value in before.items()}
-        found = model.gradients(shared, shared["items"], own, graphs)
+        found = model.gradients(ReceivedModel(shared, own, graphs))
         expected["items"][graphs.rows] += found.items
         for name, value in found.shared.items():
             expected[name] += value[0]

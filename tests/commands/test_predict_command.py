@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from run_outcomes import SMALL_DIGITS, Outcome
+from run_outcomes import SMALL_DIGITS, Outcome, partition
+from run_outcomes import predict as main
 from safetensors.numpy import save
 from sklearn.metrics import roc_auc_score
 from torch_geometric.data import Data
 
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.predict import main
 from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.data_facts import DataFacts, ReadingSettings
@@ -24,7 +23,8 @@ from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import TEST, ClientGraph
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.subgraphs.models.exported import ModelCard, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard
 from subfl_flower.tasks.choices import LinkPrediction, NodeClassification
 
 Run = Callable[..., Outcome]
@@ -76,7 +76,7 @@ def exported(folder: Path, task: str = "node_classification", **changes: Any) ->
     card = ModelCard(model=ModelSettings(name="gcn", hidden=4), task=of_task, **(said | changes))
     rng = np.random.default_rng(1)
     parameters = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in card.gnn.shapes.items()}
-    write_model(folder, parameters, card)
+    ExportedModel(parameters, card).write_with_card(folder / MODEL_FILE)
     return parameters
 
 
@@ -116,7 +116,7 @@ def test_a_fed_pub_clients_model_predicts_what_its_run_recorded(
     assert test.max() > 0.5
     for client, parameters in outcome.models().items():
         model = tmp_path / f"model-{client}"
-        write_model(model, parameters, card_of(config, client, 64, 10))
+        ExportedModel(parameters, card_of(config, client, 64, 10)).write_with_card(model / MODEL_FILE)
         folder = tmp_path / "folders" / f"client-0{client}"
         graph = ClientFolder.open(folder).graph()
         capsys.readouterr()
@@ -154,7 +154,7 @@ def test_a_link_predictors_figures_and_scores_are_its_runs(
     folder = tmp_path / "folders" / "client-01"
     graph = ClientFolder.open(folder).graph()
     parameters = outcome.models()[1]
-    write_model(tmp_path / "model", parameters, card_of(config, 1, 64, 10))
+    ExportedModel(parameters, card_of(config, 1, 64, 10)).write_with_card(tmp_path / "model" / MODEL_FILE)
     pairs, truth = held_out_pairs(task, graph)
     np.savetxt(
         tmp_path / "pairs.csv", graph.node_ids[pairs].T, fmt="%d", delimiter=",", header="source,target", comments=""

@@ -36,7 +36,8 @@ def describe(folder: Path, **changes: Any) -> None:
     """Write `client.json` for the file of `small_client`, with the right size and checksum of whatever is there."""
     content = (folder / "graph.safetensors").read_bytes()
     described = {
-        "schema": 4,
+        "schema": 5,
+        "kind": "graph",
         "client": 2,
         "dataset": "toy",
         "partition": "0123456789abcdef",

@@ -141,7 +141,13 @@ def test_prepared_clients_know_the_edges_that_the_partition_cuts(
 
 def test_nodes_that_nobody_holds_are_neighbours_too(tmp_path: Path) -> None:
     graph, roles = graph_of(TRIANGLES), np.zeros(6, dtype=np.int8)
-    write_partition(tmp_path, graph, roles, [np.array([0, 1, 2]), np.array([4])], {"schema": 6, "overlapping": False})
+    write_partition(
+        tmp_path,
+        graph,
+        roles,
+        [np.array([0, 1, 2]), np.array([4])],
+        {"schema": PreparedPartition.schema, "overlapping": False},
+    )
     prepared = PreparedPartition.open(tmp_path)
     assert [pairs(prepared.client(client).cross_edges) for client in (0, 1)] == [[(2, 3)], [(0, 3), (0, 5)]]
     # Of the cut edges the clients know those that begin at a node of theirs; 3-5 is known to nobody.

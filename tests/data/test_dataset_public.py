@@ -17,6 +17,7 @@ from subfl_flower.data.datasets import (
     PhotoDataset,
     PubMedDataset,
 )
+from subfl_flower.data.description import file_digests
 from subfl_flower.data.partitions import MetisPartition
 from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import SubflError
@@ -129,10 +130,10 @@ def test_a_damaged_ogb_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("benchmark_root", [CORA], indirect=True)
 def test_the_fingerprint_follows_the_raw_files(benchmark_root: Path) -> None:
-    before = CoraDataset().raw_fingerprint(benchmark_root)
-    assert before == CoraDataset().raw_fingerprint(benchmark_root)
+    before = file_digests(CoraDataset().files(benchmark_root))
+    assert before == file_digests(CoraDataset().files(benchmark_root))
     (benchmark_root / CORA / "ind.cora.tx").write_bytes(b"other")
-    assert CoraDataset().raw_fingerprint(benchmark_root) != before
+    assert file_digests(CoraDataset().files(benchmark_root)) != before
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deploy_answers import Answer
+from run_outcomes import deploy as main
 
 from subfl_flower.data.folders.subgraph_folder import write_client_folder
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
-from subfl_flower.deploy import main
 
 
 @pytest.fixture

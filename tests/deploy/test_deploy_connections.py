@@ -11,7 +11,7 @@ from flwr.cli.flower_config import read_superlink_connection
 
 from subfl_flower.deploy.connections import require_connection
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.superlink import free_port
+from subfl_flower.flower.ports import free_port
 
 EXISTING = """# my own notes
 [superlink]

@@ -13,8 +13,8 @@ from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.ports import free_port
 from subfl_flower.flower.programs import flower_environment
-from subfl_flower.launch.superlink import free_port
 
 SETTINGS = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

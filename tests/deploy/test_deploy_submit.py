@@ -9,13 +9,12 @@ from deploy_answers import Answer
 from flwr.common.config import parse_config_args
 from path_names import ALL_IN_ONE, AWKWARD_NAMES
 
-from subfl_flower.composition import composed_job, config_directory
+from subfl_flower.composition import composed_job
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
-from subfl_flower.deploy import command
 from subfl_flower.deploy import submission as deploy_submission
+from subfl_flower.flower import submission
 from subfl_flower.flower.programs import Flower
-from subfl_flower.launch import submission
-from subfl_flower.launch.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
+from subfl_flower.flower.submission import COMPLETED, INTERRUPTED, NOT_STARTED, Outcome, submit
 from subfl_flower.registry import validate
 
 STARTED = "print('Successfully started run 7', flush=True)"
@@ -104,7 +103,7 @@ def test_the_exit_code_tells_the_runs_true_end(
         asked.append(arguments)
         return outcome
 
-    monkeypatch.setattr(command, "submit_run", submit_run)
+    monkeypatch.setattr(deploy_submission, "submit_run", submit_run)
     answer = deploy("submit", "method=fedavg", "--connection", "lab", "seed=1", "--app", "here")
     assert asked == [(["method=fedavg", "seed=1"], "lab", Path("here"))]
     assert answer.code == code
@@ -134,7 +133,7 @@ def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytes
     keys = {"partition": "0" * 16, "names": "1e15" + "0" * 12, "features": 3, "classes": 2}
     schema = FederationSchema.model_validate({"dataset": "custom", "clients": [4, "0-2"], "overlapping": True, **keys})
 
-    def staged(_app: Path, run_config: str, _folder: Path) -> None:
+    def staged(_app: None, run_config: str, _folder: Path, own: None) -> None:
         files.append(run_config)
 
     monkeypatch.setattr(deploy_submission, "stage", staged)
@@ -146,7 +145,7 @@ def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytes
         schema.write(folder / FEDERATION_FILE)
         overrides = ["dataset=custom", f"dataset.path=/x/{name}", f"hydra.run.dir={name}"]
         overrides.append(f"schema={folder / FEDERATION_FILE}")
-        deploy_submission.submit_run(overrides, "lab", config_directory().parent)
+        deploy_submission.submit_run(overrides, "lab", None)
         (folder / FEDERATION_FILE).unlink()  # what is submitted needs no file
         file = tmp_path / "run-config.toml"
         file.write_text(files[-1], encoding="utf-8")

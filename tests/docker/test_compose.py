@@ -16,14 +16,14 @@ from docker_files import DOCKER, ROOT, compose, mounts, stages
 from flwr.common.config import parse_config_args
 from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
+from run_outcomes import deploy
 
-from subfl_flower import deploy
 from subfl_flower.cli import main as subfl
 from subfl_flower.composition import resumes
 from subfl_flower.data.federation_schema import FederationSchema
-from subfl_flower.deploy.command import _SUBCOMMANDS
+from subfl_flower.deploy.command import SUBCOMMANDS
 from subfl_flower.deploy.files import PRIVATE
-from subfl_flower.launch.superlink import free_port
+from subfl_flower.flower.ports import free_port
 
 NODES = ("supernode-00", "supernode-01", "supernode-02")
 FLOWER = ("flower-superlink", "flower-supernode")
@@ -73,7 +73,7 @@ def printed(host: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> C
         script, command, *words = [*stage.words("ENTRYPOINT"), *service.get("command", stage.words("CMD"))]
         assert (script, command) == ("subfl", "deploy")
         moved = [f"{root}{word}" if word.startswith("/") else word for word in words]
-        code = deploy.main([*moved, "--port", str(free_port()), "--print"])
+        code = deploy([*moved, "--port", str(free_port()), "--print"])
         answer = capsys.readouterr()
         assert code == 0, answer.err
         line = shlex.split(answer.out)
@@ -107,7 +107,7 @@ def documented_runs(service: str) -> list[list[str]]:
 
 def deploy_arguments(subcommand: str, words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(exit_on_error=False)
-    _SUBCOMMANDS[subcommand][1](parser)
+    SUBCOMMANDS[subcommand].add_arguments(parser)
     return parser.parse_intermixed_args(words)
 
 

@@ -14,7 +14,7 @@ from packaging.version import Version
 
 def constraints() -> dict[str, Version]:
     found: dict[str, Version] = {}
-    for line in (DOCKER / "constraints.txt").read_text().splitlines():
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
         if line.startswith("#"):
             continue
         requirement = Requirement(line)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 from docker_files import ROOT, stages
+from run_outcomes import deploy
 
 from subfl_flower.composition import composed_config
-from subfl_flower.deploy import main as deploy
-from subfl_flower.deploy.command import _SUBCOMMANDS
+from subfl_flower.deploy.command import SUBCOMMANDS
 
 FINAL = ("superlink", "supernode", "submitter", "simulation")
 
@@ -57,7 +57,7 @@ def test_the_entry_point_is_a_command_of_the_package(name: str) -> None:
     assert script in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     if name != "simulation":
         expected = "submit" if name == "submitter" else name
-        assert words[:2] == ["deploy", expected] and expected in _SUBCOMMANDS
+        assert words[:2] == ["deploy", expected] and expected in SUBCOMMANDS
 
 
 def test_the_simulation_runs_overrides_that_compose() -> None:
@@ -70,7 +70,7 @@ def test_pytorch_comes_from_an_index_that_the_build_chooses() -> None:
     assert base.all("ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu"]
     installs = [rest for rest in base.all("RUN") if rest.startswith("pip install")]
     named = [("$TORCH_INDEX" in install, install.split()[-1]) for install in installs]
-    assert named == [(True, "torch"), (False, '".[parquet,gcfl,monti]"')]
+    assert named == [(True, "torch"), (False, '".[dp,douban,gcfl,parquet,plots]"')]
     assert "--no-deps" in installs[0]
     assert all("--constraint constraints.txt" in install for install in installs)
 

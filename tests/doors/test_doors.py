@@ -15,20 +15,22 @@ from own_classes import CHOSEN, write_modules
 
 from subfl_flower import code_folder as user_folder
 from subfl_flower.api import DatasetSettings
-from subfl_flower.composition import composed_config, config_directory, own_choices_in_place
+from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets.sbm import StochasticBlockModelDataset
 from subfl_flower.data.prepared.entry import described_settings
 from subfl_flower.data.prepared.ratings import PreparedRatings
 from subfl_flower.deploy.processes import node_config
 from subfl_flower.doors import full_name, load_class, only_packages
 from subfl_flower.errors import SubflError
-from subfl_flower.launch.request import overrides_toml
+from subfl_flower.flower.app_folder import stage_app
+from subfl_flower.flower.submission import overrides_toml
 from subfl_flower.node.domain import domain_of
 from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.overrides import classes_chosen
 from subfl_flower.registry import validate
 from subfl_flower.server.strategy import CohortStrategy
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
 
 MARKED = "from pathlib import Path\nPath(__file__).with_name('was-imported').touch()\n"
 EMPTY = "from subfl_flower.api import DatasetSettings\nclass Empty(DatasetSettings):\n    cliques: int = 3\n"
@@ -305,7 +307,7 @@ def test_a_model_file_names_the_class_of_its_task(folder: Path, tmp_path: Path) 
     about = {"num_features": 4, "num_classes": 2, "dataset": "rings", "client": 0, "method": "fedavg", "run": "a"}
     card = ModelCard(model=config.model, task=config.task, **about)
     tensors = {name: np.zeros(shape, np.float32) for name, shape in card.gnn.shapes.items()}
-    write_model(tmp_path / "model", tensors, card)
+    ExportedModel(tensors, card).write_with_card(tmp_path / "model" / MODEL_FILE)
     assert read_model(tmp_path / "model")[1] == card
     sys.modules.pop("degrees")
     (folder / "degrees.py").unlink()
@@ -362,10 +364,11 @@ OWN_CHOICES = {
         "personal_layers: ['a: b', \"it's\"]\n"
     ),
     "dataset/rows": "_target_: empty.Empty\ncliques: 5\nprotocol: {rounds: 4, local_epochs: 2}\n",
+    "experiment/all_mine": "# @package _global_\nseed: 3\nfederation: {fraction: 0.5}\n",
 }
 
 
-def test_a_choice_of_the_users_folder_is_sent_as_what_it_says(
+def test_choices_of_the_users_folder_travel_with_the_app(
     folder: Path, restored: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     (folder / "empty.py").write_text(EMPTY + "    def read(self, root): ...\n")
@@ -374,45 +377,14 @@ def test_a_choice_of_the_users_folder_is_sent_as_what_it_says(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     user_folder.adopt(tmp_path)
-    chosen = [name.replace("/", "=") for name in OWN_CHOICES]
-    overrides = ["runtime=deploy", *chosen, "method.personal_layers=[conv2]", "dataset.cliques=6", "seed=3"]
+    chosen = [name.replace("/", "=") for name in OWN_CHOICES if not name.startswith("experiment")]
+    overrides = [*chosen, "+experiment=all_mine", "method.personal_layers=[conv2]", "dataset.cliques=6"]
     config, _ = composed_config(overrides)
-    sent = own_choices_in_place(overrides)
-    assert sent[0] == "runtime=deploy" and sent[-3:] == overrides[-3:] and not set(chosen) & set(sent)
-    user_folder.adopt(tmp_path / "conf")  # another folder, as on another machine
-    assert composed_config(sent)[0].plain() == config.plain()
+    stage_app(None, tmp_path / "staged", own=tmp_path)
+    user_folder.adopt(tmp_path / "staged")  # as the server does
+    assert composed_config(overrides)[0].plain() == config.plain()
     assert config.partition.clients == 2 and config.model.layers == 7 and config.federation.rounds == 4
-
-
-def test_a_choice_that_sets_more_than_its_section_is_not_sent(
-    restored: Callable[[], list[str]], tmp_path: Path
-) -> None:
-    path = tmp_path / "conf" / "method" / "mine.yaml"
-    path.parent.mkdir(parents=True)
-    user_folder.adopt(tmp_path)
-    path.write_text("# @package _global_\nseed: 3\n")
-    with pytest.raises(SubflError, match=r"mine\.yaml: .* it sets more than its own section, method; give the rest"):
-        own_choices_in_place(["method=mine"])
-    path.write_text("defaults: [{override /dataset: cora}]\nname: mine\n")
-    with pytest.raises(
-        SubflError, match=r"mine\.yaml: cannot be sent to another machine: dataset@method\.dataset: there"
-    ):
-        own_choices_in_place(["method=mine"])
-    path.write_text("name: [\n")
-    with pytest.raises(SubflError, match=r"mine\.yaml: cannot be sent to another machine: while parsing"):
-        own_choices_in_place(["method=mine"])
-
-
-def test_built_in_choices_are_sent_by_their_names(restored: Callable[[], list[str]], tmp_path: Path) -> None:
-    overrides = ["runtime=deploy", "method=fedgnn", "dataset=ml100k", "privacy=laplace_l1"]
-    user_folder.adopt(config_directory().parent)  # who works in this project's folder adds nothing to its choices
-    assert own_choices_in_place(overrides) == overrides
-    (tmp_path / "conf" / "method").mkdir(parents=True)
-    (tmp_path / "conf" / "method" / "fedgnn.yaml").write_text("name: another\n")
-    user_folder.adopt(tmp_path)
-    assert own_choices_in_place(overrides) == overrides
-    with pytest.raises(SubflError, match=r"fedgnn\.yaml: method=fedgnn is built in; rename the file"):
-        composed_config(own_choices_in_place(overrides))
+    assert (config.seed, config.federation.fraction) == (3, 0.5)
 
 
 def test_flwr_run_is_told_of_the_users_folder() -> None:

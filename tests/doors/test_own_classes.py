@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from own_classes import CHOSEN, write_modules
-from run_outcomes import SUBFL, Outcome, command
+from run_outcomes import Outcome, command, subfl
 
 RUN = ("method=fedavg", "federation.rounds=2")
 
@@ -28,7 +28,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def inline(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return command(*CHOSEN, *RUN, directory=tmp_path_factory.mktemp("inline") / "run", cwd=modules)
+    return command(*CHOSEN, *RUN, directory=tmp_path_factory.mktemp("inline") / "run", cwd=modules, fresh=True)
 
 
 def table(outcome: Outcome) -> list[list[float]]:
@@ -50,16 +50,14 @@ def test_a_resumed_run_finds_them_again(modules: Path, tmp_path: Path) -> None:
     every = ("record.checkpoint_every=1",)
     first = command(*CHOSEN, *RUN, *every, directory=tmp_path / "run", cwd=modules)
     assert first.code == 0, first.stderr
-    code = f"resume={tmp_path / 'run'} federation.rounds=3".split()
-    done = subprocess.run([SUBFL, *code], cwd=modules, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    again = subfl(f"resume={tmp_path / 'run'}", "federation.rounds=3", cwd=modules)
+    assert again.code == 0, again.stderr
     assert [row[0] for row in table(first)] == [1, 2, 3]
 
 
 def test_another_folder_is_named_by_code(modules: Path, tmp_path: Path) -> None:
-    asked = [SUBFL, "--code", modules, "inspect", *CHOSEN[:2], "dataset.cliques=5", "dataset.size=4"]
-    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = subfl("--code", str(modules), "inspect", *CHOSEN[:2], "dataset.cliques=5", "dataset.size=4", cwd=tmp_path)
+    assert done.code == 0, done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if line.count("│") == 3]
     facts = {row[1].strip(): row[2].strip() for row in rows}
     assert (facts["nodes"], facts["edges"]) == ("20", "35")  # 5 * 4 nodes; 5 * 6 edges inside, 5 between
@@ -76,13 +74,13 @@ def test_a_sweep_takes_choices_of_the_users_folder(modules: Path, tmp_path: Path
         (folder / "conf" / group).mkdir(parents=True, exist_ok=True)
         (folder / "conf" / group / f"{name}.yaml").write_text(content)
     asked = ["dataset=ring", "partition=random", "partition.clients=2", "hydra.sweep.dir=sweep"]
-    swept = [SUBFL, "-m", *asked, "method=mine", "dataset.cliques=4,5"]
-    done = subprocess.run(swept, cwd=folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert [Outcome(folder / "sweep" / job).summary["method"] for job in "01"] == ["mine", "mine"]
-    shadowing = subprocess.run([SUBFL, *asked, "method=local"], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subfl("-m", *asked, "method=mine", "dataset.cliques=4,5", cwd=folder)
+    assert done.code == 0, done.stderr
+    jobs = list((folder / "sweep").glob("mine-ringofcliques-seed0-*"))
+    assert [Outcome(job).summary["method"] for job in jobs] == ["mine", "mine"]
+    shadowing = subfl(*asked, "method=local", cwd=folder)
     said = f"subfl: {folder / 'conf/method/local.yaml'}: method=local is built in; rename the file to choose it\n"
-    assert (shadowing.returncode, shadowing.stderr) == (2, said)
+    assert (shadowing.code, shadowing.stderr) == (2, said)
 
 
 @pytest.mark.slow
@@ -96,7 +94,9 @@ def test_ray_gives_the_same_numbers(modules: Path, inline: Outcome, tmp_path: Pa
 @pytest.mark.slow
 def test_flwr_run_gives_the_same_numbers(modules: Path, inline: Outcome, tmp_path: Path) -> None:
     options = ("--supernodes", "2", "--home", str(tmp_path / "home"))
-    outcome = command("launch", *CHOSEN, *RUN, *options, directory=tmp_path / "run", cwd=modules, timeout=280)
+    outcome = command(
+        "launch", *CHOSEN, *RUN, *options, directory=tmp_path / "run", cwd=modules, timeout=280, fresh=True
+    )
     assert outcome.code == 0, outcome.stderr
     np.testing.assert_allclose(table(outcome), table(inline), rtol=1e-5)
 

@@ -98,6 +98,7 @@ def test_an_innocent_client_of_the_same_chunk_trains_as_if_nothing_had_happened(
         np.testing.assert_allclose(whole, one, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_under_stop(tmp_path: Path, module_folder: Path) -> None:
     outcome = run(tmp_path, module_folder, "Dying", "stop", *RAY)
     assert outcome.code == 1

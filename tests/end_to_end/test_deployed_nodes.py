@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from run_outcomes import Outcome, run_inline
+from run_outcomes import Outcome, partition, run_inline
 from safetensors.numpy import load_file
 
 from subfl_flower.client_app import app
-from subfl_flower.commands.partition import main as partition
 from subfl_flower.composition import composed_config, composed_job
 from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
 from subfl_flower.errors import RunFailure, SubflError

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 from message_kinds import domain_of
-from run_outcomes import Outcome, run_inline
+from run_outcomes import Outcome, partition, recommend, run_inline
 
 from subfl_flower.client_app import app
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config
 from subfl_flower.data.federation_schema import FEDERATION_FILE
 from subfl_flower.flower.inline_grid import InlineGrid

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_outcomes import SMALL_GENERATOR, Outcome, command, run_inline
+from run_outcomes import SMALL_GENERATOR, Outcome, command, partition, predict, run_inline
 
 from subfl_flower.clients.subgraphs.fedsage_plus import FedSagePlusClient
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
 from subfl_flower.data.datasets import DigitsDataset
 from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.errors import RunFailure
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 DATA = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")
 SHORT = (*DATA, "federation.rounds=3", "federation.local_epochs=2", "runtime.threads=1")
@@ -126,4 +124,4 @@ def test_a_model_says_whether_its_graph_was_mended(
     assert partition([*DATA[:3], f"out={data}"]) == 0
     capsys.readouterr()
     assert predict([str(found.directory / "clients" / "0002.safetensors"), str(data / "client-02")]) == 0
-    assert ("Its graph was mended by other nodes" in capsys.readouterr().out) == mended
+    assert ("Its graph was mended by nodes of other clients" in capsys.readouterr().out) == mended

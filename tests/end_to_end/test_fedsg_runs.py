@@ -11,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from run_outcomes import Outcome, command, run_inline
+from run_outcomes import Outcome, command, partition, predict, run_inline
 
 from subfl_flower.clients.subgraphs.fedsg import FedSGClient
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.predict import main as predict
 from subfl_flower.data.folders.subgraph_folder import ClientFolder
 from subfl_flower.data.graph import TEST
 from subfl_flower.node.state import CohortState
 from subfl_flower.subgraphs.models.exported import read_model
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
-from subfl_flower.wire.payload import Stack
 
 DATA = ("dataset=digits", "model.hidden=16", "federation.rounds=3", "federation.local_epochs=2")
 FEDSG = (

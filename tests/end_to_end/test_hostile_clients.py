@@ -228,7 +228,7 @@ def with_an_unknown_number_of_examples(content: RecordDict) -> None:
 
 
 def with_an_undeclared_array(content: RecordDict) -> None:
-    pack({**unpack(content), "labels": np.ones((5, 3), np.float32)}).into(content)
+    pack({**unpack(content)[0], "labels": np.ones((5, 3), np.float32)}).into(content)
 
 
 def with_an_undeclared_array_that_its_layout_hides(content: RecordDict) -> None:

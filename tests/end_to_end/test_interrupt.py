@@ -5,33 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from run_outcomes import Outcome, start
+from run_outcomes import Outcome, finished, start, wait_for_rounds
+
+from subfl_flower.composition import composed_config
+from subfl_flower.sweeps.fingerprint import job_name
 
 ENDLESS = ("dataset=digits", "method=fedavg", "model.hidden=8", "federation.rounds=1000000")
 RAY = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
-
-
-def wait_for_rounds(process: subprocess.Popen[str], folder: Path, rounds: int, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    file = folder / "metrics.jsonl"
-    while not file.exists() or file.read_bytes().count(b"\n") < rounds:
-        assert process.poll() is None, f"subfl ended early: {process.communicate()}"
-        assert time.monotonic() < deadline, "no round within the time allowed"
-        time.sleep(0.05)
-
-
-def ended(process: subprocess.Popen[str], folder: Path) -> Outcome:
-    try:
-        stdout, stderr = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise AssertionError(f"subfl did not end after Ctrl-C: {process.communicate()}") from None
-    return Outcome(folder, process.returncode, stdout, stderr)
 
 
 def kept_what_was_finished(outcome: Outcome) -> None:
@@ -52,31 +36,29 @@ def test_ctrl_c_ends_the_run_after_the_current_round(tmp_path: Path, runtime: tu
     process = start((*ENDLESS, *runtime), tmp_path / "run", tmp_path)
     wait_for_rounds(process, tmp_path / "run", 3)
     os.killpg(process.pid, signal.SIGINT)
-    kept_what_was_finished(ended(process, tmp_path / "run"))
+    kept_what_was_finished(finished(process, tmp_path / "run"))
 
 
 def test_ctrl_c_ends_a_sweep(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     process = start(("-m", *ENDLESS, "seed=0,1,2", f"hydra.sweep.dir={sweep}"), tmp_path / "run", tmp_path)
-    wait_for_rounds(process, sweep / "0", 3)
+    first = sweep / job_name(composed_config([*ENDLESS, "seed=0"])[0])
+    wait_for_rounds(process, first, 3)
     process.send_signal(signal.SIGINT)
-    outcome = ended(process, sweep / "0")
+    outcome = finished(process, first)
     kept_what_was_finished(outcome)
-    assert [path.name for path in sweep.iterdir() if path.is_dir()] == ["0"]
+    assert [path for path in sweep.iterdir() if path.is_dir()] == [first]
+    assert f"interrupted; 2 job(s) are left; the same command with hydra.sweep.dir={sweep} goes on" in outcome.stderr
 
 
 def test_a_second_ctrl_c_ends_it_at_once_and_keeps_the_rounds(tmp_path: Path) -> None:
-    process = start(
-        (*ENDLESS, "federation.local_epochs=100000"), tmp_path / "run", tmp_path
-    )  # a round would take minutes
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "run" / "metrics.jsonl").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    minutes = "federation.local_epochs=100000"  # of a round
+    process = start((*ENDLESS, minutes), tmp_path / "run", tmp_path)
+    wait_for_rounds(process, tmp_path / "run", 0)
     time.sleep(1.0)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-    outcome = ended(process, tmp_path / "run")
+    outcome = finished(process, tmp_path / "run")
     assert outcome.code == 130 and "Traceback" not in outcome.stderr
     assert outcome.summary["status"] == "interrupted" and outcome.summary["rounds"] == 0

@@ -69,7 +69,8 @@ def test_a_sweep_takes_them_one_by_one(tmp_path: Path, monkeypatch: pytest.Monke
     for name in (*names, "e,f"):
         ring_of_people(tmp_path / name)
     paths = f"dataset.path={', '.join(names)},'e,f'"
-    assert subfl(monkeypatch, "-m", *SMALL, paths, "hydra.sweep.dir=s=[1,2", "partition.clients=2,3") == 0
+    numbered = "hydra.sweep.subdir=${hydra.job.num}"
+    assert subfl(monkeypatch, "-m", *SMALL, paths, "hydra.sweep.dir=s=[1,2", numbered, "partition.clients=2,3") == 0
     jobs = [settings(tmp_path / "s=[1,2" / str(job)) for job in range(8)]
     assert [(job["dataset"]["path"], job["partition"]["clients"]) for job in jobs] == [
         (str(tmp_path / name), clients) for clients in (2, 3) for name in (*names, "e,f")

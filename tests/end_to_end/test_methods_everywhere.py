@@ -23,7 +23,7 @@ FEDERATION = (
 SPLITTING = ("method.first_split=2", "method.epsilon1=2")
 """A cluster is halved whenever it may be, so that three rounds see it."""
 KNOBS = {"gcfl": SPLITTING, "gcfl_plus": (*SPLITTING, "method.window=2"), "fedsage_plus": SMALL_GENERATOR}
-UNDER_RAY = ("subpfed", "gcfl_plus", "oracle")
+UNDER_RAY = ("subpfed", *(pytest.param(method, marks=pytest.mark.slow) for method in ("gcfl_plus", "oracle")))
 """Methods with a phase before training, memory on the server, and a state that is no client's; methods that mend graphs
 or have two mixing matrices have separate tests."""
 SAME = {frozenset({"fedgcn", "fedavg_whole_graph"})}
@@ -108,25 +108,13 @@ def test_with_half_of_the_clients_placement_changes_nothing_either(
         assert (np.isclose(sums, 1, atol=1e-5) | (sums == 0)).all() and np.isclose(sums[present], 1, atol=1e-5).all()
 
 
-@pytest.fixture(scope="module")
-def under_ray(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs of a sweep over `UNDER_RAY`, one folder a method: a single process starts Ray for each."""
-    folder = tmp_path_factory.mktemp("ray")
-    outcome = command(
-        *("-m", *FEDERATION, f"method={','.join(UNDER_RAY)}"),
-        *("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2"),
-        *(f"hydra.sweep.dir={folder}/sweep", "hydra.sweep.subdir=${method.name}"),
-        directory=folder / "unused",
-        cwd=folder,
-        timeout=400,
-    )
-    assert outcome.code == 0, outcome.stderr
-    return folder / "sweep"
-
-
 @pytest.mark.parametrize("method", UNDER_RAY)
-def test_under_ray_a_method_gives_the_same(method: str, under_ray: Path, inline_run: Callable[..., Outcome]) -> None:
-    assert_same(Outcome(under_ray / method), inline_run(*FEDERATION, f"method={method}"))
+def test_under_ray_a_method_gives_the_same(method: str, inline_run: Callable[..., Outcome], tmp_path: Path) -> None:
+    run = (*FEDERATION, f"method={method}")
+    ray = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=1")
+    found = command(*run, *ray, directory=tmp_path / "ray", cwd=tmp_path)
+    assert found.code == 0, found.stderr
+    assert_same(found, inline_run(*run))
 
 
 def test_a_methods_file_is_named_as_the_method() -> None:

@@ -11,14 +11,12 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from run_outcomes import Outcome
+from run_outcomes import Outcome, partition, predict
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch_geometric.nn import GAT
 
 from subfl_flower.analysis.run_analysis import prepared_partition
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.registry import validate

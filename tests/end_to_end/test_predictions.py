@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from run_outcomes import Outcome, run_inline
+from run_outcomes import Outcome, partition, predict, run_inline
 from test_deployed_nodes import FolderGrid
 
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.predict import main as predict
 from subfl_flower.composition import composed_config
 from subfl_flower.node.open_nodes import forget_nodes
 from subfl_flower.runs.directory import RunDirectory
@@ -221,7 +219,7 @@ def test_a_run_of_mended_graphs_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     rows = predicted(tmp_path, found.directory)
     assert set(rows["client"]) == set(range(5))
-    assert "5 of 5 clients: the graph was mended by other nodes in training" in capsys.readouterr().out
+    assert "5 of 5 clients: the graph was mended by nodes of other clients in training" in capsys.readouterr().out
 
 
 def test_runs_that_have_nothing_to_predict_are_refused(

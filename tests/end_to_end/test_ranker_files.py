@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_outcomes import Outcome, run_inline
+from run_outcomes import Outcome, partition, recommend, run_inline
 from test_fedgnn_deployed import MachinesGrid, deployed
 
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
-from subfl_flower.commands.partition import main as partition
-from subfl_flower.commands.recommend import main as recommend
 from subfl_flower.composition import composed_config, composed_job
 from subfl_flower.data.graph import TEST
 from subfl_flower.data.prepared.ratings import PreparedRatings, prepare_ratings

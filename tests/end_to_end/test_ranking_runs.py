@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from message_kinds import domain_of
-from run_outcomes import Outcome, command, run_inline
+from run_outcomes import Outcome, command, partition, run_inline
 from test_fedgnn_deployed import MachinesGrid, deployed
 from test_resume import break_off, resumed
 
-from subfl_flower.commands.partition import main as partition
 from subfl_flower.composition import composed_config
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.prepared.ratings import prepare_ratings

@@ -18,7 +18,7 @@ MISSING = np.array([[0, 5, 9], [5, 0, 1], [9, 1, 0]])
 
 
 def plain(similarity: Similarity) -> dict[str, Any]:
-    """As in `analysis.json`."""
+    """Content of `analysis.json`."""
     correlation = {"missing_edges": similarity.with_missing, "label": similarity.with_label}
     return asdict(similarity) | {"rank_correlation_with_functional": correlation}
 

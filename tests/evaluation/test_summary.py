@@ -32,6 +32,7 @@ def test_figures_of_three_rounds_worked_out_by_hand() -> None:
         "test_at_best_validation": 0.5,  # not 0.875 of round 3: the earliest of equals, and never by test
         "test_as_received_at_best_validation": 0.25,
         "best_round": 2,
+        "best_validation": 0.625,
         "figures": None,
         "worst_client": {"client": 0, "test": 0.25},
         "test_last": 0.875,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from local_federation import LocalFederation, command
 
-NODES = ([0], [1], [2, 3])
+NODES = ([1], [0, 2, 3])
 """Clients of each SuperNode."""
 
 

@@ -21,7 +21,7 @@ from run_outcomes import SUBFL, Outcome
 
 from subfl_flower.cli import main as subfl
 from subfl_flower.composition import resumes
-from subfl_flower.launch.processes import MARKER, LaunchProcesses
+from subfl_flower.flower.process_tree import MARKER, LaunchProcesses
 
 _CONNECTION = "lab"
 _PATIENCE = 240.0
@@ -144,7 +144,8 @@ class LocalFederation:
 
     def key(self, name: str, register: bool = True) -> Path:
         key = self.folder / f"{name}.key"
-        command("deploy", "key", key)
+        if not key.exists():
+            command("deploy", "key", key)
         if register:
             command("deploy", "register", f"{key}.pub", "--connection", _CONNECTION)
         return key
@@ -175,6 +176,17 @@ class LocalFederation:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    @contextmanager
+    def visited_by(self, *names: str) -> Iterator[None]:
+        """SuperNodes of these names may be started, and are ended."""
+        try:
+            yield
+        finally:
+            for name in set(names) & set(self.nodes):
+                if (node := self.nodes.pop(name)).poll() is None:
+                    kill(node)
+                (self.folder / f"{name}.log").unlink()
 
     def wait_for_node(self, name: str) -> None:
         """Until it is connected for the first time."""

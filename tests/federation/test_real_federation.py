@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,85 +23,42 @@ MENDING = {
 PHASES = {"fedgcn": ["boundary", "neighbours", "mend"], "fedsage_plus": ["generator", "gradients", "generator"]}
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Reference run of this federation in one process; a run of fewer rounds is its beginning."""
-    directory = tmp_path_factory.mktemp("inline") / "run"
-    return run_inline(
-        directory, *shared_arguments("partition.clients=4", "federation.rounds=3", "record.mixing_every=1")
-    )
-
-
-def same_rounds(found: Outcome, expected: Outcome, rounds: int) -> None:
-    assert [record["round"] for record in found.rounds] == list(range(1, rounds + 1))
+def same_rounds(found: Outcome, expected: Outcome) -> None:
+    assert [record["round"] for record in found.rounds] == [record["round"] for record in expected.rounds]
     for name in ("validation", "test", "validation_as_received", "test_as_received", "train_loss", "sparsity"):
-        np.testing.assert_allclose(found.values(name), expected.values(name)[:rounds], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found.values(name), expected.values(name), atol=1e-4, err_msg=name)
     for name in ("bytes_up", "bytes_down"):
-        assert [r[name] for r in found.rounds] == [r[name] for r in expected.rounds[:rounds]]
+        assert [r[name] for r in found.rounds] == [r[name] for r in expected.rounds]
 
 
 def state_folder(client: Path, outcome: Outcome) -> Path:
     return client / "runs" / outcome.summary["run_id"] / "state"
 
 
-def test_it_trains_as_inline_and_each_wrong_node_is_refused_by_name(
-    federation: LocalFederation, partition: Path, unbroken: Outcome, tmp_path: Path
-) -> None:
-    folder = federation.folder
-    command("deploy", "certificates", tmp_path / "other-ca", "--host", "127.0.0.1")
-    command("partition", "dataset=sbm", "partition.clients=3", f"out={tmp_path / 'sbm'}")
-    corrupted = copied_client(partition / "client-01", tmp_path / "corrupted")
-    with (corrupted / "graph.safetensors").open("r+b") as file:
+@pytest.fixture
+def wrong_nodes(federation: LocalFederation, partition: Path, tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """The folders of SuperNodes with a client that another one hosts and with a damaged client; both connected."""
+    folders = {name: copied_client(partition / "client-02", tmp_path / name) for name in ("twice", "damaged")}
+    with (folders["damaged"] / "graph.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
-    again = copied_client(partition / "client-02", tmp_path / "again")
-    missing = tmp_path / "nowhere"
-
-    # On the node's own machine, before it connects:
-    federation.start_node("stranger", partition / "client-00", key=federation.key("stranger", register=False))
-    key = federation.key("spare")
-    federation.start_node("deceived", partition / "client-00", key=key, ca=tmp_path / "other-ca" / "ca.crt")
-    federation.start_node("mislaid", missing, key=key)
-    federation.start_node("broken", corrupted, key=key)
-    # By the run: nobody looked before.
-    wrong = {"twice": again, "other": tmp_path / "sbm" / "client-01", "absent": missing, "damaged": corrupted}
-    for name, client in wrong.items():
-        federation.start_node_unchecked(name, client, federation.key(name))
-    for name in wrong:
-        federation.wait_for_node(name)
-
-    outcome = federation.outcome(
-        federation.submit(*shared_arguments("federation.rounds=3", "record.client_models=false"))
-    )
-    assert outcome.code == 0, outcome.stdout
-    same_rounds(outcome, unbroken, 3)
-    reasons = "\n".join(str(refusal["reason"]) for refusal in outcome.summary["refused"])
-    assert "client 2 is hosted by two nodes" in reasons
-    assert "client 1: data of 'sbm', and this run is on dataset=digits" in reasons
-    assert f"{missing} is not a client's folder" in reasons
-    assert f"{corrupted / 'graph.safetensors'} is damaged (its checksum differs)" in reasons
-    assert len(outcome.summary["refused"]) == 4
-
-    assert federation.nodes["mislaid"].wait(30) == 2
-    assert f"subfl deploy: {missing} is not a client's folder" in federation.log("mislaid")
-    assert federation.nodes["broken"].wait(30) == 2
-    assert "checksum differs" in federation.log("broken")
-    assert federation.nodes["stranger"].wait(60) not in (None, 0)
-    assert "SuperNode ID" not in federation.log("stranger")
-    assert "SuperNode ID" not in federation.log("deceived")
-    assert "certificate" in federation.log("deceived").lower()
-    for name in ("stranger", "deceived", "mislaid", "broken", *wrong):
-        if federation.nodes[name].poll() is None:
-            kill(federation.nodes[name])
-        del federation.nodes[name]
-    assert folder.is_dir()
+    with federation.visited_by(*folders, "stranger", "deceived"):
+        command("deploy", "certificates", tmp_path / "other-ca", "--host", "127.0.0.1")
+        federation.start_node("stranger", partition / "client-00", key=federation.key("stranger", register=False))
+        key, ca = federation.key("twice"), tmp_path / "other-ca" / "ca.crt"
+        federation.start_node("deceived", partition / "client-00", key=key, ca=ca)
+        federation.start_node_unchecked("twice", folders["twice"], key)
+        federation.start_node_unchecked("damaged", folders["damaged"], federation.key("damaged"))
+        for name in folders:
+            federation.wait_for_node(name)
+        yield folders
 
 
 @pytest.mark.parametrize("method", ["fedgcn", pytest.param("fedsage_plus", marks=pytest.mark.slow)])
-def test_what_is_exchanged_before_training_reaches_the_nodes_that_train(
-    federation: LocalFederation, method: str, tmp_path: Path
+def test_what_is_exchanged_before_training_reaches_the_nodes_that_train_and_wrong_ones_are_refused(
+    federation: LocalFederation, wrong_nodes: dict[str, Path], method: str, tmp_path: Path
 ) -> None:
     shared = ("dataset=digits", "model.hidden=16", "federation.rounds=1", f"method={method}", *MENDING[method])
     expected = run_inline(tmp_path / "inline", *shared, "partition=metis", "partition.clients=4")
@@ -115,6 +73,17 @@ def test_what_is_exchanged_before_training_reaches_the_nodes_that_train(
     )
     assert found == right and [action for action, _, _ in found] == PHASES[method]
     assert all(up + down > 0 for _, up, down in found)
+
+    # By the run, each by name: nobody looked at their folders before.
+    reasons = "\n".join(str(refusal["reason"]) for refusal in outcome.summary["refused"])
+    assert "client 2 is hosted by two nodes" in reasons
+    assert f"{wrong_nodes['damaged'] / 'graph.safetensors'} is damaged (its checksum differs)" in reasons
+    assert len(outcome.summary["refused"]) == 2
+    # By the SuperLink, whose operator has not registered its key; and by the node, which trusts another authority.
+    assert federation.nodes["stranger"].wait(60) not in (None, 0)
+    assert "SuperNode ID" not in federation.log("stranger")
+    assert "SuperNode ID" not in federation.log("deceived")
+    assert "certificate" in federation.log("deceived").lower()
 
 
 @pytest.mark.slow
@@ -133,15 +102,15 @@ def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, parti
     started = hold_killed.stat().st_mtime
     (saved,) = (path for path in (client / "runs").glob("*/state/*") if path.stat().st_mtime > started)
     before = load_file(saved)
-    kill(federation.nodes["node-1"])
+    kill(federation.nodes["node-0"])
     hold_killed.unlink()
-    hosted = federation.log("node-1").count("SuperNode ID")
+    hosted = federation.log("node-0").count("SuperNode ID")
 
     def is_back() -> bool:
         """The node is started again, as by a service manager, until the SuperLink believes that the old one is dead."""
-        if federation.nodes["node-1"].poll() is not None:
-            federation.start_node("node-1", client, key=federation.folder / "node-1.key")
-        return federation.log("node-1").count("SuperNode ID") > hosted
+        if federation.nodes["node-0"].poll() is not None:
+            federation.start_node("node-0", client, key=federation.folder / "node-0.key")
+        return federation.log("node-0").count("SuperNode ID") > hosted
 
     wait_for((modules / "at-0-3").exists, "round 3 begins without client 1")
     wait_for(is_back, "the killed node is back")
@@ -172,12 +141,14 @@ def test_a_killed_server_is_resumed_to_the_numbers_of_an_unbroken_run(
     kills: tuple[int, ...],
     federation: LocalFederation,
     partition: Path,
-    unbroken: Outcome,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     modules = federation.folder / "modules"
-    asked = shared_arguments(*HELD, "federation.rounds=3", "record.mixing_every=1")
+    rounds = kills[-1]
+    run = shared_arguments(f"federation.rounds={rounds}", "record.mixing_every=1")
+    unbroken = run_inline(tmp_path / "inline", *run, "partition.clients=4")
+    asked: tuple[str, ...] = (*run, *HELD)
     for server_round in kills:
         hold, there = modules / f"hold-0-{server_round}", modules / f"at-0-{server_round}"
         there.unlink(missing_ok=True)
@@ -199,12 +170,12 @@ def test_a_killed_server_is_resumed_to_the_numbers_of_an_unbroken_run(
     resumed = federation.outcome(federation.submit(*asked))
     assert resumed.code == 0, resumed.stdout
     assert resumed.directory == directory
-    same_rounds(resumed, unbroken, 3)
+    same_rounds(resumed, unbroken)
     for name in ("test_at_best_validation", "test_last"):
         assert resumed.summary[name] == pytest.approx(unbroken.summary[name], abs=1e-4)
     assert resumed.summary["bytes_up"] == unbroken.summary["bytes_up"]
-    assert sorted(resumed.mixing) == [1, 2, 3]
-    np.testing.assert_allclose(resumed.mixing[3], unbroken.mixing[3], atol=1e-4)
+    assert sorted(resumed.mixing) == list(range(1, rounds + 1))
+    np.testing.assert_allclose(resumed.mixing[rounds], unbroken.mixing[rounds], atol=1e-4)
     assert resumed.summary["status"] == "completed"
     for record in resumed.rounds:
         check_where_the_seconds_went(record["seconds"])
@@ -226,7 +197,7 @@ def check_models(partition: Path, outcome: Outcome, folder: Path, capsys: pytest
         data = partition / f"client-{client:02d}"
         model = data / "runs" / outcome.summary["run_id"]
         _, card = read_model(model)
-        assert (card.client, card.method, card.round) == (client, "fedpub", 3)
+        assert (card.client, card.method, card.round) == (client, "fedpub", len(outcome.rounds))
         assert card.validation == pytest.approx(outcome.values("validation")[best[client], client], abs=1e-6)
         capsys.readouterr()
         command("predict", model, data, "--out", folder / f"{client}.csv")

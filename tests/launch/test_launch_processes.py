@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from subfl_flower.launch.processes import MARKER, LaunchProcesses, guarded_launch
+from subfl_flower.flower.process_tree import MARKER, LaunchProcesses, guarded_launch
 
 # A tree like a federation's: a process that ignores the request to end, and below it one whose parent dies,
 # which has wiped its environment, as Ray's workers do.
@@ -77,7 +77,7 @@ def test_when_the_launching_process_is_killed_its_guard_ends_the_rest(tmp_path: 
     launch_id = uuid.uuid4().hex
     code = (
         "import subprocess, sys, os, time\n"
-        "from subfl_flower.launch.processes import MARKER, guarded_launch\n"
+        "from subfl_flower.flower.process_tree import MARKER, guarded_launch\n"
         "launch_id, scratch = sys.argv[1:]\n"
         "with guarded_launch(launch_id, scratch):\n"
         "    env = dict(os.environ) | {MARKER: launch_id}\n"

@@ -1,19 +1,27 @@
+import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
+import joblib
 import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.config import parse_config_args
 from path_names import ALL_IN_ONE, AWKWARD_NAMES
+from run_outcomes import launch
 
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
-from subfl_flower.launch import command, main
-from subfl_flower.launch.request import Request, available_cpus, federation_config, overrides_toml
-from subfl_flower.launch.staging import find_app, stage_app
-from subfl_flower.launch.submission import INTERRUPTED, Outcome
+from subfl_flower.flower.app_folder import find_app, stage_app
+from subfl_flower.flower.submission import INTERRUPTED, Outcome, overrides_toml
+from subfl_flower.launch import command
+from subfl_flower.launch.request import Request, federation_config
+from subfl_flower.storage.package_files import app_hash, commit, package_files
 
 AWKWARD = (
     "method=fedpub",
@@ -50,7 +58,7 @@ def test_folders_of_any_name_reach_the_server(tmp_path: Path, monkeypatch: pytes
     for name in (*AWKWARD_NAMES, ALL_IN_ONE, "'quoted, already'"):
         path = f"/data/{name}" if name.startswith("~") else name
         overrides = ("dataset=custom", f"dataset.path={path}", f"data.cache=/c/{name}", f"hydra.run.dir=/r/{name}")
-        assert main([*overrides, "--home", str(tmp_path)]) == 130
+        assert launch([*overrides, "--home", str(tmp_path)]) == 130
         assert requests[-1].overrides == overrides
         file = tmp_path / "run-config.toml"
         file.write_text(overrides_toml(requests[-1].overrides), encoding="utf-8")
@@ -69,7 +77,7 @@ def test_an_override_of_two_lines_is_refused() -> None:
 
 def test_ray_gets_the_cpus_that_the_nodes_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    request = Request(Path(), Path(), supernodes=1, cpus=1, gpus=0.25)
+    request = Request(None, Path(), Path(), supernodes=1, cpus=1, gpus=0.25)
     asked = parse_config_args([federation_config(request)])
     assert asked == {
         "num-supernodes": 1,
@@ -77,13 +85,13 @@ def test_ray_gets_the_cpus_that_the_nodes_can_use(monkeypatch: pytest.MonkeyPatc
         "client-resources-num-gpus": 0.25,
         "init-args-num-cpus": 1,
     }
-    many = parse_config_args([federation_config(Request(Path(), Path(), supernodes=10_000))])
-    assert many["init-args-num-cpus"] == available_cpus()
+    many = parse_config_args([federation_config(Request(None, Path(), Path(), supernodes=10_000))])
+    assert many["init-args-num-cpus"] == joblib.cpu_count()
 
 
 def test_a_cluster_of_the_users_own_is_not_resized(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    asked = parse_config_args([federation_config(Request(Path(), Path(), cpus=4096))])
+    asked = parse_config_args([federation_config(Request(None, Path(), Path(), cpus=4096))])
     assert asked["client-resources-num-cpus"] == 4096
     assert "init-args-num-cpus" not in asked
 
@@ -109,28 +117,86 @@ def test_bad_arguments_are_one_sentence_and_start_nothing(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
-    assert main([*argv, "--home", str(tmp_path / "home")]) == 2
+    assert launch([*argv, "--home", str(tmp_path / "home")]) == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "home").exists()
 
 
 def test_a_home_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "home").touch()
-    assert main(["--home", str(tmp_path / "home")]) == 2
+    assert launch(["--home", str(tmp_path / "home")]) == 2
     assert f"--home {tmp_path / 'home'}: " in capsys.readouterr().err
 
 
-def test_the_app_is_here_or_where_the_package_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_is_this_package_or_another_one_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    project = Path(__file__).resolve().parents[2]
-    assert find_app(None) == project
+    assert find_app(None) is None
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "modules-of-my-own"\n')
-    assert find_app(None) == project
+    assert find_app(None) is None
     (tmp_path / "pyproject.toml").write_text('[tool.flwr.app]\npublisher = "me"\n')
-    assert find_app(None) == tmp_path
+    assert find_app(None) == find_app(Path()) == tmp_path
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(SubflError, match=re.escape(f"no pyproject.toml in {tmp_path / 'elsewhere'}")):
         find_app(Path("elsewhere"))
+    project = Path(__file__).resolve().parents[2]
+    monkeypatch.chdir(project)
+    assert find_app(None) is find_app(project) is None
+
+
+def test_relative_paths_begin_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[Request] = []
+
+    def run_federation(request: Request) -> Outcome:
+        requests.append(request)
+        return Outcome(INTERRUPTED)
+
+    monkeypatch.setattr(command, "run_federation", run_federation)
+    monkeypatch.chdir(tmp_path)
+    assert launch(["federation.rounds=1"]) == 130
+    (request,) = requests
+    assert (request.app, request.folder, request.home) == (None, tmp_path, tmp_path / ".flwr")
+
+
+CHOICES = {"experiment/mine.yaml": "# @package _global_\nseed: 7\n", "config.yaml": "seed: 99\n", "notes.md": "secret"}
+
+
+def unpacked(app: Path, place: Path) -> set[str]:
+    """The files of the bundle that Flower makes of an app, unpacked."""
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(app))) as bundle:
+        bundle.extractall(place)
+        return set(bundle.namelist())
+
+
+ASK = (
+    "from subfl_flower.composition import composed_config; import subfl_flower\n"
+    "from subfl_flower.storage.package_files import *\n"
+    "from subfl_flower.code_folder import adopt; from subfl_flower.strategies.subgraphs import fedpub\n"
+    "adopt(sent_choices()); config, _ = composed_config(['+experiment=mine'])\n"
+    "print(subfl_flower.__file__, fedpub.__file__, app_hash(), commit(), config.seed)"
+)
+
+
+def test_the_app_of_this_package_is_whole_and_has_its_commit_its_hash_and_the_users_choices(tmp_path: Path) -> None:
+    for name, text in CHOICES.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text(text)
+    stage_app(None, tmp_path / "staged", own=tmp_path)
+    files = unpacked(tmp_path / "staged", tmp_path / "unpacked")
+    assert {name for name in files if name.startswith("conf/")} == {"conf/experiment/mine.yaml"}
+    assert {f"subfl_flower/{name}" for name in package_files()} <= files
+    asked = [sys.executable, "-P", "-c", ASK]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "unpacked")}
+    answer = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    package, module, digest, stated, seed = answer.stdout.split()
+    place = tmp_path / "unpacked" / "subfl_flower"
+    assert (package, module) == (str(place / "__init__.py"), str(place / "strategies" / "subgraphs" / "fedpub.py"))
+    assert (digest, stated, seed) == (app_hash(), str(commit()), "7")
+
+
+def test_a_users_conf_that_is_the_built_in_one_is_not_sent_twice(tmp_path: Path) -> None:
+    stage_app(None, tmp_path / "staged", own=Path(__file__).resolve().parents[2])
+    assert not (tmp_path / "staged" / "conf").exists()
 
 
 def test_the_staged_app_packs_to_the_same_bytes(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.server.exchange import ASK, PHASE
 from subfl_flower.server.round_messages import RUN
-from subfl_flower.wire.payload import ARRAYS, LAYOUT, Choice, Stack, pack, unpack
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, pack, unpack
 from subfl_flower.wire.ragged import Ragged, pack_ragged
 from subfl_flower.wire.replies import METRICS, OUTCOME
 
@@ -138,7 +140,7 @@ def trained(node: Node) -> Stack:
     assert not reply.has_error()
     assert reply.content.config_records[OUTCOME]["clients"] == CLIENTS
     assert all(np.isfinite(values).all() for values in reply.content.metric_records[METRICS].values())
-    return unpack(reply.content)
+    return unpack(reply.content)[0]
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,33 @@ def test_clients_that_it_does_not_host_are_refused_in_words(node: Node, honest: 
     for kind in ("train", "evaluate"):
         assert node.reason(content, kind) == "client 99 is not hosted here"
     assert trained(node).keys() == honest.keys()
+
+
+def many_rows(node: Node, stored: int) -> RecordDict:
+    """A message of some kilobytes that claims a model for each of many clients."""
+    rows = {name: np.zeros((stored, *values.shape), np.float32) for name, values in node.model.items()}
+    content = node.content()
+    pack(Choice(rows, np.zeros((len(CLIENTS), 1), np.int64))).into(content)
+    return content
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query.export"])
+def test_more_models_than_it_has_clients_are_refused_before_they_are_unpacked(node: Node, kind: str) -> None:
+    wrong = "ValueError: it holds 4 rows for 3 clients, and may hold 1 for each"
+    assert node.reason(many_rows(node, 4), kind) == wrong
+    repeated = many_rows(node, 3)
+    repeated.config_records[RUN]["clients"] = [0, 2, 2]
+    assert node.reason(repeated, kind) == "the server named a client twice in one message"
+    assert not node.told(many_rows(node, 3), kind).has_error()
+
+
+def test_a_model_to_write_that_is_not_as_declared_is_refused(node: Node) -> None:
+    content = node.content()
+    with_stack(content, node.model, **{"conv1.bias": np.zeros(10**6, np.float32)})
+    assert node.reason(content, "query.export").startswith("ValueError: its conv1.bias is float32 [1000000] for a clie")
+    content = node.content()
+    pack({}, len(CLIENTS)).into(content)
+    assert not node.told(content, "query.export").has_error()
 
 
 # Questions ------------------------------------------------------------------------------------------------------------

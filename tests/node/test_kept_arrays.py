@@ -10,8 +10,9 @@ import pytest
 from flwr.app import RecordDict
 
 from subfl_flower.errors import SubflError
+from subfl_flower.node.durable_store import DurableStore
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInFiles
-from subfl_flower.node.state import ContextStore, DurableStore, MappedStore, MemoryStore, StateStore
+from subfl_flower.node.state import ContextStore, MappedStore, MemoryStore, StateStore
 
 Reopen = Callable[[], KeptArrays]
 

@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_cards import toy_card
 
 from subfl_flower.models.settings import ModelSettings
-from subfl_flower.node.state import DurableStore, MemoryStore
+from subfl_flower.node.durable_store import DurableStore
+from subfl_flower.node.state import MemoryStore
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.checkpoint import Checkpoint
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, ModelCard, read_model
 from subfl_flower.subgraphs.models.gcn import StackedGCN
-from subfl_flower.subgraphs.tasks.node_classification import NodeClassification
 from subfl_flower.wire.roster import Roster
 
 KILLS = 20
@@ -217,24 +219,14 @@ def test_an_exported_model_is_whole(tmp_path: Path) -> None:
     shapes = StackedGCN(settings, 300, 7).shapes
 
     def model(number: int) -> tuple[dict[str, np.ndarray], ModelCard]:
-        card = ModelCard(
-            model=settings,
-            task=NodeClassification(name="node_classification"),
-            num_features=300,
-            num_classes=7,
-            dataset="toy",
-            client=0,
-            method="fedavg",
-            run="ab",
-            round=number,
-        )
+        card = toy_card(model=settings, num_features=300, num_classes=7, round=number)
         return {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}, card
 
-    write_model(tmp_path, *model(0))
+    ExportedModel(*model(0)).write_with_card(tmp_path / MODEL_FILE)
 
     def work(tell: Tell) -> None:
         for number in range(1, 10**6):
-            write_model(tmp_path, *model(number))
+            ExportedModel(*model(number)).write_with_card(tmp_path / MODEL_FILE)
             tell(number)
 
     for seconds in moments(3):

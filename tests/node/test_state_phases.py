@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from subfl_flower.node.state import DurableStore, MemoryStore
+from subfl_flower.node.durable_store import DurableStore
+from subfl_flower.node.state import MemoryStore
 
 SHAPES: dict[str, tuple[int, ...]] = {"steps": ()}
 ORDER = ("expand", "neighbours", "train", "evaluate")

@@ -8,7 +8,9 @@ import sys
 REPLACED = """
 import io, logging.config, sys
 sys.stderr = ours = io.StringIO()
-import subfl_flower.privacy.accountant
+from subfl_flower.privacy.accountant import user_level_epsilon
+from subfl_flower.privacy.mechanism import LaplaceL1
+user_level_epsilon(LaplaceL1(), 2, 1e-5)
 sys.stderr = io.StringIO()
 logging.config.dictConfig({"version": 1})
 assert not ours.closed

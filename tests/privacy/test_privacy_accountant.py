@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import dp_accounting
 import numpy as np
@@ -9,10 +10,11 @@ from dp_accounting import pld
 from scipy import stats
 
 from subfl_flower.errors import SubflError
+from subfl_flower.privacy import accountant
 from subfl_flower.privacy.accountant import (
-    noise_for,
     per_coordinate_epsilon,
     privacy_report,
+    require_accountant,
     user_level_epsilon,
     whole_upload_epsilon,
 )
@@ -119,21 +121,6 @@ def test_no_upload_tells_nothing_and_no_noise_everything() -> None:
     assert user_level_epsilon(LdpSettings(), 1, DELTA) == math.inf
 
 
-@pytest.mark.parametrize("uploads", [1, 10, 300])
-def test_noise_for_a_target_spends_it_and_no_more(uploads: int) -> None:
-    for target in (0.5, 8.0):
-        spent = user_level_epsilon(laplace(noise_for(laplace(1.0), target, uploads, DELTA)), uploads, DELTA)
-        assert spent <= target
-        assert spent == pytest.approx(target, rel=1e-4)
-        spent = user_level_epsilon(gaussian(noise_for(gaussian(1.0), target, uploads, DELTA)), uploads, DELTA)
-        assert spent == pytest.approx(target, rel=1e-4)
-
-
-def test_noise_is_not_found_for_values_clamped_alone() -> None:
-    with pytest.raises(SubflError, match="laplace_l1 and gaussian_l2"):
-        noise_for(LINF, 8.0, 10, DELTA)
-
-
 def test_a_report_holds_all_figures() -> None:
     report = privacy_report(LINF, 1, 1)
     assert (report.mechanism, report.clip, report.noise_scale) == ("laplace_linf", 0.1, 0.2)
@@ -146,3 +133,37 @@ def test_a_report_holds_all_figures() -> None:
 def test_a_report_of_unbounded_figures_has_none() -> None:
     report = privacy_report(LdpSettings(), 5, 100)
     assert report.per_coordinate_epsilon is report.whole_upload_epsilon is report.user_level_epsilon is None
+
+
+@pytest.fixture
+def without_dp_accounting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the extra `dp`."""
+
+    class Missing:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name.partition(".")[0] in ("dp_accounting", "absl"):
+                raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("dp_accounting", "absl")]:
+        monkeypatch.delitem(sys.modules, name)
+    accountant._library.cache_clear()
+
+
+def test_without_the_extra_pure_epsilons_add_up_and_its_name_is_said(without_dp_accounting: None) -> None:
+    report = privacy_report(LINF, 30, 11)
+    assert report.user_level_epsilon == pytest.approx(30 * 11 * 2 * 0.1 / 0.2) and report.delta == 0.0
+    assert report.note == "a smaller epsilon, at delta 1e-05, needs dp-accounting: pip install 'subfl-flower[dp]'"
+    assert privacy_report(laplace(0.7), 30, 11).user_level_epsilon == pytest.approx(21.0)
+    for settings in (LINF, laplace(0.7), LdpSettings()):
+        require_accountant(settings)
+
+
+def test_without_the_extra_normal_noise_is_refused_before_a_run(without_dp_accounting: None) -> None:
+    with pytest.raises(SubflError, match=r"needs the package dp_accounting: pip install 'subfl-flower\[dp\]'"):
+        require_accountant(gaussian(1.0))
+
+
+def test_with_the_extra_nothing_is_remarked() -> None:
+    report = privacy_report(laplace(0.7), 30, 11)
+    assert (report.note, report.delta) == (None, DELTA) and report.user_level_epsilon < 21.0

@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import yaml
 
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
-from subfl_flower.storage.tensor_file import Card, read_tensor_file
+from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
 
 @pytest.fixture
@@ -248,13 +248,15 @@ def test_an_archive_of_something_else_is_named(run: RunDirectory) -> None:
 
 class Trained(Card):
     holds: ClassVar[str] = "a trained model"
+
+    kind: Literal["model"] = "model"
     round: int
 
 
 def test_client_models_come_back_with_shape_dtype_and_card(run: RunDirectory) -> None:
     weights = np.arange(6, dtype=np.float32).reshape(2, 3)
     tensors = {"weight": weights, "transposed": weights.T, "scalar": np.array(2, dtype=np.int64)}
-    run.write_client_model(7, tensors, Trained(round=3))
+    write_tensor_file(run.client_file(7), tensors, Trained(round=3))
     assert run.client_file(7) == run.path / "clients" / "0007.safetensors"
     read, card = read_tensor_file(run.client_file(7), Trained)
     assert card.round == 3 and run.client_models() == {7: run.client_file(7)}
@@ -266,7 +268,7 @@ def test_client_models_come_back_with_shape_dtype_and_card(run: RunDirectory) ->
 
 def test_absent_or_damaged_files_are_named(run: RunDirectory) -> None:
     with pytest.raises(SubflError, match="0 or more, not -1"):
-        run.write_client_model(-1, {}, Trained(round=3))
+        run.client_file(-1)
     for name in ("summary.json", "config.yaml", "mixing.npz", "clusters.npz"):
         (run.path / name).write_text("{[")
     for read in (run.summary, run.config, run.mixing, run.clusters):

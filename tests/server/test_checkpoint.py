@@ -230,7 +230,16 @@ def about(**changes: Any) -> dict[str, Any]:
         "client_ids": [0, 1], "num_examples": [1.0, 2.0], "num_nodes": [1.0, None], "num_edges": [1.0, 2.0],
         "num_features": 2, "num_classes": 2, "overlapping": False,
     }  # fmt: skip
-    base = {"schema": 3, "run_id": "ab", "round": 3, "roster": roster, "exchanges": [], "seconds": 1, "repeated": {}}
+    base = {
+        "kind": "checkpoint",
+        "schema": 3,
+        "run_id": "ab",
+        "round": 3,
+        "roster": roster,
+        "exchanges": [],
+        "seconds": 1,
+        "repeated": {},
+    }
     return {**base, **changes}
 
 
@@ -256,7 +265,8 @@ def test_the_form_of_the_file(tmp_path: Path) -> None:
         ("[" * 5000, ": card: Invalid JSON"),
         ("[]", ": card: Input should be an object"),
         ("3", ": card: Input should be an object"),
-        ({}, " does not hold a checkpoint: its card does not state a schema"),
+        ({}, " does not hold a checkpoint: its card states no kind, where 'checkpoint' belongs"),
+        ({"kind": "checkpoint"}, " does not hold a checkpoint: its card does not state a schema"),
         ({key: value for key, value in about().items() if key != "repeated"}, ": card.repeated: Field required"),
         (about(repeated={"absent": 2}), " does not hold a checkpoint: KeyError: 'absent'"),
         (about(repeated={"w": 10**30}), " does not hold a checkpoint: "),
@@ -331,7 +341,9 @@ def test_a_damaged_file_is_refused_in_one_sentence(tmp_path: Path, damage: str) 
 
 
 def test_a_half_precision_of_another_library_is_refused(tmp_path: Path) -> None:
-    content = save({"w": np.zeros((1, 4), np.float16)}, {"card": json.dumps(about())})
+    half = {"w": np.zeros((1, 4), np.float16)}
+    contents = (save(half, {"card": json.dumps(about(run_id="a" * length))}) for length in range(1, 9))
+    content = next(content for content in contents if b"  " in content)  # blanks fill a header up to eight bytes
     (tmp_path / FILE).write_bytes(content.replace(b'"F16"', b'"BF16"').replace(b"  ", b" ", 1))
     with pytest.raises(
         SubflError, match=r"server\.safetensors does not hold a checkpoint: .*\(data type 'bfloat16' not understood\)"

@@ -14,8 +14,9 @@ from subfl_flower.server.round_messages import RUN
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.tasks.metric import COUNT, Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
-from subfl_flower.wire.payload import ArraySpec, Stack, pack, unpack
+from subfl_flower.wire.payload import ArraySpec, pack, unpack
 from subfl_flower.wire.replies import METRICS, OUTCOME
 from subfl_flower.wire.roster import Roster
 
@@ -50,7 +51,7 @@ def client_app(failing: Sequence[int] = (), raising: Sequence[int] = (), silent:
     def train(message: Message, context: Context) -> Message:
         if any(client in raising for client in message.content.config_records[RUN]["clients"]):  # type: ignore[union-attr]
             raise RuntimeError("out of memory")
-        received, clients = unpack(message.content), list(message.content.config_records[RUN]["clients"])  # type: ignore
+        received, clients = unpack(message.content)[0], list(message.content.config_records[RUN]["clients"])  # type: ignore
         good = [row for row, client in enumerate(clients) if client not in failing]
         packed = pack({"w": 2 * received["w"][good]} if good else {})
         metrics: dict[str, Any] = {"test": [0.1 * clients[row] for row in good]} if good else {}
@@ -174,7 +175,7 @@ def with_an_invented_metric(reply: Message) -> None:
 
 
 def with_an_undeclared_array(reply: Message) -> None:
-    pack({**unpack(reply.content), "v": np.ones((2, 1), np.float32)}).into(reply.content)
+    pack({**unpack(reply.content)[0], "v": np.ones((2, 1), np.float32)}).into(reply.content)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_bytes_up_are_each_clients_own() -> None:
         reply = sound(message, context)
         clients = reply.content.config_records[OUTCOME]["clients"]
         mostly_zero = np.array([[1.0] * (c - 10) + [0.0] * (310 - c) for c in clients], dtype=np.float32)  # type: ignore
-        packed = pack({"w": unpack(reply.content)["w"], "x": mostly_zero})
+        packed = pack({"w": unpack(reply.content)[0]["w"], "x": mostly_zero})
         packed.into(reply.content)
         return reply
 

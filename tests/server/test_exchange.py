@@ -13,8 +13,9 @@ from subfl_flower.errors import RunFailure
 from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.server.exchange import ASK, PHASE, Exchange, answer_record
 from subfl_flower.server.round_messages import RUN
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers
-from subfl_flower.wire.payload import ARRAYS, Stack
+from subfl_flower.wire.payload import ARRAYS
 from subfl_flower.wire.replies import OUTCOME
 from subfl_flower.wire.roster import Roster
 

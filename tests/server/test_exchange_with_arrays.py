@@ -14,8 +14,9 @@ from subfl_flower.errors import RunFailure
 from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.server.exchange import ASK, Exchange, answer_record, read_question
 from subfl_flower.server.round_messages import RUN, announced
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Question
-from subfl_flower.wire.payload import ARRAYS, Stack
+from subfl_flower.wire.payload import ARRAYS
 from subfl_flower.wire.roster import Matcher, Roster
 
 CLIENTS = (10, 11, 12, 13, 14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -213,6 +214,16 @@ def test_nodes_that_come_late_are_waited_for_and_asked_once() -> None:
     with grid.active():
         assert members(grid, tolerant=False, patience=60, stated={"clients": [0, 1]}).gather().node_ids == (1, 2)
     assert grid.asked == [1, 2] and grid.looks == 40
+
+
+def test_a_wait_that_lasts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "_TELL_SECONDS", 0.0)
+    grid = Nodes({1: hosting(0, num_clients=2)}, {3: lambda answers: answers.update({2: hosting(1, num_clients=2)})})
+    told: list[str] = []
+    with grid.active():
+        members(grid, tolerant=False, patience=3600, stated={"clients": [0, 1]}).gather(told.append)
+    sentence = r"waits for nodes: 1 of 2 clients are there, (3600|359\d) s are left \(runtime\.node_timeout\)"
+    assert len(told) == 2 and all(re.fullmatch(sentence, said) for said in told)
 
 
 # Some nodes are wrong, and the others go on -------------------------------------------------------------------------

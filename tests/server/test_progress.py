@@ -61,6 +61,18 @@ def test_long_phases_are_numbered_as_time_goes_by(
     ]
 
 
+@pytest.mark.parametrize("lines", [False, True, None])
+def test_a_notebook_without_widgets_gets_lines_unless_nothing_is_asked_for(
+    lines: bool | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with RunProgress("fedgcn on cora", 4, lines) as progress:
+        progress.advance(record(1))
+    printed = ["fedgcn on cora: round 1/4 validation 0.500 test 0.250"]
+    assert capsys.readouterr().err.splitlines() == ([] if lines is None else printed)
+
+
 def test_a_run_says_what_it_asks_before_its_rounds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

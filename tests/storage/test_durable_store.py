@@ -13,15 +13,8 @@ from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 from subfl_flower.errors import SubflError
-from subfl_flower.node.state import (
-    CohortState,
-    ContextStore,
-    DurableStore,
-    MappedStore,
-    MemoryStore,
-    StateCard,
-    StateStore,
-)
+from subfl_flower.node.durable_store import DurableStore, StateCard
+from subfl_flower.node.state import CohortState, ContextStore, MappedStore, MemoryStore, StateStore
 from subfl_flower.storage.tensor_file import write_tensor_file
 
 IDS = (3, 8, 11)

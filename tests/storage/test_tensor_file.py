@@ -32,6 +32,7 @@ class Notes(Card):
     holds: ClassVar[str] = "notes"
     remedy: ClassVar[str] = "write them again"
 
+    kind: Literal["notes"] = "notes"
     schema_version: Literal[2] = Field(default=2, alias="schema")
     client: int = Field(ge=0)
     share: float
@@ -42,6 +43,8 @@ class Notes(Card):
 
 class Plain(Card):
     holds: ClassVar[str] = "numbers"
+
+    kind: Literal["numbers"] = "numbers"
 
 
 CARD = Notes(client=7, share=0.1, names=("é", "b"))
@@ -99,7 +102,8 @@ def test_the_file_says_what_it_is_to_any_reader_of_safetensors(path: Path) -> No
     header = json.loads(content[8 : 8 + length])
     assert list(header["__metadata__"]) == ["card"]
     assert json.loads(header["__metadata__"]["card"]) == {
-        "schema": 2, "client": 7, "share": 0.1, "names": ["é", "b"], "place": {"row": 0}, "mended": False,
+        "kind": "notes", "schema": 2, "client": 7, "share": 0.1, "names": ["é", "b"], "place": {"row": 0},
+        "mended": False,
     }  # fmt: skip
     assert header["grid"]["dtype"] == "F32" and content[8 + length :] == GRID.tobytes()
     assert read_card(path) == json.loads(header["__metadata__"]["card"])
@@ -152,17 +156,19 @@ def test_arrays_and_rows_that_are_not_there_are_named(path: Path) -> None:
 def test_another_version_is_named_whatever_else_is_in_the_card(path: Path, schema: int, age: str) -> None:
     expected = f" does not hold notes: {age} version wrote it (schema {schema}, this version reads the schema 2)"
     for content in ({**TEXT, "schema": schema}, {"schema": schema}, {"schema": schema, "unknown": []}):
-        assert refusal(by_hand(path, content)) == f"{expected}; write them again"
+        assert refusal(by_hand(path, {**content, "kind": "notes"})) == f"{expected}; write them again"
 
 
 def test_a_class_without_a_version_is_of_the_first(path: Path) -> None:
     write_tensor_file(path, {"grid": GRID}, Plain())
-    assert read_card(path) == {"schema": 1} and read_tensor_file(path, Plain)[1] == Plain()
+    assert read_card(path) == {"kind": "numbers", "schema": 1} and read_tensor_file(path, Plain)[1] == Plain()
     expected = " does not hold numbers: a newer version wrote it (schema 2, this version reads the schema 1)"
-    assert refusal(by_hand(path, {"schema": 2}), Plain) == expected
-    assert refusal(by_hand(path, {}), Plain) == " does not hold numbers: its card does not state a schema"
+    assert refusal(by_hand(path, {"kind": "numbers", "schema": 2}), Plain) == expected
+    assert (
+        refusal(by_hand(path, {"kind": "numbers"}), Plain) == " does not hold numbers: its card does not state a schema"
+    )
     for schema, words in ((0, "greater than or equal to 1"), (True, "valid integer"), ("1", "valid integer")):
-        said = refusal(by_hand(path, {"schema": schema}), Plain)
+        said = refusal(by_hand(path, {"kind": "numbers", "schema": schema}), Plain)
         assert said.startswith(": card.schema: Input should be ") and words in said
 
 
@@ -175,12 +181,20 @@ def test_a_file_without_a_card_is_refused(path: Path) -> None:
 
 def test_the_card_of_another_class_is_refused(path: Path) -> None:
     write_tensor_file(path, {"grid": GRID}, Plain())
-    assert "an older version wrote it" in refusal(path)
+    said = " does not hold notes: its card is of the kind 'numbers', where 'notes' belongs; write them again"
+    assert refusal(path) == said
+    assert refusal(path, names=("absent",)) == said  # the card comes first
     write_tensor_file(path, {"grid": GRID}, CARD)
-    assert "a newer version wrote it" in refusal(path, Plain)
-    said = refusal(by_hand(path, {**TEXT, "schema": 1}), Plain)
+    assert refusal(path, Plain) == " does not hold numbers: its card is of the kind 'notes', where 'numbers' belongs"
+    for kind in (None, 1, ["numbers"], "Numbers"):
+        said = "states no kind" if kind is None else f"is of the kind {kind!r}"
+        card = {"schema": 1, "kind": kind}
+        assert (
+            refusal(by_hand(path, card), Plain) == f" does not hold numbers: its card {said}, where 'numbers' belongs"
+        )
+    assert "states no kind" in refusal(by_hand(path, {"schema": 1}), Plain)
+    said = refusal(by_hand(path, {**TEXT, "kind": "numbers", "schema": 1}), Plain)
     assert said == ": card.client: Extra inputs are not permitted (this version reads the schema 1)"
-    assert refusal(path, Plain, names=("absent",)) == said  # the card comes first
 
 
 @pytest.mark.parametrize(
@@ -191,7 +205,7 @@ def test_the_card_of_another_class_is_refused(path: Path) -> None:
         ("[" * 100_000, "card: Invalid JSON"),
         ('{"schema":' * 100_000, "card: Invalid JSON"),
         ('{"schema": ' + "1" * 5000 + "}", "card: Invalid JSON"),
-        ('{"schema": 2, "client": "\\ud800"}', "card: Invalid JSON"),
+        ('{"kind": "notes", "schema": 2, "client": "\\ud800"}', "card: Invalid JSON"),
         ("[]", "card: Input should be an object"),
         ("3", "card: Input should be an object"),
         ({**TEXT, "schema": "2"}, "card.schema: Input should be 2"),
@@ -209,7 +223,7 @@ def test_the_card_of_another_class_is_refused(path: Path) -> None:
         ({**TEXT, "place": {"row": "1"}}, "card.place.row: Input should be a valid integer"),
         ({**TEXT, "place": {}}, "card.place.row: Field required"),
         ({**TEXT, "owner": "me"}, "card.owner: Extra inputs are not permitted"),
-        ({"schema": 2, "share": 1}, "card.client: Field required"),
+        ({"kind": "notes", "schema": 2, "share": 1}, "card.client: Field required"),
     ],
     ids=str,
 )

@@ -7,8 +7,9 @@ import pydantic
 import pytest
 
 from subfl_flower.tasks.metric import COUNT, SHARE, Metric
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract, MethodSettings, arrays_of, joined_settings, rows_of
-from subfl_flower.wire.payload import ArraySpec, Choice
+from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import RaggedSpec
 
 

@@ -11,16 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfl_flower.wire.array_format import read_array
-from subfl_flower.wire.payload import (
-    ARRAYS,
-    LAYOUT,
-    ArraySpec,
-    Stack,
-    pack,
-    unpack,
-    unpack_counted,
-)
+from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack
 
 SHAPES = st.lists(st.integers(0, 40), max_size=3).map(tuple)
 KINDS = st.sampled_from(["dense", "sparse", "empty rows", "zero", "mixed", "shared", "integers", "double", "nan"])
@@ -66,7 +58,7 @@ def content(stack: Stack) -> RecordDict:
 @settings(max_examples=150, deadline=None)
 @given(stacks())
 def test_what_is_unpacked_is_what_was_packed(stack: Stack) -> None:
-    found = unpack(content(stack))
+    found = unpack(content(stack))[0]
     assert list(found) == list(stack)
     for name, values in stack.items():
         assert found[name].dtype == values.dtype
@@ -118,13 +110,13 @@ def test_one_row_for_all_is_stored_once_and_counted_for_each() -> None:
     assert sum(len(array.data) for array in packed.arrays.values()) < 2 * 1200
     record = RecordDict()
     packed.into(record)
-    np.testing.assert_array_equal(unpack(record)["w"], np.broadcast_to(row, (50, 300)))
+    np.testing.assert_array_equal(unpack(record)[0]["w"], np.broadcast_to(row, (50, 300)))
 
 
 def test_an_empty_stack_is_an_empty_message() -> None:
     packed = pack({})
     assert (len(packed.arrays), packed.bytes_per_client.tolist()) == (0, [])
-    assert unpack(content({})) == {}
+    assert unpack(content({}))[0] == {}
 
 
 def sparse_record() -> RecordDict:
@@ -204,7 +196,7 @@ MALFORMED: dict[str, Callable[[RecordDict], None]] = {
 @pytest.mark.parametrize("damage", MALFORMED.values(), ids=MALFORMED)
 def test_records_that_do_not_fit_each_other_are_refused(damage: Callable[[RecordDict], None]) -> None:
     record = sparse_record()
-    assert unpack(record)["w"].shape == (3, 400)
+    assert unpack(record)[0]["w"].shape == (3, 400)
     damage(record)
     with pytest.raises(ValueError):
         unpack(record)
@@ -220,7 +212,7 @@ def test_packing_changes_nothing_and_keeps_the_given_arrays_apart() -> None:
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
     record = content({"w": values})
     values[:] = -1
-    np.testing.assert_array_equal(unpack(record)["w"], [[0, 1, 2, 3], [4, 5, 6, 7]])
+    np.testing.assert_array_equal(unpack(record)[0]["w"], [[0, 1, 2, 3], [4, 5, 6, 7]])
     assert dataclasses.is_dataclass(pack({}))
 
 
@@ -235,7 +227,7 @@ def specs(stack: Stack) -> dict[str, ArraySpec]:
 @given(stacks())
 def test_bytes_are_counted_from_what_arrives_as_they_were_counted_when_packed(stack: Stack) -> None:
     clients = len(next(iter(stack.values())))
-    found, counted = unpack_counted(content(stack), specs(stack), num_clients=clients)
+    found, counted = unpack(content(stack), specs(stack), num_clients=clients)
     assert counted.tolist() == pack(stack).bytes_per_client.tolist()
     for name, values in stack.items():
         np.testing.assert_array_equal(found[name], values, strict=True)
@@ -245,7 +237,7 @@ def test_nothing_is_counted_as_nothing() -> None:
     for clients in (0, 3):
         record = RecordDict()
         pack({}, clients).into(record)
-        stack, counted = unpack_counted(record, {}, num_clients=clients)
+        stack, counted = unpack(record, {}, num_clients=clients)
         assert (stack, counted.tolist()) == ({}, [0] * clients)
 
 
@@ -253,9 +245,9 @@ EXPECTED = {"w": ArraySpec((400,), "float32"), "b": ArraySpec((2,), "float32")}
 
 
 def test_what_is_expected_is_unpacked_and_what_is_not_needed_may_be_missing() -> None:
-    assert list(unpack(sparse_record(), EXPECTED, num_clients=3)) == ["w", "b"]
+    assert list(unpack(sparse_record(), EXPECTED, num_clients=3)[0]) == ["w", "b"]
     more = {**EXPECTED, "wanted": ArraySpec((7,), "uint8", needed=False)}
-    assert list(unpack(sparse_record(), more)) == ["w", "b"]
+    assert list(unpack(sparse_record(), more)[0]) == ["w", "b"]
 
 
 @pytest.mark.parametrize(
@@ -322,4 +314,4 @@ def test_a_small_message_that_claims_much_is_refused_before_memory_is_taken(reco
 def test_a_number_of_clients_that_no_federation_has_is_refused() -> None:
     record = RecordDict({ARRAYS: ArrayRecord(), LAYOUT: ConfigRecord({"clients": 10**15})})
     with pytest.raises(ValueError, match="it holds 1000000000000000 clients, not up to a million"):
-        unpack_counted(record)
+        unpack(record)

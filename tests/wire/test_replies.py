@@ -12,8 +12,9 @@ import pytest
 from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 
 from subfl_flower.tasks.metric import COUNT, SHARE, Metric
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, Declared
-from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, Stack, pack
+from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack
 from subfl_flower.wire.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
 
 ASKED = [7, 3, 5]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from subfl_flower.data.cleaning import RawGraph
-from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import present_or_downloaded
-from subfl_flower.errors import SubflError
+from subfl_flower.data.datasets.settings import DatasetSettings
+from subfl_flower.data.raw_files import damaged
+from subfl_flower.data.source import Protocol, PublicSettings
 
 
-class AmazonDataset(DatasetSettings):
+class AmazonDataset(PublicSettings, DatasetSettings):
     """A co-purchase network: goods, bag-of-words features of their reviews, categories.
 
     Source: Shchur et al., Pitfalls of Graph Neural Network Evaluation, arXiv 1811.05868. Raw file in PyG's
@@ -30,31 +30,22 @@ class AmazonDataset(DatasetSettings):
         """
         from torch_geometric.io import read_npz  # slow to import, and most runs open a cache
 
-        path = self._raw_file(root)
+        [path] = self.files(root)
         try:
             data = read_npz(str(path))
         except Exception as error:
-            raise SubflError(
-                f"{path} is damaged ({type(error).__name__}: {error}); replace it, or delete it to download it again"
-            ) from error
+            raise damaged(path, error) from error
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 
-    def files(self, root: Path) -> list[Path]:
-        """The raw file, downloaded where absent.
+    def raw_files(self, root: Path) -> tuple[Path, list[str]]:
+        """The one file, in PyG's layout."""
+        return root / "Amazon" / self.folder / "raw", [f"amazon_electronics_{self.folder.lower()}.npz"]
 
-        Raises:
-            SubflError: one is missing and cannot be downloaded.
-        """
-        return [self._raw_file(root)]
+    def download(self, folder: Path) -> Path:
+        """Download by PyG."""
+        from torch_geometric.datasets import Amazon
 
-    def _raw_file(self, root: Path) -> Path:
-        def download(temporary: Path) -> Path:
-            from torch_geometric.datasets import Amazon
-
-            return Path(Amazon(str(temporary), self.folder).raw_dir)
-
-        names = [f"amazon_electronics_{self.folder.lower()}.npz"]
-        return present_or_downloaded(root / "Amazon" / self.folder / "raw", names, download, self.name)[0]
+        return Path(Amazon(str(folder), self.folder).raw_dir)
 
 
 class ComputersDataset(AmazonDataset):

@@ -18,6 +18,7 @@ from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
 from subfl_flower.data.edge_weights import EdgeWeightRule
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Graph
+from subfl_flower.data.in_memory import is_in_memory, tables_in_memory
 from subfl_flower.data.tables.table_file import SUFFIXES, Encoding, require_table, table_stem, table_suffix
 from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
@@ -31,7 +32,7 @@ class CustomDataset(DatasetSettings):
     and NaN do.
 
     Attributes:
-        path: a `.pt` file or a directory of tables.
+        path: a `.pt` file or a directory of tables; or one of these in memory.
         nodes: the table of nodes.
         edges: the table of edges.
         encoding: of tables of text.
@@ -151,6 +152,9 @@ class CustomDataset(DatasetSettings):
             assert self.nodes is not None and self.edges is not None  # the validator saw to it
             return [require_table(self.nodes, what), require_table(self.edges, what)]
         path = self.path.expanduser()
+        if is_in_memory(path):
+            tables = tables_in_memory(path)
+            return [tables["nodes"], tables["edges"]] if tables else [path]
         if path.is_dir():
             return [_table_in(path, stem) for stem in ("nodes", "edges")]
         if not path.is_file():

@@ -13,6 +13,7 @@ from subfl_flower.data.datasets.labels import ClassName, label_warnings, numbere
 from subfl_flower.data.datasets.masks import MASKS, roles_of_masks
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import Notes
+from subfl_flower.data.in_memory import is_in_memory, object_at
 from subfl_flower.errors import SubflError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _ADVICE = {
 
 
 def read_pyg_data(path: Path, settings: CustomDataset, transform: FeatureTransform | None = None) -> RawGraph:
-    """The graph of a file that `torch.save(data, path)` wrote of a `torch_geometric.data.Data`.
+    """The graph of a file that `torch.save(data, path)` wrote of a `torch_geometric.data.Data`, or of one in memory.
 
     It reads `x` (`[nodes, features]`, dense or sparse), `edge_index` (`[2, edges]`) or `adj_t` (sparse, `[nodes,
     nodes]`), `y` (whole numbers, `[nodes]` or `[nodes, 1]`), `edge_weight` (`[edges]`) and the masks (bool `[nodes]`,
@@ -48,7 +49,7 @@ def read_pyg_data(path: Path, settings: CustomDataset, transform: FeatureTransfo
             the classes.
     """
     _refuse_settings_of_tables(settings, path)
-    data = _load(path)
+    data = object_at(path) if is_in_memory(path) else _load(path)
     _require_tensors(data, settings.columns.weight or "edge_weight", path)
     try:
         return _graph(data, settings, path, transform)

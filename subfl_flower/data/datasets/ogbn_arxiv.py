@@ -9,14 +9,14 @@ import numpy as np
 from pydantic import Field
 
 from subfl_flower.data.cleaning import RawGraph
-from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import present_or_downloaded
-from subfl_flower.errors import SubflError
+from subfl_flower.data.datasets.settings import DatasetSettings
+from subfl_flower.data.raw_files import damaged
+from subfl_flower.data.source import Protocol, PublicSettings
 
 _EDGES, _FEATURES, _LABELS = "edge.csv.gz", "node-feat.csv.gz", "node-label.csv.gz"
 
 
-class OgbnArxivDataset(DatasetSettings):
+class OgbnArxivDataset(PublicSettings, DatasetSettings):
     """ogbn-arxiv: 169,343 papers, 2,315,598 directed edges once symmetrised, 128 features, 40 classes.
 
     Source: Hu et al., Open Graph Benchmark, NeurIPS 2020. Raw files in OGB's layout,
@@ -33,32 +33,25 @@ class OgbnArxivDataset(DatasetSettings):
         Raises:
             SubflError: files are missing and cannot be downloaded, or a file is damaged.
         """
-        edges, features, labels = self._raw_files(root)
+        edges, features, labels = self.files(root)
         return RawGraph(
             features=_table(features, np.float32),
             edge_index=_table(edges, np.int64).T,
             labels=_table(labels, np.int64).ravel(),
         )
 
-    def files(self, root: Path) -> list[Path]:
-        """The raw files, downloaded where absent.
+    def raw_files(self, root: Path) -> tuple[Path, list[str]]:
+        """The edges, features and labels, in OGB's layout."""
+        return root / "ogbn_arxiv" / "raw", [_EDGES, _FEATURES, _LABELS]
 
-        Raises:
-            SubflError: one is missing and cannot be downloaded.
-        """
-        return self._raw_files(root)
-
-    def _raw_files(self, root: Path) -> list[Path]:
-        def download(temporary: Path) -> Path:
-            try:
-                from ogb.nodeproppred import NodePropPredDataset
-            except ImportError as error:
-                raise ImportError("downloading needs the package ogb: pip install 'subfl-flower[ogb]'") from error
-            NodePropPredDataset("ogbn-arxiv", root=str(temporary))
-            return temporary / "ogbn_arxiv" / "raw"
-
-        folder = root / "ogbn_arxiv" / "raw"
-        return present_or_downloaded(folder, [_EDGES, _FEATURES, _LABELS], download, self.name)
+    def download(self, folder: Path) -> Path:
+        """Download by OGB."""
+        try:
+            from ogb.nodeproppred import NodePropPredDataset
+        except ImportError as error:
+            raise ImportError("downloading needs the package ogb: pip install 'subfl-flower[ogb]'") from error
+        NodePropPredDataset("ogbn-arxiv", root=str(folder))
+        return folder / "ogbn_arxiv" / "raw"
 
 
 def _table(path: Path, dtype: type) -> np.ndarray:
@@ -67,4 +60,4 @@ def _table(path: Path, dtype: type) -> np.ndarray:
     try:
         return pd.read_csv(path, header=None, dtype=dtype).to_numpy()
     except (OSError, EOFError, ValueError) as error:
-        raise SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again") from error
+        raise damaged(path, error) from error

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from subfl_flower.data.cleaning import RawGraph
-from subfl_flower.data.datasets.settings import DatasetSettings, Protocol
-from subfl_flower.data.raw_files import present_or_downloaded
-from subfl_flower.errors import SubflError
+from subfl_flower.data.datasets.settings import DatasetSettings
+from subfl_flower.data.raw_files import damaged
+from subfl_flower.data.source import Protocol, PublicSettings
 
 _PARTS = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
 
 
-class PlanetoidDataset(DatasetSettings):
+class PlanetoidDataset(PublicSettings, DatasetSettings):
     """A citation network: papers, bag-of-words features, subject areas.
 
     Source: Yang, Cohen, Salakhutdinov, Revisiting Semi-Supervised Learning with Graph Embeddings, ICML
@@ -34,33 +34,23 @@ class PlanetoidDataset(DatasetSettings):
         """
         from torch_geometric.io import read_planetoid_data  # slow to import, and most runs open a cache
 
-        paths = self._raw_files(root)
+        paths = self.files(root)
         try:
             data = read_planetoid_data(str(paths[0].parent), self.folder)
             _check_test_index(paths)
         except Exception as error:
-            raise SubflError(
-                f"{_damaged(paths)} is damaged ({type(error).__name__}: {error}); "
-                "replace it, or delete it to download it again"
-            ) from error
+            raise damaged(_culprit(paths), error) from error
         return RawGraph(data.x.numpy(), data.edge_index.numpy(), data.y.numpy())
 
-    def files(self, root: Path) -> list[Path]:
-        """The raw files, downloaded where absent.
+    def raw_files(self, root: Path) -> tuple[Path, list[str]]:
+        """The eight files, in PyG's layout."""
+        return root / "Planetoid" / self.folder / "raw", [f"ind.{self.folder.lower()}.{part}" for part in _PARTS]
 
-        Raises:
-            SubflError: one is missing and cannot be downloaded.
-        """
-        return self._raw_files(root)
+    def download(self, folder: Path) -> Path:
+        """Download by PyG."""
+        from torch_geometric.datasets import Planetoid
 
-    def _raw_files(self, root: Path) -> list[Path]:
-        def download(temporary: Path) -> Path:
-            from torch_geometric.datasets import Planetoid
-
-            return Path(Planetoid(str(temporary), self.folder).raw_dir)
-
-        names = [f"ind.{self.folder.lower()}.{part}" for part in _PARTS]
-        return present_or_downloaded(root / "Planetoid" / self.folder / "raw", names, download, self.name)
+        return Path(Planetoid(str(folder), self.folder).raw_dir)
 
 
 def _check_test_index(paths: list[Path]) -> None:
@@ -70,7 +60,7 @@ def _check_test_index(paths: list[Path]) -> None:
         raise ValueError(f"{listed} test nodes for {rows} rows of labels")
 
 
-def _damaged(paths: list[Path]) -> Path:
+def _culprit(paths: list[Path]) -> Path:
     """The file that cannot be read; the list of test nodes if each file can."""
     for path in paths:
         try:

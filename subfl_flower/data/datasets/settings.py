@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from subfl_flower.data.cleaning import RawGraph, clean
 from subfl_flower.data.graph import Graph
-from subfl_flower.data.protocol import Protocol
-from subfl_flower.data.raw_files import fingerprint
-from subfl_flower.doors import DoorSettings
+from subfl_flower.data.source import Protocol, SourceSettings
 
 __all__ = ["DatasetSettings", "Protocol"]
 
 
-class DatasetSettings(DoorSettings):
+class DatasetSettings(SourceSettings):
     """Settings of a data set that holds a graph: its source, cleaning and split.
 
     Your class implements `read`. It may override `files`, where the graph comes from files: their content is then part
@@ -74,38 +72,6 @@ class DatasetSettings(DoorSettings):
         """
         return graph
 
-    def files(self, root: Path) -> list[Path]:
-        """The files on disk that determine the graph, public ones downloaded where absent; none where it is computed.
-
-        Raises:
-            SubflError: a file is missing and cannot be downloaded.
-        """
-        return []
-
     def labels_advice(self) -> str:
         """Ways to give the graph labels, for the end of an error; empty where there are none."""
         return ""
-
-    def for_site(self) -> Self:
-        """Settings for a site that makes a folder from its data alone; by default the same settings.
-
-        Raises:
-            SubflError: these settings do not allow it.
-        """
-        return self
-
-    def require_common_classes(self) -> None:
-        """Refuse settings by which two sites could number their classes differently; by default all are accepted.
-
-        Raises:
-            SubflError: the classes are numbered as a site finds them.
-        """
-
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of `files`; empty where there are none.
-
-        Raises:
-            SubflError: a file is missing.
-        """
-        files = self.files(root)
-        return fingerprint(files) if files else ""

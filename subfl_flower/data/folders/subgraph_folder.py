@@ -6,41 +6,21 @@ Of other clients' data it contains only the ids of nodes that are neighbours of 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from subfl_flower.data.data_facts import NOTHING_KNOWN, DataFacts
+from subfl_flower.data.folders.described_folder import AGAIN, DescribedFolder, Description
 from subfl_flower.data.folders.subgraph_check import require_sound
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.data.graph_file import read_client_graph, write_client_graph
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.durable_files import write_durably
-from subfl_flower.storage.sealed_folder import (
-    AGAIN,
-    CLIENT_SCHEMA,
-    DESCRIPTION,
-    KEY,
-    Description,
-    FileEntry,
-    SealedFolder,
-    new_folder,
-    open_folders,
-    sealed_files,
-)
-
-__all__ = [
-    "CLIENT_SCHEMA",
-    "ClientDescription",
-    "ClientFolder",
-    "FileEntry",
-    "open_client_folders",
-    "write_client_folder",
-]
+from subfl_flower.storage.sealed_folder import new_folder
 
 _GRAPH, _NAMES = "graph.safetensors", "names.json"
 
@@ -57,10 +37,10 @@ class ClientDescription(DataFacts, Description):
         classes, transform, data, reading: of the whole data set; see `DataFacts`.
     """
 
-    holds: ClassVar[str] = "graph"
     needed: ClassVar[tuple[str, ...]] = (_GRAPH,)
     optional: ClassVar[tuple[str, ...]] = (_NAMES,)
 
+    kind: Literal["graph"] = "graph"
     num_nodes: int = Field(ge=1)
     num_edges: int = Field(ge=0)
     num_cross_edges: int = Field(ge=0)
@@ -80,7 +60,7 @@ class ClientDescription(DataFacts, Description):
 
 
 @dataclass(frozen=True)
-class ClientFolder(SealedFolder[ClientDescription]):
+class ClientFolder(DescribedFolder[ClientDescription]):
     """A client's folder: `client.json`, `graph.safetensors` and `clients.key`, the key that all clients share.
 
     Where the source has ids, `names.json` lists those of the client's nodes.
@@ -110,28 +90,13 @@ class ClientFolder(SealedFolder[ClientDescription]):
         Raises:
             SubflError: the file is damaged, or does not hold a different text for each node.
         """
-        if _NAMES not in self.description.files:
+        names = self.texts(_NAMES, list[str], "a list of texts")
+        if names is None:
             return None
-        file = self.verified(_NAMES)
-        try:
-            names = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise SubflError(f"{file} is not JSON ({error}); {AGAIN}") from None
         said = self.description.num_nodes
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise SubflError(f"{file} must be a list of texts; {AGAIN}")
         if len(names) != said or len(set(names)) != said:
-            raise SubflError(f"{file} must name {said} nodes, each otherwise; {AGAIN}")
+            raise SubflError(f"{self.path / _NAMES} must name {said} nodes, each otherwise; {AGAIN}")
         return np.array(names, dtype=object)
-
-
-def open_client_folders(paths: Sequence[Path]) -> list[ClientFolder]:
-    """The folders of clients that one node hosts, by ascending client id.
-
-    Raises:
-        SubflError: one cannot be opened, two hold the same client, or they are not of one partition.
-    """
-    return open_folders(ClientFolder, paths)
 
 
 def write_client_folder(
@@ -167,16 +132,15 @@ def write_client_folder(
         write_client_graph(unfinished / _GRAPH, graph)
         if names is not None:
             write_durably(unfinished / _NAMES, json.dumps(names.tolist()).encode())
-        description = ClientDescription(
+        ClientFolder.seal(
+            unfinished,
+            key,
             **{**dict(facts), **_facts(graph)},
             dataset=dataset,
             partition=partition,
             clients=num_clients,
             overlapping=overlapping,
-            files=sealed_files(unfinished),
         )
-        write_durably(unfinished / KEY, key)
-        write_durably(unfinished / DESCRIPTION, description.as_bytes())
 
 
 def _facts(graph: ClientGraph) -> dict[str, int]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from subfl_flower.data.folders.described_folder import AGAIN, DescribedFolder, Description
 from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
 from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES, Attributes
@@ -20,16 +21,7 @@ from subfl_flower.data.ratings.settings import Finite
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.durable_files import write_durably
-from subfl_flower.storage.sealed_folder import (
-    AGAIN,
-    DESCRIPTION,
-    KEY,
-    Description,
-    SealedFolder,
-    new_folder,
-    open_folders,
-    sealed_files,
-)
+from subfl_flower.storage.sealed_folder import new_folder
 
 _RATINGS, _TITLES, _ATTRIBUTES = "ratings.safetensors", "titles.json", "attributes.safetensors"
 _NAMES = "names.json"
@@ -42,7 +34,6 @@ class UserDescription(Description):
     """Content of `client.json` for a client that is a user with ratings.
 
     Attributes:
-        kind: kind of the client's data.
         num_items: of the whole data set.
         scale: lowest and highest possible rating.
         center, spread: number subtracted from ratings before training, and number that they are then divided by.
@@ -51,11 +42,10 @@ class UserDescription(Description):
         data: fingerprint of the whole data set's ratings, 64 hexadecimal digits; None where it is not known.
     """
 
-    holds: ClassVar[str] = "ratings"
     needed: ClassVar[tuple[str, ...]] = (_RATINGS,)
     optional: ClassVar[tuple[str, ...]] = (_TITLES, _ATTRIBUTES, _NAMES)
 
-    kind: Literal["ratings"]
+    kind: Literal["ratings"] = "ratings"
     num_items: int = Field(ge=1)
     scale: tuple[Finite, Finite] = Field(strict=False)  # JSON has no tuples
     center: Finite
@@ -110,7 +100,7 @@ class UserNames(BaseModel):
 
 
 @dataclass(frozen=True)
-class UserFolder(SealedFolder[UserDescription]):
+class UserFolder(DescribedFolder[UserDescription]):
     """A user's folder: `client.json`, `ratings.safetensors`, and the key that all clients share.
 
     Where the data set has them also `names.json`, the source's ids of the user and of all items; `titles.json`; and
@@ -151,15 +141,9 @@ class UserFolder(SealedFolder[UserDescription]):
         Raises:
             SubflError: the file is damaged, or does not hold a title for each item.
         """
-        if _TITLES not in self.description.files:
-            return None
-        file = self.verified(_TITLES)
-        try:
-            titles = TypeAdapter(list[str]).validate_json(file.read_bytes(), strict=True)
-        except ValidationError as error:
-            raise SubflError(f"{file} is no list of titles; {AGAIN}") from error
-        if len(titles) != self.description.num_items:
-            raise SubflError(f"{file} has {len(titles)} titles for {self.description.num_items} items; {AGAIN}")
+        titles = self.texts(_TITLES, list[str], "titles")
+        if titles is not None:
+            self._require_each(_TITLES, len(titles), "titles")
         return titles
 
     def names(self) -> UserNames | None:
@@ -168,16 +152,14 @@ class UserFolder(SealedFolder[UserDescription]):
         Raises:
             SubflError: the file is damaged, or does not hold an id for each item.
         """
-        if _NAMES not in self.description.files:
-            return None
-        file = self.verified(_NAMES)
-        try:
-            names = UserNames.model_validate_json(file.read_bytes())
-        except ValidationError as error:
-            raise SubflError(f"{file} does not hold the ids of a user and of items; {AGAIN}") from error
-        if len(names.items) != self.description.num_items:
-            raise SubflError(f"{file} has {len(names.items)} ids for {self.description.num_items} items; {AGAIN}")
+        names = self.texts(_NAMES, UserNames, "the ids of a user and of items")
+        if names is not None:
+            self._require_each(_NAMES, len(names.items), "ids")
         return names
+
+    def _require_each(self, name: str, number: int, what: str) -> None:
+        if number != self.description.num_items:
+            raise SubflError(f"{self.path / name} has {number} {what} for {self.description.num_items} items; {AGAIN}")
 
     def attributes(self) -> tuple[Attributes | None, Attributes | None]:
         """The attributes of the user, as of one entity, and of all items; None each where there are none.
@@ -193,16 +175,6 @@ class UserFolder(SealedFolder[UserDescription]):
             return read_attributes(file, said.user_attributes, said.item_attributes, 1, said.num_items)
         except SubflError as error:
             raise SubflError(f"{error}; {AGAIN}") from error
-
-
-def open_user_folders(paths: Sequence[Path]) -> list[UserFolder]:
-    """The folders of users that one node hosts, by ascending client id.
-
-    Raises:
-        SubflError: one cannot be opened, two hold the same user, or they are not of one data set, split and scaled
-            alike.
-    """
-    return open_folders(UserFolder, paths)
 
 
 def write_user_folder(
@@ -255,9 +227,10 @@ def write_user_folder(
             if attributes is not None:
                 attributes.require_sound(count, f"the attributes of {of}")
         write_attributes(unfinished / _ATTRIBUTES, user_attributes, item_attributes)
-        description = UserDescription(
+        UserFolder.seal(
+            unfinished,
+            key,
             **ratings.role_counts(),
-            kind="ratings",
             client=int(ratings.user_ids[0]),
             dataset=dataset,
             partition=partition,
@@ -269,10 +242,7 @@ def write_user_folder(
             user_attributes={} if user_attributes is None else user_attributes.vocabularies,
             item_attributes={} if item_attributes is None else item_attributes.vocabularies,
             data=fingerprint,
-            files=sealed_files(unfinished),
         )
-        write_durably(unfinished / KEY, key)
-        write_durably(unfinished / DESCRIPTION, description.as_bytes())
 
 
 def _require_one_user(ratings: Ratings, of_items: Mapping[str, Sequence[str] | None]) -> None:

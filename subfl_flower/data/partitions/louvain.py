@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from typing import Literal
 
-import networkx as nx
 import numpy as np
 from pydantic import Field
 
@@ -53,6 +52,8 @@ def louvain_communities(graph: Graph, resolution: float, seed: int) -> list[np.n
         resolution: weight of the expected against the actual edges of a community.
         seed: of the order in which nodes are visited.
     """
+    import networkx as nx
+
     network = nx.empty_graph(graph.num_nodes)
     network.add_edges_from(graph.edge_index.T.tolist())
     found = nx.community.louvain_communities(network, resolution=resolution, seed=seed)

@@ -11,30 +11,34 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from filelock import FileLock
 
-from subfl_flower.doors import DoorSettings
+from subfl_flower.data.description import file_digests
+from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.source import SourceSettings
 from subfl_flower.errors import SubflError
-from subfl_flower.storage.checksums import sha256_of
 from subfl_flower.storage.durable_files import make_private_folder, write_durably
+from subfl_flower.storage.sealed_folder import UNFINISHED, FileEntry, SealedFolder, new_folder, sealed_files
 
 _METADATA = "metadata.json"
+_AGAIN = "prepare the partition again"
 
 Entry = TypeVar("Entry", bound="PreparedEntry")
 
 
 class PreparedEntry:
-    """A prepared directory. A file is checked against the size and sha256 in the metadata when it is read.
+    """A prepared directory. Its files are checked against the sizes and checksums in the metadata (`SealedFolder`).
 
     Attributes:
         directory: the directory of the files.
         metadata: content of `metadata.json`.
+        verified: gives the path of a file whose content has been checked; SubflError where it is damaged.
     """
 
     schema: ClassVar[int]
 
-    def __init__(self, directory: Path, metadata: dict[str, Any]) -> None:
-        self.directory = directory
+    def __init__(self, sealed: SealedFolder, metadata: dict[str, Any]) -> None:
+        self.directory = sealed.path
         self.metadata = metadata
-        self._verified_files: set[str] = set()
+        self.verified = sealed.verified
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -47,16 +51,14 @@ class PreparedEntry:
         try:
             metadata = json.loads(path.read_bytes())
             schema = metadata["schema"]
-            sizes = {name: entry["bytes"] for name, entry in metadata["files"].items()}
+            files = {name: FileEntry(**entry) for name, entry in metadata["files"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SubflError(f"{path} is missing or damaged; prepare the partition again") from error
+            raise SubflError(f"{path} is missing or damaged; {_AGAIN}") from error
         if schema != cls.schema:
-            raise SubflError(f"{path} has the schema {schema}, this version reads {cls.schema}; prepare it again")
-        for name, size in sizes.items():
-            file = directory / name
-            if not file.is_file() or file.stat().st_size != size:
-                raise SubflError(f"{file} is missing or not whole; prepare the partition again")
-        return cls(directory, metadata)
+            raise SubflError(f"{path} has the schema {schema}, this version reads {cls.schema}; {_AGAIN}")
+        sealed = SealedFolder(directory, files, _METADATA, _AGAIN)
+        sealed.require_sizes()
+        return cls(sealed, metadata)
 
     @property
     def key(self) -> str:
@@ -72,31 +74,28 @@ class PreparedEntry:
         for name in self.metadata["files"]:
             self.verified(name)
 
-    def verified(self, name: str) -> Path:
-        """The path of a file whose content has been checked, once for this object.
 
-        Raises:
-            SubflError: the file is damaged.
-        """
-        path = self.directory / name
-        if name not in self._verified_files:
-            if sha256_of(path) != self.metadata["files"][name]["sha256"]:
-                raise SubflError(f"{path} is damaged (its checksum differs); prepare the partition again")
-            self._verified_files.add(name)
-        return path
-
-
-def described_settings(dataset: DoorSettings, partition: DoorSettings) -> dict[str, Any]:
-    """Settings that determine a prepared directory, with the versions of code outside this project.
+def described_data(schema: int, dataset: SourceSettings, partition: PartitionSettings, root: Path) -> dict[str, Any]:
+    """Everything that determines a prepared directory: settings, source files, versions of code outside this project.
 
     The training length of a data set (`protocol`) is left out, since it does not affect the data.
 
+    Args:
+        schema: version of the directory's format.
+        dataset: the data set.
+        partition: the partitioner.
+        root: the data root, for raw files.
+
     Raises:
-        SubflError: a class outside this project states no version and has no source file.
+        SubflError: a source file cannot be had, or a class outside this project states no version and has no source
+            file.
     """
     described: dict[str, Any] = {
+        "schema": schema,
         "dataset": dataset.model_dump(mode="json", exclude={"protocol"}),
         "partition": partition.model_dump(mode="json"),
+        "source_files": file_digests(dataset.files(root)),
+        "partition_file": partition.raw_fingerprint(),
     }
     if code := dataset.code_version() | partition.code_version():
         described["code"] = code
@@ -110,9 +109,7 @@ def write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
         directory: holds all the other files already.
         metadata: its content, including the `schema`.
     """
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(directory.iterdir())
-    }
+    files = {name: entry.model_dump() for name, entry in sealed_files(directory).items()}
     write_durably(directory / _METADATA, json.dumps(metadata | {"files": files}, indent=1).encode())
 
 
@@ -144,7 +141,9 @@ def opened_or_made(
         with FileLock(cache / f".{directory.name}.lock"):
             prepared = _opened(entry, directory)
             if prepared is None:
-                _make(directory, write)
+                _remove(directory)
+                with new_folder(directory) as unfinished:
+                    write(unfinished)
                 prepared = entry.open(directory)
         return prepared
     except OSError as error:
@@ -161,14 +160,7 @@ def _opened(entry: type[Entry], directory: Path) -> Entry | None:
         return None
 
 
-def _make(directory: Path, write: Callable[[Path], None]) -> None:
-    unfinished = directory.with_name(f".{directory.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a killed process: this process holds the lock
-    try:
-        make_private_folder(unfinished)
-        write(unfinished)
-        if directory.exists():
-            shutil.rmtree(directory)
-        unfinished.replace(directory)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+def _remove(directory: Path) -> None:
+    """Remove a damaged entry, and what killed processes have left of it; the caller holds its lock."""
+    for path in (directory, *directory.parent.glob(f".{directory.name}.*.{UNFINISHED}")):
+        shutil.rmtree(path, ignore_errors=True)

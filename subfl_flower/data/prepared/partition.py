@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.data.datasets.settings import DatasetSettings
-from subfl_flower.data.description import file_digests
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.partitions.settings import PartitionSettings
-from subfl_flower.data.prepared.entry import described_settings, opened_or_made
+from subfl_flower.data.prepared.entry import described_data, opened_or_made
 from subfl_flower.data.prepared.partition_files import SCHEMA_VERSION, PreparedPartition, client_file, write_partition
 from subfl_flower.errors import SubflError
 
@@ -41,7 +40,8 @@ def prepare(
         SubflError: the data cannot be loaded or divided so, a client gets no node or no training node, or
             the cache cannot be written.
     """
-    described = _described(dataset, partition, root)
+    described = described_data(SCHEMA_VERSION, dataset, partition, root)
+    described["packages"] = {package: version(package) for package in ("pymetis", "networkx")}
 
     def write(directory: Path) -> None:
         _write(directory, dataset, partition, root, described, require_labels)
@@ -52,17 +52,6 @@ def prepare(
         counts = [client["train"] for client in prepared.metadata["clients"]]
         _require_training_nodes(counts, prepared.metadata["training_advice"])
     return prepared
-
-
-def _described(dataset: DatasetSettings, partition: PartitionSettings, root: Path) -> dict[str, Any]:
-    """Everything that determines a prepared partition."""
-    return {
-        "schema": SCHEMA_VERSION,
-        **described_settings(dataset, partition),
-        "source_files": file_digests(dataset.files(root)),
-        "partition_file": partition.raw_fingerprint(),
-        "packages": {package: version(package) for package in ("pymetis", "networkx")},
-    }
 
 
 def _write(
@@ -80,6 +69,10 @@ def _write(
     graph = dataset.treated(graph, roles == TRAIN)
     assignments = partition.assign(graph)
     _require_nodes(assignments, graph.num_nodes, f"partition={partition.name}")
+    if partition.clients not in (None, len(assignments)):
+        raise SubflError(
+            f"partition={partition.name}: gives {len(assignments)} clients, and partition.clients={partition.clients}"
+        )
     advice = partition.training_advice(graph)
     if require_labels:
         counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]

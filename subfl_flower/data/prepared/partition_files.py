@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from subfl_flower.errors import SubflError
 from subfl_flower.storage.durable_files import write_durably
 from subfl_flower.storage.tensor_file import Card, read_tensor_file, write_tensor_file
 
-SCHEMA_VERSION = 6
-"""Raised whenever the same settings would give other files; since 6 each file of arrays has a card."""
+SCHEMA_VERSION = 7
+"""Raised whenever the same settings would give other files; since 7 each file of arrays states its kind."""
 
 _GRAPH, _CROSS_EDGES, _NAMES = "global.safetensors", "cross_edges.safetensors", "names.json"
 
@@ -30,6 +30,8 @@ class CrossEdgesCard(Card):
 
     holds: ClassVar[str] = "the edges between clients"
     remedy: ClassVar[str] = "prepare the partition again"
+
+    kind: Literal["cross_edges"] = "cross_edges"
 
 
 class PreparedPartition(PreparedEntry):

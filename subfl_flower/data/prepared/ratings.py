@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from subfl_flower.data.description import file_digests
 from subfl_flower.data.partitions.users import UsersPartition
-from subfl_flower.data.prepared.entry import PreparedEntry, described_settings, opened_or_made, write_metadata
+from subfl_flower.data.prepared.entry import PreparedEntry, described_data, opened_or_made, write_metadata
 from subfl_flower.data.ratings.attribute_file import read_attributes, write_attributes
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.description import candidates_digest, describe_ratings, rating_digests
@@ -22,8 +21,8 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
 from subfl_flower.storage.durable_files import write_durably
 
-RATINGS_SCHEMA = 5
-"""Raised whenever the same settings would give other files; since 5 each file of arrays has a card."""
+RATINGS_SCHEMA = 6
+"""Raised whenever the same settings would give other files; since 6 each file of arrays states its kind."""
 
 _RATINGS, _NAMES, _ATTRIBUTES = "ratings.safetensors", "names.json", "attributes.safetensors"
 _USERS_A_BLOCK = 1024
@@ -220,12 +219,7 @@ def prepare_ratings(
     Raises:
         SubflError: the data cannot be loaded or split so, there is nothing to predict, or the cache cannot be written.
     """
-    described = {
-        "schema": RATINGS_SCHEMA,
-        **described_settings(dataset, partition),
-        "source_files": file_digests(dataset.files(root)),
-        "partition_file": partition.raw_fingerprint(),
-    }
+    described = described_data(RATINGS_SCHEMA, dataset, partition, root)
 
     def write(directory: Path) -> None:
         loaded = dataset.load(root, partition.seed)

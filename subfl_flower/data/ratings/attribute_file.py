@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.errors import SubflError
@@ -17,6 +17,8 @@ class AttributesCard(Card):
     """Attributes of users, of items or of both."""
 
     holds: ClassVar[str] = "attributes"
+
+    kind: Literal["attributes"] = "attributes"
 
 
 def write_attributes(path: Path, users: Attributes | None, items: Attributes | None) -> None:

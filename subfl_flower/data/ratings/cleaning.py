@@ -11,6 +11,7 @@ from subfl_flower.data.graph import Notes
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.ratings.timestamps import day_of
+from subfl_flower.data.read_arrays import ANY, NUMBERS, WHOLE, require_array, require_result
 from subfl_flower.errors import SubflError
 
 
@@ -55,7 +56,7 @@ class CleanRatings:
         return np.repeat(np.arange(len(self.user_names)), np.diff(self.offsets))
 
 
-def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
+def clean(raw: RawRatings, scale: tuple[float, float] | None, dataset: str = "ratings") -> CleanRatings:
     """Number users and items, check the ratings and sort them.
 
     Users and items are numbered in the order of their ids, whole numbers first and by their size, then text. Of
@@ -65,11 +66,23 @@ def clean(raw: RawRatings, scale: tuple[float, float] | None) -> CleanRatings:
     Args:
         raw: the source's ratings.
         scale: lowest and highest possible rating; None for the source's scale.
+        dataset: name of the data set, for the error of a `raw` that does not name its source.
 
     Raises:
-        SubflError: there is no rating, an id is empty, a rating is not finite or is off the scale, or a user and item
-            have several roles; names the source, the count and the first; or there are too many attributes.
+        SubflError: these are no raw ratings, an array has another type or length, there is no rating, an id is empty, a
+            rating is not finite or is off the scale, or a user and item have several roles; names the source, the count
+            and the first; or there are too many attributes.
     """
+    require_result(raw, RawRatings, dataset)
+    require_array(raw.values, "values", ("ratings",), NUMBERS, raw.source)
+    for array, name, kinds in (
+        (raw.users, "users", ANY),
+        (raw.items, "items", ANY),
+        (raw.timestamps, "timestamps", WHOLE),
+        (raw.roles, "roles", WHOLE),
+    ):
+        if array is not None:
+            require_array(array, name, (len(raw.values),), kinds, raw.source)
     if raw.values.size == 0:
         raise SubflError(f"{raw.source} holds no ratings; at least two are needed")
     users, user_names = _numbered(raw.users, raw.all_users, "user", raw.source)

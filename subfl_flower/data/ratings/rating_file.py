@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ class RatingsCard(Card):
     """Ratings: `items`, `values` and `roles` with an entry for each, and `offsets` of users where there are several."""
 
     holds: ClassVar[str] = "ratings"
+
+    kind: Literal["ratings"] = "ratings"
 
 
 def write_rating_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -6,19 +6,17 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from subfl_flower.data.graph import TRAIN, Notes
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.cleaning import clean
 from subfl_flower.data.ratings.splits import SplitName, split_roles
 from subfl_flower.data.ratings.table import Ratings, RawRatings
-from subfl_flower.data.raw_files import fingerprint
-from subfl_flower.doors import DoorSettings
+from subfl_flower.data.source import Protocol, SourceSettings
 from subfl_flower.errors import SubflError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -53,7 +51,7 @@ class LoadedRatings:
     notes: Notes = field(default_factory=Notes)
 
 
-class RatingDatasetSettings(DoorSettings):
+class RatingDatasetSettings(SourceSettings):
     """Settings of a data set that holds ratings: their source, split and scaling.
 
     Your class implements `read`. It may override `files`, where the ratings come from files: their content is then part
@@ -102,30 +100,6 @@ class RatingDatasetSettings(DoorSettings):
             SubflError: a file is missing or damaged; the sentence names it.
         """
 
-    def files(self, root: Path) -> list[Path]:
-        """The files on disk that determine the ratings, public ones downloaded where absent; none if they are computed.
-
-        Raises:
-            SubflError: a file is missing and cannot be downloaded.
-        """
-        return []
-
-    def for_site(self) -> Self:
-        """Settings for a site that makes a folder from its data alone: the same settings."""
-        return self
-
-    def require_common_classes(self) -> None:
-        """Accept any settings: ratings have no classes."""
-
-    def raw_fingerprint(self, root: Path) -> str:
-        """A digest of `files`; empty where there are none.
-
-        Raises:
-            SubflError: a file is missing.
-        """
-        files = self.files(root)
-        return fingerprint(files) if files else ""
-
     def chosen_split(self, stated: bool) -> SplitName:
         """The split to use, given whether the source states one."""
         if self.split == "auto":
@@ -143,7 +117,7 @@ class RatingDatasetSettings(DoorSettings):
             SubflError: a file is missing or damaged, or its content cannot be used or split so.
         """
         where = f"dataset={self.name}"
-        cleaned = clean(self.read(root), self.scale)
+        cleaned = clean(self.read(root), self.scale, where)
         split = self.chosen_split(cleaned.roles is not None)
         roles = split_roles(cleaned, split, self.test_fraction, self.validation_fraction, seed, where)
         ratings = Ratings(

@@ -1,4 +1,4 @@
-"""Columns of a Parquet file: numbers as NumPy arrays, and all else as text."""
+"""Columns of a Parquet file, or of a DataFrame: numbers as NumPy arrays, and all else as text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,19 @@ def parquet_columns(path: Path) -> ParquetColumns:
     Raises:
         SubflError: the file cannot be read, or an index has the name of a column that holds something else.
     """
-    frame = _frame(path)
+    return frame_columns(_frame(path), path)
+
+
+def frame_columns(frame: Any, path: Path) -> ParquetColumns:
+    """All columns of a pandas DataFrame, and its named index; see `parquet_columns`.
+
+    Args:
+        frame: the table.
+        path: its file, or name, for errors.
+
+    Raises:
+        SubflError: an index has the name of a column that holds something else.
+    """
     columns: list[Column] = []
     refused = {}
     named = ((stripped(str(name)), frame.iloc[:, i]) for i, name in enumerate(frame.columns))

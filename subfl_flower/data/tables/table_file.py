@@ -17,6 +17,7 @@ from typing import Annotated, BinaryIO, TextIO
 import numpy as np
 from pydantic import AfterValidator
 
+from subfl_flower.data.in_memory import is_in_memory, object_at
 from subfl_flower.data.tables.delimited_text import name_problems, parsed
 from subfl_flower.data.tables.leftover_index import Column, without_index
 from subfl_flower.data.tables.parquet_file import parquet_columns
@@ -136,12 +137,14 @@ def require_table(path: Path, what: str) -> Path:
     """A path without `~`, whose file exists and has a suffix of a table.
 
     Args:
-        path: as the user gave it.
+        path: as the user gave it; that of a table in memory is returned as it is.
         what: begin of an error.
 
     Raises:
         SubflError: there is no such file, it is a folder or a pipe, or its name has no suffix of a table.
     """
+    if is_in_memory(path):
+        return path
     path = path.expanduser()
     try:
         kind = path.stat().st_mode
@@ -159,7 +162,7 @@ def require_table(path: Path, what: str) -> Path:
 
 
 def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
-    """Read a file whole.
+    """Read a file whole, or take a table in memory.
 
     The delimiter is a tab for .tsv and .inter; or the one that a first line `sep=;` states; or else the one of ``::``,
     comma, tab, semicolon and ``|`` that splits the first rows into equally many fields, and the most. Fields may be in
@@ -173,8 +176,8 @@ def open_table(path: Path, format: TableFormat = PLAIN) -> Table:
     suffix = table_suffix(path)
     refused: dict[str, str] = {}
     about_rows: list[str] = []
-    if suffix == ".parquet":
-        found = parquet_columns(path)
+    if suffix == ".parquet" or is_in_memory(path):
+        found = object_at(path) if is_in_memory(path) else parquet_columns(path)
         if problems := name_problems([name for name, _ in found.columns]):
             raise SubflError(f"{path}: {'; '.join(problems)}")
         columns, refused = found.columns, found.refused

@@ -45,13 +45,20 @@ from subfl_flower.models.settings import LightGCNSettings
 from subfl_flower.recommendation.models.attribute_attention import AttributeAttention
 from subfl_flower.recommendation.models.mixture import Scorer
 from subfl_flower.recommendation.models.user_graphs import Codes, RankingGraphs, UserGraphs
-from subfl_flower.recommendation.models.user_models import Parameters, RankingModel, expanded
+from subfl_flower.recommendation.models.user_models import (
+    Measure,
+    Parameters,
+    RatedUsers,
+    ReceivedModel,
+    UserModel,
+    expanded,
+)
 from subfl_flower.seeding import client_generator, shared_generator
 
 _DEVIATION = 0.1  # of embeddings at the start
 
 
-class LightGCN(RankingModel):
+class LightGCN(UserModel):
     """LightGCN of U users at once, who may hold different shared parameters.
 
     Args:
@@ -105,15 +112,10 @@ class LightGCN(RankingModel):
 
     def local_graphs(
         self,
-        ratings: Ratings,
-        *,
-        center: float,
-        spread: float,
+        users: RatedUsers,
         device: torch.device | str = "cpu",
         generators: Sequence[np.random.Generator] | None = None,
         draws: int = 1,
-        user_attributes: Attributes | None = None,
-        item_attributes: Attributes | None = None,
     ) -> RankingGraphs:
         """The graphs of users' training items, whatever their ratings, and of sampled negative items.
 
@@ -121,13 +123,13 @@ class LightGCN(RankingModel):
             SubflError: attributes are missing, or are not those that the model was made for.
         """
         return RankingGraphs.build(
-            ratings,
+            users.ratings,
             generators,
             draws,
             self.settings.negatives,
             device,
-            _required(self._users, user_attributes, "users"),
-            _required(self._items, item_attributes, "items"),
+            _required(self._users, users.user_attributes, "users"),
+            _required(self._items, users.item_attributes, "items"),
         )
 
     def losses(
@@ -139,7 +141,7 @@ class LightGCN(RankingModel):
             raise ValueError("the local graphs were built for evaluation: no items were sampled beside the users' own")
         segment, positives = graphs.positive_segment, graphs.positives
         negatives = graphs.negatives[draw % len(graphs.negatives)]
-        embeddings = self._of_items(stacks, items, graphs)
+        embeddings = self.own_items(stacks, items, graphs)
         positive = embeddings.index_select(0, positives)
         negative = embeddings.index_select(0, negatives.reshape(-1)).view(*negatives.shape, self.settings.dim)
         total = segment_sum(positive, segment, len(graphs))
@@ -160,45 +162,29 @@ class LightGCN(RankingModel):
         return loss, objective
 
     @torch.no_grad()
-    def representations(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        item_attributes: Attributes | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Embeddings for users' scores: h_u [U, dim] from all of their items, and e_i [num_items, dim].
+    def scorer(self, received: ReceivedModel, item_attributes: Attributes | None = None) -> Scorer:
+        """Vectors of users and items: h_u [U, dim] from all of a user's items, and e_i [num_items, dim].
 
         Args:
-            shared: without a user axis; ``items`` is not read.
-            items: [num_items, dim], the whole table, which the graphs' rows index.
-            personal: each [U, ...].
-            graphs: the users' local graphs.
+            received: the users' model.
             item_attributes: of all items, where the model has attributes of items.
 
         Raises:
             SubflError: the items' attributes are missing, or are not those that the model was made for.
         """
+        items, graphs = received.items, received.graphs
         known = _required(self._items, item_attributes, "items")
         if self._items and known is not None:
             alike = torch.zeros(len(items), dtype=torch.int64, device=items.device)
-            items = self._items.embeddings(expanded(shared, 1), items, Codes.of(known, items.device), alike)
-        stacks = expanded(shared, len(graphs))
-        return self.own_users(stacks, items.index_select(0, graphs.rows), personal, graphs), items
+            items = self._items.embeddings(expanded(received.shared, 1), items, Codes.of(known, items.device), alike)
+        stacks = expanded(received.shared, len(graphs))
+        users = self.own_users(stacks, items.index_select(0, graphs.rows), received.personal, graphs)
+        return Scorer(users, items)
 
-    def scorer(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        item_attributes: Attributes | None,
-    ) -> Scorer:
-        """The vectors of `representations`."""
-        return Scorer(*self.representations(shared, items, personal, graphs, item_attributes))
+    def measured(self, received: ReceivedModel, ratings: Ratings, measure: Measure) -> dict[str, np.ndarray]:
+        """Each user's hit rates and NDCG, by name, each [U]."""
+        return measure.ranking_figures(ratings, self.scorer(received, measure.item_attributes).scores())
 
-    @torch.no_grad()
     def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
         """e_i [T, dim] of the items of the users' graphs, by each user's own parameters.
 
@@ -207,7 +193,10 @@ class LightGCN(RankingModel):
             items: [T, dim], the users' own rows.
             graphs: the users' local graphs.
         """
-        return self._of_items(stacks, items, graphs)
+        if not self._items:
+            return items
+        assert isinstance(graphs, RankingGraphs) and graphs.item_codes is not None
+        return self._items.embeddings(stacks, items, graphs.item_codes, graphs.segment)
 
     @torch.no_grad()
     def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
@@ -242,13 +231,6 @@ class LightGCN(RankingModel):
         told = torch.bincount(graphs.neighbour_segment, minlength=len(graphs))
         means = users.index_add(0, graphs.neighbour_segment, neighbours) / (1 + told)[:, None]
         return users + further * means
-
-    def _of_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] for the users' own rows."""
-        if not self._items:
-            return items
-        assert isinstance(graphs, RankingGraphs) and graphs.item_codes is not None
-        return self._items.embeddings(stacks, items, graphs.item_codes, graphs.segment)
 
 
 def _attention(side: str, sizes: Sequence[int], settings: LightGCNSettings) -> AttributeAttention | None:

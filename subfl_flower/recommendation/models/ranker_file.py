@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class RankerCard(UsersCard):
         model: the architecture that the embeddings come from.
     """
 
+    kind: Literal["ranker"] = "ranker"
     model: LightGCNSettings
 
 
@@ -111,23 +112,14 @@ class Ranker(TrainedUsers):
         _require_fitting(tensors, card.num_items, source)
 
 
-_BY_MODEL: dict[str | None, type[TrainedUsers]] = {
-    "recommender": Recommender,
-    "factorisation": Recommender,
-    "lightgcn": Ranker,
-}
-"""Classes of recommenders by the name of the model in the card."""
-
-
 def read_trained(path: Path) -> TrainedUsers:
     """The recommender in a file, of either kind.
 
     Raises:
         SubflError: as `TrainedUsers.read`.
     """
-    model = read_card(path).get("model")
-    name = model.get("name") if isinstance(model, dict) else None
-    return _BY_MODEL.get(name if isinstance(name, str) else None, Recommender).read(path)
+    kind = Ranker if read_card(path).get("kind") == RankerCard.own_kind() else Recommender
+    return kind.read(path)
 
 
 def _length(tensors: Mapping[str, np.ndarray], name: str, axis: int, source: str) -> int:

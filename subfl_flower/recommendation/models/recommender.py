@@ -30,12 +30,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from subfl_flower.data.graph import TRAIN
-from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.segments import segment_product, segment_sum
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
-from subfl_flower.recommendation.models.user_models import Measure, Parameters, UserModel, expanded
+from subfl_flower.recommendation.models.user_models import (
+    Measure,
+    Parameters,
+    RatedUsers,
+    ReceivedModel,
+    UserModel,
+    expanded,
+)
 from subfl_flower.seeding import client_generator, shared_generator
 
 _DEVIATION = 0.1  # of embeddings and scores at the start
@@ -121,64 +127,41 @@ class StackedRecommender(UserModel):
 
     def local_graphs(
         self,
-        ratings: Ratings,
-        *,
-        center: float,
-        spread: float,
+        users: RatedUsers,
         device: torch.device | str = "cpu",
         generators: Sequence[np.random.Generator] | None = None,
         draws: int = 1,
-        user_attributes: Attributes | None = None,
-        item_attributes: Attributes | None = None,
     ) -> UserGraphs:
         """The graphs of users' training ratings; no negatives are sampled, and attributes are not read."""
-        return UserGraphs.build(ratings, center, spread, device=device)
+        return UserGraphs.build(users.ratings, users.center, users.spread, device=device)
 
     @torch.no_grad()
-    def predict(
-        self,
-        shared: Parameters,
-        item_rows: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        query_rows: Tensor,
-        query_segment: Tensor,
-    ) -> Tensor:
+    def predict(self, received: ReceivedModel, query_rows: Tensor, query_segment: Tensor) -> Tensor:
         """Predictions in normalised units, [Q], each from the whole local graph of its user.
 
         Args:
-            shared: ``bias`` and ``gnn.*``, without a user axis.
-            item_rows: [R, dim + 1].
-            personal: ``user`` [U, dim] and ``user_bias`` [U].
-            graphs: the users' local graphs.
-            query_rows: int64 [Q], rows of `item_rows`.
+            received: the users' model.
+            query_rows: int64 [Q], rows of the table of items.
             query_segment: int64 [Q], the user (0 .. U - 1) of each prediction.
         """
-        stacks = expanded(shared, len(graphs))
+        graphs, personal = received.graphs, received.personal
+        stacks = expanded(received.shared, len(graphs))
         hidden = personal["user"]
         if self.settings.gnn != "none":
-            items = _items(item_rows.index_select(0, graphs.rows))
+            items = _items(received.items.index_select(0, graphs.rows))
             _, total, mass = self._aggregated(stacks, items, personal, graphs, graphs.neighbours)
             everyone = torch.arange(len(graphs), device=total.device)
             hidden = self._hidden(stacks, personal["user"], total, mass, everyone, (1,) * len(graphs))
-        asked = _items(item_rows.index_select(0, query_rows))
+        asked = _items(received.items.index_select(0, query_rows))
         return _predictions(stacks, hidden.index_select(0, query_segment), asked, personal, query_segment)
 
-    def measured(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        ratings: Ratings,
-        measure: Measure,
-    ) -> dict[str, np.ndarray]:
+    def measured(self, received: ReceivedModel, ratings: Ratings, measure: Measure) -> dict[str, np.ndarray]:
         """Each user's errors on validation and test ratings, by name, each [U]."""
         held_out = ratings.roles != TRAIN
         rows, segment = (
-            torch.from_numpy(values[held_out]).to(items.device) for values in (ratings.items, ratings.users())
+            torch.from_numpy(values[held_out]).to(received.items.device) for values in (ratings.items, ratings.users())
         )
-        return measure.rating_errors(ratings, self.predict(shared, items, personal, graphs, rows, segment))
+        return measure.rating_errors(ratings, self.predict(received, rows, segment))
 
     def losses(
         self, stacks: Parameters, items: Tensor, personal: Parameters, graphs: UserGraphs, neighbours: Tensor, draw: int

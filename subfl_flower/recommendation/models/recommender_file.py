@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from subfl_flower.models.settings import AnyRatingModel
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.trained_users import CLIENTS, TrainedUsers, UsersCard
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import ReceivedModel
 from subfl_flower.storage.tensor_file import require_tensors
 
 _SHARED, _PERSONAL = "shared.", "personal."
@@ -30,6 +31,7 @@ class RecommenderCard(UsersCard):
         scale: lowest and highest possible rating.
     """
 
+    kind: Literal["recommender"] = "recommender"
     model: AnyRatingModel
     scale: tuple[float, float]
 
@@ -100,11 +102,9 @@ class Recommender(TrainedUsers):
         """`predict` before clipping, in rating units; this separates items whose predictions are off the scale."""
         lengths = [len(own) for own in asked]
         shared = {name: torch.from_numpy(values) for name, values in self.shared.items()}
+        personal = {name: torch.from_numpy(self.personal[name]) for name in self.card.recommender.personal_shapes}
         predictions = self.card.recommender.predict(
-            shared,
-            shared["items"],
-            {name: torch.from_numpy(self.personal[name]) for name in self.card.recommender.personal_shapes},
-            self._graphs(ratings),
+            ReceivedModel(shared, personal, self._graphs(ratings)),
             torch.from_numpy(np.concatenate(asked)),
             torch.repeat_interleave(torch.tensor(lengths)),
         )

@@ -38,6 +38,46 @@ class UserGradients:
     neighbours: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class RatedUsers:
+    """The data of U users that local graphs are made of.
+
+    Attributes:
+        ratings: the users'; those that train are in the graphs.
+        center: subtracted from a rating, where the model is of ratings.
+        spread: divisor of a rating after that.
+        user_attributes: of these users, by position.
+        item_attributes: of all items.
+    """
+
+    ratings: Ratings
+    center: float = 0.0
+    spread: float = 1.0
+    user_attributes: Attributes | None = None
+    item_attributes: Attributes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ReceivedModel:
+    """One model that U users received, with what is their own.
+
+    Attributes:
+        shared: parameters by name, without a user axis; ``items`` [num_items, width] is the whole table, which the
+            graphs' rows index.
+        personal: by name, each [U, ...].
+        graphs: the users' local graphs.
+    """
+
+    shared: Parameters
+    personal: Parameters
+    graphs: UserGraphs
+
+    @property
+    def items(self) -> Tensor:
+        """The table of items."""
+        return self.shared["items"]
+
+
 class Measure(Protocol):
     """Figures of users' predictions on their held-out ratings."""
 
@@ -86,66 +126,36 @@ class UserModel(ABC):
     @abstractmethod
     def local_graphs(
         self,
-        ratings: Ratings,
-        *,
-        center: float,
-        spread: float,
+        users: RatedUsers,
         device: torch.device | str = "cpu",
         generators: Sequence[np.random.Generator] | None = None,
         draws: int = 1,
-        user_attributes: Attributes | None = None,
-        item_attributes: Attributes | None = None,
     ) -> UserGraphs:
         """The local graphs of users, whose rows are those of the whole item table, without neighbours.
 
         Args:
-            ratings: the users'; those that train are in the graphs.
-            center: subtracted from a rating, where the model is of ratings.
-            spread: divisor of a rating after that.
+            users: their data.
             device: device of the arrays.
             generators: each user's own, for its sampled negative items, where the model samples any; None: for
                 evaluation.
             draws: number of steps for which items are sampled.
-            user_attributes: of these users, by position.
-            item_attributes: of all items.
         """
 
     @abstractmethod
-    def measured(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        ratings: Ratings,
-        measure: Measure,
-    ) -> dict[str, np.ndarray]:
+    def measured(self, received: ReceivedModel, ratings: Ratings, measure: Measure) -> dict[str, np.ndarray]:
         """Each user's figures on its held-out ratings, by name, each [U].
 
         Args:
-            shared: without a user axis; ``items`` is not read.
-            items: [num_items, width], the whole table, which the graphs' rows index.
-            personal: each [U, ...].
-            graphs: the users' local graphs.
+            received: the users' model.
             ratings: of these users, all their roles.
             measure: makes figures of predictions.
         """
 
-    def scorer(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        item_attributes: Attributes | None,
-    ) -> Scorer | None:
+    def scorer(self, received: ReceivedModel, item_attributes: Attributes | None) -> Scorer | None:
         """Vectors whose products are the users' scores of all items; None where the model does not rank.
 
         Args:
-            shared: as for `measured`.
-            items: as for `measured`.
-            personal: as for `measured`.
-            graphs: as for `measured`.
+            received: the users' model.
             item_attributes: of all items, where the model has attributes of items.
         """
         return None
@@ -191,82 +201,17 @@ class UserModel(ABC):
             neighbours=next(found, None),
         )
 
-    def gradients(
-        self,
-        shared: Parameters,
-        item_rows: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        *,
-        train_neighbours: bool = False,
-        draw: int = 0,
-    ) -> UserGradients:
+    def gradients(self, received: ReceivedModel, *, train_neighbours: bool = False, draw: int = 0) -> UserGradients:
         """Run `step` at shared parameters that are the same for all users.
 
         Args:
-            shared: without a user axis; ``items`` is not read.
-            item_rows: [R, width], the rows that `graphs.rows` index.
-            personal: each [U, ...].
-            graphs: the users' local graphs.
+            received: the users' model.
             train_neighbours: differentiate by the neighbours' embeddings, too.
             draw: number of the graphs' draw of sampled items.
         """
-        items = item_rows.index_select(0, graphs.rows)
-        stacks = expanded(shared, len(graphs))
-        return self.step(stacks, items, personal, graphs, train_neighbours=train_neighbours, draw=draw)
-
-
-class RankingModel(UserModel):
-    """A model that scores items by products: a user's vector h_u and an item's e_i."""
-
-    @abstractmethod
-    def scorer(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        item_attributes: Attributes | None,
-    ) -> Scorer:
-        """h_u [U, dim] from all of the users' items, and e_i [num_items, dim], at parameters that all users received.
-
-        Raises:
-            SubflError: the items' attributes are missing, or are not those that the model was made for.
-        """
-
-    def measured(
-        self,
-        shared: Parameters,
-        items: Tensor,
-        personal: Parameters,
-        graphs: UserGraphs,
-        ratings: Ratings,
-        measure: Measure,
-    ) -> dict[str, np.ndarray]:
-        """Each user's hit rates and NDCG, by name, each [U]."""
-        found = self.scorer(shared, items, personal, graphs, measure.item_attributes)
-        return measure.ranking_figures(ratings, found.scores())
-
-    @abstractmethod
-    def own_items(self, stacks: Parameters, items: Tensor, graphs: UserGraphs) -> Tensor:
-        """e_i [T, dim] of the items of the users' graphs, by each user's own parameters.
-
-        Args:
-            stacks: shared parameters but ``items``, each [U, ...].
-            items: [T, dim], the users' own rows.
-            graphs: the users' local graphs.
-        """
-
-    @abstractmethod
-    def own_users(self, stacks: Parameters, embeddings: Tensor, personal: Parameters, graphs: UserGraphs) -> Tensor:
-        """h_u [U, dim] from all of the users' training items, by each user's own parameters.
-
-        Args:
-            stacks: shared parameters but ``items``, each [U, ...].
-            embeddings: [T, dim], e_i of the items of the users' graphs (`own_items`).
-            personal: each [U, ...].
-            graphs: the users' local graphs.
-        """
+        graphs, items = received.graphs, received.items.index_select(0, received.graphs.rows)
+        stacks = expanded(received.shared, len(graphs))
+        return self.step(stacks, items, received.personal, graphs, train_neighbours=train_neighbours, draw=draw)
 
 
 def expanded(shared: Parameters, users: int) -> dict[str, Tensor]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from subfl_flower.data.graph import NO_ROLE, TRAIN, ClientGraph, FeatureMatrix
+from subfl_flower.data.graph import TRAIN, ClientGraph, FeatureMatrix
 from subfl_flower.errors import SubflError
+from subfl_flower.subgraphs.mending.added_nodes import with_added_nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,29 +111,13 @@ def _induced(graph: ClientGraph, nodes: np.ndarray) -> ClientGraph:
 def with_neighbours(graph: ClientGraph, counts: np.ndarray, features: np.ndarray) -> ClientGraph:
     """A graph with new nodes after its own, each of them the neighbour of one own node.
 
-    New nodes have the ids after the largest, no label and no role, and are not shareable. Edges to nodes that other
-    clients hold are left out, because generated nodes replace them.
-
     Args:
         graph: the client's graph of n nodes.
         counts: int64 `[n]`, number of new neighbours of each node.
         features: float32 `[counts.sum(), features]` of the new nodes, those of node 0 first.
     """
-    new = len(features)
     owners = np.repeat(np.arange(graph.num_nodes), counts)
-    added = np.stack([owners, graph.num_nodes + np.arange(new)])
-    edges = np.concatenate([graph.edge_index, added, added[::-1]], axis=1)
-    first = graph.node_ids[-1] + 1
-    return ClientGraph(
-        client_id=graph.client_id,
-        node_ids=np.concatenate([graph.node_ids, first + np.arange(new)]),
-        features=_stacked(graph.features, features),
-        edge_index=edges[:, np.lexsort(edges[::-1])],
-        labels=None if graph.labels is None else np.concatenate([graph.labels, np.full(new, -1)]),
-        num_classes=graph.num_classes,
-        roles=np.concatenate([graph.roles, np.full(new, NO_ROLE, dtype=graph.roles.dtype)]),
-        shareable=np.concatenate([graph.shareable, np.zeros(new, dtype=bool)]),
-    )
+    return with_added_nodes(graph, np.stack([owners, np.arange(len(features))]), _stacked(graph.features, features))
 
 
 def _stacked(own: FeatureMatrix, new: np.ndarray) -> FeatureMatrix:

@@ -53,12 +53,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
+from subfl_flower.subgraphs.mending.feature_distances import candidates, mean_squares, nearest
 from subfl_flower.subgraphs.mending.generated_distances import Distances, distances
 from subfl_flower.subgraphs.mending.hidden_neighbours import Impaired, with_neighbours
 from subfl_flower.subgraphs.mending.mended_sage import Parameters, mended_sage, sage, sage_shapes
 from subfl_flower.subgraphs.mending.mending_example import MendingExample, ScaledFeatures, Surroundings, feature_unit
-
-_BLOCK = 1 << 22  # distances at once
 
 
 class NeighbourGeneratorSettings(BaseModel):
@@ -215,8 +214,8 @@ class NeighbourGenerator:
     def _feature_loss(self, parameters: Parameters, noisy: Tensor, example: MendingExample) -> Tensor:
         """(1/k) Σ_v Σ_q min d over a node's own hidden neighbours."""
         owners, hidden = self._chosen(parameters, noisy, self.rounded(example.missing))
-        vectors, rows = _candidates(owners, example)
-        squares = _mean_squares(parameters, hidden, example.targets, vectors, rows)
+        vectors, rows = candidates(owners, example)
+        squares = mean_squares(parameters, hidden, example.targets, vectors, rows)
         least = squares.new_full((len(hidden),), torch.inf).scatter_reduce(0, vectors, squares, "amin")
         return least.sum() / len(noisy)
 
@@ -259,9 +258,9 @@ class NeighbourGenerator:
         """
         hidden = self._chosen(decoder, noisy, counts)[1]
         with torch.no_grad():
-            nearest = _nearest(decoder, hidden, features)
+            rows = nearest(decoder, hidden, features)
         vectors = torch.arange(len(hidden), device=hidden.device)
-        return _mean_squares(decoder, hidden, features, vectors, nearest).sum() / len(noisy)
+        return mean_squares(decoder, hidden, features, vectors, rows).sum() / len(noisy)
 
     def cross_gradients(
         self, decoder: Parameters, noisy: Tensor, counts: Tensor, features: ScaledFeatures
@@ -313,44 +312,3 @@ class NeighbourGenerator:
         """
         counts = np.minimum(impaired.missing, self.settings.most_neighbours)
         return distances(impaired, features, counts, self.generate(parameters, impaired.graph, rng, counts)[1])
-
-
-def _mean_squares(
-    decoder: Parameters, hidden: Tensor, features: ScaledFeatures, vectors: Tensor, rows: Tensor
-) -> Tensor:
-    """d of pairs of a generated vector and a row of `features`, [pairs].
-
-    Args:
-        decoder: parameters with the output layer, which is used.
-        hidden: [m, hidden], the output layer's inputs for the vectors.
-        features: n rows.
-        vectors: int64 [pairs], 0 to m - 1.
-        rows: int64 [pairs], 0 to n - 1.
-    """
-    weight, bias = decoder["output.weight"], decoder["output.bias"]
-    squares = ((hidden @ (weight @ weight.T)) * hidden).sum(1) + 2 * hidden @ (weight @ bias) + bias @ bias
-    products = (hidden[vectors] * (features.matrix @ weight.T)[rows]).sum(1)
-    offsets = features.squared_norms - 2 * (features.matrix @ bias[:, None]).squeeze(1)
-    return (squares[vectors] - 2 * products + offsets[rows]) / weight.shape[1]
-
-
-def _nearest(decoder: Parameters, hidden: Tensor, features: ScaledFeatures) -> Tensor:
-    """Nearest of the n rows of `features` for each of m generated vectors, int64 [m]."""
-    products = (features.matrix @ decoder["output.weight"].T).T
-    offsets = features.squared_norms - 2 * (features.matrix @ decoder["output.bias"][:, None]).squeeze(1)
-    blocks = hidden.split(max(_BLOCK // len(offsets), 1))
-    return torch.cat([torch.addmm(offsets, block, products, alpha=-2).argmin(1) for block in blocks])
-
-
-def _candidates(owners: Tensor, example: MendingExample) -> tuple[Tensor, Tensor]:
-    """Pairs of a generated vector and a hidden neighbour of its node: int64 [pairs] and, as rows of targets, [pairs].
-
-    Args:
-        owners: int64 [m], the node of each vector.
-        example: holds the hidden neighbours.
-    """
-    held = torch.bincount(example.owners, minlength=len(example.missing))
-    first, number = (held.cumsum(0) - held)[owners], held[owners]
-    vectors = torch.repeat_interleave(number)
-    within = torch.arange(len(vectors), device=owners.device) - (number.cumsum(0) - number)[vectors]
-    return vectors, example.hidden[first[vectors] + within]

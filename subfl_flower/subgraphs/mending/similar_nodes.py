@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-from subfl_flower.data.graph import NO_ROLE, ClientGraph, FeatureMatrix
+from subfl_flower.data.graph import ClientGraph, FeatureMatrix
+from subfl_flower.subgraphs.mending.added_nodes import with_added_nodes
 
 ORDER = "order of nodes"
 """Purpose of the draw of the order in which a client shows its nodes; a row then does not identify its node."""
@@ -33,7 +34,7 @@ def similar_nodes(representations: Sequence[np.ndarray], threshold: float, most:
         threshold: at least 0; only nodes whose cosine is larger are found.
         most: largest number of nodes that are found for a node, at least 1.
 
-        Returns:
+    Returns:
         For each client int64 `[2, found]`: an own row, and a row of all clients' stacked representations. Sorted by own
         row, the nearest first.
     """
@@ -76,29 +77,14 @@ def _nearest(scores: np.ndarray, threshold: float, most: int) -> np.ndarray:
 
 
 def with_similar_nodes(graph: ClientGraph, number: int, edges: np.ndarray) -> ClientGraph:
-    """A client's graph with other clients' nodes after its own.
-
-    The new nodes have the ids after the largest, features of zero in place of the unknown ones, no label and no role,
-    and are not shareable. Edges to nodes elsewhere that the client knows are left out.
+    """A client's graph with other clients' nodes after its own, with zeros in place of their unknown features.
 
     Args:
         graph: of n nodes.
         number: of new nodes.
         edges: `[2, e]`, distinct: a node of the graph, and the new one it is joined with.
     """
-    added = np.stack([edges[0], graph.num_nodes + edges[1]]).astype(np.int64)
-    joined = np.concatenate([graph.edge_index, added, added[::-1]], axis=1)
-    first = graph.node_ids[-1] + 1
-    return ClientGraph(
-        client_id=graph.client_id,
-        node_ids=np.concatenate([graph.node_ids, first + np.arange(number)]),
-        features=with_zero_rows(graph.features, number),
-        edge_index=joined[:, np.lexsort(joined[::-1])],
-        labels=None if graph.labels is None else np.concatenate([graph.labels, np.full(number, -1)]),
-        num_classes=graph.num_classes,
-        roles=np.concatenate([graph.roles, np.full(number, NO_ROLE, dtype=graph.roles.dtype)]),
-        shareable=np.concatenate([graph.shareable, np.zeros(number, dtype=bool)]),
-    )
+    return with_added_nodes(graph, edges, with_zero_rows(graph.features, number))
 
 
 def with_zero_rows(matrix: FeatureMatrix, number: int) -> FeatureMatrix:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,12 +15,10 @@ from subfl_flower.data.data_facts import DataFacts
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import AnyGraphModel
 from subfl_flower.storage.durable_files import write_durably
-from subfl_flower.storage.tensor_file import Card, read_tensor_file, require_tensors, write_tensor_file
+from subfl_flower.storage.tensor_file import MODEL_FILE, Card, read_tensor_file, require_tensors, write_tensor_file
 from subfl_flower.subgraphs.models.choices import graph_network
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 from subfl_flower.tasks.choices import AnyGraphTask
-
-TENSORS, _CARD_FILE = "model.safetensors", "model.json"
 
 
 class ModelCard(DataFacts, Card):
@@ -42,6 +41,7 @@ class ModelCard(DataFacts, Card):
     holds: ClassVar[str] = "a model of a graph"
     remedy: ClassVar[str] = "train again"
 
+    kind: Literal["graph_model"] = "graph_model"
     schema_version: Literal[2] = Field(default=2, alias="schema")
     """Since 2 a model of a graph knows its classes by name."""
 
@@ -72,41 +72,57 @@ class ModelCard(DataFacts, Card):
         return graph_network(self.model, self.num_features, self.task.num_outputs(self.num_classes))
 
 
-def write_model(folder: Path, tensors: Mapping[str, np.ndarray], card: ModelCard) -> None:
-    """Write `model.safetensors`, with the card in its metadata, and `model.json`, the same card to look at.
+@dataclass(frozen=True, eq=False)
+class ExportedModel:
+    """A client's trained model.
 
-    Each file is replaced in one step; a failure leaves the earlier ones.
-
-    Args:
-        folder: where to write; made where it does not exist.
-        tensors: the model's parameters, float32, without client axis.
-        card: what they are of.
-
-    Raises:
-        SubflError: the tensors are not those of the card's model, or a file cannot be written.
+    Attributes:
+        tensors: its parameters, float32, without client axis.
+        card: facts on them.
     """
-    _require_model(tensors, card, str(folder))
-    write_tensor_file(folder / TENSORS, tensors, card)
-    try:
-        write_durably(folder / _CARD_FILE, card.as_json(indent=1).encode() + b"\n")
-    except OSError as error:
-        raise SubflError(f"the model cannot be written to {folder}: {error.strerror or error}") from error
+
+    tensors: Mapping[str, np.ndarray]
+    card: ModelCard
+
+    def write(self, path: Path) -> None:
+        """Write a safetensors file with the card in its metadata; a failure leaves an earlier file.
+
+        Args:
+            path: of the file; its folder is made where it does not exist.
+
+        Raises:
+            SubflError: the tensors are not those of the card's model, or the file cannot be written.
+        """
+        _require_model(self.tensors, self.card, str(path))
+        write_tensor_file(path, self.tensors, self.card)
+
+    def write_with_card(self, path: Path) -> None:
+        """Write the file of `write`, and beside it the card alone to look at, as `<name>.json`.
+
+        Raises:
+            SubflError: as `write`.
+        """
+        self.write(path)
+        try:
+            write_durably(path.with_suffix(".json"), self.card.as_json(indent=1).encode() + b"\n")
+        except OSError as error:
+            raise SubflError(f"the model cannot be written to {path.parent}: {error.strerror or error}") from error
 
 
 def read_model(path: Path) -> tuple[dict[str, np.ndarray], ModelCard]:
     """A model's parameters, float32 without client axis, and its card, which is read from the parameters' own file.
 
     Args:
-        path: a folder that `write_model` wrote to, or a safetensors file with a card in its metadata, as a run leaves
-            of every client.
+        path: a safetensors file with a card in its metadata, as a run leaves of every client, or a folder with such a
+            file named `MODEL_FILE`.
 
     Raises:
         SubflError: there is no such file, it is damaged or has no card, or its tensors are not those of the card's
             model.
     """
-    file = path / TENSORS if path.is_dir() else path
+    file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
-        raise SubflError(f"{file} does not exist; a model is a folder with {TENSORS}, or a safetensors file")
+        raise SubflError(f"{file} does not exist; a model is a folder with {MODEL_FILE}, or a safetensors file")
     tensors, card = read_tensor_file(file, ModelCard)
     _require_model(tensors, card, str(file))
     return tensors, card

@@ -14,11 +14,10 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from subfl_flower.data.graph import ClientGraph
+from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
 from subfl_flower.subgraphs.models.convolution_probe import ConvolutionProbe
 from subfl_flower.subgraphs.models.graph_network import Probe
-from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
 from subfl_flower.subgraphs.models.stacked_gnn import CONVOLUTION, StackedGNN, propagate
 
 
@@ -31,18 +30,11 @@ class StackedGCN(StackedGNN):
         """`width`, a node's own: a node is one of its neighbours in Â."""
         return width
 
-    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+    def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """Â, and Â X."""
         operator = normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)
         sparse = scipy.sparse.issparse(graph.features)
-        inputs = operator @ (scipy.sparse.csr_array(graph.features) if sparse else graph.features)
-        return LocalGraph(
-            client_id=graph.client_id,
-            num_own=graph.num_nodes if num_own is None else num_own,
-            operator=operator,
-            inputs=inputs,
-            feature_support=present_features(graph.features),
-        )
+        return operator, operator @ (scipy.sparse.csr_array(graph.features) if sparse else graph.features)
 
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
         """Â (H W)."""

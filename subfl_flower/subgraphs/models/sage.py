@@ -15,36 +15,27 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from subfl_flower.data.graph import ClientGraph
+from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.sparse import SparseMatrix, mean_adjacency
-from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
 from subfl_flower.subgraphs.models.stacked_gnn import StackedGNN, propagate
 
 
 class StackedSAGE(StackedGNN):
     """GraphSAGE for C clients at once."""
 
+    symmetric = False
+
     def fan_in(self, width: int) -> int:
         """Twice a node's `width`: its neighbours' mean, and the node itself."""
         return 2 * width
 
-    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+    def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """Ā, and [Ā X ‖ X]."""
         operator = mean_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)
-        inputs: np.ndarray | scipy.sparse.csr_array
-        if scipy.sparse.issparse(graph.features):
-            features = scipy.sparse.csr_array(graph.features)
-            inputs = scipy.sparse.csr_array(scipy.sparse.hstack([operator @ features, features]))
-        else:
-            inputs = np.hstack([operator @ graph.features, graph.features])
-        return LocalGraph(
-            client_id=graph.client_id,
-            num_own=graph.num_nodes if num_own is None else num_own,
-            operator=operator,
-            inputs=inputs,
-            feature_support=present_features(graph.features),
-            symmetric=False,
-        )
+        if not scipy.sparse.issparse(graph.features):
+            return operator, np.hstack([operator @ graph.features, graph.features])
+        features = scipy.sparse.csr_array(graph.features)
+        return operator, scipy.sparse.csr_array(scipy.sparse.hstack([operator @ features, features]))
 
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
         """Ā (H W₁) + H W₂."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
+from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import StackedSettings
 from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.seeding import shared_generator
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
-from subfl_flower.subgraphs.models.local_graph import LocalGraph
+from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
 
 __all__ = ["CLASSIFIER", "CONVOLUTION", "Parameters", "StackedGNN", "layer_parameters", "propagate"]
 
@@ -86,6 +89,13 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     def fan_in(self, width: int) -> int:
         """Rows of a convolution's weight, for nodes of `width` values."""
 
+    symmetric: ClassVar[bool] = True
+    """True where the operator of `propagated` is its own transpose."""
+
+    @abstractmethod
+    def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
+        """The operator of a graph's convolutions [n, n], and the inputs of the first one [n, fan in]."""
+
     @abstractmethod
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
         """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden]."""
@@ -106,6 +116,18 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     def embedding_width(self) -> int:
         """The last convolution's width, for each of the extractors."""
         return len(self.extractors) * self.settings.hidden
+
+    def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
+        """The operator, and the first convolution's inputs."""
+        operator, inputs = self.propagated(graph)
+        return LocalGraph(
+            client_id=graph.client_id,
+            num_own=graph.num_nodes if num_own is None else num_own,
+            operator=operator,
+            inputs=inputs,
+            feature_support=present_features(graph.features),
+            symmetric=self.symmetric,
+        )
 
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
         """A chunk of clients' graphs as one block-diagonal graph."""

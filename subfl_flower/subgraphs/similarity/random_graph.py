@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import networkx as nx
 import numpy as np
 
 
@@ -32,6 +31,8 @@ def erdos_renyi(num_nodes: int, probability: float, rng: np.random.Generator) ->
     Returns:
         Edge index [2, edges], both directions, without self-loops.
     """
+    import networkx as nx
+
     graph = nx.fast_gnp_random_graph(num_nodes, probability, seed=rng)
     edges = np.array(graph.edges, dtype=np.int64).reshape(-1, 2).T
     return np.concatenate([edges, edges[::-1]], axis=1)

@@ -18,6 +18,7 @@ from subfl_flower.composition import composed_job
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.errors import SubflError
 from subfl_flower.recommendation.models.bias_row import bias_row
+from subfl_flower.recommendation.models.user_models import ReceivedModel
 from subfl_flower.seeding import client_generator
 from subfl_flower.simulation import simulate
 
@@ -83,7 +84,7 @@ def test_a_graph_networks_batch_steps_by_the_mean_over_its_ratings(gnn: str) -> 
     expected = {name: torch.zeros_like(value) for name, value in shared.items()}
     for user, graphs in enumerate(users):
         own = {name: value[user : user + 1] for name, value in personal.items()}
-        found = client.model.gradients(shared, shared["items"], own, graphs)
+        found = client.model.gradients(ReceivedModel(shared, own, graphs))
         for name, value in found.shared.items():
             expected[name] += value[0] * LENGTHS[user]
         expected["items"].index_add_(0, graphs.rows, found.items * LENGTHS[user])

@@ -38,8 +38,8 @@ from subfl_flower.strategies.subgraphs.fedgcn import FedGCN
 from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.subgraphs.mending.packed_rows import dense, unpacked_rows
 from subfl_flower.tasks.choices import LinkPrediction
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 from subfl_flower.wire.roster import Roster
 
 NODES = 90

@@ -28,8 +28,8 @@ from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.node.state import MappedStore, StateStore
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.subgraphs.models.choices import graph_network
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question, Result
-from subfl_flower.wire.payload import Stack
 
 HIDDEN = 5
 GRAPHS = (tiny_client(4, 9), tiny_client(2, 12, sparse=True))

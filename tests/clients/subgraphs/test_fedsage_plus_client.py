@@ -24,8 +24,8 @@ from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.subgraphs.mending.hidden_neighbours import hide_neighbours
 from subfl_flower.subgraphs.mending.mending_example import MendingExample, ScaledFeatures
 from subfl_flower.subgraphs.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question, Result
-from subfl_flower.wire.payload import Stack
 
 GENERATOR = NeighbourGeneratorSettings(latent=6, hidden=4, most_neighbours=3)
 GRAPHS = [tiny_client(c, size, edge_probability=0.35) for c, size in enumerate((16, 20, 12))]

@@ -20,7 +20,7 @@ from subfl_flower.data.graph import TRAIN, ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModuleSettings, OptimizerSettings
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 ARGUMENTS: dict[str, Any] = {"hidden_channels": 8, "num_layers": 2, "norm": "batch_norm"}
 MODEL = ModuleSettings.model_validate({"name": "module", "_target_": "torch_geometric.nn.GAT", **ARGUMENTS})

@@ -25,7 +25,7 @@ from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 SEED = 7
 SHAPES = model().shapes

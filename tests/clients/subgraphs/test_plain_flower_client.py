@@ -13,8 +13,8 @@ from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
-from subfl_flower.wire.payload import Stack
 
 NAMES = tuple(model().shapes)
 FIRST, SECOND = tiny_client(3, 9), tiny_client(8, 14)

@@ -26,8 +26,8 @@ from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.models.settings import ModelSettings
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
-from subfl_flower.wire.payload import Stack
 
 SIZES = (9, 5, 12)
 NAMES = tuple(model().shapes)

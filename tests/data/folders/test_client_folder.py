@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 from subfl_flower.data.data_facts import DataFacts, ReadingSettings
 from subfl_flower.data.datasets.custom_settings import GraphColumns
 from subfl_flower.data.feature_transform import FeatureTransform
-from subfl_flower.data.folders import subgraph_folder as client_folder
+from subfl_flower.data.folders import described_folder
 from subfl_flower.data.folders.subgraph_folder import ClientFolder, write_client_folder
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
@@ -71,8 +71,8 @@ def test_a_folder_gives_back_what_was_written(tmp_path: Path, sparse: bool) -> N
     size = (folder.path / "graph.safetensors").stat().st_size
     assert said.pop("files")["graph.safetensors"]["bytes"] == size
     assert said == {
-        "schema": 4, "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10, "overlapping": True,
-        "num_nodes": 4, "num_edges": 6, "num_cross_edges": 3, "num_features": 3, "num_classes": 2,
+        "schema": 5, "kind": "graph", "client": 2, "dataset": "toy", "partition": "0" * 16, "clients": 10,
+        "overlapping": True, "num_nodes": 4, "num_edges": 6, "num_cross_edges": 3, "num_features": 3, "num_classes": 2,
         "train": 1, "validation": 1, "test": 1, "classes": None, "transform": None, "data": None,
         "reading": {
             "encoding": "utf-8", "unlabelled": None, "edge_weights": "ignore", "missing": [],
@@ -107,9 +107,9 @@ def test_names_of_nodes_and_classes_come_back_with_the_treatment_of_features(tmp
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[", "is not JSON"),
-        ("{}", "must be a list of texts"),
-        ('["a", "b", "c", 4]', "must be a list of texts"),
+        ("[", "does not hold a list of texts"),
+        ("{}", "does not hold a list of texts"),
+        ('["a", "b", "c", 4]', "does not hold a list of texts"),
         ('["a", "b", "c"]', "must name 4 nodes, each otherwise"),
         ('["a", "b", "c", "c"]', "must name 4 nodes, each otherwise"),
     ],
@@ -148,7 +148,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def full(path: Path, content: bytes, mode: int = 0) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(client_folder, "write_durably", full)
+    monkeypatch.setattr(described_folder, "write_durably", full)
     with pytest.raises(SubflError, match="client-02 cannot be written: No space left on device"):
         write(tmp_path / "client-02", small_client())
     assert names(tmp_path) == []
@@ -178,9 +178,10 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (b"[" * 100_000, ["is not JSON"]),
         (b"[]", ["must be a JSON object with 'schema'"]),
         (b"{}", ["must be a JSON object with 'schema'"]),
-        (b'{"schema": 3}', ["has the schema 3, this version reads 4; make the folder again with subfl partition"]),
-        (b'{"schema": 5}', ["has the schema 5, this version reads 4"]),
-        (b'{"schema": 4}', ["client: Field required"]),
+        (b'{"schema": 3}', ["has the schema 3, this version reads 5; make the folder again with subfl partition"]),
+        (b'{"schema": 6}', ["has the schema 6, this version reads 5"]),
+        (b'{"schema": 5}', ["describes a client with kind None, and one with 'graph' is needed here"]),
+        (b'{"schema": 5, "kind": "graph"}', ["client: Field required"]),
     ],
 )
 def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes, words: list[str]) -> None:
@@ -192,8 +193,8 @@ def test_a_file_that_describes_nothing_is_refused(tmp_path: Path, content: bytes
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": True}, ["has the schema True, this version reads 4"]),
-        ({"schema": 4.0}, ["schema", "integer"]),
+        ({"schema": True}, ["has the schema True, this version reads 5"]),
+        ({"schema": 5.0}, ["schema", "integer"]),
         ({"client": "2"}, ["client", "integer"]),
         ({"client": 2.0}, ["client", "integer"]),
         ({"client": -1}, ["client", "greater than or equal to 0"]),
@@ -298,7 +299,7 @@ def test_tensors_that_are_no_graph_are_refused(
     refused(folder, "graph.safetensors", words)
 
 
-CARD = {"schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "client_id": 2}
+CARD = {"kind": "client_graph", "schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "client_id": 2}
 
 
 @pytest.mark.parametrize(
@@ -308,7 +309,10 @@ CARD = {"schema": 1, "num_nodes": 4, "num_features": 3, "num_classes": 2, "clien
         ("3", "card: Input should be an object"),
         ("{", "card: Invalid JSON"),
         ("[" * 5000, "card: Invalid JSON"),
-        ("{}", "its card does not state a schema"),
+        ("{}", "its card states no kind, where 'client_graph' belongs"),
+        ('{"schema": 1}', "its card states no kind, where 'client_graph' belongs"),
+        ({**CARD, "kind": "graph"}, "its card is of the kind 'graph', where 'client_graph' belongs"),
+        ('{"kind": "client_graph"}', "its card does not state a schema"),
         ({**CARD, "schema": 2}, "a newer version wrote it (schema 2, this version reads the schema 1)"),
         ({**CARD, "schema": True}, "card.schema: Input should be a valid integer"),
         ({**CARD, "client_id": "2"}, "card.client_id: Input should be a valid integer"),

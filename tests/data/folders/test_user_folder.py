@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from rating_tables import check_equal, check_same_attributes, genres, three_users
 from safetensors.numpy import load_file, save
 
-from subfl_flower.data.folders import user_folder
+from subfl_flower.data.folders.described_folder import open_folders
 from subfl_flower.data.folders.subgraph_folder import ClientFolder
-from subfl_flower.data.folders.user_folder import UserFolder, open_user_folders, write_user_folder
+from subfl_flower.data.folders.user_folder import UserFolder, write_user_folder
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
@@ -86,7 +86,7 @@ def test_what_the_description_says(tmp_path: Path) -> None:
     said = json.loads((write(tmp_path / "client-00", user()) / "client.json").read_text())
     content = (tmp_path / "client-00" / "ratings.safetensors").read_bytes()
     assert said == {
-        "schema": 4, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
+        "schema": 5, "kind": "ratings", "client": 0, "dataset": "toy", "partition": "0" * 16, "clients": 3,
         "num_items": 6, "scale": [1.0, 5.0], "center": 3.0, "spread": 1.5, "train": 1, "validation": 1, "test": 1,
         "user_attributes": {}, "item_attributes": {}, "data": None,
         "files": {"ratings.safetensors": {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}},
@@ -106,7 +106,7 @@ def test_a_folder_holds_the_ids_of_the_user_and_of_items(tmp_path: Path) -> None
     assert UserFolder.open(write(tmp_path / "client-01", user(1))).names() is None
     other = write(tmp_path / "client-02", user(2), user_name="bob", item_names=IDS, fingerprint="cd" * 32)
     with pytest.raises(SubflError, match="are not of one partition"):
-        open_user_folders([path, other])
+        open_folders(UserFolder, [path, other])
     opened = UserFolder.open(path)
     (path / "names.json").write_text((path / "names.json").read_text().replace("ann", "eve"))
     with pytest.raises(SubflError, match=r"names\.json is damaged"):
@@ -164,7 +164,7 @@ def test_folders_with_other_attributes_are_of_another_partition(tmp_path: Path) 
     for number, attributes in enumerate((None, swapped, replace(genres(), values=(("D", "N", "W"), ("grey",))))):
         other = write(tmp_path / f"other-{number}", user(2), item_attributes=attributes)
         with pytest.raises(SubflError, match="are not of one partition"):
-            open_user_folders([mine, other])
+            open_folders(UserFolder, [mine, other])
 
 
 @pytest.mark.parametrize(
@@ -213,28 +213,11 @@ def test_other_kinds_of_clients_are_refused_in_words(tmp_path: Path) -> None:
 
 def test_a_node_hosts_users_of_one_data_set_each_once(tmp_path: Path) -> None:
     two, zero = write(tmp_path / "two", user(2)), write(tmp_path / "zero", user(0))
-    assert [folder.description.client_id for folder in open_user_folders([two, zero])] == [0, 2]
+    assert [folder.description.client_id for folder in open_folders(UserFolder, [two, zero])] == [0, 2]
     with pytest.raises(SubflError, match="again holds client 2, and so does"):
-        open_user_folders([two, zero, write(tmp_path / "again", user(2))])
+        open_folders(UserFolder, [two, zero, write(tmp_path / "again", user(2))])
     with pytest.raises(SubflError, match="are not of one partition; a node needs folders of one"):
-        open_user_folders([zero, write(tmp_path / "other", user(2), center=2.0)])
-
-
-def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "client-00").mkdir()
-    with pytest.raises(SubflError, match="client-00 exists already"):
-        write(tmp_path / "client-00", user())
-    assert names(tmp_path) == ["client-00"] and names(tmp_path / "client-00") == []
-
-
-def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes, mode: int = 0) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(user_folder, "write_durably", full)
-    with pytest.raises(SubflError, match="client-00 cannot be written: No space left on device"):
-        write(tmp_path / "client-00", user())
-    assert names(tmp_path) == []
+        open_folders(UserFolder, [zero, write(tmp_path / "other", user(2), center=2.0)])
 
 
 @pytest.mark.parametrize(
@@ -257,7 +240,7 @@ def test_what_is_unsound_is_not_written(
     ("change", "words"),
     [
         ({"kind": "films"}, ["kind 'films'", "'ratings' is needed"]),
-        ({"schema": 1}, ["has the schema 1, this version reads 4"]),
+        ({"schema": 1}, ["has the schema 1, this version reads 5"]),
         ({"client": 3}, ["client 3 is none of the clients 0..2"]),
         ({"num_items": 3}, ["items must be different numbers in 0..2"]),
         ({"num_items": 7}, ["titles.json has 6 titles for 7 items"]),
@@ -300,7 +283,7 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
     folder = write(tmp_path / "client-00", user())
     file = folder / "ratings.safetensors"
     tensors = {name: array for name, array in (load_file(file) | change).items() if array is not None}
-    file.write_bytes(save(tensors, {"card": '{"schema": 1}'}))
+    file.write_bytes(save(tensors, {"card": '{"kind": "ratings", "schema": 1}'}))
     change_description(folder)
     refused(folder, "ratings.safetensors", words)
 
@@ -311,9 +294,20 @@ def test_a_hand_made_file_that_is_none_is_refused(tmp_path: Path, change: dict[s
         (None, "ratings.safetensors does not hold ratings: it does not say what it is"),
         ("[" * 5000, "ratings.safetensors: card: Invalid JSON"),
         ("{", "ratings.safetensors: card: Invalid JSON"),
-        ("{}", "ratings.safetensors does not hold ratings: its card does not state a schema"),
-        ('{"schema": 2}', "ratings.safetensors does not hold ratings: a newer version wrote it (schema 2, this"),
-        ('{"schema": 1, "client_id": 0}', "ratings.safetensors: card.client_id: Extra inputs are not permitted"),
+        ('{"kind": "ratings"}', "ratings.safetensors does not hold ratings: its card does not state a schema"),
+        (
+            '{"schema": 1}',
+            "ratings.safetensors does not hold ratings: its card states no kind, where 'ratings' belongs",
+        ),
+        ('{"kind": "cross_edges", "schema": 1}', "its card is of the kind 'cross_edges', where 'ratings' belongs"),
+        (
+            '{"kind": "ratings", "schema": 2}',
+            "ratings.safetensors does not hold ratings: a newer version wrote it (schema 2, this",
+        ),
+        (
+            '{"kind": "ratings", "schema": 1, "client_id": 0}',
+            "ratings.safetensors: card.client_id: Extra inputs are not permitted",
+        ),
     ],
 )
 def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | None, words: str) -> None:
@@ -327,9 +321,9 @@ def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str | None, words:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"[1, 2]", "titles.json is no list of titles"),
-        (b'{"0": "One"}', "titles.json is no list of titles"),
-        (b"\xff", "titles.json is no list of titles"),
+        (b"[1, 2]", "titles.json does not hold titles"),
+        (b'{"0": "One"}', "titles.json does not hold titles"),
+        (b"\xff", "titles.json does not hold titles"),
         (b'["One"]', "titles.json has 1 titles for 6 items"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_damaged_file_is_refused_when_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(SubflError, match=r"client-0001\.safetensors is damaged \(its checksum differs\)"):
         reopened.client(1)
     truncate(directory / "cross_edges.safetensors")
-    with pytest.raises(SubflError, match=r"cross_edges\.safetensors is missing or not whole"):
+    with pytest.raises(SubflError, match=r"cross_edges\.safetensors has \d+ bytes, where metadata\.json says \d+"):
         PreparedPartition.open(directory)
     with pytest.raises(SubflError, match=r"metadata\.json is missing or damaged"):
         PreparedPartition.open(tmp_path)
@@ -205,7 +205,7 @@ def test_an_entry_of_another_schema_is_refused_and_made_anew(tmp_path: Path) -> 
     whole = contents(first)
     metadata = first.directory / "metadata.json"
     metadata.write_text(json.dumps(first.metadata | {"schema": 5}))
-    with pytest.raises(SubflError, match="has the schema 5, this version reads 6"):
+    with pytest.raises(SubflError, match="has the schema 5, this version reads 7"):
         PreparedPartition.open(first.directory)
     assert contents(made(tmp_path)) == whole
 
@@ -257,8 +257,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     name = made(tmp_path).directory.name
     whole = contents(made(tmp_path))
-    (tmp_path / "cache" / name).rename(tmp_path / "cache" / f".{name}.unfinished")
-    (tmp_path / "cache" / f".{name}.unfinished" / "metadata.json").unlink()
+    left = tmp_path / "cache" / f".{name}.4711.0a0b0c0d.unfinished"
+    (tmp_path / "cache" / name).rename(left)
+    (left / "metadata.json").unlink()
     assert contents(made(tmp_path)) == whole
     assert entries(tmp_path) == [name]
 

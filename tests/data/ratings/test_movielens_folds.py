@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subfl_flower.composition import composed_config
+from subfl_flower.data.description import file_digests
 from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.ratings.datasets import movielens
 from subfl_flower.data.ratings.datasets.movielens import MovieLens100KDataset
@@ -76,12 +77,12 @@ def test_a_folds_own_files_come_first_and_shape_its_digest(tmp_path: Path, monke
         (folder / name).write_text(content)
     (folder / "u.user").write_text("1|24|M|writer|85711\n")
     third = MovieLens100KDataset(fold=3)
-    read, digest = third.read(tmp_path), third.raw_fingerprint(tmp_path)
+    read, digest = third.read(tmp_path), file_digests(third.files(tmp_path))
     assert read.users.tolist() == [1, 1, 2] and read.roles is not None and read.roles.tolist() == [TRAIN, TRAIN, TEST]
     (folder / "u.data").write_text("9\t5\t2\t1\n")
-    assert third.raw_fingerprint(tmp_path) == digest
+    assert file_digests(third.files(tmp_path)) == digest
     (folder / "u3.test").write_text("2\t5\t4\t882\n")
-    assert third.raw_fingerprint(tmp_path) != digest
+    assert file_digests(third.files(tmp_path)) != digest
     message = r"u\.data holds 1 rating\(s\); a fold can be cut from GroupLens' 100,000 alone: .* u2\.base and u2\.test"
     with pytest.raises(SubflError, match=message):
         MovieLens100KDataset(fold=2).read(tmp_path)

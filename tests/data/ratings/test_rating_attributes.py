@@ -108,7 +108,7 @@ def test_a_file_with_other_arrays_is_refused(tmp_path: Path, change: dict[str, A
     path, said = tmp_path / "a.safetensors", genres().vocabularies
     write_attributes(path, genres().of([2]), genres())
     arrays = {name: array for name, array in (load_file(path) | change).items() if array is not None}
-    save_file(arrays, path, {"card": '{"schema": 1}'})
+    save_file(arrays, path, {"card": '{"kind": "attributes", "schema": 1}'})
     with pytest.raises(SubflError, match="does not hold the attributes of each user and each item and nothing else"):
         read_attributes(path, said, said, 1, 6)
     path.write_bytes(b"no such file")

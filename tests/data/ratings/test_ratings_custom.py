@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from subfl_flower.data.description import file_digests
 from subfl_flower.data.ratings.datasets.custom import CustomRatingsDataset
 from subfl_flower.errors import SubflError
 
@@ -36,7 +37,7 @@ def test_parquet_and_csv_give_the_same(tmp_path: Path) -> None:
     assert (one.item_names, one.titles) == (other.item_names, other.titles)
     assert one.ratings.values.tolist() == other.ratings.values.tolist()
     assert one.ratings.roles.tolist() == other.ratings.roles.tolist()
-    assert from_csv.raw_fingerprint(tmp_path) != from_parquet.raw_fingerprint(tmp_path)
+    assert file_digests(from_csv.files(tmp_path)) != file_digests(from_parquet.files(tmp_path))
 
 
 def test_three_columns_do_and_leading_zeros_make_other_ids(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, content: str, me
 
 def test_files_that_are_not_there_or_no_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(SubflError, match=r"dataset=custom_ratings: .*none\.csv does not exist \(looked for at /"):
-        CustomRatingsDataset(path=tmp_path / "none.csv").raw_fingerprint(tmp_path)
+        file_digests(CustomRatingsDataset(path=tmp_path / "none.csv").files(tmp_path))
     (tmp_path / "ratings.xls").write_text(ROWS)
     with pytest.raises(SubflError, match=r"ratings\.xls is no table; its name must end in \.csv, "):
         CustomRatingsDataset(path=tmp_path / "ratings.xls").load(tmp_path, 0)
@@ -122,10 +123,10 @@ def test_a_table_of_ids_alone_says_nothing(tmp_path: Path) -> None:
 
 def test_the_digest_follows_the_tables_of_attributes(tmp_path: Path) -> None:
     dataset = attributes(tmp_path, users="user,age\nann,1\n")
-    first = dataset.raw_fingerprint(tmp_path)
-    assert first != dataset.model_copy(update={"users": None}).raw_fingerprint(tmp_path)
+    first = file_digests(dataset.files(tmp_path))
+    assert first != file_digests(dataset.model_copy(update={"users": None}).files(tmp_path))
     (tmp_path / "users.csv").write_text("user,age\nann,2\n")
-    assert first != dataset.raw_fingerprint(tmp_path)
+    assert first != file_digests(dataset.files(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -150,4 +151,4 @@ def test_lists_within_a_table_of_attributes_are_refused(tmp_path: Path) -> None:
     ):
         dataset.load(tmp_path, 0)
     with pytest.raises(SubflError, match=r"none\.csv does not exist"):
-        dataset.model_copy(update={"items": tmp_path / "none.csv"}).raw_fingerprint(tmp_path)
+        file_digests(dataset.model_copy(update={"items": tmp_path / "none.csv"}).files(tmp_path))

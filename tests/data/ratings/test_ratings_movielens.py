@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.linear_model import Ridge
 
+from subfl_flower.data.description import file_digests
 from subfl_flower.data.graph import TEST, TRAIN
 from subfl_flower.data.ratings.datasets import movielens
 from subfl_flower.data.ratings.datasets.movielens import (
@@ -245,11 +246,11 @@ def test_what_is_absent_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.M
     served(tmp_path / "site", "ml-100k.zip", {f"ml-100k/{name}": content for name, content in members.items()})
     monkeypatch.setattr(movielens, "_SITE", (tmp_path / "site").as_uri())
     dataset = MovieLens100KDataset(split=split)
-    first = dataset.raw_fingerprint(tmp_path / "root")
+    first = file_digests(dataset.files(tmp_path / "root"))
     kept = sorted(path.name for path in (tmp_path / "root" / "ml-100k").iterdir() if not path.name.startswith("."))
     assert kept == sorted(["u.item", "u.user", *(["u1.base", "u1.test"] if split == "given" else ["u.data"])])
     (tmp_path / "site" / "ml-100k.zip").unlink()
-    assert dataset.raw_fingerprint(tmp_path / "root") == first
+    assert file_digests(dataset.files(tmp_path / "root")) == first
     read = dataset.read(tmp_path / "root")
     assert read.items.tolist() == [5, 7, 5] and read.item_titles == {"5": "Five", "7": "Seven"}
     assert (None if read.roles is None else read.roles.tolist()) == ([0, 0, 2] if split == "given" else None)
@@ -259,12 +260,12 @@ def test_the_users_file_alone_is_not_downloaded(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(movielens, "unzipped", lambda *_: pytest.fail("it was downloaded"))
     write_dat(tmp_path, "ml-1m", "1::1::5::9\n1::2::4::8\n", b"1::A::War\n2::B::War\n")
     dataset = MovieLens1MDataset(split="leave_one_out")
-    without = dataset.raw_fingerprint(tmp_path)
+    without = file_digests(dataset.files(tmp_path))
     with pytest.warns(UserWarning, match=r"users\.dat does not exist; dataset=ml1m has no attributes of users$"):
         loaded = dataset.load(tmp_path, 0)
     assert loaded.user_attributes is None and loaded.item_attributes is not None
     (tmp_path / "ml-1m" / "users.dat").write_text("1::F::1::10::48067\n")
-    assert dataset.raw_fingerprint(tmp_path) != without
+    assert file_digests(dataset.files(tmp_path)) != without
     found = dataset.load(tmp_path, 0).user_attributes
     assert found is not None
     assert found.vocabularies == {"age": ["under 18"], "gender": ["F"], "occupation": ["10"]}

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,6 @@ from subfl_flower.errors import SubflError
 
 SMALL = SyntheticRatingsDataset(num_users=40, num_items=30, ratings_per_user=8, rank=2)
 USERS = UsersPartition()
-SCRIPT = """
-import sys
-from pathlib import Path
-from subfl_flower.data.partitions import UsersPartition
-from subfl_flower.data.prepared.ratings import prepare_ratings
-from subfl_flower.data.ratings.datasets.synthetic import SyntheticRatingsDataset
-prepared = prepare_ratings(
-    SyntheticRatingsDataset(num_users=40, num_items=30, ratings_per_user=8, rank=2), UsersPartition(),
-    Path("nowhere"), Path(sys.argv[1]),
-)
-print(prepared.directory, (prepared.directory / "metadata.json").stat().st_ino)
-"""
 
 
 def made(tmp_path: Path, dataset: RatingDatasetSettings = SMALL, partition: UsersPartition = USERS) -> PreparedRatings:
@@ -268,20 +254,6 @@ def test_a_damaged_file_is_refused_when_it_is_read(tmp_path: Path, read: Any) ->
         flip_a_bit(directory / name)
     with pytest.raises(SubflError, match=r"(ratings|names|attributes)\.\w+ is damaged \(its checksum differs\)"):
         read(PreparedRatings.open(directory))
-
-
-def test_concurrent_processes_make_one_entry(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "cache")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    printed = {process.communicate(timeout=120)[0] for process in processes}
-    assert [process.returncode for process in processes] == [0] * 3
-    assert len(printed) == 1 and len(entries(tmp_path)) == 1  # the same file: it was written once
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(SubflError, match=r"cannot be written to .*cache"):
-        made(tmp_path)
 
 
 def test_kinds_are_told_apart() -> None:

@@ -29,7 +29,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import LightGCNSettings
 from subfl_flower.recommendation.models.lightgcn import LightGCN
 from subfl_flower.recommendation.models.user_graphs import Codes, RankingGraphs
-from subfl_flower.recommendation.models.user_models import UserGradients
+from subfl_flower.recommendation.models.user_models import RatedUsers, ReceivedModel, UserGradients
 from subfl_flower.seeding import client_generator
 
 USER_SIZES, ITEM_SIZES = (2, 3), (5,)
@@ -57,13 +57,9 @@ def graphs_of(
     ratings = five_users().of_users(positions)
     samplers = [client_generator(0, user, 1, "negatives") for user in ratings.user_ids.tolist()]
     graphs = model.local_graphs(
-        ratings,
-        center=0.0,
-        spread=1.0,
+        RatedUsers(ratings, user_attributes=OF_USERS.of(positions), item_attributes=OF_ITEMS),
         generators=samplers if training else None,
         draws=draws,
-        user_attributes=OF_USERS.of(positions),
-        item_attributes=OF_ITEMS,
     )
     if not with_neighbours:
         return graphs
@@ -122,7 +118,8 @@ def test_users_are_those_of_lightgcns_layers_on_their_stars(layers: int) -> None
     model = model_of(layers=layers)
     shared, personal = random_values(model.shapes, 1), random_values(model.personal_shapes, 2, len(LENGTHS))
     graphs = graphs_of(model, training=False)
-    users, items = model.representations(shared, shared["items"], personal, graphs)
+    found = model.scorer(ReceivedModel(shared, personal, graphs))
+    users, items = found.users, found.items
     torch.testing.assert_close(items, shared["items"])
     for u in EVERYONE:
         ratings = five_users().of_users([u])
@@ -187,7 +184,7 @@ def test_a_pair_by_hand() -> None:
     ratings = five_users().of_users([1])  # one training item
     penalty = 0.125
     model = LightGCN(LightGCNSettings(name="lightgcn", dim=1, layers=0, embedding_penalty=penalty), ITEMS)
-    graphs = model.local_graphs(ratings, center=0, spread=1, generators=[np.random.default_rng(0)])
+    graphs = model.local_graphs(RatedUsers(ratings), generators=[np.random.default_rng(0)])
     assert graphs.lengths == (2,)
     rows = torch.zeros(2, 1)
     rows[graphs.positives], rows[graphs.negatives[0, :, 0]] = 1.0, 0.5
@@ -203,7 +200,7 @@ def test_a_training_item_does_not_speak_for_itself() -> None:
     """With layer 1 each of two training items is scored by the user and by the other item."""
     ratings = five_users().of_users([4])
     model = LightGCN(LightGCNSettings(name="lightgcn", dim=1, layers=1, embedding_penalty=0), ITEMS)
-    graphs = model.local_graphs(ratings, center=0, spread=1, generators=[np.random.default_rng(0)])
+    graphs = model.local_graphs(RatedUsers(ratings), generators=[np.random.default_rng(0)])
     rows = torch.full((len(graphs.rows), 1), 0.0)
     rows[graphs.positives] = torch.tensor([[3.0], [-1.0]])
     found = model.step({}, rows, {"user": torch.tensor([[2.0]])}, graphs)
@@ -240,7 +237,7 @@ def test_what_all_received_alike_is_a_stack_of_the_same() -> None:
     model = model_of("users items", layers=1)
     graphs = graphs_of(model)
     shared, personal = random_values(model.shapes, 5), random_values(model.personal_shapes, 2, len(LENGTHS))
-    alike = model.gradients(shared, shared["items"], personal, graphs, draw=1)
+    alike = model.gradients(ReceivedModel(shared, personal, graphs), draw=1)
     stacks = {name: value.repeat(len(LENGTHS), *[1] * value.ndim) for name, value in shared.items() if name != "items"}
     spelt = model.step(stacks, shared["items"][graphs.items], personal, graphs, draw=1)
     torch.testing.assert_close(alike.items, spelt.items)
@@ -279,7 +276,9 @@ def test_representations_with_attributes(sides: str) -> None:
         torch.testing.assert_close(own_users[u], hidden, **CLOSE)
 
         alike = {name: value[u] for name, value in shared.items()}
-        users, items = model.representations(alike, tables["items"][u], personal, graphs, OF_ITEMS)
+        received = ReceivedModel({**alike, "items": tables["items"][u]}, personal, graphs)
+        found = model.scorer(received, OF_ITEMS)
+        users, items = found.users, found.items
         torch.testing.assert_close(users[u], hidden, **CLOSE)
         torch.testing.assert_close(items, torch.stack([alone.item(k) for k in range(ITEMS)]), **CLOSE)
 
@@ -325,11 +324,10 @@ def test_attributes_that_are_not_there_are_refused() -> None:
     unused = LightGCN(LightGCNSettings(name="lightgcn"), ITEMS, USER_SIZES, ITEM_SIZES)
     assert set(unused.shapes) == {"items"}
     model = model_of("users items")
-    chosen: dict[str, Any] = {"center": 0, "spread": 1, "user_attributes": OF_USERS}
     with pytest.raises(SubflError, match=r"the attributes of items must have \[5\] values by field, .* not \[\]"):
-        model.local_graphs(five_users(), **chosen)
+        model.local_graphs(RatedUsers(five_users(), user_attributes=OF_USERS))
     with pytest.raises(SubflError, match=r"the attributes of items must have \[5\] values by field, .* not \[2, 3\]"):
-        model.local_graphs(five_users(), **chosen, item_attributes=OF_USERS)
+        model.local_graphs(RatedUsers(five_users(), user_attributes=OF_USERS, item_attributes=OF_USERS))
 
 
 def test_it_learns_what_users_have() -> None:
@@ -341,7 +339,7 @@ def test_it_learns_what_users_have() -> None:
     graphs = graphs_of(model, draws=50)
     losses = []
     for draw in range(150):
-        found = model.gradients(shared, shared["items"], personal, graphs, draw=draw)
+        found = model.gradients(ReceivedModel(shared, personal, graphs), draw=draw)
         losses.append(float(found.loss[[0, 3, 4]].mean()))
         shared["items"].index_add_(0, graphs.rows, found.items, alpha=-3.0)
         personal["user"].add_(found.personal["user"], alpha=-3.0)

@@ -221,8 +221,11 @@ def test_either_kind_of_file_is_read_for_what_it_is(tmp_path: Path) -> None:
     Recommender(said, shared, np.array([3]), own).write(tmp_path / "rates.safetensors")
     assert isinstance(read_trained(tmp_path / "ranks.safetensors"), Ranker)
     assert isinstance(read_trained(tmp_path / "rates.safetensors"), Recommender)
-    refused(tmp_path / "rates.safetensors", "card.model.name")
-    with pytest.raises(SubflError, match=r"ranks.safetensors: card.model.name: Input should be 'recommender'"):
+    refused(tmp_path / "rates.safetensors", "its card is of the kind 'recommender', where 'ranker' belongs")
+    other = (
+        r"ranks.safetensors does not hold a recommender: its card is of the kind 'ranker', where 'recommender' belongs"
+    )
+    with pytest.raises(SubflError, match=other):
         Recommender.read(tmp_path / "ranks.safetensors")
     (tmp_path / "damaged.safetensors").write_bytes((tmp_path / "ranks.safetensors").read_bytes()[:-1])
     for name, words in (("damaged", "is not a whole safetensors file"), ("absent", "does not exist")):

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model_cards import toy_card
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import FactorisationSettings, ModelSettings, RecommenderSettings
+from subfl_flower.models.settings import FactorisationSettings, RecommenderSettings
 from subfl_flower.recommendation.models.recommender_file import Recommender, RecommenderCard
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
-from subfl_flower.tasks.choices import NodeClassification
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, read_model
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Kind = Literal["gat", "gcn", "ggnn", "none"]
@@ -129,8 +130,8 @@ def test_a_recommender_comes_back_from_its_file(tmp_path: Path) -> None:
         said = json.loads(file.metadata()["card"])
     assert said.pop("model").items() >= {"name": "recommender", "gnn": "gat", "dim": 3, "neighbours": 2}.items()
     assert said == {
-        "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25, "dataset": "toy", "data": None,
-        "method": "fedgnn", "run": "2026-01-01", "round": 12,
+        "kind": "recommender", "schema": 2, "num_items": 6, "scale": [1.0, 5.0], "center": 3.5, "spread": 1.25,
+        "dataset": "toy", "data": None, "method": "fedgnn", "run": "2026-01-01", "round": 12,
     }  # fmt: skip
 
 
@@ -259,18 +260,18 @@ def test_a_missing_damaged_or_other_file_is_named(tmp_path: Path) -> None:
     refused(tmp_path, "does not exist")
     path = tmp_path / "m.safetensors"
     recommender().write(path)
-    with pytest.raises(SubflError, match=r"m.safetensors: card.model.name: Input should be 'gcn'"):
+    with pytest.raises(
+        SubflError, match=r"m.safetensors does not hold a model of a graph: its card is of the kind 'recom"
+    ):
         read_model(path)
     path.write_bytes(path.read_bytes()[:-1])
     refused(path, "m.safetensors does not hold a recommender: it is not a whole safetensors file")
-    of_nodes = ModelCard(
-        model=ModelSettings(name="gcn", hidden=4, layers=1),
-        task=NodeClassification(name="node_classification"),
-        num_features=3, num_classes=2, dataset="toy", client=7, method="fedpub", run="r",
-    )  # fmt: skip
+    of_nodes = toy_card()
     values = {name: np.ones(shape, np.float32) for name, shape in of_nodes.gnn.shapes.items()}
-    write_model(tmp_path / "gcn", values, of_nodes)
-    refused(tmp_path / "gcn" / "model.safetensors", "card.model.name")
+    ExportedModel(values, of_nodes).write_with_card(tmp_path / "gcn" / MODEL_FILE)
+    refused(
+        tmp_path / "gcn" / "model.safetensors", "its card is of the kind 'graph_model', where 'recommender' belongs"
+    )
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:

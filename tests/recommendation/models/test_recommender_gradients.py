@@ -13,6 +13,7 @@ from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.recommendation.models.recommender import StackedRecommender
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
+from subfl_flower.recommendation.models.user_models import ReceivedModel
 
 ITEMS, DIM = 30, 5
 LENGTHS = (6, 1, 0, 12)
@@ -128,7 +129,7 @@ def test_every_user_of_a_stack_is_one_user_alone(kind: str, with_neighbours: boo
     shared = random_values(model.shapes, 1)
     personal = random_values(model.personal_shapes, 2, len(LENGTHS))
     graphs = graphs_of(kind, with_neighbours)
-    found = model.gradients(shared, shared["items"], personal, graphs, train_neighbours=with_neighbours)
+    found = model.gradients(ReceivedModel(shared, personal, graphs), train_neighbours=with_neighbours)
 
     own_items = found.items.split(list(LENGTHS))
     own_neighbours = graphs.neighbours.split(list(graphs.neighbour_lengths))
@@ -175,7 +176,7 @@ def test_predictions_are_those_of_one_user_alone(kind: str, with_neighbours: boo
     ratings = some_ratings()
     asked = ratings.roles == TEST
     query, users = torch.from_numpy(ratings.items[asked]), torch.from_numpy(ratings.users()[asked])
-    found = model.predict(shared, shared["items"], personal, graphs, query, users)
+    found = model.predict(ReceivedModel(shared, personal, graphs), query, users)
 
     assert found.shape == (2 * len(LENGTHS),)
     pieces = zip(
@@ -199,7 +200,7 @@ def test_a_rating_does_not_speak_for_itself(kind: str) -> None:
     model = model_of(kind)
     shared = random_values(model.shapes, 1)
     personal = random_values(model.personal_shapes, 2, len(LENGTHS))
-    found = model.gradients(shared, shared["items"], personal, graphs_of(kind, False))
+    found = model.gradients(ReceivedModel(shared, personal, graphs_of(kind, False)))
     of_messages = [name for name in ("gnn.item", "gnn.rating", "gnn.item_score", "gnn.gain") if name in model.shapes]
     single, several = LENGTHS.index(1), LENGTHS.index(12)
     for name in of_messages:
@@ -213,12 +214,12 @@ def test_users_do_not_mix() -> None:
     model = model_of("gat")
     shared = random_values(model.shapes, 1)
     personal = random_values(model.personal_shapes, 2, len(LENGTHS))
-    together = model.gradients(shared, shared["items"], personal, graphs_of("gat", False))
+    together = model.gradients(ReceivedModel(shared, personal, graphs_of("gat", False)))
     items = together.items.split(list(LENGTHS))
     for u in range(len(LENGTHS)):
         graphs = UserGraphs.build(some_ratings().of_users([u]), center=3.5, spread=1.25)
         own = {name: value[u : u + 1] for name, value in personal.items()}
-        alone = model.gradients(shared, shared["items"], own, graphs)
+        alone = model.gradients(ReceivedModel(shared, own, graphs))
         close = {"atol": 1e-6, "rtol": 1e-5}
         torch.testing.assert_close(alone.items, items[u], **close)
         torch.testing.assert_close(alone.loss[0], together.loss[u], **close)
@@ -233,13 +234,13 @@ def test_a_user_without_ratings_has_no_gradients(kind: str) -> None:
     personal = random_values(model.personal_shapes, 2, 1)
     empty = UserGraphs.build(some_ratings().of_users([LENGTHS.index(0)]), center=3.5, spread=1.25)
     for graphs in (empty, empty.with_neighbours([np.ones((2, DIM), dtype=np.float32)])):
-        found = model.gradients(shared, shared["items"], personal, graphs)
+        found = model.gradients(ReceivedModel(shared, personal, graphs))
         assert found.loss.tolist() == [0.0]
         assert found.items.shape == (0, DIM + 1)
         for value in (*found.shared.values(), *found.personal.values()):
             assert value.shape[0] == 1
             assert not value.any()
         predicted = model.predict(
-            shared, shared["items"], personal, graphs, torch.arange(3), torch.zeros(3, dtype=torch.int64)
+            ReceivedModel(shared, personal, graphs), torch.arange(3), torch.zeros(3, dtype=torch.int64)
         )
         assert torch.isfinite(predicted).all()

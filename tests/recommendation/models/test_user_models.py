@@ -12,6 +12,7 @@ from subfl_flower.models.settings import LightGCNSettings, RecommenderSettings
 from subfl_flower.recommendation.models.choices import stacked_user_model
 from subfl_flower.recommendation.models.lightgcn import LightGCN
 from subfl_flower.recommendation.models.recommender import StackedRecommender
+from subfl_flower.recommendation.models.user_models import RatedUsers
 
 
 def test_a_model_is_what_its_settings_say() -> None:
@@ -37,7 +38,7 @@ def test_attributes_have_parameters_of_their_own() -> None:
 def test_the_recommenders_graphs_are_of_ratings() -> None:
     ratings = five_users()
     model = stacked_user_model(RecommenderSettings(name="recommender"), ratings.num_items)
-    graphs = model.local_graphs(ratings, center=3.0, spread=2.0, generators=[np.random.default_rng(0)] * 5)
+    graphs = model.local_graphs(RatedUsers(ratings, 3.0, 2.0), generators=[np.random.default_rng(0)] * 5)
     training = ratings.roles == TRAIN
     assert graphs.items.tolist() == graphs.rows.tolist() == ratings.items[training].tolist()
     torch.testing.assert_close(graphs.targets, torch.from_numpy((ratings.values[training] - 3) / 2))

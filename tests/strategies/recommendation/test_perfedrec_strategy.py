@@ -12,8 +12,10 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.fedavg import FedAvgRatings
 from subfl_flower.strategies.recommendation.perfedrec import PerFedRec
 from subfl_flower.tasks.choices import Ranking
+from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import RunContext
-from subfl_flower.wire.payload import Choice, Stack, pack
+from subfl_flower.wire.payload import pack
 from subfl_flower.wire.ragged import Ragged
 from subfl_flower.wire.roster import Roster
 

@@ -17,8 +17,8 @@ from subfl_flower.errors import RunFailure
 from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.strategies.subgraphs.fedgcn import FedGCN
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 INITIAL = {"w": np.array([[8.0, 6.0]], np.float32), "b": np.array([5.0], np.float32)}
 

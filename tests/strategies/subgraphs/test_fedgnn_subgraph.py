@@ -20,8 +20,8 @@ from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.seeding import client_generator
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.strategies.subgraphs.fedgnn_subgraph import SubgraphFedGNN
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
-from subfl_flower.wire.payload import Stack
 
 INITIAL = {
     "conv1.weight": np.arange(6, dtype=np.float32).reshape(3, 2),

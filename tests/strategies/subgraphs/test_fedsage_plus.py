@@ -12,7 +12,7 @@ from toy_rounds import strategy_of, toy_roster
 import subfl_flower.strategies.subgraphs.fedsage_plus as module
 from subfl_flower.strategies.subgraphs.fedsage_plus import FedSagePlus
 from subfl_flower.subgraphs.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 SMALL = NeighbourGeneratorSettings(latent=2, hidden=3, most_neighbours=2)
 INITIAL = {"w": np.zeros((2, 2), np.float32)}

@@ -18,7 +18,7 @@ from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.strategies.subgraphs.subpfed import SubPFed
 from subfl_flower.subgraphs.similarity.structural import describe_structure
-from subfl_flower.wire.payload import Stack
+from subfl_flower.wire.array_format import Stack
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
 INITIAL = {"conv1.weight": np.array([[8.0, 6.0]], np.float32), "conv1.bias": np.array([5.0, 5.0], np.float32)}

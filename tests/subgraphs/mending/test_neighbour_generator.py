@@ -174,7 +174,7 @@ def test_the_cross_loss_against_distances_written_out(monkeypatch: pytest.Monkey
     assert vectors.shape == (5, FEATURES)
     nearest = cdist(vectors.numpy(), graph.features / unit, "sqeuclidean").min(1) / FEATURES
     for block in (1, 20, 1 << 22):
-        monkeypatch.setattr("subfl_flower.subgraphs.mending.neighbour_generator._BLOCK", block)
+        monkeypatch.setattr("subfl_flower.subgraphs.mending.feature_distances._BLOCK", block)
         for features in (graph.features, sp.csr_array(graph.features)):
             found = model.cross_loss(decoder, noisy, counts, ScaledFeatures.of(features, unit))
             assert found.item() == pytest.approx(nearest.sum() / 5, rel=1e-4)

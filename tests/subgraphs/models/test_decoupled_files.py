@@ -7,23 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_cards import toy_card
 
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import DecoupledSettings
+from subfl_flower.storage.tensor_file import MODEL_FILE
 from subfl_flower.subgraphs.models.decoupled import StackedDecoupled
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
-from subfl_flower.tasks.choices import NodeClassification
+from subfl_flower.subgraphs.models.exported import ExportedModel, read_model
 
-CARD = ModelCard(
-    model=DecoupledSettings(name="decoupled", hidden=4, layers=2, encoding=6),
-    task=NodeClassification(name="node_classification"),
-    num_features=3,
-    num_classes=2,
-    dataset="toy",
-    client=7,
-    method="fedsg",
-    run="r",
-)
+CARD = toy_card(model=DecoupledSettings(name="decoupled", hidden=4, layers=2, encoding=6), method="fedsg")
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -34,7 +26,7 @@ def tensors() -> dict[str, np.ndarray]:
 def test_a_model_comes_back_with_its_network(tmp_path: Path) -> None:
     expected = tensors()
     assert len(expected) == 10 and expected["topology1.weight"].shape == (6, 4)
-    write_model(tmp_path, expected, CARD)
+    ExportedModel(expected, CARD).write_with_card(tmp_path / MODEL_FILE)
     found, card = read_model(tmp_path)
     assert card == CARD and isinstance(card.gnn, StackedDecoupled)
     assert found.keys() == expected.keys()
@@ -48,13 +40,13 @@ def test_a_model_comes_back_with_its_network(tmp_path: Path) -> None:
 def test_without_its_topology_extractor_it_is_refused(tmp_path: Path) -> None:
     of_features = {name: value for name, value in tensors().items() if not name.startswith("topology")}
     with pytest.raises(SubflError, match="holds 6 tensors; a DECOUPLED of 2 layers has 10"):
-        write_model(tmp_path, of_features, CARD)
+        ExportedModel(of_features, CARD).write_with_card(tmp_path / MODEL_FILE)
 
 
 def test_an_encoding_of_another_width_is_refused(tmp_path: Path) -> None:
     wider = tensors() | {"topology1.weight": np.ones((8, 4), np.float32)}
     with pytest.raises(SubflError, match=r"topology1.weight is float32 \[8, 4\], not float32 \[6, 4\]"):
-        write_model(tmp_path, wider, CARD)
+        ExportedModel(wider, CARD).write_with_card(tmp_path / MODEL_FILE)
 
 
 @pytest.mark.parametrize(

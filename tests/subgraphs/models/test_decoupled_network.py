@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_clients import CLASSES, FEATURES, dense_features, random_parameters, tiny_client
+from pyg_networks import (
+    SIZES,
+    Tensors,
+    check_that_a_client_computes_the_same_alone,
+    check_that_every_client_is,
+    classified,
+    placed,
+    propagated,
+)
+from tiny_clients import CLASSES, FEATURES, random_parameters, tiny_client
 from torch_geometric.data import Data
 from torch_geometric.nn import GCNConv
 from torch_geometric.transforms import AddRandomWalkPE
@@ -16,9 +25,7 @@ from subfl_flower.models.settings import DecoupledSettings
 from subfl_flower.subgraphs.models.choices import graph_network
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.decoupled import StackedDecoupled
-from subfl_flower.tasks.choices import NodeClassification
 
-SIZES = (7, 4, 1, 12)
 HIDDEN, ENCODING = 5, 8
 
 
@@ -38,77 +45,27 @@ def pyg_encoding(graph: ClientGraph) -> torch.Tensor:
     return torch.cat([walks, F.one_hot(bucket, 4).float()], dim=1)
 
 
-def pyg_logits_and_gradients(
-    graph: ClientGraph, parameters: dict[str, torch.Tensor], layers: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """This network from PyG's own layers; gradients of the summed cross-entropy over all nodes."""
-    edges = torch.from_numpy(graph.edge_index)
-    convolutions: dict[str, GCNConv] = {}
-    outputs = []
-    for stem, inputs in (("conv", torch.from_numpy(dense_features(graph))), ("topology", pyg_encoding(graph))):
-        x = inputs
-        for layer in range(1, layers + 1):
-            name = f"{stem}{layer}"
-            convolution = convolutions[name] = GCNConv(x.shape[1], HIDDEN)
-            convolution.lin.weight.data = parameters[f"{name}.weight"].T.clone()
-            convolution.bias.data = parameters[f"{name}.bias"].clone()
-            x = convolution(x, edges).relu()
-        outputs.append(x)
-    classifier = torch.nn.Linear(2 * HIDDEN, CLASSES)
-    classifier.weight.data = parameters["classifier.weight"].T.clone()
-    classifier.bias.data = parameters["classifier.bias"].clone()
-    logits = classifier(torch.cat(outputs, dim=1))
-    F.cross_entropy(logits, torch.from_numpy(graph.labels), reduction="sum").backward()
-    gradients = {"classifier.weight": classifier.weight.grad.T, "classifier.bias": classifier.bias.grad}
-    for name, convolution in convolutions.items():
-        gradients |= {f"{name}.weight": convolution.lin.weight.grad.T, f"{name}.bias": convolution.bias.grad}
-    return logits.detach(), gradients
+def two_gcns(x: torch.Tensor, edges: torch.Tensor, graph: ClientGraph, parameters: Tensors) -> torch.Tensor:
+    def extracted(stem: str, inputs: torch.Tensor) -> torch.Tensor:
+        def layer(number: int, width: int) -> torch.nn.Module:
+            convolution = placed(GCNConv(width, HIDDEN), bias=parameters[f"{stem}{number}.bias"])
+            placed(convolution.lin, weight=parameters[f"{stem}{number}.weight"].T)
+            return convolution
+
+        return propagated(inputs, edges, (len(parameters) - 2) // 4, layer)
+
+    return classified(torch.cat([extracted("conv", x), extracted("topology", pyg_encoding(graph))], dim=1), parameters)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_every_client_of_a_chunk_is_two_gcns_of_pyg(layers: int, sparse: bool) -> None:
-    network = decoupled(layers)
-    graphs = [tiny_client(c, size, sparse=sparse) for c, size in enumerate(SIZES)]
-    parameters = {name: value.requires_grad_() for name, value in random_parameters(network, len(graphs)).items()}
-
-    logits = network(parameters, network.chunk(graphs))
-    assert logits.shape == (len(graphs), max(SIZES), CLASSES)
-    loss = sum(
-        F.cross_entropy(logits[c, : graph.num_nodes], torch.from_numpy(graph.labels), reduction="sum")
-        for c, graph in enumerate(graphs)
-    )
-    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-
-    for c, graph in enumerate(graphs):
-        own = {name: value[c].detach() for name, value in parameters.items()}
-        expected, expected_gradients = pyg_logits_and_gradients(graph, own, layers)
-        torch.testing.assert_close(logits[c, : graph.num_nodes].detach(), expected, atol=1e-5, rtol=1e-5)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient[c], expected_gradients[name], atol=1e-5, rtol=1e-5)
+    check_that_every_client_is(two_gcns, decoupled(layers), sparse)
 
 
 def test_a_client_computes_the_same_alone_and_beside_larger_ones() -> None:
-    network = decoupled(dropout=0.5)
     graphs = [tiny_client(c, size) for c, size in enumerate(SIZES)]
-    parameters = random_parameters(network, len(graphs))
-    task = NodeClassification(name="node_classification")
-
-    def outcome(positions: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        chunk = network.chunk([graphs[position] for position in positions])
-        dropout = network.dropout_masks(chunk, [np.random.default_rng(p) for p in positions], torch.device("cpu"))
-        leaves = {name: value[positions].clone().requires_grad_() for name, value in parameters.items()}
-        logits = network(leaves, chunk, dropout)
-        examples = task.examples([graphs[position] for position in positions], torch.device("cpu"))
-        examples.losses(logits, []).sum().backward()
-        return logits.detach(), {name: leaf.grad for name, leaf in leaves.items()}
-
-    together, gradients = outcome([0, 1, 2, 3])
-    for position, size in enumerate(SIZES):
-        alone, own_gradients = outcome([position])
-        torch.testing.assert_close(together[position, :size], alone[0], atol=1e-6, rtol=1e-5)
-        for name, gradient in own_gradients.items():
-            torch.testing.assert_close(gradients[name][position], gradient[0], atol=1e-6, rtol=1e-5)
+    check_that_a_client_computes_the_same_alone(decoupled(dropout=0.5), graphs)
 
 
 def test_each_layer_of_each_extractor_has_a_dropout_of_its_own() -> None:

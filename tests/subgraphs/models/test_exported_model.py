@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model_cards import toy_card
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
@@ -16,22 +17,15 @@ from subfl_flower.data.data_facts import ReadingSettings
 from subfl_flower.data.datasets.custom_settings import GraphColumns
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModelSettings
-from subfl_flower.subgraphs.models.exported import ModelCard, read_model, write_model
-from subfl_flower.tasks.choices import LinkPrediction, NodeClassification
+from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.subgraphs.models.exported import ExportedModel, read_model
+from subfl_flower.tasks.choices import LinkPrediction
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TRANSFORM = FeatureTransform(
     columns=("age", "city"), one_hot={"city": ("a", "b")}, mean=(50.0, 0.0, 0.0), scale=(10.0, 1.0, 1.0)
 )
-CARD = ModelCard(
-    model=ModelSettings(name="gcn", hidden=4, layers=2),
-    task=NodeClassification(name="node_classification"),
-    num_features=3,
-    num_classes=2,
-    dataset="toy",
-    client=7,
-    method="fedpub",
+CARD = toy_card(
     run="2026-01-01",
     round=12,
     validation=0.75,
@@ -69,7 +63,7 @@ def written(path: Path, content: dict[str, np.ndarray], card: str | None) -> Pat
 def test_a_model_comes_back_from_its_folder_and_from_its_file(tmp_path: Path) -> None:
     expected = tensors()
     transposed = expected | {"conv2.weight": np.asfortranarray(expected["conv2.weight"])}
-    write_model(tmp_path / "runs" / "model", transposed, CARD)
+    ExportedModel(transposed, CARD).write_with_card(tmp_path / "runs" / "model" / MODEL_FILE)
     for path in (tmp_path / "runs" / "model", tmp_path / "runs" / "model" / "model.safetensors"):
         found, card = read_model(path)
         assert card == CARD and set(found) == set(SHAPES)
@@ -79,7 +73,8 @@ def test_a_model_comes_back_from_its_folder_and_from_its_file(tmp_path: Path) ->
     with safe_open(tmp_path / "runs" / "model" / "model.safetensors", framework="numpy") as file:
         assert json.loads(file.metadata()["card"]) == said
     assert said == {
-        "schema": 2, "dataset": "toy", "client": 7, "method": "fedpub", "run": "2026-01-01", "round": 12,
+        "kind": "graph_model", "schema": 2, "dataset": "toy", "client": 7, "method": "fedpub",
+        "run": "2026-01-01", "round": 12,
         "num_features": 3, "num_classes": 2, "validation": 0.75, "mended": False,
         "model": {"name": "gcn", "hidden": 4, "layers": 2, "dropout": 0.5}, "task": {"name": "node_classification"},
         "classes": ["died", "home"], "transform": json.loads(TRANSFORM.model_dump_json()), "data": "ab" * 32,
@@ -94,14 +89,14 @@ def test_a_link_predictor_is_as_wide_as_its_task_says(tmp_path: Path) -> None:
     task = LinkPrediction(name="link_prediction", dimensions=5)
     card = CARD.model_copy(update={"task": task, "num_classes": 0, "classes": None})
     wide = tensors() | {"classifier.weight": np.ones((4, 5), np.float32), "classifier.bias": np.ones(5, np.float32)}
-    write_model(tmp_path, wide, card)
+    ExportedModel(wide, card).write_with_card(tmp_path / MODEL_FILE)
     assert read_model(tmp_path)[1].task == task
     with pytest.raises(SubflError, match=r"classifier.weight is float32 \[4, 2\], not float32 \[4, 5\]"):
-        write_model(tmp_path, tensors(), card)
+        ExportedModel(tensors(), card).write_with_card(tmp_path / MODEL_FILE)
 
 
 def test_a_failure_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_model(tmp_path, tensors(1), CARD)
+    ExportedModel(tensors(1), CARD).write_with_card(tmp_path / MODEL_FILE)
 
     def refuse(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -111,7 +106,7 @@ def test_a_failure_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(
             SubflError, match=r"a model of a graph cannot be written to .*/model.safetensors: No space left on device"
         ):
-            write_model(tmp_path, tensors(2), CARD)
+            ExportedModel(tensors(2), CARD).write_with_card(tmp_path / MODEL_FILE)
     np.testing.assert_array_equal(read_model(tmp_path)[0]["conv1.weight"], tensors(1)["conv1.weight"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
@@ -130,7 +125,7 @@ def test_tensors_that_are_not_the_cards_are_refused(
 ) -> None:
     refused(written(tmp_path / "m.safetensors", tensors() | change, CARD.as_json()), "m.safetensors", *words)
     with pytest.raises(SubflError):
-        write_model(tmp_path / "model", tensors() | change, CARD)
+        ExportedModel(tensors() | change, CARD).write_with_card(tmp_path / "model" / MODEL_FILE)
     assert not (tmp_path / "model").exists()
 
 
@@ -149,7 +144,10 @@ def test_another_name_is_refused(tmp_path: Path) -> None:
             CARD.as_json().replace('"schema":2', '"schema":3'),
             ["a newer version wrote it (schema 3, this version reads the schema 2)"],
         ),
-        ('{"schema":1}', ["an older version wrote it (schema 1, this version reads the schema 2)", "train again"]),
+        (
+            '{"kind":"graph_model","schema":1}',
+            ["an older version wrote it (schema 1, this version reads the schema 2)", "train again"],
+        ),
         (CARD.as_json().replace('"home"', '"died"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"home"', '"home","icu"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"abab', '"ABAB'), ["card.data"]),
@@ -166,7 +164,7 @@ def test_a_card_that_says_nothing_is_refused(tmp_path: Path, card: str | None, w
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     refused(tmp_path / "absent", "absent does not exist")
     refused(tmp_path, "model.safetensors does not exist")
-    write_model(tmp_path, tensors(), CARD)
+    ExportedModel(tensors(), CARD).write_with_card(tmp_path / MODEL_FILE)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     refused(tmp_path, "model.safetensors does not hold a model of a graph: it is not a whole safetensors file")
@@ -210,8 +208,8 @@ def test_a_damaged_file_is_refused_or_holds_tensors_of_the_right_shapes(
 
 
 def test_a_card_says_whether_the_graph_was_mended(tmp_path: Path) -> None:
-    write_model(tmp_path / "plain", tensors(), CARD)
-    write_model(tmp_path / "mended", tensors(), CARD.model_copy(update={"mended": True}))
+    ExportedModel(tensors(), CARD).write_with_card(tmp_path / "plain" / MODEL_FILE)
+    ExportedModel(tensors(), CARD.model_copy(update={"mended": True})).write_with_card(tmp_path / "mended" / MODEL_FILE)
     texts = {name: (tmp_path / name / "model.json").read_text() for name in ("plain", "mended")}
     assert [json.loads(texts[name])["mended"] for name in ("plain", "mended")] == [False, True]
     assert [read_model(tmp_path / name)[1].mended for name in ("plain", "mended")] == [False, True]

@@ -3,91 +3,43 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from tiny_clients import CLASSES, FEATURES, chunk_of, dense_features, model, random_parameters, tiny_client
+from pyg_networks import (
+    SIZES,
+    Tensors,
+    check_that_a_client_computes_the_same_alone,
+    check_that_every_client_is,
+    classified,
+    placed,
+    propagated,
+)
+from tiny_clients import FEATURES, chunk_of, model, tiny_client
 from torch_geometric.nn import GCNConv
 
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.subgraphs.models.gcn import StackedGCN
-from subfl_flower.tasks.choices import NodeClassification
 
-SIZES = (7, 4, 1, 12)
-TASK = NodeClassification(name="node_classification")
+HIDDEN = 5
 
 
-def pyg_logits_and_gradients(
-    graph: ClientGraph, parameters: dict[str, torch.Tensor], layers: int
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """This network from PyG's own layers; gradients of the summed cross-entropy over all nodes."""
-    convolutions = torch.nn.ModuleList()
-    hidden = parameters["classifier.weight"].shape[0]
-    for layer in range(1, layers + 1):
-        convolution = GCNConv(FEATURES if layer == 1 else hidden, hidden)
-        convolution.lin.weight.data = parameters[f"conv{layer}.weight"].T.clone()
-        convolution.bias.data = parameters[f"conv{layer}.bias"].clone()
-        convolutions.append(convolution)
-    classifier = torch.nn.Linear(hidden, CLASSES)
-    classifier.weight.data = parameters["classifier.weight"].T.clone()
-    classifier.bias.data = parameters["classifier.bias"].clone()
+def pyg_gcn(x: torch.Tensor, edges: torch.Tensor, _: ClientGraph, parameters: Tensors) -> torch.Tensor:
+    def layer(number: int, inputs: int) -> torch.nn.Module:
+        convolution = placed(GCNConv(inputs, HIDDEN), bias=parameters[f"conv{number}.bias"])
+        placed(convolution.lin, weight=parameters[f"conv{number}.weight"].T)
+        return convolution
 
-    x = torch.from_numpy(dense_features(graph))
-    for convolution in convolutions:
-        x = convolution(x, torch.from_numpy(graph.edge_index)).relu()
-    logits = classifier(x)
-    F.cross_entropy(logits, torch.from_numpy(graph.labels), reduction="sum").backward()
-    gradients = {"classifier.weight": classifier.weight.grad.T, "classifier.bias": classifier.bias.grad}
-    for layer, convolution in enumerate(convolutions, start=1):
-        gradients[f"conv{layer}.weight"] = convolution.lin.weight.grad.T
-        gradients[f"conv{layer}.bias"] = convolution.bias.grad
-    return logits.detach(), gradients
+    return classified(propagated(x, edges, len(parameters) // 2 - 1, layer), parameters)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_every_client_of_a_chunk_is_pygs_gcn(layers: int, sparse: bool) -> None:
-    gcn = model(layers)
-    graphs = [tiny_client(c, size, sparse=sparse) for c, size in enumerate(SIZES)]
-    chunk = chunk_of(*graphs)
-    parameters = {name: value.requires_grad_() for name, value in random_parameters(gcn, len(graphs)).items()}
-
-    logits = gcn(parameters, chunk)
-    assert logits.shape == (len(graphs), max(SIZES), CLASSES)
-    loss = sum(
-        F.cross_entropy(logits[c, : graph.num_nodes], torch.from_numpy(graph.labels), reduction="sum")
-        for c, graph in enumerate(graphs)
-    )
-    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-
-    for c, graph in enumerate(graphs):
-        own = {name: value[c].detach() for name, value in parameters.items()}
-        expected, expected_gradients = pyg_logits_and_gradients(graph, own, layers)
-        torch.testing.assert_close(logits[c, : graph.num_nodes].detach(), expected, atol=1e-5, rtol=1e-5)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(gradient[c], expected_gradients[name], atol=1e-5, rtol=1e-5)
+    check_that_every_client_is(pyg_gcn, model(layers, HIDDEN), sparse)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_a_client_computes_the_same_alone_and_beside_larger_ones(sparse: bool) -> None:
-    gcn = model(dropout=0.5)
     graphs = [tiny_client(c, size, sparse=sparse) for c, size in enumerate(SIZES)]
-    parameters = random_parameters(gcn, len(graphs))
-
-    def outcome(positions: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        chunk = chunk_of(*(graphs[position] for position in positions))
-        dropout = gcn.dropout_masks(chunk, [np.random.default_rng(p) for p in positions], torch.device("cpu"))
-        leaves = {name: value[positions].clone().requires_grad_() for name, value in parameters.items()}
-        logits = gcn(leaves, chunk, dropout)
-        # Padded rows have a loss, too; it must not count.
-        examples = TASK.examples([graphs[position] for position in positions], torch.device("cpu"))
-        examples.losses(logits, []).sum().backward()
-        return logits.detach(), {name: leaf.grad for name, leaf in leaves.items()}
-
-    together, gradients = outcome([0, 1, 2, 3])
-    for position, size in enumerate(SIZES):
-        alone, own_gradients = outcome([position])
-        torch.testing.assert_close(together[position, :size], alone[0], atol=1e-6, rtol=1e-5)
-        for name, gradient in own_gradients.items():
-            torch.testing.assert_close(gradients[name][position], gradient[0], atol=1e-6, rtol=1e-5)
+    check_that_a_client_computes_the_same_alone(model(dropout=0.5), graphs)
 
 
 def test_dropout_depends_on_the_clients_generator_alone() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
-from subfl_flower.data.protocol import Protocol
+from subfl_flower.data.in_memory import tables_in_memory
 from subfl_flower.data.ratings.datasets.custom_settings import RatingColumns
 from subfl_flower.data.ratings.datasets.custom_tables import ITEM_NAMES, USER_NAMES, RatingRows, joined, read_rows
 from subfl_flower.data.ratings.datasets.item_lists import holds_item_lists, read_item_lists, require_lists
@@ -18,6 +18,7 @@ from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.side_tables import SideTable, read_side_table
 from subfl_flower.data.ratings.splits import DrawnSplit, SplitName
 from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.source import Protocol
 from subfl_flower.data.tables.table_file import SUFFIXES, Encoding, require_table, table_stem
 from subfl_flower.data.user_path import UserPath
 from subfl_flower.errors import SubflError
@@ -86,7 +87,7 @@ class CustomRatingsDataset(RatingDatasetSettings):
         require_lists(parts)
         roles = None
         if len(parts) > 1 and self.takes_given_split:
-            roles = [_STEMS[table_stem(path) or ""] for path in paths]
+            roles = [_STEMS[table_stem(path) or path.name] for path in paths]
         ratings = joined(parts, roles)
         if len(parts) > 1 and not self.takes_given_split:
             files = " and ".join(path.name for path in paths)
@@ -117,6 +118,8 @@ class CustomRatingsDataset(RatingDatasetSettings):
     def _rating_files(self) -> list[Path]:
         """The one table of ratings; or the tables of a folder, in the order training, validation, test."""
         path = self.path.expanduser()
+        if tables := tables_in_memory(path):
+            return [tables[name] for name in ("train", "validation", "test") if name in tables]
         if not path.is_dir():
             return [require_table(path, _WHAT)]
         found: dict[int, list[Path]] = {TRAIN: [], VALIDATION: [], TEST: []}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, Notes
+from subfl_flower.data.in_memory import is_in_memory
 from subfl_flower.data.ratings.table import RawRatings
 from subfl_flower.data.ratings.timestamps import Times, read_times
 from subfl_flower.data.tables.columns import Problems, read_ids, read_numbers, read_table, texts_of
@@ -74,8 +75,8 @@ def read_rows(path: Path, settings: CustomRatingsDataset) -> RatingRows:
     Raises:
         SubflError: the file cannot be read, a column is missing, or entries cannot be used; lists all errors.
     """
-    if settings.header is not None and table_suffix(path) == ".parquet":
-        raise SubflError(f"{path}: dataset.header is for files without names of columns, and Parquet has them")
+    if settings.header is not None and (table_suffix(path) == ".parquet" or is_in_memory(path)):
+        raise SubflError(f"{path}: dataset.header is for files without names of columns, and this table has them")
     format = TableFormat(settings.encoding, settings.header, _MOVIELENS, _WITHOUT_HEADER)
     known, chosen = dict(_COLUMNS), settings.columns.model_dump()
     if settings.items is not None and (title := chosen.pop("title")) is not None:  # may be in the table of items

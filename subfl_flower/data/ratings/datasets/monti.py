@@ -8,20 +8,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from subfl_flower.data.graph import TEST, TRAIN
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.datasets.downloads import fetched
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import present_or_downloaded
-from subfl_flower.errors import SubflError
+from subfl_flower.data.raw_files import damaged
+from subfl_flower.data.source import Protocol, PublicSettings
 from subfl_flower.installed import optional_module
 
 _FILE = "training_test_dataset.mat"
 _REPOSITORY = "https://raw.githubusercontent.com/riannevdberg/gc-mc/master/gcmc/data"
 
 
-class MontiDataset(RatingDatasetSettings):
+class MontiDataset(PublicSettings, RatingDatasetSettings):
     """A matrix of 3,000 users and 3,000 items, without timestamps and titles; some users rated nothing.
 
     Source: Monti, Bronstein, Bresson, Geometric Matrix Completion with Recurrent Multi-Graph Neural Networks, NeurIPS
@@ -41,7 +40,7 @@ class MontiDataset(RatingDatasetSettings):
         Raises:
             SubflError: the file is missing and cannot be downloaded, or is damaged.
         """
-        h5py = optional_module("h5py", "monti", f"dataset={self.name}")  # slow to import, and most runs open a cache
+        h5py = optional_module("h5py", "douban", f"dataset={self.name}")  # slow to import, and most runs open a cache
         [path] = self.files(root)
         try:
             with h5py.File(path) as file:
@@ -52,7 +51,7 @@ class MontiDataset(RatingDatasetSettings):
             if np.any(train & test):
                 raise ValueError(f"{np.count_nonzero(train & test)} ratings both train and test")
         except (OSError, KeyError, ValueError) as error:
-            raise SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again") from error
+            raise damaged(path, error) from error
         users, items = np.nonzero(train | test)
         return RawRatings(
             source=str(path),
@@ -65,17 +64,13 @@ class MontiDataset(RatingDatasetSettings):
             all_items=np.arange(matrix.shape[1]),
         )
 
-    def files(self, root: Path) -> list[Path]:
-        """The file, downloaded where absent.
+    def raw_files(self, root: Path) -> tuple[Path, list[str]]:
+        """The one file."""
+        return root / self.name, [_FILE]
 
-        Raises:
-            SubflError: the file is missing and cannot be downloaded.
-        """
-
-        def download(temporary: Path) -> Path:
-            return fetched(f"{_REPOSITORY}/{self.name}/{_FILE}", temporary / _FILE).parent
-
-        return present_or_downloaded(root / self.name, [_FILE], download, self.name)
+    def download(self, folder: Path) -> Path:
+        """Download from GC-MC's repository."""
+        return fetched(f"{_REPOSITORY}/{self.name}/{_FILE}", folder / _FILE).parent
 
 
 def _matrix(file: Any, name: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,12 +11,10 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from subfl_flower.data.graph import TEST, TRAIN
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.attributes import RawAttributes
 from subfl_flower.data.ratings.datasets.downloads import unzipped
 from subfl_flower.data.ratings.datasets.movielens_files import (
     FLAGGED_GENRES,
-    damaged,
     flagged_genres,
     listed_genres,
     read_lines,
@@ -27,7 +24,8 @@ from subfl_flower.data.ratings.datasets.movielens_files import (
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
-from subfl_flower.data.raw_files import present_or_downloaded
+from subfl_flower.data.raw_files import damaged, present_or_downloaded
+from subfl_flower.data.source import Protocol
 from subfl_flower.errors import SubflError
 
 _SITE = "https://files.grouplens.org/datasets/movielens"
@@ -56,13 +54,13 @@ class MovieLensDataset(RatingDatasetSettings):
     split: SplitName = "random"
     protocol: Protocol = Protocol(rounds=400, local_epochs=1)
 
-    @abstractmethod
     def rating_files(self, folder: Path) -> list[str]:
-        """The names of the files that hold the ratings.
+        """The names of the files that hold the ratings: by default `ratings.dat`.
 
         Args:
             folder: folder of the files; a choice between files may depend on which are present.
         """
+        return ["ratings.dat"]
 
     def tested(self, rows: list[int], source: str) -> np.ndarray | None:
         """Mask of the test ratings of the source's split, bool `[ratings]`; None where it has none.
@@ -242,10 +240,6 @@ class MovieLens1MDataset(MovieLensDataset):
 
     name: Literal["ml1m"] = "ml1m"
 
-    def rating_files(self, folder: Path) -> list[str]:
-        """`ratings.dat`."""
-        return ["ratings.dat"]
-
 
 class MovieLens10MDataset(MovieLensDataset):
     """ML-10M: 69,878 users, 10,677 rated films, 10,000,054 ratings 0.5..5 in steps of a half.
@@ -262,7 +256,3 @@ class MovieLens10MDataset(MovieLensDataset):
     rating_range: ClassVar[tuple[float, float]] = (0.5, 5.0)
 
     name: Literal["ml10m"] = "ml10m"
-
-    def rating_files(self, folder: Path) -> list[str]:
-        """`ratings.dat`."""
-        return ["ratings.dat"]

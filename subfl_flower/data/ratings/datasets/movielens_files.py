@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from subfl_flower.data.ratings.attributes import RawAttributes
-from subfl_flower.errors import SubflError
+from subfl_flower.data.raw_files import damaged
 
 FLAGGED_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -96,8 +96,3 @@ def age_band(age: int) -> str:
     """
     bands = ["under 18", *(f"{low}-{after - 1}" for low, after in pairwise(_AGES_FROM)), "56+"]
     return bands[sum(age >= low for low in _AGES_FROM)]
-
-
-def damaged(path: Path, error: Exception) -> SubflError:
-    """Error for a file that differs from GroupLens' format."""
-    return SubflError(f"{path} is damaged ({error}); replace it, or delete it to download it again")

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from subfl_flower.data.protocol import Protocol
 from subfl_flower.data.ratings.settings import RatingDatasetSettings
 from subfl_flower.data.ratings.splits import SplitName
 from subfl_flower.data.ratings.table import RawRatings
+from subfl_flower.data.source import Protocol
 
 _LOWEST, _HIGHEST, _MEAN = 1.0, 5.0, 3.0
 _BLOCK_ENTRIES = 2**21

@@ -1,0 +1,1 @@
+"""The best items of trained recommenders."""

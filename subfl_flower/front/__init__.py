@@ -1,0 +1,1 @@
+"""The Python interface: runs, sweeps and their results, for programs and notebooks."""
