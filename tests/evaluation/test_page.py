@@ -40,7 +40,8 @@ DRAWN_OVERLAPS = """
     const frame = plot.getBoundingClientRect();
     if (!plot.checkVisibility()) continue;
     const titles = [...plot.querySelectorAll(".xtitle, .ytitle")].map(one => one.getBoundingClientRect());
-    const ticks = [...plot.querySelectorAll(".xtick text, .ytick text")].map(one => one.getBoundingClientRect());
+    const ticks = [...plot.querySelectorAll(".xtick text, .ytick text")].map(one => one.getBoundingClientRect())
+      .filter(box => box.width > 0);
     for (const box of [...titles, ...ticks])
       if (box.left < frame.left - 2 || box.right > frame.right + 2 || box.bottom > frame.bottom + 2)
         found.push(["cut", plot.getAttribute("aria-label"), box.left - frame.left, box.right - frame.right]);

@@ -37,7 +37,7 @@ _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "": ""}
 _MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "triangle-down": "v"}
 _MARKERS |= {"pentagon": "p", "x": "X", "star": "*", "circle-open": "o", "": ""}
 # Inches of a panel and of the legend, where no width is given.
-_PANEL, _LEGEND = (4.2, 3.9), 2.4
+_PANEL, _LEGEND = (4.2, 4.2), 2.4
 # Inches below which a panel is not drawn next to another.
 _LEAST = 3.4
 # Narrower figures have smaller letters, panels below each other, and the legend below them.
@@ -115,7 +115,7 @@ def _size(chart: Chart, columns: int, legend_columns: int, width: float | None) 
     """Inches of a figure with its legend on the right."""
     panel = max(_PANEL[0], *(min(14.0, 0.16 * len(panel.ticks or ())) + 2.0 for panel in chart.panels))
     full = columns * panel + _LEGEND * legend_columns + (2.0 if columns == 1 else 0.3)
-    shrunk = 1.0 if width is None else min(1.0, max(0.75, width / full))
+    shrunk = 1.0 if width is None else min(1.0, max(0.85, width / full))
     return width or full, _PANEL[1] * shrunk * -(-len(chart.panels) // columns) + 0.5
 
 
@@ -159,8 +159,8 @@ def _line_style(colour: str, look: Any) -> dict[str, Any]:
 
 def _draw_panel(axes: Any, panel: Panel, y: str, room: tuple[float, float], thin: float) -> None:
     """Draw a panel that has room for so many letters across and upwards, its lines thinner by a factor."""
-    has_bar = any(isinstance(mark, Heat) for mark in panel.marks)
-    across = max(12, int(room[0] - (18 if has_bar else 14)))
+    square = any(isinstance(mark, Heat) for mark in panel.marks)  # with a colour bar on its right
+    across = max(12, int(min(room[0] - 18, 0.7 * room[1]) if square else room[0] - 14))
     axes.set_title(fill(panel.title, across))
     axes.set_xlabel(fill(panel.x, across))
     axes.set_ylabel(fill(y, max(14, int(room[1] - 18))))
