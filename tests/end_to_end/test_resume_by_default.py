@@ -12,6 +12,7 @@ from test_resume import HALF, KNOBS, SMALL, KilledError, assert_same
 from test_resume_recommenders import SMALL as SMALL_RATINGS
 
 from subfl_flower.composition import composed_config
+from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.server.checkpoint import Checkpoint, CheckpointTimes
 from subfl_flower.sweeps.job import train_here
@@ -57,7 +58,7 @@ def killed_in_round(directory: Path, number: int, *overrides: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunDirectory, "append_round", append_round)
-        with pytest.raises(KilledError):
+        with pytest.raises((KilledError, SubflError)):  # Ray's simulation ends in an error of another type
             train_here(composed_config(list(overrides))[0], directory)
     (directory / "summary.json").unlink()  # a process that is killed writes none
 
@@ -74,6 +75,18 @@ def test_a_killed_run_goes_on_to_the_numbers_of_an_unbroken_one(case: str, tmp_p
     train_here(composed_config(list(overrides))[0], folder)
     assert_same(Outcome(folder), unbroken)
     assert [path.name for path in tmp_path.glob("*/checkpoint")] == []  # removed at the end
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("always")
+def test_a_run_under_ray_goes_on(tmp_path: Path) -> None:
+    overrides = (*SMALL, "method=fedpub", *KNOBS["fedpub"], *ROUNDS, *HALF)
+    unbroken = run_inline(tmp_path / "unbroken", *overrides)
+    ray = ("runtime=ray", "runtime.total_cpus=2")
+    killed_in_round(tmp_path / "run", 4, *ray, *overrides)
+    assert any((tmp_path / "run" / "checkpoint" / "clients").iterdir())
+    train_here(composed_config([*ray, *overrides])[0], tmp_path / "run")
+    assert_same(Outcome(tmp_path / "run"), unbroken, 1e-4)
 
 
 @pytest.fixture
