@@ -39,8 +39,9 @@ def run(command: str) -> None:
     assert ended.value.code == 0, command
 
 
+@pytest.mark.slow  # test_pages carries out the page, and tests/sweeps counts what is trained
 def test_the_commands_of_the_page(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    first, side_by_side, single, search = (block.splitlines() for block in blocks("sweeps.md", ""))
+    first, side_by_side, single, search = (block.splitlines() for block in blocks("sweeps.md", "bash"))
     run(first[0])
     assert len(load_runs([folder / "sweeps" / "first"])) == 4
     capfd.readouterr()
