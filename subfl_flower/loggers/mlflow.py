@@ -14,6 +14,7 @@ from subfl_flower.loggers.figures import dotted, required_package, scalars
 from subfl_flower.loggers.settings import LoggerSettings
 
 if TYPE_CHECKING:
+    from subfl_flower.loggers.outcome import Outcome
     from subfl_flower.runs.directory import RunDirectory
 
 
@@ -64,6 +65,18 @@ class MlflowLogger:
         """Log the round's means in one request; a server that fails costs a warning, never the run."""
         self._last_round = int(record["round"])
         self._log(scalars(record))
+
+    def attach(self, outcome: Outcome) -> None:
+        """Log the clients as `clients.json`, and figures and models as artefacts; a failure costs a warning."""
+        columns = {name: list(values) for name, values in outcome.clients.items()}
+        try:
+            self._client.log_table(self._run_id, columns, "clients.json")
+            for path in outcome.figures.values():
+                self._client.log_artifact(self._run_id, str(path), "figures")
+            if outcome.models is not None:
+                self._client.log_artifacts(self._run_id, str(outcome.models), "models")
+        except (self._refusal, OSError) as error:
+            warnings.warn(f"logger=mlflow: tables, figures and models were not logged: {error}", stacklevel=2)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Log the summary's figures and set the run's status."""

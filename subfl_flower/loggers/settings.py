@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from subfl_flower.doors import DoorSettings
 
 if TYPE_CHECKING:
+    from subfl_flower.loggers.outcome import Outcome
     from subfl_flower.runs.directory import RunDirectory
 
 
@@ -23,6 +24,9 @@ class Logger(Protocol):
 
     def log_round(self, record: Mapping[str, Any]) -> None:
         """Called after each round, with its record as in `metrics.jsonl`."""
+
+    def attach(self, outcome: Outcome) -> None:
+        """Called before `finish`, once a round was finished, with the run's tables, figures and models."""
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Called at the end of any run, also a failed one, with the content of `summary.json`; no-op unless started."""

@@ -10,6 +10,7 @@ from subfl_flower.loggers.figures import dotted, required_package, scalars
 from subfl_flower.loggers.settings import LoggerSettings
 
 if TYPE_CHECKING:
+    from subfl_flower.loggers.outcome import Outcome
     from subfl_flower.runs.directory import RunDirectory
 
 
@@ -42,6 +43,21 @@ class TensorBoardLogger:
         """Write the round's means; they are on disk when this returns."""
         self._last_round = int(record["round"])
         self._add(scalars(record))
+
+    def attach(self, outcome: Outcome) -> None:
+        """Write the clients as a table, the figures as images, and the place of the models, which stay where they are."""
+        heads = list(outcome.clients)
+        lines = [heads, ["---"] * len(heads), *outcome.lines]
+        table = "\n".join(
+            "| " + " | ".join("–" if cell is None else str(cell) for cell in line) + " |" for line in lines
+        )
+        self._writer.add_text("clients", table, self._last_round)
+        read = import_module("matplotlib.image").imread
+        for name, path in outcome.figures.items():
+            self._writer.add_image(f"figures/{name}", read(path), self._last_round, dataformats="HWC")
+        if outcome.models is not None:
+            self._writer.add_text("models", f"`{outcome.models}`", self._last_round)
+        self._writer.flush()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary's figures and close the event file."""

@@ -12,6 +12,7 @@ from subfl_flower.loggers.figures import required_package, scalars
 from subfl_flower.loggers.settings import LoggerSettings
 
 if TYPE_CHECKING:
+    from subfl_flower.loggers.outcome import Outcome
     from subfl_flower.runs.directory import RunDirectory
 
 
@@ -56,6 +57,16 @@ class WandbLogger:
     def log_round(self, record: Mapping[str, Any]) -> None:
         """Log the round's means."""
         self._run.log(scalars(record), step=int(record["round"]))
+
+    def attach(self, outcome: Outcome) -> None:
+        """Log the clients as a table, the figures as images, and the models as an artefact."""
+        table = self._wandb.Table(columns=list(outcome.clients), data=[list(line) for line in outcome.lines])
+        images = {f"figures/{name}": self._wandb.Image(str(path)) for name, path in outcome.figures.items()}
+        self._run.log({"clients": table, **images})
+        if outcome.models is not None:
+            models = self._wandb.Artifact(f"models-{self._run.id}", type="model")
+            models.add_dir(str(outcome.models))
+            self._run.log_artifact(models)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Set the summary's figures and end the run; any status but `completed` counts as a failure there."""

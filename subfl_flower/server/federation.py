@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
@@ -23,7 +23,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.flower.delivery import send_and_wait
 from subfl_flower.flower.log import log
-from subfl_flower.loggers import build_loggers
+from subfl_flower.loggers import Logger, build_loggers
 from subfl_flower.node.domain import Prepared, domain_of
 from subfl_flower.node.run_context import run_context
 from subfl_flower.registry import client_class, needs_matcher, strategy_class
@@ -116,12 +116,26 @@ def run_federation(
     finally:
         summary = {"status": status, **run.summary()}
         records.write_summary(summary)
+        if loggers and run.finished:
+            _attach(loggers, records)
         for logger in loggers:
             logger.finish(summary)
         shutil.rmtree(directory / "state", ignore_errors=True)
         if status == "completed" and config.checkpoint_every is None:
             shutil.rmtree(records.checkpoint_folder, ignore_errors=True)
     return summary
+
+
+def _attach(loggers: Sequence[Logger], records: RunDirectory) -> None:
+    """Give tables, figures and models to the loggers; the run is finished and recorded whether they take them or not."""
+    from subfl_flower.evaluation.outcome import outcome_of  # loads pandas and matplotlib
+
+    try:
+        outcome = outcome_of(records)
+        for logger in loggers:
+            logger.attach(outcome)
+    except Exception as error:  # a logger's package raises its own
+        log(WARNING, "tables, figures and models were not logged: %s", error)
 
 
 def resumable(config: Config, directory: Path) -> Checkpoint:

@@ -1,14 +1,18 @@
+import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from matplotlib.image import imsave
 from pydantic import TypeAdapter
 
 from subfl_flower.errors import SubflError
 from subfl_flower.loggers import LOGGERS, AnyLogger, Logger, build_loggers, scalars
+from subfl_flower.loggers.outcome import Outcome
 from subfl_flower.runs.directory import RunDirectory
 
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "logger").glob("*.yaml"))
@@ -40,6 +44,25 @@ def log_three_rounds(settings: dict[str, Any], directory: RunDirectory) -> None:
     logger.start(CONFIG, directory)
     for number, test in ((1, 0.5), (2, 0.75), (3, 0.625)):
         logger.log_round(record(number, test))
+    logger.finish(SUMMARY)
+
+
+@pytest.fixture
+def outcome(tmp_path: Path) -> Outcome:
+    """Two clients, one of them without a test metric; a figure of 3 x 2 pixels; a folder with a model."""
+    picture = tmp_path / "convergence.png"
+    imsave(picture, np.linspace(0, 1, 18).reshape(2, 3, 3))
+    models = tmp_path / "clients"
+    models.mkdir()
+    (models / "0000.safetensors").write_bytes(b"weights")
+    return Outcome({"client": [0, 1], "test": [0.75, None]}, {"convergence": picture}, models)
+
+
+def log_with(settings: dict[str, Any], directory: RunDirectory, outcome: Outcome) -> None:
+    (logger,) = built(settings)
+    logger.start(CONFIG, directory)
+    logger.log_round(record(1, 0.5))
+    logger.attach(outcome)
     logger.finish(SUMMARY)
 
 
@@ -99,6 +122,20 @@ def test_tensorboard_events_read_back_by_round(tmp_path: Path) -> None:
     assert "| method.tau | 3 |" in text
 
 
+def test_tensorboard_has_the_clients_the_figures_and_the_place_of_the_models(tmp_path: Path, outcome: Outcome) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    directory = RunDirectory.create(tmp_path / "run")
+    log_with({"name": "tensorboard"}, directory, outcome)
+    events = accumulator.EventAccumulator(str(directory.tensorboard_folder))
+    events.Reload()
+    texts = {name: events.Tensors(f"{name}/text_summary")[0] for name in ("clients", "models")}
+    words = {name: text.tensor_proto.string_val[0].decode() for name, text in texts.items()}
+    assert words["clients"].splitlines() == ["| client | test |", "| --- | --- |", "| 0 | 0.75 |", "| 1 | – |"]
+    assert words["models"] == f"`{outcome.models}`" and texts["clients"].step == 1
+    (image,) = events.Images("figures/convergence")
+    assert (image.width, image.height) == (3, 2)
+
+
 def test_tensorboard_rounds_are_on_disk_before_the_run_ends(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     directory = RunDirectory.create(tmp_path / "run")
@@ -130,6 +167,25 @@ def test_mlflow_keeps_metrics_parameters_and_status(tmp_path: Path) -> None:
     history = client.get_metric_history(run.info.run_id, "test")
     assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.75), (3, 0.625)]
     assert run.data.metrics["summary/best_round"] == 2
+    assert run.info.status == "FINISHED"
+
+
+def test_mlflow_has_the_clients_the_figures_and_the_models(
+    tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)  # artefacts of a local store lie below the working directory
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    log_with({"name": "mlflow", "tracking_uri": uri}, RunDirectory.create(tmp_path / "run"), outcome)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("subfl").experiment_id])
+    number = run.info.run_id
+    assert [each.path for each in client.list_artifacts(number)] == ["clients.json", "figures", "models"]
+    assert [each.path for each in client.list_artifacts(number, "figures")] == ["figures/convergence.png"]
+    (model,) = client.list_artifacts(number, "models")
+    assert Path(client.download_artifacts(number, model.path)).read_bytes() == b"weights"
+    table = json.loads(Path(client.download_artifacts(number, "clients.json")).read_text())
+    assert table == {"columns": ["client", "test"], "data": [[0, 0.75], [1, None]]}
     assert run.info.status == "FINISHED"
 
 
@@ -167,3 +223,22 @@ def test_wandb_offline_keeps_its_files_in_the_run_directory(tmp_path: Path) -> N
             break
         time.sleep(0.1)
     assert b"test_at_best_validation" in content and b"0.625" in content
+
+
+def test_wandb_offline_has_the_clients_the_figures_and_the_models(tmp_path: Path, outcome: Outcome) -> None:
+    pytest.importorskip("wandb.sdk")
+    directory = RunDirectory.create(tmp_path / "run")
+    log_with({"name": "wandb", "mode": "offline"}, directory, outcome)
+    (folder,) = (directory.path / "wandb").glob("offline-run-*")
+    (table,) = folder.glob("files/media/table/clients_*.table.json")
+    found = json.loads(table.read_text())
+    assert (found["columns"], found["data"]) == (["client", "test"], [[0, 0.75], [1, None]])
+    (picture,) = folder.glob("files/media/images/figures/convergence_*.png")
+    assert picture.read_bytes() == outcome.figures["convergence"].read_bytes()
+    (recorded,) = folder.glob("run-*.wandb")
+    for _ in range(100):  # wandb's own process writes the file's end shortly after the run is finished
+        content = recorded.read_bytes()
+        if b"0000.safetensors" in content:
+            break
+        time.sleep(0.1)
+    assert b"0000.safetensors" in content
