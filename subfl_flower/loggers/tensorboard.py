@@ -45,7 +45,7 @@ class TensorBoardLogger:
         self._add(scalars(record))
 
     def attach(self, outcome: Outcome) -> None:
-        """Write the clients as a table, the figures as images, and the place of the models, which stay where they are."""
+        """Write the clients as a table, the figures as images, and the path of the models, which stay there."""
         heads = list(outcome.clients)
         lines = [heads, ["---"] * len(heads), *outcome.lines]
         table = "\n".join(

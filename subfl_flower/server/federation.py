@@ -127,7 +127,7 @@ def run_federation(
 
 
 def _attach(loggers: Sequence[Logger], records: RunDirectory) -> None:
-    """Give tables, figures and models to the loggers; the run is finished and recorded whether they take them or not."""
+    """Give tables, figures and models to the loggers; the run is recorded even where they refuse them."""
     from subfl_flower.evaluation.outcome import outcome_of  # loads pandas and matplotlib
 
     try:
