@@ -35,6 +35,7 @@ KNOWN = (
     "seed",
     "task",
     "rounds",
+    "best_validation",
     "per_client",
     "figures",
     "popularity",
