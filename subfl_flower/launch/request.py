@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib  # type: ignore[import-untyped]
+from joblib import cpu_count  # type: ignore[import-untyped]
 
 from subfl_flower.errors import SubflError
 
@@ -45,6 +45,6 @@ def federation_config(request: Request) -> str:
     )
     if os.environ.get("RAY_ADDRESS"):
         return config
-    if request.cpus > (cpus := joblib.cpu_count()):
+    if request.cpus > (cpus := cpu_count()):
         raise SubflError(f"--cpus {request.cpus}: a node cannot have more than this machine's {cpus} CPUs")
     return f"{config} init-args-num-cpus={min(cpus, request.supernodes * request.cpus)}"

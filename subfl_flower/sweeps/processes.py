@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import joblib  # type: ignore[import-untyped]
 import psutil
+from joblib import cpu_count  # type: ignore[import-untyped]
 
 from subfl_flower.code_folder import adopted
 from subfl_flower.config import Config
@@ -61,7 +61,7 @@ def number_of_processes(asked: int | Literal["auto"], configs: Sequence[Config])
     spread = [config.runtime.name for config in configs if not config.runtime.one_process]
     if asked == "auto":
         fitting = psutil.virtual_memory().available // _BYTES_EACH
-        return 1 if spread else max(1, min(joblib.cpu_count(), fitting, len(configs)))
+        return 1 if spread else max(1, min(cpu_count(), fitting, len(configs)))
     if asked > 1 and spread:
         raise SubflError(
             f"sweep.jobs={asked}: runtime={spread[0]} spreads each job over the cores already; "
@@ -87,7 +87,7 @@ def train_side_by_side(
     Returns:
         True where the user stopped.
     """
-    crew = _Crew(jobs, redo, display, known, max(1, joblib.cpu_count() // processes))
+    crew = _Crew(jobs, redo, display, known, max(1, cpu_count() // processes))
     threads = [threading.Thread(target=crew.work, daemon=True) for _ in range(processes)]
     with stop_on_interrupt() as stop:
         for thread in threads:

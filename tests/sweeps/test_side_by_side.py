@@ -105,7 +105,7 @@ def configs() -> Callable[..., list[Config]]:
 def test_auto_takes_a_core_a_job_while_memory_lasts(
     configs: Callable[..., list[Config]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subfl_flower.sweeps.processes.joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr("subfl_flower.sweeps.processes.cpu_count", lambda: 8)
     gib = 2**30
 
     def with_memory(size: int, jobs: int, *more: str) -> int:
