@@ -12,7 +12,8 @@ from subfl_flower.code_folder import adopt
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.facts import is_networked
-from subfl_flower.server.federation import run_federation, stop_on_interrupt
+from subfl_flower.server.federation import run_federation
+from subfl_flower.server.interrupt import stop_on_interrupt
 from subfl_flower.server.run_schema import stated_schema
 from subfl_flower.storage.package_files import sent_choices
 

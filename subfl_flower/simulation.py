@@ -22,7 +22,8 @@ from subfl_flower.flower.prompt_delivery import deliver_promptly
 from subfl_flower.node.node import compute_device
 from subfl_flower.node.open_nodes import forget_nodes
 from subfl_flower.registry import needs_matcher
-from subfl_flower.server.federation import resumable, run_federation, stop_on_interrupt
+from subfl_flower.server.federation import resumable, run_federation
+from subfl_flower.server.interrupt import stop_on_interrupt
 
 
 def simulate(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -347,23 +345,3 @@ class _Run:
         if self._membership.refusals:
             found["refused"] = self._membership.refusals
         return found
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """Event that the first Ctrl-C sets; the second interrupts at once. Only the main thread can catch signals."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(signum: int, frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -25,7 +25,7 @@ from subfl_flower.code_folder import adopted
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
-from subfl_flower.server.federation import stop_on_interrupt
+from subfl_flower.server.interrupt import stop_on_interrupt
 from subfl_flower.sweeps.display import Display
 from subfl_flower.sweeps.job import Outcome, Redo, newest, record_failure, settings_of
 
