@@ -90,8 +90,9 @@ class Method(BaseModel):
 class Runtime(Section):
     """Placement of clients, and the processing of a cohort.
 
-    `chunk` is the number of clients processed at once inside a cohort; it does not change results. `threads` is
-    PyTorch's intra-operator thread count per process.
+    `chunk` is the number of clients processed at once inside a cohort; it changes results by rounding alone. `threads`
+    is the number of cores of a process. They work as many chunks side by side, which changes no result. A node with
+    fewer clients leaves further cores to PyTorch, which may then round otherwise.
     """
 
     poll_seconds: ClassVar[float] = 0.005

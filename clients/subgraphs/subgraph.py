@@ -30,6 +30,7 @@ from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
+from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
@@ -115,7 +116,7 @@ class SubgraphClient(CohortClient):
             "best_validation": (),
         }
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
-        self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
+        self._chunks: Prepared[GraphChunk] = Prepared(len(cohort.graphs))
         self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trained.values()), self.model.widest)
 
     @property
@@ -149,11 +150,13 @@ class SubgraphClient(CohortClient):
 
     def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
         """The stacked local graphs of some clients, prepared where they are new or have changed."""
-        key, versions = tuple(positions), tuple(self.graph_version(position) for position in positions)
-        if key not in self._chunks or self._chunks[key][0] != versions:
-            graphs = [self.local_graph(position) for position in positions]
-            self._chunks[key] = versions, self.model.stacked(graphs, self.cohort.device)
-        return self._chunks[key][1]
+        versions = tuple(self.graph_version(position) for position in positions)
+
+        def stacked() -> GraphChunk:
+            made: GraphChunk = self.model.stacked(list(map(self.local_graph, positions)), self.cohort.device)
+            return made
+
+        return self._chunks.of(tuple(positions), stacked, versions)
 
     # A round ----------------------------------------------------------------------------------------------------------
 

@@ -167,8 +167,8 @@ class CohortClient(NumPyClient, ABC):
     def side_by_side(self) -> int:
         """Largest number of clients that are worked at the same time, in as many threads.
 
-        1 on a GPU, which works a chunk at a time. A family whose chunks change anything in common must also say 1. The
-        work on a chunk may change the state of its own clients.
+        1 on a GPU, which works a chunk at a time. The work on a chunk may change the rows of its clients in the state,
+        and nothing that other chunks see; a family for which this is too much returns 1.
         """
         return len(self.cohort.client_ids) if self.cohort.device.type == "cpu" else 1
 

@@ -63,7 +63,7 @@ class Batch:
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to."""
-        return {name: torch.from_numpy(_unguarded(values)).to(device) for name, values in self.stack.items()}
+        return {name: tensor_of(values).to(device) for name, values in self.stack.items()}
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
@@ -157,9 +157,12 @@ class _Unguarded:
         self.__array_interface__ = {**values.__array_interface__, "data": (address, False)}
 
 
-def _unguarded(values: np.ndarray) -> np.ndarray:
-    """The memory of an array, as a writable one; nothing must be written to it where `values` is read-only."""
-    return values if values.flags.writeable else np.asarray(_Unguarded(values))
+def tensor_of(values: np.ndarray) -> Tensor:
+    """The memory of an array as a tensor; nothing must be written to it where `values` is read-only.
+
+    PyTorch would warn of a read-only array, and filters of warnings are not safe among threads.
+    """
+    return torch.from_numpy(values if values.flags.writeable else np.asarray(_Unguarded(values)))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
