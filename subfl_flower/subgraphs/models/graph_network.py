@@ -103,6 +103,25 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         """
 
     @abstractmethod
+    def sampled(
+        self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
+    ) -> tuple[LocalGraph, np.ndarray]:
+        """A sampled part of a local graph, from which outputs at `seeds` are computed in training.
+
+        Args:
+            graph: from `local_graph`.
+            seeds: int64 [seeds], different nodes of the client's own.
+            neighbours: largest number of a node's neighbours; None: all.
+            rng: draws the neighbours.
+
+        Returns:
+            The part, whose own nodes begin with `seeds`, and the place in `graph` of each of its nodes, int64.
+
+        Raises:
+            SubflError: the network does not show how many propagations it makes.
+        """
+
+    @abstractmethod
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> AnyChunk:
         """Stack clients' graphs, prepared by `local_graph`, to a chunk."""
 
