@@ -128,6 +128,11 @@ class SubgraphClient(CohortClient):
         """Adam's moments, personal parameters, and the best model so far."""
         return self._state_shapes
 
+    @property
+    def side_by_side(self) -> int:
+        """All clients, unless their network computes for one at a time."""
+        return super().side_by_side if self.model.side_by_side else 1
+
     # Graphs -----------------------------------------------------------------------------------------------------------
 
     def graph_version(self, position: int) -> int:

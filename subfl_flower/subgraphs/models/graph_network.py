@@ -39,6 +39,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         feature_rows: the name of the matrix whose rows belong to features, one each; None where there is none.
         reach: distance in edges from a client's own nodes of the nodes that its outputs depend on, where `local_graph`
             is cut from a larger graph; None: any distance.
+        side_by_side: True where several threads may compute with it at the same time.
     """
 
     settings: GraphModelSettings
@@ -46,6 +47,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
     buffer_shapes: Mapping[str, tuple[int, ...]] = {}
     feature_rows: str | None = None
     reach: int | None = None
+    side_by_side: bool = True
 
     @classmethod
     def check(cls, settings: Any) -> None:

@@ -75,6 +75,9 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
 
     settings: ModuleSettings
 
+    side_by_side = False
+    """The module holds one client's values at a time, and may draw from PyTorch's one generator."""
+
     def __init__(self, settings: ModuleSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
         self.num_features = num_features
