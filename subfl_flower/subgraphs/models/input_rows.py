@@ -32,7 +32,7 @@ class InputRows:
 
     @classmethod
     def of(cls, reached: Sequence[np.ndarray], device: torch.device | str = "cpu") -> InputRows | None:
-        """The rows of some clients, from flags of the rows that each one reaches, bool [F]; None where all reach all."""
+        """The rows of some clients, from flags of those that each one reaches, bool [F]; None where all reach all."""
         width, height = max(int(flags.sum()) for flags in reached), len(reached[0])
         if all(flags.all() for flags in reached):
             return None
