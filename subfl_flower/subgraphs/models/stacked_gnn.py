@@ -71,6 +71,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     """
 
     settings: StackedSettings
+    input_rows = f"{CONVOLUTION}1.weight"
 
     def __init__(self, settings: StackedSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
@@ -117,6 +118,11 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     def embedding_width(self) -> int:
         """The last convolution's width, for each of the extractors."""
         return len(self.extractors) * self.settings.hidden
+
+    def reached_inputs(self, graph: ClientGraph) -> np.ndarray:
+        """The rows of features that a node has, for each width of features that the inputs are made of."""
+        present = present_features(graph.features)
+        return np.tile(present, self.shapes[self.input_rows][0] // len(present))
 
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
         """The operator, and the first convolution's inputs."""
