@@ -1,7 +1,7 @@
 """The cores of a process: how many it may use, and their share among the clients that it works.
 
-`runtime.threads` cores work as many chunks of clients side by side, each with one of PyTorch's threads. Where a node has
-fewer clients than cores, the rest of the cores is used inside a step, as PyTorch does by itself.
+`runtime.threads` cores work as many chunks of clients side by side, each with one of PyTorch's threads. Where a node
+has fewer clients than cores, the rest of the cores is used inside a step, as PyTorch does by itself.
 """
 
 from __future__ import annotations
