@@ -132,6 +132,7 @@ class GraphTask(TaskSettings):
 
     A class of your own implements `metric`, `num_outputs`, `visible`, `num_examples` and `examples`. Its class
     attributes and `over_clients` are those of `TaskSettings`. Every network that gives outputs for nodes learns it.
+    With `samples`, `max_neighbours` and `minibatches` it trains on sampled neighbourhoods.
 
     Attributes:
         classifies_nodes: True where a node's outputs are its logits, one a class.
