@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.compact_rows import CompactRows
+from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads
 from subfl_flower.clients.subgraphs.description import Description
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.data.graph import ClientGraph
@@ -37,6 +37,7 @@ from subfl_flower.tasks.choices import Examples
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
 from subfl_flower.wire.payload import ArraySpec
+from subfl_flower.wire.row_stack import RowStack, as_array
 
 
 class SubgraphClient(CohortClient):
@@ -197,8 +198,7 @@ class SubgraphClient(CohortClient):
         """Measure the received model, train, and measure again."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
         chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
-        sent = batch.tensors(device)
-        received = self.compact.gathered(sent, chunk.rows)
+        received = self.compact.received(batch, chunk.rows)
         shared = {name: value.clone() for name, value in received.items()}
         with state.rows(positions, device, self._worked_on) as own:
             self._initialise(own, chunk, state, positions)
@@ -211,7 +211,7 @@ class SubgraphClient(CohortClient):
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
             if chunk.rows is not None and not self.compact.zero:
-                shared, personal = self._completed(shared, personal, sent, own, chunk)
+                shared, personal = self._completed(shared, personal, batch, own, chunk)
                 effective = self.weights.effective(shared, personal, pruned=True)
                 chunk = replace(chunk, rows=None)
             with torch.no_grad():
@@ -252,7 +252,7 @@ class SubgraphClient(CohortClient):
         chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
         own = state.copied(positions, device, self._worked_on)
         self._initialise(own, chunk, state, positions)
-        received = self.compact.gathered(batch.tensors(device), chunk.rows)
+        received = self.compact.received(batch, chunk.rows)
         outputs = self.outputs(self.weights.effective(received, self._personal(own, chunk), pruned=True), chunk)
         validation, test = held_out.evaluate(outputs)
         sampled = self._generators(chunk, batch.server_round, "examples")
@@ -339,11 +339,12 @@ class SubgraphClient(CohortClient):
         self,
         shared: Mapping[str, Tensor],
         personal: Mapping[str, Tensor],
-        sent: Parameters,
+        batch: Batch,
         own: Mapping[str, Tensor],
         chunk: GraphChunk,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Shared and personal parameters with all rows: those that training does not reach are as before."""
+        sent = batch.tensors(self.cohort.device)
         whole = {name: sent[name].clone() if name in self.weights.by_input else value for name, value in shared.items()}
         kept = {name: own[f"personal.{name}"] for name in personal}
         self.compact.put(shared, whole, chunk.rows)
@@ -388,5 +389,7 @@ class SubgraphClient(CohortClient):
         return {client_id: figure - 1.0 for client_id, figure in found.items() if figure > 0}  # stored plus one
 
 
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.cpu().numpy() for name, value in tensors.items()}
+def _arrays(tensors: Uploads) -> dict[str, np.ndarray]:
+    return {
+        name: as_array(value) if isinstance(value, RowStack) else value.cpu().numpy() for name, value in tensors.items()
+    }

@@ -24,10 +24,12 @@ import numpy as np
 from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, mix
+from subfl_flower.strategies.subgraphs.pruned_rows import mixed_rows
 from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
+from subfl_flower.wire.row_stack import RowStack, as_array
 
 # Entries of a client's weights that are mixed at once.
 _BLOCK = 4096
@@ -66,6 +68,13 @@ class FedPUB(MixingStrategy):
         mixed: Stack = {}
         for name in self.initial:
             sent = updates.arrays[name]
+            if isinstance(sent, RowStack):
+                wanted = updates.arrays[WANTED] != 0 if name == self._feature_rows else None
+                owners_alone = self.settings.missing == "owners"
+                mixed[name] = as_array(
+                    mixed_rows(matrix.astype(np.float32), sent, wanted, updates.positions, owners_alone)
+                )
+                continue
             # Masks are on weight matrices; a bias of zero is a value like any other.
             if sent.ndim < 3 or all(client.all() for client in sent):
                 mixed |= mix(matrix, {name: sent})

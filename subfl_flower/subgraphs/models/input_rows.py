@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.wire.row_stack import RowStack
+
 
 @dataclass(frozen=True, eq=False)
 class InputRows:
@@ -47,6 +49,20 @@ class InputRows:
                 torch.index_select(full[c], 0, index, out=rows[c])
             return rows
         return full.gather(1, self._expanded(full))
+
+    def gathered_stack(self, stack: RowStack) -> Tensor:
+        """The rows [C, R, H] of a stack that holds some of the rows [C, F, H]; zero where it does not hold one."""
+        gathered = np.zeros((*self.index.shape, stack.shape[2]), dtype=stack.dtype)
+        for c, index in enumerate(self.index.cpu().numpy()):
+            held, values = stack.part(c)
+            if len(held) <= len(index) and (held == index[: len(held)]).all():
+                gathered[c, : len(held)] = values
+            else:
+                place = np.full(self.height, -1)
+                place[held] = np.arange(len(held))
+                found = place[index]
+                gathered[c, found >= 0] = values[found[found >= 0]]
+        return torch.from_numpy(gathered).to(self.index.device)
 
     def put(self, rows: Tensor, full: Tensor) -> Tensor:
         """Replace the rows of a stack [C, F, ...] in place by `rows` [C, R, ...], and return the stack."""
