@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -63,7 +64,13 @@ class Description(ABC):
 
     @abstractmethod
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
-        """Further uploads of a chunk, each [C, ...], of the model as used outside training."""
+        """Further uploads of a chunk, each [C, ...], of the model as used outside training.
+
+        Args:
+            effective: the models; of the first layer they have the chunk's `rows`, the others being zero.
+            chunk: the clients' graphs.
+            batch: the round's orders.
+        """
 
 
 class SimilarityDescription(Description):
@@ -79,6 +86,7 @@ class SimilarityDescription(Description):
     def __init__(self, settings: DescriptionSettings, model: GraphNetwork[Any], cohort: Cohort, seed: int) -> None:
         self._settings, self._model, self._cohort, self._seed = settings, model, cohort, seed
         self._made: Probe | None = None
+        self._making = Lock()
 
     @staticmethod
     def declared(run: RunContext) -> dict[str, ArraySpec]:
@@ -93,14 +101,15 @@ class SimilarityDescription(Description):
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
         """The functional embedding [C, width] of the models, or label distributions [C, classes]."""
         if self._settings.similarity == "functional":
-            return {EMBEDDING: self._probe(batch).embed(effective)}
+            return {EMBEDDING: self._probe(batch).embed(effective, chunk.rows)}
         return {LABELS: self._label_distributions(chunk)} if self._settings.similarity == "label" else {}
 
     def _probe(self, batch: Batch) -> Probe:
         """The random graph; its size may follow from the server's announcements, the same in every round."""
-        if self._made is None:
-            self._made = self._make_probe(batch)
-        return self._made
+        with self._making:  # chunks may be worked side by side
+            if self._made is None:
+                self._made = self._make_probe(batch)
+            return self._made
 
     def _make_probe(self, batch: Batch) -> Probe:
         settings, rng = self._settings, shared_generator(self._seed, "random graph")

@@ -22,7 +22,8 @@ and are not sent back. Rows of features that a client does not have at all trave
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.clients.subgraphs.compact_rows import Unreached
 from subfl_flower.clients.subgraphs.description import Description, DescriptionSettings, SimilarityDescription
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Shapes
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
@@ -167,6 +169,22 @@ class MaskedWeights(LocalWeights):
         return {**super().initial_personal(chunk), **masks}
 
     @property
+    def by_input(self) -> tuple[str, ...]:
+        """The first layer's weight and its mask."""
+        return tuple(name for weight in super().by_input for name in (weight, _mask(weight)) if name in self._all_names)
+
+    @property
+    def _all_names(self) -> Collection[str]:
+        return {*self.shared_shapes, *self.personal_shapes}
+
+    def unreached_rows(self, weight_decay: float) -> Unreached:
+        """Zero where their masks are; else only the released variant's masks, or none, leave them as received."""
+        if self._sends_what_it_teaches:
+            return "zero"
+        penalised = self._settings.masks and self._settings.variant == "paper"
+        return "trained" if penalised or weight_decay else "kept"
+
+    @property
     def _sends_what_it_teaches(self) -> bool:
         known = self.model.feature_rows is not None
         return known and self._settings.masks and self._settings.variant == "paper"
@@ -212,7 +230,8 @@ class MaskedWeights(LocalWeights):
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
         for name in self._masks:
             if name == self._first_mask:
-                reached = self._taught(chunk).unsqueeze(-1)
+                taught = self._taught(chunk)
+                reached = (taught if chunk.rows is None else chunk.rows.gathered(taught)).unsqueeze(-1)
                 gradients[name].addcmul_(personal[name].sign(), reached, value=self._settings.mask_l1)
             else:
                 gradients[name].add_(personal[name].sign(), alpha=self._settings.mask_l1)
@@ -234,7 +253,7 @@ class MaskedWeights(LocalWeights):
         first = self.model.feature_rows
         if self._sends_what_it_teaches and first is not None and first in shared:
             taught = self._taught(chunk)
-            uploads[first] *= taught.unsqueeze(-1)
+            uploads[first] *= (taught if chunk.rows is None else chunk.rows.gathered(taught)).unsqueeze(-1)
             wanted = chunk.feature_support & (taught == 0)
         uploads[WANTED] = wanted.to(torch.uint8)
         return uploads
@@ -245,7 +264,7 @@ class MaskedWeights(LocalWeights):
             return {}
         weights = [effective[name].flatten(1) for name in self.model.weight_matrices]
         kept = torch.stack([torch.count_nonzero(weight, dim=1) for weight in weights]).sum(0)
-        return {"sparsity": 1 - kept / sum(weight.shape[1] for weight in weights)}
+        return {"sparsity": 1 - kept / sum(math.prod(self.model.shapes[name]) for name in self.model.weight_matrices)}
 
 
 def _mask(name: str) -> str:

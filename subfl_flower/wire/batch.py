@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,10 +63,7 @@ class Batch:
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
         """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to."""
-        with warnings.catch_warnings():
-            # Arrays of a batch are read-only views of a message's bytes, and no code writes to them.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return {name: torch.from_numpy(values).to(device) for name, values in self.stack.items()}
+        return {name: torch.from_numpy(_unguarded(values)).to(device) for name, values in self.stack.items()}
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
@@ -150,6 +146,20 @@ class Answers:
 
     arrays: dict[int, Stack] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+
+
+class _Unguarded:
+    """A read-only array that claims to be writable, because PyTorch has no tensors that are not."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values  # keeps the memory
+        address, _ = values.__array_interface__["data"]
+        self.__array_interface__ = {**values.__array_interface__, "data": (address, False)}
+
+
+def _unguarded(values: np.ndarray) -> np.ndarray:
+    """The memory of an array, as a writable one; nothing must be written to it where `values` is read-only."""
+    return values if values.flags.writeable else np.asarray(_Unguarded(values))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
