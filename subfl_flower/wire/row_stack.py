@@ -1,7 +1,7 @@
 """Stacks of matrices of which most rows are zero, and are not stored.
 
-Clients on subgraphs have few of a data set's features. Where a method sends no others' rows of the first layer, messages
-have no values of them. A `RowStack` keeps it so on both sides of a message.
+Clients on subgraphs have few of a data set's features. Where a method sends no others' rows of the first layer,
+messages have no values of them. A `RowStack` keeps it so on both sides of a message.
 """
 
 from __future__ import annotations
