@@ -19,6 +19,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.flower.programs import ray_settings
 from subfl_flower.flower.prompt_delivery import deliver_promptly
+from subfl_flower.node.cores import threads_given_back
 from subfl_flower.node.node import compute_device
 from subfl_flower.node.open_nodes import forget_nodes
 from subfl_flower.registry import needs_matcher
@@ -60,14 +61,12 @@ def _simulate_inline(runtime: Inline, matcher: bool, run: Callable[[Grid], dict[
     from subfl_flower.client_app import app
 
     compute_device(runtime.device)
-    threads = torch.get_num_threads()
     num_nodes = 1 if runtime.nodes == "auto" else runtime.nodes
     try:
-        with InlineGrid(app, num_nodes + matcher).active() as grid:
+        with threads_given_back(), InlineGrid(app, num_nodes + matcher).active() as grid:
             return run(grid)
     finally:
         forget_nodes()
-        torch.set_num_threads(threads)
 
 
 def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[str, Any]]) -> dict[str, Any]:

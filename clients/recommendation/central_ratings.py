@@ -50,6 +50,11 @@ class CentralRatingsClient(CohortClient):
             raise SubflError("central training needs the ratings of all users in one place; they are not at hand here")
         self.whole = self.cohort.whole()
 
+    @property
+    def side_by_side(self) -> int:
+        """1: there is one model to train."""
+        return 1
+
     @abstractmethod
     def train_centrally(self, server_round: int, local_epochs: int) -> dict[str, np.ndarray]:
         """One round of central training; figures of all users by name, each [users]."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -85,6 +86,7 @@ class SimilarityDescription(Description):
     def __init__(self, settings: DescriptionSettings, model: GraphNetwork[Any], cohort: Cohort, seed: int) -> None:
         self._settings, self._model, self._cohort, self._seed = settings, model, cohort, seed
         self._made: Probe | None = None
+        self._making = Lock()
 
     @staticmethod
     def declared(run: RunContext) -> dict[str, ArraySpec]:
@@ -104,9 +106,10 @@ class SimilarityDescription(Description):
 
     def _probe(self, batch: Batch) -> Probe:
         """The random graph; its size may follow from the server's announcements, the same in every round."""
-        if self._made is None:
-            self._made = self._make_probe(batch)
-        return self._made
+        with self._making:  # chunks may be worked side by side
+            if self._made is None:
+                self._made = self._make_probe(batch)
+            return self._made
 
     def _make_probe(self, batch: Batch) -> Probe:
         settings, rng = self._settings, shared_generator(self._seed, "random graph")

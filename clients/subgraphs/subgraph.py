@@ -6,7 +6,7 @@ the client. The objective and the personal parameters are those of `clients/subg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from subfl_flower.node.kept_arrays import Arrays
 from subfl_flower.node.state import CohortState, Shapes, StateStore
 from subfl_flower.seeding import client_generator
 from subfl_flower.subgraphs.cohort import Cohort
+from subfl_flower.subgraphs.minibatches import Minibatches
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
@@ -129,12 +130,21 @@ class SubgraphClient(CohortClient):
         )
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
         self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
-        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trained.values()), self.model.widest)
+        floats = sum(int(np.prod(shape)) for shape in trained.values())
+        # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
+        self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
+        self._minibatches = Minibatches(self.model, cohort.task, cohort.device)
+        self._sampled_from: dict[int, LocalGraph] = {}
 
     @property
     def state_shapes(self) -> Shapes:
         """Adam's moments, personal parameters, and the best model so far."""
         return self._state_shapes
+
+    @property
+    def side_by_side(self) -> int:
+        """All clients, unless their network computes for one at a time."""
+        return super().side_by_side if self.model.side_by_side else 1
 
     # Graphs -----------------------------------------------------------------------------------------------------------
 
@@ -172,6 +182,8 @@ class SubgraphClient(CohortClient):
             if rows is not None:
                 columns = rows.index.cpu().numpy()
                 graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
+            if self.cohort.task.samples:
+                self._sampled_from |= dict(zip(positions, graphs, strict=True))
             self._chunks[key] = versions, replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
         return self._chunks[key][1]
 
@@ -219,6 +231,21 @@ class SubgraphClient(CohortClient):
         }
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
 
+    def _epochs(
+        self, chunk: GraphChunk, examples: Examples, batch: Batch
+    ) -> Iterator[Iterable[tuple[GraphChunk, Examples, float]]]:
+        """The steps of each local epoch: their graphs, their examples, and their share of the epoch's examples."""
+        if not self.cohort.task.samples:
+            yield from ([(chunk, examples, 1.0)] for _ in range(batch.local_epochs))
+            return
+        position, (rng,) = (
+            self.position_of[batch.clients[0]],
+            self._generators(chunk, batch.server_round, "minibatches"),
+        )
+        for _ in range(batch.local_epochs):
+            sampled = self._minibatches.epoch(self._sampled_from[position], self.cohort.graphs[position], rng)
+            yield ((replace(part, rows=chunk.rows), examples, share) for part, examples, share in sampled)
+
     def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
         """Measure the received parameters together with the personal ones; the state does not change."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
@@ -249,28 +276,31 @@ class SubgraphClient(CohortClient):
         examples: Examples,
         batch: Batch,
     ) -> Tensor:
-        """Take `local_epochs` full-batch steps in place; the last training loss [C]."""
+        """Take the steps of `local_epochs` epochs in place; the training loss of the last epoch [C]."""
         dropped, sampled = (self._generators(chunk, batch.server_round, purpose) for purpose in ("dropout", "examples"))
         trained = self.weights.trained({**shared, **personal})
-        losses = torch.zeros(len(chunk))
-        for _ in range(batch.local_epochs):
-            draws = self.model.training_draws(chunk, dropped, self.cohort.device)
-            leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
-            effective = self.weights.effective(
-                {name: leaves[name] for name in shared},
-                {name: leaves.get(name, personal[name]) for name in personal},
-                pruned=False,
-            )
-            losses = examples.losses(self.model(effective, chunk, draws), sampled)
-            if not bool(torch.isfinite(losses).all()):
-                bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
-                raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
-            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-            gradients = dict(zip(leaves, found, strict=True))
-            with torch.no_grad():
-                self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
-                adam_step(trained, gradients, state, self.optimizer, self.weights.learning_rates())
-        return losses.detach()
+        mean = torch.zeros(len(chunk))
+        for epoch in self._epochs(chunk, examples, batch):
+            mean = torch.zeros(len(chunk))
+            for part, of_part, share in epoch:
+                draws = self.model.training_draws(part, dropped, self.cohort.device)
+                leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
+                effective = self.weights.effective(
+                    {name: leaves[name] for name in shared},
+                    {name: leaves.get(name, personal[name]) for name in personal},
+                    pruned=False,
+                )
+                losses = of_part.losses(self.model(effective, part, draws), sampled)
+                if not bool(torch.isfinite(losses).all()):
+                    bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
+                    raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
+                found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+                gradients = dict(zip(leaves, found, strict=True))
+                with torch.no_grad():
+                    self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
+                    adam_step(trained, gradients, state, self.optimizer, self.weights.learning_rates())
+                mean = mean + share * losses.detach().cpu()
+        return mean
 
     def _generators(self, chunk: GraphChunk, server_round: int, purpose: str) -> list[np.random.Generator]:
         return [client_generator(self.seed, client_id, server_round, purpose) for client_id in chunk.client_ids]

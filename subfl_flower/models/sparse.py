@@ -13,15 +13,19 @@ from torch import Tensor
 
 
 def _csr_tensor(matrix: scipy.sparse.csr_array, device: torch.device) -> Tensor:
-    with warnings.catch_warnings():  # PyTorch announces once that CSR support is in beta
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int64)),
-            torch.from_numpy(matrix.indices.astype(np.int64)),
-            torch.from_numpy(matrix.data.astype(np.float32)),
-            size=matrix.shape,
-            check_invariants=False,
-        ).to(device)
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(matrix.indptr.astype(np.int64)),
+        torch.from_numpy(matrix.indices.astype(np.int64)),
+        torch.from_numpy(matrix.data.astype(np.float32)),
+        size=matrix.shape,
+        check_invariants=False,
+    ).to(device)
+
+
+# PyTorch announces once that CSR support is in beta: here, where filters of warnings are not yet several threads'.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)
+    _csr_tensor(scipy.sparse.csr_array((1, 1), dtype=np.float32), torch.device("cpu"))
 
 
 class _Product(torch.autograd.Function):

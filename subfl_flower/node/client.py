@@ -53,8 +53,8 @@ class CohortClient(NumPyClient, ABC):
     """Train and evaluate the clients of one node; every array has a leading client axis.
 
     A family is written for one kind of data. It must define `chunks`, `train_chunk` and `models`; it may override the
-    declarations (`Settings`, `phases`, `downloads`, `uploads`, `metrics`), `measure_chunk` and `answer_of`. It inherits
-    the loops over a node's clients, and the adapter to Flower's own strategies.
+    declarations (`Settings`, `phases`, `downloads`, `uploads`, `metrics`), `measure_chunk`, `answer_of` and
+    `side_by_side`. It inherits the loops over a node's clients, and the adapter to Flower's own strategies.
 
     Args:
         run: facts of the run.
@@ -162,6 +162,15 @@ class CohortClient(NumPyClient, ABC):
     def state_shapes(self) -> Shapes:
         """The personal state of a client between rounds: shapes by name."""
         return {}
+
+    @property
+    def side_by_side(self) -> int:
+        """Largest number of clients that are worked at the same time, in as many threads.
+
+        1 on a GPU, which works a chunk at a time. A family whose chunks change anything in common must also say 1. The
+        work on a chunk may change the state of its own clients.
+        """
+        return len(self.cohort.client_ids) if self.cohort.device.type == "cpu" else 1
 
     @abstractmethod
     def chunks(self, batch: Batch) -> list[Batch]:

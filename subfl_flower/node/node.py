@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Context
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient, Hosted
+from subfl_flower.node.cores import cores_of, shared_among
 from subfl_flower.node.domain import ClientModel, UsersModel, domain_of
 from subfl_flower.node.durable_store import EVALUATE, TRAIN, DurableStore
 from subfl_flower.node.run_context import run_context
@@ -86,7 +87,9 @@ class Node(ABC):
     def client(self, run: ConfigRecord, context: Context, phase: str = TRAIN) -> CohortClient:
         """The object that trains this node's clients, with their state as it was before a phase of a round."""
         self._store.now = self.store(run, context, phase)
-        return self._client
+        client = self._client
+        torch.set_num_threads(self._share.inner)  # nodes of one process may differ
+        return client
 
     def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
         """The object that answers questions: the one that trains the clients."""
@@ -127,9 +130,10 @@ class Node(ABC):
 
     @cached_property
     def _client(self) -> CohortClient:
-        torch.set_num_threads(num_threads(self.config))
         shape = Shape(*(self.about[name] for name in Shape._fields))
-        return client_class(self.config.method)(run_context(self.config, shape, self.run_id), self.cohort, self._store)
+        made = client_class(self.config.method)(run_context(self.config, shape, self.run_id), self.cohort, self._store)
+        made.iterate = self._share = shared_among(cores_of(self.config.runtime), made.side_by_side)
+        return made
 
 
 def compute_device(name: str) -> torch.device:
@@ -147,10 +151,3 @@ def compute_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise SubflError(f"runtime.device: {name!r} cannot be used here ({reason}); use auto, cpu or cuda") from None
     return device
-
-
-def num_threads(config: Config) -> int:
-    """Number of PyTorch's threads in a process that trains clients."""
-    if config.runtime.threads != "auto":
-        return config.runtime.threads
-    return config.runtime.threads_per_process or torch.get_num_threads()

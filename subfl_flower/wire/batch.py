@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,14 +69,11 @@ class Batch:
             device: device of the tensors.
             without: names that are left out.
         """
-        with warnings.catch_warnings():
-            # Arrays of a batch are read-only views of a message's bytes, and no code writes to them.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return {
-                name: torch.from_numpy(np.asarray(values)).to(device)
-                for name, values in self.stack.items()
-                if name not in without
-            }
+        return {
+            name: torch.from_numpy(_unguarded(np.asarray(values))).to(device)
+            for name, values in self.stack.items()
+            if name not in without
+        }
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
@@ -160,3 +156,17 @@ class Answers:
 
     arrays: dict[int, Stack] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+
+
+class _Unguarded:
+    """A read-only array that claims to be writable, because PyTorch has no tensors that are not."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values  # keeps the memory
+        address, _ = values.__array_interface__["data"]
+        self.__array_interface__ = {**values.__array_interface__, "data": (address, False)}
+
+
+def _unguarded(values: np.ndarray) -> np.ndarray:
+    """The memory of an array, as a writable one; nothing must be written to it where `values` is read-only."""
+    return values if values.flags.writeable else np.asarray(_Unguarded(values))

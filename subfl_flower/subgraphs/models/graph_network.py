@@ -47,6 +47,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
             is none.
         reach: distance in edges from a client's own nodes of the nodes that its outputs depend on, where `local_graph`
             is cut from a larger graph; None: any distance.
+        side_by_side: True where several threads may compute with it at the same time.
     """
 
     settings: GraphModelSettings
@@ -55,6 +56,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
     feature_rows: str | None = None
     input_rows: str | None = None
     reach: int | None = None
+    side_by_side: bool = True
 
     @classmethod
     def check(cls, settings: Any) -> None:
@@ -113,6 +115,25 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         Args:
             graph: the nodes and edges to propagate over.
             num_own: number of the client's own nodes, which come first; None for all.
+        """
+
+    @abstractmethod
+    def sampled(
+        self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
+    ) -> tuple[LocalGraph, np.ndarray]:
+        """A sampled part of a local graph, from which outputs at `seeds` are computed in training.
+
+        Args:
+            graph: from `local_graph`.
+            seeds: int64 [seeds], different nodes of the client's own.
+            neighbours: largest number of a node's neighbours; None: all.
+            rng: draws the neighbours.
+
+        Returns:
+            The part, whose own nodes begin with `seeds`, and the place in `graph` of each of its nodes, int64.
+
+        Raises:
+            SubflError: the network does not show how many propagations it makes.
         """
 
     @abstractmethod

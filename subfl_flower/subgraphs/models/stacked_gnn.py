@@ -20,6 +20,7 @@ from subfl_flower.seeding import shared_generator
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
+from subfl_flower.subgraphs.models.neighbourhood import neighbourhood
 
 __all__ = ["CLASSIFIER", "CONVOLUTION", "Parameters", "StackedGNN", "layer_parameters", "propagate"]
 
@@ -134,6 +135,12 @@ class StackedGNN(GraphNetwork[StackedChunk]):
             feature_support=present_features(graph.features),
             symmetric=self.symmetric,
         )
+
+    def sampled(
+        self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
+    ) -> tuple[LocalGraph, np.ndarray]:
+        """A sampled part of the graph; the first convolution's inputs stay those of the whole graph."""
+        return neighbourhood(graph, seeds, self.settings.layers - 1, neighbours, rng, rescale=True)
 
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
         """A chunk of clients' graphs as one block-diagonal graph."""
