@@ -270,8 +270,10 @@ class MaskedWeights(LocalWeights):
         """``sparsity`` of each client."""
         if not self._settings.masks:
             return {}
-        weights = [effective[name].flatten(1) for name in self.model.weight_matrices]
-        kept = torch.stack([torch.count_nonzero(weight, dim=1) for weight in weights]).sum(0)
+        flags = [(effective[name] != 0).flatten(1).cpu().numpy() for name in self.model.weight_matrices]
+        # Of flags and without an axis, NumPy counts many times as fast as PyTorch.
+        clients = range(len(flags[0]))
+        kept = torch.tensor([sum(np.count_nonzero(matrix[c]) for matrix in flags) for c in clients])
         return {"sparsity": 1 - kept / sum(math.prod(self.model.shapes[name]) for name in self.model.weight_matrices)}
 
 
@@ -305,13 +307,12 @@ class _Taught:
 
     def stack(self, weight: Tensor, effective: Tensor) -> RowStack:
         """These rows of a weight [C, R, hidden], zero where its effective value is."""
-        parts = []
-        for c, places in enumerate(self.places):
-            part = weight[c].index_select(0, places)
-            parts.append(part.masked_fill_(effective[c].index_select(0, places) == 0, 0))
         counts = np.array([len(numbers) for numbers in self.numbers])
-        values = (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().numpy()
-        return RowStack(values, np.concatenate(self.numbers), counts, self.wanted.shape[1])
+        values = weight.new_empty(int(counts.sum()), weight.shape[2])
+        for part, places, own, used in zip(values.split(counts.tolist()), self.places, weight, effective, strict=True):
+            torch.index_select(own, 0, places, out=part)
+            part.masked_fill_(used.index_select(0, places) == 0, 0)
+        return RowStack(values.cpu().numpy(), np.concatenate(self.numbers), counts, self.wanted.shape[1])
 
 
 def _mask(name: str) -> str:

@@ -15,38 +15,57 @@ from subfl_flower.wire.row_stack import RowStack
 # Entries of the clients' rows that are worked at once.
 _BATCH = 1 << 16
 
+_TINY = np.finfo(np.float32).tiny
 
-def mixed_rows(
-    matrix: np.ndarray, sent: RowStack, wanted: np.ndarray | None, positions: np.ndarray, owners_alone: bool
-) -> RowStack:
-    """M times a stack of pruned matrices, for each client only the entries that it uses: [K, F, H].
 
-    Args:
-        matrix: M, float32 [K, A].
-        sent: [A, F, H], zero where pruned.
-        wanted: bool [A, F], true where a client wants all of a row, whatever it sent of it; None: nowhere.
-        positions: of the A clients among the K; the others use every entry.
-        owners_alone: True to average an entry over the clients that sent it, False to count it as zero of the others.
-    """
-    rows = _Rows.of(len(matrix), sent, wanted, positions)
-    mixed = np.empty((rows.num_targets + 1, sent.shape[2]), dtype=np.float32)  # the last one takes what is padding
-    values = sent.values
-    for group in rows.groups(sent.shape[2]):
-        own = values[group.sources]
-        weights = matrix[group.clients[:, :, None], sent.owners[group.sources][:, None, :]]
-        weights *= group.is_source[:, None, :]
-        kept = own != 0
-        everywhere = bool(kept.all())
-        if owners_alone and everywhere:
-            weights /= np.maximum(weights.sum(2, keepdims=True), np.finfo(np.float32).tiny)
-        block = weights @ own
-        if owners_alone and not everywhere:
-            # Where nobody sent an entry its sum is zero, too.
-            block /= np.maximum(weights @ kept.astype(np.float32), np.finfo(np.float32).tiny)
-        if not everywhere:
-            block *= (values[group.sent_by_target] != 0) | (group.sent_by_target < 0)[:, :, None]
-        mixed[group.targets] = block
-    return rows.as_stack(mixed[:-1])
+class RowMixer:
+    """Mixing of stacks of rows; the plan of the products is kept for the next stack of the same rows."""
+
+    def __init__(self) -> None:
+        self._key: list[np.ndarray] = []
+        self._rows: _Rows | None = None
+        self._groups: list[_Group] = []
+
+    def mixed(
+        self, matrix: np.ndarray, sent: RowStack, wanted: np.ndarray, positions: np.ndarray, owners_alone: bool
+    ) -> RowStack:
+        """M times a stack of pruned matrices, for each client only the entries that it uses: [K, F, H].
+
+        Args:
+            matrix: M, float32 [K, A].
+            sent: [A, F, H], zero where pruned.
+            wanted: bool [A, F], true where a client wants all of a row, whatever it sent of it.
+            positions: of the A clients among the K; the others use every entry.
+            owners_alone: True to average an entry over the clients that sent it, False to count it as zero of the
+                others.
+        """
+        rows, values = self._planned(len(matrix), sent, wanted, positions), sent.values
+        mixed = np.empty((rows.num_targets + 1, sent.shape[2]), dtype=np.float32)  # the last one takes what is padding
+        for group in self._groups:
+            own = values[group.sources]
+            weights = matrix[group.clients[:, :, None], group.owners[:, None, :]]
+            weights *= group.is_source[:, None, :]
+            kept = own != 0
+            everywhere = bool(kept.all())
+            if owners_alone and everywhere:
+                weights /= np.maximum(weights.sum(2, keepdims=True), _TINY)
+            block = weights @ own
+            if owners_alone and not everywhere:
+                # Where nobody sent an entry its sum is zero, too.
+                block /= np.maximum(weights @ kept.astype(np.float32), _TINY)
+            if not everywhere:
+                block *= (values[group.sent_by_target] != 0) | (group.sent_by_target < 0)[:, :, None]
+            mixed[group.targets] = block
+        return rows.as_stack(mixed[:-1])
+
+    def _planned(self, num_clients: int, sent: RowStack, wanted: np.ndarray, positions: np.ndarray) -> _Rows:
+        key = [np.array([num_clients, sent.height]), sent.index, sent.counts, wanted, positions]
+        known = len(key) == len(self._key) and all(map(np.array_equal, key, self._key))
+        if self._rows is None or not known:
+            self._rows = _Rows.of(num_clients, sent, wanted, positions)
+            self._groups = list(self._rows.groups(sent))
+            self._key = [np.array(part) for part in key]
+        return self._rows
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,7 @@ class _Group:
 
     Attributes:
         sources: places of the sent rows in the stack [G, n].
+        owners: the clients that sent these [G, n].
         is_source: float32 [G, n], 0 where a source is padding.
         targets: places of the mixed rows [G, t]; the place after the last one where a target is padding.
         clients: the clients that these go to [G, t].
@@ -62,6 +82,7 @@ class _Group:
     """
 
     sources: np.ndarray
+    owners: np.ndarray
     is_source: np.ndarray
     targets: np.ndarray
     clients: np.ndarray
@@ -85,10 +106,10 @@ class _Rows:
     sent_by: np.ndarray
 
     @classmethod
-    def of(cls, num_clients: int, sent: RowStack, wanted: np.ndarray | None, positions: np.ndarray) -> _Rows:
+    def of(cls, num_clients: int, sent: RowStack, wanted: np.ndarray, positions: np.ndarray) -> _Rows:
         sent_by = np.full((num_clients, sent.height), -1)
         goes_to = np.ones(sent_by.shape, dtype=bool)
-        goes_to[positions] = False if wanted is None else wanted
+        goes_to[positions] = wanted
         sent_by[positions[sent.owners], sent.index] = np.arange(len(sent.index))
         own = sent_by >= 0
         sent_by[goes_to] = -1
@@ -105,7 +126,7 @@ class _Rows:
         """The mixed rows, which stand client by client."""
         return RowStack(values, np.nonzero(self.goes_to)[1], self.goes_to.sum(1), self.goes_to.shape[1])
 
-    def groups(self, width: int) -> Iterator[_Group]:
+    def groups(self, sent: RowStack) -> Iterator[_Group]:
         """All rows that were sent, in groups of about `_BATCH` entries."""
         place = np.full(self.goes_to.shape, -1)
         place[self.goes_to] = np.arange(self.num_targets)
@@ -116,7 +137,7 @@ class _Rows:
         for size in np.unique(sizes[num_targets > 0]):
             n, t = divmod(int(size), len(self.goes_to) + _STEP)
             alike = np.flatnonzero((sizes == size) & (num_targets > 0))
-            step = max(1, _BATCH // (max(n, t) * width))
+            step = max(1, _BATCH // (max(n, t) * sent.shape[2]))
             for rows in (alike[start : start + step] for start in range(0, len(alike), step)):
                 is_source, is_target = (
                     np.arange(length) < counts[rows, None] for length, counts in ((n, self.num_sent), (t, num_targets))
@@ -125,6 +146,7 @@ class _Rows:
                 clients = targets[np.where(is_target, first_target[rows, None] + np.arange(t), 0)]
                 yield _Group(
                     sources,
+                    sent.owners[sources],
                     is_source.astype(np.float32),
                     np.where(is_target, place[clients, rows[:, None]], self.num_targets),
                     clients,

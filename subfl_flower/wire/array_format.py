@@ -96,7 +96,7 @@ def _pack_rows(name: str, stack: RowStack) -> tuple[dict[str, Array], dict[str, 
     """Pack a stack of which some rows are held, as `pack_array` packs the whole one."""
     packed = [_SparseRow.of_lines(*stack.part(client), stack.height) for client in range(len(stack))]
     _, height, width = stack.shape
-    arrays, marks, sizes = _packed_forms(name, packed, height * width * stack.dtype.itemsize)
+    arrays, marks, sizes = _packed_forms(name, packed, height * width * stack.dtype.itemsize, stack.values)
     plain = [client for client, row in enumerate(packed) if row is None]
     if plain or not packed:
         arrays[name] = to_array(np.asarray(stack.take(plain)))
@@ -104,17 +104,27 @@ def _pack_rows(name: str, stack: RowStack) -> tuple[dict[str, Array], dict[str, 
 
 
 def _packed_forms(
-    name: str, packed: Sequence[_SparseRow | None], plain_bytes: int
+    name: str, packed: Sequence[_SparseRow | None], plain_bytes: int, whole: np.ndarray | None = None
 ) -> tuple[dict[str, Array], dict[str, Any], np.ndarray]:
-    """Arrays of the rows that are packed, the marks of these in a layout, and payload bytes of each row."""
+    """Arrays of the rows that are packed, the marks of these in a layout, and payload bytes of each row.
+
+    `whole` holds the values of all rows one after the other, and some more where a row leaves zeros out.
+    """
     chosen = [row for row in packed if row is not None]
     sparse = np.array([row is not None for row in packed], dtype=bool)
     sizes = np.full(len(packed), plain_bytes, dtype=np.int64)
     if not chosen:
         return {}, {}, sizes
     sizes[sparse] = [row.nbytes for row in chosen]
-    arrays = {f"{name}.{part}": to_array(np.concatenate([getattr(row, part) for row in chosen])) for part in _PARTS}
+    parts = {part: [getattr(row, part) for row in chosen] for part in _PARTS}
+    if whole is not None and sum(map(len, parts["values"])) == whole.size:  # the same values, and need no copy
+        parts["values"] = [np.ascontiguousarray(whole).reshape(-1)]
+    arrays = {f"{name}.{part}": to_array(_concatenated(values)) for part, values in parts.items()}
     return arrays, {f"{name}.sparse": sparse.tolist()}, sizes
+
+
+def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +294,12 @@ def _unpacked_stack(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A stack of a shape [rows, lines, width] that holds the lines that were sent, and the bytes of each row [rows]."""
     num_rows, height, width = shape
-    forms = iter(_sparse_forms(arrays, name, int(sparse.sum()), height, width))
+    found = _sparse_forms(arrays, name, int(sparse.sum()), height, width)
+    if sparse.all() and all(form.entries is None for form in found):
+        counts, sizes = (np.array(numbers) for numbers in zip(*((len(f.lines), f.nbytes) for f in found), strict=True))
+        together = read_array(arrays[f"{name}.values"]).reshape(-1, width)
+        return as_array(RowStack(together, np.concatenate([form.lines for form in found]), counts, height)), sizes
+    forms = iter(found)
     values, index = [], []
     sizes = np.full(num_rows, height * width * read_array(arrays[f"{name}.values"]).itemsize)
     plain = iter([] if sparse.all() else _values(arrays, name, (int((~sparse).sum()), height, width)))
@@ -298,7 +313,7 @@ def _unpacked_stack(
             values.append(next(plain))
             index.append(np.arange(height))
     counts = np.array([len(lines) for lines in index], dtype=np.int64)
-    together = values[0] if len(values) == 1 else np.concatenate(values)
+    together = _concatenated(values)
     return as_array(RowStack(together, np.concatenate(index), counts, height)), sizes
 
 
