@@ -27,7 +27,8 @@ from subfl_flower.errors import SubflError
 OWN = "own"
 """The choice of a group for a user's class."""
 
-_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
+RUN_DIR, SWEEP_DIR = "hydra.run.dir", "hydra.sweep.dir"
+"""The settings that name the folder of a run, and of a sweep."""
 _SCHEMA = "schema"
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _INTERPOLATION = r"\$\{(?:[^{}]|\{[^{}]*\})*\}"
@@ -39,7 +40,7 @@ _SWEEP_FUNCTION = re.compile(r"(?:choice|glob|shuffle|sort|tag)\(.*\)", re.DOTAL
 @cache
 def path_keys() -> frozenset[str]:
     """The keys whose value is a path: those that are a `Path` in the schema, and Hydra's run directories."""
-    return frozenset({*_OF_HYDRA, *_paths_below(Config, "")})
+    return frozenset({RUN_DIR, SWEEP_DIR, *_paths_below(Config, "")})
 
 
 @cache
@@ -188,9 +189,13 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
 def _literal(override: str, multirun: bool) -> str:
     key, equals, value = override.partition("=")
     name = re.sub(r"^\+{1,2}", "", key)
+    if name in (RUN_DIR, SWEEP_DIR) and equals:
+        if not value.strip("'\""):
+            raise SubflError(f"{name}: a folder is required, as in {name}=outputs/first")
+        return f"{key}={_as_text(str(Path(value).expanduser()) if value.startswith('~/') else value)}"
     if not (equals and value and name in path_keys()):
         return override
-    if not multirun or name in _OF_HYDRA:
+    if not multirun:
         return f"{key}={_as_text(value)}"
     parts = _separated(value)
     if _SWEEP_FUNCTION.fullmatch(value) or "" in parts:  # Hydra reports an empty part

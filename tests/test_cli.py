@@ -90,6 +90,52 @@ def test_refused_data_leave_no_folder(subfl: Subfl, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not any((tmp_path / "mine").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("", "hydra.run.dir: a folder is required"),
+        ("file", "file is not a folder; choose another folder (hydra.run.dir=...)"),
+        ("file/run", "file/run cannot be made: File exists; choose another folder (hydra.run.dir=...)"),
+        ("link", "link cannot be made: File exists; choose another folder (hydra.run.dir=...)"),
+        ("a" * 300, "cannot be made: File name too long; choose another folder (hydra.run.dir=...)"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_sentence(subfl: Subfl, tmp_path: Path, folder: str, words: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    outcome = subfl("method=fedavg", f"hydra.run.dir={folder}")
+    (line,) = outcome.stderr.splitlines()
+    assert outcome.code == 2 and words in line
+    assert files(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_home_folder_is_no_folder_with_the_name_of_a_wave(
+    subfl: Subfl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    outcome = subfl(*SMALL_DIGITS, "federation.rounds=1", "hydra.run.dir=~/run")
+    assert outcome.code == 0 and RunDirectory.is_run(tmp_path / "home" / "run") and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config-dir=conf", "seed=x", "hydra.run.dir=new/day/time"),
+        ("--config-dir=conf", "seed=x", "hydra.run.dir=${now:%Y}/day"),
+        ("-m", "seed=x,y", "hydra.sweep.dir=new/sweep"),
+        ("-m", "method=fedavg,fedpubb", "hydra.sweep.dir=new/sweep"),
+        ("-m", "method=fedavg", "sweep.jobs=0", "hydra.sweep.dir=new"),
+    ],
+)
+def test_refused_settings_leave_no_folder_where_hydra_makes_it_first(
+    subfl: Subfl, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "conf").mkdir()
+    outcome = subfl(*arguments)
+    assert outcome.code == 2 and len(outcome.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["conf"]
+
+
 def test_the_real_command_ends_with_code_2_and_one_sentence(tmp_path: Path) -> None:
     outcome = command("method.tau=-1", directory=tmp_path / "run", cwd=tmp_path)
     assert outcome.code == 2 and outcome.stdout == ""

@@ -64,7 +64,13 @@ class Description(ABC):
 
     @abstractmethod
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
-        """Further uploads of a chunk, each [C, ...], of the model as used outside training."""
+        """Further uploads of a chunk, each [C, ...], of the model as used outside training.
+
+        Args:
+            effective: the models; of the first layer they have the chunk's `rows`, the others being zero.
+            chunk: the clients' graphs.
+            batch: the round's orders.
+        """
 
 
 class SimilarityDescription(Description):
@@ -95,7 +101,7 @@ class SimilarityDescription(Description):
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
         """The functional embedding [C, width] of the models, or label distributions [C, classes]."""
         if self._settings.similarity == "functional":
-            return {EMBEDDING: self._probe(batch).embed(effective)}
+            return {EMBEDDING: self._probe(batch).embed(effective, chunk.rows)}
         return {LABELS: self._label_distributions(chunk)} if self._settings.similarity == "label" else {}
 
     def _probe(self, batch: Batch) -> Probe:

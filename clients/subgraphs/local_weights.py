@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from subfl_flower.clients.subgraphs.compact_rows import Unreached, Uploads
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
@@ -76,6 +77,21 @@ class LocalWeights:
         """The shared and personal values that are trained: all but the network's buffers."""
         return {name: value for name, value in values.items() if name not in self.model.buffer_shapes}
 
+    @property
+    def by_input(self) -> tuple[str, ...]:
+        """Names of the parameters whose rows belong to the network's inputs, one each."""
+        return () if self.model.input_rows is None else (self.model.input_rows,)
+
+    def unreached_rows(self, weight_decay: float) -> Unreached:
+        """Treatment of the rows of `by_input` that no data of a client reach, at an optimiser's `weight_decay`.
+
+        A subclass with another objective states it. Where it does not, all rows are trained.
+        """
+        own = type(self)
+        as_here = own.effective is LocalWeights.effective
+        as_here &= own.add_penalty_gradients is LocalWeights.add_penalty_gradients
+        return "kept" if as_here and not weight_decay else "trained"
+
     def initial_personal(self, chunk: GraphChunk) -> dict[str, Tensor]:
         """First values of the personal parameters, each [C, ...]; all clients' personal layers start alike."""
         if not self.own_shapes:
@@ -108,7 +124,7 @@ class LocalWeights:
         """Learning rates of single parameters that differ from the optimiser's."""
         return {}
 
-    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> dict[str, Tensor]:
+    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> Uploads:
         """The shared parameters as they are sent, each [C, ...]; zeros do not travel."""
         return dict(shared)
 

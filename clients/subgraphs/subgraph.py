@@ -6,7 +6,8 @@ the client. The objective and the personal parameters are those of `clients/subg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads
 from subfl_flower.clients.subgraphs.description import Description
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.data.graph import ClientGraph
@@ -25,6 +27,7 @@ from subfl_flower.node.kept_arrays import Arrays
 from subfl_flower.node.state import CohortState, Shapes, StateStore
 from subfl_flower.seeding import client_generator
 from subfl_flower.subgraphs.cohort import Cohort
+from subfl_flower.subgraphs.minibatches import Minibatches
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
@@ -35,6 +38,7 @@ from subfl_flower.tasks.choices import Examples
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
 from subfl_flower.wire.payload import ArraySpec
+from subfl_flower.wire.row_stack import RowStack, as_array
 
 
 class SubgraphClient(CohortClient):
@@ -106,18 +110,32 @@ class SubgraphClient(CohortClient):
         self.weights = self.local_weights()
         self.descriptions = self.describes()
         trained = self.weights.trained_shapes
-        worked_on: Shapes = {
-            **adam_state_shapes(trained),
-            **{f"personal.{name}": shape for name, shape in self.weights.personal_shapes.items()},
-        }
+        self.compact = CompactRows(
+            self.weights.by_input,
+            self.weights.unreached_rows(self.optimizer.weight_decay),
+            self.reached_inputs() if self.weights.by_input else None,
+            cohort.device,
+        )
+        worked_on = self.compact.shapes(
+            {
+                **adam_state_shapes(trained),
+                **{f"personal.{name}": shape for name, shape in self.weights.personal_shapes.items()},
+            }
+        )
         self._worked_on = tuple(worked_on)
-        self._best_shapes: Shapes = {
-            **{f"best.{name}": shape for name, shape in self.model.tensor_shapes.items()},
-            "best_validation": (),
-        }
+        self._best_shapes = self.compact.shapes(
+            {
+                **{f"best.{name}": shape for name, shape in self.model.tensor_shapes.items()},
+                "best_validation": (),
+            }
+        )
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
         self._chunks: Prepared[GraphChunk] = Prepared(len(cohort.graphs))
-        self._chunk_size = cohort.chunk_size(sum(int(np.prod(shape)) for shape in trained.values()), self.model.widest)
+        floats = sum(int(np.prod(shape)) for shape in trained.values())
+        # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
+        self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
+        self._minibatches = Minibatches(self.model, cohort.task, cohort.device)
+        self._sampled_from: dict[int, LocalGraph] = {}
 
     @property
     def state_shapes(self) -> Shapes:
@@ -144,6 +162,15 @@ class SubgraphClient(CohortClient):
             return self.model.local_graph(own)
         return self.patched_graph(own, self.store.kept.get(own.client_id, self.graph_patch_name))
 
+    def reached_inputs(self) -> Sequence[np.ndarray] | None:
+        """Flags, for each client, of the first layer's rows that its graph reaches in all rounds: bool [inputs].
+
+        None where they may change from round to round, or where a method makes local graphs of more than clients' own.
+        """
+        if self.graph_patch_name is not None or type(self).local_graph is not SubgraphClient.local_graph:
+            return None
+        return [self.model.reached_inputs(graph) for graph in self.cohort.visible]
+
     def mended(self, client_id: int) -> bool:
         """True where a client's graph is patched."""
         return self.graph_version(self.position_of[client_id]) > 0
@@ -151,12 +178,16 @@ class SubgraphClient(CohortClient):
     def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
         """The stacked local graphs of some clients, prepared where they are new or have changed."""
         versions = tuple(self.graph_version(position) for position in positions)
+        return self._chunks.of(tuple(positions), lambda: self._new_chunk(positions), versions)
 
-        def stacked() -> GraphChunk:
-            made: GraphChunk = self.model.stacked(list(map(self.local_graph, positions)), self.cohort.device)
-            return made
-
-        return self._chunks.of(tuple(positions), stacked, versions)
+    def _new_chunk(self, positions: Sequence[int]) -> GraphChunk:
+        graphs, rows = [self.local_graph(position) for position in positions], self.compact.of(positions)
+        if rows is not None:
+            columns = rows.index.cpu().numpy()
+            graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
+        if self.cohort.task.samples:
+            self._sampled_from.update(zip(positions, graphs, strict=True))
+        return replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
 
     # A round ----------------------------------------------------------------------------------------------------------
 
@@ -169,11 +200,11 @@ class SubgraphClient(CohortClient):
         """Measure the received model, train, and measure again."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
         chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
-        received = batch.tensors(device)
+        received = self.compact.received(batch, chunk.rows)
         shared = {name: value.clone() for name, value in received.items()}
         with state.rows(positions, device, self._worked_on) as own:
             self._initialise(own, chunk, state, positions)
-            personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
+            personal = self._personal(own, chunk)
             as_received = self.weights.effective(shared, personal, pruned=True)
             validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
             examples = self.cohort.examples(positions)
@@ -181,8 +212,12 @@ class SubgraphClient(CohortClient):
             effective = self.weights.effective(shared, personal, pruned=True)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
+            if chunk.rows is not None and not self.compact.zero:
+                shared, personal = self._completed(shared, personal, batch, own, chunk)
+                effective = self.weights.effective(shared, personal, pruned=True)
+                chunk = replace(chunk, rows=None)
             with torch.no_grad():
-                uploads = self.weights.upload(shared, effective, chunk)
+                uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows)
                 for description in self.descriptions:
                     uploads |= description.of(effective, chunk, batch)
         self.keep_best(state, positions, effective, validation)
@@ -198,14 +233,29 @@ class SubgraphClient(CohortClient):
         }
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
 
+    def _epochs(
+        self, chunk: GraphChunk, examples: Examples, batch: Batch
+    ) -> Iterator[Iterable[tuple[GraphChunk, Examples, float]]]:
+        """The steps of each local epoch: their graphs, their examples, and their share of the epoch's examples."""
+        if not self.cohort.task.samples:
+            yield from ([(chunk, examples, 1.0)] for _ in range(batch.local_epochs))
+            return
+        position, (rng,) = (
+            self.position_of[batch.clients[0]],
+            self._generators(chunk, batch.server_round, "minibatches"),
+        )
+        for _ in range(batch.local_epochs):
+            sampled = self._minibatches.epoch(self._sampled_from[position], self.cohort.graphs[position], rng)
+            yield ((replace(part, rows=chunk.rows), examples, share) for part, examples, share in sampled)
+
     def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
         """Measure the received parameters together with the personal ones; the state does not change."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
         chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
-        own = {name: state[name][positions].to(device) for name in self._worked_on}
+        own = state.copied(positions, device, self._worked_on)
         self._initialise(own, chunk, state, positions)
-        personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
-        outputs = self.outputs(self.weights.effective(batch.tensors(device), personal, pruned=True), chunk)
+        received = self.compact.received(batch, chunk.rows)
+        outputs = self.outputs(self.weights.effective(received, self._personal(own, chunk), pruned=True), chunk)
         validation, test = held_out.evaluate(outputs)
         sampled = self._generators(chunk, batch.server_round, "examples")
         loss = self.cohort.examples(positions).losses(outputs, sampled)
@@ -228,28 +278,31 @@ class SubgraphClient(CohortClient):
         examples: Examples,
         batch: Batch,
     ) -> Tensor:
-        """Take `local_epochs` full-batch steps in place; the last training loss [C]."""
+        """Take the steps of `local_epochs` epochs in place; the training loss of the last epoch [C]."""
         dropped, sampled = (self._generators(chunk, batch.server_round, purpose) for purpose in ("dropout", "examples"))
         trained = self.weights.trained({**shared, **personal})
-        losses = torch.zeros(len(chunk))
-        for _ in range(batch.local_epochs):
-            draws = self.model.training_draws(chunk, dropped, self.cohort.device)
-            leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
-            effective = self.weights.effective(
-                {name: leaves[name] for name in shared},
-                {name: leaves.get(name, personal[name]) for name in personal},
-                pruned=False,
-            )
-            losses = examples.losses(self.model(effective, chunk, draws), sampled)
-            if not bool(torch.isfinite(losses).all()):
-                bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
-                raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
-            found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-            gradients = dict(zip(leaves, found, strict=True))
-            with torch.no_grad():
-                self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
-                adam_step(trained, gradients, state, self.optimizer, self.weights.learning_rates())
-        return losses.detach()
+        mean = torch.zeros(len(chunk))
+        for epoch in self._epochs(chunk, examples, batch):
+            mean = torch.zeros(len(chunk))
+            for part, of_part, share in epoch:
+                draws = self.model.training_draws(part, dropped, self.cohort.device)
+                leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
+                effective = self.weights.effective(
+                    {name: leaves[name] for name in shared},
+                    {name: leaves.get(name, personal[name]) for name in personal},
+                    pruned=False,
+                )
+                losses = of_part.losses(self.model(effective, part, draws), sampled)
+                if not bool(torch.isfinite(losses).all()):
+                    bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
+                    raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
+                found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+                gradients = dict(zip(leaves, found, strict=True))
+                with torch.no_grad():
+                    self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
+                    adam_step(trained, gradients, state, self.optimizer, self.weights.learning_rates())
+                mean = mean + share * losses.detach().cpu()
+        return mean
 
     def _generators(self, chunk: GraphChunk, server_round: int, purpose: str) -> list[np.random.Generator]:
         return [client_generator(self.seed, client_id, server_round, purpose) for client_id in chunk.client_ids]
@@ -273,8 +326,32 @@ class SubgraphClient(CohortClient):
     ) -> None:
         """Give clients without a state their first personal parameters, in their rows `own`."""
         fresh = [row for row, position in enumerate(positions) if state.is_fresh(position)]
-        for name, values in self.weights.initial_personal(chunk).items() if fresh else ():
-            own[f"personal.{name}"][fresh] = values[fresh]
+        if fresh:
+            initial = self.weights.initial_personal(chunk)
+            initial = self.compact.gathered(initial, chunk.rows) if self.compact.zero else initial
+            for name, values in initial.items():
+                own[f"personal.{name}"][fresh] = values[fresh]
+
+    def _personal(self, own: Mapping[str, Tensor], chunk: GraphChunk) -> dict[str, Tensor]:
+        """The personal parameters in clients' rows `own` of the state, with the chunk's rows of the first layer."""
+        personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
+        return personal if self.compact.zero else self.compact.gathered(personal, chunk.rows)
+
+    def _completed(
+        self,
+        shared: Mapping[str, Tensor],
+        personal: Mapping[str, Tensor],
+        batch: Batch,
+        own: Mapping[str, Tensor],
+        chunk: GraphChunk,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Shared and personal parameters with all rows: those that training does not reach are as before."""
+        sent = batch.tensors(self.cohort.device)
+        whole = {name: sent[name].clone() if name in self.weights.by_input else value for name, value in shared.items()}
+        kept = {name: own[f"personal.{name}"] for name in personal}
+        self.compact.put(shared, whole, chunk.rows)
+        self.compact.put(personal, kept, chunk.rows)
+        return whole, kept
 
     def keep_best(
         self, state: CohortState, positions: Sequence[int], effective: Parameters, validation: Tensor
@@ -287,7 +364,8 @@ class SubgraphClient(CohortClient):
                 with state.replacing(position):
                     state["best_validation"][position] = scores[row]
                     for name, value in effective.items():
-                        state[f"best.{name}"][position].copy_(value[row])
+                        best = state.of_client(f"best.{name}", position)
+                        best.copy_(value[row][: len(best)] if best.ndim else value[row])
 
     def best_state(self) -> CohortState:
         """The state that holds each client's best model."""
@@ -297,10 +375,14 @@ class SubgraphClient(CohortClient):
         """Each client's model at its best validation round, as used outside training, by client id."""
         state = self.best_state()
         return {
-            client_id: {name: state[f"best.{name}"][position].cpu().numpy().copy() for name in self.model.tensor_shapes}
+            client_id: {name: self._best_of(state, name, position) for name in self.model.tensor_shapes}
             for position, client_id in enumerate(state.client_ids)
             if not state.is_fresh(position)
         }
+
+    def _best_of(self, state: CohortState, name: str, position: int) -> np.ndarray:
+        best = self.compact.of_client(name, state.of_client(f"best.{name}", position), position)
+        return best.cpu().numpy().copy()
 
     def best_validation(self) -> dict[int, float]:
         """The validation figure of each client's best model, by client id."""
@@ -309,5 +391,7 @@ class SubgraphClient(CohortClient):
         return {client_id: figure - 1.0 for client_id, figure in found.items() if figure > 0}  # stored plus one
 
 
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.cpu().numpy() for name, value in tensors.items()}
+def _arrays(tensors: Uploads) -> dict[str, np.ndarray]:
+    return {
+        name: as_array(value) if isinstance(value, RowStack) else value.cpu().numpy() for name, value in tensors.items()
+    }

@@ -23,6 +23,7 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
+from subfl_flower.wire.row_stack import RowStack, as_array
 
 
 class MixingStrategy(CohortStrategy):
@@ -75,7 +76,7 @@ class MixingStrategy(CohortStrategy):
 
     def state(self) -> Stack:
         """Parameters and M."""
-        kept = {f"parameters.{name}": value for name, value in self.parameters.items()}
+        kept = {f"parameters.{name}": np.asarray(value) for name, value in self.parameters.items()}
         return {
             **super().state(),
             **kept,
@@ -137,7 +138,7 @@ def mix(matrix: np.ndarray, stack: Mapping[str, np.ndarray]) -> Stack:
             for name, value in mix(matrix[:1], stack).items()
         }
     return {
-        name: (matrix @ value.reshape(len(value), -1)).reshape(len(matrix), *value.shape[1:])
+        name: (matrix @ np.asarray(value).reshape(len(value), -1)).reshape(len(matrix), *value.shape[1:])
         for name, value in stack.items()
     }
 
@@ -161,6 +162,8 @@ def average_matrix(roster: Roster, updates: Updates, weighting: str = "examples"
 
 def rows(stack: np.ndarray, positions: Sequence[int]) -> np.ndarray:
     """The rows at `positions`; a stack that is one row in memory stays so."""
+    if isinstance(stack, RowStack):
+        return as_array(stack.take(positions))
     if stack.strides[0] == 0:
         return np.broadcast_to(stack[0], (len(positions), *stack.shape[1:]))
     if list(positions) == list(range(len(stack))):

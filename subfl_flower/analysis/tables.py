@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich import box
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from subfl_flower.analysis.partition_statistics import GraphStatistics, PartitionStatistics
 from subfl_flower.analysis.run_analysis import ModelAnalysis
@@ -90,7 +91,7 @@ def methods_table(rows: Sequence[Row]) -> tuple[RichTable, str]:
 
 
 def _table(heading: str, heads: Sequence[str]) -> RichTable:
-    table = RichTable(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = RichTable(title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(heads[0])
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)

@@ -6,8 +6,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -19,10 +17,11 @@ from subfl_flower.code_folder import config_directory, require_own_names
 from subfl_flower.commands.exit_codes import INTERRUPTED, OK
 from subfl_flower.commands.result_lines import print_result
 from subfl_flower.composition import Job, composed_job, readable_errors, resumes, single_job, validated
-from subfl_flower.errors import SubflError
-from subfl_flower.overrides import classes_chosen, literal_paths, sweeps
+from subfl_flower.errors import SubflError, folder_chosen_by
+from subfl_flower.overrides import RUN_DIR, SWEEP_DIR, classes_chosen, literal_paths, sweeps
+from subfl_flower.sweeps.hydra_folder import HydraFolder
 from subfl_flower.sweeps.job import sole_user, train_here
-from subfl_flower.sweeps.launcher import SweepFolder, SweepLauncher, register_launcher, train_for_hydra
+from subfl_flower.sweeps.launcher import SweepLauncher, register_launcher, train_for_hydra
 from subfl_flower.sweeps.report import end_of_sweep, with_extra
 
 
@@ -39,33 +38,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _train_once(job: Job) -> int:
-    """Train one run whose settings are valid; nothing is left of one that is refused for its data."""
+    """Train one run whose settings are valid."""
     _calm()
-    with _only_if_used(job.directory):
+    with folder_chosen_by(RUN_DIR):
         summary = train_here(job.config, job.directory.absolute())
     print_result(job.config, summary, job.directory)
     return INTERRUPTED if summary["status"] == "interrupted" else OK
-
-
-@contextmanager
-def _only_if_used(directory: Path) -> Iterator[None]:
-    """Make the folders that a folder lies in; remove them and it, where they are new and empty at the block's end.
-
-    Raises:
-        SubflError: it cannot be made.
-    """
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.filename is None or Path(error.filename) not in made:
-            raise
-        raise SubflError(f"hydra.run.dir: {error}; choose a folder that can be written") from error
-    finally:
-        for path in made:
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
 
 
 def _resume(overrides: list[str]) -> int:
@@ -85,7 +63,7 @@ def _train(arguments: list[str]) -> int:
     _calm()
     _single.begin()
     SweepLauncher.ended.clear()
-    SweepFolder.path = None
+    HydraFolder.forget()
     register_launcher()
     # Hydra prints stack traces unless it is asked for the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -98,12 +76,15 @@ def _train(arguments: list[str]) -> int:
     except SubflError as error:
         refused = with_extra(error)
     except OSError as error:  # Hydra makes the run's folder
-        key = "hydra.run.dir" if SweepFolder.path is None else "hydra.sweep.dir"
-        refused = SubflError(f"{key}: {error}; choose a folder that can be written")
+        refused = SubflError(
+            f"{HydraFolder.key}: {HydraFolder.path} cannot be made ({error.strerror or error}); "
+            "choose a folder that can be written"
+        )
     except KeyboardInterrupt:
         interrupted = True
-    if SweepFolder.path is not None:
-        return end_of_sweep(SweepFolder.path, SweepFolder.since, SweepLauncher.ended, refused, interrupted)
+    HydraFolder.remove_if_unused()
+    if HydraFolder.path is not None and HydraFolder.key == SWEEP_DIR:
+        return end_of_sweep(HydraFolder.path, HydraFolder.since, SweepLauncher.ended, refused, interrupted)
     if _single.crash is not None:
         raise _single.crash
     refused = refused or _single.error
@@ -136,7 +117,8 @@ def _job(composed: DictConfig) -> float | None:
         require_own_names(HydraConfig.get().runtime.choices, config_directory())
         config = validated(composed)
         directory = Path(HydraConfig.get().runtime.output_dir)
-        summary = train_here(config, directory)
+        with folder_chosen_by(RUN_DIR):
+            summary = train_here(config, directory)
         print_result(config, summary, directory)
         _single.interrupted = summary["status"] == "interrupted"
     except SubflError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -136,3 +136,23 @@ class ClientGraph:
     def num_train(self) -> int:
         """Number of training nodes."""
         return int(np.count_nonzero(self.roles == TRAIN))
+
+    def only_nodes(self, places: np.ndarray, roles: np.ndarray) -> ClientGraph:
+        """Some of the nodes, without features and edges.
+
+        Args:
+            places: int64 [nodes], local ids.
+            roles: int8 [nodes], their new roles.
+        """
+        return replace(
+            self,
+            node_ids=self.node_ids[places],
+            features=np.zeros((len(places), 0), dtype=np.float32),
+            edge_index=_no_edges(),
+            labels=None if self.labels is None else self.labels[places],
+            roles=roles,
+            shareable=self.shareable[places],
+            cross_edges=_no_edges(),
+            edge_weight=None,
+            cross_weight=None,
+        )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from subfl_flower.evaluation.runs import Run
+from subfl_flower.evaluation.runs import Run, one_line
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
@@ -207,11 +207,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def setting_text(flat: Mapping[str, Any], key: str) -> str:
-    """A value of a flat configuration as it is shown; `unset` where it has no such key."""
+    """A value of a flat configuration as it is shown, on one line; `unset` where it has no such key."""
     if key not in flat:
         return "unset"
     value = flat[key]
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return one_line(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:

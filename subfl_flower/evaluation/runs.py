@@ -100,7 +100,7 @@ class Run:
     @property
     def metric(self) -> str:
         """Metric of validation and test, for instance `accuracy`."""
-        return str(self.figures.get("metric") or "accuracy")
+        return one_line(self.figures.get("metric") or "accuracy")
 
     @property
     def best_record(self) -> Mapping[str, Any] | None:
@@ -161,7 +161,12 @@ class Run:
         configured = self.config.get(group)
         if isinstance(configured, Mapping):
             configured = configured.get("name")
-        return str(self.figures.get(group) or configured or "unknown")
+        return one_line(self.figures.get(group) or configured or "unknown")
+
+
+def one_line(value: object) -> str:
+    """A value as text without line ends, which would leave a cell of a table or a comment of LaTeX."""
+    return " ".join(str(value).split())
 
 
 def load_runs(paths: Sequence[Path]) -> list[Run]:

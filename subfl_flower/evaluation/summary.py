@@ -107,8 +107,8 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seconds": math.fsum((record.get("seconds") or {}).get("round") or 0.0 for record in rounds),
         "per_client": {
             "ids": ids,
-            "test_at_best_validation": [test.get(client) for client in ids],
-            "validation_at_best_validation": [validation.get(client) for client in ids],
+            "test_at_best_validation": [number(test.get(client)) for client in ids],
+            "validation_at_best_validation": [number(validation.get(client)) for client in ids],
         },
     }
 

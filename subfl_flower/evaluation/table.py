@@ -1,5 +1,6 @@
 """Tables of rows: for the terminal, Markdown and CSV."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.formats import MISSING, Format, in_own_unit, unit_suffix
@@ -16,6 +18,8 @@ from subfl_flower.evaluation.rows import PANEL, Row
 from subfl_flower.evaluation.summary import lower_is_better
 
 _HEAD_WIDTH = 7
+_MARKDOWN = re.compile(r"[|<\[`\\]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WORDS = ("dataset", "partition", "metric", "method", "note")
 
 
@@ -127,31 +131,30 @@ def identity(rows: Sequence[Row]) -> pd.DataFrame:
 def rich_table(table: Table) -> RichTable:
     """The table for a terminal, as narrow as possible: settings stand under the method, and heads are broken."""
     shown = RichTable(
-        title=table.title or None,
+        title=Text(table.title, style="bold") if table.title else None,
         title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,
     )
     for head in table.heads:
         if head in _WORDS:
-            shown.add_column(head)
+            shown.add_column(Text(head))
         elif head != "settings":
             words = textwrap.wrap(head, _HEAD_WIDTH, break_long_words=False, break_on_hyphens=False)
-            shown.add_column("\n".join(words), justify="right", no_wrap=True)
+            shown.add_column(Text("\n".join(words)), justify="right", no_wrap=True)
     for completed, line in zip(table.whole, table.lines, strict=True):
         text = dict(zip(table.heads, line, strict=True))
         if settings := text.pop("settings", ""):
             text["method"] += "\n  " + settings.replace(", ", "\n  ")
         cells = (cell if head in _WORDS else cell.replace(" (", "\n(") for head, cell in text.items())
-        shown.add_row(*cells, style=None if completed else "yellow")
+        shown.add_row(*map(Text, cells), style=None if completed else "yellow")
     return shown
 
 
 def markdown(table: Table) -> str:
     """The table in Markdown, without its title."""
-    escaped = [[cell.replace("|", "\\|") for cell in line] for line in (table.heads, *table.lines)]
+    escaped = [[_MARKDOWN.sub(r"\\\g<0>", cell) for cell in line] for line in (table.heads, *table.lines)]
     rule = ["---"] * len(table.heads)
     return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))
 
@@ -195,15 +198,22 @@ def _in_latex(cell: str) -> str:
     return "".join(signs.get(sign, sign) for sign in cell)
 
 
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> Path:
     """Write a table of plain numbers as CSV, empty where unknown; return its path.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
 
     Raises:
         SubflError: `path` cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
+        texts = table.select_dtypes(exclude="number")
+        table.assign(**{name: texts[name].map(_no_formula) for name in texts}).to_csv(path, index=False)
     except OSError as error:
         raise SubflError(f"cannot write {path}: {error.strerror or error}") from None
     return path

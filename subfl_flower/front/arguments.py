@@ -142,6 +142,20 @@ def _plain(key: str, value: Any) -> Any:
     raise SubflError(f"{key}: a setting is a text, a number, a list or a dict (found {type(value).__name__})")
 
 
+def folder_given(argument: str, value: Any) -> Path:
+    """The folder that an argument names.
+
+    Raises:
+        SubflError: it is neither a text nor a path, or is empty.
+    """
+    if not isinstance(value, str | Path) or value == "":
+        raise SubflError(f"{argument}: must be the path of a folder (found {value!r})")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise SubflError(f"{argument}: {value} begins with the home folder of an unknown user") from None
+
+
 def experiment_axes(overrides: Sequence[str]) -> dict[str, str]:
     """The values that a chosen experiment runs through, by key; empty where none is chosen, or it is one run."""
     found: dict[str, str] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError
-from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, folder_given
 from subfl_flower.front.given_data import given_data
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
@@ -165,8 +165,8 @@ def sweep(
         "rounds": rounds,
         "seed": seed,
     }
-    top = Path(f"multirun/{datetime.now():%Y-%m-%d/%H-%M-%S}") if folder is None else Path(folder).expanduser()
-    top = top.absolute()
+    default = f"multirun/{datetime.now():%Y-%m-%d/%H-%M-%S}"
+    top = folder_given("folder", default if folder is None else folder).absolute()
     with undisturbed():
         asked = list(_jobs(choices, overrides))
         objects = {path: each for _, named in asked for path, each in named.items()}

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -31,7 +32,24 @@ from torch import Tensor
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInContext, KeptInFiles, KeptInMemory
 from subfl_flower.storage.durable_files import make_private_folder
 
-Shapes = Mapping[str, tuple[int, ...]]
+
+@dataclass(frozen=True)
+class OwnRows:
+    """Shape of an array of which each client of a cohort has a different number of rows.
+
+    A client's state holds its own number of rows alone. It is therefore the same in every cohort.
+
+    Attributes:
+        counts: rows of each client, by position in the cohort.
+        rest: shape of one row.
+    """
+
+    counts: tuple[int, ...]
+    rest: tuple[int, ...]
+
+
+Shape = tuple[int, ...] | OwnRows
+Shapes = Mapping[str, Shape]
 
 _FRESH, _READY, _BUSY = 0.0, 1.0, 2.0
 _CONDITION = "condition"
@@ -56,18 +74,29 @@ class CohortState:
         self.changed: set[int] = set()
         """Rows that were replaced since they were last stored elsewhere."""
         self._tensors: dict[str, Tensor] = {}
+        self._own_rows: dict[str, tuple[Tensor, ...]] = {}
         start = 0
         for name, shape in {_CONDITION: (), **shapes}.items():
-            size = len(client_ids) * math.prod(shape)
-            self._tensors[name] = buffer[start : start + size].view(len(client_ids), *shape)
+            size = _entries(shape, len(client_ids))
+            part = buffer[start : start + size]
+            if isinstance(shape, OwnRows):
+                self._own_rows[name] = part.view(sum(shape.counts), *shape.rest).split(shape.counts)
+            else:
+                self._tensors[name] = part.view(len(client_ids), *shape)
             start += size
 
     def __getitem__(self, name: str) -> Tensor:
-        """A stack of the state [C, ...], in place."""
+        """A stack of the state [C, ...], in place; clients have as many rows each."""
         return self._tensors[name]
 
+    def of_client(self, name: str, position: int) -> Tensor:
+        """One client's values under a name, in place, without client axis."""
+        return self._own_rows[name][position] if name in self._own_rows else self._tensors[name][position]
+
     def _names(self, names: Sequence[str] | None) -> Sequence[str]:
-        return [name for name in self._tensors if name != _CONDITION] if names is None else names
+        if names is not None:
+            return names
+        return [name for name in (*self._tensors, *self._own_rows) if name != _CONDITION]
 
     def is_fresh(self, position: int) -> bool:
         """True where the client in this row has never been worked on."""
@@ -75,7 +104,7 @@ class CohortState:
 
     def export_row(self, position: int) -> dict[str, np.ndarray]:
         """A client's state by name, without client axis."""
-        return {name: self._tensors[name][position].cpu().numpy() for name in self._names(None)}
+        return {name: self.of_client(name, position).cpu().numpy() for name in self._names(None)}
 
     def import_row(self, position: int, values: Mapping[str, np.ndarray]) -> None:
         """Replace a client's state by the arrays of `export_row`.
@@ -83,20 +112,23 @@ class CohortState:
         Raises:
             ValueError: they are the state of another model or client family.
         """
-        expected = {name: ("float32", *self._tensors[name].shape[1:]) for name in self._names(None)}
+        expected = {name: ("float32", *self.of_client(name, position).shape) for name in self._names(None)}
         found = {name: (str(value.dtype), *value.shape) for name, value in values.items()}
         if found != expected:
             different = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
             raise ValueError(f"{different[0]} is {found.get(different[0])}, not {expected.get(different[0])}")
         with self.replacing(position):
             for name, value in values.items():
-                self._tensors[name][position] = torch.from_numpy(value).to(self.buffer)
+                self.of_client(name, position).copy_(torch.from_numpy(value))
 
     @contextmanager
     def rows(
         self, positions: Sequence[int], device: torch.device, names: Sequence[str] | None = None
     ) -> Iterator[dict[str, Tensor]]:
         """A copy of some rows to work on, each stack [len(positions), ...] on `device`; kept if the block succeeds.
+
+        Where clients have different numbers of rows, a stack is as wide as the largest of these clients, and is padded
+        with zeros; what is written to the padding is not kept.
 
         Args:
             positions: positions of the rows.
@@ -113,14 +145,30 @@ class CohortState:
                     f"the state of client {self.client_ids[position]} is torn: "
                     "a process was killed while it wrote this client's state"
                 )
-        first, count = positions[0], len(positions)
-        adjacent = list(positions) == list(range(first, first + count))
-        chosen: slice | Tensor = slice(first, first + count) if adjacent else torch.tensor(positions)
-        rows = {name: self._tensors[name][chosen].to(device, copy=True) for name in self._names(names)}
+        rows = self.copied(positions, device, names)
         yield rows
+        chosen = _chosen(positions)
         with self.replacing(chosen):
             for name, values in rows.items():
-                self._tensors[name][chosen] = values.to(self.buffer.device)
+                if name in self._own_rows:
+                    for position, own in zip(positions, values, strict=True):
+                        kept = self._own_rows[name][position]
+                        kept.copy_(own[: len(kept)])
+                else:
+                    self._tensors[name][chosen] = values.to(self.buffer.device)
+
+    def copied(
+        self, positions: Sequence[int], device: torch.device, names: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """A copy of some rows, as `rows` gives it, whose changes are not kept."""
+        chosen = _chosen(positions)
+        copies = {}
+        for name in self._names(names):
+            if name in self._own_rows:
+                copies[name] = _padded([self._own_rows[name][position] for position in positions], device)
+            else:
+                copies[name] = self._tensors[name][chosen].to(device, copy=True)
+        return copies
 
     @contextmanager
     def replacing(self, chosen: slice | int | Tensor) -> Iterator[None]:
@@ -133,7 +181,29 @@ class CohortState:
 
 def buffer_size(num_clients: int, shapes: Shapes) -> int:
     """Number of entries of the buffer for a cohort's state."""
-    return num_clients * (1 + sum(math.prod(shape) for shape in shapes.values()))
+    return num_clients + sum(_entries(shape, num_clients) for shape in shapes.values())
+
+
+def _entries(shape: Shape, num_clients: int) -> int:
+    if isinstance(shape, OwnRows):
+        return sum(shape.counts) * math.prod(shape.rest)
+    return num_clients * math.prod(shape)
+
+
+def _chosen(positions: Sequence[int]) -> slice | Tensor:
+    first, count = positions[0], len(positions)
+    adjacent = list(positions) == list(range(first, first + count))
+    return slice(first, first + count) if adjacent else torch.tensor(positions)
+
+
+def _padded(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    """The `parts` [rows, ...] as one stack on `device`, zero where a part has fewer rows than the longest."""
+    longest = max(len(part) for part in parts)
+    stack = torch.empty(len(parts), longest, *parts[0].shape[1:], device=device)
+    for row, part in zip(stack, parts, strict=True):
+        row[: len(part)].copy_(part)
+        row[len(part) :].zero_()
+    return stack
 
 
 class StateStore(Protocol):

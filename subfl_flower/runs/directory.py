@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from subfl_flower.errors import SubflError
+from subfl_flower.errors import SubflError, UnusableFolder
 from subfl_flower.runs.files import (
     mend_last_line,
     parse_object,
@@ -29,6 +30,7 @@ from subfl_flower.runs.files import (
     writing,
 )
 from subfl_flower.runs.round_arrays import Clustering, RoundArrays, check_clustering
+from subfl_flower.runs.shapes import Data, Round, Summary, require_shape
 from subfl_flower.storage.durable_files import force_to_disk, make_private_folder, private_opener
 
 _CONFIG = "config.yaml"
@@ -61,7 +63,7 @@ class RunDirectory:
             SubflError: `path` holds a run already, is not a folder, or cannot be written.
         """
         run = cls(path)
-        occupied = SubflError(f"{path} already holds a run; choose another folder (hydra.run.dir=...) or resume it")
+        occupied = UnusableFolder(path, "already holds a run")
         if cls.is_run(run.path) or (run.path / _CONFIG).exists():
             raise occupied
         with writing(run.path):
@@ -153,9 +155,9 @@ class RunDirectory:
         """Facts on the data that the run was started with; None where none were written, as in a deployment.
 
         Raises:
-            SubflError: the file is not a JSON object.
+            SubflError: the file is not a JSON object, or its fingerprints are none.
         """
-        return self._object(_DATA)
+        return self._object(_DATA, Data)
 
     def append_round(self, record: Mapping[str, Any]) -> None:
         """Append one round as one line of JSON; the operating system has it when this returns.
@@ -230,7 +232,7 @@ class RunDirectory:
         path = self.config_path
         try:
             config = yaml.safe_load(read_file(path))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise SubflError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(config, dict):
             raise SubflError(f"{path} must hold a mapping of settings, found {type(config).__name__}")
@@ -243,7 +245,7 @@ class RunDirectory:
         the later record counts.
 
         Raises:
-            SubflError: a line before the last one is not a round record.
+            SubflError: a line before the last one is not a round record, or a value is of another kind.
         """
         path = self.path / _ROUNDS
         if not path.exists():
@@ -254,7 +256,8 @@ class RunDirectory:
             if not line.strip():
                 continue
             record = parse_object(line)
-            if record is not None and isinstance(record.get("round"), int):
+            if record is not None and "round" in record:
+                require_shape(Round, record, path, f", line {number}")
                 records[record["round"]] = record
             elif number < len(lines):
                 raise SubflError(f"{path}, line {number}: not a round record (a JSON object with 'round')")
@@ -275,9 +278,9 @@ class RunDirectory:
         """The summary; None for a run that is still running or was killed.
 
         Raises:
-            SubflError: the file is not a JSON object.
+            SubflError: the file is not a JSON object, or a value is of another kind.
         """
-        return self._object(_SUMMARY)
+        return self._object(_SUMMARY, Summary)
 
     def analysis(self) -> dict[str, Any] | None:
         """Results of `subfl analyse`; None where the run was not analysed.
@@ -293,13 +296,15 @@ class RunDirectory:
         path = self.path / _SUMMARY
         return datetime.fromtimestamp(path.stat().st_mtime) if path.exists() else None
 
-    def _object(self, name: str) -> dict[str, Any] | None:
+    def _object(self, name: str, shape: type[BaseModel] | None = None) -> dict[str, Any] | None:
         path = self.path / name
         if not path.exists():
             return None
         found = parse_object(read_file(path))
         if found is None:
             raise SubflError(f"{path} is not a JSON object")
+        if shape is not None:
+            require_shape(shape, found, path)
         return found
 
     def mixing(self) -> dict[int, NDArray[np.floating]]:

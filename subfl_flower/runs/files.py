@@ -54,7 +54,7 @@ def parse_object(text: bytes) -> dict[str, Any] | None:
     """The JSON object in `text`; None where `text` is not one."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -143,7 +143,7 @@ class Checkpoint:
         if not cls.is_in(folder):
             raise SubflError(
                 f"{path} does not exist: the run left no checkpoint (record.checkpoint_every), so it can only be "
-                "started anew"
+                "started again"
             )
         strategy, card = read_tensor_file(path, CheckpointCard)
         try:

@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
@@ -129,7 +130,7 @@ class LiveTable(Display):
         for line in ended[-_ENDED_SHOWN:]:
             assert line.outcome is not None
             style = "red" if line.outcome.status == "failed" else "dim"
-            table.add_row(line.name, line.outcome.error or result_text(line.outcome), style=style)
+            table.add_row(line.name, Text(line.outcome.error or result_text(line.outcome)), style=style)
         for directory, line in lines:
             if line.since is not None and line.outcome is None:
                 table.add_row(line.name, _in_training(directory, line))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from subfl_flower.config import Config
-from subfl_flower.errors import RunFailure, SubflError
+from subfl_flower.errors import RunFailure, SubflError, UnusableFolder
 from subfl_flower.registry import stored_config
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.storage.durable_files import make_private_folder
@@ -79,12 +79,9 @@ def found_in(directory: Path, config: Config) -> Found:
     if begun:
         other = difference(stored_config(directory), config)
         if other is not None:
-            raise SubflError(
-                f"{directory} already holds a run of another configuration ({other}); choose another folder "
-                "(hydra.run.dir=...)"
-            )
+            raise UnusableFolder(directory, f"already holds a run of another configuration ({other})")
     elif run.rounds() or (summary or {}).get("status") == "completed":
-        raise SubflError(f"{directory} already holds a run, without its config.yaml; choose another folder")
+        raise UnusableFolder(directory, "already holds a run, without its config.yaml")
     if (summary or {}).get("status") == "completed":
         return Found.COMPLETED
     return Found.RESUMABLE if Checkpoint.is_in(run.checkpoint_folder) else Found.BROKEN
@@ -108,21 +105,31 @@ def train_here(
         SubflError: the folder holds a completed run, a run of another configuration, or one that another process
             trains; or see `simulate`.
     """
-    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    make_private_folder(directory)
+    made: list[Path] = []
     try:
+        _make_folder(directory, made)
         with sole_user(directory):
             found = found_in(directory, config)
             if found is Found.COMPLETED:
-                raise SubflError(
-                    f"{directory} already holds a run, completed with this configuration (subfl report {directory}); "
-                    "choose another folder (hydra.run.dir=...) to train again"
-                )
+                completed = f"already holds a run, completed with this configuration (subfl report {directory})"
+                raise UnusableFolder(directory, completed)
             return _train(config, directory, found, said, lines)
     finally:
         with suppress(OSError):  # the first that is not empty; all are empty where the data were refused
             for folder in made:
                 folder.rmdir()
+
+
+def _make_folder(directory: Path, made: list[Path]) -> None:
+    """Make a run's folder for its owner alone, and the folders that it lies in; note the new ones, it first."""
+    try:
+        made += [folder for folder in (directory, *directory.parents) if not folder.exists()]
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(directory)
+    except OSError as error:
+        raise UnusableFolder(directory, f"cannot be made: {error.strerror or error}") from error
+    if not directory.is_dir():
+        raise UnusableFolder(directory, "is not a folder")
 
 
 @contextmanager

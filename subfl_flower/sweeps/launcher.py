@@ -1,4 +1,4 @@
-"""Hydra's side of a sweep: the launcher of `subfl -m`, the job for other launchers, and the folder of the sweep.
+"""Hydra's side of a sweep: the launcher of `subfl -m`, and the job for other launchers.
 
 Hydra's sweepers make lists of overrides; a launcher runs a job for each. `SweepLauncher` gives them to the engine. A
 launcher of others, such as joblib's, calls `train_for_hydra` for each job, maybe in another process.
@@ -6,7 +6,6 @@ launcher of others, such as joblib's, calls `train_for_hydra` for each job, mayb
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,6 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -51,7 +49,7 @@ class SweepLauncher(Launcher):
         """Train a job for each list of overrides.
 
         Raises:
-            SubflError: a setting of the sweep is not allowed.
+            SubflError: a setting of the sweep is not allowed, or no job of a list has settings that can be used.
             KeyboardInterrupt: the user stopped the sweep.
         """
         setup_globals()
@@ -65,12 +63,14 @@ class SweepLauncher(Launcher):
         for job in jobs:
             if job.config is not None:
                 require_direction(self._config.hydra.sweeper, job.config)
+        # Hydra's own sweeper would stop after a batch with a failure.
+        lenient = self._config.hydra.sweeper.get("_target_") == BasicSweeperConf._target_
+        if lenient and not self.ended and all(job.config is None for job in jobs):
+            raise SubflError(jobs[0].error)
         end = run_jobs(jobs, sweep, display_for(len(jobs)))
         self.ended.extend(zip(jobs, end.outcomes, strict=True))
         if end.interrupted:
             raise KeyboardInterrupt
-        # Hydra's own sweeper would stop after a batch with a failure.
-        lenient = self._config.hydra.sweeper.get("_target_") == BasicSweeperConf._target_
         return [_returned(*each, lenient) for each in zip(composed, end.outcomes, strict=True)]
 
     def _composed(self, overrides: Sequence[str], number: int) -> DictConfig:
@@ -84,17 +84,6 @@ class SweepLauncher(Launcher):
 def register_launcher() -> None:
     """Make the launcher known to Hydra, which takes plugins from packages named ``hydra_plugins`` alone."""
     Plugins.instance().class_name_to_class["hydra_plugins.subfl_flower.SweepLauncher"] = SweepLauncher
-
-
-class SweepFolder(Callback):
-    """Callback that notes the folder of the sweep that is running, for sweeps with another launcher."""
-
-    path: ClassVar[Path | None] = None
-    since: ClassVar[float] = 0.0
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the folder and the time."""
-        SweepFolder.path, SweepFolder.since = Path(str(config.hydra.sweep.dir)), time.time()
 
 
 def train_for_hydra(composed: DictConfig) -> float | None:

@@ -132,6 +132,7 @@ class GraphTask(TaskSettings):
 
     A class of your own implements `metric`, `num_outputs`, `visible`, `num_examples` and `examples`. Its class
     attributes and `over_clients` are those of `TaskSettings`. Every network that gives outputs for nodes learns it.
+    With `samples`, `max_neighbours` and `minibatches` it trains on sampled neighbourhoods.
 
     Attributes:
         classifies_nodes: True where a node's outputs are its logits, one a class.
@@ -140,6 +141,20 @@ class GraphTask(TaskSettings):
 
     classifies_nodes: ClassVar[bool] = False
     scores_pairs: ClassVar[bool] = False
+
+    @property
+    def samples(self) -> bool:
+        """True where a training step sees a sampled part of a client's graph, of `minibatches`."""
+        return False
+
+    @property
+    def max_neighbours(self) -> int | None:
+        """Largest number of a node's neighbours in a sampled part; None: all."""
+        return None
+
+    def minibatches(self, graph: ClientGraph, rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """The nodes whose outputs each step of an epoch uses, int64 local ids; empty unless the task `samples`."""
+        return ()
 
     def learnt_by(self, model_tasks: Sequence[str]) -> bool:
         """Look among a model's tasks for this one, or for the one that covers any outputs for nodes."""

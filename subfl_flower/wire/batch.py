@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import hand_back_freed_memory
 from subfl_flower.wire.ragged import Ragged
+from subfl_flower.wire.row_stack import concatenated
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,18 @@ class Batch:
         """Named arrays [C, ...], each client's first row."""
         return self.sent.stack()
 
-    def tensors(self, device: torch.device) -> dict[str, Tensor]:
-        """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to."""
-        return {name: tensor_of(values).to(device) for name, values in self.stack.items()}
+    def tensors(self, device: torch.device, without: Collection[str] = ()) -> dict[str, Tensor]:
+        """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to.
+
+        Args:
+            device: device of the tensors.
+            without: names that are left out.
+        """
+        return {
+            name: tensor_of(np.asarray(values)).to(device)
+            for name, values in self.stack.items()
+            if name not in without
+        }
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
@@ -109,9 +119,9 @@ class Result:
                 hand_back_freed_memory(rows[name].values.nbytes)
         return cls(
             clients=tuple(client for part in parts for client in part.clients),
-            arrays={name: _joined([part.arrays[name] for part in parts]) for name in parts[0].arrays},
+            arrays={name: concatenated([part.arrays[name] for part in parts]) for name in parts[0].arrays},
             rows=rows,
-            metrics={name: _joined([part.metrics[name] for part in parts]) for name in parts[0].metrics},
+            metrics={name: concatenated([part.metrics[name] for part in parts]) for name in parts[0].metrics},
             failures=failures,
         )
 
@@ -163,7 +173,3 @@ def tensor_of(values: np.ndarray) -> Tensor:
     PyTorch would warn of a read-only array, and filters of warnings are not safe among threads.
     """
     return torch.from_numpy(values if values.flags.writeable else np.asarray(_Unguarded(values)))
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

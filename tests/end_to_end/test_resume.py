@@ -288,7 +288,7 @@ def test_a_run_without_checkpoints_can_only_be_started_anew(tmp_path: Path) -> N
     assert not (folder / "checkpoint").exists()
     assert refused(f"resume={folder}", "federation.rounds=2") == (
         f"{folder / 'checkpoint' / 'server.safetensors'} does not exist: the run left no checkpoint "
-        "(record.checkpoint_every), so it can only be started anew"
+        "(record.checkpoint_every), so it can only be started again"
     )
     assert snapshot(folder) == before
 

@@ -217,3 +217,23 @@ def test_progress_is_silent_on_request_and_prints_lines_on_request(
     assert "round" not in "".join(capsys.readouterr())
     run("fedavg", ring(), clients=2, rounds=2, progress=True)
     assert "fedavg on custom: round 2/2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("", "run_dir: must be the path of a folder (found '')"),
+        (3, "run_dir: must be the path of a folder (found 3)"),
+        ("~nobody-here/run", "run_dir: ~nobody-here/run begins with the home folder of an unknown user"),
+        ("file", "file is not a folder; choose another folder (run_dir=...)"),
+        ("a" * 300, "cannot be made: File name too long; choose another folder (run_dir=...)"),
+        ("before", "before already holds a run, without its config.yaml; choose another folder (run_dir=...)"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_one_sentence(here: Path, folder: Any, words: str) -> None:
+    (here / "file").write_text("mine")
+    (here / "before").mkdir()
+    (here / "before" / "metrics.jsonl").write_text('{"round": 1}')
+    with pytest.raises(SubflError) as error:
+        run("fedavg", ring(), clients=2, rounds=1, run_dir=folder)
+    assert str(error.value).endswith(words)

@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -63,10 +63,10 @@ def test_config_keeps_values_types_and_order(run: RunDirectory) -> None:
 
 def test_each_round_is_one_line_of_strict_json_as_soon_as_it_is_appended(run: RunDirectory) -> None:
     run.append_round({"round": np.int64(1), "test": np.float32(0.5), "clients": {"ids": np.arange(3)}})
-    run.append_round({"round": 2, "train_loss": float("nan"), "clients": {"test": [float("inf"), 0.25]}})
+    run.append_round({"round": 2, "train_loss": float("nan"), "clients": {"ids": [0, 1], "test": [float("inf"), 0.25]}})
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"round": 1, "test": 0.5, "clients": {"ids": [0, 1, 2]}}
-    assert json.loads(lines[1]) == {"round": 2, "train_loss": None, "clients": {"test": [None, 0.25]}}
+    assert json.loads(lines[1]) == {"round": 2, "train_loss": None, "clients": {"ids": [0, 1], "test": [None, 0.25]}}
     assert run.rounds() == [json.loads(line) for line in lines]
 
 
@@ -276,4 +276,54 @@ def test_absent_or_damaged_files_are_named(run: RunDirectory) -> None:
             read()
     (run.path / "config.yaml").write_text("- 1\n")
     with pytest.raises(SubflError, match="mapping of settings, found list"):
+        run.config()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"versions": ["torch"]}, "versions: Input should be a valid dictionary (found \"['torch']\")"),
+        ({"figures": {"test.x": "<script>"}}, "figures.test.x: Input should be a valid integer (found '<script>')"),
+        ({"exchanges": [{"action": "a", "bytes_up": -1}]}, "exchanges.0.bytes_up: Input should be greater than or"),
+        (
+            {"per_client": {"ids": [0, 1], "test_at_best_validation": [0.5], "validation_at_best_validation": []}},
+            "per_client: test_at_best_validation must be a list with a value for each of the 2 ids",
+        ),
+    ],
+)
+def test_a_damaged_summary_is_one_sentence_on_its_key(run: RunDirectory, content: dict[str, Any], words: str) -> None:
+    (run.path / "summary.json").write_text(json.dumps(content))
+    with pytest.raises(SubflError) as error:
+        run.summary()
+    assert str(error.value).startswith(f"{run.path / 'summary.json'}: {words}")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"round": 1e400}', "round: Input should be a valid integer (found 'inf')"),
+        (f'{{"round": {10**30}}}', "round: "),
+        ('{"round": 1, "bytes_up": NaN}', "bytes_up: Input should be a valid integer (found 'nan')"),
+        ('{"round": 1, "clients": {"ids": [0, 0]}}', "clients: a client id comes twice in ids"),
+        (
+            '{"round": 1, "clients": {"ids": [0], "test": 1}}',
+            "clients: test must be a list with a value for each of th",
+        ),
+        ('{"round": 1, "seconds": {"round": [1]}}', "seconds.round: Input should be a valid integer (found"),
+    ],
+)
+def test_a_damaged_round_is_one_sentence_on_its_key(run: RunDirectory, line: str, words: str) -> None:
+    (run.path / "metrics.jsonl").write_text(f'{{"round": 0}}\n{line}\n')
+    with pytest.raises(SubflError) as error:
+        run.rounds()
+    assert str(error.value).startswith(f"{run.path / 'metrics.jsonl'}, line 2: {words}")
+
+
+def test_files_too_deep_to_read_are_one_sentence(run: RunDirectory) -> None:
+    deep = "[" * 100_000
+    (run.path / "summary.json").write_text(deep)
+    (run.path / "config.yaml").write_text(deep)
+    with pytest.raises(SubflError, match=r"summary\.json is not a JSON object"):
+        run.summary()
+    with pytest.raises(SubflError, match=r"config\.yaml is not YAML"):
         run.config()

@@ -149,7 +149,7 @@ def test_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
         Checkpoint.read(tmp_path)
     assert str(error.value) == (
         f"{tmp_path / FILE} does not exist: the run left no checkpoint (record.checkpoint_every), so it can only be "
-        "started anew"
+        "started again"
     )
 
 

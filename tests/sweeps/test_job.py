@@ -50,8 +50,7 @@ def test_another_configuration_is_refused_in_one_sentence_and_touches_nothing(ru
         with pytest.raises(SubflError) as error:
             train_here(config_of("seed=1"), run)
         assert str(error.value) == (
-            f"{run} already holds a run of another configuration (seed=0, not 1); choose another folder "
-            "(hydra.run.dir=...)"
+            f"{run} already holds a run of another configuration (seed=0, not 1); choose another folder"
         )
         assert files(run) == before, status
         with_status(run, "interrupted")
@@ -60,7 +59,7 @@ def test_another_configuration_is_refused_in_one_sentence_and_touches_nothing(ru
 
 def test_a_completed_run_is_refused_and_the_way_out_is_named(run: Path) -> None:
     before = files(run)
-    with pytest.raises(SubflError, match=r"completed with this configuration .* choose another folder \(hydra.run.dir"):
+    with pytest.raises(SubflError, match=r"completed with this configuration .* choose another folder$"):
         train_here(config_of("runtime.chunk=1"), run)
     assert files(run) == before
 

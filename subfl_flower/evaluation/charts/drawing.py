@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import AutoLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import AutoLocator, LogFormatter, MaxNLocator, NullLocator
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.charts.chart import Bars, Chart, Heat, Line, Panel, Rule, Shade
@@ -29,6 +29,7 @@ _STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#E3E3E3",
     "legend.frameon": False,
+    "text.parse_math": False,  # a $ in a name is no formula
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
 }
@@ -166,6 +167,7 @@ def _draw_panel(axes: Any, panel: Panel, y: str, room: tuple[float, float], thin
     axes.set_ylabel(fill(y, max(14, int(room[1] - 18))))
     if panel.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(LogFormatter())  # matplotlib's own writes formulas
         axes.xaxis.set_minor_locator(NullLocator())
     elif panel.ticks is not None:
         step = max(1, -(-len(panel.ticks) // _MOST_TICKS))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from subfl_flower.evaluation.formats import MISSING
-from subfl_flower.evaluation.rows import Row
+from subfl_flower.evaluation.rows import Row, flatten
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.table import Table, identity
 
@@ -28,7 +28,7 @@ def protocol_fingerprint(run: Run) -> str | None:
     if not run.config:
         return None
     sections = {name: run.config.get(name) for name in _PROTOCOL}
-    sections["train_fraction"] = (run.config.get("dataset") or {}).get("train_fraction")
+    sections["train_fraction"] = flatten(run.config).get("dataset.train_fraction")
     return hashlib.sha256(json.dumps(sections, sort_keys=True, default=str).encode()).hexdigest()
 
 

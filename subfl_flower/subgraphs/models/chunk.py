@@ -6,7 +6,7 @@ For the stacked networks it is one block-diagonal graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from subfl_flower.data.graph import TRAIN, ClientGraph
 from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_adjacency
+from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
 
 
@@ -28,6 +29,7 @@ class GraphChunk:
         width: nodes of the largest client.
         own_width: largest number of own nodes of a client; a client's own nodes come first.
         feature_support: bool [C, features], the features that a client's nodes have anywhere.
+        rows: the rows of the first layer that the chunk's inputs have columns for; None: all.
     """
 
     client_ids: tuple[int, ...]
@@ -35,6 +37,7 @@ class GraphChunk:
     width: int
     own_width: int
     feature_support: Tensor
+    rows: InputRows | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         """The number of clients."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
 from subfl_flower.subgraphs.models.graph_network import Parameters
+from subfl_flower.subgraphs.models.input_rows import InputRows
 
 # A chunk of one client skips zero rows of the first weight where they are at least this share of it.
 _WORTH_SKIPPING = 0.2
@@ -40,11 +41,16 @@ class ConvolutionProbe:
         self._inputs = torch.from_numpy(inputs).to(device)
 
     @torch.no_grad()
-    def embed(self, parameters: Parameters) -> Tensor:
-        """Functional embeddings [C, hidden] of C stacked GCNs."""
+    def embed(self, parameters: Parameters, rows: InputRows | None = None) -> Tensor:
+        """Functional embeddings [C, hidden] of C stacked GCNs.
+
+        Args:
+            parameters: stacked.
+            rows: the rows that `parameters` have of the first layer, the others being zero; None: they have all.
+        """
         names = sorted((name for name in parameters if name.startswith("conv")), key=_layer)
         layers = [(parameters[f"{name}.weight"], parameters[f"{name}.bias"]) for name in _layer_names(names)]
-        hidden = self._first(layers[0][0]) + layers[0][1].unsqueeze(1)
+        hidden = self._first(layers[0][0], rows) + layers[0][1].unsqueeze(1)
         for weight, bias in layers[1:-1]:
             hidden = torch.bmm(torch.relu(hidden), weight)
             clients, nodes, width = hidden.shape
@@ -56,13 +62,17 @@ class ConvolutionProbe:
         pooled = torch.matmul(self._node_mean, torch.relu(hidden)).unsqueeze(1)
         return torch.bmm(pooled, weight).squeeze(1) + bias
 
-    def _first(self, weight: Tensor) -> Tensor:
-        """Â X W of the random graph for stacked W [C, features, hidden]: [C, N, hidden]."""
+    def _first(self, weight: Tensor, rows: InputRows | None) -> Tensor:
+        """Â X W of the random graph for stacked W [C, features, hidden], or [C, R, hidden]: [C, N, hidden]."""
         if len(weight) == 1 and weight.device.type == "cpu":
-            rows = torch.nonzero(weight[0].any(1)).squeeze(1)
-            if len(rows) < (1 - _WORTH_SKIPPING) * weight.shape[1]:
-                return (self._inputs[rows].T @ weight[0][rows]).unsqueeze(0)
-        return torch.matmul(self._inputs.T, weight)
+            used = torch.nonzero(weight[0].any(1)).squeeze(1)
+            if len(used) < (1 - _WORTH_SKIPPING) * len(self._inputs):
+                columns = used if rows is None else rows.index[0, used]
+                own = weight[0] if len(used) == weight.shape[1] else weight[0][used]
+                return (self._inputs[columns].T @ own).unsqueeze(0)
+        if rows is None:
+            return torch.matmul(self._inputs.T, weight)
+        return torch.stack([self._inputs[index].T @ own for index, own in zip(rows.index, weight, strict=True)])
 
 
 def _layer(name: str) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from subfl_flower.data.graph import NO_ROLE, ClientGraph
 from subfl_flower.models.settings import GraphModelSettings
 from subfl_flower.subgraphs.models.chunk import GraphChunk
+from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
 
 Parameters = Mapping[str, Tensor]
@@ -24,8 +25,13 @@ AnyChunk = TypeVar("AnyChunk", bound=GraphChunk)
 class Probe(Protocol):
     """A random graph, prepared to embed models."""
 
-    def embed(self, parameters: Parameters) -> Tensor:
-        """Functional embeddings [C, embedding width] of C models."""
+    def embed(self, parameters: Parameters, rows: InputRows | None = None) -> Tensor:
+        """Functional embeddings [C, embedding width] of C models.
+
+        Args:
+            parameters: stacked.
+            rows: the rows that `parameters` have of the first layer, the others being zero; None: they have all.
+        """
 
 
 class GraphNetwork(ABC, Generic[AnyChunk]):
@@ -37,6 +43,8 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         buffer_shapes: shapes of tensors that are not trained and may change in a training step, such as running means.
             They stay with a client, are passed together with the parameters, and are exported with them.
         feature_rows: the name of the matrix whose rows belong to features, one each; None where there is none.
+        input_rows: the name of the matrix whose rows belong to the columns of a `LocalGraph`'s inputs; None where there
+            is none.
         reach: distance in edges from a client's own nodes of the nodes that its outputs depend on, where `local_graph`
             is cut from a larger graph; None: any distance.
         side_by_side: True where several threads may compute with it at the same time.
@@ -46,6 +54,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
     shapes: dict[str, tuple[int, ...]]
     buffer_shapes: Mapping[str, tuple[int, ...]] = {}
     feature_rows: str | None = None
+    input_rows: str | None = None
     reach: int | None = None
     side_by_side: bool = True
 
@@ -95,6 +104,10 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
 
     # Graphs ---------------------------------------------------------------------------------------------------------
 
+    def reached_inputs(self, graph: ClientGraph) -> np.ndarray:
+        """Flags of the rows of `input_rows` that can have an effect on a graph's outputs: bool [inputs]."""
+        return np.ones(self.shapes[self.input_rows][0] if self.input_rows else 0, dtype=bool)
+
     @abstractmethod
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
         """The part of a graph's computation that is constant in all steps.
@@ -102,6 +115,25 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
         Args:
             graph: the nodes and edges to propagate over.
             num_own: number of the client's own nodes, which come first; None for all.
+        """
+
+    @abstractmethod
+    def sampled(
+        self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
+    ) -> tuple[LocalGraph, np.ndarray]:
+        """A sampled part of a local graph, from which outputs at `seeds` are computed in training.
+
+        Args:
+            graph: from `local_graph`.
+            seeds: int64 [seeds], different nodes of the client's own.
+            neighbours: largest number of a node's neighbours; None: all.
+            rng: draws the neighbours.
+
+        Returns:
+            The part, whose own nodes begin with `seeds`, and the place in `graph` of each of its nodes, int64.
+
+        Raises:
+            SubflError: the network does not show how many propagations it makes.
         """
 
     @abstractmethod
@@ -174,8 +206,12 @@ class ForwardProbe:
         self._chunk = network.chunk([_nobodys(edge_index, features)], device)
 
     @torch.no_grad()
-    def embed(self, parameters: Parameters) -> Tensor:
-        """Functional embeddings [C, embedding width] of C models."""
+    def embed(self, parameters: Parameters, rows: InputRows | None = None) -> Tensor:
+        """Functional embeddings [C, embedding width] of C models, one after the other."""
+        if rows is not None:
+            assert self._network.input_rows is not None
+            first = {self._network.input_rows: rows.spread(parameters[self._network.input_rows])}
+            parameters = {**parameters, **first}
         clients = len(next(iter(parameters.values())))
         alone = ({name: value[c : c + 1] for name, value in parameters.items()} for c in range(clients))
         return torch.cat([self._network.embedding(model, self._chunk) for model in alone])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse
@@ -38,6 +38,10 @@ class LocalGraph:
     symmetric: bool = True
     told: np.ndarray | None = None
     structure: np.ndarray | None = None
+
+    def with_inputs(self, columns: np.ndarray) -> LocalGraph:
+        """The graph with some columns of its inputs, in the order of these `columns`."""
+        return replace(self, inputs=self.inputs[:, columns])
 
     @property
     def num_nodes(self) -> int:

@@ -12,7 +12,7 @@ parameter under the first of their names.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch_geometric.nn import MessagePassing
 
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
@@ -30,6 +31,7 @@ from subfl_flower.subgraphs.models.chunk import GraphChunk, stacked_support
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
 from subfl_flower.subgraphs.models.module_class import constructor_arguments, module_class, takes
+from subfl_flower.subgraphs.models.neighbourhood import neighbourhood
 
 _KEPT_TYPES = (torch.float32, torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Types of buffers that a client's state, which is float32, can keep."""
@@ -188,6 +190,23 @@ class ModuleNetwork(GraphNetwork[ModuleChunk]):
             inputs=graph.features,
             feature_support=present_features(graph.features),
         )
+
+    def sampled(
+        self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
+    ) -> tuple[LocalGraph, np.ndarray]:
+        """A sampled part of the graph, over as many hops as the module has layers of PyG's ``MessagePassing``.
+
+        Edges lead from drawn neighbours to their node. Their weights do not change: such layers normalise by the
+        degrees that they find, as with PyG's ``NeighborLoader``.
+        """
+        hops = sum(isinstance(layer, MessagePassing) for layer in self._module.modules())
+        if not hops:
+            raise SubflError(
+                f"task.batch_size: {self.settings.target} has no layer that is a torch_geometric.nn.MessagePassing, so "
+                "the neighbourhood that a node depends on is unknown; only null is allowed"
+            )
+        part, nodes = neighbourhood(graph, seeds, hops, neighbours, rng, rescale=False)
+        return replace(part, operator=part.operator.T.tocsr()), nodes
 
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> ModuleChunk:
         """A chunk of separate graphs."""

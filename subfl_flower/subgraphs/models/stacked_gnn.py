@@ -20,6 +20,7 @@ from subfl_flower.seeding import shared_generator
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
+from subfl_flower.subgraphs.models.neighbourhood import neighbourhood
 
 __all__ = ["CLASSIFIER", "CONVOLUTION", "Parameters", "StackedGNN", "layer_parameters", "propagate"]
 
@@ -70,6 +71,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     """
 
     settings: StackedSettings
+    input_rows = f"{CONVOLUTION}1.weight"
 
     def __init__(self, settings: StackedSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
@@ -117,6 +119,11 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         """The last convolution's width, for each of the extractors."""
         return len(self.extractors) * self.settings.hidden
 
+    def reached_inputs(self, graph: ClientGraph) -> np.ndarray:
+        """The rows of features that a node has, for each width of features that the inputs are made of."""
+        present = present_features(graph.features)
+        return np.tile(present, self.shapes[self.input_rows][0] // len(present))
+
     def local_graph(self, graph: ClientGraph, num_own: int | None = None) -> LocalGraph:
         """The operator, and the first convolution's inputs."""
         operator, inputs = self.propagated(graph)
@@ -128,6 +135,12 @@ class StackedGNN(GraphNetwork[StackedChunk]):
             feature_support=present_features(graph.features),
             symmetric=self.symmetric,
         )
+
+    def sampled(
+        self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
+    ) -> tuple[LocalGraph, np.ndarray]:
+        """A sampled part of the graph; the first convolution's inputs stay those of the whole graph."""
+        return neighbourhood(graph, seeds, self.settings.layers - 1, neighbours, rng, rescale=True)
 
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
         """A chunk of clients' graphs as one block-diagonal graph."""

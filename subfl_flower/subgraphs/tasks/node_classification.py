@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
@@ -21,7 +22,12 @@ from subfl_flower.tasks.settings import GraphTask
 
 
 class NodeClassification(GraphTask):
-    """Classification of nodes; a node's role (train, validation, test) is part of the prepared partition."""
+    """Classification of nodes; a node's role (train, validation, test) is part of the prepared partition.
+
+    Attributes:
+        batch_size: training nodes of a step, whose neighbourhood is sampled; null: each step uses the whole graph.
+        neighbours: largest number of a node's neighbours in a sampled step; null: all.
+    """
 
     needs_labels: ClassVar[bool] = True
     classifies_nodes: ClassVar[bool] = True
@@ -33,6 +39,8 @@ class NodeClassification(GraphTask):
     )
     metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["node_classification"]
+    batch_size: int | None = Field(default=None, ge=1)
+    neighbours: int | None = Field(default=20, ge=1)
 
     @property
     def metric(self) -> str:
@@ -52,6 +60,23 @@ class NodeClassification(GraphTask):
         if not graph.num_train:
             raise SubflError(f"client {graph.client_id} has no training node")
         return graph.num_train
+
+    @property
+    def samples(self) -> bool:
+        """True with a `batch_size`."""
+        return self.batch_size is not None
+
+    @property
+    def max_neighbours(self) -> int | None:
+        """`neighbours`."""
+        return self.neighbours
+
+    def minibatches(self, graph: ClientGraph, rng: np.random.Generator) -> list[np.ndarray]:
+        """The training nodes in random order, `batch_size` a step; the last step of an epoch may have fewer."""
+        if self.batch_size is None:
+            return []
+        order = rng.permutation(np.flatnonzero(graph.roles == TRAIN))
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def examples(self, graphs: Sequence[ClientGraph], device: torch.device) -> NodeExamples:
         """Labels and roles."""

@@ -63,9 +63,18 @@ def remote_client(client_id: int) -> ClientGraph:
 
 
 def state(cohort: FedPUBClient, clients: int) -> dict[str, torch.Tensor]:
-    """Arrays that the clients keep, by name."""
-    with cohort.open_state().rows(range(clients), torch.device("cpu")) as rows:
-        return {name: value.clone() for name, value in rows.items()}
+    """Arrays that the clients keep, by name; rows of features that a client lacks are not kept, and stand as zeros."""
+    kept: dict[str, list[np.ndarray]] = {}
+    for position, graph in enumerate(cohort.cohort.graphs[:clients]):
+        present = (dense_features(graph) != 0).any(0)
+        for name, value in cohort.open_state().export_row(position).items():
+            if "conv1.weight" in name and len(value) != FEATURES:
+                assert len(value) == present.sum()
+                whole = np.zeros((FEATURES, *value.shape[1:]), dtype=np.float32)
+                whole[present] = value
+                value = whole
+            kept.setdefault(name, []).append(value)
+    return {name: torch.from_numpy(np.stack(values)) for name, values in kept.items()}
 
 
 def masks(cohort: FedPUBClient, clients: int) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny_clients import (
+    FEATURES,
     best_models,
     cohort_of,
     dense_features,
@@ -29,6 +30,7 @@ from subfl_flower.wire.array_format import Stack
 
 SEED = 7
 SHAPES = model().shapes
+HIDDEN = SHAPES["conv1.bias"][0]
 OWN = ("classifier.weight", "classifier.bias")
 SHARED = tuple(name for name in SHAPES if name not in OWN)
 INITIAL = model().initial_of(SEED)
@@ -186,7 +188,9 @@ def test_a_masked_client_may_keep_its_first_layer_to_itself() -> None:
         assert set(sent) == {*shared, "functional_embedding", "wanted_features"}
         assert not sent["wanted_features"].any()  # no row of the first layer travels, in either direction
         assert result.clients == (0,)
-    assert not best_models(cohort)[0]["conv1.weight"][2].any() and personal(cohort, "conv1.weight")[0, 2].any()
+    assert not best_models(cohort)[0]["conv1.weight"][2].any()
+    own = cohort.open_state().of_client("personal.conv1.weight", 0)
+    assert own.shape == (FEATURES - 1, HIDDEN) and own.any(1).all()  # a row for each feature that it has
 
 
 @pytest.mark.parametrize("family", [SubgraphClient, FedPUBClient])
