@@ -17,6 +17,14 @@ from subfl_flower.wire.memory import hand_back_freed_memory
 from subfl_flower.wire.ragged import Ragged
 
 
+def as_tensor(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array of a batch as a tensor on a device; on a CPU it is a view of the message and must not be written to."""
+    with warnings.catch_warnings():
+        # Arrays of a batch are read-only views of a message's bytes, and no code writes to them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values).to(device)
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """The orders for some clients of a node, in one round.
@@ -63,11 +71,8 @@ class Batch:
         return self.sent.stack()
 
     def tensors(self, device: torch.device) -> dict[str, Tensor]:
-        """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to."""
-        with warnings.catch_warnings():
-            # Arrays of a batch are read-only views of a message's bytes, and no code writes to them.
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return {name: torch.from_numpy(values).to(device) for name, values in self.stack.items()}
+        """`stack` as tensors on a device; see `as_tensor`."""
+        return {name: as_tensor(values, device) for name, values in self.stack.items()}
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
