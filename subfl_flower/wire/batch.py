@@ -70,9 +70,7 @@ class Batch:
             without: names that are left out.
         """
         return {
-            name: tensor_of(np.asarray(values)).to(device)
-            for name, values in self.stack.items()
-            if name not in without
+            name: tensor_of(np.asarray(values)).to(device) for name, values in self.stack.items() if name not in without
         }
 
     def take(self, chosen: Sequence[int]) -> Batch:
