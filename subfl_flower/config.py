@@ -33,6 +33,7 @@ from subfl_flower.models.settings import (
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
 from subfl_flower.tasks.choices import TASKS, Task
+from subfl_flower.wire.contract import AbsentFeatures
 
 
 class Section(BaseModel):
@@ -193,6 +194,16 @@ class Record(Section):
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
+class Wire(Section):
+    """What messages hold.
+
+    `absent_features` says whether rows of the first layer travel that belong to features which a client does not have:
+    ``send`` or ``skip``. null leaves it to the method; most of them send.
+    """
+
+    absent_features: AbsentFeatures | None = None
+
+
 class Sweep(Section):
     """Settings of a sweep: `jobs` at a time, and the finished jobs that are repeated.
 
@@ -230,6 +241,7 @@ class Config(Section):
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record
+    wire: Wire = Wire()
     sweep: Sweep = Field(default=Sweep(), exclude=True)  # says nothing about the run itself
 
     @property

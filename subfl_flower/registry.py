@@ -45,7 +45,9 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"
         )
     client.check_model(config.model, config.method.name)
-    method_settings(config.method)
+    settings = method_settings(config.method)
+    if config.wire.absent_features == "skip":
+        client.check_skipping(config.model, settings, config.optimizer, config.method.name)
     return config
 
 

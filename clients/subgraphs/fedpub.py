@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -39,10 +39,13 @@ from subfl_flower.clients.subgraphs.description import Description, DescriptionS
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Shapes
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.subgraphs.models.choices import network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk, features_within_reach
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.tasks.metric import SHARE, Metric
-from subfl_flower.wire.contract import Declared, RunContext
+from subfl_flower.wire.contract import AbsentFeatures, Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.row_stack import RowStack
 
@@ -65,6 +68,9 @@ class FedPUBClient(SubgraphClient):
             mask_l1: λ1, weight of the sum of absolute mask entries.
             mask_threshold: entries with no larger absolute value are zero outside training.
             mask_lr: learning rate of the masks, as a multiple of the optimiser's.
+            absent_features: default of ``wire.absent_features``. ``skip``: rows of features that a client does not
+                have travel in neither direction. ``send``: the client returns such rows as it was sent them, and they
+                count in averages.
             variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
                 gradient, and masks start at one also for features that a client does not have.
         """
@@ -78,18 +84,28 @@ class FedPUBClient(SubgraphClient):
         mask_lr: float = Field(default=1.0, gt=0)
         weight_decay: float | None = Field(default=0.0, ge=0)
         proximal: float = Field(default=1e-3, ge=0)
+        absent_features: AbsentFeatures = "skip"
         variant: Literal["paper", "released"] = "paper"
 
     settings: Settings
 
     @classmethod
-    def shared(cls, run: RunContext) -> dict[str, ArraySpec]:
-        """The model's shared parameters; of the first layer only rows of features that a client has travel."""
-        shared = super().shared(run)
-        first = None if run.network is None else run.network.feature_rows
-        if first in shared and run.settings.masks and run.settings.variant == "paper":
-            shared[first] = replace(shared[first], by_row=True)
-        return shared
+    def skips_absent(cls, run: RunContext) -> bool:
+        """True where masks make such rows zero."""
+        known = run.network is not None and run.network.feature_rows is not None
+        return run.skips_absent and known and run.settings.masks and run.settings.variant == "paper"
+
+    @classmethod
+    def check_skipping(cls, model: Any, settings: Any, optimizer: OptimizerSettings, method: str) -> None:
+        """Refuse to skip rows of absent features where no mask makes them zero.
+
+        Raises:
+            SubflError: there are no masks, or the variant's begin at one.
+        """
+        if network_class(model).feature_rows is None:
+            raise SubflError(f"wire.absent_features: only send is allowed, because model={model.name} has no such rows")
+        if not settings.masks or settings.variant != "paper":
+            raise SubflError("wire.absent_features: skip needs method.masks=true and method.variant=paper")
 
     @classmethod
     def uploads(cls, run: RunContext) -> Declared:
@@ -105,7 +121,13 @@ class FedPUBClient(SubgraphClient):
     def local_weights(self) -> LocalWeights:
         """Masked weights."""
         return MaskedWeights(
-            self.model, self.settings, self.seed, self.cohort.device, self.cohort.visible, self.optimizer.lr
+            self.model,
+            self.settings,
+            self.seed,
+            self.cohort.device,
+            self.cohort.visible,
+            self.optimizer.lr,
+            self.run.skips_absent,
         )
 
     def describes(self) -> Sequence[Description]:
@@ -139,6 +161,7 @@ class MaskedWeights(LocalWeights):
         device: where parameters are trained.
         graphs: the clients' graphs, as far as the task lets them be seen.
         lr: the optimiser's learning rate.
+        skips: True where rows that training does not reach are not sent; else they are sent as received.
     """
 
     def __init__(
@@ -149,9 +172,10 @@ class MaskedWeights(LocalWeights):
         device: torch.device,
         graphs: Sequence[ClientGraph],
         lr: float,
+        skips: bool,
     ) -> None:
         super().__init__(model, settings, seed, device)
-        self._settings, self._lr = settings, lr
+        self._settings, self._lr, self._skips = settings, lr, skips
         self._graphs = {graph.client_id: graph for graph in graphs}
         self._taught_by_chunk: dict[tuple[int, ...], _Taught] = {}
 
@@ -262,7 +286,7 @@ class MaskedWeights(LocalWeights):
         if first is not None and first in shared:
             taught = self._taught(chunk)
             uploads[first] = taught.stack(shared[first], effective[first])
-            wanted = taught.wanted
+            wanted = taught.wanted if self._skips else wanted
         uploads[WANTED] = wanted.to(torch.uint8)
         return uploads
 

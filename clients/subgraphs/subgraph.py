@@ -21,6 +21,7 @@ from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.iteration import Iteration, in_chunks
 from subfl_flower.node.kept_arrays import Arrays
@@ -31,14 +32,16 @@ from subfl_flower.subgraphs.minibatches import Minibatches
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
+from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
 from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
 from subfl_flower.wire.payload import ArraySpec
-from subfl_flower.wire.row_stack import RowStack, as_array
+from subfl_flower.wire.row_stack import RowStack, as_array, completed
 
 
 class SubgraphClient(CohortClient):
@@ -74,7 +77,11 @@ class SubgraphClient(CohortClient):
     def shared(cls, run: RunContext) -> dict[str, ArraySpec]:
         """The model's shared parameters."""
         own = layer_parameters(run.initial, run.settings.personal_layers)
-        return {name: ArraySpec.like(value) for name, value in run.initial.items() if name not in own}
+        shared = {name: ArraySpec.like(value) for name, value in run.initial.items() if name not in own}
+        first = None if run.network is None else run.network.input_rows
+        if first in shared and cls.skips_absent(run):
+            shared[first] = replace(shared[first], by_row=True)
+        return shared
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
@@ -87,6 +94,37 @@ class SubgraphClient(CohortClient):
         if cls.networks and model.name not in cls.networks:
             raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
         network_class(model).check(model)
+
+    @classmethod
+    def skips_absent(cls, run: RunContext) -> bool:
+        """True where clients leave out rows of the first layer whose features they do not have."""
+        return run.skips_absent
+
+    @classmethod
+    def check_skipping(cls, model: Any, settings: Any, optimizer: OptimizerSettings, method: str) -> None:
+        """Refuse to skip rows of absent features where there are none, or where training changes them.
+
+        Raises:
+            SubflError: the model has no such rows, clients work on more than their own features, or weights decay.
+        """
+        problem = "wire.absent_features: only send is allowed, because"
+        if network_class(model).input_rows is None:
+            raise SubflError(f"{problem} model={model.name} has no rows of features")
+        if not cls._own_graphs():
+            raise SubflError(f"{problem} clients of method={method} work on more than their own nodes")
+        key, weight_decay = "method.weight_decay", settings.weight_decay
+        if weight_decay is None:
+            key, weight_decay = "optimizer.weight_decay", optimizer.weight_decay
+        if weight_decay:
+            raise SubflError(
+                f"{problem} weight decay changes rows of features that a client does not have; "
+                f"skip needs {key}=0 (found {weight_decay:g})"
+            )
+
+    @classmethod
+    def _own_graphs(cls) -> bool:
+        """True where clients train on the nodes that they hold alone."""
+        return cls.graph_patch_name is None and cls.local_graph is SubgraphClient.local_graph
 
     # Parts that a method exchanges ------------------------------------------------------------------------------------
 
@@ -167,7 +205,7 @@ class SubgraphClient(CohortClient):
 
         None where they may change from round to round, or where a method makes local graphs of more than clients' own.
         """
-        if self.graph_patch_name is not None or type(self).local_graph is not SubgraphClient.local_graph:
+        if not self._own_graphs():
             return None
         return [self.model.reached_inputs(graph) for graph in self.cohort.visible]
 
@@ -212,12 +250,15 @@ class SubgraphClient(CohortClient):
             effective = self.weights.effective(shared, personal, pruned=True)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
+            alone: Uploads = {}
             if chunk.rows is not None and not self.compact.zero:
+                alone = self._own_rows(shared, chunk.rows) if self.run.skips_absent else {}
                 shared, personal = self._completed(shared, personal, batch, own, chunk)
                 effective = self.weights.effective(shared, personal, pruned=True)
                 chunk = replace(chunk, rows=None)
             with torch.no_grad():
-                uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows)
+                uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
+                uploads = uploads if self.run.skips_absent else _with_all_rows(uploads, batch)
                 for description in self.descriptions:
                     uploads |= description.of(effective, chunk, batch)
         self.keep_best(state, positions, effective, validation)
@@ -337,6 +378,10 @@ class SubgraphClient(CohortClient):
         personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
         return personal if self.compact.zero else self.compact.gathered(personal, chunk.rows)
 
+    def _own_rows(self, shared: Mapping[str, Tensor], rows: InputRows) -> Uploads:
+        """The first layer as it is sent where rows that training does not reach are skipped."""
+        return {name: rows.stack(value) for name, value in shared.items() if name in self.weights.by_input}
+
     def _completed(
         self,
         shared: Mapping[str, Tensor],
@@ -367,6 +412,14 @@ class SubgraphClient(CohortClient):
                         best = state.of_client(f"best.{name}", position)
                         best.copy_(value[row][: len(best)] if best.ndim else value[row])
 
+    def trained_models(self, batch: Batch, result: Result) -> Stack:
+        """Each client's trained model [A, ...]; rows that it does not send are as received."""
+        models, received = super().trained_models(batch, result), batch.stack
+        if not self.run.skips_absent or self.compact.zero:
+            return models
+        rows = {name for name in self.weights.by_input if name in models}
+        return models | {name: completed(models[name], received[name]) for name in rows}
+
     def best_state(self) -> CohortState:
         """The state that holds each client's best model."""
         return self.open_state()
@@ -389,6 +442,15 @@ class SubgraphClient(CohortClient):
         state = self.best_state()
         found = {client_id: float(state["best_validation"][row]) for row, client_id in enumerate(state.client_ids)}
         return {client_id: figure - 1.0 for client_id, figure in found.items() if figure > 0}  # stored plus one
+
+
+def _with_all_rows(uploads: Uploads, batch: Batch) -> dict[str, Tensor | RowStack]:
+    """The uploads, with rows that they do not hold as they were received."""
+    received = batch.stack
+    return {
+        name: torch.from_numpy(value.over(received[name])) if isinstance(value, RowStack) else value
+        for name, value in uploads.items()
+    }
 
 
 def _arrays(tensors: Uploads) -> dict[str, np.ndarray]:

@@ -64,6 +64,10 @@ class FedPUB(MixingStrategy):
         super().load_state(state)
         self.similarity.load_state(state)
 
+    def with_skipped_rows(self, updates: Updates) -> Updates:
+        """The replies as they are: a weight that a client does not send is pruned, see ``missing``."""
+        return updates
+
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """Each client's average (eq. 3); a client is not sent entries that it does not use."""
         mixed: Stack = {}

@@ -23,7 +23,7 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
-from subfl_flower.wire.row_stack import RowStack, as_array
+from subfl_flower.wire.row_stack import RowStack, as_array, completed
 
 
 class MixingStrategy(CohortStrategy):
@@ -96,6 +96,7 @@ class MixingStrategy(CohortStrategy):
 
     def aggregate(self, updates: Updates) -> None:
         """θ ← M θ, group by group."""
+        updates = self.with_skipped_rows(updates)
         matrices = self.mixing_matrices(updates)
         mixed: Stack = {}
         for group, matrix in matrices.items():
@@ -104,6 +105,14 @@ class MixingStrategy(CohortStrategy):
             mixed |= self._mixed_or_kept(matrix, replace(updates, arrays=sent))
         self.parameters = {name: mixed[name] for name in self.initial}
         self._mixing = {group: self._of_all(matrix, updates.positions) for group, matrix in matrices.items()}
+
+    def with_skipped_rows(self, updates: Updates) -> Updates:
+        """The replies with all rows of the first layer: those that a client skipped are as it was sent them."""
+        first = None if self.run.network is None else self.run.network.input_rows
+        if not self.run.skips_absent or first is None or first not in self.initial:
+            return updates
+        whole = completed(updates.arrays[first], rows(self.parameters[first], updates.positions.tolist()))
+        return replace(updates, arrays={**updates.arrays, first: whole})
 
     def _mixed_or_kept(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """A group's mixed parameters; a client whose row is zero keeps its parameters."""

@@ -17,6 +17,7 @@ import torch
 from flwr.client import NumPyClient
 
 from subfl_flower.errors import SubflError
+from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.iteration import Iteration, in_chunks
 from subfl_flower.node.state import CohortState, Shapes, StateStore
 from subfl_flower.tasks.metric import COUNT, Metric
@@ -119,6 +120,23 @@ class CohortClient(NumPyClient, ABC):
             SubflError: the family cannot train it.
         """
         return
+
+    @classmethod
+    def check_skipping(cls, model: Any, settings: Any, optimizer: OptimizerSettings, method: str) -> None:
+        """Refuse ``wire.absent_features=skip`` where the family has no rows that it could leave out.
+
+        Args:
+            model: settings of the model.
+            settings: of the method.
+            optimizer: settings of the clients' optimiser.
+            method: the method's name, for the error.
+
+        Raises:
+            SubflError: it has none.
+        """
+        raise SubflError(
+            f"wire.absent_features: models of method={method} have no rows of features; only send is allowed"
+        )
 
     def __init__(self, run: RunContext, cohort: Any, store: StateStore, iterate: Iteration = in_chunks) -> None:
         self.run = run

@@ -165,7 +165,8 @@ def _without_training(job: Job, redo: Redo) -> Outcome | None:
         found = found_in(place, job.config)
     except SubflError as error:
         return Outcome(place, "failed", {}, str(error), bad_input=True)
-    return None if found is Found.NOTHING or redo == "all" else outcome_before(place, found, redo)
+    beside = found in (Found.NOTHING, Found.OUTDATED)  # what has changed is said where the job is trained
+    return None if beside or redo == "all" else outcome_before(place, found, redo)
 
 
 def _rounds(job: Job) -> int:

@@ -71,6 +71,12 @@ class RowStack(np.lib.mixins.NDArrayOperatorsMixin):
         rows = slice(self.ends[client] - self.counts[client], self.ends[client])
         return self.index[rows], self.values[rows]
 
+    def over(self, whole: np.ndarray) -> np.ndarray:
+        """A copy of a `whole` stack [A, F, H] with these rows in place of its own."""
+        replaced = np.array(whole)
+        replaced[self.owners, self.index] = self.values
+        return replaced
+
     def take(self, clients: Sequence[int]) -> RowStack:
         """The stack of some clients, in their order."""
         if list(clients) == list(range(len(self))):
@@ -118,6 +124,15 @@ def concatenated(parts: Sequence[Any]) -> Any:
         np.concatenate([part.counts for part in parts]),
         parts[0].height,
     )
+
+
+def completed(sent: np.ndarray, received: np.ndarray) -> np.ndarray:
+    """A stack [A, F, H] in which rows that are not sent, or are all zero, are those that were received."""
+    stack = RowStack.of(sent)
+    kept = stack.values.any(1)
+    whole = np.array(received)
+    whole[stack.owners[kept], stack.index[kept]] = stack.values[kept]
+    return whole
 
 
 def as_array(stack: RowStack) -> np.ndarray:

@@ -26,20 +26,22 @@ class InputRows:
 
     Attributes:
         index: int64 [C, R], the rows of each client, each once.
+        counts: own rows of each client [C].
         height: F.
     """
 
     index: Tensor
+    counts: tuple[int, ...]
     height: int
 
     @classmethod
     def of(cls, reached: Sequence[np.ndarray], device: torch.device | str = "cpu") -> InputRows | None:
         """The rows of some clients, from flags of those that each one reaches, bool [F]; None where all reach all."""
-        width, height = max(int(flags.sum()) for flags in reached), len(reached[0])
         if all(flags.all() for flags in reached):
             return None
-        index = np.stack([np.argsort(~flags, kind="stable")[:width] for flags in reached])
-        return cls(torch.from_numpy(index).to(device), height)
+        counts = tuple(int(flags.sum()) for flags in reached)
+        index = np.stack([np.argsort(~flags, kind="stable")[: max(counts)] for flags in reached])
+        return cls(torch.from_numpy(index).to(device), counts, len(reached[0]))
 
     def gathered(self, full: Tensor) -> Tensor:
         """The rows [C, R, ...] of a stack [C, F, ...], in memory that nothing else refers to."""
@@ -63,6 +65,18 @@ class InputRows:
                 found = place[index]
                 gathered[c, found >= 0] = values[found[found >= 0]]
         return torch.from_numpy(gathered).to(self.index.device)
+
+    def stack(self, rows: Tensor) -> RowStack:
+        """The clients' own rows of a stack [C, R, H]."""
+        own = [
+            (values[:count], index[:count]) for values, index, count in zip(rows, self.index, self.counts, strict=True)
+        ]
+        return RowStack(
+            torch.cat([values for values, _ in own]).cpu().numpy(),
+            torch.cat([index for _, index in own]).cpu().numpy(),
+            np.array(self.counts),
+            self.height,
+        )
 
     def put(self, rows: Tensor, full: Tensor) -> Tensor:
         """Replace the rows of a stack [C, F, ...] in place by `rows` [C, R, ...], and return the stack."""
