@@ -65,6 +65,8 @@ class SubgraphClient(CohortClient):
 
     settings: Settings
 
+    trains_mixed = True
+
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
 
@@ -339,7 +341,9 @@ class SubgraphClient(CohortClient):
                     {name: leaves.get(name, personal[name]) for name in personal},
                     pruned=False,
                 )
-                losses = of_part.losses(self.model(effective, part, draws), sampled)
+                with self.in_precision():
+                    outputs = self.model(effective, part, draws)
+                losses = of_part.losses(outputs.float(), sampled)
                 if not bool(torch.isfinite(losses).all()):
                     bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                     raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
