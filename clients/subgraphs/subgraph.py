@@ -170,7 +170,8 @@ class SubgraphClient(CohortClient):
             }
         )
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
-        self._chunks: Prepared[GraphChunk] = Prepared(len(cohort.graphs))
+        # Of all rows of the first layer, and of those that clients' data reach.
+        self._chunks: dict[bool, Prepared[GraphChunk]] = {rows: Prepared(len(cohort.graphs)) for rows in (True, False)}
         floats = sum(int(np.prod(shape)) for shape in trained.values())
         # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
         self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
@@ -223,7 +224,8 @@ class SubgraphClient(CohortClient):
             rows: the rows of the first layer to prepare inputs for, from `compact`; None: all.
         """
         versions = tuple(self.graph_version(position) for position in positions)
-        return self._chunks.of((rows is None, *positions), lambda: self._new_chunk(positions, rows), versions)
+        prepared = self._chunks[rows is None]
+        return prepared.of(tuple(positions), lambda: self._new_chunk(positions, rows), versions)
 
     def _new_chunk(self, positions: Sequence[int], rows: InputRows | None) -> GraphChunk:
         graphs = [self.local_graph(position) for position in positions]
