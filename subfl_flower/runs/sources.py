@@ -10,9 +10,8 @@ from typing import Any
 
 from subfl_flower.config import Config
 from subfl_flower.data.description import file_digests
-from subfl_flower.doors import OWN_PACKAGE, full_name
+from subfl_flower.doors import OWN_PACKAGE, full_name, load_class
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModuleSettings
 from subfl_flower.registry import client_class, strategy_class
 from subfl_flower.storage.checksums import sha256_of
 
@@ -66,10 +65,8 @@ def changed_sources(config: Config, facts: Mapping[str, Any] | None) -> list[str
 def _classes(config: Config) -> Iterator[type]:
     yield from (strategy_class(config.method), client_class(config.method))
     yield from map(type, (config.dataset, config.partition, config.task))
-    if isinstance(config.model, ModuleSettings):
-        from subfl_flower.subgraphs.models.module_class import module_class
-
-        yield module_class(config.model)
+    if config.model.own_class:
+        yield load_class(getattr(config.model, config.model.own_class), object, "model._target_")
 
 
 def _source_files(owner: type) -> Iterator[tuple[type, Path]]:
