@@ -203,6 +203,17 @@ class Sweep(Section):
     redo: Literal["failed", "all", "none"] = "failed"
 
 
+class Wire(Section):
+    """Form of a round's messages, in both directions.
+
+    Values of type float32 travel as `dtype`, and are float32 again where they arrive; integers and other types stay.
+    `compression` shortens the bytes of all arrays of a message, without loss.
+    """
+
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+    compression: Literal["none", "zlib"] = "none"
+
+
 class Config(Section):
     """The whole configuration of one run."""
 
@@ -226,10 +237,19 @@ class Config(Section):
     federation: Federation
     method: Method
     privacy: AnyMechanism = NoNoise()
+    wire: Wire = Wire()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record
     sweep: Sweep = Field(default=Sweep(), exclude=True)  # says nothing about the run itself
+
+    @property
+    def bundling(self) -> str | None:
+        """Compression of the bundles in which a message's arrays travel; None where each travels by itself.
+
+        On a network each array takes several requests.
+        """
+        return self.wire.compression if self.runtime.deployed or self.wire.compression != "none" else None
 
     @property
     def checkpoint_every(self) -> int | None:
