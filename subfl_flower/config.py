@@ -90,8 +90,10 @@ class Method(BaseModel):
 class Runtime(Section):
     """Placement of clients, and the processing of a cohort.
 
-    `chunk` is the number of clients processed at once inside a cohort; it does not change results. `threads` is
-    PyTorch's intra-operator thread count per process.
+    `chunk` is the number of clients processed at once inside a cohort; it changes results by rounding alone. `threads`
+    is the number of cores of a process. They work as many chunks side by side, which changes no result. A node with
+    fewer clients leaves further cores to PyTorch, which may then round otherwise. `precision` is that of the products
+    of matrices in training steps; parameters, gradients and figures stay float32.
     """
 
     poll_seconds: ClassVar[float] = 0.005
@@ -119,6 +121,7 @@ class Runtime(Section):
     chunk: int | Literal["auto", "all"] = "auto"
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     on_client_failure: Literal["stop", "continue"] = "stop"
     node_timeout: float = Field(default=60.0, gt=0)
 
@@ -204,12 +207,15 @@ class Sweep(Section):
 
 
 class Wire(Section):
-    """Form of a round's messages, in both directions.
+    """What messages hold, and its form.
 
-    Values of type float32 travel as `dtype`, and are float32 again where they arrive; integers and other types stay.
-    `compression` shortens the bytes of all arrays of a message, without loss.
+    `absent_features` says whether rows of the first layer travel that belong to features which a client does not have:
+    ``send`` or ``skip``. null leaves it to the method; most of them send. Values of type float32 travel as `dtype` in
+    a round, and are float32 again where they arrive; integers and other types stay. `compression` shortens the bytes of
+    all arrays of a message, without loss.
     """
 
+    absent_features: Literal["send", "skip"] | None = None
     dtype: Literal["float32", "float16", "int8"] = "float32"
     compression: Literal["none", "zlib"] = "none"
 
@@ -237,10 +243,10 @@ class Config(Section):
     federation: Federation
     method: Method
     privacy: AnyMechanism = NoNoise()
-    wire: Wire = Wire()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record
+    wire: Wire = Wire()
     sweep: Sweep = Field(default=Sweep(), exclude=True)  # says nothing about the run itself
 
     @property

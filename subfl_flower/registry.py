@@ -40,12 +40,19 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
             "only none is allowed"
         )
+    if config.runtime.precision != "float32" and not client.trains_mixed:
+        raise SubflError(
+            f"runtime.precision={config.runtime.precision}: clients of method={config.method.name} compute in float32 "
+            "alone"
+        )
     if not config.task.learnt_by(config.model.tasks):
         raise SubflError(
             f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"
         )
     client.check_model(config.model, config.method.name)
-    method_settings(config.method)
+    settings = method_settings(config.method)
+    if config.wire.absent_features == "skip":
+        client.check_skipping(config.model, settings, config.optimizer, config.method.name)
     return config
 
 

@@ -23,8 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.models.row_stack import RowStack
 from subfl_flower.node.state import OwnRows, Shapes
 from subfl_flower.subgraphs.models.input_rows import InputRows
+from subfl_flower.wire.batch import Batch
+
+Uploads = Mapping[str, Tensor | RowStack]
+"""Uploads of C clients by name, each [C, ...]."""
 
 Unreached = Literal["zero", "kept", "trained"]
 """Treatment of rows that no data of a client reach."""
@@ -78,17 +83,30 @@ class CompactRows:
                 shapes[name] = OwnRows(counts, shape[1:])
         return shapes
 
+    def received(self, batch: Batch, rows: InputRows | None) -> dict[str, Tensor]:
+        """What clients are sent, with the chunk's `rows`; on a CPU it may be views of the message."""
+        stacks: dict[str, RowStack] = {
+            name: value for name, value in batch.stack.items() if isinstance(value, RowStack)
+        }
+        if rows is None or not stacks.keys() <= self._names:
+            return self.gathered(batch.tensors(self._device), rows)
+        others = self.gathered(batch.tensors(self._device, set(stacks)), rows)
+        return {name: rows.gathered_stack(stacks[name]) if name in stacks else others[name] for name in batch.stack}
+
     def gathered(self, values: Mapping[str, Tensor], rows: InputRows | None) -> dict[str, Tensor]:
         """Values [C, F, ...] by name with the chunk's `rows` of those whose rows belong to inputs."""
         if rows is None:
             return dict(values)
         return {name: rows.gathered(value) if name in self._names else value for name, value in values.items()}
 
-    def spread(self, values: Mapping[str, Tensor], rows: InputRows | None) -> dict[str, Tensor]:
-        """All rows of values that have the chunk's `rows`: the others are zero."""
+    def spread(self, values: Uploads, rows: InputRows | None) -> dict[str, Tensor | RowStack]:
+        """All rows of uploads that have the chunk's `rows`: the others are zero."""
         if rows is None:
             return dict(values)
-        return {name: rows.spread(value) if name in self._names else value for name, value in values.items()}
+        return {
+            name: rows.spread(value) if name in self._names and isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
 
     def put(self, values: Mapping[str, Tensor], whole: Mapping[str, Tensor], rows: InputRows | None) -> None:
         """Put the chunk's `rows` of values into `whole`, in place."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -33,15 +34,19 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.compact_rows import Unreached
+from subfl_flower.clients.subgraphs.compact_rows import Unreached, Uploads
 from subfl_flower.clients.subgraphs.description import Description, DescriptionSettings, SimilarityDescription
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Shapes
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
+from subfl_flower.errors import SubflError
+from subfl_flower.models.row_stack import RowStack
+from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.subgraphs.models.choices import network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk, features_within_reach
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.tasks.metric import SHARE, Metric
-from subfl_flower.wire.contract import Declared, RunContext
+from subfl_flower.wire.contract import AbsentFeatures, Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
 
 WANTED = "wanted_features"
@@ -63,6 +68,9 @@ class FedPUBClient(SubgraphClient):
             mask_l1: λ1, weight of the sum of absolute mask entries.
             mask_threshold: entries with no larger absolute value are zero outside training.
             mask_lr: learning rate of the masks, as a multiple of the optimiser's.
+            absent_features: default of ``wire.absent_features``. ``skip``: rows of features that a client does not
+                have travel in neither direction. ``send``: the client returns such rows as it was sent them, and they
+                count in averages.
             variant: ``paper`` as described; ``released`` as the authors' public code behaves: neither penalty has a
                 gradient, and masks start at one also for features that a client does not have.
         """
@@ -76,9 +84,28 @@ class FedPUBClient(SubgraphClient):
         mask_lr: float = Field(default=1.0, gt=0)
         weight_decay: float | None = Field(default=0.0, ge=0)
         proximal: float = Field(default=1e-3, ge=0)
+        absent_features: AbsentFeatures = "skip"
         variant: Literal["paper", "released"] = "paper"
 
     settings: Settings
+
+    @classmethod
+    def skips_absent(cls, run: RunContext) -> bool:
+        """True where masks make such rows zero."""
+        known = run.network is not None and run.network.feature_rows is not None
+        return run.skips_absent and known and run.settings.masks and run.settings.variant == "paper"
+
+    @classmethod
+    def check_skipping(cls, model: Any, settings: Any, optimizer: OptimizerSettings, method: str) -> None:
+        """Refuse to skip rows of absent features where no mask makes them zero.
+
+        Raises:
+            SubflError: there are no masks, or the variant's begin at one.
+        """
+        if network_class(model).feature_rows is None:
+            raise SubflError(f"wire.absent_features: only send is allowed, because model={model.name} has no such rows")
+        if not settings.masks or settings.variant != "paper":
+            raise SubflError("wire.absent_features: skip needs method.masks=true and method.variant=paper")
 
     @classmethod
     def uploads(cls, run: RunContext) -> Declared:
@@ -94,7 +121,13 @@ class FedPUBClient(SubgraphClient):
     def local_weights(self) -> LocalWeights:
         """Masked weights."""
         return MaskedWeights(
-            self.model, self.settings, self.seed, self.cohort.device, self.cohort.visible, self.optimizer.lr
+            self.model,
+            self.settings,
+            self.seed,
+            self.cohort.device,
+            self.cohort.visible,
+            self.optimizer.lr,
+            self.run.skips_absent,
         )
 
     def describes(self) -> Sequence[Description]:
@@ -128,6 +161,7 @@ class MaskedWeights(LocalWeights):
         device: where parameters are trained.
         graphs: the clients' graphs, as far as the task lets them be seen.
         lr: the optimiser's learning rate.
+        skips: True where rows that training does not reach are not sent; else they are sent as received.
     """
 
     def __init__(
@@ -138,11 +172,12 @@ class MaskedWeights(LocalWeights):
         device: torch.device,
         graphs: Sequence[ClientGraph],
         lr: float,
+        skips: bool,
     ) -> None:
         super().__init__(model, settings, seed, device)
-        self._settings, self._lr = settings, lr
+        self._settings, self._lr, self._skips = settings, lr, skips
         self._graphs = {graph.client_id: graph for graph in graphs}
-        self._taught_by_chunk: dict[tuple[int, ...], Tensor] = {}
+        self._taught_by_chunk: dict[tuple[int, ...], _Taught] = {}
 
     @cached_property
     def _masks(self) -> Shapes:
@@ -194,14 +229,13 @@ class MaskedWeights(LocalWeights):
         """The mask whose rows belong to features, where the network has such rows."""
         return _mask(self.model.feature_rows or "")
 
-    def _taught(self, chunk: GraphChunk) -> Tensor:
-        """[C, features]: 1 for the features that training reaches, else 0."""
+    def _taught(self, chunk: GraphChunk) -> _Taught:
+        """The rows of the first layer whose features training reaches."""
         if chunk.client_ids not in self._taught_by_chunk:
             assert self.model.reach is not None  # a network that knows its features' rows knows how far it reaches
             graphs = [self._graphs[client_id] for client_id in chunk.client_ids]
-            taught = [features_within_reach(graph, self.model.reach + 1) for graph in graphs]
-            stacked = torch.from_numpy(np.stack(taught).astype(np.float32))
-            self._taught_by_chunk[chunk.client_ids] = stacked.to(self._device)
+            reached = np.stack([features_within_reach(graph, self.model.reach + 1) for graph in graphs])
+            self._taught_by_chunk[chunk.client_ids] = _Taught.of(reached, chunk)
         return self._taught_by_chunk[chunk.client_ids]
 
     def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> dict[str, Tensor]:
@@ -230,8 +264,7 @@ class MaskedWeights(LocalWeights):
         super().add_penalty_gradients(gradients, shared, personal, received, chunk, server_round)
         for name in self._masks:
             if name == self._first_mask:
-                taught = self._taught(chunk)
-                reached = (taught if chunk.rows is None else chunk.rows.gathered(taught)).unsqueeze(-1)
+                reached = self._taught(chunk).flags
                 gradients[name].addcmul_(personal[name].sign(), reached, value=self._settings.mask_l1)
             else:
                 gradients[name].add_(personal[name].sign(), alpha=self._settings.mask_l1)
@@ -242,19 +275,18 @@ class MaskedWeights(LocalWeights):
             return {}
         return {name: self._settings.mask_lr * self._lr for name in self._masks}
 
-    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> dict[str, Tensor]:
+    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> Uploads:
         """θ where the mask keeps it and training reaches it, zero elsewhere; and flags of wanted feature rows."""
-        uploads = super().upload(shared, effective, chunk)
-        if self._settings.masks:
-            for name in self.model.weight_matrices:
-                if name in shared:
-                    uploads[name] = shared[name] * (effective[name] != 0)
+        uploads = dict(super().upload(shared, effective, chunk))
+        first = self.model.feature_rows if self._sends_what_it_teaches else None
+        for name in self.model.weight_matrices if self._settings.masks else ():
+            if name in shared and name != first:
+                uploads[name] = shared[name].masked_fill(effective[name] == 0, 0)
         wanted = torch.zeros_like(chunk.feature_support)
-        first = self.model.feature_rows
-        if self._sends_what_it_teaches and first is not None and first in shared:
+        if first is not None and first in shared:
             taught = self._taught(chunk)
-            uploads[first] *= (taught if chunk.rows is None else chunk.rows.gathered(taught)).unsqueeze(-1)
-            wanted = chunk.feature_support & (taught == 0)
+            uploads[first] = taught.stack(shared[first], effective[first])
+            wanted = taught.wanted if self._skips else wanted
         uploads[WANTED] = wanted.to(torch.uint8)
         return uploads
 
@@ -262,9 +294,49 @@ class MaskedWeights(LocalWeights):
         """``sparsity`` of each client."""
         if not self._settings.masks:
             return {}
-        weights = [effective[name].flatten(1) for name in self.model.weight_matrices]
-        kept = torch.stack([torch.count_nonzero(weight, dim=1) for weight in weights]).sum(0)
+        flags = [(effective[name] != 0).flatten(1).cpu().numpy() for name in self.model.weight_matrices]
+        # Of flags and without an axis, NumPy counts many times as fast as PyTorch.
+        clients = range(len(flags[0]))
+        kept = torch.tensor([sum(np.count_nonzero(matrix[c]) for matrix in flags) for c in clients])
         return {"sparsity": 1 - kept / sum(math.prod(self.model.shapes[name]) for name in self.model.weight_matrices)}
+
+
+@dataclass(frozen=True)
+class _Taught:
+    """The rows of the first layer whose features training reaches, of the clients of a chunk.
+
+    Attributes:
+        flags: float32 [C, R, 1], 1 for such rows, else 0, of the chunk's rows.
+        places: their places among the chunk's rows, int64 [n] of each client.
+        numbers: their numbers among all rows, ascending, int64 [n] of each client.
+        wanted: bool [C, F], features that a client has and training does not reach.
+    """
+
+    flags: Tensor
+    places: tuple[Tensor, ...]
+    numbers: tuple[np.ndarray, ...]
+    wanted: Tensor
+
+    @classmethod
+    def of(cls, reached: np.ndarray, chunk: GraphChunk) -> _Taught:
+        """The rows that are flagged in `reached`, bool [C, F]."""
+        device = chunk.feature_support.device
+        own = reached if chunk.rows is None else np.take_along_axis(reached, chunk.rows.index.cpu().numpy(), axis=1)
+        return cls(
+            torch.from_numpy(own.astype(np.float32)).unsqueeze(-1).to(device),
+            tuple(torch.from_numpy(np.flatnonzero(flags)).to(device) for flags in own),
+            tuple(np.flatnonzero(flags) for flags in reached),
+            chunk.feature_support & ~torch.from_numpy(reached).to(device),
+        )
+
+    def stack(self, weight: Tensor, effective: Tensor) -> RowStack:
+        """These rows of a weight [C, R, hidden], zero where its effective value is."""
+        counts = np.array([len(numbers) for numbers in self.numbers])
+        values = weight.new_empty(int(counts.sum()), weight.shape[2])
+        for part, places, own, used in zip(values.split(counts.tolist()), self.places, weight, effective, strict=True):
+            torch.index_select(own, 0, places, out=part)
+            part.masked_fill_(used.index_select(0, places) == 0, 0)
+        return RowStack(values.cpu().numpy(), np.concatenate(self.numbers), counts, self.wanted.shape[1])
 
 
 def _mask(name: str) -> str:

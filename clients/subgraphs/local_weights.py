@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.compact_rows import Unreached
+from subfl_flower.clients.subgraphs.compact_rows import Unreached, Uploads
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
@@ -124,7 +124,7 @@ class LocalWeights:
         """Learning rates of single parameters that differ from the optimiser's."""
         return {}
 
-    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> dict[str, Tensor]:
+    def upload(self, shared: Parameters, effective: Parameters, chunk: GraphChunk) -> Uploads:
         """The shared parameters as they are sent, each [C, ...]; zeros do not travel."""
         return dict(shared)
 

@@ -15,12 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.compact_rows import CompactRows
+from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads
 from subfl_flower.clients.subgraphs.description import Description
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.row_stack import RowStack, as_array, completed
+from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.iteration import Iteration, in_chunks
 from subfl_flower.node.kept_arrays import Arrays
@@ -31,9 +33,12 @@ from subfl_flower.subgraphs.minibatches import Minibatches
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
+from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
+from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
 from subfl_flower.wire.payload import ArraySpec
@@ -60,6 +65,8 @@ class SubgraphClient(CohortClient):
 
     settings: Settings
 
+    trains_mixed = True
+
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
 
@@ -72,7 +79,11 @@ class SubgraphClient(CohortClient):
     def shared(cls, run: RunContext) -> dict[str, ArraySpec]:
         """The model's shared parameters."""
         own = layer_parameters(run.initial, run.settings.personal_layers)
-        return {name: ArraySpec.like(value) for name, value in run.initial.items() if name not in own}
+        shared = {name: ArraySpec.like(value) for name, value in run.initial.items() if name not in own}
+        first = None if run.network is None else run.network.input_rows
+        if first in shared and cls.skips_absent(run):
+            shared[first] = replace(shared[first], by_row=True)
+        return shared
 
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
@@ -85,6 +96,37 @@ class SubgraphClient(CohortClient):
         if cls.networks and model.name not in cls.networks:
             raise SubflError(f"method={method} is for model={' or '.join(cls.networks)}, not for model={model.name}")
         network_class(model).check(model)
+
+    @classmethod
+    def skips_absent(cls, run: RunContext) -> bool:
+        """True where clients leave out rows of the first layer whose features they do not have."""
+        return run.skips_absent
+
+    @classmethod
+    def check_skipping(cls, model: Any, settings: Any, optimizer: OptimizerSettings, method: str) -> None:
+        """Refuse to skip rows of absent features where there are none, or where training changes them.
+
+        Raises:
+            SubflError: the model has no such rows, clients work on more than their own features, or weights decay.
+        """
+        problem = "wire.absent_features: only send is allowed, because"
+        if network_class(model).input_rows is None:
+            raise SubflError(f"{problem} model={model.name} has no rows of features")
+        if not cls._own_graphs():
+            raise SubflError(f"{problem} clients of method={method} work on more than their own nodes")
+        key, weight_decay = "method.weight_decay", settings.weight_decay
+        if weight_decay is None:
+            key, weight_decay = "optimizer.weight_decay", optimizer.weight_decay
+        if weight_decay:
+            raise SubflError(
+                f"{problem} weight decay changes rows of features that a client does not have; "
+                f"skip needs {key}=0 (found {weight_decay:g})"
+            )
+
+    @classmethod
+    def _own_graphs(cls) -> bool:
+        """True where clients train on the nodes that they hold alone."""
+        return cls.graph_patch_name is None and cls.local_graph is SubgraphClient.local_graph
 
     # Parts that a method exchanges ------------------------------------------------------------------------------------
 
@@ -128,7 +170,7 @@ class SubgraphClient(CohortClient):
             }
         )
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
-        self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
+        self._chunks: Prepared[GraphChunk] = Prepared(len(cohort.graphs))
         floats = sum(int(np.prod(shape)) for shape in trained.values())
         # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
         self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
@@ -165,7 +207,7 @@ class SubgraphClient(CohortClient):
 
         None where they may change from round to round, or where a method makes local graphs of more than clients' own.
         """
-        if self.graph_patch_name is not None or type(self).local_graph is not SubgraphClient.local_graph:
+        if not self._own_graphs():
             return None
         return [self.model.reached_inputs(graph) for graph in self.cohort.visible]
 
@@ -173,18 +215,24 @@ class SubgraphClient(CohortClient):
         """True where a client's graph is patched."""
         return self.graph_version(self.position_of[client_id]) > 0
 
-    def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
-        """The stacked local graphs of some clients, prepared where they are new or have changed."""
-        key, versions = tuple(positions), tuple(self.graph_version(position) for position in positions)
-        if key not in self._chunks or self._chunks[key][0] != versions:
-            graphs, rows = [self.local_graph(position) for position in positions], self.compact.of(positions)
-            if rows is not None:
-                columns = rows.index.cpu().numpy()
-                graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
-            if self.cohort.task.samples:
-                self._sampled_from |= dict(zip(positions, graphs, strict=True))
-            self._chunks[key] = versions, replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
-        return self._chunks[key][1]
+    def graph_chunk(self, positions: Sequence[int], rows: InputRows | None = None) -> GraphChunk:
+        """The stacked local graphs of some clients, prepared where they are new or have changed.
+
+        Args:
+            positions: the clients' positions in the cohort.
+            rows: the rows of the first layer to prepare inputs for, from `compact`; None: all.
+        """
+        versions = tuple(self.graph_version(position) for position in positions)
+        return self._chunks.of((rows is None, *positions), lambda: self._new_chunk(positions, rows), versions)
+
+    def _new_chunk(self, positions: Sequence[int], rows: InputRows | None) -> GraphChunk:
+        graphs = [self.local_graph(position) for position in positions]
+        if rows is not None:
+            columns = rows.index.cpu().numpy()
+            graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
+        if self.cohort.task.samples and (rows is not None or not self.compact):
+            self._sampled_from.update(zip(positions, graphs, strict=True))
+        return replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
 
     # A round ----------------------------------------------------------------------------------------------------------
 
@@ -196,9 +244,8 @@ class SubgraphClient(CohortClient):
     def train_chunk(self, batch: Batch, state: CohortState) -> Result:
         """Measure the received model, train, and measure again."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
-        chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
-        sent = batch.tensors(device)
-        received = self.compact.gathered(sent, chunk.rows)
+        chunk, held_out = self.graph_chunk(positions, self.compact.of(positions)), self.held_out(positions)
+        received = self.compact.received(batch, chunk.rows)
         shared = {name: value.clone() for name, value in received.items()}
         with state.rows(positions, device, self._worked_on) as own:
             self._initialise(own, chunk, state, positions)
@@ -210,14 +257,18 @@ class SubgraphClient(CohortClient):
             effective = self.weights.effective(shared, personal, pruned=True)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
+            alone: Uploads = {}
             if chunk.rows is not None and not self.compact.zero:
-                shared, personal = self._completed(shared, personal, sent, own, chunk)
+                alone = self._own_rows(shared, chunk.rows) if self.skips_absent(self.run) else {}
+                shared, personal = self._completed(shared, personal, batch, own, chunk)
                 effective = self.weights.effective(shared, personal, pruned=True)
                 chunk = replace(chunk, rows=None)
             with torch.no_grad():
-                uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows)
+                uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
+                uploads = uploads if self.skips_absent(self.run) else _with_all_rows(uploads, batch)
                 for description in self.descriptions:
-                    uploads |= description.of(effective, chunk, batch)
+                    read = chunk if self.compact.zero or not description.reads_graphs else self.graph_chunk(positions)
+                    uploads |= description.of(effective, read, batch)
         self.keep_best(state, positions, effective, validation)
         metrics = {
             "validation": validation,
@@ -249,10 +300,10 @@ class SubgraphClient(CohortClient):
     def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
         """Measure the received parameters together with the personal ones; the state does not change."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
-        chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
+        chunk, held_out = self.graph_chunk(positions, self.compact.of(positions)), self.held_out(positions)
         own = state.copied(positions, device, self._worked_on)
         self._initialise(own, chunk, state, positions)
-        received = self.compact.gathered(batch.tensors(device), chunk.rows)
+        received = self.compact.received(batch, chunk.rows)
         outputs = self.outputs(self.weights.effective(received, self._personal(own, chunk), pruned=True), chunk)
         validation, test = held_out.evaluate(outputs)
         sampled = self._generators(chunk, batch.server_round, "examples")
@@ -290,7 +341,9 @@ class SubgraphClient(CohortClient):
                     {name: leaves.get(name, personal[name]) for name in personal},
                     pruned=False,
                 )
-                losses = of_part.losses(self.model(effective, part, draws), sampled)
+                with self.in_precision():
+                    outputs = self.model(effective, part, draws)
+                losses = of_part.losses(outputs.float(), sampled)
                 if not bool(torch.isfinite(losses).all()):
                     bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                     raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
@@ -335,15 +388,20 @@ class SubgraphClient(CohortClient):
         personal = {name: own[f"personal.{name}"] for name in self.weights.personal_shapes}
         return personal if self.compact.zero else self.compact.gathered(personal, chunk.rows)
 
+    def _own_rows(self, shared: Mapping[str, Tensor], rows: InputRows) -> Uploads:
+        """The first layer as it is sent where rows that training does not reach are skipped."""
+        return {name: rows.stack(value) for name, value in shared.items() if name in self.weights.by_input}
+
     def _completed(
         self,
         shared: Mapping[str, Tensor],
         personal: Mapping[str, Tensor],
-        sent: Parameters,
+        batch: Batch,
         own: Mapping[str, Tensor],
         chunk: GraphChunk,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Shared and personal parameters with all rows: those that training does not reach are as before."""
+        sent = batch.tensors(self.cohort.device)
         whole = {name: sent[name].clone() if name in self.weights.by_input else value for name, value in shared.items()}
         kept = {name: own[f"personal.{name}"] for name in personal}
         self.compact.put(shared, whole, chunk.rows)
@@ -363,6 +421,14 @@ class SubgraphClient(CohortClient):
                     for name, value in effective.items():
                         best = state.of_client(f"best.{name}", position)
                         best.copy_(value[row][: len(best)] if best.ndim else value[row])
+
+    def trained_models(self, batch: Batch, result: Result) -> Stack:
+        """Each client's trained model [A, ...]; rows that it does not send are as received."""
+        models, received = super().trained_models(batch, result), batch.stack
+        if not self.skips_absent(self.run) or self.compact.zero:
+            return models
+        rows = {name for name in self.weights.by_input if name in models}
+        return models | {name: completed(models[name], received[name]) for name in rows}
 
     def best_state(self) -> CohortState:
         """The state that holds each client's best model."""
@@ -388,5 +454,16 @@ class SubgraphClient(CohortClient):
         return {client_id: figure - 1.0 for client_id, figure in found.items() if figure > 0}  # stored plus one
 
 
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.cpu().numpy() for name, value in tensors.items()}
+def _with_all_rows(uploads: Uploads, batch: Batch) -> dict[str, Tensor | RowStack]:
+    """The uploads, with rows that they do not hold as they were received."""
+    received = batch.stack
+    return {
+        name: torch.from_numpy(value.over(received[name])) if isinstance(value, RowStack) else value
+        for name, value in uploads.items()
+    }
+
+
+def _arrays(tensors: Uploads) -> dict[str, np.ndarray]:
+    return {
+        name: as_array(value) if isinstance(value, RowStack) else value.cpu().numpy() for name, value in tensors.items()
+    }

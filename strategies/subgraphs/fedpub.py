@@ -22,8 +22,10 @@ from __future__ import annotations
 import numpy as np
 
 from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
+from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, mix
+from subfl_flower.strategies.subgraphs.pruned_rows import RowMixer
 from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
@@ -42,6 +44,7 @@ class FedPUB(MixingStrategy):
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
         self.similarity = SimilarityWeights(self.settings, roster, self.remembered)
+        self._rows = RowMixer()
 
     @property
     def announcements(self) -> dict[str, float]:
@@ -61,11 +64,20 @@ class FedPUB(MixingStrategy):
         super().load_state(state)
         self.similarity.load_state(state)
 
+    def with_skipped_rows(self, updates: Updates) -> Updates:
+        """The replies as they are: a weight that a client does not send is pruned, see ``missing``."""
+        return updates
+
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """Each client's average (eq. 3); a client is not sent entries that it does not use."""
         mixed: Stack = {}
         for name in self.initial:
             sent = updates.arrays[name]
+            if isinstance(sent, RowStack):
+                wanted, owners_alone = updates.arrays[WANTED] != 0, self.settings.missing == "owners"
+                weights = matrix.astype(np.float32)
+                mixed[name] = as_array(self._rows.mixed(weights, sent, wanted, updates.positions, owners_alone))
+                continue
             # Masks are on weight matrices; a bias of zero is a value like any other.
             if sent.ndim < 3 or all(client.all() for client in sent):
                 mixed |= mix(matrix, {name: sent})

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
@@ -75,7 +76,7 @@ class MixingStrategy(CohortStrategy):
 
     def state(self) -> Stack:
         """Parameters and M."""
-        kept = {f"parameters.{name}": value for name, value in self.parameters.items()}
+        kept = {f"parameters.{name}": np.asarray(value) for name, value in self.parameters.items()}
         return {
             **super().state(),
             **kept,
@@ -95,6 +96,7 @@ class MixingStrategy(CohortStrategy):
 
     def aggregate(self, updates: Updates) -> None:
         """θ ← M θ, group by group."""
+        updates = self.with_skipped_rows(updates)
         matrices = self.mixing_matrices(updates)
         mixed: Stack = {}
         for group, matrix in matrices.items():
@@ -103,6 +105,14 @@ class MixingStrategy(CohortStrategy):
             mixed |= self._mixed_or_kept(matrix, replace(updates, arrays=sent))
         self.parameters = {name: mixed[name] for name in self.initial}
         self._mixing = {group: self._of_all(matrix, updates.positions) for group, matrix in matrices.items()}
+
+    def with_skipped_rows(self, updates: Updates) -> Updates:
+        """The replies with all rows of the first layer: those that a client skipped are as it was sent them."""
+        first = None if self.run.network is None else self.run.network.input_rows
+        if not self.run.skips_absent or first is None or first not in self.initial:
+            return updates
+        whole = completed(updates.arrays[first], rows(self.parameters[first], updates.positions.tolist()))
+        return replace(updates, arrays={**updates.arrays, first: whole})
 
     def _mixed_or_kept(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """A group's mixed parameters; a client whose row is zero keeps its parameters."""
@@ -137,7 +147,7 @@ def mix(matrix: np.ndarray, stack: Mapping[str, np.ndarray]) -> Stack:
             for name, value in mix(matrix[:1], stack).items()
         }
     return {
-        name: (matrix @ value.reshape(len(value), -1)).reshape(len(matrix), *value.shape[1:])
+        name: (matrix @ np.asarray(value).reshape(len(value), -1)).reshape(len(matrix), *value.shape[1:])
         for name, value in stack.items()
     }
 
@@ -161,6 +171,8 @@ def average_matrix(roster: Roster, updates: Updates, weighting: str = "examples"
 
 def rows(stack: np.ndarray, positions: Sequence[int]) -> np.ndarray:
     """The rows at `positions`; a stack that is one row in memory stays so."""
+    if isinstance(stack, RowStack):
+        return as_array(stack.take(positions))
     if stack.strides[0] == 0:
         return np.broadcast_to(stack[0], (len(positions), *stack.shape[1:]))
     if list(positions) == list(range(len(stack))):

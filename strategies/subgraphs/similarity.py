@@ -93,7 +93,7 @@ class SimilarityWeights:
         """The replying clients' parameters, or their change in the round: [A, width]."""
         parts = []
         for name in received:
-            sent = updates.arrays[name]
+            sent = np.asarray(updates.arrays[name])
             if self._settings.similarity == "gradient":
                 before = received[name][updates.positions]
                 # A weight matrix's zero was pruned, not learnt.

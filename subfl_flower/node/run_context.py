@@ -32,4 +32,5 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         shape=shape,
         network=network,
         initial=domain_of(config).initial_parameters(config, shape),
+        absent_features=config.wire.absent_features,
     )

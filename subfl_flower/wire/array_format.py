@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
+from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.wire.short_floats import SHORT, restored, shortened
 
 Stack = dict[str, np.ndarray]
@@ -85,6 +86,10 @@ def pack_array(
         values: the array.
         short: number format of float32 values.
     """
+    if isinstance(values, RowStack):
+        if short not in SHORT or values.dtype != np.float32:
+            return _pack_rows(name, values)
+        values = np.asarray(values)
     shared = len(values) > 1 and values.strides[0] == 0
     rows = np.ascontiguousarray(values[:1] if shared else values)
     layout: dict[str, Any] = {f"{name}.shape": list(values.shape), f"{name}.shared": shared}
@@ -94,22 +99,50 @@ def pack_array(
         layout[f"{name}.short"] = short
     width = rows.shape[-1] if rows.ndim > 1 else 1
     lines = rows.reshape(len(rows), math.prod(rows.shape[1:-1]) if rows.ndim > 1 else 1, width)
-    packed = [_SparseRow.of(row) if row.dtype.kind == "f" or steps is not None else None for row in lines]
-    chosen = [row for row in packed if row is not None]
-    sparse = np.array([row is not None for row in packed], dtype=bool)
-    sizes = np.full(len(rows), lines[0].nbytes if len(lines) else 0, dtype=np.int64)
-    arrays: dict[str, Array] = {}
-    if chosen:
-        layout[f"{name}.sparse"] = sparse.tolist()
-        sizes[sparse] = [row.nbytes for row in chosen]
-        for part in _PARTS:
-            arrays[f"{name}.{part}"] = to_array(np.concatenate([getattr(row, part) for row in chosen]))
-    if not chosen or not sparse.all():
-        arrays[name] = to_array(rows[~sparse] if chosen else rows)
+    packed = [_SparseRow.of(row) for row in lines]
+    arrays, marks, sizes = _packed_forms(name, packed, lines[0].nbytes if len(lines) else 0)
+    plain = np.array([row is None for row in packed], dtype=bool)
+    if plain.all() or plain.any():
+        arrays[name] = to_array(rows if plain.all() else rows[plain])
     if steps is not None:
         arrays[f"{name}.steps"] = to_array(steps)
         sizes += steps.itemsize
-    return arrays, layout, sizes
+    return arrays, layout | marks, sizes
+
+
+def _pack_rows(name: str, stack: RowStack) -> tuple[dict[str, Array], dict[str, Any], np.ndarray]:
+    """Pack a stack of which some rows are held, as `pack_array` packs the whole one."""
+    packed = [_SparseRow.of_lines(*stack.part(client), stack.height) for client in range(len(stack))]
+    _, height, width = stack.shape
+    arrays, marks, sizes = _packed_forms(name, packed, height * width * stack.dtype.itemsize, stack.values)
+    plain = [client for client, row in enumerate(packed) if row is None]
+    if plain or not packed:
+        arrays[name] = to_array(np.asarray(stack.take(plain)))
+    return arrays, {f"{name}.shape": list(stack.shape), f"{name}.shared": False} | marks, sizes
+
+
+def _packed_forms(
+    name: str, packed: Sequence[_SparseRow | None], plain_bytes: int, whole: np.ndarray | None = None
+) -> tuple[dict[str, Array], dict[str, Any], np.ndarray]:
+    """Arrays of the rows that are packed, the marks of these in a layout, and payload bytes of each row.
+
+    `whole` holds the values of all rows one after the other, and some more where a row leaves zeros out.
+    """
+    chosen = [row for row in packed if row is not None]
+    sparse = np.array([row is not None for row in packed], dtype=bool)
+    sizes = np.full(len(packed), plain_bytes, dtype=np.int64)
+    if not chosen:
+        return {}, {}, sizes
+    sizes[sparse] = [row.nbytes for row in chosen]
+    parts = {part: [getattr(row, part) for row in chosen] for part in _PARTS}
+    if whole is not None and sum(map(len, parts["values"])) == whole.size:  # the same values, and need no copy
+        parts["values"] = [np.ascontiguousarray(whole).reshape(-1)]
+    arrays = {f"{name}.{part}": to_array(_concatenated(values)) for part, values in parts.items()}
+    return arrays, {f"{name}.sparse": sparse.tolist()}, sizes
+
+
+def _concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,15 +210,21 @@ class Claim:
         packed = _PARTS if self.sparse is not None else ()
         return self.name, *(f"{self.name}.{part}" for part in (*packed, *(("steps",) if self.short == "int8" else ())))
 
-    def unpacked(self, arrays: ArrayRecord) -> tuple[np.ndarray, np.ndarray]:
+    def unpacked(self, arrays: ArrayRecord, by_row: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The array [rows, ...], and the payload bytes of each of its rows [rows], or of all together [1].
 
         Plain values are a view of the message; sparse rows, and those that travel in a short form, take `nbytes`.
+
+        Args:
+            arrays: of the message.
+            by_row: True to get matrices that are packed as a `RowStack`, without the lines that were not sent.
 
         Raises:
             KeyError: an array is missing.
             ValueError: the arrays contradict each other, or the claim.
         """
+        if by_row and self.sparse is not None and self.short is None and len(self.shape) == 3 and not self.shared:
+            return _unpacked_stack(arrays, self.name, self.sparse, self.sent)
         rows, sizes = _unpacked_rows(arrays, self.name, self.sparse, self.sent)
         if self.short is not None:
             steps = None
@@ -233,6 +272,26 @@ class _SparseRow:
             values = np.compress(entries.reshape(-1), values)
         return cls(np.packbits(present), np.packbits(entries), values)
 
+    @classmethod
+    def of_lines(cls, index: np.ndarray, lines: np.ndarray, height: int) -> _SparseRow | None:
+        """The sparse form of a row of which these `lines` [n, width] of `height` are held, by number; as `of`."""
+        kept = lines != 0
+        if np.count_nonzero(kept) != lines.size:
+            present = kept.any(axis=1)
+            index, lines, kept = index[present], lines[present], kept[present]
+        size, count = height * lines.shape[1], np.count_nonzero(kept)
+        nbytes = (height + 7) // 8 + (lines.size + 7) // 8 + count * lines.itemsize
+        if (
+            size < _SMALLEST_PACKED
+            or not (lines.dtype.kind == "f" or lines.dtype == np.int8)
+            or nbytes >= size * lines.itemsize
+        ):
+            return None
+        present = np.zeros(height, dtype=bool)
+        present[index] = True
+        values = lines.reshape(-1) if count == lines.size else lines[kept]
+        return cls(np.packbits(present), np.packbits(kept), values)
+
 
 def _unpacked_rows(
     arrays: ArrayRecord, name: str, sparse: np.ndarray | None, shape: tuple[int, ...]
@@ -249,38 +308,108 @@ def _unpack_sparse(
 ) -> tuple[np.ndarray, np.ndarray]:
     width = shape[-1] if len(shape) > 1 else 1
     num_lines = math.prod(shape[1:]) // width if width else 0
-    line_bytes = (num_lines + 7) // 8
-    all_lines = _values(arrays, f"{name}.lines", (int(sparse.sum()), line_bytes))
-    bitmaps, values = read_array(arrays[f"{name}.bitmap"]), read_array(arrays[f"{name}.values"])
-    if bitmaps.dtype != np.uint8 or all_lines.dtype != np.uint8 or bitmaps.ndim != 1 or values.ndim != 1:
-        raise ValueError(f"{name}: bitmaps are vectors of bytes")
-    rows = np.zeros((shape[0], num_lines * width), dtype=values.dtype)
+    forms = _sparse_forms(arrays, name, int(sparse.sum()), num_lines, width)
+    dtype = read_array(arrays[f"{name}.values"]).dtype
+    rows = np.zeros((shape[0], num_lines * width), dtype=dtype)
     sizes = np.full(shape[0], rows[0].nbytes if len(rows) else 0)
     if not sparse.all():
         rows[~sparse] = _values(arrays, name, (int((~sparse).sum()), num_lines * width))
-    at_bit, at_value = 0, 0
-    for row, line_bits in zip(np.flatnonzero(sparse), all_lines, strict=True):
-        lines = np.flatnonzero(np.unpackbits(line_bits, count=num_lines))
-        size = len(lines) * width
-        bits = bitmaps[at_bit : at_bit + (size + 7) // 8]
-        if len(bits) < (size + 7) // 8:
-            raise ValueError(f"{name}: fewer bits than its lines need")
-        entries = np.flatnonzero(np.unpackbits(bits, count=size))
-        part = values[at_value : at_value + len(entries)]
-        if len(part) < len(entries):
-            raise ValueError(f"{name}: fewer values than its bitmap marks")
-        if len(entries) == size:
+    for row, form in zip(np.flatnonzero(sparse), forms, strict=True):
+        lines, entries, part = form.lines, form.entries, form.values
+        if entries is None:
             rows[row].reshape(num_lines, width)[lines] = part.reshape(len(lines), width)
         elif len(lines) == num_lines:
             rows[row][entries] = part
         else:
             line, column = np.divmod(entries, width)
             rows[row][lines[line] * width + column] = part
+        sizes[row] = form.nbytes
+    return rows.reshape(shape), sizes
+
+
+def _unpacked_stack(
+    arrays: ArrayRecord, name: str, sparse: np.ndarray, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A stack of a shape [rows, lines, width] that holds the lines that were sent, and the bytes of each row [rows]."""
+    num_rows, height, width = shape
+    found = _sparse_forms(arrays, name, int(sparse.sum()), height, width)
+    if sparse.all() and all(form.entries is None for form in found):
+        counts, sizes = (np.array(numbers) for numbers in zip(*((len(f.lines), f.nbytes) for f in found), strict=True))
+        together = read_array(arrays[f"{name}.values"]).reshape(-1, width)
+        return as_array(RowStack(together, np.concatenate([form.lines for form in found]), counts, height)), sizes
+    forms = iter(found)
+    values, index = [], []
+    sizes = np.full(num_rows, height * width * read_array(arrays[f"{name}.values"]).itemsize)
+    plain = iter([] if sparse.all() else _values(arrays, name, (int((~sparse).sum()), height, width)))
+    for row in range(num_rows):
+        if sparse[row]:
+            form = next(forms)
+            values.append(form.spread(width))
+            index.append(form.lines)
+            sizes[row] = form.nbytes
+        else:
+            values.append(next(plain))
+            index.append(np.arange(height))
+    counts = np.array([len(lines) for lines in index], dtype=np.int64)
+    together = _concatenated(values)
+    return as_array(RowStack(together, np.concatenate(index), counts, height)), sizes
+
+
+@dataclass(frozen=True)
+class _SparseForm:
+    """One row as it was sent without its zeros.
+
+    Attributes:
+        lines: numbers of the lines that were sent.
+        entries: numbers of the entries of these lines that were sent; None: all.
+        values: these entries.
+        nbytes: bytes of the form.
+    """
+
+    lines: np.ndarray
+    entries: np.ndarray | None
+    values: np.ndarray
+    nbytes: int
+
+    def spread(self, width: int) -> np.ndarray:
+        """The lines [n, width]."""
+        if self.entries is None:
+            return self.values.reshape(len(self.lines), width)
+        flat = np.zeros(len(self.lines) * width, dtype=self.values.dtype)
+        flat[self.entries] = self.values
+        return flat.reshape(len(self.lines), width)
+
+
+def _sparse_forms(arrays: ArrayRecord, name: str, num_rows: int, num_lines: int, width: int) -> list[_SparseForm]:
+    """The sparse forms of `num_rows` rows, whose values are views of the message.
+
+    Raises:
+        ValueError: the arrays contradict each other.
+    """
+    line_bytes = (num_lines + 7) // 8
+    all_lines = _values(arrays, f"{name}.lines", (num_rows, line_bytes))
+    bitmaps, values = read_array(arrays[f"{name}.bitmap"]), read_array(arrays[f"{name}.values"])
+    if bitmaps.dtype != np.uint8 or all_lines.dtype != np.uint8 or bitmaps.ndim != 1 or values.ndim != 1:
+        raise ValueError(f"{name}: bitmaps are vectors of bytes")
+    forms = []
+    at_bit, at_value = 0, 0
+    for line_bits in all_lines:
+        lines = np.flatnonzero(np.unpackbits(line_bits, count=num_lines))
+        size = len(lines) * width
+        bits = bitmaps[at_bit : at_bit + (size + 7) // 8]
+        if len(bits) < (size + 7) // 8:
+            raise ValueError(f"{name}: fewer bits than its lines need")
+        marks = np.unpackbits(bits, count=size).view(bool)
+        count = int(np.count_nonzero(marks))
+        part = values[at_value : at_value + count]
+        if len(part) < count:
+            raise ValueError(f"{name}: fewer values than its bitmap marks")
+        entries = None if count == size else np.flatnonzero(marks)
+        forms.append(_SparseForm(lines, entries, part, line_bytes + bits.nbytes + part.nbytes))
         at_bit, at_value = at_bit + len(bits), at_value + len(part)
-        sizes[row] = line_bytes + bits.nbytes + part.nbytes
     if at_value != len(values) or at_bit != len(bitmaps):
         raise ValueError(f"{name}: more values than its bitmap marks")
-    return rows.reshape(shape), sizes
+    return forms
 
 
 def _values(arrays: ArrayRecord, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.models.row_stack import concatenated
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import hand_back_freed_memory
@@ -61,9 +62,16 @@ class Batch:
         """Named arrays [C, ...], each client's first row."""
         return self.sent.stack()
 
-    def tensors(self, device: torch.device) -> dict[str, Tensor]:
-        """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to."""
-        return {name: torch.from_numpy(_unguarded(values)).to(device) for name, values in self.stack.items()}
+    def tensors(self, device: torch.device, without: Collection[str] = ()) -> dict[str, Tensor]:
+        """`stack` as tensors on a device; on a CPU they are views of the message and must not be written to.
+
+        Args:
+            device: device of the tensors.
+            without: names that are left out.
+        """
+        return {
+            name: tensor_of(np.asarray(values)).to(device) for name, values in self.stack.items() if name not in without
+        }
 
     def take(self, chosen: Sequence[int]) -> Batch:
         """The batch of the clients at some places 0 .. C - 1, in the order of the places."""
@@ -109,9 +117,9 @@ class Result:
                 hand_back_freed_memory(rows[name].values.nbytes)
         return cls(
             clients=tuple(client for part in parts for client in part.clients),
-            arrays={name: _joined([part.arrays[name] for part in parts]) for name in parts[0].arrays},
+            arrays={name: concatenated([part.arrays[name] for part in parts]) for name in parts[0].arrays},
             rows=rows,
-            metrics={name: _joined([part.metrics[name] for part in parts]) for name in parts[0].metrics},
+            metrics={name: concatenated([part.metrics[name] for part in parts]) for name in parts[0].metrics},
             failures=failures,
         )
 
@@ -157,10 +165,9 @@ class _Unguarded:
         self.__array_interface__ = {**values.__array_interface__, "data": (address, False)}
 
 
-def _unguarded(values: np.ndarray) -> np.ndarray:
-    """The memory of an array, as a writable one; nothing must be written to it where `values` is read-only."""
-    return values if values.flags.writeable else np.asarray(_Unguarded(values))
+def tensor_of(values: np.ndarray) -> Tensor:
+    """The memory of an array as a tensor; nothing must be written to it where `values` is read-only.
 
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    PyTorch would warn of a read-only array, and filters of warnings are not safe among threads.
+    """
+    return torch.from_numpy(values if values.flags.writeable else np.asarray(_Unguarded(values)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.wire.array_format import Stack
 
 
@@ -82,6 +83,8 @@ def _taken(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The ascending `rows` of an array [M, ...]."""
     if len(rows) == len(values):
         return values
+    if isinstance(values, RowStack):
+        return as_array(values.take(rows.tolist()))
     if values.strides[0] == 0:
         return values[: len(rows)]
     adjacent = len(rows) and rows[-1] - rows[0] == len(rows) - 1

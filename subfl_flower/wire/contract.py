@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 Declared = Mapping[str, ArraySpec | RaggedSpec]
 """Arrays by name: of a fixed shape a client, or with a number of rows that differs by client."""
+
+
+AbsentFeatures = Literal["send", "skip"]
+"""Treatment of the first layer's rows of features that a client does not have."""
 
 
 class MethodSettings(BaseModel):
@@ -56,6 +60,7 @@ class RunContext:
         shape: of the clients' data.
         network: the network that clients train, where it is one on graphs.
         initial: initial model of the federation, by name, without a client axis.
+        absent_features: treatment of rows of features that a client does not have; None: as the method says.
     """
 
     settings: Any
@@ -71,6 +76,12 @@ class RunContext:
     shape: Shape = field(default_factory=lambda: Shape(0, 0))
     network: GraphNetwork[Any] | None = None
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
+    absent_features: AbsentFeatures | None = None
+
+    @property
+    def skips_absent(self) -> bool:
+        """True where rows of features that a client does not have are not sent."""
+        return (self.absent_features or getattr(self.settings, "absent_features", "send")) == "skip"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class ArraySpec:
         needed: False where it may be left out.
         bounded: False where values are no magnitudes, such as numbers under masks.
         remembered: True where the server keeps the last array of an absent client.
+        by_row: True for a matrix of which most rows may be zero; it may be read as a `RowStack`.
     """
 
     shape: tuple[int, ...]
@@ -51,6 +52,7 @@ class ArraySpec:
     needed: bool = True
     bounded: bool = True
     remembered: bool = False
+    by_row: bool = False
 
     @classmethod
     def like(cls, value: np.ndarray) -> ArraySpec:
@@ -167,7 +169,7 @@ def unpack(
             raise ValueError("it holds rows for clients to choose from, where each client's own belong")
         clients = _num_clients(layout, num_clients)
         claims = _claims(arrays, layout, clients, expected, largest)
-        unpacked = {claim.name: claim.unpacked(arrays) for claim in claims}
+        unpacked = {claim.name: claim.unpacked(arrays, _by_row(claim, expected)) for claim in claims}
     bytes_per_client = sum((sizes for _, sizes in unpacked.values()), start=np.zeros(clients, dtype=np.int64))
     return {name: values for name, (values, _) in unpacked.items()}, bytes_per_client
 
@@ -201,11 +203,15 @@ def unpack_choice(
         if each is not None and stored > each * clients:
             raise ValueError(f"it holds {stored} rows for {clients} clients, and may hold {each} for each")
         claims = _claims(arrays, layout, stored, expected)
-        values = {claim.name: claim.unpacked(arrays)[0] for claim in claims}
+        values = {claim.name: claim.unpacked(arrays, _by_row(claim, expected))[0] for claim in claims}
     if rows is None and all(claim.shared for claim in claims):
         values = {name: stack[:1] for name, stack in values.items()}
         rows = np.zeros((clients, 1 if values else 0), dtype=np.int64)
     return Choice(values, np.arange(clients, dtype=np.int64)[:, None] if rows is None else rows)
+
+
+def _by_row(claim: Claim, expected: Mapping[str, ArraySpec] | None) -> bool:
+    return expected is not None and expected[claim.name].by_row
 
 
 @contextmanager

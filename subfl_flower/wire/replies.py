@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from subfl_flower.models.row_stack import RowStack, concatenated
 from subfl_flower.tasks.metric import Metric
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.bundle import scaled, unbundle
@@ -127,7 +128,7 @@ def combine(replies: Sequence[Reply], contract: Contract) -> Reply:
     ascending = bool((order[:-1] < order[1:]).all())
 
     def joined(values: Sequence[np.ndarray]) -> np.ndarray:
-        together = values[0] if len(values) == 1 else np.concatenate(values)
+        together: np.ndarray = concatenated(values)
         return together if ascending else together[order]
 
     slowest = max(parts, key=lambda part: part.startup + part.seconds)
@@ -246,7 +247,7 @@ def _faults_of_updates(stack: Stack, expected: Mapping[str, ArraySpec]) -> dict[
     for name, values in stack.items():
         if not expected[name].bounded:
             continue
-        shared = values.strides[0] == 0
+        shared = not isinstance(values, RowStack) and values.strides[0] == 0
         low, high = _range(values[:1] if shared else values)
         sound = np.broadcast_to((low >= -LARGEST_VALUE) & (high <= LARGEST_VALUE), len(values))  # NaN compares as false
         for row in np.flatnonzero(~sound).tolist():
@@ -273,6 +274,11 @@ def _faults_of_rows(ragged: Mapping[str, Ragged]) -> dict[int, str]:
 
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest value of every row, float64 [rows]."""
+    if isinstance(values, RowStack):
+        parts = [values.part(client)[1] for client in range(len(values))]
+        with np.errstate(invalid="ignore"):
+            low, high = np.array([(part.min(initial=0), part.max(initial=0)) for part in parts], dtype=float).T
+        return low, high
     if not values.size:
         return np.zeros(len(values)), np.zeros(len(values))
     flat = values.reshape(len(values), -1)
