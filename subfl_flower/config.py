@@ -90,8 +90,10 @@ class Method(BaseModel):
 class Runtime(Section):
     """Placement of clients, and the processing of a cohort.
 
-    `chunk` is the number of clients processed at once inside a cohort; it does not change results. `threads` is
-    PyTorch's intra-operator thread count per process.
+    `chunk` is the number of clients processed at once inside a cohort; it changes results by rounding alone. `threads`
+    is the number of cores of a process. They work as many chunks side by side, which changes no result. A node with
+    fewer clients leaves further cores to PyTorch, which may then round otherwise. `precision` is that of the products
+    of matrices in training steps; parameters, gradients and figures stay float32.
     """
 
     poll_seconds: ClassVar[float] = 0.005
@@ -119,6 +121,7 @@ class Runtime(Section):
     chunk: int | Literal["auto", "all"] = "auto"
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     on_client_failure: Literal["stop", "continue"] = "stop"
     node_timeout: float = Field(default=60.0, gt=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -111,3 +112,22 @@ def test_the_package_and_a_run_need_no_extra(ran_without_extras: subprocess.Comp
 def test_modules_of_extras_are_known() -> None:
     assert {"dp_accounting", "absl", "h5py", "dtaidistance", "pyarrow", "wandb", "mlflow", "ogb"} <= modules_of_extras()
     assert not {"numpy", "yaml", "sklearn", "google"} & modules_of_extras()
+
+
+_WITH_SENTENCES = (".py", ".yaml", ".md", ".ipynb")
+
+
+def test_every_extra_that_is_named_exists() -> None:
+    named = {}
+    folders = ("conf", "subfl_flower", "clients", "strategies", "docs", "examples")
+    files = [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".yaml", ".md", ".ipynb")
+    ]
+    for path in (*files, *ROOT.glob("*.md")):
+        for extras in re.findall(r"subfl-flower\[([\w,]+)\]", path.read_text()):
+            named |= dict.fromkeys(extras.split(","), path)
+    assert {"loggers", "plots", "sweep"} <= set(named)
+    assert {name: path for name, path in named.items() if name not in EXTRAS} == {}

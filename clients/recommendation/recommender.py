@@ -18,7 +18,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from subfl_flower.clients.recommendation.one_model import OneModel
@@ -50,7 +49,7 @@ from subfl_flower.recommendation.models.mixture import Mixture
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.tasks.metric import Metric
 from subfl_flower.wire.array_format import Stack
-from subfl_flower.wire.batch import Answers, Batch, Question, Result
+from subfl_flower.wire.batch import Answers, Batch, Question, Result, tensor_of
 from subfl_flower.wire.contract import Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged, RaggedSpec
@@ -164,7 +163,7 @@ class RecommenderClient(CohortClient):
         device = self.cohort.device
         return [
             {
-                name: torch.from_numpy(values[row]).to(device)
+                name: tensor_of(values[row]).to(device)
                 for name, values in batch.sent.values.items()
                 if name in self.model.shapes
             }

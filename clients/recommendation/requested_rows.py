@@ -13,7 +13,7 @@ from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS, Ask
 from subfl_flower.clients.recommendation.users import Chunk
 from subfl_flower.errors import SubflError
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
-from subfl_flower.wire.batch import Answers, Batch, Question
+from subfl_flower.wire.batch import Answers, Batch, Question, tensor_of
 from subfl_flower.wire.contract import Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import RaggedSpec
@@ -55,4 +55,4 @@ class RequestedRows(UserPart):
         keys = (graphs.segment * num_items + graphs.items).cpu().numpy()
         places = np.searchsorted(wanted.owners * num_items + wanted.values, keys)
         located = replace(graphs, rows=torch.from_numpy(places).to(graphs.rows.device))
-        return located, torch.from_numpy(rows.values).to(self.users.cohort.device)
+        return located, tensor_of(rows.values).to(self.users.cohort.device)

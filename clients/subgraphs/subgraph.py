@@ -36,6 +36,7 @@ from subfl_flower.subgraphs.models.graph_network import Parameters
 from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
+from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
@@ -63,6 +64,8 @@ class SubgraphClient(CohortClient):
         weight_decay: float | None = Field(default=None, ge=0)
 
     settings: Settings
+
+    trains_mixed = True
 
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
@@ -167,7 +170,8 @@ class SubgraphClient(CohortClient):
             }
         )
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
-        self._chunks: dict[tuple[int, ...], tuple[tuple[int, ...], GraphChunk]] = {}
+        # Of all rows of the first layer, and of those that clients' data reach.
+        self._chunks: dict[bool, Prepared[GraphChunk]] = {rows: Prepared(len(cohort.graphs)) for rows in (True, False)}
         floats = sum(int(np.prod(shape)) for shape in trained.values())
         # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
         self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
@@ -220,16 +224,17 @@ class SubgraphClient(CohortClient):
             rows: the rows of the first layer to prepare inputs for, from `compact`; None: all.
         """
         versions = tuple(self.graph_version(position) for position in positions)
-        key = (rows is None, *positions)
-        if key not in self._chunks or self._chunks[key][0] != versions:
-            graphs = [self.local_graph(position) for position in positions]
-            if rows is not None:
-                columns = rows.index.cpu().numpy()
-                graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
-            if self.cohort.task.samples and (rows is not None or not self.compact):
-                self._sampled_from |= dict(zip(positions, graphs, strict=True))
-            self._chunks[key] = versions, replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
-        return self._chunks[key][1]
+        prepared = self._chunks[rows is None]
+        return prepared.of(tuple(positions), lambda: self._new_chunk(positions, rows), versions)
+
+    def _new_chunk(self, positions: Sequence[int], rows: InputRows | None) -> GraphChunk:
+        graphs = [self.local_graph(position) for position in positions]
+        if rows is not None:
+            columns = rows.index.cpu().numpy()
+            graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
+        if self.cohort.task.samples and (rows is not None or not self.compact):
+            self._sampled_from.update(zip(positions, graphs, strict=True))
+        return replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
 
     # A round ----------------------------------------------------------------------------------------------------------
 
@@ -338,7 +343,9 @@ class SubgraphClient(CohortClient):
                     {name: leaves.get(name, personal[name]) for name in personal},
                     pruned=False,
                 )
-                losses = of_part.losses(self.model(effective, part, draws), sampled)
+                with self.in_precision():
+                    outputs = self.model(effective, part, draws)
+                losses = of_part.losses(outputs.float(), sampled)
                 if not bool(torch.isfinite(losses).all()):
                     bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                     raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")

@@ -17,6 +17,7 @@ from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters
 from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.batch import tensor_of
 
 
 class GradientMeans(Aggregation):
@@ -24,10 +25,10 @@ class GradientMeans(Aggregation):
 
     def mean(self, updates: Updates, parameters: Parameters) -> dict[str, Tensor]:
         """The mean gradient by each of the parameters."""
-        found = {name: torch.from_numpy(updates.arrays[name]).mean(0) for name in parameters if name != ITEMS}
-        ids = torch.from_numpy(updates.ragged[IDS].values).long()
+        found = {name: tensor_of(updates.arrays[name]).mean(0) for name in parameters if name != ITEMS}
+        ids = tensor_of(updates.ragged[IDS].values).long()
         total = torch.zeros_like(parameters[ITEMS])
-        total.index_add_(0, ids, torch.from_numpy(updates.ragged[ROWS].values))
+        total.index_add_(0, ids, tensor_of(updates.ragged[ROWS].values))
         if self.settings.row_average == "uploads":
             total /= torch.bincount(ids, minlength=len(total)).clamp(min=1)[:, None]
         else:

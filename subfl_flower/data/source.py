@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,13 @@ class Protocol(BaseModel):
 
 
 class SourceSettings(DoorSettings):
-    """Settings of a data set of any kind."""
+    """Settings of a data set of any kind.
+
+    Attributes:
+        public: True for a published data set, whose files are the same for everyone.
+    """
+
+    public: ClassVar[bool] = False
 
     def files(self, root: Path) -> list[Path]:
         """The files on disk that determine the data, public ones downloaded where absent; none where it is computed.
@@ -58,6 +64,8 @@ class SourceSettings(DoorSettings):
 
 class PublicSettings(SourceSettings):
     """Settings of a public data set, whose files are downloaded where they are absent."""
+
+    public = True
 
     @abstractmethod
     def raw_files(self, root: Path) -> tuple[Path, list[str]]:

@@ -87,6 +87,7 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.matcher_key,
         arguments.keep_embeddings,
         arguments.allow_package or [],
+        arguments.warm,
     )
     return _start(command, arguments.print)
 
@@ -175,6 +176,11 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
+    parser.add_argument(
+        "--warm",
+        action=argparse.BooleanOptionalAction,
+        help="import PyTorch once, and not again for each message (the default on Linux)",
+    )
     _add_print(parser)
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from subfl_flower.flower.programs import (
     LOCAL_HOSTS,
     PROXY_EXCEPTIONS,
     SETTINGS,
+    WARM_SUPERNODE,
     flower_environment,
     program,
     scripts_folder,
@@ -88,6 +90,7 @@ def supernode_command(
     matcher_key: str | None = None,
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
+    warm: bool | None = None,
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -101,12 +104,15 @@ def supernode_command(
         keep_embeddings: never tell the server an embedding to cluster users by.
         allow_packages: installed packages, besides this project's own, whose classes a run's configuration may name.
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
+        warm: fork the process of a message from one that has imported PyTorch; False starts a program for each, as
+            Flower does; None: True where a fork is possible, which is on Linux.
 
     Raises:
-        SubflError: an address, a certificate, a key or a folder is not usable, or the port is taken.
+        SubflError: an address, a certificate, a key or a folder is not usable, the port is taken, or a fork is asked
+            for and not possible.
     """
     host, _ = split_address(superlink, "--superlink")
-    command = [program("flower-supernode"), "--superlink", superlink, "--isolation", "subprocess"]
+    command = [*_supernode_program(warm), "--superlink", superlink]
     if credentials is None:
         require_loopback(host, "--superlink")
         command += ["--insecure"]
@@ -121,6 +127,16 @@ def supernode_command(
     if port:
         require_free_port(_LOCAL, port)
     return [*command, "--host", _LOCAL, "--port", str(port or free_port())]
+
+
+def _supernode_program(warm: bool | None) -> list[str]:
+    """The program of a SuperNode, and the option that says who runs its tasks."""
+    can_fork = sys.platform == "linux"
+    if warm and not can_fork:
+        raise SubflError(f"--warm: forking a process with PyTorch is safe on Linux alone, and this is {sys.platform}")
+    if warm is False or not can_fork:
+        return [program("flower-supernode"), "--isolation", "subprocess"]
+    return [sys.executable, "-P", "-m", WARM_SUPERNODE, "--isolation", "process"]
 
 
 def node_config(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from subfl_flower.evaluation.runs import Run, one_line
+from subfl_flower.evaluation.runs import Run, natural, one_line
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
@@ -186,7 +186,8 @@ def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
                 own = [by_path[path] for path in alike.index]
                 rows.append(Row(data, method, _describe(alike.iloc[0], own_keys), metric, own))
     panels = list(dict.fromkeys(row.panel for row in rows))
-    return sorted(rows, key=lambda row: panels.index(row.panel))
+    methods = list(dict.fromkeys(row.method for row in rows))
+    return sorted(rows, key=lambda row: (panels.index(row.panel), methods.index(row.method), natural(row.settings)))
 
 
 def privacy_losses(run: Run) -> dict[str, Any]:

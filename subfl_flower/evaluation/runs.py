@@ -179,7 +179,7 @@ def load_runs(paths: Sequence[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise SubflError(f"{path} is not a folder; give run directories or folders that contain some")
-        inside = sorted(_run_folders(path), key=lambda folder: _natural(str(folder)))
+        inside = sorted(_run_folders(path), key=lambda folder: natural(str(folder)))
         if not inside:
             raise SubflError(f"no run found in {path} (a run is a folder with metrics.jsonl or summary.json)")
         found.update(dict.fromkeys(folder.resolve() for folder in inside))
@@ -202,7 +202,7 @@ def _run_folders(top: Path) -> Iterator[Path]:
             inside[:] = [name for name in inside if not name.startswith(".")]
 
 
-def _natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[tuple[int, str]]:
     """A sort key that puts job 10 of a sweep after job 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 

@@ -13,6 +13,9 @@ from subfl_flower.errors import SubflError
 
 UNKNOWN = "unknown"
 
+WARM_SUPERNODE = "subfl_flower.flower.warm_supernode"
+"""The module that stands for `flower-supernode` where messages are handled by forks."""
+
 # Without these Flower installs the app's dependencies again for every run, looks for updates and reports its use; and
 # the process that starts apps would look for work every three seconds only.
 SETTINGS = {

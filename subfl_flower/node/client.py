@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -72,6 +73,12 @@ class CohortClient(NumPyClient, ABC):
 
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
+
+    trains_mixed: ClassVar[bool] = False
+    """True where training steps can compute with a `precision` below float32."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the products of matrices in training steps; the node sets it as `runtime.precision` says."""
 
     # The contract -----------------------------------------------------------------------------------------------------
 
@@ -147,6 +154,12 @@ class CohortClient(NumPyClient, ABC):
         self.store = store
         self.iterate = iterate
 
+    def in_precision(self) -> AbstractContextManager[Any]:
+        """Compute products of matrices in the block with `precision`; what they are made of stays float32."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.cohort.device.type, dtype=torch.bfloat16)
+
     # The work of a node -----------------------------------------------------------------------------------------------
 
     def train(self, batch: Batch) -> Result:
@@ -185,8 +198,8 @@ class CohortClient(NumPyClient, ABC):
     def side_by_side(self) -> int:
         """Largest number of clients that are worked at the same time, in as many threads.
 
-        1 on a GPU, which works a chunk at a time. A family whose chunks change anything in common must also say 1. The
-        work on a chunk may change the state of its own clients.
+        1 on a GPU, which works a chunk at a time. The work on a chunk may change the rows of its clients in the state,
+        and nothing that other chunks see; a family for which this is too much returns 1.
         """
         return len(self.cohort.client_ids) if self.cohort.device.type == "cpu" else 1
 

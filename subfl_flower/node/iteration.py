@@ -19,6 +19,9 @@ from subfl_flower.wire.batch import Batch, Result
 Work = Callable[[Batch], Result]
 Iteration = Callable[[Sequence[Batch], Work], Result]
 
+_PATIENCE = 1.0
+"""Seconds after which a thread is interrupted once more."""
+
 
 def in_chunks(batches: Sequence[Batch], work: Work) -> Result:
     """Work batch by batch; a batch that fails is repeated client by client, to find the client that failed."""
@@ -50,22 +53,22 @@ class SideBySide:
         workers = min(self.workers, len(batches))
         if workers < 2:
             return in_chunks(batches, work)
-        crew = _Crew(batches, work, self.inner)
-        threads = [threading.Thread(target=crew.run, daemon=True) for _ in range(workers)]
-        for thread in threads:
-            thread.start()
+        pile = _Pile(batches, work, self.inner)
+        crew = [_Worker(pile) for _ in range(workers)]
+        for worker in crew:
+            worker.start()
         try:
-            for thread in threads:
-                thread.join()
+            for worker in crew:
+                worker.ended.wait()
         except BaseException:
-            for thread in threads:
-                _interrupt(thread)
+            for worker in crew:
+                worker.interrupt()
             raise
-        return Result.joined(crew.parts())
+        return Result.joined(pile.parts())
 
 
-class _Crew:
-    """Threads that take one batch after the other."""
+class _Pile:
+    """Batches of which several threads take one after the other."""
 
     def __init__(self, batches: Sequence[Batch], work: Work, inner: int) -> None:
         self._batches, self._work, self._inner = batches, work, inner
@@ -73,10 +76,10 @@ class _Crew:
         self._found: dict[int, list[Result]] = {}
         self._error: BaseException | None = None
 
-    def run(self) -> None:
-        """Work batches until none is left."""
-        torch.set_num_threads(self._inner)  # holds for this thread, and for threads that begin later
+    def work(self) -> None:
+        """Work batches in this thread until none is left."""
         try:
+            torch.set_num_threads(self._inner)  # holds for this thread, and for threads that begin later
             while (place := self._taken()) is not None:
                 self._found[place] = _worked(self._batches[place], self._work)
         except BaseException as error:
@@ -94,6 +97,34 @@ class _Crew:
         return place if place < len(self._batches) and self._error is None else None
 
 
+class _Worker(threading.Thread):
+    """A thread that works a pile of batches.
+
+    Attributes:
+        ended: set at its end. Python 3.11 takes a thread for ended whose ``join`` was interrupted.
+    """
+
+    def __init__(self, pile: _Pile) -> None:
+        super().__init__(daemon=True)
+        self._pile, self.ended = pile, threading.Event()
+
+    def run(self) -> None:
+        """Work, and say when it is done."""
+        try:
+            self._pile.work()
+        finally:
+            self.ended.set()
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the thread, as Ctrl-C does in the main one, and wait for its end."""
+        while not self.ended.is_set():
+            if self.ident is None:  # it was never started
+                return
+            thread = ctypes.c_ulong(self.ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(KeyboardInterrupt))
+            self.ended.wait(_PATIENCE)  # a client's code may have caught the first one
+
+
 def _worked(batch: Batch, work: Work) -> list[Result]:
     try:
         return [work(batch)]
@@ -101,10 +132,3 @@ def _worked(batch: Batch, work: Work) -> list[Result]:
         if len(batch) > 1:
             return [part for place in range(len(batch)) for part in _worked(batch.take([place]), work)]
         return [Result(failures={batch.clients[0]: f"{type(error).__name__}: {error}"})]
-
-
-def _interrupt(thread: threading.Thread) -> None:
-    """Raise KeyboardInterrupt in a thread, as Ctrl-C does in the main one, and wait for its end."""
-    if thread.ident is not None and thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt))
-    thread.join()

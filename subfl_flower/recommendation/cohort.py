@@ -19,7 +19,9 @@ from subfl_flower.recommendation.tasks.ranking_metrics import Candidates, draw_c
 from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
 from subfl_flower.seeding import client_generator, secret_generator
 
-_USERS_AT_ONCE = 256
+_USERS_AT_ONCE = 128
+# So many users are worth a chunk, which another core may work.
+_USERS_OF_A_CORE = 32
 # Each training rating of a user takes a handful of arrays of this many numbers.
 _RATINGS_AT_ONCE = 200_000
 
@@ -123,7 +125,8 @@ class UserCohort:
             cuts = np.arange(self.chunk, len(chosen), self.chunk)
         else:
             before = np.cumsum(np.diff(self.ratings.offsets)[chosen])
-            bins = np.maximum(before // _RATINGS_AT_ONCE, np.arange(len(chosen)) // _USERS_AT_ONCE)
+            users = min(_USERS_AT_ONCE, max(_USERS_OF_A_CORE, -(-len(chosen) // 2)))
+            bins = np.maximum(before // _RATINGS_AT_ONCE, np.arange(len(chosen)) // users)
             cuts = np.flatnonzero(np.diff(bins)) + 1
         return [part.tolist() for part in np.split(chosen, cuts)]
 

@@ -88,6 +88,7 @@ class Data(_Shape):
     """Content of ``data.json``."""
 
     fingerprints: dict[str, Any] | None = None
+    sources: dict[str, StrictStr] | None = None
 
 
 class _Clients(_Shape):

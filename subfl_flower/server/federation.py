@@ -28,6 +28,7 @@ from subfl_flower.registry import client_class, needs_matcher, strategy_class
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.runs.provenance import provenance
 from subfl_flower.runs.remarks import print_remarks
+from subfl_flower.runs.sources import sources_of
 from subfl_flower.server.checkpoint import Checkpoint, CheckpointTimes
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
@@ -86,7 +87,8 @@ def run_federation(
         records = RunDirectory.create(directory)
     records.write_config(config.plain())
     if prepared is not None:
-        records.write_data(prepared.data)
+        sources = sources_of(config)
+        records.write_data({**prepared.data, **({"sources": sources} if sources else {})})
         print_remarks(prepared.data["dropped"], prepared.data["warnings"], said)
     run = _Run(grid, config, records, checkpoint, prepared)
     status = "failed"

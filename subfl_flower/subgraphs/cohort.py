@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -15,14 +15,14 @@ from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared.partition import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples, GraphTask
 
 # A stacked step keeps several copies of its parameters and activations alive; on a GPU a chunk takes at most this share
 # of the free memory, each parameter and activation counted this many times.
 _MEMORY_SHARE, _COPIES = 0.4, 12
-# On a CPU a client's step is fastest while its working set stays in cache; clients smaller than this are worth
-# stacking.
-_SMALL_CLIENT_FLOATS = 20_000
+# On a CPU a chunk has at most as many parameters and activations: enough that computing outweighs starting operations.
+_CHUNK_FLOATS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class Cohort:
     shared_key: SharedKey | None = None
     whole: Callable[[], tuple[Graph, np.ndarray]] | None = None
     facts: DataFacts = NOTHING_KNOWN
-    _examples: dict[tuple[int, ...], Examples] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def load(
@@ -146,16 +145,32 @@ class Cohort:
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             return max(1, min(len(self.graphs), int(_MEMORY_SHARE * free / (4 * _COPIES * floats))))
-        return max(1, _SMALL_CLIENT_FLOATS // floats)
+        return -(-len(self.graphs) // _number_of_chunks(len(self.graphs), max(1, _CHUNK_FLOATS // floats)))
 
     def split(self, positions: Sequence[int], size: int) -> Iterator[list[int]]:
-        """Cut `positions` into runs of at most `size`."""
+        """Cut `positions` into runs of at most `size`.
+
+        Where some clients are missing and ``auto`` decides, each one is alone on a CPU: another chunk would have to be
+        prepared for each set of clients.
+        """
+        if self.chunk == "auto" and self.device.type == "cpu" and len(positions) < len(self.graphs):
+            size = 1
         for start in range(0, len(positions), size):
             yield list(positions[start : start + size])
 
     def examples(self, positions: Sequence[int]) -> Examples:
         """Examples that some clients learn from and are measured on, prepared on first use."""
-        key = tuple(positions)
-        if key not in self._examples:
-            self._examples[key] = self.task.examples([self.graphs[position] for position in positions], self.device)
-        return self._examples[key]
+        graphs = [self.graphs[position] for position in positions]
+        return self._examples.of(tuple(positions), lambda: self.task.examples(graphs, self.device))
+
+    @cached_property
+    def _examples(self) -> Prepared[Examples]:
+        return Prepared(len(self.graphs))
+
+
+def _number_of_chunks(clients: int, most: int) -> int:
+    """Number of chunks of at most `most` clients: at least 2, a power of 2, for 2, 4 or 8 cores to have equal work."""
+    found = 2
+    while found * most < clients:
+        found *= 2
+    return found

@@ -17,6 +17,7 @@ from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure, SubflError, UnusableFolder
 from subfl_flower.registry import stored_config
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.runs.sources import changed_sources
 from subfl_flower.storage.durable_files import make_private_folder
 from subfl_flower.storage.folder_lock import folder_lock
 from subfl_flower.sweeps.fingerprint import difference
@@ -29,6 +30,7 @@ class Found(Enum):
 
     NOTHING = "nothing"
     COMPLETED = "a completed run"
+    OUTDATED = "a completed run of files or code that have changed since"
     RESUMABLE = "a run that was cut off, with a checkpoint"
     BROKEN = "a run that was cut off or failed, without a usable checkpoint"
 
@@ -83,7 +85,7 @@ def found_in(directory: Path, config: Config) -> Found:
     elif run.rounds() or (summary or {}).get("status") == "completed":
         raise UnusableFolder(directory, "already holds a run, without its config.yaml")
     if (summary or {}).get("status") == "completed":
-        return Found.COMPLETED
+        return Found.OUTDATED if changed_sources(config, run.data()) else Found.COMPLETED
     return Found.RESUMABLE if Checkpoint.is_in(run.checkpoint_folder) else Found.BROKEN
 
 
@@ -107,9 +109,11 @@ def train_here(
     """
     made: list[Path] = []
     try:
-        _make_folder(directory, made)
+        make_run_folder(directory, made)
         with sole_user(directory):
             found = found_in(directory, config)
+            if found is Found.OUTDATED:
+                raise UnusableFolder(directory, f"already holds a run, completed {_before_change(directory, config)}")
             if found is Found.COMPLETED:
                 completed = f"already holds a run, completed with this configuration (subfl report {directory})"
                 raise UnusableFolder(directory, completed)
@@ -120,8 +124,17 @@ def train_here(
                 folder.rmdir()
 
 
-def _make_folder(directory: Path, made: list[Path]) -> None:
-    """Make a run's folder for its owner alone, and the folders that it lies in; note the new ones, it first."""
+def make_run_folder(directory: Path, made: list[Path] | None = None) -> None:
+    """Make a folder of a run or a sweep for its owner alone, and the folders that it lies in.
+
+    Args:
+        directory: the folder; it may exist.
+        made: receives the folders that are new, the innermost first.
+
+    Raises:
+        UnusableFolder: it cannot be made, or is a file.
+    """
+    made = [] if made is None else made
     try:
         made += [folder for folder in (directory, *directory.parents) if not folder.exists()]
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +165,8 @@ def train_job(
 ) -> Outcome:
     """Train a job of a sweep, unless an earlier call has finished it; a failure is recorded in its folder.
 
-    A folder that another process trains in is waited for. A completed run is never rewritten: with ``redo=all`` the job
-    is trained in a folder beside it, with a number.
+    A folder that another process trains in is waited for. A completed run is never rewritten: with ``redo=all``, and
+    where the user's files or code have changed since, the job is trained in a folder beside it, with a number.
 
     Args:
         config: configuration of the run.
@@ -167,10 +180,13 @@ def train_job(
     """
     place = newest(directory)
     try:
-        make_private_folder(place)
+        make_run_folder(place)
         with folder_lock(place, wait=True):
             found = found_in(place, config)
-            if redo == "all" and found is Found.COMPLETED:
+            if found is Found.OUTDATED:
+                kept = "and is kept, because of sweep.redo=none" if redo == "none" else "so that it is trained again"
+                print(f"{place}: was completed {_before_change(place, config)}, {kept}", file=sys.stderr, flush=True)
+            if (found is Found.OUTDATED and redo != "none") or (found is Found.COMPLETED and redo == "all"):
                 return train_job(config, _beside(directory), "failed", said, progress)
             before = outcome_before(place, found, redo)
             if before is not None:
@@ -190,12 +206,17 @@ def train_job(
 def outcome_before(directory: Path, found: Found, redo: Redo) -> Outcome | None:
     """The outcome of an earlier call that stands; None where the job is to be trained."""
     summary = RunDirectory(directory).summary() or {}
-    if found is Found.COMPLETED:
+    if found is Found.COMPLETED or (found is Found.OUTDATED and redo == "none"):
         return Outcome(directory, "completed", summary, reused=True)
     if redo == "none" and found is not Found.NOTHING:
         status = str(summary.get("status", "interrupted"))
         return Outcome(directory, status, summary, summary.get("error"), reused=True)
     return None
+
+
+def _before_change(directory: Path, config: Config) -> str:
+    """The user's files and code that have changed since the run in a folder, as the end of a sentence."""
+    return f"before {', '.join(changed_sources(config, RunDirectory(directory).data()))} changed"
 
 
 def newest(directory: Path) -> Path:
@@ -254,6 +275,8 @@ def _reached(config: Config, directory: Path) -> tuple[int, str | None]:
     """The last round of a run's checkpoint, and the reason why the run cannot be continued from it."""
     from subfl_flower.server.federation import resumable
 
+    if changed := changed_sources(config, RunDirectory(directory).data()):
+        return 0, f"{', '.join(changed)} changed"
     try:
         checkpoint = resumable(config, directory)
         RunDirectory(directory).rounds_up_to(checkpoint.server_round)

@@ -70,9 +70,7 @@ class Batch:
             without: names that are left out.
         """
         return {
-            name: torch.from_numpy(_unguarded(np.asarray(values))).to(device)
-            for name, values in self.stack.items()
-            if name not in without
+            name: tensor_of(np.asarray(values)).to(device) for name, values in self.stack.items() if name not in without
         }
 
     def take(self, chosen: Sequence[int]) -> Batch:
@@ -167,6 +165,9 @@ class _Unguarded:
         self.__array_interface__ = {**values.__array_interface__, "data": (address, False)}
 
 
-def _unguarded(values: np.ndarray) -> np.ndarray:
-    """The memory of an array, as a writable one; nothing must be written to it where `values` is read-only."""
-    return values if values.flags.writeable else np.asarray(_Unguarded(values))
+def tensor_of(values: np.ndarray) -> Tensor:
+    """The memory of an array as a tensor; nothing must be written to it where `values` is read-only.
+
+    PyTorch would warn of a read-only array, and filters of warnings are not safe among threads.
+    """
+    return torch.from_numpy(values if values.flags.writeable else np.asarray(_Unguarded(values)))

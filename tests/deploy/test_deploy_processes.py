@@ -2,6 +2,7 @@ import argparse
 import os
 import shlex
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "PYTHONUNBUFFERED": "1",
 }
+WARM = "subfl_flower.flower.warm_supernode"
 
 
 def split(line: str) -> tuple[dict[str, str], str, list[str]]:
@@ -40,7 +42,11 @@ def parsed(answer: Answer, name: str, parser: argparse.ArgumentParser) -> argpar
     assignments, program, arguments = split(answer.out[0])
     assert assignments.items() >= SETTINGS.items()
     assert assignments["PATH"] == f"{Path(program).parent}:$PATH"
-    assert Path(program).name == name and os.access(program, os.X_OK)
+    assert os.access(program, os.X_OK)
+    if name == WARM:
+        assert program == sys.executable and arguments[:3] == ["-P", "-m", WARM]
+        return parser.parse_args(arguments[3:])
+    assert Path(program).name == name
     return parser.parse_args(arguments)
 
 
@@ -69,11 +75,11 @@ def test_flower_reads_the_supernodes_line(
     clients = [client("client 0"), client("it's client=1", 1)]
     secure = ["--root-certificates", "certificates/ca.crt", "--key", "node", "--superlink", "a.org:8000"]
     line = deploy("supernode", *secure, "--client", clients[0].name, "--client", clients[1], "--state", "s", "--print")
-    arguments = parsed(line, "flower-supernode", _parse_args_run_supernode())
+    arguments = parsed(line, WARM, _parse_args_run_supernode())
     assert arguments.superlink == "a.org:8000"
     assert arguments.root_certificates == str(certificates / "ca.crt")
     assert arguments.auth_supernode_private_key == str(key)
-    assert arguments.isolation == "subprocess" and not arguments.insecure
+    assert arguments.isolation == "process" and not arguments.insecure
     assert arguments.host == "127.0.0.1" and 1 <= arguments.port <= 65535
     told = parse_config_args([arguments.node_config])
     assert told == {"client": f"{clients[0]},{clients[1]}", "state": str(Path("s").resolve())}
@@ -82,12 +88,25 @@ def test_flower_reads_the_supernodes_line(
 def test_an_insecure_supernode_is_for_loopback(deploy: Callable[..., Answer], client: Callable[..., Path]) -> None:
     port = free_port()
     line = deploy(
-        "supernode", "--insecure", "--superlink", "[::1]:9", "--client", client("c"), "--port", port, "--print"
+        *("supernode", "--insecure", "--superlink", "[::1]:9", "--client", client("c"), "--port", port),
+        *("--no-warm", "--print"),
     )
     arguments = parsed(line, "flower-supernode", _parse_args_run_supernode())
     assert arguments.insecure and arguments.auth_supernode_private_key is None
+    assert arguments.isolation == "subprocess"
     assert arguments.port == port
     assert parse_config_args([arguments.node_config]) == {"client": str(Path("c").resolve())}
+
+
+def test_messages_are_forked_for_on_linux_alone(
+    deploy: Callable[..., Answer], client: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ["supernode", "--insecure", "--superlink", "localhost:9", "--client", client("c"), "--print"]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    parsed(deploy(*common), "flower-supernode", _parse_args_run_supernode())
+    answer = deploy(*common, "--warm")
+    assert answer.code == 2
+    assert "--warm: forking a process with PyTorch is safe on Linux alone, and this is darwin" in answer.err[-1]
 
 
 @pytest.mark.parametrize("name", ['say "a"', "a,b", "back\\slash", "two\nlines"])
@@ -193,7 +212,7 @@ def test_a_matcher_hosts_no_client_and_keeps_its_key(tmp_path: Path, deploy: Cal
     assert len(bytes.fromhex(key)) == 32
     assert deploy("matcher-key", "--state", state).out[0] == key != deploy("matcher-key", "--state", tmp_path).out[0]
     common = ["supernode", "--insecure", "--superlink", "localhost:9", "--print"]
-    line = parsed(deploy(*common, "--matcher", "--state", state), "flower-supernode", _parse_args_run_supernode())
+    line = parsed(deploy(*common, "--matcher", "--state", state), WARM, _parse_args_run_supernode())
     assert parse_config_args([line.node_config]) == {"role": "matcher", "state": str(state.resolve())}
     for extra, complaint in (
         (["--matcher"], "it keeps its key in a folder; name one with --state DIR"),
@@ -208,10 +227,10 @@ def test_clients_may_be_told_the_only_matcher_that_they_seal_to(
 ) -> None:
     common = ["supernode", "--insecure", "--superlink", "localhost:9", "--print", "--client", client("one")]
     key = "0f" * 32
-    line = parsed(deploy(*common, "--matcher-key", key), "flower-supernode", _parse_args_run_supernode())
+    line = parsed(deploy(*common, "--matcher-key", key), WARM, _parse_args_run_supernode())
     assert parse_config_args([line.node_config])["matcher-key"] == key
     assert "keep-embeddings" not in parse_config_args([line.node_config])
-    line = parsed(deploy(*common, "--keep-embeddings"), "flower-supernode", _parse_args_run_supernode())
+    line = parsed(deploy(*common, "--keep-embeddings"), WARM, _parse_args_run_supernode())
     assert parse_config_args([line.node_config])["keep-embeddings"] is True
     answer = deploy(*common, "--matcher-key", key[:-1])
     assert answer.code == 2 and "must be 64 hexadecimal digits" in answer.err[-1]

@@ -91,7 +91,7 @@ def test_the_way_of_a_class(read: Callable[[Path], Reader]) -> None:
     reader = read(DOCS / "your_code.md")
     shown = reader.outputs()
     assert [text.split(": test")[0].splitlines()[-1] for text in shown if ": test" in text] == [
-        *("fedavg on rings",) * 3,
+        *("fedavg on rings",) * 4,
         "fedpub on rings",
         *("fedavg on rings",) * 2,
     ]
@@ -100,6 +100,9 @@ def test_the_way_of_a_class(read: Callable[[Path], Reader]) -> None:
     assert (facts["nodes"], facts["edges"]) == ("60", "276")
     figures = (reader.folder / "outputs/signs/figures.csv").read_text().split()
     assert [line.split(",")[0] for line in figures] == ["1"]
+    kept = reader.folder / "outputs/kept/kept"
+    assert [row["client"] for row in rows(kept / "clients.csv")] == ["0", "1"]
+    assert {"convergence.png", "clients.png"} <= {path.name for path in kept.iterdir()}
 
 
 # The reader -----------------------------------------------------------------------------------------------------------

@@ -145,3 +145,16 @@ def test_client_failures_are_noted(make_run: MakeRun, tmp_path: Path) -> None:
     run.append_round({**run.rounds()[0], "round": 2, "failures": {"3": "out of memory", "4": "timeout"}})
     run.write_summary({"status": "completed", "method": "fedpub", "seed": 0})
     assert rows_of(tmp_path / "run")[0].note == "2 client failures"
+
+
+def test_rows_of_a_method_are_in_the_order_of_their_settings(make_run: MakeRun, tmp_path: Path) -> None:
+    """Folders of a sweep end in a fingerprint, whose order says nothing."""
+    for name, (method, tau) in {
+        "a": ("fedpub", 16.0),
+        "b": ("fedpub", 4.0),
+        "c": ("fedavg", 1.0),
+        "d": ("fedpub", 0.5),
+    }.items():
+        make_run(f"runs/{name}", method=method, rounds=2, settings={"tau": tau})
+    rows = build_rows(load_runs([tmp_path / "runs"]))
+    assert [row.settings.removeprefix("method.tau=") for row in rows] == ["0.5", "4.0", "16.0", ""]

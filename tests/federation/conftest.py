@@ -42,6 +42,7 @@ def federation(partition: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 HELD_CLIENTS = '''
+import os
 import time
 from pathlib import Path
 
@@ -51,12 +52,12 @@ FOLDER = Path(__file__).parent
 
 
 class Held(FedPUBClient):
-    """Says where it is by a file, and waits there for as long as another file tells it to."""
+    """Says where it is by a file with its process, and waits there for as long as another file tells it to."""
 
     def _train(self, shared, personal, received, state, chunk, examples, batch):
         place = f"{chunk.client_ids[0]}-{batch.server_round}"
         losses = super()._train(shared, personal, received, state, chunk, examples, batch)
-        (FOLDER / f"at-{place}").touch()
+        (FOLDER / f"at-{place}").write_text(str(os.getpid()))
         while (FOLDER / f"hold-{place}").exists():
             time.sleep(0.05)
         return losses

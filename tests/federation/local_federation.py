@@ -151,11 +151,18 @@ class LocalFederation:
         return key
 
     def start_node(
-        self, name: str, *clients: Path, key: Path, ca: Path | None = None, allowed: Sequence[str] = ("held_clients",)
+        self,
+        name: str,
+        *clients: Path,
+        key: Path,
+        ca: Path | None = None,
+        allowed: Sequence[str] = ("held_clients",),
+        warm: bool = True,
     ) -> None:
         """Start a SuperNode, or start it again; runs may name classes of the `allowed` packages."""
-        folders = [argument for client in clients for argument in ("--client", client)]
+        folders: list[object] = [argument for client in clients for argument in ("--client", client)]
         trusted = ("--root-certificates", ca or self.folder / "certificates" / "ca.crt")
+        folders.append("--warm" if warm else "--no-warm")
         hosted = folders + [argument for package in allowed for argument in ("--allow-package", package)]
         address = ("--superlink", f"127.0.0.1:{self.port}")
         self.nodes[name] = self._start(name, "deploy", "supernode", *address, *trusted, "--key", key, *hosted)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from local_federation import LocalFederation, command, copied_client, kill, shared_arguments, wait_for
 from run_outcomes import SMALL_GENERATOR, Outcome, run_inline
@@ -132,6 +133,30 @@ def test_a_killed_node_goes_on_with_its_state(federation: LocalFederation, parti
     for name in masks:
         moved = np.abs(after[name] - before[name]).max()
         assert 0 < moved < 0.011 * (sum(took_part) - 1)  # Adam's steps are no longer than its learning rate
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_round_and_nothing_else(federation: LocalFederation, partition: Path) -> None:
+    modules = federation.folder / "modules"
+    hold, there = modules / "hold-1-2", modules / "at-1-2"
+    there.unlink(missing_ok=True)
+    hold.touch()
+    run = shared_arguments(*HELD, "federation.rounds=3", "record.client_models=false")
+    submitted = federation.submit(*run)
+    worker = psutil.Process(int(wait_for(lambda: there.exists() and there.read_text(), "client 1 trains in round 2")))
+    others = set(psutil.Process(federation.nodes["node-0"].pid).children(recursive=True)) - {worker}
+    assert len(others) == 3  # the executor, the process with PyTorch, and its fork with the app
+    worker.kill()
+    hold.unlink()
+    wait_for(lambda: not psutil.pid_exists(worker.pid), "no zombie is left")
+    outcome = federation.outcome(submitted)
+    assert outcome.code == 0, outcome.stdout
+    assert [list(record["failures"]) for record in outcome.rounds] == [[], ["1"], []]
+    assert [record["clients"]["ids"] for record in outcome.rounds] == [[0, 1, 2, 3], [0, 2, 3], [0, 1, 2, 3]]
+    for client, rounds in ((0, 3), (1, 2)):  # one step a round that it finished
+        saved = load_file(max(state_folder(partition / f"client-{client:02d}", outcome).glob("round-*")))
+        assert float(saved["steps"]) == rounds
+    assert others <= set(psutil.Process(federation.nodes["node-0"].pid).children(recursive=True))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from subfl_flower.recommendation.cohort import UserCohort
 LENGTHS = [3, 1, 4, 0, 5, 9, 2, 1]
 
 
-def hosted(chunk: Any) -> UserCohort:
-    count = sum(LENGTHS)
+def hosted(chunk: Any, lengths: Sequence[int] = LENGTHS) -> UserCohort:
+    count = sum(lengths)
     ratings = Ratings(
-        user_ids=np.arange(len(LENGTHS)),
-        offsets=np.cumsum([0, *LENGTHS]),
-        items=np.concatenate([np.arange(length) for length in LENGTHS]),
+        user_ids=np.arange(len(lengths)),
+        offsets=np.cumsum([0, *lengths]),
+        items=np.concatenate([np.arange(length) for length in lengths]),
         values=np.ones(count, dtype=np.float32),
         roles=np.full(count, TRAIN, dtype=np.int8),
         num_items=10,
@@ -46,6 +47,16 @@ def test_chunks_are_cut_by_users_and_by_ratings(
     monkeypatch.setattr(module, "_USERS_AT_ONCE", users)
     monkeypatch.setattr(module, "_RATINGS_AT_ONCE", ratings)
     assert hosted("auto").chunks([7, 0, 5, 2, 3, 4]) == expected
+
+
+@pytest.mark.parametrize(
+    ("users", "lengths"),
+    [(32, [32]), (33, [32, 1]), (64, [32, 32]), (101, [51, 50]), (256, [128, 128]), (300, [128, 128, 44])],
+)
+def test_many_users_are_two_chunks_or_more(users: int, lengths: list[int]) -> None:
+    chunks = hosted("auto", [1] * users).chunks(range(users))
+    assert [len(chunk) for chunk in chunks] == lengths
+    assert [user for chunk in chunks for user in chunk] == list(range(users))
 
 
 def test_chunks_of_a_given_size_and_of_all() -> None:

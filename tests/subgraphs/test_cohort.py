@@ -127,10 +127,23 @@ def test_a_chunk_is_as_large_as_told() -> None:
     assert cohort(9, 12, 10, chunk=2).chunk_size(10**9, 10**6) == 2
 
 
-@pytest.mark.parametrize(("parameters", "size"), [(1_760, 10), (19_760, 1), (200_000, 1), (3_760, 5), (3_761, 4)])
-def test_on_a_cpu_small_clients_are_stacked_to_twenty_thousand_numbers(parameters: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "size"), [(1_760, 5), (799_760, 5), (799_761, 3), (1_999_760, 2), (2_000_000, 1), (10**9, 1)]
+)
+def test_on_a_cpu_ten_clients_are_2_4_8_or_16_chunks_of_at_most_four_million_numbers(
+    parameters: int, size: int
+) -> None:
     """Parameters, and two activations of width 10 at each of the largest client's 12 nodes: 240."""
     assert cohort(*[12, 5] * 5, chunk="auto").chunk_size(parameters, 10) == size
+    assert cohort(12, chunk="auto").chunk_size(parameters, 10) == 1
+
+
+def test_on_a_cpu_clients_are_alone_where_others_are_missing_and_auto_decides() -> None:
+    everyone, some = [0, 1, 2, 3], [0, 2, 3]
+    assert list(cohort(3, 4, 5, 6, chunk="auto").split(everyone, 2)) == [[0, 1], [2, 3]]
+    assert list(cohort(3, 4, 5, 6, chunk="auto").split(some, 2)) == [[0], [2], [3]]
+    assert list(cohort(3, 4, 5, 6, chunk=2).split(some, 2)) == [[0, 2], [3]]
+    assert list(cohort(3, 4, 5, 6, chunk="auto", device=torch.device("cuda")).split(some, 2)) == [[0, 2], [3]]
 
 
 def test_on_a_gpu_a_chunk_takes_its_share_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ class MovieLensDataset(RatingDatasetSettings):
     passing them on. Where the file of users alone is absent, users have no attributes.
     """
 
+    public = True
+
     folder: ClassVar[str]
     archive: ClassVar[str]
     films_file: ClassVar[str]

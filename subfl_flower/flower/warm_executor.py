@@ -1,0 +1,97 @@
+"""Flower's process that runs a SuperNode's tasks, with a fork for each message instead of a new program.
+
+All that is Flower's stays: the loop that acquires tasks, their tokens, and the command line of a ClientApp's process.
+Where that line would be started as a program, `warm_templates` fork for it. Whatever cannot be forked is started as
+Flower does it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult, SubprocessExecutor, subprocess_executor
+from flwr.supercore.utils import disable_process_dumping
+
+from subfl_flower.flower.warm_templates import Templates
+
+_CLIENT_APP = "flwr-clientapp"
+_LOOP = "flwr.supercore.superexec.run_superexec"
+_POLL_VARIABLE, _POLL_SECONDS = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.01"
+
+_IDLE_SECONDS = 0.5
+"""Time between two looks for a task where the SuperNode has told of none."""
+
+
+class _Programs:
+    """A stand-in for the module `subprocess` in Flower's executor, which forks for a ClientApp."""
+
+    DEVNULL = subprocess.DEVNULL
+
+    def __init__(self, templates: Templates) -> None:
+        self._templates = templates
+        self.digest: str | None = None
+
+    def Popen(self, command: Sequence[str], **options: Any) -> None:
+        if command[0] != _CLIENT_APP or options or self._templates.fork(command, self.digest) is None:
+            subprocess.Popen(command, **options)
+
+
+class WarmExecutor(SubprocessExecutor):
+    """Flower's executor of programs, whose loop waits until the SuperNode tells of a message."""
+
+    def __init__(self, news: int) -> None:
+        """Have Flower's executor fork.
+
+        Args:
+            news: a descriptor with a byte for each event of the SuperNode, closed when it ends.
+        """
+        self._news = news
+        self._templates = Templates()
+        self._programs = _Programs(self._templates)
+        subprocess_executor.subprocess = self._programs  # type: ignore[assignment]
+
+    def launch(self, spec: ExecutionSpec) -> LaunchResult:
+        """Start the process of a task."""
+        self._programs.digest = spec.fab_hash
+        return super().launch(spec)
+
+    def reconcile(self) -> None:
+        """Wait for news, for a moment at most.
+
+        Raises:
+            SystemExit: the SuperNode has ended.
+        """
+        self._templates.keep()
+        if select.select([self._news], [], [], _IDLE_SECONDS)[0] and not os.read(self._news, 4096):
+            sys.exit()
+
+    def close(self) -> None:
+        """End the processes that fork."""
+        self._templates.end()
+
+
+def main(address: str) -> None:
+    """Run the tasks of the SuperNode that started this process, and holds the other end of its standard input.
+
+    Args:
+        address: of the SuperNode's Runtime API, HOST:PORT.
+    """
+    disable_process_dumping(strict=False)
+    os.environ[_POLL_VARIABLE] = _POLL_SECONDS
+    loop: Any = importlib.import_module(_LOOP)
+    news = os.dup(0)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    loop.get_executor = lambda *_, **__: WarmExecutor(news)
+    loop.run_superexec(runtime_api_address=address, insecure=True, parent_pid=os.getppid())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
