@@ -33,7 +33,6 @@ from subfl_flower.models.settings import (
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
 from subfl_flower.tasks.choices import TASKS, Task
-from subfl_flower.wire.contract import AbsentFeatures
 
 
 class Section(BaseModel):
@@ -203,7 +202,7 @@ class Wire(Section):
     ``send`` or ``skip``. null leaves it to the method; most of them send.
     """
 
-    absent_features: AbsentFeatures | None = None
+    absent_features: Literal["send", "skip"] | None = None
 
 
 class Sweep(Section):

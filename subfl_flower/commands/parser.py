@@ -124,6 +124,9 @@ def exit_code(name: str, run: Callable[..., int], *arguments: Any) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except MemoryError as error:
+        _print_error(name, f"this machine has not enough memory: {error or 'all of it is in use'}")
+        return FAILED
     except OSError as error:
         if error.errno not in _REFUSED or error.filename is None:
             raise

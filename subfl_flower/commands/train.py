@@ -9,10 +9,12 @@ import warnings
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.code_folder import config_directory, require_own_names
 from subfl_flower.commands.exit_codes import INTERRUPTED, OK
 from subfl_flower.commands.result_lines import print_result
@@ -60,6 +62,7 @@ def _resume(overrides: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     """Run one job, or a sweep, by Hydra."""
+    _require_known_options(arguments)
     _calm()
     _single.begin()
     SweepLauncher.ended.clear()
@@ -91,6 +94,19 @@ def _train(arguments: list[str]) -> int:
     if refused is not None:
         raise refused
     return INTERRUPTED if interrupted or _single.interrupted else OK
+
+
+def _require_known_options(arguments: list[str]) -> None:
+    """Raise SubflError for an option that Hydra does not have; Hydra would print its usage."""
+    parser = get_args_parser()
+    _, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        option, _, value = unknown[0].partition("=")
+        known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+        advice = did_you_mean(option, known) or "; see subfl --help"
+        if value:
+            advice = f"; a setting has no dashes, as in {unknown[0].lstrip('-')}"
+        raise SubflError(f"{unknown[0]}: there is no such option{advice}")
 
 
 class _Single:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from subfl_flower.catalogue.groups import choices
+from subfl_flower.catalogue.groups import GROUPS, choices
 from subfl_flower.doors import TARGET, DoorSettings, full_name
 from subfl_flower.errors import SubflError
 from subfl_flower.front.given_data import GivenData, dataset_of_files, given_data
@@ -84,7 +84,7 @@ class Arguments:
         if key in section_keys() and isinstance(value, Mapping):
             for name, each in value.items():
                 yield from self._nested(f"{key}.{name}", each)
-        elif "." not in key:
+        elif key in (*GROUPS.values(), *SHORT):
             yield from self._choice(key, value)
         else:
             yield f"{key}={self._value(key, value)}"
@@ -142,14 +142,19 @@ def _plain(key: str, value: Any) -> Any:
     raise SubflError(f"{key}: a setting is a text, a number, a list or a dict (found {type(value).__name__})")
 
 
-def folder_given(argument: str, value: Any) -> Path:
-    """The folder that an argument names.
+def path_given(argument: str, value: Any, what: str = "a folder") -> Path:
+    """The path that an argument names.
+
+    Args:
+        argument: begins an error.
+        value: its value.
+        what: what the path is of, for an error.
 
     Raises:
         SubflError: it is neither a text nor a path, or is empty.
     """
-    if not isinstance(value, str | Path) or value == "":
-        raise SubflError(f"{argument}: must be the path of a folder (found {value!r})")
+    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
+        raise SubflError(f"{argument}: must be the path of {what} (found {value!r})")
     try:
         return Path(value).expanduser()
     except RuntimeError:

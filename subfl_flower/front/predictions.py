@@ -53,6 +53,8 @@ def predict_run(path: Path, data: Path | None, client: int | None, pairs: Path |
             raise SubflError(
                 f"{path} is a run of task={config.task.name}; give a graph, data=..., and pairs of its nodes, pairs=..."
             )
+        if pairs is not None:
+            raise SubflError(f"pairs: they are for link prediction, and this is a run of task={config.task.name}")
         return _own(path, client)
     files = _files(path, client)
     tables = {number: predict_graph(file, data, pairs, quiet=done > 0) for done, (number, file) in enumerate(files)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from subfl_flower.data.in_memory import held, is_in_memory
 from subfl_flower.errors import SubflError
+from subfl_flower.front.arguments import path_given
 from subfl_flower.front.given_data import GivenData, given_data, require_data
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.front.tables import html_table
@@ -215,7 +216,7 @@ def load_run(path: str | Path, data: Any = None) -> RunResult:
         >>> from subfl_flower import load_run
         >>> load_run("outputs/2026-01-01/12-00-00").summary["best_round"]
     """
-    folder = Path(path).expanduser().absolute()
+    folder = path_given("path", path).absolute()
     if not RunDirectory.is_run(folder):
         raise SubflError(
             f"{path}: there is no run in this folder (a run is a folder with metrics.jsonl or summary.json)"
@@ -249,7 +250,7 @@ def predict(
     """
     if isinstance(run, RunResult):
         return run.predict(data, client=client, pairs=pairs, n=n)
-    path = Path(run).expanduser().absolute()
+    path = path_given("run", run, "a run or of a model").absolute()
     if RunDirectory.is_run(path) and not (path / "model.safetensors").is_file():
         return RunResult(path).predict(data, client=client, pairs=pairs, n=n)
     from subfl_flower.front.predictions import predict_graph

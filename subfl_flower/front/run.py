@@ -8,7 +8,7 @@ from typing import Any
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError, folder_chosen_by
-from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, folder_given
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, path_given
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.overrides import swept
@@ -88,7 +88,7 @@ def run(
         if swept_keys := experiment_axes(arguments.overrides):
             raise SubflError(f"+experiment is a sweep of {', '.join(swept_keys)}; sweep(...) takes the same overrides")
         config, default = composed_config(arguments.overrides)
-        directory = (_free(default) if run_dir is None else folder_given("run_dir", run_dir)).absolute()
+        directory = (_free(default) if run_dir is None else path_given("run_dir", run_dir)).absolute()
         with held(arguments.objects), folder_chosen_by("run_dir"):
             train_here(config, directory, lines=None if progress is False else bool(progress))
     return RunResult(directory)

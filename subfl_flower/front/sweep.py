@@ -12,8 +12,8 @@ import numpy as np
 
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
-from subfl_flower.errors import SubflError
-from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, folder_given
+from subfl_flower.errors import SubflError, folder_chosen_by
+from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, path_given
 from subfl_flower.front.given_data import given_data
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
@@ -166,8 +166,8 @@ def sweep(
         "seed": seed,
     }
     default = f"multirun/{datetime.now():%Y-%m-%d/%H-%M-%S}"
-    top = folder_given("folder", default if folder is None else folder).absolute()
-    with undisturbed():
+    top = path_given("folder", default if folder is None else folder).absolute()
+    with undisturbed(), folder_chosen_by("folder"):
         asked = list(_jobs(choices, overrides))
         objects = {path: each for _, named in asked for path, each in named.items()}
         with held(objects):

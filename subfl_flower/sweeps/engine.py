@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic
 from hydra.core.utils import env_override
 
 from subfl_flower.composition import composed_config
-from subfl_flower.config import Config, Sweep
+from subfl_flower.config import Config, Sweep, sentence
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.sweeps.display import Display, display_for
@@ -21,6 +22,7 @@ from subfl_flower.sweeps.job import (
     Outcome,
     Redo,
     found_in,
+    make_run_folder,
     newest,
     outcome_before,
     record_failure,
@@ -89,18 +91,37 @@ def run_sweep(
         The folder of each job's run, in the order of `overrides`. The summary of a run that failed says so.
 
     Raises:
-        SubflError: an override is malformed or has a value that is not allowed; no job was begun.
+        SubflError: an override is malformed or has a value that is not allowed, or the folder cannot be made; no job
+            was begun.
         KeyboardInterrupt: the user stopped the sweep; the next call goes on.
     """
+    settings = checked_settings({"jobs": jobs, "redo": redo})
     configs = [composed_config(list(each))[0] for each in overrides]
     asked = [
         Job(" ".join(each), folder.absolute() / job_name(config), config)
         for each, config in zip(overrides, configs, strict=True)
     ]
-    end = run_jobs(asked, Sweep(jobs=jobs, redo=redo), display_for(len(asked), show))
+    make_run_folder(folder.absolute())
+    end = run_jobs(asked, settings, display_for(len(asked), show))
     if end.interrupted:
         raise KeyboardInterrupt
     return [outcome.directory for outcome in end.outcomes if outcome is not None]
+
+
+def checked_settings(values: Mapping[str, Any], prefix: str = "") -> Sweep:
+    """Settings of a sweep.
+
+    Args:
+        values: by name.
+        prefix: begins each name in an error.
+
+    Raises:
+        SubflError: a value is not allowed.
+    """
+    try:
+        return Sweep.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise SubflError(sentence(error, values, prefix)) from None
 
 
 def run_jobs(jobs: Sequence[Job], settings: Sweep, display: Display) -> SweepEnd:

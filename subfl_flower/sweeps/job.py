@@ -109,7 +109,7 @@ def train_here(
     """
     made: list[Path] = []
     try:
-        _make_folder(directory, made)
+        make_run_folder(directory, made)
         with sole_user(directory):
             found = found_in(directory, config)
             if found is Found.OUTDATED:
@@ -124,8 +124,17 @@ def train_here(
                 folder.rmdir()
 
 
-def _make_folder(directory: Path, made: list[Path]) -> None:
-    """Make a run's folder for its owner alone, and the folders that it lies in; note the new ones, it first."""
+def make_run_folder(directory: Path, made: list[Path] | None = None) -> None:
+    """Make a folder of a run or a sweep for its owner alone, and the folders that it lies in.
+
+    Args:
+        directory: the folder; it may exist.
+        made: receives the folders that are new, the innermost first.
+
+    Raises:
+        UnusableFolder: it cannot be made, or is a file.
+    """
+    made = [] if made is None else made
     try:
         made += [folder for folder in (directory, *directory.parents) if not folder.exists()]
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +180,7 @@ def train_job(
     """
     place = newest(directory)
     try:
-        make_private_folder(place)
+        make_run_folder(place)
         with folder_lock(place, wait=True):
             found = found_in(place, config)
             if found is Found.OUTDATED:

@@ -6,11 +6,10 @@ launcher of others, such as joblib's, calls `train_for_hydra` for each job, mayb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pydantic
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -22,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from subfl_flower.code_folder import require_own_names
 from subfl_flower.commands.result_lines import print_result
 from subfl_flower.composition import config_directory, validated
-from subfl_flower.config import Config, Sweep, sentence
+from subfl_flower.config import Config, Sweep
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.evaluation.summary import lower_is_better
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.sweeps.display import display_for, result_text
-from subfl_flower.sweeps.engine import Job, run_jobs
+from subfl_flower.sweeps.engine import Job, checked_settings, run_jobs
 from subfl_flower.sweeps.fingerprint import summary_settings
 from subfl_flower.sweeps.job import Outcome, failure_of, record_failure, train_job
 
@@ -143,11 +142,7 @@ def require_direction(sweeper: Any, config: Config) -> None:
 def _sweep_settings(composed: DictConfig) -> Sweep:
     given = OmegaConf.to_container(composed.sweep, resolve=True)
     assert isinstance(given, dict)
-    values: Mapping[str, Any] = {str(key): value for key, value in given.items()}
-    try:
-        return Sweep.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise SubflError(sentence(error, values, "sweep.")) from None
+    return checked_settings({str(key): value for key, value in given.items()}, "sweep.")
 
 
 def _job(composed: DictConfig, label: str) -> Job:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.models.row_stack import concatenated
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import hand_back_freed_memory
 from subfl_flower.wire.ragged import Ragged
-from subfl_flower.wire.row_stack import concatenated
 
 
 @dataclass(frozen=True, eq=False)

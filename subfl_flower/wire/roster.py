@@ -16,6 +16,8 @@ from subfl_flower.data.ratings.attributes import MOST_FIELDS, MOST_VALUES
 ROSTER = "roster"
 ROLE, MATCHER = "role", "matcher"
 
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
 SIZES = ("num_examples", "num_nodes", "num_edges")
 """Names of the sizes of each client's data."""
 
@@ -194,11 +196,14 @@ class RosterAnswer:
 
 
 def describe_error(reply: Message) -> str:
-    """The reason of an error reply in one line, without Flower's class name around it."""
+    """The reason of an error reply in one line, without Flower's class name or Ray's stack trace around it."""
     reason = reply.error.reason or f"error code {reply.error.code}"
     _, separator, inner = reason.partition(":<'")
-    lines = (inner.removesuffix("'>") if separator else reason).strip().splitlines()
-    return lines[0] if lines else reason
+    plain = _COLOURS.sub("", inner.removesuffix("'>") if separator else reason)
+    lines = plain.strip().splitlines()
+    if not lines:
+        return reason
+    return lines[-1].strip() if lines[0].startswith("ray::") else lines[0]  # Ray's begins with the trace
 
 
 def _one(record: ConfigRecord, key: str, kind: type) -> Any:

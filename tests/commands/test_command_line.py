@@ -43,13 +43,19 @@ def test_an_unknown_option_is_one_sentence_and_code_2(name: str, capsys: pytest.
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "deploy"])
 @pytest.mark.parametrize(
     ("error", "code", "said"),
-    [(SubflError("bad"), 2, True), (RunFailure("ended"), 1, True), (KeyboardInterrupt(), 130, False), (None, 0, False)],
+    [
+        (SubflError("bad"), 2, "bad"),
+        (RunFailure("ended"), 1, "ended"),
+        (MemoryError("8 TB"), 1, "this machine has not enough memory: 8 TB"),
+        (KeyboardInterrupt(), 130, ""),
+        (None, 0, ""),
+    ],
 )
 def test_the_exit_code_tells_how_a_command_ended(
     name: str,
     error: BaseException | None,
     code: int,
-    said: bool,
+    said: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -64,7 +70,7 @@ def test_the_exit_code_tells_how_a_command_ended(
     with_path = {each: ["a"] for each in ("report", "analyse", "predict", "recommend", "app")}
     arguments = {**with_path, "completion": ["bash"]}
     assert run([name, *arguments.get(name, [])]) == code
-    assert capsys.readouterr().err == (f"subfl {name}: {error}\n" if said else "")
+    assert capsys.readouterr().err == (f"subfl {name}: {said}\n" if said else "")
 
 
 def test_a_reader_that_has_seen_enough_is_no_failure() -> None:
@@ -127,6 +133,9 @@ def test_a_word_that_is_no_command_is_answered_by_a_suggestion(
         ("deploy submitt", "did you mean submit?"),
         ("predict run --oout x", "did you mean --out?"),
         ("recommend run usr=1", "did you mean user?"),
+        ("method=fedavg --multrun seed=0,1", "did you mean --multirun?"),
+        ("--method=fedpub", "; a setting has no dashes, as in method=fedpub"),
+        ("-x seed=1", "; see subfl --help"),
     ],
 )
 def test_a_typo_is_answered_by_a_suggestion(
@@ -134,7 +143,8 @@ def test_a_typo_is_answered_by_a_suggestion(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(arguments.split()) == 2
-    assert meant in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert meant in shown.err and shown.err.count("\n") == 1 and shown.out == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -257,3 +257,15 @@ def test_a_result_of_the_command_is_loaded(folder: Path) -> None:
     result = load_run(folder / "cli")
     assert result.summary["test_at_best_validation"] == done.summary["test_at_best_validation"]
     assert len(result.models) == 2 and len(result.predict()) == sum(len(graph.y) for graph in result.graphs.values())
+
+
+@pytest.mark.parametrize("value", [None, 3, ""])
+def test_what_is_no_path_is_refused(value: object) -> None:
+    for call, argument in ((load_run, "path"), (predict, "run")):
+        with pytest.raises(SubflError, match=rf"^{argument}: must be the path of a .*\(found {value!r}\)"):
+            call(value)
+
+
+def test_pairs_are_refused_by_a_run_that_classifies_nodes(patients: RunResult) -> None:
+    with pytest.raises(SubflError, match=r"^pairs: they are for link prediction, and this is a run of task=node_class"):
+        patients.predict(pairs=[("a", "b")])

@@ -224,6 +224,7 @@ def test_progress_is_silent_on_request_and_prints_lines_on_request(
     [
         ("", "run_dir: must be the path of a folder (found '')"),
         (3, "run_dir: must be the path of a folder (found 3)"),
+        ("a\0b", "run_dir: must be the path of a folder (found 'a\\x00b')"),
         ("~nobody-here/run", "run_dir: ~nobody-here/run begins with the home folder of an unknown user"),
         ("file", "file is not a folder; choose another folder (run_dir=...)"),
         ("a" * 300, "cannot be made: File name too long; choose another folder (run_dir=...)"),
@@ -237,3 +238,17 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(here: Path, folder: Any, w
     with pytest.raises(SubflError) as error:
         run("fedavg", ring(), clients=2, rounds=1, run_dir=folder)
     assert str(error.value).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"foo": 1}, "foo: there is no such setting"),
+        ({"federation": 5}, "federation: "),
+        ({"seed": "x"}, "seed: Input"),
+    ],
+)
+def test_an_unknown_key_of_a_dict_is_named(overrides: dict[str, Any], words: str, here: Path) -> None:
+    with pytest.raises(SubflError) as error:
+        run("fedavg", "digits", overrides=overrides)
+    assert str(error.value).startswith(words) and "an object of its settings" not in str(error.value)

@@ -115,13 +115,18 @@ def test_a_command_and_a_sweep_share_a_folder(here: Path) -> None:
         ({"method": ["fedavg", "fedgnn"]}, "dataset=custom holds a graph, and method=fedgnn is for ratings"),
         ({"method": "fedavg", "clients": [2, 999]}, "partition.clients=999 is more than the 48 nodes"),
         ({"method": "fedavg", "dataset": ratings(), "clients": None}, "model must be lightgcn with method=fedavg"),
+        ({"method": "fedavg", "redo": "some"}, "redo: Input should be 'failed', 'all' or 'none' (found 'some')"),
+        ({"method": "fedavg", "jobs": 0}, "jobs: Input should be greater than or equal to 1"),
+        ({"method": "fedavg", "folder": ""}, "folder: must be the path of a folder (found '')"),
+        ({"method": "fedavg", "folder": __file__}, f"{__file__} is not a folder; choose another folder (folder=...)"),
+        ({"method": "fedavg", "folder": f"{__file__}/x"}, f"{__file__}/x cannot be made: "),
     ],
 )
 def test_nothing_is_trained_where_one_combination_is_wrong(
     here: Path, arguments: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(SubflError) as error:
-        sweep(**{"dataset": ring(), **SMALL, **arguments}, folder="refused")
+        sweep(**{"dataset": ring(), "folder": "refused", **SMALL, **arguments})
     assert str(error.value).startswith(sentence)
     assert list(here.iterdir()) == []
 

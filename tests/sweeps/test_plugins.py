@@ -96,7 +96,7 @@ def test_a_failing_job_of_joblib_ends_with_1_and_completed_jobs_are_reused(subfl
     again = subfl(*overrides[:3], "partition.clients=3,4")
     assert completed.path.joinpath("summary.json").read_bytes() == before
     assert again.code == 0 and re.search(r"1 failed", again.stdout)  # the failed one is in the folder, and told of
-    assert [run.clients for run in load_runs([again.directory]) if run.status == "completed"] == [3, 4]
+    assert {run.clients for run in load_runs([again.directory]) if run.status == "completed"} == {3, 4}
 
 
 def test_a_missing_plugin_names_the_extra() -> None:

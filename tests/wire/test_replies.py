@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, Declared
 from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack
 from subfl_flower.wire.replies import METRICS, OUTCOME, Reply, combine, one_line, read_reply
+from subfl_flower.wire.roster import describe_error
 
 ASKED = [7, 3, 5]
 EXPECTED = {"w": ArraySpec((2, 3), "float32"), "b": ArraySpec((3,), "float32")}
@@ -389,3 +391,20 @@ def test_no_reply_at_all_is_nothing() -> None:
     for expected in (contract(), contract().evaluation):
         found = combine([], expected)
         assert (found.clients, found.stack, found.metrics, found.failures) == ([], {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("<class 'subfl_flower.errors.SubflError'>:<'the data differ\nsee the log'>", "the data differ"),
+        (
+            "<class 'ray.exceptions.RayTaskError(ImportError)'>:<'\x1b[36mray::ClientAppActor.run()\x1b[39m (pid=1)\n"
+            '  File "a.py", line 1, in run\nImportError: no module named parts\n\'>',
+            "ImportError: no module named parts",
+        ),
+        ("", "error code 7"),
+    ],
+)
+def test_the_reason_of_a_node_is_found_in_flowers_and_rays_text(reason: str, shown: str) -> None:
+    reply: Any = SimpleNamespace(error=SimpleNamespace(reason=reason, code=7))
+    assert describe_error(reply) == shown
