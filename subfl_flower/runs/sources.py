@@ -10,9 +10,8 @@ from typing import Any
 
 from subfl_flower.config import Config
 from subfl_flower.data.description import file_digests
-from subfl_flower.doors import OWN_PACKAGE, full_name
+from subfl_flower.doors import OWN_PACKAGE, TARGET, full_name, load_class
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import ModuleSettings
 from subfl_flower.registry import client_class, strategy_class
 from subfl_flower.storage.checksums import sha256_of
 
@@ -33,7 +32,8 @@ def sources_of(config: Config) -> dict[str, str]:
         SubflError: a file cannot be read.
     """
     dataset, partition = config.dataset, config.partition
-    found = {} if dataset.public else dict(map(tuple, file_digests(dataset.files(config.data.root.expanduser()))))
+    files = [] if dataset.public else dataset.files(config.data.root.expanduser())
+    found = {name: digest for name, digest in file_digests(files)}
     if digest := partition.raw_fingerprint():
         found["partition.file"] = digest
     for owner in _classes(config):
@@ -66,10 +66,9 @@ def changed_sources(config: Config, facts: Mapping[str, Any] | None) -> list[str
 def _classes(config: Config) -> Iterator[type]:
     yield from (strategy_class(config.method), client_class(config.method))
     yield from map(type, (config.dataset, config.partition, config.task))
-    if isinstance(config.model, ModuleSettings):
-        from subfl_flower.subgraphs.models.module_class import module_class
-
-        yield module_class(config.model)
+    network = getattr(config.model, "target", None)  # the dotted path of a network of any package
+    if network is not None:
+        yield load_class(network, object, f"model.{TARGET}")
 
 
 def _source_files(owner: type) -> Iterator[tuple[type, Path]]:
