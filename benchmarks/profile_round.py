@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--warmup", type=int, default=3, help="rounds that do not count")
     parser.add_argument("--json", type=Path, help="write the milliseconds there, too")
     parser.add_argument("overrides", nargs="*", help="overrides of subfl")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     overrides = arguments.overrides
     if not any(override.startswith("federation.rounds=") for override in overrides):
         overrides = [*overrides, "federation.rounds=15"]

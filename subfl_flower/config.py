@@ -33,7 +33,6 @@ from subfl_flower.models.settings import (
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
 from subfl_flower.tasks.choices import TASKS, Task
-from subfl_flower.wire.contract import AbsentFeatures
 
 
 class Section(BaseModel):
@@ -93,7 +92,8 @@ class Runtime(Section):
 
     `chunk` is the number of clients processed at once inside a cohort; it changes results by rounding alone. `threads`
     is the number of cores of a process. They work as many chunks side by side, which changes no result. A node with
-    fewer clients leaves further cores to PyTorch, which may then round otherwise.
+    fewer clients leaves further cores to PyTorch, which may then round otherwise. `precision` is that of the products
+    of matrices in training steps; parameters, gradients and figures stay float32.
     """
 
     poll_seconds: ClassVar[float] = 0.005
@@ -121,6 +121,7 @@ class Runtime(Section):
     chunk: int | Literal["auto", "all"] = "auto"
     device: str = "auto"
     threads: int | Literal["auto"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     on_client_failure: Literal["stop", "continue"] = "stop"
     node_timeout: float = Field(default=60.0, gt=0)
 
@@ -201,7 +202,7 @@ class Wire(Section):
     ``send`` or ``skip``. null leaves it to the method; most of them send.
     """
 
-    absent_features: AbsentFeatures | None = None
+    absent_features: Literal["send", "skip"] | None = None
 
 
 class Sweep(Section):

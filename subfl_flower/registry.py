@@ -40,6 +40,11 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
             "only none is allowed"
         )
+    if config.runtime.precision != "float32" and not client.trains_mixed:
+        raise SubflError(
+            f"runtime.precision={config.runtime.precision}: clients of method={config.method.name} compute in float32 "
+            "alone"
+        )
     if not config.task.learnt_by(config.model.tasks):
         raise SubflError(
             f"model={config.model.name} is for task={' or '.join(config.model.tasks)}, not for task={config.task.name}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from subfl_flower.clients.recommendation.users import Users
 from subfl_flower.models.adam import adam_state_shapes
-from subfl_flower.node.state import CohortState, Shapes
+from subfl_flower.node.state import CohortState, Shape, Shapes
 
 
 class UserStates:
@@ -31,7 +31,7 @@ class UserStates:
         self.users = users
         personal = users.model.personal_shapes
         self._kept = {**personal, **kept}
-        self.shapes: dict[str, tuple[int, ...]] = {
+        self.shapes: dict[str, Shape] = {
             **personal,
             **adam_state_shapes(personal),
             "started": (),

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.models.row_stack import RowStack
 from subfl_flower.node.state import OwnRows, Shapes
 from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.wire.batch import Batch
-from subfl_flower.wire.row_stack import RowStack
 
 Uploads = Mapping[str, Tensor | RowStack]
 """Uploads of C clients by name, each [C, ...]."""
@@ -85,7 +85,9 @@ class CompactRows:
 
     def received(self, batch: Batch, rows: InputRows | None) -> dict[str, Tensor]:
         """What clients are sent, with the chunk's `rows`; on a CPU it may be views of the message."""
-        stacks = {name: value for name, value in batch.stack.items() if isinstance(value, RowStack)}
+        stacks: dict[str, RowStack] = {
+            name: value for name, value in batch.stack.items() if isinstance(value, RowStack)
+        }
         if rows is None or not stacks.keys() <= self._names:
             return self.gathered(batch.tensors(self._device), rows)
         others = self.gathered(batch.tensors(self._device, set(stacks)), rows)
@@ -101,8 +103,10 @@ class CompactRows:
         """All rows of uploads that have the chunk's `rows`: the others are zero."""
         if rows is None:
             return dict(values)
-        whole = lambda value: rows.spread(value) if isinstance(value, Tensor) else value  # noqa: E731
-        return {name: whole(value) if name in self._names else value for name, value in values.items()}
+        return {
+            name: rows.spread(value) if name in self._names and isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
 
     def put(self, values: Mapping[str, Tensor], whole: Mapping[str, Tensor], rows: InputRows | None) -> None:
         """Put the chunk's `rows` of values into `whole`, in place."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cached_property
 from threading import Lock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -60,7 +60,13 @@ class DescriptionSettings(MethodSettings):
 
 
 class Description(ABC):
-    """A part of a client that makes further uploads of its trained model."""
+    """A part of a client that makes further uploads of its trained model.
+
+    Attributes:
+        reads_graphs: False where it does not compute on the clients' graphs; a chunk may then be without their inputs.
+    """
+
+    reads_graphs: ClassVar[bool] = True
 
     @abstractmethod
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
@@ -82,6 +88,8 @@ class SimilarityDescription(Description):
         cohort: the clients.
         seed: of the random graph.
     """
+
+    reads_graphs: ClassVar[bool] = False
 
     def __init__(self, settings: DescriptionSettings, model: GraphNetwork[Any], cohort: Cohort, seed: int) -> None:
         self._settings, self._model, self._cohort, self._seed = settings, model, cohort, seed

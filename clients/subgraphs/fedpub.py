@@ -40,6 +40,7 @@ from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Shapes
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
+from subfl_flower.models.row_stack import RowStack
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.subgraphs.models.choices import network_class
 from subfl_flower.subgraphs.models.chunk import GraphChunk, features_within_reach
@@ -47,7 +48,6 @@ from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.wire.contract import AbsentFeatures, Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
-from subfl_flower.wire.row_stack import RowStack
 
 WANTED = "wanted_features"
 """Name of the upload [features] that is 1 where a client wants rows of the first weight that it does not send."""

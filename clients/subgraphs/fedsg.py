@@ -11,7 +11,7 @@ extractor's input is features N(0, 1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -86,6 +86,8 @@ class ExtractorDescription(Description):
         of_features: the random graph with features.
         of_topology: the random graph with the structural encoding of its nodes.
     """
+
+    reads_graphs: ClassVar[bool] = False
 
     def __init__(self, of_features: ConvolutionProbe, of_topology: ConvolutionProbe) -> None:
         self._of_features, self._of_topology = of_features, of_topology

@@ -21,6 +21,7 @@ from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.iteration import Iteration, in_chunks
@@ -41,7 +42,6 @@ from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
 from subfl_flower.wire.payload import ArraySpec
-from subfl_flower.wire.row_stack import RowStack, as_array, completed
 
 
 class SubgraphClient(CohortClient):
@@ -64,6 +64,8 @@ class SubgraphClient(CohortClient):
         weight_decay: float | None = Field(default=None, ge=0)
 
     settings: Settings
+
+    trains_mixed = True
 
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
@@ -168,7 +170,8 @@ class SubgraphClient(CohortClient):
             }
         )
         self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
-        self._chunks: Prepared[GraphChunk] = Prepared(len(cohort.graphs))
+        # Of all rows of the first layer, and of those that clients' data reach.
+        self._chunks: dict[bool, Prepared[GraphChunk]] = {rows: Prepared(len(cohort.graphs)) for rows in (True, False)}
         floats = sum(int(np.prod(shape)) for shape in trained.values())
         # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
         self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
@@ -213,17 +216,23 @@ class SubgraphClient(CohortClient):
         """True where a client's graph is patched."""
         return self.graph_version(self.position_of[client_id]) > 0
 
-    def graph_chunk(self, positions: Sequence[int]) -> GraphChunk:
-        """The stacked local graphs of some clients, prepared where they are new or have changed."""
-        versions = tuple(self.graph_version(position) for position in positions)
-        return self._chunks.of(tuple(positions), lambda: self._new_chunk(positions), versions)
+    def graph_chunk(self, positions: Sequence[int], rows: InputRows | None = None) -> GraphChunk:
+        """The stacked local graphs of some clients, prepared where they are new or have changed.
 
-    def _new_chunk(self, positions: Sequence[int]) -> GraphChunk:
-        graphs, rows = [self.local_graph(position) for position in positions], self.compact.of(positions)
+        Args:
+            positions: the clients' positions in the cohort.
+            rows: the rows of the first layer to prepare inputs for, from `compact`; None: all.
+        """
+        versions = tuple(self.graph_version(position) for position in positions)
+        prepared = self._chunks[rows is None]
+        return prepared.of(tuple(positions), lambda: self._new_chunk(positions, rows), versions)
+
+    def _new_chunk(self, positions: Sequence[int], rows: InputRows | None) -> GraphChunk:
+        graphs = [self.local_graph(position) for position in positions]
         if rows is not None:
             columns = rows.index.cpu().numpy()
             graphs = [graph.with_inputs(own) for graph, own in zip(graphs, columns, strict=True)]
-        if self.cohort.task.samples:
+        if self.cohort.task.samples and (rows is not None or not self.compact):
             self._sampled_from.update(zip(positions, graphs, strict=True))
         return replace(self.model.stacked(graphs, self.cohort.device), rows=rows)
 
@@ -237,7 +246,7 @@ class SubgraphClient(CohortClient):
     def train_chunk(self, batch: Batch, state: CohortState) -> Result:
         """Measure the received model, train, and measure again."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
-        chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
+        chunk, held_out = self.graph_chunk(positions, self.compact.of(positions)), self.held_out(positions)
         received = self.compact.received(batch, chunk.rows)
         shared = {name: value.clone() for name, value in received.items()}
         with state.rows(positions, device, self._worked_on) as own:
@@ -252,15 +261,16 @@ class SubgraphClient(CohortClient):
             validation, test = held_out.evaluate(outputs)
             alone: Uploads = {}
             if chunk.rows is not None and not self.compact.zero:
-                alone = self._own_rows(shared, chunk.rows) if self.run.skips_absent else {}
+                alone = self._own_rows(shared, chunk.rows) if self.skips_absent(self.run) else {}
                 shared, personal = self._completed(shared, personal, batch, own, chunk)
                 effective = self.weights.effective(shared, personal, pruned=True)
                 chunk = replace(chunk, rows=None)
             with torch.no_grad():
                 uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
-                uploads = uploads if self.run.skips_absent else _with_all_rows(uploads, batch)
+                uploads = uploads if self.skips_absent(self.run) else _with_all_rows(uploads, batch)
                 for description in self.descriptions:
-                    uploads |= description.of(effective, chunk, batch)
+                    read = chunk if self.compact.zero or not description.reads_graphs else self.graph_chunk(positions)
+                    uploads |= description.of(effective, read, batch)
         self.keep_best(state, positions, effective, validation)
         metrics = {
             "validation": validation,
@@ -292,7 +302,7 @@ class SubgraphClient(CohortClient):
     def measure_chunk(self, batch: Batch, state: CohortState) -> Result:
         """Measure the received parameters together with the personal ones; the state does not change."""
         positions, device = [self.position_of[client_id] for client_id in batch.clients], self.cohort.device
-        chunk, held_out = self.graph_chunk(positions), self.held_out(positions)
+        chunk, held_out = self.graph_chunk(positions, self.compact.of(positions)), self.held_out(positions)
         own = state.copied(positions, device, self._worked_on)
         self._initialise(own, chunk, state, positions)
         received = self.compact.received(batch, chunk.rows)
@@ -333,7 +343,9 @@ class SubgraphClient(CohortClient):
                     {name: leaves.get(name, personal[name]) for name in personal},
                     pruned=False,
                 )
-                losses = of_part.losses(self.model(effective, part, draws), sampled)
+                with self.in_precision():
+                    outputs = self.model(effective, part, draws)
+                losses = of_part.losses(outputs.float(), sampled)
                 if not bool(torch.isfinite(losses).all()):
                     bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
                     raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
@@ -415,7 +427,7 @@ class SubgraphClient(CohortClient):
     def trained_models(self, batch: Batch, result: Result) -> Stack:
         """Each client's trained model [A, ...]; rows that it does not send are as received."""
         models, received = super().trained_models(batch, result), batch.stack
-        if not self.run.skips_absent or self.compact.zero:
+        if not self.skips_absent(self.run) or self.compact.zero:
             return models
         rows = {name for name in self.weights.by_input if name in models}
         return models | {name: completed(models[name], received[name]) for name in rows}

@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 
 from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
+from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, mix
 from subfl_flower.strategies.subgraphs.pruned_rows import RowMixer
@@ -29,7 +30,6 @@ from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
-from subfl_flower.wire.row_stack import RowStack, as_array
 
 # Entries of a client's weights that are mixed at once.
 _BLOCK = 4096

@@ -18,12 +18,12 @@ from typing import ClassVar
 import numpy as np
 
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
-from subfl_flower.wire.row_stack import RowStack, as_array, completed
 
 
 class MixingStrategy(CohortStrategy):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from subfl_flower.wire.row_stack import RowStack
+from subfl_flower.models.row_stack import RowStack
 
 # Entries of the clients' rows that are worked at once.
 _BATCH = 1 << 16

@@ -61,7 +61,10 @@ class SparseMatrix:
         self._transpose = self._matrix if symmetric else _csr_tensor(rows.T.tocsr(), device)
 
     def __matmul__(self, dense: Tensor) -> Tensor:
-        """The product [rows, width] with a `dense` [columns, width], differentiable in `dense`."""
+        """The product [rows, width] with a `dense` [columns, width], differentiable in `dense`; always in float32."""
+        if torch.is_autocast_enabled(dense.device.type):
+            with torch.autocast(dense.device.type, enabled=False):
+                return self @ dense.float()
         if torch.is_grad_enabled() and dense.requires_grad:
             product: Tensor = _Product.apply(self._matrix, self._transpose, dense)  # type: ignore[no-untyped-call]
             return product

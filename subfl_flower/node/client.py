@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -72,6 +73,12 @@ class CohortClient(NumPyClient, ABC):
 
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
+
+    trains_mixed: ClassVar[bool] = False
+    """True where training steps can compute with a `precision` below float32."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the products of matrices in training steps; the node sets it as `runtime.precision` says."""
 
     # The contract -----------------------------------------------------------------------------------------------------
 
@@ -146,6 +153,12 @@ class CohortClient(NumPyClient, ABC):
         self.seed = run.seed
         self.store = store
         self.iterate = iterate
+
+    def in_precision(self) -> AbstractContextManager[Any]:
+        """Compute products of matrices in the block with `precision`; what they are made of stays float32."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.cohort.device.type, dtype=torch.bfloat16)
 
     # The work of a node -----------------------------------------------------------------------------------------------
 

@@ -132,6 +132,7 @@ class Node(ABC):
     def _client(self) -> CohortClient:
         shape = Shape(*(self.about[name] for name in Shape._fields))
         made = client_class(self.config.method)(run_context(self.config, shape, self.run_id), self.cohort, self._store)
+        made.precision = self.config.runtime.precision
         made.iterate = self._share = shared_among(cores_of(self.config.runtime), made.side_by_side)
         return made
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
-from subfl_flower.wire.row_stack import RowStack, as_array
+from subfl_flower.models.row_stack import RowStack, as_array
 
 Stack = dict[str, np.ndarray]
 """Arrays by name, each [clients, ...]."""

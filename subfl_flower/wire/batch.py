@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.models.row_stack import concatenated
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.memory import hand_back_freed_memory
 from subfl_flower.wire.ragged import Ragged
-from subfl_flower.wire.row_stack import concatenated
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +70,7 @@ class Batch:
             without: names that are left out.
         """
         return {
-            name: tensor_of(np.asarray(values)).to(device)
-            for name, values in self.stack.items()
-            if name not in without
+            name: tensor_of(np.asarray(values)).to(device) for name, values in self.stack.items() if name not in without
         }
 
     def take(self, chosen: Sequence[int]) -> Batch:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.wire.array_format import Stack
-from subfl_flower.wire.row_stack import RowStack, as_array
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from subfl_flower.models.row_stack import RowStack, concatenated
 from subfl_flower.tasks.metric import Metric
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, arrays_of, rows_of
 from subfl_flower.wire.payload import ARRAYS, ArraySpec, unpack
 from subfl_flower.wire.ragged import Ragged, RaggedSpec, unpack_ragged
-from subfl_flower.wire.row_stack import RowStack, concatenated
 
 OUTCOME, METRICS = "outcome", "metrics"
 

@@ -67,15 +67,32 @@ def test_targets_say_what_is_met(speed: ModuleType) -> None:
     assert speed.targets(rows[:1], "overlapping", "cora") == []
 
 
+def test_disjoint_cora_has_targets_by_method_clients_and_threads(speed: ModuleType) -> None:
+    def row(method: str, clients: int, runtime: str, threads: int, ratio: float, server: float) -> object:
+        return speed.Row(method, clients, runtime, 0.5, ratio, 0.0, server, 0.0, 10.0, 900, 60.0, 0.8, threads)
+
+    rows = [row("fedpub", 50, "inline", 1, 0.38, 0.07), row("fedpub", 50, "inline", 2, 0.21, 0.2)]
+    rows += [row("fedavg", 10, "inline", 2, 0.25, 0.2), row("fedpub", 50, "ray", 1, 0.29, 0.2)]
+    lines = speed.targets(rows, "metis", "cora")
+    verdicts = [line.split()[0] for line in lines if "of the floor" in line]
+    assert verdicts == ["met", "MISSED", "met", "MISSED"]
+    shares = [line for line in lines if "of a round" in line]
+    assert len(shares) == 1 and shares[0].startswith("met") and "0.14 of a round" in shares[0]
+
+
 def test_the_command_measures_floor_and_app_in_one_run(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "speed.py"), "--dataset", "digits", "--clients", "3", "--methods", "fedpub"]
     command += ["--runtimes", "inline", "--rounds", "6", "--warmup", "2", "--json", str(tmp_path / "found.json")]
+    command += ["--threads", "1", "2"]
     command += ["--", "model.hidden=8", "method.random_block_nodes=5"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 0, ran.stderr
 
-    floor, inline = json.loads((tmp_path / "found.json").read_text())
-    assert (floor["runtime"], inline["runtime"]) == ("floor", "inline")
+    floor, inline, two = json.loads((tmp_path / "found.json").read_text())
+    assert [(row["runtime"], row["threads"]) for row in (floor, inline, two)] == [
+        *(("floor", 1), ("inline", 1), ("inline", 2))
+    ]
+    assert two["test"] == inline["test"]
     assert floor["ratio"] == 1
     assert inline["ratio"] == pytest.approx(inline["seconds"] / floor["seconds"])
     assert 0 < inline["client"] + inline["server"] + inline["transport"] <= 1.5 * inline["seconds"]

@@ -70,3 +70,45 @@ def test_a_rate_named_for_one_parameter_moves_no_other() -> None:
 
 def test_state_has_two_moments_a_parameter_and_one_count() -> None:
     assert adam_state_shapes({"w": (2, 3)}) == {"steps": (), "exp_avg.w": (2, 3), "exp_avg_sq.w": (2, 3)}
+
+
+@pytest.mark.parametrize("shape", [(16, 3), (7,), (40,), (128, 7), (5, 5)])
+@pytest.mark.parametrize("taken", [(0, 0, 0), (4, 4, 4), (2, 5, 0)])
+def test_a_clients_step_does_not_depend_on_its_chunk_to_the_last_bit(
+    shape: tuple[int, ...], taken: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(sum(shape))
+    settings = OptimizerSettings(name="adam", lr=0.03, weight_decay=0.01)
+    parameters = {"w": torch.randn(3, *shape, generator=generator)}
+    state = {
+        "steps": torch.tensor(taken, dtype=torch.float32),
+        "exp_avg.w": torch.randn(3, *shape, generator=generator),
+    }
+    state["exp_avg_sq.w"] = torch.rand(3, *shape, generator=generator)
+    alone = [
+        ({name: value[c : c + 1].clone() for name, value in each.items()})
+        for c in range(3)
+        for each in (parameters, state)
+    ]
+    for _ in range(4):
+        gradients = torch.randn(3, *shape, generator=generator)
+        adam_step(parameters, {"w": gradients}, state, settings)
+        for c in range(3):
+            adam_step(alone[2 * c], {"w": gradients[c : c + 1]}, alone[2 * c + 1], settings)
+    for c in range(3):
+        assert torch.equal(parameters["w"][c], alone[2 * c]["w"][0])
+        for name, value in state.items():
+            assert torch.equal(value[c], alone[2 * c + 1][name][0])
+    assert state["steps"].tolist() == [count + 4 for count in taken]
+
+
+def test_clients_with_equal_steps_are_one_tensor_for_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("subfl_flower.models.adam.adam", lambda own, *rest, **options: seen.append(len(own)))
+    parameters = {"w": torch.zeros(3, 16), "b": torch.zeros(3, 7)}
+    state = {name: torch.zeros(3, *shape) for name, shape in adam_state_shapes({"w": (16,), "b": (7,)}).items()}
+    for steps, tensors in ((0.0, 4), (1.0, 6)):  # one for w, three for b; then each client's of both
+        state["steps"][1] = steps
+        state["steps"][0] = state["steps"][2] = 0
+        adam_step(parameters, parameters, state, OptimizerSettings(name="adam", lr=0.1))
+        assert seen.pop() == tensors

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.wire.row_stack import RowStack
+from subfl_flower.models.row_stack import RowStack
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from toy_rounds import replies, strategy_of, toy_roster
 
+from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.strategies.subgraphs.fedpub import FedPUB
 from subfl_flower.subgraphs.models.gcn import StackedGCN
@@ -44,8 +45,9 @@ def by_hand(matrix: np.ndarray, sent: np.ndarray, missing: str) -> np.ndarray:
 @pytest.mark.parametrize("missing", ["owners", "zero"])
 @pytest.mark.parametrize("positions", [[0, 1, 2, 3], [0, 2, 3]])
 @pytest.mark.parametrize("similarity", ["functional", "none"])
+@pytest.mark.parametrize("form", ["whole", "rows"])
 def test_every_row_of_a_large_matrix_is_its_owners_average(
-    missing: Literal["owners", "zero"], positions: list[int], similarity: Any
+    missing: Literal["owners", "zero"], positions: list[int], similarity: Any, form: str
 ) -> None:
     rng = np.random.default_rng(7)
     network = StackedGCN(ModelSettings(name="gcn", layers=1, hidden=WIDTH), num_features=ROWS, num_outputs=2)
@@ -53,8 +55,11 @@ def test_every_row_of_a_large_matrix_is_its_owners_average(
     strategy = strategy_of(FedPUB, toy_roster(10, 20, 30, 40), INITIAL, settings, network=network)
     arrays = {FIRST: pruned(rng, len(positions)), SECOND: pruned(rng, len(positions))}
     wanted = (rng.random((len(positions), ROWS)) < 0.3).astype(np.float32)
-    strategy.take(
-        replies(
+    if form == "rows":  # as a message is read, most rows being absent, and the others pruned or complete
+        arrays[FIRST][rng.random((len(positions), ROWS)) < 0.6] = 0
+        arrays[FIRST][:, ROWS // 2 :] = np.where(arrays[FIRST][:, ROWS // 2 :].any(2, keepdims=True), 2.5, 0)
+    for _ in range(2):  # the second time by the plan of the first
+        updates = replies(
             positions,
             4,
             conv1__weight=arrays[FIRST],
@@ -63,7 +68,10 @@ def test_every_row_of_a_large_matrix_is_its_owners_average(
             wanted_features=wanted,
             functional_embedding=rng.standard_normal((len(positions), WIDTH)),
         )
-    )
+        if form == "rows":
+            updates.arrays[FIRST] = as_array(RowStack.of(arrays[FIRST]))
+        strategy.take(updates)
+    assert isinstance(strategy.parameters[FIRST], RowStack) == (form == "rows")
     assert strategy.mixing is not None
     matrix = strategy.mixing[:, positions]
     received = strategy.instructions(2, [0, 1, 2, 3])

@@ -1,0 +1,45 @@
+"""The table of docs/benchmarks.md holds the rows that were measured, and nothing else of the page changes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FILE = Path(__file__).parents[2] / "benchmarks" / "all.py"
+
+
+@pytest.fixture(scope="module")
+def benchmarks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_all", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def row(runtime: str, threads: int, seconds: float) -> dict[str, Any]:
+    parts = {"client": 0.9 * seconds, "server": 0.1 * seconds, "transport": 0.0}
+    case = {"method": "fedpub", "clients": 10, "runtime": runtime, "threads": threads}
+    return {**case, "seconds": seconds, "ratio": seconds / 0.2, "memory_mib": 500.4, **parts}
+
+
+def test_the_page_gets_a_line_for_each_case(benchmarks: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{benchmarks.BEGIN}\nold\n{benchmarks.END}\nafter\n")
+    benchmarks.write_page({"Cora": [row("floor", 1, 0.2), row("inline", 2, 0.05)]}, page)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| fedpub | 10 | floor | 200 | 1.00 | 180 | 20 | 0 | 500 |" in text
+    assert "| fedpub | 10 | inline, 2 threads | 50 | **0.25** | 45 | 5 | 0 | 500 |" in text
+
+
+def test_the_picture_has_the_ratio_of_each_case(benchmarks: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "speed.svg"
+    benchmarks.draw([row("floor", 1, 0.2), row("inline", 1, 0.1), row("inline", 2, 0.05)], file)
+    assert file.read_text().count("<!-- inline") == 2 and "<!-- 0.25 -->" in file.read_text()
