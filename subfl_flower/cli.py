@@ -32,8 +32,10 @@ def run(argv: Sequence[str]) -> int:
 def _dispatch(arguments: list[str]) -> int:
     folder = Path.cwd()
     if arguments[:1] == ["--code"]:
-        folder, arguments = Path(arguments[1] if len(arguments) > 1 else ""), arguments[2:]
-        if not folder.is_dir() or folder == Path():
+        if len(arguments) < 2 or not arguments[1]:
+            raise SubflError("--code: a folder is required, as in --code DIR method=mine")
+        folder, arguments = Path(arguments[1]), arguments[2:]
+        if not folder.is_dir():
             raise SubflError(f"--code {folder}: there is no such folder; give one with your modules")
     command = arguments[0] if arguments else ""
     if command != "deploy" or arguments[1:2] == ["submit"]:  # a federation's machines import only installed packages

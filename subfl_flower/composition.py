@@ -211,7 +211,12 @@ def readable_errors() -> Iterator[None]:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         return unreadable(error.override)
+    if isinstance(error, UnicodeDecodeError):
+        return f"a YAML file among the choices is not in UTF-8 ({error})"
     text = str(error) or str(error.__cause__ or type(error).__name__)
+    if match := re.match(r"Interpolation key '([^']+)' not found", text):
+        key = getattr(error, "full_key", None) or "a setting"
+        return f"{key}: takes its value from {match[1]}, which no choice states; give {key}=... or {match[1]}"
     for cause in (error, error.__cause__):
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
             return _unknown_setting(re.match(r"Could not override '([^']+)'", text), cause)

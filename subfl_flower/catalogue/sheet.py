@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from subfl_flower.errors import SubflError
 
 FACTS = ("Source", "Needs", "Sends", "Protects", "Cost")
 """Words that begin a fact in an opening comment, as in ``# Source: McMahan et al., AISTATS 2017``."""
@@ -46,7 +49,8 @@ class Sheet:
 
     @cached_property
     def _text(self) -> str:
-        return self.path.read_text(encoding="utf-8")
+        with _reading(self.path):
+            return self.path.read_text(encoding="utf-8")
 
     @property
     def name(self) -> str:
@@ -113,7 +117,8 @@ class Sheet:
 
     @cached_property
     def _values(self) -> dict[str, Any]:
-        values = yaml.safe_load(self._text)
+        with _reading(self.path):
+            values = yaml.safe_load(self._text)
         return values if isinstance(values, dict) else {}
 
     @cached_property
@@ -122,11 +127,22 @@ class Sheet:
         found: dict[str, Setting] = {}
         for base in self.bases:
             found |= {setting.key: setting for setting in base.settings}
-        for setting in settings_of(self._text, *_NO_SETTINGS):
+        with _reading(self.path):
+            own = list(settings_of(self._text, *_NO_SETTINGS))
+        for setting in own:
             inherited = found.get(setting.key)
             comment = setting.comment or (inherited.comment if inherited else "")
             found[setting.key] = replace(setting, comment=comment)
         return list(found.values())
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file, which may be a user's, in one sentence where it cannot be read."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise SubflError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from None
 
 
 def settings_of(text: str, *left_out: str) -> Iterator[Setting]:

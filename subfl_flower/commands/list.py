@@ -65,7 +65,11 @@ def _title(word: str) -> str:
 
 
 def _marked(sheet: Sheet) -> str:
-    return sheet.summary if is_built_in(sheet.path) else f"{sheet.summary} (yours: {sheet.path})".lstrip()
+    try:
+        summary = sheet.summary
+    except SubflError as error:  # a file of the user's, which must not hide the other choices
+        return str(error)
+    return summary if is_built_in(sheet.path) else f"{summary} (yours: {sheet.path})".lstrip()
 
 
 def _cut(line: str) -> str:

@@ -25,6 +25,7 @@ from subfl_flower.evaluation.runs import Run, common_folder, load_runs
 from subfl_flower.evaluation.table import Table, latex, markdown, rich_table, write_csv
 from subfl_flower.evaluation.target import check_share, target_means, target_table
 from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.storage.durable_files import PUBLIC_FILE, write_durably
 
 
 def report(options: argparse.Namespace) -> None:
@@ -132,6 +133,6 @@ def _print(tables: Sequence[Table], runs: Sequence[Run]) -> None:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_durably(path, text.encode(), PUBLIC_FILE)
     except OSError as error:
         raise SubflError(f"cannot write {path}: {error.strerror or error}; --out names another folder") from None

@@ -16,6 +16,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.formats import MISSING, Format, in_own_unit, unit_suffix
 from subfl_flower.evaluation.rows import PANEL, Row
 from subfl_flower.evaluation.summary import lower_is_better
+from subfl_flower.storage.durable_files import PUBLIC_FILE, write_durably
 
 _HEAD_WIDTH = 7
 _MARKDOWN = re.compile(r"[|<\[`\\]")
@@ -213,7 +214,8 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         texts = table.select_dtypes(exclude="number")
-        table.assign(**{name: texts[name].map(_no_formula) for name in texts}).to_csv(path, index=False)
+        text = table.assign(**{name: texts[name].map(_no_formula) for name in texts}).to_csv(index=False)
+        write_durably(path, text.encode(), PUBLIC_FILE)
     except OSError as error:
         raise SubflError(f"cannot write {path}: {error.strerror or error}") from None
     return path

@@ -20,8 +20,16 @@ Overrides = Sequence[str] | Mapping[str, Any]
 SHORT = {"clients": "partition.clients", "rounds": "federation.rounds"}
 """Arguments that stand for a setting of a section."""
 
+CHOICES = ("method", "dataset", "partition", "model", "task", "runtime", *SHORT, "seed")
+"""Arguments that choose something, of `run` and of `sweep`; the first varies last in a sweep."""
+
 _OWN_NETWORK = "module"
 """The model that is any `torch.nn.Module`."""
+
+
+def chosen(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that choose something, among all of a call (``locals()`` where it begins)."""
+    return {name: given[name] for name in CHOICES}
 
 
 class Arguments:

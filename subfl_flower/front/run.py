@@ -8,7 +8,7 @@ from typing import Any
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError, folder_chosen_by
-from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, path_given
+from subfl_flower.front.arguments import Arguments, Overrides, chosen, experiment_axes, path_given
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
 from subfl_flower.overrides import swept
@@ -69,17 +69,7 @@ def run(
         >>> result = run("fedavg", "digits", clients=3, rounds=2)
         >>> result.summary["test_at_best_validation"]
     """
-    choices = {
-        "method": method,
-        "dataset": dataset,
-        "partition": partition,
-        "model": model,
-        "task": task,
-        "runtime": runtime,
-        "clients": clients,
-        "rounds": rounds,
-        "seed": seed,
-    }
+    choices = chosen(locals())
     with undisturbed():
         arguments = Arguments(choices, overrides)
         for line in arguments.overrides:

@@ -13,7 +13,7 @@ import numpy as np
 from subfl_flower.composition import composed_config
 from subfl_flower.data.in_memory import held
 from subfl_flower.errors import SubflError, folder_chosen_by
-from subfl_flower.front.arguments import Arguments, Overrides, experiment_axes, path_given
+from subfl_flower.front.arguments import Arguments, Overrides, chosen, experiment_axes, path_given
 from subfl_flower.front.given_data import given_data
 from subfl_flower.front.result import RunResult
 from subfl_flower.front.surroundings import undisturbed
@@ -154,17 +154,7 @@ def sweep(
         >>> from subfl_flower import sweep
         >>> sweep(method=["fedavg", "fedpub"], dataset="cora", seed=range(3), rounds=100).table()
     """
-    choices = {
-        "method": method,
-        "dataset": dataset,
-        "partition": partition,
-        "model": model,
-        "task": task,
-        "runtime": runtime,
-        "clients": clients,
-        "rounds": rounds,
-        "seed": seed,
-    }
+    choices = chosen(locals())
     default = f"multirun/{datetime.now():%Y-%m-%d/%H-%M-%S}"
     top = path_given("folder", default if folder is None else folder).absolute()
     with undisturbed(), folder_chosen_by("folder"):

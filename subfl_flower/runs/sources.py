@@ -10,7 +10,7 @@ from typing import Any
 
 from subfl_flower.config import Config
 from subfl_flower.data.description import file_digests
-from subfl_flower.doors import OWN_PACKAGE, full_name, load_class
+from subfl_flower.doors import OWN_PACKAGE, TARGET, full_name, load_class
 from subfl_flower.errors import SubflError
 from subfl_flower.registry import client_class, strategy_class
 from subfl_flower.storage.checksums import sha256_of
@@ -32,7 +32,8 @@ def sources_of(config: Config) -> dict[str, str]:
         SubflError: a file cannot be read.
     """
     dataset, partition = config.dataset, config.partition
-    found = {} if dataset.public else dict(map(tuple, file_digests(dataset.files(config.data.root.expanduser()))))
+    files = [] if dataset.public else dataset.files(config.data.root.expanduser())
+    found = {name: digest for name, digest in file_digests(files)}
     if digest := partition.raw_fingerprint():
         found["partition.file"] = digest
     for owner in _classes(config):
@@ -66,7 +67,7 @@ def _classes(config: Config) -> Iterator[type]:
     yield from (strategy_class(config.method), client_class(config.method))
     yield from map(type, (config.dataset, config.partition, config.task))
     if config.model.own_class:
-        yield load_class(getattr(config.model, config.model.own_class), object, "model._target_")
+        yield load_class(getattr(config.model, config.model.own_class), object, f"model.{TARGET}")
 
 
 def _source_files(owner: type) -> Iterator[tuple[type, Path]]:

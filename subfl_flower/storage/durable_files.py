@@ -9,6 +9,9 @@ from pathlib import Path
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 """Permissions of what its owner alone may read."""
 
+PUBLIC_FILE = 0o666
+"""Permissions of what is made to be shown, before the umask is applied."""
+
 
 def write_durably(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
     """Replace `path` by `content` in one step; on failure the old file stays.

@@ -245,3 +245,39 @@ complete -p subfl
     found, registered = ended.stdout.split("|")
     assert found == ("fedpub_released" if "=" in breaks else "method=fedpub_released"), ended.stderr
     assert registered.strip().endswith("-F _subfl subfl")
+
+
+def test_a_choice_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "method" / "folder.yaml").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "binary.yaml").write_bytes(b"\xff")
+    (tmp_path / "conf" / "method" / "broken.yaml").write_text("name: [")
+    assert run(["list", "methods"]) == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^{name} .*no readable YAML file", shown, re.MULTILINE) for name in ("folder", "binary"))
+    assert re.search("^fedpub .*FED-PUB", shown, re.MULTILINE)
+    for name in ("binary", "broken"):
+        assert run(["list", "methods", name]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"subfl list: {tmp_path}/conf/method/{name}.yaml is no readable YAML file: ")
+        assert run([f"method={name}"]) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_setting_without_the_one_that_it_is_taken_from_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "mine.yaml").write_text("name: digits\n")
+    assert run(["dataset=mine"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "subfl: federation.rounds: takes its value from dataset.protocol.rounds, "
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--code"], ["--code", ""]])
+def test_a_folder_of_code_is_required(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err == "subfl: --code: a folder is required, as in --code DIR method=mine\n"

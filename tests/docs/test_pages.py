@@ -101,7 +101,7 @@ def test_the_way_of_a_class(read: Callable[[Path], Reader]) -> None:
     figures = (reader.folder / "outputs/signs/figures.csv").read_text().split()
     assert [line.split(",")[0] for line in figures] == ["1"]
     kept = reader.folder / "outputs/kept/kept"
-    assert [row["client"] for row in rows(kept / "clients.csv")] == ["0", "1"]
+    assert [row["client"] for row in rows(kept / "per_client.csv")] == ["0", "1"]
     assert {"convergence.png", "clients.png"} <= {path.name for path in kept.iterdir()}
 
 

@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 import re
 import subprocess
@@ -257,3 +258,19 @@ def test_what_the_user_can_mend_is_one_sentence_and_code_2(
         assert error.startswith("subfl report: ") and message in error and error.count("\n") == 1
     assert report() == 2
     assert report("--help") == 0
+
+
+def test_a_full_disk_leaves_no_half_a_file(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("sweep/a", rounds=3)
+    (tmp_path / "table.csv").write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for options in (("--csv", tmp_path / "table.csv"), ("--html", "--out", tmp_path / "page")):
+        assert report(tmp_path / "sweep", "--no-plots", *options) == 2
+        assert "No space left on device" in capsys.readouterr().err
+    assert (tmp_path / "table.csv").read_text() == "old" and list((tmp_path / "page").iterdir()) == []

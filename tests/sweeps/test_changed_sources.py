@@ -68,6 +68,17 @@ def test_the_files_of_a_configuration_are_those_of_the_user(asked: list[str]) ->
         assert sources_of(composed_config([public, "method=fedgnn"] if "ml" in public else [public])[0]) == {}
 
 
+def test_a_network_of_the_user_counts_and_an_installed_one_does_not(asked: list[str]) -> None:
+    Path("mine_method.py").write_text(
+        f"{STRATEGY}\n\nfrom torch_geometric.nn import GCN\n\n\nclass Net(GCN):\n    pass\n"
+    )
+    for network, counted in (("mine_method.Net", True), ("torch_geometric.nn.GCN", False)):
+        own = ["model=module", f"model._target_={network}", "+model.hidden_channels=4", "+model.num_layers=2"]
+        rest = [word for word in asked if not word.startswith("model.")]
+        found = sources_of(composed_config([*rest, *own])[0])
+        assert ("mine_method.Net" in found) == counted and not any("torch" in name for name in found)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("nodes.csv", "nodes.csv"), ("mine.npz", "partition.file"), ("mine_method.py", "mine_method.Mine")],

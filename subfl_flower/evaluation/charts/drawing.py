@@ -17,6 +17,7 @@ from matplotlib.ticker import AutoLocator, LogFormatter, MaxNLocator, NullLocato
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.charts.chart import Bars, Chart, Heat, Line, Panel, Rule, Shade
+from subfl_flower.storage.durable_files import PUBLIC_FILE, write_durably
 
 _STYLE = {
     "font.size": 10,
@@ -68,7 +69,7 @@ def save_charts(charts: Iterable[Chart], folder: Path, kind: str = "png", width:
         path = folder / f"{chart.name}.{kind}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.getvalue())
+            write_durably(path, content.getvalue(), PUBLIC_FILE)
         except OSError as error:
             reason = error.strerror or error
             raise SubflError(f"cannot write {path}: {reason}; --no-plots prints the table alone") from None
