@@ -207,7 +207,7 @@ class Sweep(Section):
 
 
 class Wire(Section):
-    """What messages hold, and its form.
+    """Content of messages, and its form.
 
     `absent_features` says whether rows of the first layer travel that belong to features which a client does not have:
     ``send`` or ``skip``. null leaves it to the method; most of them send. Values of type float32 travel as `dtype` in

@@ -23,8 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.errors import SubflError
 from subfl_flower.models.row_stack import RowStack
+from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.state import OwnRows, Shapes
+from subfl_flower.subgraphs.models.choices import network_class
 from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.wire.batch import Batch
 
@@ -84,7 +87,7 @@ class CompactRows:
         return shapes
 
     def received(self, batch: Batch, rows: InputRows | None) -> dict[str, Tensor]:
-        """What clients are sent, with the chunk's `rows`; on a CPU it may be views of the message."""
+        """Arrays that clients are sent, with the chunk's `rows`; on a CPU it may be views of the message."""
         arrays: dict[str, Any] = dict(batch.stack)
         stacks = {name: value for name, value in arrays.items() if isinstance(value, RowStack)}
         if rows is None or not stacks.keys() <= self._names:
@@ -121,3 +124,40 @@ class CompactRows:
         whole = values.new_zeros(len(flags), *values.shape[1:])
         whole[flags.to(values.device)] = values
         return whole
+
+
+def with_all_rows(uploads: Uploads, batch: Batch) -> dict[str, Tensor | RowStack]:
+    """The uploads, with rows that they do not hold as they were received."""
+    received = batch.stack
+    return {
+        name: torch.from_numpy(value.over(received[name])) if isinstance(value, RowStack) else value
+        for name, value in uploads.items()
+    }
+
+
+def require_skippable(model: Any, settings: Any, optimizer: OptimizerSettings, method: str, own_graphs: bool) -> None:
+    """Refuse to skip rows of absent features where there are none, or where training changes them.
+
+    Args:
+        model: the network's settings.
+        settings: the method's.
+        optimizer: the optimiser's.
+        method: the method's name.
+        own_graphs: True where clients train on the nodes that they hold alone.
+
+    Raises:
+        SubflError: the model has no such rows, clients work on more than their own features, or weights decay.
+    """
+    problem = "wire.absent_features: only send is allowed, because"
+    if network_class(model).input_rows is None:
+        raise SubflError(f"{problem} model={model.name} has no rows of features")
+    if not own_graphs:
+        raise SubflError(f"{problem} clients of method={method} work on more than their own nodes")
+    key, weight_decay = "method.weight_decay", settings.weight_decay
+    if weight_decay is None:
+        key, weight_decay = "optimizer.weight_decay", optimizer.weight_decay
+    if weight_decay:
+        raise SubflError(
+            f"{problem} weight decay changes rows of features that a client does not have; "
+            f"skip needs {key}=0 (found {weight_decay:g})"
+        )

@@ -6,7 +6,7 @@ the client. The objective and the personal parameters are those of `clients/subg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,19 +15,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads
+from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads, require_skippable, with_all_rows
 from subfl_flower.clients.subgraphs.description import Description
+from subfl_flower.clients.subgraphs.local_steps import Epoch, LocalSteps, Model, generators
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.models.adam import adam_state_shapes, adam_step
+from subfl_flower.models.adam import adam_state_shapes
 from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.iteration import Iteration, in_chunks
 from subfl_flower.node.kept_arrays import Arrays
 from subfl_flower.node.state import CohortState, Shapes, StateStore
-from subfl_flower.seeding import client_generator
 from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.subgraphs.minibatches import Minibatches
 from subfl_flower.subgraphs.models.choices import graph_network, network_class
@@ -109,19 +109,7 @@ class SubgraphClient(CohortClient):
         Raises:
             SubflError: the model has no such rows, clients work on more than their own features, or weights decay.
         """
-        problem = "wire.absent_features: only send is allowed, because"
-        if network_class(model).input_rows is None:
-            raise SubflError(f"{problem} model={model.name} has no rows of features")
-        if not cls._own_graphs():
-            raise SubflError(f"{problem} clients of method={method} work on more than their own nodes")
-        key, weight_decay = "method.weight_decay", settings.weight_decay
-        if weight_decay is None:
-            key, weight_decay = "optimizer.weight_decay", optimizer.weight_decay
-        if weight_decay:
-            raise SubflError(
-                f"{problem} weight decay changes rows of features that a client does not have; "
-                f"skip needs {key}=0 (found {weight_decay:g})"
-            )
+        require_skippable(model, settings, optimizer, method, cls._own_graphs())
 
     @classmethod
     def _own_graphs(cls) -> bool:
@@ -175,6 +163,9 @@ class SubgraphClient(CohortClient):
         floats = sum(int(np.prod(shape)) for shape in trained.values())
         # Clients with different numbers of minibatches take different numbers of steps, so that none shares a chunk.
         self._chunk_size = 1 if cohort.task.samples else cohort.chunk_size(floats, self.model.widest)
+        self.steps = LocalSteps(
+            self.model, self.weights, self.optimizer, cohort.device, self.seed, in_precision=self.in_precision
+        )
         self._minibatches = Minibatches(self.model, cohort.task, cohort.device)
         self._sampled_from: dict[int, LocalGraph] = {}
 
@@ -254,8 +245,9 @@ class SubgraphClient(CohortClient):
             personal = self._personal(own, chunk)
             as_received = self.weights.effective(shared, personal, pruned=True)
             validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
-            examples = self.cohort.examples(positions)
-            loss = self._train(shared, personal, received, own, chunk, examples, batch)
+            loss = self.steps.take(
+                Model(shared, personal, received), own, self._epochs(chunk, positions, batch), chunk, batch
+            )
             effective = self.weights.effective(shared, personal, pruned=True)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
@@ -267,7 +259,7 @@ class SubgraphClient(CohortClient):
                 chunk = replace(chunk, rows=None)
             with torch.no_grad():
                 uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
-                uploads = uploads if self.skips_absent(self.run) else _with_all_rows(uploads, batch)
+                uploads = uploads if self.skips_absent(self.run) else with_all_rows(uploads, batch)
                 for description in self.descriptions:
                     read = chunk if self.compact.zero or not description.reads_graphs else self.graph_chunk(positions)
                     uploads |= description.of(effective, read, batch)
@@ -284,17 +276,12 @@ class SubgraphClient(CohortClient):
         }
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
 
-    def _epochs(
-        self, chunk: GraphChunk, examples: Examples, batch: Batch
-    ) -> Iterator[Iterable[tuple[GraphChunk, Examples, float]]]:
-        """The steps of each local epoch: their graphs, their examples, and their share of the epoch's examples."""
+    def _epochs(self, chunk: GraphChunk, positions: Sequence[int], batch: Batch) -> Iterator[Epoch]:
+        """The steps of each local epoch."""
         if not self.cohort.task.samples:
-            yield from ([(chunk, examples, 1.0)] for _ in range(batch.local_epochs))
+            yield from ([(chunk, self.cohort.examples(positions), 1.0)] for _ in range(batch.local_epochs))
             return
-        position, (rng,) = (
-            self.position_of[batch.clients[0]],
-            self._generators(chunk, batch.server_round, "minibatches"),
-        )
+        (position,), (rng,) = positions, generators(self.seed, chunk, batch.server_round, "minibatches")
         for _ in range(batch.local_epochs):
             sampled = self._minibatches.epoch(self._sampled_from[position], self.cohort.graphs[position], rng)
             yield ((replace(part, rows=chunk.rows), examples, share) for part, examples, share in sampled)
@@ -308,7 +295,7 @@ class SubgraphClient(CohortClient):
         received = self.compact.received(batch, chunk.rows)
         outputs = self.outputs(self.weights.effective(received, self._personal(own, chunk), pruned=True), chunk)
         validation, test = held_out.evaluate(outputs)
-        sampled = self._generators(chunk, batch.server_round, "examples")
+        sampled = generators(self.seed, chunk, batch.server_round, "examples")
         loss = self.cohort.examples(positions).losses(outputs, sampled)
         metrics = {
             "validation": validation,
@@ -318,47 +305,6 @@ class SubgraphClient(CohortClient):
             **held_out.figures(outputs),
         }
         return Result(batch.clients, metrics=_arrays(metrics))
-
-    def _train(
-        self,
-        shared: Mapping[str, Tensor],
-        personal: Mapping[str, Tensor],
-        received: Parameters,
-        state: Mapping[str, Tensor],
-        chunk: GraphChunk,
-        examples: Examples,
-        batch: Batch,
-    ) -> Tensor:
-        """Take the steps of `local_epochs` epochs in place; the training loss of the last epoch [C]."""
-        dropped, sampled = (self._generators(chunk, batch.server_round, purpose) for purpose in ("dropout", "examples"))
-        trained = self.weights.trained({**shared, **personal})
-        mean = torch.zeros(len(chunk))
-        for epoch in self._epochs(chunk, examples, batch):
-            mean = torch.zeros(len(chunk))
-            for part, of_part, share in epoch:
-                draws = self.model.training_draws(part, dropped, self.cohort.device)
-                leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
-                effective = self.weights.effective(
-                    {name: leaves[name] for name in shared},
-                    {name: leaves.get(name, personal[name]) for name in personal},
-                    pruned=False,
-                )
-                with self.in_precision():
-                    outputs = self.model(effective, part, draws)
-                losses = of_part.losses(outputs.float(), sampled)
-                if not bool(torch.isfinite(losses).all()):
-                    bad = [chunk.client_ids[row] for row in torch.nonzero(~torch.isfinite(losses)).flatten().tolist()]
-                    raise FloatingPointError(f"the training loss of client {bad[0]} is not finite")
-                found = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-                gradients = dict(zip(leaves, found, strict=True))
-                with torch.no_grad():
-                    self.weights.add_penalty_gradients(gradients, shared, personal, received, chunk, batch.server_round)
-                    adam_step(trained, gradients, state, self.optimizer, self.weights.learning_rates())
-                mean = mean + share * losses.detach().cpu()
-        return mean
-
-    def _generators(self, chunk: GraphChunk, server_round: int, purpose: str) -> list[np.random.Generator]:
-        return [client_generator(self.seed, client_id, server_round, purpose) for client_id in chunk.client_ids]
 
     def _num_examples(self, positions: Sequence[int]) -> Tensor:
         return torch.tensor([self.cohort.num_examples[position] for position in positions])
@@ -454,15 +400,6 @@ class SubgraphClient(CohortClient):
         state = self.best_state()
         found = {client_id: float(state["best_validation"][row]) for row, client_id in enumerate(state.client_ids)}
         return {client_id: figure - 1.0 for client_id, figure in found.items() if figure > 0}  # stored plus one
-
-
-def _with_all_rows(uploads: Uploads, batch: Batch) -> dict[str, Tensor | RowStack]:
-    """The uploads, with rows that they do not hold as they were received."""
-    received = batch.stack
-    return {
-        name: torch.from_numpy(value.over(received[name])) if isinstance(value, RowStack) else value
-        for name, value in uploads.items()
-    }
 
 
 def _arrays(tensors: Uploads) -> dict[str, np.ndarray]:

@@ -72,7 +72,7 @@ class RowStack(np.lib.mixins.NDArrayOperatorsMixin):
         return self.index[rows], self.values[rows]
 
     def over(self, whole: np.ndarray) -> np.ndarray:
-        """A copy of a `whole` stack [A, F, H] with these rows in place of its own."""
+        """A copy of a `whole` stack [A, F, H] with these rows instead."""
         replaced = np.array(whole)
         replaced[self.owners, self.index] = self.values
         return replaced

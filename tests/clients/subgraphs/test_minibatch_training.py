@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_clients import cohort_of, family_of, kept, parameters_of, tiny_client, trained
+from tiny_clients import ADAM, cohort_of, family_of, kept, parameters_of, tiny_client, trained
 
 from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
@@ -42,8 +42,7 @@ def test_the_loss_of_an_epoch_is_the_mean_over_its_nodes() -> None:
     graph, losses = tiny_client(0, 14), []
     for task in ({}, {"batch_size": 2, "neighbours": None}):
         cohort = replace(cohort_of(graph), task=NodeClassification(name="node_classification", **task))
-        found = family_of(SubgraphClient, cohort)
-        found.optimizer = found.optimizer.model_copy(update={"lr": 1e-12})
+        found = family_of(SubgraphClient, cohort, optimizer=ADAM.model_copy(update={"lr": 1e-12}))
         losses.append(trained(found, parameters_of(1)).metrics["train_loss"][0])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
