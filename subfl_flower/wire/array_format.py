@@ -258,7 +258,7 @@ class _SparseRow:
     @classmethod
     def of(cls, row: np.ndarray) -> _SparseRow | None:
         """The sparse form of `row` [lines, width], or None where plain values are no longer."""
-        if row.size < _SMALLEST_PACKED:
+        if not _may_be_sparse(row.size, row.dtype):
             return None
         kept = row != 0
         in_line = np.count_nonzero(kept, axis=1)
@@ -281,16 +281,17 @@ class _SparseRow:
             index, lines, kept = index[present], lines[present], kept[present]
         size, count = height * lines.shape[1], np.count_nonzero(kept)
         nbytes = (height + 7) // 8 + (lines.size + 7) // 8 + count * lines.itemsize
-        if (
-            size < _SMALLEST_PACKED
-            or not (lines.dtype.kind == "f" or lines.dtype == np.int8)
-            or nbytes >= size * lines.itemsize
-        ):
+        if not _may_be_sparse(size, lines.dtype) or nbytes >= size * lines.itemsize:
             return None
         present = np.zeros(height, dtype=bool)
         present[index] = True
         values = lines.reshape(-1) if count == lines.size else lines[kept]
         return cls(np.packbits(present), np.packbits(kept), values)
+
+
+def _may_be_sparse(size: int, dtype: np.dtype) -> bool:
+    """True for rows whose zeros may be left out: of floats, and of their short form; other integers are sent whole."""
+    return size >= _SMALLEST_PACKED and (dtype.kind == "f" or dtype == np.int8)
 
 
 def _unpacked_rows(
