@@ -165,8 +165,8 @@ def _import_everything() -> None:
 
 
 def _family(cls: type) -> list[type]:
-    below: list[type] = [found for child in cls.__subclasses__() for found in _family(child)]
-    return [cls, *below]
+    children: list[type] = type.__subclasses__(cls)
+    return [cls, *(found for child in children for found in _family(child))]
 
 
 def _replace_method(cls: type, method: str, part: str, clock: Clock) -> None:
