@@ -30,8 +30,13 @@ from rich.table import Table
 
 PARTS: dict[str, tuple[str, ...]] = {
     "unpack the message": ("wire.payload:unpack_choice", "wire.ragged:unpack_ragged", "client_app:_batch"),
-    "rows of the message as tensors": ("wire.batch:Batch.tensors", "wire.batch:Batch.take"),
-    "rows of the state, to and fro": ("node.state:CohortState.rows", "node.state:CohortState.replacing"),
+    "rows of the message as tensors": (
+        *("wire.batch:Batch.tensors", "wire.batch:Batch.take"),
+        "clients.subgraphs.compact_rows:CompactRows.received",
+    ),
+    "rows of the state, to and fro": (
+        *("node.state:CohortState.rows", "node.state:CohortState.replacing", "node.state:CohortState.copied"),
+    ),
     "prepare graphs": (
         *("clients.subgraphs.subgraph:SubgraphClient.graph_chunk", "clients.recommendation.users:Users.graphs"),
     ),
@@ -48,7 +53,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "embedding": ("clients.subgraphs.description:Description.of",),
     "best model so far": ("clients.subgraphs.subgraph:SubgraphClient.keep_best",),
-    "select the upload": ("clients.subgraphs.local_weights:LocalWeights.upload",),
+    "select the upload": (
+        *("clients.subgraphs.local_weights:LocalWeights.upload", "clients.subgraphs.compact_rows:CompactRows.spread"),
+    ),
     "hide the upload": ("clients.recommendation.user_parts:UploadTransform.__call__",),
     "join chunks": ("wire.batch:Result.joined",),
     "pack": ("wire.payload:pack", "wire.ragged:pack_ragged"),
@@ -158,7 +165,8 @@ def _import_everything() -> None:
 
 
 def _family(cls: type) -> list[type]:
-    return [cls, *(below for child in cls.__subclasses__() for below in _family(child))]
+    children: list[type] = type.__subclasses__(cls)
+    return [cls, *(found for child in children for found in _family(child))]
 
 
 def _replace_method(cls: type, method: str, part: str, clock: Clock) -> None:
@@ -179,11 +187,11 @@ def measure(overrides: Sequence[str], warmup: int) -> tuple[dict[str, float], fl
         warmup: rounds at the start that do not count.
     """
     from subfl_flower.composition import composed_config
-    from subfl_flower.server import rounds as loop
     from subfl_flower.simulation import simulate
 
     clock, taken = Clock(), list[dict[str, float]]()
     install(clock)
+    loop: Any = importlib.import_module("subfl_flower.server.rounds")
     record = loop.round_record
 
     def end_of_round(*arguments: Any) -> Any:

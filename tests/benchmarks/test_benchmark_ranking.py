@@ -184,9 +184,11 @@ def test_the_command_prints_a_ratio_for_each_number_of_users(
 def test_whole_rounds_are_of_the_users_asked_for(
     speed: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked: list[tuple[list[str], tuple[str, ...], int, int]] = []
+    asked: list[tuple[list[str], tuple[tuple[str, int], ...], int, int]] = []
 
-    def measured(overrides: list[str], runtimes: tuple[str, ...], repeats: int, warmup: int, folder: Path) -> dict:
+    def measured(
+        overrides: list[str], runtimes: tuple[tuple[str, int], ...], repeats: int, warmup: int, folder: Path
+    ) -> dict:
         asked.append((overrides, runtimes, repeats, warmup))
         return {}
 
@@ -194,4 +196,4 @@ def test_whole_rounds_are_of_the_users_asked_for(
     speed.measure_rounds(["dataset=ml100k"], users=128, rounds=9, repeats=2, folder=tmp_path)
     ((overrides, runtimes, repeats, warmup),) = asked
     assert {"method=fedavg", "task=ranking", "dataset=ml100k", "method.users_per_round=128"} < set(overrides)
-    assert (runtimes, repeats, warmup) == (("inline", "ray"), 2, speed.WARMUP)
+    assert (runtimes, repeats, warmup) == ((("inline", 1), ("ray", 1)), 2, speed.WARMUP)
