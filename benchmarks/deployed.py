@@ -120,6 +120,7 @@ def measured(
                 records = RunDirectory(folder / directory).rounds()
                 difference = max(difference, largest_difference(records, alone))
                 rounds[kind] += [record["seconds"] for record in records[1:]]
+                print(kind, "rounds of", "  ".join(f"{r['seconds']['round']:.2f} s" for r in records[1:]), flush=True)
     medians = {
         kind: {part: statistics.median(seconds[part] for seconds in found) for part in PARTS}
         for kind, found in rounds.items()

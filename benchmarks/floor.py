@@ -38,6 +38,7 @@ from subfl_flower.data.datasets import DatasetSettings
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
+from subfl_flower.node.node import compute_device
 from subfl_flower.tasks.choices import Ranking
 
 METHODS = ("local", "fedavg", "fedpub")
@@ -60,6 +61,7 @@ class FloorSettings:
     random_block_nodes: int = 100
     random_p_in: float = 0.1
     random_p_out: float = 0.01
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -195,16 +197,18 @@ def run_floor(
         raise SubflError(f"the floor has the methods {', '.join(METHODS)}, not {method!r}")
     settings = settings or FloorSettings()
     torch.manual_seed(seed)
-    model = GCN(partition.num_features, partition.num_classes, settings.hidden, settings.dropout)
+    model = GCN(partition.num_features, partition.num_classes, settings.hidden, settings.dropout).to(settings.device)
     if initial is not None:
         _take_initial(model, initial)
     first = [parameter.detach().clone() for parameter in model.parameters()]
     clients = [
-        FloorClient(_data(partition.client(client)), copy.deepcopy(model), method == "fedpub", settings)
+        FloorClient(
+            _data(partition.client(client)).to(settings.device), copy.deepcopy(model), method == "fedpub", settings
+        )
         for client in range(partition.num_clients)
     ]
-    probe = _random_graph(partition.num_features, settings)
-    examples = torch.tensor([float(client.data.train_mask.sum()) for client in clients])
+    probe = _random_graph(partition.num_features, settings).to(settings.device)
+    examples = torch.tensor([float(client.data.train_mask.sum()) for client in clients], device=settings.device)
     received = [first] * len(clients)
     history: list[FloorRound] = []
     for server_round in range(1, rounds + 1):
@@ -297,6 +301,7 @@ def run_configured(config: Config, on_round: Callable[[FloorRound], None]) -> No
     partition = prepare(config.dataset, config.partition, config.data.root, config.data.cache)
     chosen = {name: value for name, value in config.method.knobs.items() if value is not None}
     knobs = {**config.model.model_dump(), **config.optimizer.model_dump(), **config.federation.model_dump(), **chosen}
+    knobs["device"] = compute_device(config.runtime.device).type
     if knobs.get("tau") == "auto":
         knobs["tau"] = 5.0 if partition.overlapping else 3.0
     settings = FloorSettings(**{name: knobs[name] for name in FloorSettings.__dataclass_fields__ if name in knobs})

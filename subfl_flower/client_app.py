@@ -18,7 +18,8 @@ from subfl_flower.node.open_nodes import open_clients, open_node
 from subfl_flower.server.exchange import ASK, answer_record, read_question
 from subfl_flower.server.round_messages import KEEP, RUN, announced_in
 from subfl_flower.wire.batch import Batch
-from subfl_flower.wire.contract import arrays_of, rows_of
+from subfl_flower.wire.bundle import bundle, unbundle
+from subfl_flower.wire.contract import Declared, arrays_of, rows_of
 from subfl_flower.wire.payload import pack, unpack_choice
 from subfl_flower.wire.ragged import pack_ragged, unpack_ragged
 from subfl_flower.wire.replies import METRICS, OUTCOME
@@ -55,8 +56,10 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     batch = _batch(message.content, client, node)
     result = client.train(batch) if phase == TRAIN else client.measure(batch)
     content = RecordDict({METRICS: MetricRecord({name: values.tolist() for name, values in result.metrics.items()})})
-    pack(result.arrays, len(result.clients)).into(content)
+    pack(result.arrays, len(result.clients), node.config.wire.dtype).into(content)
     pack_ragged(result.rows, content)
+    if node.config.bundling is not None:
+        bundle(content, node.config.bundling)
     content[OUTCOME] = ConfigRecord(
         {
             "clients": list(result.clients),
@@ -80,6 +83,7 @@ def _batch(content: RecordDict, client: CohortClient, node: Node) -> Batch:
     """
     run: dict[str, Any] = dict(content.config_records[RUN])
     declared, clients = client.downloads(client.run), node.hosted(run["clients"])
+    unbundle(content, _most_bytes(declared, len(clients) * client.models_sent))
     return Batch(
         clients=clients,
         server_round=int(run["round"]),
@@ -88,6 +92,13 @@ def _batch(content: RecordDict, client: CohortClient, node: Node) -> Batch:
         announced=announced_in(run),
         local_epochs=client.run.local_epochs,
     )
+
+
+def _most_bytes(declared: Declared, models: int) -> int | None:
+    """The bytes that some models can take in a message, headers included; None where a length varies."""
+    if any(-1 in spec.shape for spec in declared.values()):
+        return None
+    return int(1.1 * models * sum(spec.nbytes for spec in declared.values())) + (1 << 16)
 
 
 @app.query(ASK)
@@ -107,6 +118,7 @@ def export(message: Message, context: Context) -> Message:
     client, clients = node.client(message.content.config_records[RUN], context), node.hosted(run["clients"])
     # The server has all of a model, or nothing of it.
     declared = {name: replace(spec, needed=False) for name, spec in arrays_of(client.downloads(client.run)).items()}
+    unbundle(message.content, _most_bytes(declared, len(clients) * client.models_sent))
     received = unpack_choice(message.content, declared, num_clients=len(clients), each=client.models_sent)
     node.export(client, Batch(clients, int(run["round"]) - 1, received, announced=announced_in(run)))
     return Message(RecordDict(), reply_to=message)

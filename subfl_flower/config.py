@@ -195,16 +195,6 @@ class Record(Section):
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
 
-class Wire(Section):
-    """What messages hold.
-
-    `absent_features` says whether rows of the first layer travel that belong to features which a client does not have:
-    ``send`` or ``skip``. null leaves it to the method; most of them send.
-    """
-
-    absent_features: Literal["send", "skip"] | None = None
-
-
 class Sweep(Section):
     """Settings of a sweep: `jobs` at a time, and the finished jobs that are repeated.
 
@@ -214,6 +204,20 @@ class Sweep(Section):
 
     jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     redo: Literal["failed", "all", "none"] = "failed"
+
+
+class Wire(Section):
+    """What messages hold, and its form.
+
+    `absent_features` says whether rows of the first layer travel that belong to features which a client does not have:
+    ``send`` or ``skip``. null leaves it to the method; most of them send. Values of type float32 travel as `dtype` in
+    a round, and are float32 again where they arrive; integers and other types stay. `compression` shortens the bytes of
+    all arrays of a message, without loss.
+    """
+
+    absent_features: Literal["send", "skip"] | None = None
+    dtype: Literal["float32", "float16", "int8"] = "float32"
+    compression: Literal["none", "zlib"] = "none"
 
 
 class Config(Section):
@@ -244,6 +248,14 @@ class Config(Section):
     record: Record
     wire: Wire = Wire()
     sweep: Sweep = Field(default=Sweep(), exclude=True)  # says nothing about the run itself
+
+    @property
+    def bundling(self) -> str | None:
+        """Compression of the bundles in which a message's arrays travel; None where each travels by itself.
+
+        On a network each array takes several requests.
+        """
+        return self.wire.compression if self.runtime.deployed or self.wire.compression != "none" else None
 
     @property
     def checkpoint_every(self) -> int | None:

@@ -17,7 +17,7 @@ node.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -85,9 +85,8 @@ class CompactRows:
 
     def received(self, batch: Batch, rows: InputRows | None) -> dict[str, Tensor]:
         """What clients are sent, with the chunk's `rows`; on a CPU it may be views of the message."""
-        stacks: dict[str, RowStack] = {
-            name: value for name, value in batch.stack.items() if isinstance(value, RowStack)
-        }
+        arrays: dict[str, Any] = dict(batch.stack)
+        stacks = {name: value for name, value in arrays.items() if isinstance(value, RowStack)}
         if rows is None or not stacks.keys() <= self._names:
             return self.gathered(batch.tensors(self._device), rows)
         others = self.gathered(batch.tensors(self._device, set(stacks)), rows)

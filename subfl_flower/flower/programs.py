@@ -13,7 +13,7 @@ from subfl_flower.errors import SubflError
 
 UNKNOWN = "unknown"
 
-WARM_SUPERNODE = "subfl_flower.flower.warm_supernode"
+WARM_SUPERNODE = "subfl_flower.flower.warm.supernode"
 """The module that stands for `flower-supernode` where messages are handled by forks."""
 
 # Without these Flower installs the app's dependencies again for every run, looks for updates and reports its use; and

@@ -90,6 +90,10 @@ class RowStack(np.lib.mixins.NDArrayOperatorsMixin):
     def _none(self) -> RowStack:
         return RowStack(self.values[:0], self.index[:0], self.counts[:0], self.height)
 
+    def copy(self) -> np.ndarray:
+        """The whole stack, as an array that may be written to."""
+        return np.asarray(self)
+
     def __len__(self) -> int:
         """A."""
         return len(self.counts)

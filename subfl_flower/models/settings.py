@@ -20,6 +20,8 @@ class GraphModelSettings(BaseModel):
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
     tasks: ClassVar[tuple[str, ...]] = ("node_classification", "link_prediction")
+    own_class: ClassVar[str] = ""
+    """Name of the field with the dotted path of a class of the user's; empty where there is none."""
     name: str
 
     @property
@@ -76,6 +78,7 @@ class ModuleSettings(GraphModelSettings):
 
     model_config = ConfigDict(extra="allow")
 
+    own_class: ClassVar[str] = "target"
     name: Literal["module"]
     target: str = Field(alias="_target_", min_length=1)
 
@@ -117,6 +120,7 @@ class UserModelSettings(BaseModel):
     tasks: ClassVar[tuple[str, ...]]
     ranks: ClassVar[bool]
     samples_items: ClassVar[bool]
+    own_class: ClassVar[str] = ""
     name: str
     dim: int = Field(ge=1)
     neighbours: int = Field(default=0, ge=0)

@@ -66,9 +66,8 @@ def changed_sources(config: Config, facts: Mapping[str, Any] | None) -> list[str
 def _classes(config: Config) -> Iterator[type]:
     yield from (strategy_class(config.method), client_class(config.method))
     yield from map(type, (config.dataset, config.partition, config.task))
-    network = getattr(config.model, "target", None)  # the dotted path of a network of any package
-    if network is not None:
-        yield load_class(network, object, f"model.{TARGET}")
+    if config.model.own_class:
+        yield load_class(getattr(config.model, config.model.own_class), object, f"model.{TARGET}")
 
 
 def _source_files(owner: type) -> Iterator[tuple[type, Path]]:

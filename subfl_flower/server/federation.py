@@ -39,7 +39,9 @@ from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.wire.bundle import bundle
 from subfl_flower.wire.choice import Choice
+from subfl_flower.wire.contract import require_form
 from subfl_flower.wire.memory import keep_freed_memory
 from subfl_flower.wire.payload import pack
 from subfl_flower.wire.roster import Roster, describe_error
@@ -213,6 +215,7 @@ class _Run:
             self._records.write_data({"fingerprints": {"clients": self._membership.fingerprints}})
         context = run_context(config, roster.shape, self.run_id)
         contract = client_class(config.method).contract(context)
+        require_form(config.wire.dtype, contract, config.method.name)
         strategy = strategy_class(config.method)(context, roster, contract)
         self._exchange = Exchange(
             self._grid,
@@ -314,6 +317,8 @@ class _Run:
         for node, positions in sorted(self._roster.by_node(range(len(ids))).items()):
             content = RecordDict({RUN: ConfigRecord({**about, "clients": [ids[position] for position in positions]})})
             pack(everyone.of(positions)).into(content)
+            if self._config.bundling is not None:
+                bundle(content, self._config.bundling)
             messages.append(Message(content, node, "query.export"))
         timeout = self._config.federation.round_timeout
         replies = send_and_wait(self._grid, messages, timeout, self._config.runtime.poll_seconds)

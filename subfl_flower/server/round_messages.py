@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from subfl_flower.flower.log import log
 from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.bundle import bundle, scaled
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract
 from subfl_flower.wire.payload import pack
@@ -79,6 +80,8 @@ def address(
     roster: Roster,
     about: Mapping[str, Any],
     timeout: float | None = None,
+    dtype: str = "float32",
+    compression: str | None = None,
 ) -> Sent:
     """Make one message a node.
 
@@ -90,6 +93,8 @@ def address(
         roster: the clients, and their present nodes.
         about: entries of the run's record.
         timeout: seconds after which an answer is of no use.
+        dtype: number format in which float32 values travel.
+        compression: of a message's arrays, which are then sent in a bundle; None sends them one by one.
     """
     sent = Sent(
         server_round,
@@ -100,13 +105,15 @@ def address(
     )
     for node, positions in sent.asked.items():
         ordered = orders(positions)
-        packed = pack(ordered.sent, len(positions))
+        packed = pack(ordered.sent, len(positions), dtype)
         of_rows = (part.bytes_per_client for part in ordered.rows.values())
-        sent.bytes_down[positions] = sum(of_rows, packed.bytes_per_client)
+        sizes = sum(of_rows, packed.bytes_per_client)
         ids = [roster.client_ids[position] for position in positions]
         content = RecordDict({RUN: ConfigRecord({**about, "round": server_round, "clients": ids})})
         packed.into(content)
         pack_ragged(ordered.rows, content)
+        share = 1.0 if compression is None else bundle(content, compression)
+        sent.bytes_down[positions] = scaled(sizes, share)
         sent.messages.append(Message(content, node, kind, ttl=timeout))
     return sent
 

@@ -122,7 +122,11 @@ class Rounds:
         strategy, federation = self._strategy, self._config.federation
         start = time.perf_counter()
         about = {**about, **announced(strategy.announcements)}
-        sent = address(kind, server_round, chosen, orders, strategy.roster, about, federation.round_timeout)
+        sent = address(
+            *(kind, server_round, chosen, orders, strategy.roster, about, federation.round_timeout),
+            dtype=self._config.wire.dtype,
+            compression=self._config.bundling,
+        )
         pushed = time.perf_counter()
         poll = self._config.runtime.poll_seconds
         replies = send_and_wait(self._grid, sent.messages, federation.round_timeout, poll)

@@ -1,7 +1,8 @@
 """Arrays as they travel: numbers in NumPy's format, and rows without their zeros.
 
 Each row of an array [rows, ...] is sent in the smaller of two forms: its plain values, or the non-zero ones with a
-bitmap of their places. Both are lossless. An array that is read is compared with its expected shape, because anybody
+bitmap of their places. Both are lossless, unless float32 values are asked to travel in a short form (`short_floats`).
+An array that is read is compared with its expected shape, because anybody
 may have sent it.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from subfl_flower.models.row_stack import RowStack, as_array
+from subfl_flower.wire.short_floats import SHORT, restored, shortened
 
 Stack = dict[str, np.ndarray]
 """Arrays by name, each [clients, ...]."""
@@ -72,16 +74,29 @@ def read_array(array: Array) -> np.ndarray:
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def pack_array(name: str, values: np.ndarray) -> tuple[dict[str, Array], dict[str, Any], np.ndarray]:
+def pack_array(
+    name: str, values: np.ndarray, short: str = "float32"
+) -> tuple[dict[str, Array], dict[str, Any], np.ndarray]:
     """Pack an array [rows, ...]: the arrays and the entries of a layout that `Claim.of` reads, and payload bytes.
 
     Rows that are one row in memory are stored once. Bytes are those of each row, int64 [rows], or [1] where it is one.
+
+    Args:
+        name: of the array.
+        values: the array.
+        short: number format of float32 values.
     """
     if isinstance(values, RowStack):
-        return _pack_rows(name, values)
+        if short not in SHORT or values.dtype != np.float32:
+            return _pack_rows(name, values)
+        values = np.asarray(values)
     shared = len(values) > 1 and values.strides[0] == 0
     rows = np.ascontiguousarray(values[:1] if shared else values)
     layout: dict[str, Any] = {f"{name}.shape": list(values.shape), f"{name}.shared": shared}
+    steps = None
+    if short in SHORT and rows.dtype == np.float32:
+        rows, steps = shortened(rows, short)
+        layout[f"{name}.short"] = short
     width = rows.shape[-1] if rows.ndim > 1 else 1
     lines = rows.reshape(len(rows), math.prod(rows.shape[1:-1]) if rows.ndim > 1 else 1, width)
     packed = [_SparseRow.of(row) for row in lines]
@@ -89,6 +104,9 @@ def pack_array(name: str, values: np.ndarray) -> tuple[dict[str, Array], dict[st
     plain = np.array([row is None for row in packed], dtype=bool)
     if plain.all() or plain.any():
         arrays[name] = to_array(rows if plain.all() else rows[plain])
+    if steps is not None:
+        arrays[f"{name}.steps"] = to_array(steps)
+        sizes += steps.itemsize
     return arrays, layout | marks, sizes
 
 
@@ -137,6 +155,7 @@ class Claim:
         shared: True where all of these are one row.
         sparse: flags of the sent rows that are packed, bool [rows]; None where none is.
         dtype: of its values.
+        short: the format in which these travel; None where it is `dtype`.
     """
 
     name: str
@@ -144,6 +163,7 @@ class Claim:
     shared: bool
     sparse: np.ndarray | None
     dtype: np.dtype
+    short: str | None = None
 
     @classmethod
     def of(cls, name: str, num_rows: int, arrays: ArrayRecord, layout: ConfigRecord) -> Claim:
@@ -167,7 +187,12 @@ class Claim:
         (dtype, *others) = {read_array(arrays[part]).dtype for part in packed + plain}
         if others:
             raise ValueError(f"{name}: its values are of several types")
-        return cls(name, shape, shared, sparse, dtype)
+        short = layout.get(f"{name}.short")
+        if short is None:
+            return cls(name, shape, shared, sparse, dtype)
+        if short not in SHORT or dtype != short:
+            raise ValueError(f"{name}: its values are {dtype}, which is not the short form {short!r}")
+        return cls(name, shape, shared, sparse, np.dtype(np.float32), str(short))
 
     @property
     def sent(self) -> tuple[int, ...]:
@@ -182,12 +207,13 @@ class Claim:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the arrays that may hold it."""
-        return self.name, *(f"{self.name}.{part}" for part in _PARTS if self.sparse is not None)
+        packed = _PARTS if self.sparse is not None else ()
+        return self.name, *(f"{self.name}.{part}" for part in (*packed, *(("steps",) if self.short == "int8" else ())))
 
     def unpacked(self, arrays: ArrayRecord, by_row: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The array [rows, ...], and the payload bytes of each of its rows [rows], or of all together [1].
 
-        Plain values are a view of the message; sparse rows take `nbytes`.
+        Plain values are a view of the message; sparse rows, and those that travel in a short form, take `nbytes`.
 
         Args:
             arrays: of the message.
@@ -197,9 +223,17 @@ class Claim:
             KeyError: an array is missing.
             ValueError: the arrays contradict each other, or the claim.
         """
-        if by_row and self.sparse is not None and len(self.shape) == 3 and not self.shared:
+        if by_row and self.sparse is not None and self.short is None and len(self.shape) == 3 and not self.shared:
             return _unpacked_stack(arrays, self.name, self.sparse, self.sent)
         rows, sizes = _unpacked_rows(arrays, self.name, self.sparse, self.sent)
+        if self.short is not None:
+            steps = None
+            if self.short == "int8":
+                steps = _values(arrays, f"{self.name}.steps", (len(rows),))
+                if steps.dtype != np.float32:
+                    raise ValueError(f"{self.name}: its steps are {steps.dtype}, where float32 belongs")
+                sizes = sizes + steps.itemsize
+            rows = restored(rows, steps)
         return np.broadcast_to(rows, self.shape) if self.shared else rows, sizes
 
 
@@ -224,7 +258,7 @@ class _SparseRow:
     @classmethod
     def of(cls, row: np.ndarray) -> _SparseRow | None:
         """The sparse form of `row` [lines, width], or None where plain values are no longer."""
-        if row.size < _SMALLEST_PACKED or row.dtype.kind != "f":
+        if row.size < _SMALLEST_PACKED:
             return None
         kept = row != 0
         in_line = np.count_nonzero(kept, axis=1)
@@ -247,7 +281,11 @@ class _SparseRow:
             index, lines, kept = index[present], lines[present], kept[present]
         size, count = height * lines.shape[1], np.count_nonzero(kept)
         nbytes = (height + 7) // 8 + (lines.size + 7) // 8 + count * lines.itemsize
-        if size < _SMALLEST_PACKED or lines.dtype.kind != "f" or nbytes >= size * lines.itemsize:
+        if (
+            size < _SMALLEST_PACKED
+            or not (lines.dtype.kind == "f" or lines.dtype == np.int8)
+            or nbytes >= size * lines.itemsize
+        ):
             return None
         present = np.zeros(height, dtype=bool)
         present[index] = True

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 
+from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
 from subfl_flower.tasks.metric import Metric
@@ -103,6 +104,21 @@ class Contract:
     def evaluation(self) -> Contract:
         """The contract of a reply to an evaluation, which has only figures."""
         return replace(self, uploads={})
+
+
+def require_form(dtype: str, contract: Contract, method: str) -> None:
+    """Require that all that a method sends can travel in the number format that is asked for.
+
+    Raises:
+        SubflError: it sends rows of float32 in numbers that differ by client.
+    """
+    rows = {**rows_of(contract.downloads), **rows_of(contract.uploads)}
+    exact = [name for name, spec in rows.items() if spec.dtype == "float32"]
+    if dtype != "float32" and exact:
+        raise SubflError(
+            f"wire.dtype: must be float32 with method={method}, whose clients send different numbers of rows of "
+            f"{exact[0]}, which have no shorter form (found {dtype!r})"
+        )
 
 
 def arrays_of(declared: Declared) -> dict[str, ArraySpec]:

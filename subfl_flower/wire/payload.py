@@ -89,40 +89,40 @@ class Packed:
         content[LAYOUT] = self.layout
 
 
-def pack(stack: Stack | Choice, num_clients: int | None = None) -> Packed:
+def pack(stack: Stack | Choice, num_clients: int | None = None, dtype: str = "float32") -> Packed:
     """Pack a stack, whose arrays have the number of clients as leading length, or a choice, row by row.
 
     Each different row that a client of a choice is sent is counted once.
 
-    `num_clients` need be given only where the stack may be empty.
+    `num_clients` need be given only where the stack may be empty. float32 values travel as `dtype`.
 
     Raises:
         ValueError: a choice is of another number of clients.
     """
     if isinstance(stack, Choice):
-        return _pack_choice(stack, num_clients)
+        return _pack_choice(stack, num_clients, dtype)
     if num_clients is None:
         num_clients = len(next(iter(stack.values()))) if stack else 0
-    arrays, layout, sizes = _packed(stack)
+    arrays, layout, sizes = _packed(stack, dtype)
     bytes_per_client = sum(sizes, start=np.zeros(num_clients, dtype=np.int64))
     return Packed(ArrayRecord(arrays), ConfigRecord({"clients": num_clients, **layout}), bytes_per_client)
 
 
-def _pack_choice(choice: Choice, num_clients: int | None) -> Packed:
+def _pack_choice(choice: Choice, num_clients: int | None, dtype: str) -> Packed:
     if num_clients not in (None, choice.num_clients):
         raise ValueError(f"rows of {choice.num_clients} clients are packed for {num_clients}")
-    arrays, layout, sizes = _packed(choice.values)
+    arrays, layout, sizes = _packed(choice.values, dtype)
     layout |= {"clients": choice.num_clients, _STORED: choice.num_rows, _CHOICE: choice.rows.reshape(-1).tolist()}
     return Packed(ArrayRecord(arrays), ConfigRecord(layout), _bytes_of_rows(choice, sizes))
 
 
-def _packed(stack: Stack) -> tuple[dict[str, Array], dict[str, Any], list[np.ndarray]]:
+def _packed(stack: Stack, dtype: str) -> tuple[dict[str, Array], dict[str, Any], list[np.ndarray]]:
     """Packed arrays, their entries of the layout, and bytes of each one's rows, from `pack_array`."""
     arrays: dict[str, Array] = {}
     layout: dict[str, Any] = {}
     sizes = []
     for name, values in stack.items():
-        parts, entries, row_sizes = pack_array(name, values)
+        parts, entries, row_sizes = pack_array(name, values, dtype)
         arrays |= parts
         layout |= entries
         sizes.append(row_sizes)

@@ -85,6 +85,11 @@ class RaggedSpec:
     like: str | None = None
     needed: bool = True
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the most rows that a client may have."""
+        return self.most * math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 def pack_ragged(ragged: Mapping[str, Ragged], content: RecordDict) -> None:
     """Put rows into a message's content: their plain values, and their lengths."""

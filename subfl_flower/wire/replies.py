@@ -20,6 +20,7 @@ from flwr.app import ConfigRecord, RecordDict
 from subfl_flower.models.row_stack import RowStack, concatenated
 from subfl_flower.tasks.metric import Metric
 from subfl_flower.wire.array_format import Stack
+from subfl_flower.wire.bundle import scaled, unbundle
 from subfl_flower.wire.contract import Contract, arrays_of, rows_of
 from subfl_flower.wire.payload import ARRAYS, ArraySpec, unpack
 from subfl_flower.wire.ragged import Ragged, RaggedSpec, unpack_ragged
@@ -93,10 +94,11 @@ def read_reply(content: RecordDict, asked: Sequence[int], contract: Contract, se
     metrics = _metrics(content, len(clients), contract.metrics)
     expected = arrays_of(contract.uploads)
     largest = math.ceil(1.1 * len(asked) * sum(spec.nbytes for spec in expected.values())) + _SLACK
+    share = unbundle(content, largest + len(asked) * sum(spec.nbytes for spec in rows_of(contract.uploads).values()))
     _check_size(content, largest, len(asked))
     stack, sizes = unpack(content, expected, num_clients=len(clients), largest=largest)
     ragged = unpack_ragged(content, rows_of(contract.uploads), len(clients))
-    sizes = sum((rows.bytes_per_client for rows in ragged.values()), start=sizes)
+    sizes = scaled(sum((rows.bytes_per_client for rows in ragged.values()), start=sizes), share)
     faults = {
         **_faults_of_metrics(metrics, contract.metrics),
         **_faults_of_updates(stack, expected),

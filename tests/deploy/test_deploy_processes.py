@@ -24,7 +24,7 @@ SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "PYTHONUNBUFFERED": "1",
 }
-WARM = "subfl_flower.flower.warm_supernode"
+WARM = "subfl_flower.flower.warm.supernode"
 
 
 def split(line: str) -> tuple[dict[str, str], str, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from subfl_flower.flower.adaptive_wait import AdaptiveWait
+from subfl_flower.flower.warm.adaptive_wait import AdaptiveWait
 
 
 class Clock:

@@ -15,7 +15,7 @@ import pytest
 from subfl_flower.flower.ports import free_port
 from subfl_flower.flower.programs import WARM_SUPERNODE, flower_environment
 
-EXECUTOR, TEMPLATE = "subfl_flower.flower.warm_executor", "warm_template.py"
+EXECUTOR, TEMPLATE = "subfl_flower.flower.warm.executor", "warm/template.py"
 
 
 @pytest.fixture

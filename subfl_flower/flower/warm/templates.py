@@ -1,4 +1,4 @@
-"""The processes that fork for messages (`warm_template`): one for any app, and one for each app in use."""
+"""The processes that fork for messages (`template`): one for any app, and one for each app in use."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Any
 from flwr.common.constant import APP_DIR, FAB_HASH_TRUNCATION
 from flwr.supercore.utils import get_flwr_home
 
-from subfl_flower.flower import warm_template
 from subfl_flower.flower.log import log
+from subfl_flower.flower.warm import template
 
 _PATIENCE_SECONDS = 120.0
 """Time that a process may take to answer; it imports PyTorch before its first answer."""
@@ -77,7 +77,7 @@ class Forker:
         answer: dict[str, Any] = {}
         with contextlib.suppress(OSError):
             if select.select([self._channel], [], [], _PATIENCE_SECONDS)[0]:
-                answer = json.loads(self._channel.recv(warm_template.LONGEST) or b"{}")
+                answer = json.loads(self._channel.recv(template.LONGEST) or b"{}")
         if "process" in answer:
             return int(answer["process"])
         if "error" in answer:
@@ -151,7 +151,8 @@ class Templates:
     def _start(self) -> None:
         ours, theirs = _channel()
         with theirs:
-            self._program = subprocess.Popen([sys.executable, "-P", str(Path(warm_template.__file__))], stdin=theirs)
+            command = [sys.executable, "-P", str(Path(template.__file__))]
+            self._program = subprocess.Popen(command, stdin=theirs.fileno())
         self._any_app = Forker(ours, self._program.pid)
         self._started = time.monotonic()
 

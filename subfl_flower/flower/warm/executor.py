@@ -1,7 +1,7 @@
 """Flower's process that runs a SuperNode's tasks, with a fork for each message instead of a new program.
 
 All that is Flower's stays: the loop that acquires tasks, their tokens, and the command line of a ClientApp's process.
-Where that line would be started as a program, `warm_templates` fork for it. Whatever cannot be forked is started as
+Where that line would be started as a program, `templates` fork for it. Whatever cannot be forked is started as
 Flower does it.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult, SubprocessExecutor, subprocess_executor
 from flwr.supercore.utils import disable_process_dumping
 
-from subfl_flower.flower.warm_templates import Templates
+from subfl_flower.flower.warm.templates import Templates
 
 _CLIENT_APP = "flwr-clientapp"
 _LOOP = "flwr.supercore.superexec.run_superexec"
@@ -55,7 +55,8 @@ class WarmExecutor(SubprocessExecutor):
         self._news = news
         self._templates = Templates()
         self._programs = _Programs(self._templates)
-        subprocess_executor.subprocess = self._programs  # type: ignore[assignment]
+        flowers: Any = subprocess_executor
+        flowers.subprocess = self._programs
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
         """Start the process of a task."""

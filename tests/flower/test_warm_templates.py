@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from subfl_flower.flower import warm_templates
-from subfl_flower.flower.warm_templates import Templates
+from subfl_flower.flower.warm import templates as templates_module
+from subfl_flower.flower.warm.templates import Templates
 
 PROGRAM = """
 import sys
@@ -69,7 +69,7 @@ def app(place):
 """
 LATER = "import os\nimported_by = os.getpid()\nNAME = %r"
 BOOT = (
-    "import sys; sys.path.insert(0, {folder!r}); import warm_template as w; "
+    "import sys; sys.path.insert(0, {folder!r}); import template as w; "
     "w._PROGRAM = w._RUNTIME = 'program'; w._PACKAGES = ('wave',); w._main()"
 )
 
@@ -95,10 +95,12 @@ def templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Templ
     (tmp_path / "program.py").write_text(PROGRAM)
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
-    boot = BOOT.format(folder=str(Path(warm_templates.__file__).parent))
+    boot = BOOT.format(folder=str(Path(templates_module.__file__).parent))
     started = subprocess.Popen
     monkeypatch.setattr(
-        warm_templates.subprocess, "Popen", lambda command, **options: started([sys.executable, "-c", boot], **options)
+        templates_module.subprocess,
+        "Popen",
+        lambda command, **options: started([sys.executable, "-c", boot], **options),
     )
     templates = Templates()
     yield templates

@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 from flwr.supernode import start_client_internal as node_loop
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
-from subfl_flower.flower.adaptive_wait import AdaptiveWait
 from subfl_flower.flower.log import log
+from subfl_flower.flower.warm.adaptive_wait import AdaptiveWait
 
-_EXECUTOR = "subfl_flower.flower.warm_executor"
+_EXECUTOR = "subfl_flower.flower.warm.executor"
 _PAUSE_SECONDS = 2.0
 
 
