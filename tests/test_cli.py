@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -263,14 +262,6 @@ def test_a_method_of_ones_own_needs_a_module_and_a_yaml_file(tmp_path: Path) -> 
     assert unknown.code == 2 and "loudness, own, personal_layers, proximal" in unknown.stderr
 
 
-def test_report_without_a_run_is_bad_input(subfl: Subfl, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["report", str(tmp_path / "nothing")])
-    assert ended.value.code == 2
-    (line,) = capfd.readouterr().err.strip().splitlines()
-    assert "nothing" in line
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -300,15 +291,6 @@ def test_a_path_that_the_system_refuses_is_bad_input(
     assert err.count("\n") == 1
     assert name in err
     assert err.endswith(" cannot be used: File name too long\n")
-
-
-def test_what_a_run_leaves_is_json_and_reported(subfl: Subfl, capfd: pytest.CaptureFixture[str]) -> None:
-    outcome = subfl(*SMALL_DIGITS, "federation.rounds=1")
-    assert json.loads((outcome.directory / "metrics.jsonl").read_text())["round"] == 1
-    with pytest.raises(SystemExit) as ended:
-        main(["report", str(outcome.directory)])
-    assert ended.value.code == 0
-    assert "fedpub" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

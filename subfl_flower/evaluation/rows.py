@@ -179,7 +179,8 @@ def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
         data_keys = _differing(settings.loc[on_data.index], True, along)
         for method, of_method in on_data.groupby("method", sort=False):
             own_keys = _differing(settings.loc[of_method.index], False, along)
-            keyed = of_method[["method"]].join(settings[[*data_keys, *own_keys]])
+            named = of_method[["method"]].set_axis([""], axis=1)  # a foreign configuration may have a key `method`
+            keyed = named.join(settings[[*data_keys, *own_keys]])
             for _, alike in keyed.groupby(list(keyed), sort=False):
                 where = _describe(alike.iloc[0], data_keys)
                 data = (dataset, partition + (f" ({where})" if where else ""), clients)

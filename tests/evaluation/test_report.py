@@ -251,6 +251,7 @@ def test_what_the_user_can_mend_is_one_sentence_and_code_2(
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ([str(tmp_path / "empty")], "no run found in"),
+        ([str(tmp_path / "nothing")], f"{tmp_path / 'nothing'} is not a folder"),
         ([str(run.path)], "summary.json is not a JSON object"),
     ):
         assert report(*arguments) == 2

@@ -158,3 +158,11 @@ def test_rows_of_a_method_are_in_the_order_of_their_settings(make_run: MakeRun, 
         make_run(f"runs/{name}", method=method, rounds=2, settings={"tau": tau})
     rows = build_rows(load_runs([tmp_path / "runs"]))
     assert [row.settings.removeprefix("method.tau=") for row in rows] == ["0.5", "4.0", "16.0", ""]
+
+
+def test_a_configuration_whose_method_is_no_section_has_a_row(make_run: MakeRun, tmp_path: Path) -> None:
+    for method in ("theirs", 3):
+        run = make_run(f"runs/{method}", rounds=2)
+        run.write_config({"method": method, "dataset": "own", "partition": 3})
+    rows = build_rows(load_runs([tmp_path / "runs"]))
+    assert [(row.method, row.settings) for row in rows] == [("fedpub", "method=3"), ("fedpub", "method=theirs")]
