@@ -22,7 +22,8 @@ from subfl_flower.errors import RunFailure
 from subfl_flower.flower.delivery import send_and_wait
 from subfl_flower.flower.log import log
 from subfl_flower.server.round_messages import RUN, announced_in
-from subfl_flower.wire.array_format import Stack, read_array, to_array
+from subfl_flower.wire.array_bytes import read_array, to_array
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Question
 from subfl_flower.wire.payload import ARRAYS
 from subfl_flower.wire.replies import OUTCOME, one_line, read_outcome

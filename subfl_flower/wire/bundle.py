@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from subfl_flower.wire.array_format import integers, read_array
+from subfl_flower.wire.array_bytes import read_array
+from subfl_flower.wire.array_format import integers
 
 BUNDLE = "bundle"
 

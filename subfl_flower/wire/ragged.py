@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from subfl_flower.data.ratings.rows import rows_of
-from subfl_flower.wire.array_format import read_array, to_array
+from subfl_flower.wire.array_bytes import read_array, to_array
 
 RAGGED, LENGTHS = "ragged", "ragged_lengths"
 
