@@ -23,7 +23,7 @@ from subfl_flower.node.open_nodes import forget_nodes
 from subfl_flower.privacy.sealed_box import MatcherKey
 from subfl_flower.recommendation.models.recommender_file import Recommender
 from subfl_flower.server.federation import run_federation
-from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.array_bytes import read_array
 from subfl_flower.wire.ragged import RAGGED
 
 USERS = 6

@@ -32,7 +32,7 @@ from subfl_flower.privacy.sealed_box import MatcherKey, open_box, unpad
 from subfl_flower.privacy.tokens import token_table
 from subfl_flower.recommendation.models.recommender_file import Recommender
 from subfl_flower.strategies.recommendation.fedgnn import FedGNN
-from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.array_bytes import read_array
 from subfl_flower.wire.batch import Answers, Batch, Question, Result
 from subfl_flower.wire.payload import ARRAYS, unpack
 

@@ -24,7 +24,8 @@ from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.models.sparse import normalised_adjacency
 from subfl_flower.subgraphs.models.gcn import StackedGCN
-from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.array_bytes import read_array
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
 
 SMALL = ("dataset=digits", "partition=overlap_rate", "partition.rate=0.3", "model.hidden=16")

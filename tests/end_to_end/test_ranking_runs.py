@@ -25,7 +25,7 @@ from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.seeding import client_generator
 from subfl_flower.server.checkpoint import Checkpoint
 from subfl_flower.tasks.choices import Ranking
-from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.array_bytes import read_array
 from subfl_flower.wire.payload import unpack_choice
 
 USERS, ITEMS, DIM, A_ROUND, ROUNDS = 24, 40, 4, 8, 6

@@ -21,7 +21,7 @@ from subfl_flower.data.prepared.partition import prepare
 from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.models.settings import ModelSettings
 from subfl_flower.subgraphs.models.gcn import StackedGCN
-from subfl_flower.wire.array_format import read_array
+from subfl_flower.wire.array_bytes import read_array
 
 OVERRIDES = (
     *("dataset=digits", "method=subpfed", "partition=overlap_rate", "partition.rate=0.2", "model.hidden=16"),

@@ -20,7 +20,8 @@ from subfl_flower.server.round_messages import RUN
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.tasks.metric import COUNT, SHARE, Metric
-from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.array_bytes import read_array
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers
 from subfl_flower.wire.contract import Contract, RunContext, arrays_of
 from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack

@@ -12,7 +12,7 @@ from flwr.app import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfl_flower.wire.array_format import read_array, to_array
+from subfl_flower.wire.array_bytes import read_array, to_array
 
 
 def npy(header: str | bytes, values: bytes = b"", version: bytes = b"\x01\x00") -> Array:

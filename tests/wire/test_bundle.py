@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from subfl_flower.wire.array_format import to_array
+from subfl_flower.wire.array_bytes import to_array
 from subfl_flower.wire.bundle import BUNDLE, bundle, scaled, unbundle
 
 RNG = np.random.default_rng(3)

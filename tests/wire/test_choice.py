@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subfl_flower.tasks.metric import COUNT, SHARE
-from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.array_bytes import read_array
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import Contract
 from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack, unpack_choice

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subfl_flower.wire.array_format import Stack, read_array
+from subfl_flower.wire.array_bytes import read_array
+from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack
 
 SHAPES = st.lists(st.integers(0, 40), max_size=3).map(tuple)

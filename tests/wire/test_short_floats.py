@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from subfl_flower.wire.array_format import to_array
+from subfl_flower.wire.array_bytes import to_array
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.payload import ARRAYS, LAYOUT, ArraySpec, pack, unpack, unpack_choice
 from subfl_flower.wire.short_floats import restored, shortened
