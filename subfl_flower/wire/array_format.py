@@ -246,7 +246,7 @@ class _SparseRow:
 
 def _may_be_sparse(size: int, dtype: np.dtype) -> bool:
     """True for rows whose zeros may be left out: of floats, and of their short form; other integers are sent whole."""
-    return size >= _SMALLEST_PACKED and (dtype.kind == "f" or dtype == np.int8)
+    return size >= _SMALLEST_PACKED and (np.issubdtype(dtype, np.floating) or dtype == np.int8)
 
 
 def _unpacked_rows(

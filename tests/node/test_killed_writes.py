@@ -189,7 +189,7 @@ def test_a_run_directory_goes_back_to_its_checkpoint_whenever_it_was_killed(tmp_
         start = Checkpoint.read(directory / "checkpoint").server_round
         run = RunDirectory.reopen(directory, start)
         for number in range(start + 1, 10**6):
-            run.append_round({"round": number, "clients": {"test": [number] * 500}})
+            run.append_round({"round": number, "clients": {"ids": [*range(500)], "test": [number] * 500}})
             run.add_mixing(number % 7 + 1, np.full((50, 50), number))  # as a file that does not grow without end
             if number % 2 == 0:
                 run.force_rounds_to_disk()

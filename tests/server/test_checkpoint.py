@@ -358,7 +358,9 @@ def broken_off(folder: Path, rounds: int = 5) -> RunDirectory:
     run = RunDirectory.create(folder)
     run.write_config({"seed": 0})
     for number in range(1, rounds + 1):
-        run.append_round({"round": number, "test": number / 7, "clients": {"test": [None, 1 / 3, 1e-300]}})
+        run.append_round(
+            {"round": number, "test": number / 7, "clients": {"ids": [0, 1, 2], "test": [None, 1 / 3, 1e-300]}}
+        )
         run.add_mixing(number, np.full((2, 2), number / 3))
     run.write_summary({"status": "failed"})
     return run
