@@ -8,15 +8,19 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from subfl_flower.models.row_stack import RowStack
+from subfl_flower.models.settings import ModelSettings
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.fedpub import FedPUB
 from subfl_flower.strategies.subgraphs.mixing import mix
+from subfl_flower.subgraphs.models.choices import graph_network
 from subfl_flower.wire.contract import RunContext
 from subfl_flower.wire.roster import Roster, Shape
 
@@ -24,14 +28,15 @@ TARGET_MS = 50.0
 HIDDEN, CLASSES = 128, 7
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--parameters", type=int, default=200_000, help="of one client's GCN")
     parser.add_argument("--zeros", type=float, default=0.7, help="share of pruned weights")
+    parser.add_argument("--rows", type=float, default=0.28, help="share of the features that a client has")
     parser.add_argument("--repeats", type=int, default=25)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     clients = arguments.clients
 
     rng = np.random.default_rng(0)
@@ -42,6 +47,7 @@ def main() -> None:
     flat = rng.standard_normal((clients, arguments.parameters), dtype=np.float32)
     single = matrix.astype(np.float32)
     strategy, updates = fedpub(pruned)
+    rows, row_updates = fedpub(with_rows(pruned, arguments.rows, rng))
     size = sum(values[0].size for values in stack.values())
 
     table = Table(title=f"{clients} clients, {size:,} parameters each")
@@ -52,6 +58,11 @@ def main() -> None:
         ("mix, a matrix of different rows", lambda: mix(matrix, stack), f"< {TARGET_MS:.0f}"),
         ("mix, all rows alike (FedAvg)", lambda: mix(average, stack), f"< {TARGET_MS:.0f}"),
         (f"FedPUB.mixed, {arguments.zeros:.0%} zeros", lambda: strategy.mixed(matrix, updates), ""),
+        (
+            f"FedPUB.mixed, {arguments.zeros:.0%} zeros, {arguments.rows:.0%} of the features",
+            lambda: rows.mixed(matrix, row_updates),
+            "",
+        ),
     ]
     for name, case, target in cases:
         table.add_row(name, f"{median_ms(case, arguments.repeats):.1f}", target)
@@ -79,16 +90,24 @@ def prune(values: np.ndarray, zeros: float, rng: np.random.Generator) -> np.ndar
     return values * (rng.random(values.shape) >= zeros).astype(np.float32)
 
 
-def fedpub(stack: dict[str, np.ndarray]) -> tuple[FedPUB, Updates]:
+def with_rows(stack: dict[str, np.ndarray], share: float, rng: np.random.Generator) -> dict[str, Any]:
+    """The stack, of whose first layer each client holds and sends the rows of some features alone."""
+    first = stack["conv1.weight"]
+    held = rng.random(first.shape[:2]) < share
+    return {**stack, "conv1.weight": RowStack.of(first * held[:, :, None].astype(np.float32))}
+
+
+def fedpub(stack: dict[str, Any]) -> tuple[FedPUB, Updates]:
     """The strategy, and a round in which all clients replied with their rows of `stack`."""
     clients = len(next(iter(stack.values())))
     ones = np.ones(clients)
     roster = Roster(
         tuple(range(clients)), (1,) * clients, ones, ones, ones, stack["conv1.weight"].shape[1], CLASSES, False
     )
-    initial = {name: values[0] for name, values in stack.items()}
+    initial = {name: np.zeros(values.shape[1:], dtype=np.float32) for name, values in stack.items()}
     shape = Shape(roster.num_features, roster.num_classes)
-    strategy = FedPUB(RunContext(FedPUB.Settings(), shape=shape, initial=initial), roster)
+    network = graph_network(ModelSettings(name="gcn", hidden=HIDDEN), shape.num_features, shape.num_classes)
+    strategy = FedPUB(RunContext(FedPUB.Settings(), shape=shape, initial=initial, network=network), roster)
     nothing = np.zeros(clients, dtype=np.int64)
     wanted = np.zeros(stack["conv1.weight"].shape[:2], dtype=np.uint8)
     arrays = {**stack, "wanted_features": wanted}
