@@ -41,7 +41,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         *("clients.subgraphs.subgraph:SubgraphClient.graph_chunk", "clients.recommendation.users:Users.graphs"),
     ),
     "forward and backward": (
-        "clients.subgraphs.subgraph:SubgraphClient._train",
+        "clients.subgraphs.local_steps:LocalSteps.take",
         "clients.recommendation.user_parts:UserWork.work",
     ),
     "Adam": ("models.adam:adam_step",),

@@ -245,9 +245,7 @@ class SubgraphClient(CohortClient):
             personal = self._personal(own, chunk)
             as_received = self.weights.effective(shared, personal, pruned=True)
             validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
-            loss = self.steps.take(
-                Model(shared, personal, received), own, self._epochs(chunk, positions, batch), chunk, batch
-            )
+            loss = self.take_steps(Model(shared, personal, received), own, chunk, batch)
             effective = self.weights.effective(shared, personal, pruned=True)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
@@ -276,8 +274,13 @@ class SubgraphClient(CohortClient):
         }
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
 
-    def _epochs(self, chunk: GraphChunk, positions: Sequence[int], batch: Batch) -> Iterator[Epoch]:
+    def take_steps(self, model: Model, state: Mapping[str, Tensor], chunk: GraphChunk, batch: Batch) -> Tensor:
+        """Take a round's steps in place; the mean training loss of each client in the last epoch [C]."""
+        return self.steps.take(model, state, self._epochs(chunk, batch), chunk, batch)
+
+    def _epochs(self, chunk: GraphChunk, batch: Batch) -> Iterator[Epoch]:
         """The steps of each local epoch."""
+        positions = [self.position_of[client_id] for client_id in batch.clients]
         if not self.cohort.task.samples:
             yield from ([(chunk, self.cohort.examples(positions), 1.0)] for _ in range(batch.local_epochs))
             return

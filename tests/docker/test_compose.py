@@ -26,7 +26,7 @@ from subfl_flower.deploy.files import PRIVATE
 from subfl_flower.flower.ports import free_port
 
 NODES = ("supernode-00", "supernode-01", "supernode-02")
-FLOWER = ("flower-superlink", "flower-supernode")
+FLOWER = ("flower-superlink", "subfl_flower.flower.warm.supernode")
 
 
 @pytest.fixture(scope="module")

@@ -20,18 +20,18 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 
 
 class Raising(SubgraphClient):
-    def _train(self, shared, personal, received, state, chunk, examples, batch):
-        losses = super()._train(shared, personal, received, state, chunk, examples, batch)
+    def take_steps(self, model, state, chunk, batch):
+        losses = super().take_steps(model, state, chunk, batch)
         if 3 in chunk.client_ids and batch.server_round == 2:
             raise OSError("the disk is full")
         return losses
 
 
 class Dying(SubgraphClient):
-    def _train(self, shared, personal, received, state, chunk, examples, batch):
+    def take_steps(self, model, state, chunk, batch):
         if 3 in chunk.client_ids and batch.server_round == 2:
             os._exit(1)
-        return super()._train(shared, personal, received, state, chunk, examples, batch)
+        return super().take_steps(model, state, chunk, batch)
 """
 RAY = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
 INLINE = ("runtime=inline", "runtime.nodes=2")

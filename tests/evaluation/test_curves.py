@@ -75,9 +75,9 @@ def test_other_settings_make_separate_curves(make_run: MakeRun, tmp_path: Path) 
     for job, (psi, masks) in enumerate([(1, True), (2, True), (1, False), (2, False)]):
         write_run(make_run, f"runs/{job}", job / 8 + 0.25, settings={"psi": psi, "masks": masks})
     chart = chart_of(tmp_path / "runs", "method.psi")
-    assert names(chart) == ["fedpub (method.masks=true)", "fedpub (method.masks=false)"]
+    assert names(chart) == ["fedpub (method.masks=false)", "fedpub (method.masks=true)"]
     first, second = (line(chart, name) for name in names(chart))
-    assert (first.y.tolist(), second.y.tolist()) == ([25.0, 37.5], [50.0, 62.5])
+    assert (first.y.tolist(), second.y.tolist()) == ([50.0, 62.5], [25.0, 37.5])
     assert first.look.colour == second.look.colour and first.look != second.look  # one colour a method
     # bars stand side by side, each within a hundredth of the axis of its value
     assert all(a < value < b for a, value, b in zip(first.x, (1, 2), second.x, strict=True))

@@ -54,9 +54,9 @@ FOLDER = Path(__file__).parent
 class Held(FedPUBClient):
     """Says where it is by a file with its process, and waits there for as long as another file tells it to."""
 
-    def _train(self, shared, personal, received, state, chunk, examples, batch):
+    def take_steps(self, model, state, chunk, batch):
         place = f"{chunk.client_ids[0]}-{batch.server_round}"
-        losses = super()._train(shared, personal, received, state, chunk, examples, batch)
+        losses = super().take_steps(model, state, chunk, batch)
         (FOLDER / f"at-{place}").write_text(str(os.getpid()))
         while (FOLDER / f"hold-{place}").exists():
             time.sleep(0.05)

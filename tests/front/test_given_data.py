@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def facts(result: Any) -> dict[str, Any]:
     """Facts on the data, the content of data.json, but for names of sources."""
     found = json.loads((result.path / "data.json").read_text())
-    del found["fingerprints"]["files"]
+    del found["fingerprints"]["files"], found["sources"]
     found["dropped"] = [line.partition(": ")[2] or line for line in found["dropped"]]
     return found
 

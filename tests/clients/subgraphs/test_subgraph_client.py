@@ -161,12 +161,12 @@ class Failing(SubgraphClient):
 
     after = False
 
-    def _train(self, *args: Any) -> torch.Tensor:
-        chunk, _, batch = args[-3:]
+    def take_steps(self, *args: Any) -> torch.Tensor:
+        chunk, batch = args[-2:]
         fails = 1 in chunk.client_ids and batch.server_round == 2
         if fails and not self.after:
             raise ValueError("the disk is full")
-        losses = super()._train(*args)
+        losses = super().take_steps(*args)
         if fails:
             raise ValueError("the disk is full")
         return losses

@@ -119,6 +119,15 @@ def test_what_is_no_clients_failure_ends_the_work() -> None:
     assert 1 in worked and len(worked) < 10
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, which another test of the process may have replaced."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_all_threads() -> None:
     begun, ended, stopped = list[int](), list[int](), list[int]()
 
