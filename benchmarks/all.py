@@ -29,7 +29,7 @@ ARXIV_SIZE = (
 """A block model of 169,360 nodes, about 1.17 million edges and 128 features, the size of ogbn-arxiv."""
 
 SETS: Mapping[str, Sequence[str]] = {
-    "Cora, disjoint": ("--clients", "10", "50", "--threads", "1", "2", "--rounds", "20", "--repeats", "2"),
+    "Cora, disjoint": ("--clients", "10", "50", "--threads", "1", "2", "--rounds", "20"),
     "Cora, overlapping": (
         *("--partition", "overlapping", "--clients", "50", "--threads", "1", "2"),
         *("--runtimes", "inline", "--rounds", "16"),
