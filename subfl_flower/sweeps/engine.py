@@ -28,7 +28,6 @@ from subfl_flower.sweeps.job import (
     record_failure,
     train_job,
 )
-from subfl_flower.sweeps.processes import number_of_processes, train_side_by_side
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,8 @@ def run_jobs(jobs: Sequence[Job], settings: Sweep, display: Display) -> SweepEnd
                 known[job.directory] = outcome
                 display.ended(job.directory, outcome)
         left = [job for job in distinct if job.directory not in known]
+        from subfl_flower.sweeps.processes import number_of_processes, train_side_by_side  # imports joblib
+
         processes = number_of_processes(settings.jobs, [job.config for job in left if job.config is not None])
         if processes > 1:
             interrupted = train_side_by_side(left, processes, settings.redo, display, known)
