@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "aggregation.py"
+from benchmark_scripts import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def aggregation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_aggregation", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("aggregation")
 
 
 def test_all_cases_are_measured(aggregation: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "all.py"
+from benchmark_scripts import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def benchmarks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_all", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("all")
 
 
 def row(runtime: str, threads: int, seconds: float) -> dict[str, Any]:

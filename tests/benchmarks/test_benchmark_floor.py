@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import load_benchmark
 from run_outcomes import Outcome
 
 from subfl_flower.composition import composed_config
@@ -18,19 +16,8 @@ from subfl_flower.errors import SubflError
 from subfl_flower.seeding import shared_generator
 from subfl_flower.subgraphs.models.gcn import StackedGCN
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 CLIENTS = 5
 OVERRIDES = ("dataset=digits", f"partition.clients={CLIENTS}", "record.client_models=false")
-
-
-def load_benchmark(name: str) -> ModuleType:
-    """A script of the folder `benchmarks` as a module."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from benchmark_scripts import load_benchmark
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -23,11 +23,7 @@ def test_without_a_gpu_it_says_so() -> None:
 
 def test_ratios_are_to_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
-    spec = importlib.util.spec_from_file_location("benchmark_gpu", FOLDER / "gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_benchmark("gpu")
 
     def measured(*seconds: float) -> object:
         parts = {name: [0.5 * each for each in seconds] for name in ("client", "server", "transport")}

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import load_benchmark
 
 from subfl_flower.data.datasets.planetoid import CoraDataset
 from subfl_flower.data.partitions.overlapping import OverlappingPartition
 from subfl_flower.data.prepared.partition import prepare
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def structural() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_structural", FOLDER / "structural.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("structural")
 
 
 def test_a_random_graph_has_the_stated_size(structural: ModuleType) -> None:
