@@ -41,6 +41,8 @@ class DescriptionSettings(MethodSettings):
             ``parameter`` compares the models, ``gradient`` their change in the round, ``label`` the class frequencies
             of
             the training nodes, which are data: for comparison only. ``none`` is FedAvg's average for everyone.
+        centred: True subtracts the mean over the clients from functional embeddings before they are compared, where
+            there are at least four clients; false compares them as the papers do.
         random_graph: ``sbm``, a stochastic block model, and ``er``, an Erdős–Rényi graph, with features N(0, 1);
             ``one``, the block model with all features one; ``feature``, the same features without edges.
         random_blocks, random_block_nodes, random_p_in, random_p_out: of the block model: its blocks and their nodes,
@@ -50,6 +52,7 @@ class DescriptionSettings(MethodSettings):
     """
 
     similarity: Literal["functional", "parameter", "gradient", "label", "none"] = "functional"
+    centred: bool = True
     random_graph: Literal["sbm", "er", "one", "feature"] = "sbm"
     random_blocks: int = Field(default=5, ge=1)
     random_block_nodes: int = Field(default=100, ge=1)

@@ -118,7 +118,7 @@ class LocalSteps:
         effective = self._weights.effective(
             {name: leaves[name] for name in model.shared},
             {name: leaves.get(name, value) for name, value in model.personal.items()},
-            pruned=False,
+            chunk,
         )
         with self._in_precision():
             outputs = self._network(effective, chunk, draws)

@@ -102,8 +102,17 @@ class LocalWeights:
             for name, shape in self.own_shapes.items()
         }
 
-    def effective(self, shared: Parameters, personal: Parameters, *, pruned: bool) -> dict[str, Tensor]:
-        """The network's parameters [C, ...] by name; where `pruned`, as used outside training."""
+    def effective(
+        self, shared: Parameters, personal: Parameters, chunk: GraphChunk, used_in: int | None = None
+    ) -> dict[str, Tensor]:
+        """The network's parameters [C, ...] by name.
+
+        Args:
+            shared: parameters that are sent.
+            personal: parameters that stay with the client.
+            chunk: the C clients' graphs.
+            used_in: the round in which the network is measured, embedded or sent; None while it is trained.
+        """
         return {**shared, **{name: personal[name] for name in self.own_shapes}}
 
     def add_penalty_gradients(

@@ -243,18 +243,18 @@ class SubgraphClient(CohortClient):
         with state.rows(positions, device, self._worked_on) as own:
             self._initialise(own, chunk, state, positions)
             personal = self._personal(own, chunk)
-            as_received = self.weights.effective(shared, personal, pruned=True)
+            as_received = self.weights.effective(shared, personal, chunk, batch.server_round)
             validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
             loss = self.take_steps(Model(shared, personal, received), own, chunk, batch)
-            effective = self.weights.effective(shared, personal, pruned=True)
+            effective = self.weights.effective(shared, personal, chunk, batch.server_round)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
             alone: Uploads = {}
             if chunk.rows is not None and not self.compact.zero:
                 alone = self._own_rows(shared, chunk.rows) if self.skips_absent(self.run) else {}
                 shared, personal = self._completed(shared, personal, batch, own, chunk)
-                effective = self.weights.effective(shared, personal, pruned=True)
                 chunk = replace(chunk, rows=None)
+                effective = self.weights.effective(shared, personal, chunk, batch.server_round)
             with torch.no_grad():
                 uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
                 uploads = uploads if self.skips_absent(self.run) else with_all_rows(uploads, batch)
@@ -296,7 +296,8 @@ class SubgraphClient(CohortClient):
         own = state.copied(positions, device, self._worked_on)
         self._initialise(own, chunk, state, positions)
         received = self.compact.received(batch, chunk.rows)
-        outputs = self.outputs(self.weights.effective(received, self._personal(own, chunk), pruned=True), chunk)
+        effective = self.weights.effective(received, self._personal(own, chunk), chunk, batch.server_round)
+        outputs = self.outputs(effective, chunk)
         validation, test = held_out.evaluate(outputs)
         sampled = generators(self.seed, chunk, batch.server_round, "examples")
         loss = self.cohort.examples(positions).losses(outputs, sampled)

@@ -40,7 +40,8 @@ class SubPFedClient(SubgraphClient):
 
         Attributes:
             psi: ψ, the structural part's share.
-            kernel: from distance D to weight: ``exp``, exp(-γ D/D_max); ``inverse``, 1/(1 + γ D/D_max); ``literal``, D.
+            kernel: from distance D to weight: ``exp``, exp(-γ D/D_max); ``inverse``, 1/(1 + γ D/D_max); ``literal``, D,
+                where the functional part is also as printed: the cosine divided by its row's sum, without τ.
             gamma: γ.
             degree_weighted: True where shared nodes are weighted by their degree (ω in eq. 5); else all have equal
                 weight.

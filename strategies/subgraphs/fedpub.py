@@ -23,10 +23,12 @@ import numpy as np
 
 from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
 from subfl_flower.models.row_stack import RowStack, as_array
+from subfl_flower.seeding import shared_generator
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, mix
 from subfl_flower.strategies.subgraphs.pruned_rows import RowMixer
 from subfl_flower.strategies.subgraphs.similarity import SimilarityWeights
+from subfl_flower.subgraphs.models.stacked_gnn import CLASSIFIER
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
@@ -45,6 +47,18 @@ class FedPUB(MixingStrategy):
         super().__init__(run, roster, contract)
         self.similarity = SimilarityWeights(self.settings, roster, self.remembered)
         self._rows = RowMixer()
+        if self.settings.variant == "released":
+            self._draw_classifier(run.seed)
+
+    def _draw_classifier(self, seed: int) -> None:
+        """Draw the classifier's first weights Glorot-uniform, as the masked layer of the authors' public code does."""
+        name = f"{CLASSIFIER}.weight"
+        if name in self.initial:
+            shape = self.initial[name].shape
+            bound = (6 / sum(shape)) ** 0.5
+            drawn = shared_generator(seed, "masked classifier").uniform(-bound, bound, shape).astype(np.float32)
+            self.initial[name] = drawn
+            self.parameters[name] = np.broadcast_to(drawn, (len(self.roster), *shape))
 
     @property
     def announcements(self) -> dict[str, float]:
@@ -78,8 +92,8 @@ class FedPUB(MixingStrategy):
                 weights = matrix.astype(np.float32)
                 mixed[name] = as_array(self._rows.mixed(weights, sent, wanted, updates.positions, owners_alone))
                 continue
-            # Masks are on weight matrices; a bias of zero is a value like any other.
-            if sent.ndim < 3 or all(client.all() for client in sent):
+            # Masks are on weight matrices; a bias of zero is a value like any other. The released variant sends all.
+            if sent.ndim < 3 or self.settings.variant == "released" or all(client.all() for client in sent):
                 mixed |= mix(matrix, {name: sent})
                 continue
             wanted = updates.arrays.get(WANTED) if name == self._feature_rows else None

@@ -6,7 +6,7 @@ With S_ij the similarity of clients i and j, client i averages with the weights
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,9 @@ from subfl_flower.strategies.subgraphs.mixing import average_weights
 from subfl_flower.subgraphs.similarity.functional import cosine_similarity
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.roster import Roster
+
+LEAST_CENTRED = 4
+"""Fewest clients whose embeddings are centred: two centred vectors always have the cosine -1, three on average -1/2."""
 
 _UPLOADS = {"functional": EMBEDDING, "label": LABELS}
 _STATE = "similarity."
@@ -52,21 +55,28 @@ class SimilarityWeights:
         mean_nodes, mean_degree = self._means.tolist()
         return {MEAN_NODES: mean_nodes, MEAN_DEGREE: mean_degree}
 
-    def matrix(self, updates: Updates, received: Stack, num_examples: np.ndarray) -> np.ndarray:
+    def matrix(
+        self,
+        updates: Updates,
+        received: Stack,
+        num_examples: np.ndarray,
+        normalised: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> np.ndarray:
         """M [K, A] over the replies (eq. 3); FedAvg's average for a client that has never sent anything.
 
         Args:
             updates: of A clients.
             received: parameters that all clients were sent, each [K, ...].
             num_examples: training examples [K].
+            normalised: from cosines [n, A] to rows of M, which sum to one; None: the softmax of τ times the cosine.
         """
         average = average_weights(num_examples[updates.positions])
         matrix = np.tile(average, (self._num_clients, 1))
         if self._settings.similarity == "none":
             return matrix
         described = self._described(updates, received)
-        similarity = cosine_similarity(described.values)
-        scores = self.tau * similarity
+        similarity = cosine_similarity(self._centred(described))
+        scores = similarity.copy()
         if self._settings.community_threshold is not None:
             outside = similarity <= self._settings.community_threshold
             np.fill_diagonal(outside, False)
@@ -76,8 +86,23 @@ class SimilarityWeights:
         alone = np.isneginf(scores).all(1)
         matrix[alone & described.known] = 0
         weighted = described.known & ~alone
-        matrix[weighted] = softmax(scores[weighted])
+        matrix[weighted] = (normalised or self._softmax)(scores[weighted])
         return matrix
+
+    def _softmax(self, cosines: np.ndarray) -> np.ndarray:
+        scores = np.full_like(cosines, -np.inf)
+        return softmax(np.multiply(self.tau, cosines, where=np.isfinite(cosines), out=scores))
+
+    def _centred(self, described: Remembered) -> np.ndarray:
+        """The rows by which clients are compared, without their mean where the settings say so.
+
+        Models that start alike have embeddings that are nearly parallel, because all of them first learn the classes'
+        frequencies. Without the mean the cosine compares what a client's model does differently from the others'.
+        """
+        known = described.known
+        if not self._settings.centred or self._settings.similarity != "functional" or known.sum() < LEAST_CENTRED:
+            return described.values
+        return described.values - described.values[known].mean(0)
 
     def _described(self, updates: Updates, received: Stack) -> Remembered:
         """The rows [K, width] by which clients are compared."""

@@ -12,7 +12,7 @@ the nodes that both hold. The paper's equations on the server's side:
 
 The rows of each part sum to one. The functional part is FED-PUB's softmax of τ times the cosine, the structural part a
 kernel of D. As printed in the paper, eq. 6 takes the distance itself as a weight, so that the farthest client has the
-largest weight: ``kernel: literal``, for comparison.
+largest weight, and the cosine divided by its row's sum: ``kernel: literal``, for comparison.
 """
 
 from __future__ import annotations
@@ -90,7 +90,12 @@ class SubPFed(MixingStrategy):
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """M of eq. 6 [K, A]; the structural part is normalised again over the replies where clients are absent."""
-        functional = self.functional.matrix(updates, self.parameters, self.roster.num_examples)
+        functional = self.functional.matrix(
+            updates,
+            self.parameters,
+            self.roster.num_examples,
+            normalised=shares if self.settings.kernel == "literal" else None,
+        )
         structural = self._structural[:, updates.positions]
         total = structural.sum(1, keepdims=True)
         near = total[:, 0] > 0
@@ -114,6 +119,17 @@ class SubPFed(MixingStrategy):
                 if all(structures):
                     raise RunFailure(problem)
                 log(WARNING, problem)
+
+
+def shares(cosines: np.ndarray) -> np.ndarray:
+    """Cosines [n, A] divided by their row's sum (eq. 6 as printed); negative ones, which it does not foresee, are zero.
+
+    A row without a positive cosine is zero.
+    """
+    positive = np.maximum(cosines, 0)
+    sums = positive.sum(axis=1, keepdims=True)
+    divided: np.ndarray = positive / np.where(sums > 0, sums, 1)
+    return divided
 
 
 def _structure(stack: Stack, most_nodes: int) -> Structure:
