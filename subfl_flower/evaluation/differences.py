@@ -27,12 +27,15 @@ class Difference(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def paired_difference(row: Row, other: Row, figure: str = _FIGURE) -> Difference | None:
+def paired_difference(row: Row, other: Row, figure: str | None = None) -> Difference | None:
     """The difference of two rows over the seeds that both have; None where they share none.
 
     The interval is that of Student's t for the mean of paired differences: mean ± t(0.975, n - 1) s / sqrt(n), with
     their sample standard deviation s. It assumes that differences are normally distributed over seeds.
     """
+    if row.judged_by != other.judged_by:
+        return None
+    figure = figure or row.judged_by
     own, others = _by_seed(row, figure), _by_seed(other, figure)
     gaps = (own - others).dropna()
     if gaps.empty:
@@ -53,10 +56,11 @@ def best_other(row: Row, rows: Sequence[Row]) -> Row | None:
         and other.method != row.method
         and not other.is_bound
         and other.completed
-        and other.mean(_FIGURE) is not None
+        and other.judged_by == row.judged_by
+        and other.mean(other.judged_by) is not None
     ]
     sign = -1 if lower_is_better(row.metric) else 1
-    return max(others, key=lambda other: sign * (other.mean(_FIGURE) or 0.0), default=None)
+    return max(others, key=lambda other: sign * (other.mean(other.judged_by) or 0.0), default=None)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from subfl_flower.evaluation.formats import MISSING, in_bytes, in_own_unit, in_unit_of, plain
 from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, Spread
-from subfl_flower.evaluation.runs import FLOORS, SUMMARY_FIGURES
+from subfl_flower.evaluation.runs import FLOORS, RESULT, SUMMARY_FIGURES, VALIDATION
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
 
@@ -27,7 +27,7 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
     """
     further = [Column(head, figure, in_unit_of(figure), rated=True) for figure, head in _further(rows).items()]
     columns = (
-        Column("test at best validation", "test_at_best_validation", rated=True),
+        *result_columns(rows),
         *differences,
         Column("as received", "test_as_received_at_best_validation", optional=True, rated=True),
         *further,
@@ -44,6 +44,13 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         Column("s / round", "seconds_per_round", lambda found, _: f"{found.mean:.3g}"),
     )
     return make_table(rows, columns, collapse)
+
+
+def result_columns(rows: Sequence[Row]) -> list[Column]:
+    """The main figure: of tests, of runs without test figures of validation, where there are both kinds both."""
+    figures = dict.fromkeys(row.judged_by for row in rows)
+    heads = {RESULT: "test at best validation", VALIDATION: "validation, no test"}
+    return [Column(heads[figure], figure, rated=True) for figure in heads if figure in figures]
 
 
 def main_means(rows: Sequence[Row]) -> pd.DataFrame:

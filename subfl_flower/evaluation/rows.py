@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from subfl_flower.evaluation.runs import Run, natural, one_line
+from subfl_flower.evaluation.runs import RESULT, VALIDATION, Run, natural, one_line
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
@@ -19,6 +19,9 @@ _NOT_SETTINGS = (
     *("seed", "hydra", "logger", "record", "resume", "data.root"),
     *("method.name", "dataset.name", "partition.name"),
 )
+DEVELOPMENT = "record.test"
+"""Setting whose value false makes a run one of development, which shares no row with others."""
+
 CLIENTS = "partition.clients"
 PANEL = ("dataset", "partition", "clients", "metric")
 """The columns that rows of one panel of a figure share."""
@@ -112,6 +115,11 @@ class Row:
     def completed(self) -> bool:
         """True if the figures are those of completed runs."""
         return bool(self.counted) and all(run.status == "completed" for run in self.counted)
+
+    @property
+    def judged_by(self) -> str:
+        """The figure that ranks the row: `Run.judged_by`, and validation where some of its runs have no test."""
+        return VALIDATION if any(run.development for run in self.counted) else RESULT
 
     @property
     def is_bound(self) -> bool:
@@ -219,6 +227,9 @@ def setting_text(flat: Mapping[str, Any], key: str) -> str:
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
     """The configurations as text: a line a run, by path, and a column a dotted key."""
     flat = [flatten(run.config) for run in runs]
+    for run, settings in zip(runs, flat, strict=True):
+        if not run.development:  # older runs lack the key
+            settings.pop(DEVELOPMENT, None)
     keys = dict.fromkeys(key for settings in flat for key in settings)
     texts = {key: [setting_text(settings, key) for settings in flat] for key in keys}
     return pd.DataFrame(texts, index=[str(run.path) for run in runs], dtype=object)
@@ -243,7 +254,7 @@ def _differing(settings: pd.DataFrame, in_data: bool, along: str | None = None) 
         if key != along
         and key.split(".")[0] != section
         and (key.split(".")[0] in _DATA_SECTIONS) == in_data
-        and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in _NOT_SETTINGS)
+        and (key == DEVELOPMENT or not any(key == out or key.startswith(f"{out}.") for out in _NOT_SETTINGS))
         and not (key.endswith(".seed") and settings[key].equals(settings.get("seed")))
     ]
 

@@ -24,6 +24,12 @@ SUMMARY_FIGURES = (
 )
 """Figures that every summary has, in the order of the columns."""
 
+RESULT = "test_at_best_validation"
+"""The main figure of a run."""
+
+VALIDATION = "best_validation"
+"""The main figure of a run that records no test."""
+
 FLOORS = {"test.majority": "majority class", "bias_row": "bias row", "popularity": "popularity"}
 """Figures of baselines without learning, to compare a result with, and their names."""
 
@@ -101,6 +107,17 @@ class Run:
     def metric(self) -> str:
         """Metric of validation and test, for instance `accuracy`."""
         return one_line(self.figures.get("metric") or "accuracy")
+
+    @property
+    def development(self) -> bool:
+        """True for a run that records no figure of test examples (``record.test=false``)."""
+        record = self.config.get("record")
+        return isinstance(record, Mapping) and record.get("test") is False
+
+    @property
+    def judged_by(self) -> str:
+        """The figure that ranks the run: the test at the best validation round, or without tests the validation."""
+        return VALIDATION if self.development else RESULT
 
     @property
     def best_record(self) -> Mapping[str, Any] | None:

@@ -34,7 +34,7 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
 from subfl_flower.server.progress import RunProgress
 from subfl_flower.server.round_messages import KEEP, RUN, announced
-from subfl_flower.server.round_records import mean_seconds
+from subfl_flower.server.round_records import mean_seconds, without_test_figures
 from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
@@ -348,7 +348,8 @@ class _Run:
             if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
                 initial = self._strategy.run.initial
                 found["model_parameters"] = sum(value.size for value in initial.values())
-            found.update(self._strategy.report(self._prepared))
+            further = self._strategy.report(self._prepared)
+            found.update(further if self._config.record.test else without_test_figures(further))
         if self._membership.refusals:
             found["refused"] = self._membership.refusals
         return found

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from subfl_flower.commands.result_lines import result_of
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.sweeps.job import Outcome, newest
@@ -146,13 +147,7 @@ def display_for(jobs: int, show: bool = True) -> Display:
 
 def result_text(outcome: Outcome) -> str:
     """The result of a job in one line."""
-    summary = outcome.summary
-    test, last = summary.get("test_at_best_validation"), summary.get("test_last")
-    if test is not None:
-        result = f"test {test:.4f} at round {summary.get('best_round')}"
-    else:
-        result = "no round finished" if last is None else f"test {last:.4f} after the last round"
-    return f"{result} ({_word(outcome)})"
+    return f"{result_of(outcome.summary)} ({_word(outcome)})"
 
 
 def _word(outcome: Outcome) -> str:
