@@ -124,7 +124,7 @@ def family_of(
         shape=Shape(cohort.num_features, cohort.num_classes),
         network=network,
         initial=network.initial_of(seed),
-        **facts,
+        **{"num_rounds": 10, **facts},
     )
     return family(run, cohort, store or MemoryStore())
 

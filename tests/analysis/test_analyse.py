@@ -18,7 +18,7 @@ from subfl_flower.runs.directory import RunDirectory
 Run = Callable[..., Outcome]
 PNG = b"\x89PNG\r\n\x1a\n"
 # Masks start at one and move by at most 0.01 a step: with this threshold they prune from the first step on.
-PRUNING = "method.mask_threshold=0.995"
+PRUNING = "method.sparsity=0.5"
 UNMASKED = ("dataset=digits", "model.hidden=16")
 
 

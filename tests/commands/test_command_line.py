@@ -186,7 +186,7 @@ def test_a_method_is_described_with_its_source_its_cost_and_its_knobs(capsys: py
         "Source: Baek et al., ICML 2023",
         "Sends: the parameters that a client's mask keeps",
         "Cost: fewer bytes than FedAvg",
-        "mask_threshold = 0.7 Entries below are zero in evaluation",
+        "mask_threshold = 0.7 With sparsity=null: mask entries below are zero.",
         "subfl method=fedpub dataset=cora",
     ):
         assert part in shown

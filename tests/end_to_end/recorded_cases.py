@@ -83,7 +83,15 @@ def fedpub(name: str = "fedpub", **settings: object) -> Overrides:
     """FED-PUB with masks that prune within a few rounds."""
     known = {
         **{"tau": "auto", "similarity": "functional", "community_threshold": None, "missing": "owners", "masks": True},
-        **{"mask_l1": 1e-3, "mask_threshold": 0.93, "mask_lr": 1.0, "weight_decay": 0, "proximal": 1e-3},
+        **{
+            "centred": False,
+            "sparsity": None,
+            "mask_l1": 1e-3,
+            "mask_threshold": 0.93,
+            "mask_lr": 1.0,
+            "weight_decay": 0,
+            "proximal": 1e-3,
+        },
         **{"random_graph": "sbm", **_RANDOM_GRAPH, **_AUTO_GRAPH, "variant": "paper"},
     }
     return choice("method", name, **{**known, **settings})
@@ -92,7 +100,14 @@ def fedpub(name: str = "fedpub", **settings: object) -> Overrides:
 def subpfed(**settings: object) -> Overrides:
     known = {
         **{"psi": 0.5, "kernel": "exp", "gamma": 1.0, "degree_weighted": True, "tau": 20.0, "similarity": "functional"},
-        **{"community_threshold": None, "random_graph": "er", **_AUTO_GRAPH, "proximal": 1e-3, "weight_decay": 0},
+        **{
+            "community_threshold": None,
+            "centred": False,
+            "random_graph": "er",
+            **_AUTO_GRAPH,
+            "proximal": 1e-3,
+            "weight_decay": 0,
+        },
     }
     return choice("method", "subpfed", **{**known, **settings})
 
@@ -151,6 +166,7 @@ GRAPHS: dict[str, Overrides] = {
     "oracle": graph(choice("method", "oracle")),
     "fedavg_whole_graph": graph(averaging("fedavg_whole_graph")),
     "fedpub": graph(fedpub(), rounds=4),
+    "fedpub share": graph(fedpub(sparsity=0.6, sparsity_reached=0.5, mask_l1=0, centred=True), rounds=4),
     "fedpub overlapping": graph(fedpub(), partition=_OVERLAPPING),
     "fedpub half": graph(fedpub(), partition=_OVERLAPPING, fraction=0.5, rounds=5),
     "fedpub wide": graph(fedpub(), data=sbm(700)),
@@ -168,13 +184,13 @@ GRAPHS: dict[str, Overrides] = {
     "fedpub feature": graph(fedpub(random_graph="feature"), rounds=2),
     "fedpub personal classifier": graph(fedpub(personal_layers=["classifier"])),
     "fedpub links": graph(fedpub(), task=_LINKS),
-    "fedpub_released": graph(
-        fedpub("fedpub_released", missing="zero", weight_decay=None, mask_threshold=0.97, variant="released")
-    ),
+    "fedpub_released": graph(fedpub("fedpub_released", weight_decay=None, mask_threshold=0.97, variant="released")),
     "subpfed": graph(subpfed(), partition=_OVERLAPPING),
+    "subpfed centred": graph(subpfed(centred=True, tau=5), partition=_OVERLAPPING),
     "subpfed half": graph(subpfed(), partition=_OVERLAPPING, fraction=0.5, rounds=5),
     "subpfed inverse": graph(subpfed(kernel="inverse", gamma=2.0, psi=0.7), partition=_OVERLAPPING),
     "subpfed literal": graph(subpfed(kernel="literal", degree_weighted=False, psi=1.0), partition=_OVERLAPPING),
+    "subpfed literal, half functional": graph(subpfed(kernel="literal"), partition=_OVERLAPPING),
     "subpfed parameter": graph(subpfed(similarity="parameter", psi=0.3, tau=5.0), partition=_OVERLAPPING),
     "gcfl": graph(gcfl(), rounds=4),
     "gcfl half": graph(gcfl(), partition=_EIGHT, fraction=0.5, rounds=6),

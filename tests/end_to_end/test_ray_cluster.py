@@ -17,7 +17,15 @@ ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level
 print(ray.get_runtime_context().gcs_address, flush=True)
 sys.stdin.read()
 """
-RUN = ("dataset=digits", "method=fedpub", "federation.rounds=3", "model.hidden=16", "method.mask_threshold=0.985")
+RUN = (
+    "dataset=digits",
+    "method=fedpub",
+    "federation.rounds=3",
+    "model.hidden=16",
+    "method.sparsity=null",
+    "method.mask_l1=5e-6",
+    "method.mask_threshold=0.985",
+)
 
 
 @pytest.fixture

@@ -29,17 +29,19 @@ MODELS: dict[str, Any] = {
     for name in ("gcn", "sage")
 } | {"decoupled": DecoupledSettings(name="decoupled", hidden=5, dropout=0.3, encoding=3)}
 GRAPH = {"random_blocks": 2, "random_block_nodes": 8}
+MASKED = {**GRAPH, "sparsity": None, "mask_l1": 5e-6}
 EMBEDDED = {**GRAPH, "random_graph": "sbm"}
 FAMILIES: dict[str, tuple[type[SubgraphClient], dict[str, Any]]] = {
     "fedavg": (SubgraphClient, {"weight_decay": 0}),
     "fedprox": (FedProxClient, {"weight_decay": 0, "proximal": 0.2}),
     "personal first layer": (SubgraphClient, {"weight_decay": 0, "personal_layers": ("conv1",)}),
     "subpfed": (SubPFedClient, {**EMBEDDED, "proximal": 0.2}),
-    "fedpub": (FedPUBClient, {**GRAPH, "mask_threshold": 0.97, "mask_l1": 1e-3, "proximal": 0.2}),
-    "fedpub, weights decay": (FedPUBClient, {**GRAPH, "mask_threshold": 0.97, "weight_decay": 0.1}),
+    "fedpub": (FedPUBClient, {**MASKED, "mask_threshold": 0.97, "mask_l1": 1e-3, "proximal": 0.2}),
+    "fedpub, weights decay": (FedPUBClient, {**MASKED, "mask_threshold": 0.97, "weight_decay": 0.1}),
     "fedpub without masks": (FedPUBClient, {**GRAPH, "masks": False}),
-    "fedpub as released": (FedPUBClient, {**GRAPH, "variant": "released", "weight_decay": 0}),
-    "fedpub, personal first layer": (FedPUBClient, {**GRAPH, "personal_layers": ("conv1",)}),
+    "fedpub as released": (FedPUBClient, {**MASKED, "variant": "released", "weight_decay": 0}),
+    "fedpub, personal first layer": (FedPUBClient, {**MASKED, "personal_layers": ("conv1",)}),
+    "fedpub, a share of weights": (FedPUBClient, {**GRAPH, "sparsity": 0.5, "proximal": 0.2}),
 }
 
 

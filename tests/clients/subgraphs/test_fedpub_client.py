@@ -24,6 +24,7 @@ from tiny_clients import (
 
 from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 from subfl_flower.data.graph import TRAIN, ClientGraph
+from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import ModelSettings, OptimizerSettings
 from subfl_flower.seeding import shared_generator
 from subfl_flower.subgraphs.similarity.random_graph import stochastic_block_model
@@ -38,7 +39,7 @@ def client(*hosted: ClientGraph, chunk: int | str = "all", hidden: int = 5, **se
     return family_of(
         FedPUBClient,
         cohort_of(*hosted, chunk=chunk),
-        {"random_blocks": 2, "random_block_nodes": 8, **settings},
+        {"random_blocks": 2, "random_block_nodes": 8, "sparsity": None, **settings},
         model=ModelSettings(name="gcn", hidden=hidden, dropout=0.0),
         optimizer=OptimizerSettings(name="adam", lr=LR, weight_decay=0.5),
         seed=3,
@@ -179,9 +180,11 @@ def test_the_row_of_a_remote_feature_stays_as_received_and_is_used() -> None:
     assert not kept[4].any() and not np.allclose(kept[0], received[0], atol=1e-3)
 
 
-def test_the_released_variant_sends_rows_of_absent_features() -> None:
-    cohort = client(tiny_client(0, 8, lacking=[1, 4]), variant="released")
-    assert trained(cohort, parameters_of(1)).arrays["conv1.weight"][0].any(1).all()
+def test_the_released_variant_sends_all_weights_and_prunes_what_it_measures() -> None:
+    cohort = client(tiny_client(0, 8, lacking=[1, 4]), variant="released", mask_threshold=2.0)
+    result = trained(cohort, parameters_of(1))
+    assert all(result.arrays[name].all() for name in MATRICES)
+    assert result.metrics["sparsity"].tolist() == [1.0] and not result.arrays["wanted_features"].any()
 
 
 def test_absent_features_cost_no_bytes() -> None:
@@ -223,6 +226,33 @@ def test_sparsity_is_the_share_of_mask_entries_below_the_threshold() -> None:
         entries = np.concatenate([value[c].numpy().ravel() for value in own.values()])
         assert metrics["sparsity"][c] == pytest.approx((np.abs(entries) < 0.97).mean(), abs=1e-6)
         assert 0 < metrics["sparsity"][c] < 1
+
+
+@pytest.mark.parametrize(("server_round", "share"), [(1, 0.3904), (4, 0.7936), (5, 0.8), (9, 0.8)])
+def test_the_smallest_entries_of_a_client_are_pruned_as_the_schedule_says(server_round: int, share: float) -> None:
+    """0.8 (1 - (1 - t)^3) for t of 0.2, 0.8 and 1: ten rounds, of which the first half prunes."""
+    hosted = [tiny_client(0, 9, lacking=[3]), tiny_client(1, 6), remote_client(2)]
+    ramp = {"sparsity": 0.8, "sparsity_reached": 0.5, "mask_threshold": 5.0}
+    sent = parameters_of(3)
+    arrays = trained(client(*hosted, **ramp), sent, server_round).arrays
+    dense = client(*hosted, sparsity=0.0)
+    whole, own = trained(dense, sent, server_round).arrays, masks(dense, 3)
+    for c, graph in enumerate(hosted):
+        rows = {"conv1.weight": within_two_hops(graph)}
+        entries, kept = (
+            np.concatenate([found[name][c][rows.get(name, slice(None))].ravel() for name in MATRICES])
+            for found in ({name: np.abs(whole[name] * own[name].numpy()) for name in MATRICES}, arrays)
+        )
+        expected = np.ones(len(entries), dtype=bool)
+        expected[np.argsort(entries)[: round(share * len(entries))]] = False
+        np.testing.assert_array_equal(kept != 0, expected)
+        for name in ("conv1.bias", "classifier.bias"):
+            np.testing.assert_array_equal(arrays[name][c], whole[name][c])
+
+
+def test_the_schedule_needs_the_length_of_the_run() -> None:
+    with pytest.raises(SubflError, match=r"^method\.sparsity: .*number of rounds is not known"):
+        family_of(FedPUBClient, cohort_of(tiny_client(0, 8)), num_rounds=None)
 
 
 def test_the_embedding_is_of_the_masked_model_on_the_graph_that_all_share() -> None:

@@ -110,7 +110,9 @@ def test_numbers_do_not_depend_on_the_chunk(family: type[SubgraphClient]) -> Non
 
 
 def test_masks_are_on_parameters_of_two_dimensions_and_more() -> None:
-    cohort = client(tiny_client(0, 9, lacking=[2]), family=FedPUBClient, mask_threshold=0.97, mask_l1=1e-3)
+    cohort = client(
+        tiny_client(0, 9, lacking=[2]), family=FedPUBClient, sparsity=None, mask_threshold=0.97, mask_l1=1e-3
+    )
     masked = [f"convs.{layer}.{name}" for layer in (0, 1) for name in ("att_src", "att_dst", "lin.weight")]
     assert [name.removesuffix(".mask") for name in cohort.weights.personal_shapes if name.endswith(".mask")] == masked
     result = trained(cohort, received(cohort, 1), epochs=3)

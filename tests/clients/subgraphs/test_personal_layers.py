@@ -160,7 +160,9 @@ def test_personal_layers_do_not_depend_on_the_chunk(family: type[SubgraphClient]
 
 
 def test_a_masked_client_masks_its_personal_layer_too() -> None:
-    cohort = client(tiny_client(0, 9), tiny_client(1, 6), family=FedPUBClient, mask_threshold=0.97, mask_l1=1e-3)
+    cohort = client(
+        tiny_client(0, 9), tiny_client(1, 6), family=FedPUBClient, sparsity=None, mask_threshold=0.97, mask_l1=1e-3
+    )
     result = trained(cohort, received(2))
     sent = result.arrays
     assert set(sent) == {*SHARED, "functional_embedding", "wanted_features"}
