@@ -11,12 +11,13 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-
 _INT32 = np.iinfo(np.int32)
 
 
 def _csr_tensor(matrix: scipy.sparse.csr_array, device: torch.device) -> Tensor:
-    """A sparse tensor on a device; with 32-bit indices where they fit, which MKL needs and PyTorch would make each time.
+    """A sparse tensor on a device.
+
+    Where they fit, its indices have 32 bits: else PyTorch would make such ones for MKL at every product.
 
     Args:
         matrix: its indices ascend within a row.
