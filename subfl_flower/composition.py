@@ -219,8 +219,10 @@ def _items(section: Any, key: str) -> Iterator[tuple[str, Any]]:
     """The entries of a section; SubflError where it is something else."""
     if not isinstance(section, dict):
         raise SubflError(
-            f"{key}: must be settings by group and choice, such as {{method: {{fedpub: {{method.tau: 5}}}}}}"
+            f"{key}: must be settings by group and choice, such as {{method: {{fedpub: {{method: {{tau: 5}}}}}}}}"
         )
+    if dotted := next((name for name in map(str, section) if "." in name), None):
+        raise SubflError(f"{key}.{dotted}: sections are nested here, as in {{method: {{tau: 5}}}}")
     return ((str(name), value) for name, value in section.items())
 
 

@@ -191,10 +191,10 @@ def test_of_a_knob_that_both_sides_have_the_default_is_that_of_the_class_which_o
         "subfl_flower.clients.subgraphs.fedpub.FedPUBReleasedClient",
     )
     found = knobs(validate(released))
-    assert isinstance(found, FedPUBReleasedClient.Settings) and (found.missing, found.variant) == ("zero", "released")
+    assert isinstance(found, FedPUBReleasedClient.Settings) and (found.sparsity, found.variant) == (None, "released")
     paired = changed(released, "method.strategy", "subfl_flower.strategies.subgraphs.gcfl.GCFL")
     found = knobs(validate(changed(paired, "method.first_split", 7)))
-    assert (found.first_split, found.missing, found.mask_threshold) == (7, "zero", 1e-3)
+    assert (found.first_split, found.sparsity, found.mask_threshold) == (7, None, 1e-3)
     with pytest.raises(SubflError, match=r"^method\.first_splat: .*epsilon1.*mask_threshold"):
         validate(changed(paired, "method.first_splat", 7))
 

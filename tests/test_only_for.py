@@ -27,6 +27,13 @@ def test_the_command_line_counts_before_them() -> None:
     assert (knobs["tau"], knobs["mask_l1"]) == (2, 1)
 
 
+def test_values_of_an_experiments_axis_count_before_those_of_another_experiment() -> None:
+    asked = ["+experiment=[fedpub_table10,protocol_printed]", "method=fedpub"]
+    assert composed_config(asked)[0].method.knobs["similarity"] == "functional"
+    of_axis = composed_config([*asked, "only_for.method.fedpub.method.similarity=label"])[0].method.knobs
+    assert (of_axis["similarity"], of_axis["mask_threshold"]) == ("label", 0.7)
+
+
 def test_they_leave_no_trace_in_the_configuration_of_a_run() -> None:
     config = composed_config(["method=fedpub", "+only_for.method.fedpub.method.tau=7"])[0]
     assert config == composed_config(["method=fedpub", "method.tau=7"])[0]
@@ -56,6 +63,7 @@ def test_a_sweep_reads_them_from_its_experiment(tmp_path: Path, monkeypatch: pyt
             "+only_for.method.fedpubb.method.tau=3",
             "only_for.method.fedpubb: there is no such choice; did you mean fedpub",
         ),
+        ("+only_for.method.fedpub={method.tau:3}", "only_for.method.fedpub.method.tau: sections are nested here"),
         ("+only_for.method.fedpub.method.tauu=3", "method.tauu: method 'fedpub' has no such setting"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -43,7 +44,20 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         Column("bytes vs FedAvg", RELATIVE_BYTES, lambda found, _: f"{100 * found.mean:.1f} %", optional=True),
         Column("s / round", "seconds_per_round", lambda found, _: f"{found.mean:.3g}"),
     )
-    return make_table(rows, columns, collapse)
+    table = make_table(rows, columns, collapse)
+    return _separated(table, rows, differences) if differences else table
+
+
+def _separated(table: Table, rows: Sequence[Row], differences: Sequence[Column]) -> Table:
+    """The table, of whose best results those are marked that an interval separates from the best other method's."""
+    results, to_best = {column.head for column in result_columns(rows)}, differences[-1]
+    heads = {column.head for column in differences}
+    best = {
+        (line, head)
+        for line, head in table.best
+        if head in heads or (head in results and to_best.stands_out(rows[line]))
+    }
+    return replace(table, best=frozenset(best))
 
 
 def result_columns(rows: Sequence[Row]) -> list[Column]:

@@ -24,6 +24,9 @@ SUMMARY_FIGURES = (
 )
 """Figures that every summary has, in the order of the columns."""
 
+SPLITS = ("partition.seed", "dataset.fold", "task.seed")
+"""Settings that draw test examples or their candidates; figures are averaged over their values."""
+
 RESULT = "test_at_best_validation"
 """The main figure of a run."""
 
@@ -102,6 +105,25 @@ class Run:
     def seed(self) -> Any:
         """The run's seed."""
         return self.figures.get("seed", self.config.get("seed"))
+
+    @property
+    def split(self) -> str:
+        """The settings that draw test examples, or the candidates among which they are ranked; runs share them or not.
+
+        Empty where the configuration has none.
+        """
+        found = []
+        for key in SPLITS:
+            section, _, name = key.partition(".")
+            values = self.config.get(section)
+            if isinstance(values, Mapping) and values.get(name) is not None:
+                found.append(f"{key}={one_line(values[name])}")
+        return ", ".join(found)
+
+    @property
+    def trial(self) -> tuple[str, str]:
+        """The split and the seed, which tell the runs of a row apart."""
+        return self.split, str(self.seed)
 
     @property
     def metric(self) -> str:

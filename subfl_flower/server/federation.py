@@ -185,6 +185,7 @@ class _Run:
         self._exchange: Exchange | None = None
         self._strategy: CohortStrategy | None = None
         self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
+        self._processor_time = time.process_time() if config.runtime.one_process and checkpoint is None else None
         self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
         deployed = config.runtime.deployed
         # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
@@ -334,11 +335,13 @@ class _Run:
 
         `model_parameters` counts the values of the initial model, those of personal layers included. Parameters that a
         method adds (masks, a user's own embedding) are not counted. The entry is absent where no round has trained a
-        model.
+        model. `cpu_seconds` is the processor time of a run in one process, absent after `resume`.
         """
         found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
         found["run_id"] = self.run_id
         found["seconds"] = time.time() - self._started
+        if self._processor_time is not None:
+            found["cpu_seconds"] = time.process_time() - self._processor_time
         found["seconds_per_round"] = mean_seconds(self.finished)
         exchanges = found["exchanges"] = self._exchange.log if self._exchange else []
         outside = found["bytes_exchanges"] = exchanged(exchanges)

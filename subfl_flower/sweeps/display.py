@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +42,10 @@ class Display:
 
     Attributes:
         said: remarks that were printed, each once.
+        on_end: called with the outcome of each job; None for nothing.
     """
+
+    on_end: Callable[[Outcome], None] | None = None
 
     def __init__(self) -> None:
         self.said: set[str] = set()
@@ -77,6 +81,8 @@ class Display:
             if outcome.status == "failed":
                 self._print_error(f"subfl: {self._lines[directory].name} failed: {outcome.error}")
             self._show(self._lines[directory], outcome)
+            if self.on_end is not None:
+                self.on_end(outcome)
 
     def say(self, line: str) -> None:
         """Print a line that a job printed; remarks on data once."""

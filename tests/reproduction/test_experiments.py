@@ -8,6 +8,7 @@ from experiment_points import points
 from subfl_flower.catalogue.groups import choices
 from subfl_flower.composition import composed_config
 
+PAPERS_METHODS = "local,fedavg,fedprox,fedper,gcfl,fedgnn_subgraph,fedsage_plus,fedpub"
 SEARCHED = {"search"}
 """Experiments whose values a sweeper chooses."""
 
@@ -34,7 +35,7 @@ def test_the_papers_settings_are_pinned() -> None:
 
 @pytest.mark.parametrize("method", ["local", "fedavg", "fedper", "subpfed", "fedpub"])
 def test_strong_baselines_keep_features_and_weights(method: str) -> None:
-    config, _ = composed_config(["+experiment=[fedpub_disjoint,strong_subgraphs]", f"method={method}", "dataset=photo"])
+    config, _ = composed_config(["+experiment=[fedpub_table2,strong_subgraphs]", f"method={method}", "dataset=photo"])
     assert config.dataset.model_dump()["row_normalize"] is False and config.optimizer.weight_decay == 0
     assert config.method.knobs.get("weight_decay", 0) == 0
 
@@ -42,5 +43,5 @@ def test_strong_baselines_keep_features_and_weights(method: str) -> None:
 def test_two_experiments_together_have_the_values_of_both() -> None:
     from subfl_flower.front.arguments import experiment_axes
 
-    both = experiment_axes(["+experiment=[fedpub_disjoint,strong_subgraphs]"])
-    assert both == {"method": "local,fedavg,fedpub", "partition.clients": "5,10,20", "seed": "0,1,2"}
+    both = experiment_axes(["+experiment=[fedpub_table2,strong_subgraphs]"])
+    assert both == {"method": PAPERS_METHODS, "partition.clients": "5,10,20", "seed": "0,1,2"}
