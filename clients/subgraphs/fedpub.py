@@ -23,6 +23,7 @@ and are not sent back. Rows of features that a client does not have at all trave
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -53,8 +54,8 @@ class FedPUBClient(SubgraphClient):
                 explicit communities (App. C.8). null: with everyone.
             missing: ``owners`` averages a weight over the clients that sent it, ``zero`` counts it as zero.
             masks: false trains without masks, for the ablation, and for plain functional similarity.
-            sparsity: the share of a client's entries, those of the smallest |θ ⊙ µ|, that are zero outside training
-                at the end. null: ``mask_threshold`` decides.
+            sparsity: the share of the network's entries that are zero outside training at the end: those of absent
+                features, and the smallest of what was received times the mask. null: ``mask_threshold`` decides.
             sparsity_reached: the share of the rounds after which ``sparsity`` is reached.
             mask_l1: λ1, weight of the sum of absolute mask entries.
             mask_threshold: mask entries with no larger absolute value are zero outside training, where ``sparsity`` is
@@ -132,7 +133,8 @@ class FedPUBClient(SubgraphClient):
             return MaskThreshold(settings.mask_threshold)
         if self.run.num_rounds is None:
             raise SubflError("method.sparsity: rises over the run, whose number of rounds is not known here; set null")
-        return ShareOfWeights(settings.sparsity, settings.sparsity_reached, self.run.num_rounds)
+        entries = sum(math.prod(self.model.shapes[name]) for name in self.model.weight_matrices)
+        return ShareOfWeights(settings.sparsity, settings.sparsity_reached, self.run.num_rounds, entries)
 
     def describes(self) -> Sequence[Description]:
         """The embedding."""

@@ -13,6 +13,7 @@ FedPer (Arivazhagan et al., 2019).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -32,6 +33,19 @@ class PenaltySettings(Protocol):
 
     proximal: float
     personal_layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Used:
+    """An occasion on which a client's network is used outside of training.
+
+    Attributes:
+        server_round: the round.
+        received: the shared parameters as the server sent them [C, ...].
+    """
+
+    server_round: int
+    received: Parameters
 
 
 class LocalWeights:
@@ -103,7 +117,7 @@ class LocalWeights:
         }
 
     def effective(
-        self, shared: Parameters, personal: Parameters, chunk: GraphChunk, used_in: int | None = None
+        self, shared: Parameters, personal: Parameters, chunk: GraphChunk, used: Used | None = None
     ) -> dict[str, Tensor]:
         """The network's parameters [C, ...] by name.
 
@@ -111,7 +125,7 @@ class LocalWeights:
             shared: parameters that are sent.
             personal: parameters that stay with the client.
             chunk: the C clients' graphs.
-            used_in: the round in which the network is measured, embedded or sent; None while it is trained.
+            used: the occasion where the network is measured, embedded or sent; None while it is trained.
         """
         return {**shared, **{name: personal[name] for name in self.own_shapes}}
 

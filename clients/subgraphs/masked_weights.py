@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from subfl_flower.clients.subgraphs.compact_rows import Unreached, Uploads
-from subfl_flower.clients.subgraphs.local_weights import LocalWeights, PenaltySettings, Shapes
-from subfl_flower.clients.subgraphs.pruning import Pruning
+from subfl_flower.clients.subgraphs.local_weights import LocalWeights, PenaltySettings, Shapes, Used
+from subfl_flower.clients.subgraphs.pruning import Masked, Pruning
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.row_stack import RowStack
 from subfl_flower.subgraphs.models.chunk import GraphChunk, features_within_reach
@@ -122,23 +122,27 @@ class MaskedWeights(LocalWeights):
             assert self.model.reach is not None  # a network that knows its features' rows knows how far it reaches
             graphs = [self._graphs[client_id] for client_id in chunk.client_ids]
             reached = np.stack([features_within_reach(graph, self.model.reach + 1) for graph in graphs])
-            self._taught_by_chunk[chunk.client_ids] = _Taught.of(reached, chunk)
+            self._taught_by_chunk[chunk.client_ids] = _Taught.of(
+                reached, chunk, self.model.shapes[self.model.feature_rows or ""][1]
+            )
         return self._taught_by_chunk[chunk.client_ids]
 
     def effective(
-        self, shared: Parameters, personal: Parameters, chunk: GraphChunk, used_in: int | None = None
+        self, shared: Parameters, personal: Parameters, chunk: GraphChunk, used: Used | None = None
     ) -> dict[str, Tensor]:
         """θ ⊙ µ (eq. 2); outside of training pruned entries are zero."""
-        effective = super().effective(shared, personal, chunk, used_in)
+        effective = super().effective(shared, personal, chunk, used)
         if not self._settings.masks:
             return effective
         weights = {name: effective[name] for name in self.model.weight_matrices}
         masks = {name: personal[_mask(name)] for name in weights}
-        if used_in is None:
+        if used is None:
             return effective | {name: value * masks[name] for name, value in weights.items()}
         first = self.model.feature_rows if self._sends_what_it_teaches else None
-        places = {first: self._taught(chunk).places} if first is not None else {}
-        return effective | self._pruning.effective(weights, masks, places, used_in)
+        places = {} if first is None else {first: self._taught(chunk).places}
+        absent = [0] * len(chunk) if first is None else self._taught(chunk).absent
+        clients = Masked(weights, masks, used.received, places, absent)
+        return effective | self._pruning.effective(clients, used.server_round)
 
     def add_penalty_gradients(
         self,
@@ -205,16 +209,18 @@ class _Taught:
         places: their places among the chunk's rows, int64 [n] of each client.
         numbers: their numbers among all rows, ascending, int64 [n] of each client.
         wanted: bool [C, F], features that a client has and training does not reach.
+        absent: entries of the rows whose features a client does not have [C].
     """
 
     flags: Tensor
     places: tuple[Tensor, ...]
     numbers: tuple[np.ndarray, ...]
     wanted: Tensor
+    absent: tuple[int, ...]
 
     @classmethod
-    def of(cls, reached: np.ndarray, chunk: GraphChunk) -> _Taught:
-        """The rows that are flagged in `reached`, bool [C, F]."""
+    def of(cls, reached: np.ndarray, chunk: GraphChunk, columns: int) -> _Taught:
+        """The rows, of so many columns, that are flagged in `reached`, bool [C, F]."""
         device = chunk.feature_support.device
         own = reached if chunk.rows is None else np.take_along_axis(reached, chunk.rows.index.cpu().numpy(), axis=1)
         return cls(
@@ -222,6 +228,7 @@ class _Taught:
             tuple(torch.from_numpy(np.flatnonzero(flags)).to(device) for flags in own),
             tuple(np.flatnonzero(flags) for flags in reached),
             chunk.feature_support & ~torch.from_numpy(reached).to(device),
+            tuple(columns * int(missing) for missing in (~chunk.feature_support).sum(1)),
         )
 
     def stack(self, weight: Tensor, effective: Tensor) -> RowStack:

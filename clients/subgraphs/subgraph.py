@@ -18,7 +18,7 @@ from torch import Tensor
 from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads, require_skippable, with_all_rows
 from subfl_flower.clients.subgraphs.description import Description
 from subfl_flower.clients.subgraphs.local_steps import Epoch, LocalSteps, Model, generators
-from subfl_flower.clients.subgraphs.local_weights import LocalWeights
+from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Used
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes
@@ -243,10 +243,11 @@ class SubgraphClient(CohortClient):
         with state.rows(positions, device, self._worked_on) as own:
             self._initialise(own, chunk, state, positions)
             personal = self._personal(own, chunk)
-            as_received = self.weights.effective(shared, personal, chunk, batch.server_round)
+            used = Used(batch.server_round, received)
+            as_received = self.weights.effective(shared, personal, chunk, used)
             validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
             loss = self.take_steps(Model(shared, personal, received), own, chunk, batch)
-            effective = self.weights.effective(shared, personal, chunk, batch.server_round)
+            effective = self.weights.effective(shared, personal, chunk, used)
             outputs = self.outputs(effective, chunk)
             validation, test = held_out.evaluate(outputs)
             alone: Uploads = {}
@@ -254,7 +255,8 @@ class SubgraphClient(CohortClient):
                 alone = self._own_rows(shared, chunk.rows) if self.skips_absent(self.run) else {}
                 shared, personal = self._completed(shared, personal, batch, own, chunk)
                 chunk = replace(chunk, rows=None)
-                effective = self.weights.effective(shared, personal, chunk, batch.server_round)
+                used = replace(used, received=batch.tensors(device))
+                effective = self.weights.effective(shared, personal, chunk, used)
             with torch.no_grad():
                 uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
                 uploads = uploads if self.skips_absent(self.run) else with_all_rows(uploads, batch)
@@ -296,7 +298,8 @@ class SubgraphClient(CohortClient):
         own = state.copied(positions, device, self._worked_on)
         self._initialise(own, chunk, state, positions)
         received = self.compact.received(batch, chunk.rows)
-        effective = self.weights.effective(received, self._personal(own, chunk), chunk, batch.server_round)
+        used = Used(batch.server_round, received)
+        effective = self.weights.effective(received, self._personal(own, chunk), chunk, used)
         outputs = self.outputs(effective, chunk)
         validation, test = held_out.evaluate(outputs)
         sampled = generators(self.seed, chunk, batch.server_round, "examples")

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from subfl_flower.clients.subgraphs.fedpub import WANTED, FedPUBClient
+from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
+from subfl_flower.clients.subgraphs.masked_weights import WANTED
 from subfl_flower.models.row_stack import RowStack, as_array
 from subfl_flower.seeding import shared_generator
 from subfl_flower.server.updates import Updates

@@ -91,7 +91,8 @@ class SimilarityWeights:
 
     def _softmax(self, cosines: np.ndarray) -> np.ndarray:
         scores = np.full_like(cosines, -np.inf)
-        return softmax(np.multiply(self.tau, cosines, where=np.isfinite(cosines), out=scores))
+        np.multiply(self.tau, cosines, where=np.isfinite(cosines), out=scores)
+        return softmax(scores)
 
     def _centred(self, described: Remembered) -> np.ndarray:
         """The rows by which clients are compared, without their mean where the settings say so.

@@ -90,7 +90,9 @@ def test_metrics_are_those_that_training_saw_and_a_dense_computation_finds(inlin
 
 
 def test_functional_similarity_is_the_one_that_fedpub_mixes_by(inline_run: Run) -> None:
-    outcome = inline_run("dataset=digits", "model.hidden=16", "method.tau=2", "method.centred=false", "federation.rounds=1")
+    outcome = inline_run(
+        "dataset=digits", "model.hidden=16", "method.tau=2", "method.centred=false", "federation.rounds=1"
+    )
     assert run(["analyse", str(outcome.directory), "--no-plots"]) == 0
     # the mixing matrix is softmax(2 cos) by row; a client's cosine with itself is 1
     mixing = outcome.mixing[1]
