@@ -149,8 +149,8 @@ def _is_about_hydra(argument: str) -> bool:
 
 
 _MAY_CHANGE = (
-    *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger.", "record."),
-    *("data.root", "data.cache"),
+    *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger."),
+    *("record.mixing_every", "record.client_models", "record.checkpoint_every", "data.root", "data.cache"),
 )
 
 
