@@ -49,8 +49,6 @@ def chosen(name: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", sorted(choices("experiment").keys() - NO_TABLE))
 def test_an_experiment_is_carried_out(name: str, tmp_path: Path) -> None:
     jobs = [tiny(point) for point in chosen(name)]
-    if name == "perfedrec_attributes":  # the synthetic ratings have no attributes
-        jobs = [[*point, "federation.rounds=1", "model.dim=4"] for point in chosen(name)]
     for place in run_sweep(jobs, tmp_path, show=False):
         run = Run.load(place)
         assert run.status == "completed", run.summary
