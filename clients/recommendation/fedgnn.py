@@ -20,9 +20,11 @@ from pydantic import Field
 from subfl_flower.clients.recommendation.expansion import MatchedNeighbours
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.clients.recommendation.requested_rows import RequestedRows
+from subfl_flower.clients.recommendation.summed_biases import SummedBiases
 from subfl_flower.clients.recommendation.upload_transforms import Noise, PseudoItems
 from subfl_flower.clients.recommendation.user_settings import (
     AuditSettings,
+    BiasSettings,
     ExpansionSettings,
     GradientSettings,
     NetworkSettings,
@@ -38,9 +40,15 @@ class FedGNNClient(RecommenderClient):
     protects_uploads: ClassVar[bool] = True
 
     class Settings(
-        GradientSettings, NetworkSettings, StepSettings, RequestedRowsSettings, ExpansionSettings, AuditSettings
+        GradientSettings,
+        BiasSettings,
+        NetworkSettings,
+        StepSettings,
+        RequestedRowsSettings,
+        ExpansionSettings,
+        AuditSettings,
     ):
-        """Knobs of a user's steps, of upload protection, of requested rows, and of neighbours."""
+        """Knobs of a user's steps, of biases, of upload protection, of requested rows, and of neighbours."""
 
         user_lr: float | None = Field(default=0.03, gt=0)
         user_steps: int = Field(default=5, ge=1)
@@ -51,6 +59,6 @@ class FedGNNClient(RecommenderClient):
     Work = GradientWork
     Transforms = (PseudoItems, Noise)
     Neighbours = MatchedNeighbours
-    Exchanges = (RequestedRows,)
+    Exchanges = (RequestedRows, SummedBiases)
 
-    phases = (*MatchedNeighbours.phases, *RequestedRows.phases)
+    phases = (*MatchedNeighbours.phases, *RequestedRows.phases, *SummedBiases.phases)

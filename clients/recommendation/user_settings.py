@@ -40,6 +40,20 @@ class GradientSettings(MethodSettings):
     evaluate_every: int = Field(default=10, ge=1)
 
 
+class BiasSettings(MethodSettings):
+    """Knobs of the biases of a model that predicts ratings.
+
+    Attributes:
+        biases: ``summed``: the server finds the items' biases before the first round, from masked sums of all users'
+            ratings, and they stay; a user's bias follows from them. ``learnt``: by gradients, as all parameters.
+            ``auto``: summed, unless `privacy` names a mechanism, which does not cover these sums.
+        bias_shrinkage: how many ratings halve a summed bias, or a user's that follows from them.
+    """
+
+    biases: Literal["auto", "summed", "learnt"] = "auto"
+    bias_shrinkage: float = Field(default=5.0, gt=0)
+
+
 class NetworkSettings(MethodSettings):
     """Knob of a server that steps the weights of a graph network.
 
