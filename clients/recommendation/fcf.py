@@ -15,7 +15,7 @@ from __future__ import annotations
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.clients.recommendation.recommender_models import require_factorisation
 from subfl_flower.clients.recommendation.summed_biases import SummedBiases
-from subfl_flower.clients.recommendation.user_settings import BiasSettings, GradientSettings
+from subfl_flower.clients.recommendation.user_settings import BiasSettings, GradientSettings, PerRound
 from subfl_flower.clients.recommendation.user_work import ClosedForm
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings
@@ -26,6 +26,8 @@ class FCFClient(RecommenderClient):
 
     class Settings(GradientSettings, BiasSettings):
         """Knobs of the loss, of biases, and of the server."""
+
+        users_per_round: PerRound = "auto"
 
     Work = ClosedForm
     Exchanges = (SummedBiases,)

@@ -28,6 +28,7 @@ from subfl_flower.clients.recommendation.user_settings import (
     ExpansionSettings,
     GradientSettings,
     NetworkSettings,
+    PerRound,
     RequestedRowsSettings,
     StepSettings,
 )
@@ -50,6 +51,7 @@ class FedGNNClient(RecommenderClient):
     ):
         """Knobs of a user's steps, of biases, of upload protection, of requested rows, and of neighbours."""
 
+        users_per_round: PerRound = "auto"
         user_lr: float | None = Field(default=0.03, gt=0)
         user_steps: int = Field(default=5, ge=1)
         server_lr_final: float = Field(default=0.02, gt=0, le=1)

@@ -1,13 +1,13 @@
 r"""Users' share in biases that the server finds from masked sums, before the first round.
 
 The biases are those of `bias_row`: they minimise the squared errors of the training ratings plus s times the biases'
-squares. Users and server take turns. A user knows the items' biases b_i, and has
+squares. Users and server take turns. With biases b_i of the items as the server tells them, a user has
 
 .. math:: b_u = \frac{\sum_i (y_{ui} - b_i)}{n_u + s}.
 
-It tells the server :math:`y_{ui} - b_u` and 1 for each item that it rated, zeros for the others, under masks that
-cancel in the sum over all users (`subfl_flower.privacy.secure_sum`). So the server knows sums and counts of items, of
-all users together, and no user's. Its next :math:`b_i` is the sum over the count plus s. b_u never leaves the user.
+It tells the server :math:`y_{ui} - b_u` for each item that it rated (and once 1), zeros for the others, under masks
+that cancel in the sum over all users (`subfl_flower.privacy.secure_sum`). So the server knows sums and counts of items,
+of all users together, and no user's. b_u never leaves the user.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SummedBiases(UserPart):
     phases = (BIASES,)
 
     def answer(self, question: Question, asked: AskedUsers) -> Answers:
-        """Each user's sums and counts of all items under its masks, uint64 [2 num_items].
+        """Each user's sums of all items under its masks, uint64 [num_items]; in the first turn counts follow.
 
         Raises:
             SubflError: uploads are to be noised, which sums are not, or the node lacks the users' key.
@@ -61,10 +61,13 @@ class SummedBiases(UserPart):
             rest = targets.double() - torch.tensor(known, dtype=torch.float64)[items]
             own = rest.sum() / (len(rest) + self.settings.bias_shrinkage)
             sums = np.zeros((2, ratings.num_items))
-            sums[:, items.numpy()] = np.stack([(targets.double() - own).numpy(), np.ones(len(items))])
+            sums[0, items.numpy()] = (targets.double() - own).numpy()
+            sums[1, items.numpy()] = 1
+            turn = int(question.about["turn"])
+            sums = sums if turn == 1 else sums[:1]
             # Each turn is another sum, and so is one among other participants: two sums must not share masks.
-            turn = [question.server_round, int(question.about["turn"]), *participants]
-            about = b"biases" + np.array(turn, dtype="<i8").tobytes() + cohort.run.encode()
+            numbered = np.array([question.server_round, turn, *participants], dtype="<i8")
+            about = b"biases" + numbered.tobytes() + cohort.run.encode()
             numbers = quantise(sums.reshape(-1), SUM_BITS)
             answers[client] = {SUMS: masked(numbers, client, participants, key, about, _DEGREE)}
         return Answers(answers)

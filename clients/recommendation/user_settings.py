@@ -9,13 +9,16 @@ from pydantic import Field, ValidationInfo, field_validator
 from subfl_flower.privacy.secure_sum import VALUE_BITS
 from subfl_flower.wire.contract import MethodSettings
 
+PerRound = Annotated[int, Field(ge=1)] | Literal["auto"] | None
+
 
 class GradientSettings(MethodSettings):
     """Knobs of a user's loss, and of the server that averages gradients.
 
     Attributes:
         loss: ``mean`` over a user's ratings, or their ``sum``, which weights users by their number of ratings.
-        users_per_round: users that are drawn for a round; null: the share in federation.fraction.
+        users_per_round: users that are drawn for a round; null: the share in federation.fraction; ``auto``: so many
+            that each user takes part in 40 rounds of the run on average, and at least 128.
         server_optimizer: what steps the averaged gradient.
         server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
         network_lr: learning rate of all but the item table; every upload has gradients of these. null: `server_lr`.
@@ -29,7 +32,7 @@ class GradientSettings(MethodSettings):
     """
 
     loss: Literal["mean", "sum"] = "sum"
-    users_per_round: int | None = Field(default=128, ge=1)
+    users_per_round: PerRound = 128
     server_optimizer: Literal["adam", "sgd"] = "adam"
     server_lr: float = Field(default=0.01, gt=0)
     server_lr_final: float = Field(default=1.0, gt=0, le=1)

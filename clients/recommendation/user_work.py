@@ -109,7 +109,9 @@ class ClosedForm(UserWork):
         """The solution at the received item table."""
         return self.solution(shared, shared[ITEMS], self.users.graphs(chunk), chunk.held)
 
-    def solution(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, held: bool) -> dict[str, Tensor]:
+    def solution(
+        self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, held: bool
+    ) -> dict[str, Tensor]:
         """Each user's embedding [U, dim] and bias [U]; zeros without ratings.
 
         Args:

@@ -1,4 +1,10 @@
-"""Biases of items from sums of all users' ratings, found before the first round and held from then on."""
+r"""Biases of items from sums of all users' ratings, found before the first round and held from then on.
+
+With F(b) the items' sums of :math:`y_{ui} - b_u`, where users have the biases that follow from b, the biases of items
+solve :math:`(n_i + s) b_i = F(b)_i`. F is affine, and :math:`A p = (n + s) p - (F(p) - F(0))` symmetric and positive
+definite. So the biases are found by conjugate gradients, with n + s as preconditioner: each turn asks for F at one p.
+This takes a third of the turns in which users and items would follow each other.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +26,7 @@ from subfl_flower.strategies.recommendation.server_parts import HEADERS, Server,
 from subfl_flower.wire.array_format import Stack
 
 _TOLERANCE = 1e-3
-"""Largest change of a bias, in normalised units, after which no further turn is taken."""
+"""Largest change of a bias that a turn by itself would make, in normalised units, at which no turn follows."""
 
 _MOST_TURNS = 30
 
@@ -36,7 +42,7 @@ class SummedBiases(ServerPart):
         super().__init__(server)
         self._num_items = len(self.run.initial[ITEMS])
         self._biases: np.ndarray | None = None
-        self._turns = 0
+        self._turns = self._size = 0
 
     def set_up(self) -> None:
         """Refuse sums that the run's privacy would not cover, and sums for a model without biases."""
@@ -62,49 +68,53 @@ class SummedBiases(ServerPart):
         """Find the items' biases, unless they are known."""
         if not self._wanted or self._biases is not None:
             return
-        biases = np.zeros(self._num_items)
-        counts = None
-        for turn in range(1, _MOST_TURNS + 1):
-            total = self._sum(biases, turn, exchange)
-            if total is None:
-                return
-            sums, counts = total
-            found = sums / (counts + self.settings.bias_shrinkage)
-            change, biases, self._turns = np.abs(found - biases).max(initial=0.0), found, turn
-            if change < _TOLERANCE:
+        if (found := self._at(np.zeros(self._num_items), 1, exchange)) is None:
+            return
+        at_zero, counts = found.reshape(2, -1)
+        own = np.rint(counts).clip(min=0) + self.settings.bias_shrinkage
+        biases, rest = np.zeros(self._num_items), at_zero
+        step = direction = rest / own
+        for turn in range(2, _MOST_TURNS + 1):
+            self._turns = turn - 1
+            if np.abs(step).max(initial=0.0) < _TOLERANCE:
                 break
+            asked = direction.astype(np.float32).astype(np.float64)
+            if (sums := self._at(asked, turn, exchange)) is None:
+                return
+            product = own * asked - (sums - at_zero)
+            length = (rest @ step) / (asked @ product)
+            biases, before = biases + length * asked, rest @ step
+            rest = rest - length * product
+            step = rest / own
+            direction = step + (rest @ step) / before * asked
         self._biases = biases
 
-    def _sum(self, biases: np.ndarray, turn: int, exchange: Exchange) -> tuple[np.ndarray, np.ndarray] | None:
-        """Sums and counts [num_items] over all users, given the items' biases; None where they cannot be read."""
+    def _at(self, biases: np.ndarray, turn: int, exchange: Exchange) -> np.ndarray | None:
+        """Sums of ratings less users' biases [num_items], and in the first turn counts; None: they cannot be read."""
         present = [p for p in range(len(self.roster)) if self.roster.node_ids[p] is not None]
         if len(present) < 2:
             return None
         ids = np.array([self.roster.client_ids[p] for p in present], dtype=np.int32)
         sent: Stack = {ITEM_BIASES: biases.astype(np.float32), PARTICIPANTS: ids}
-        most = [8 * 2 * self._num_items + HEADERS] * len(self.roster)
+        self._size = (2 if turn == 1 else 1) * self._num_items
+        most = [8 * self._size + HEADERS] * len(self.roster)
         answers = exchange.ask(
             BIASES, self._decode, most, dict.fromkeys(present, sent), about={"turn": turn}, tolerant=True
         )
-        told = [answers[p] for p in present]
-        missing = sum(answer is None for answer in told)
-        if missing:
-            log(
-                WARNING,
-                "the sums of ratings cannot be read without the %d users who did not answer: biases are learnt",
-                missing,
-            )
+        told = [answer for p in present if (answer := answers[p]) is not None]
+        if missing := len(present) - len(told):
+            reason = "the sums of ratings cannot be read without the %d users who did not answer: biases are learnt"
+            log(WARNING, reason, missing)
             return None
-        total = np.zeros(2 * self._num_items, dtype=np.uint64)
+        total = np.zeros(self._size, dtype=np.uint64)
         for answer in told:
             total += answer
-        sums, counts = unmask_sum(total, SUM_BITS).reshape(2, -1)
-        return sums, np.rint(counts).clip(min=0)
+        return unmask_sum(total, SUM_BITS)
 
     def _decode(self, answer: Stack) -> np.ndarray:
         found = answer[SUMS]
-        if found.dtype != np.uint64 or found.shape != (2 * self._num_items,):
-            raise ValueError(f"{SUMS} must be {2 * self._num_items} masked numbers")
+        if found.dtype != np.uint64 or found.shape != (self._size,):
+            raise ValueError(f"{SUMS} must be {self._size} masked numbers")
         return found
 
     @property

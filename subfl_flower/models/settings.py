@@ -173,6 +173,7 @@ class FactorisationSettings(RecommenderSettings):
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "none"
     embedding_penalty: float = Field(default=0.1, ge=0)
     hidden_penalty: float = Field(default=0.0, ge=0)
+    shrinkage: float = Field(default=40.0, ge=0)
 
 
 AnyRatingModel = Annotated[RecommenderSettings | FactorisationSettings, Field(discriminator="name")]

@@ -167,9 +167,7 @@ def test_an_items_row_is_averaged_over_uploads_or_participants(row_average: str,
         ({"row_average": "participants", "loss": "mean"}, [0.25] * 4),  # users have two ratings each
     ],
 )
-def test_embeddings_shrink_by_a_penalty_that_is_shared_by_all_users(
-    knobs: dict[str, Any], shares: list[float]
-) -> None:
+def test_embeddings_shrink_by_a_penalty_that_is_shared_by_all_users(knobs: dict[str, Any], shares: list[float]) -> None:
     """2 * 10 * 0.1 of an embedding over all four users, two of whom are in the round; biases do not shrink."""
     model = RecommenderSettings(name="recommender", embedding_penalty=0.1, shrinkage=10)
     strategy = server(FCF, model=model, server_lr=1.0, **knobs)

@@ -46,9 +46,9 @@ def test_biases_are_those_of_the_bias_row_before_and_after_training(
     outcome = inline_run(*chosen)
     data, model = prepared(chosen), trained(outcome)
     expected = bias_row(data.whole(), 3.0)
-    np.testing.assert_allclose(model.shared["items"][:, -1] * data.spread, expected.item, atol=0.01)
+    np.testing.assert_allclose(model.shared["items"][:, -1] * data.spread, expected.item, atol=0.002)
     order = np.argsort(model.client_ids)
-    np.testing.assert_allclose(model.personal["user_bias"][order] * data.spread, expected.user, atol=0.01)
+    np.testing.assert_allclose(model.personal["user_bias"][order] * data.spread, expected.user, atol=0.002)
     assert model.shared["bias"].tolist() == [0]
     assert 1 < outcome.summary["summed_biases"]["turns"] < 30
 
@@ -72,14 +72,14 @@ def test_the_server_adds_up_what_no_single_user_shows(
     first = told[0]
     assert sorted(first) == list(range(12))
     total = np.sum(list(first.values()), axis=0, dtype=np.uint64)
-    sums, counts = unmask_sum(total, SUM_BITS).reshape(2, 15)
+    counts = unmask_sum(total, SUM_BITS)[15:]
     np.testing.assert_array_equal(counts, np.bincount(ratings.items[training], minlength=15))
     for numbers in first.values():
         plain = unmask_sum(numbers, SUM_BITS)
         assert np.abs(plain).min() > 100  # of a rating's size without a mask, or 0
     # No two turns have the same masks: their difference would show how a user's numbers change.
     for client, numbers in first.items():
-        assert np.abs(unmask_sum(told[1][client] - numbers, SUM_BITS)).min() > 100
+        assert np.abs(unmask_sum(told[1][client] - numbers[:15], SUM_BITS)).min() > 100
 
 
 def test_sums_are_tried_again_when_somebody_did_not_answer(
