@@ -183,7 +183,7 @@ class StackedRecommender(UserModel):
         return loss / counts, objective / counts
 
     def _penalties(self, items: _Items, hidden: Tensor, own: Parameters, graphs: UserGraphs) -> Tensor:
-        """Penalties in addition to the squared error of each rating [E]; a user's constant ones are shared among its."""
+        """Penalties beyond the squared error of each rating [E]; constant ones are spread over a user's ratings."""
         settings, segment = self.settings, graphs.segment
         times = 1 + (settings.shrinkage / graphs.counts.clamp(min=1)).index_select(0, segment)
         found = torch.zeros_like(items.biases)

@@ -178,6 +178,15 @@ def test_embeddings_shrink_by_a_penalty_that_is_shared_by_all_users(knobs: dict[
     np.testing.assert_allclose(strategy.parameters["items"], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("users", "rounds", "expected"),
+    [(943, 300, 128), (3000, 400, 300), (6040, 400, 604), (60, 5, 60), (943, None, 128)],
+)
+def test_by_rule_each_user_takes_part_in_forty_rounds_of_a_run(users: int, rounds: int | None, expected: int) -> None:
+    run = RunContext(settings=FedGNN.Settings(), model=RATES, num_rounds=rounds)
+    assert len(RandomUsers(run, users).draw(1)) == expected
+
+
 def test_only_a_graph_networks_weights_decay_by_its_knob() -> None:
     """0.5 * 0.1 of the gain, and 0.5 * 0.2 of the table, by gradients of nothing."""
     strategy = server(FedGNN, network_weight_decay=0.1, table_weight_decay=0.2, server_lr_final=1.0)
