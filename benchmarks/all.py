@@ -28,17 +28,34 @@ ARXIV_SIZE = (
 )
 """A block model of 169,360 nodes, about 1.17 million edges and 128 features, the size of ogbn-arxiv."""
 
-SETS: Mapping[str, Sequence[str]] = {
-    "Cora, disjoint": ("--clients", "10", "50", "--threads", "1", "2", "--rounds", "20"),
-    "Cora, overlapping": (
-        *("--partition", "overlapping", "--clients", "50", "--threads", "1", "2"),
-        *("--runtimes", "inline", "--rounds", "16"),
-    ),
-    "Size of ogbn-arxiv, two local epochs": (
-        *("--dataset", "sbm", "--clients", "50", "--runtimes", "inline", "--rounds", "7", "--warmup", "2"),
-        *("--", *ARXIV_SIZE),
-    ),
+
+def clients_of_forty_nodes(clients: int) -> tuple[str, ...]:
+    """Arguments of `speed.py` for FedAvg on ten communities, with 40 nodes of about six edges for each client."""
+    nodes = 4 * clients
+    return (
+        *("--dataset", "sbm", "--clients", str(clients), "--methods", "fedavg", "--rounds", "5", "--warmup", "2", "--"),
+        *("dataset.communities=10", f"dataset.nodes_per_community={nodes}", "dataset.classes_per_community=1"),
+        *(f"dataset.p_class={6 / nodes:g}", f"dataset.p_out={0.08 / nodes:g}", "dataset.train_fraction=0.4"),
+    )
+
+
+SETS: Mapping[str, Sequence[Sequence[str]]] = {
+    "Cora, disjoint": [("--clients", "10", "50", "--threads", "1", "2", "--rounds", "20")],
+    "Cora, overlapping": [
+        (
+            *("--partition", "overlapping", "--clients", "50", "--threads", "1", "2"),
+            *("--runtimes", "inline", "--rounds", "16"),
+        )
+    ],
+    "Cost per client from 10 to 1,000": [clients_of_forty_nodes(clients) for clients in (10, 100, 1000)],
+    "Size of ogbn-arxiv, two local epochs": [
+        (
+            *("--dataset", "sbm", "--clients", "50", "--runtimes", "inline", "--rounds", "7", "--warmup", "2"),
+            *("--", *ARXIV_SIZE),
+        )
+    ],
 }
+"""Runs of `speed.py` by title, each as its arguments."""
 
 
 def measured(arguments: Sequence[str]) -> list[dict[str, Any]]:
@@ -117,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     sets: dict[str, list[dict[str, Any]]] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for title in () if options.only_draw else options.sets or SETS:
-        sets[title] = measured(SETS[title])
+        sets[title] = [row for arguments in SETS[title] for row in measured(arguments)]
         FIGURES.write_text(json.dumps(sets, indent=1) + "\n")
     write_page(sets, PAGE)
     draw(sets["Cora, disjoint"], PICTURE)

@@ -8,7 +8,6 @@ The cases are the loop of `floor.py` on the GPU, `runtime=inline` on it in float
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from speed import FLOOR, INLINE, RAY, Measurement, measure
+from speed import FLOOR, INLINE, RAY, Measurement, argument_parser, measure, parsed
 
 _ON_GPU, _ON_CPU = "runtime.device=cuda", "runtime.device=cpu"
 CASES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -69,7 +68,7 @@ def rows_of(method: str, clients: int, found: dict[str, Measurement], gpu: str) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure all cases, and print a table; say so where there is no GPU."""
-    arguments = _arguments(argv)
+    arguments = parsed(argument_parser(__doc__), argv)
     console = Console()
     if not torch.cuda.is_available():
         console.print("no GPU is visible here: nothing is measured")
@@ -103,22 +102,6 @@ def table(rows: Sequence[GPURow], title: str) -> Table:
         figures = (f"{row.milliseconds:.0f}", f"{row.of_loop:.2f}", f"{row.client:.0f}", f"{row.server:.0f}")
         found.add_row(row.method, str(row.clients), row.case, *figures, f"{row.test:.3f}")
     return found
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="cora", help="as in conf/dataset; its files lie under SUBFL_DATA")
-    parser.add_argument("--partition", default="metis", choices=("metis", "overlapping"))
-    parser.add_argument("--clients", type=int, nargs="+", default=[10, 50])
-    parser.add_argument("--methods", nargs="+", default=["fedavg", "fedpub"], choices=("local", "fedavg", "fedpub"))
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--warmup", type=int, default=5, help="rounds of each process that do not count")
-    parser.add_argument("--json", type=Path, help="write the table there, too")
-    parser.add_argument("overrides", nargs="*", help="further overrides of subfl, after --")
-    arguments = parser.parse_args(argv)
-    if arguments.rounds <= arguments.warmup:
-        parser.error(f"--rounds {arguments.rounds} leaves none after --warmup {arguments.warmup}")
-    return arguments
 
 
 if __name__ == "__main__":

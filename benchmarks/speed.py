@@ -328,23 +328,34 @@ def _table(rows: Iterable[Row], title: str) -> Table:
     return table
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of every benchmark of rounds: the cases, and how long to measure each."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cora", help="as in conf/dataset; its files lie under SUBFL_DATA")
     parser.add_argument("--partition", default="metis", choices=("metis", "overlapping"))
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--methods", nargs="+", default=["fedavg", "fedpub"], choices=("local", "fedavg", "fedpub"))
-    parser.add_argument("--runtimes", nargs="*", default=[INLINE, RAY], choices=(INLINE, RAY))
-    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads of inline, in turn")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--warmup", type=int, default=5, help="rounds of each process that do not count")
-    parser.add_argument("--repeats", type=int, default=1, help="how often to go through floor, runtimes, floor")
     parser.add_argument("--json", type=Path, help="write the table there, too")
     parser.add_argument("overrides", nargs="*", help="further overrides of subfl, after --")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of a parser made by `argument_parser`; at least one round must count."""
     arguments = parser.parse_args(argv)
     if arguments.rounds <= arguments.warmup:
         parser.error(f"--rounds {arguments.rounds} leaves none after --warmup {arguments.warmup}")
     return arguments
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--runtimes", nargs="*", default=[INLINE, RAY], choices=(INLINE, RAY))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads of inline, in turn")
+    parser.add_argument("--repeats", type=int, default=1, help="how often to go through floor, runtimes, floor")
+    return parsed(parser, argv)
 
 
 if __name__ == "__main__":

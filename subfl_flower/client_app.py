@@ -55,7 +55,8 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     client = node.client(run, context, phase)
     batch = _batch(message.content, client, node)
     result = client.train(batch) if phase == TRAIN else client.measure(batch)
-    content = RecordDict({METRICS: MetricRecord({name: values.tolist() for name, values in result.metrics.items()})})
+    figures = {name: values.tolist() for name, values in result.metrics.items() if client.run.reports(name)}
+    content = RecordDict({METRICS: MetricRecord(figures)})
     pack(result.arrays, len(result.clients), node.config.wire.dtype).into(content)
     pack_ragged(result.rows, content)
     if node.config.bundling is not None:

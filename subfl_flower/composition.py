@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # of OmegaConf's reader
 
-from subfl_flower.catalogue.groups import override_of
+from subfl_flower.catalogue.groups import GROUPS, choices, override_of
 from subfl_flower.catalogue.own_choices import offer_own_choices
 from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.code_folder import config_directory as config_directory
@@ -27,6 +27,7 @@ from subfl_flower.config import Config
 from subfl_flower.data.datasets import DATASETS
 from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.rows import flatten
 from subfl_flower.overrides import (
     classes_chosen,
     literal_paths,
@@ -38,6 +39,9 @@ from subfl_flower.registry import stored_config, validate
 from subfl_flower.runs.directory import RunDirectory
 
 _RESUME = "resume="
+
+ONLY_FOR = "only_for"
+"""The section of settings that count with a certain choice alone, such as a method of a sweep over several."""
 
 
 def composed_config(overrides: Sequence[str]) -> tuple[Config, Path]:
@@ -145,8 +149,8 @@ def _is_about_hydra(argument: str) -> bool:
 
 
 _MAY_CHANGE = (
-    *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger.", "record."),
-    *("data.root", "data.cache"),
+    *("federation.rounds", "federation.round_timeout", "federation.min_clients", "runtime.", "logger."),
+    *("record.mixing_every", "record.client_models", "record.checkpoint_every", "data.root", "data.cache"),
 )
 
 
@@ -177,13 +181,49 @@ def validated(composed: DictConfig) -> Config:
     if choices is not None:
         require_own_names({str(group): str(choice) for group, choice in choices.items()}, config_directory())
     with readable_errors():
-        plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", ONLY_FOR)])
+        for key, value in _settings_of_choices(composed).items() if ONLY_FOR in composed else ():
+            OmegaConf.update(plain, key, value, merge=False)
         missing = sorted(OmegaConf.missing_keys(plain))
         if missing:
             raise SubflError(f"{missing[0]}: a value is required, for instance {missing[0]}=...")
         _require_homes(plain)
         values = cast(dict[str, Any], OmegaConf.to_container(plain, resolve=True))
     return validate(values)
+
+
+def _settings_of_choices(composed: DictConfig) -> dict[str, Any]:
+    """The settings that `ONLY_FOR` has for the choices of a composed configuration, by dotted key.
+
+    Settings that the user's overrides state are left out, so that these count first.
+
+    Raises:
+        SubflError: a group or a choice is unknown.
+    """
+    stated = OmegaConf.to_object(composed.get(ONLY_FOR)) if OmegaConf.is_config(composed.get(ONLY_FOR)) else None
+    by_choice = [(group, *each) for group, of in _items(stated, ONLY_FOR) for each in _items(of, f"{ONLY_FOR}.{group}")]
+    found: dict[str, Any] = {}
+    for group, choice, settings in by_choice:
+        if group not in GROUPS.values():
+            raise SubflError(f"{ONLY_FOR}.{group}: there is no such group{did_you_mean(group, GROUPS.values())}")
+        if choice not in (known := choices(group)):
+            raise SubflError(f"{ONLY_FOR}.{group}.{choice}: there is no such choice{did_you_mean(choice, known)}")
+        if composed.hydra.runtime.choices.get(group) == choice:
+            found |= flatten(dict(_items(settings, f"{ONLY_FOR}.{group}.{choice}")))
+    given = OverridesParser.create().parse_overrides(list(composed.hydra.overrides.task)) if found else []
+    stated_keys = tuple(f"{each.key_or_group}." for each in given if each.key_or_group not in GROUPS.values())
+    return {key: value for key, value in found.items() if not f"{key}.".startswith(stated_keys)}
+
+
+def _items(section: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """The entries of a section; SubflError where it is something else."""
+    if not isinstance(section, dict):
+        raise SubflError(
+            f"{key}: must be settings by group and choice, such as {{method: {{fedpub: {{method: {{tau: 5}}}}}}}}"
+        )
+    if dotted := next((name for name in map(str, section) if "." in name), None):
+        raise SubflError(f"{key}.{dotted}: sections are nested here, as in {{method: {{tau: 5}}}}")
+    return ((str(name), value) for name, value in section.items())
 
 
 def _require_homes(plain: DictConfig) -> None:

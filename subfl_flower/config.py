@@ -188,8 +188,10 @@ class Record(Section):
 
     They are the mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds the
     state needed to resume; 0 for never, ``auto`` for every round of a deployment, and once a minute in a simulation.
+    Without `test` a run is one of development: no figure of test examples leaves a client.
     """
 
+    test: bool = True
     mixing_every: int = Field(default=10, ge=1)
     client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

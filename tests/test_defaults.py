@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from subfl_flower.composition import config_directory
+from subfl_flower.composition import ONLY_FOR, config_directory
 from subfl_flower.config import DOORS, Config
 from subfl_flower.doors import load_class
 from subfl_flower.node.client import CohortClient
@@ -128,7 +128,7 @@ def test_the_main_files_values_are_the_defaults_of_their_sections() -> None:
 def main_file_differences() -> Iterator[str]:
     fields = field_keys(Config)
     for key, value in read(CONF / "config.yaml").items():
-        if key in ("defaults", "hydra"):
+        if key in ("defaults", "hydra", ONLY_FOR):
             continue
         if not isinstance(value, Mapping):
             yield from differences([Config], {key: value}, "")

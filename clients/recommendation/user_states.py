@@ -105,7 +105,7 @@ class UserRows:
 
     @contextmanager
     def working(self) -> Iterator[dict[str, Tensor]]:
-        """A copy to work on, by name, each [U, ...]; kept if the block succeeds."""
+        """Arrays to work on, by name, each [U, ...]; changes are kept if the block succeeds."""
         with self.state.rows(self.positions, self.states.users.cohort.device, tuple(self.states.shapes)) as own:
             self.states.begin(own, self.positions, self.announced)
             yield own

@@ -17,8 +17,11 @@ from subfl_flower.errors import SubflError
 FACTS = ("Source", "Needs", "Sends", "Protects", "Cost")
 """Words that begin a fact in an opening comment, as in ``# Source: McMahan et al., AISTATS 2017``."""
 
+FIGURE = "Figure"
+"""Word that begins an experiment's figures: ``rounds``, ``bytes``, or a numeric key, separated by commas."""
+
 _NO_SETTINGS = ("defaults", "name", "mechanism", "strategy", "client", "_target_", "hydra")
-_FACT = re.compile(rf"({'|'.join(FACTS)}): (.*)")
+_FACT = re.compile(rf"({'|'.join((*FACTS, FIGURE))}): (.*)")
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])(?<!Fig\.)(?<!App\.)\s+(?=[A-Z0-9`(])")
 
 

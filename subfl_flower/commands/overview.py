@@ -44,6 +44,7 @@ COMMANDS = {
     "list": Listed("subfl_flower.commands.list", "Choose settings and check data"),
     "inspect": Listed("subfl_flower.commands.inspect", "Choose settings and check data"),
     "report": Listed("subfl_flower.evaluation.report", "Look at results"),
+    "reproduce": Listed("subfl_flower.reproduction.reproduce", "Look at results"),
     "analyse": Listed("subfl_flower.analysis.analyse", "Look at results"),
     "predict": Listed("subfl_flower.commands.predict", "Use trained models"),
     "recommend": Listed("subfl_flower.commands.recommend", "Use trained models"),

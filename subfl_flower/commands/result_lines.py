@@ -11,22 +11,35 @@ from subfl_flower.config import Config
 
 def print_result(config: Config, summary: Mapping[str, Any], directory: Path) -> None:
     """Print a run's test figure, remarks on it, and its folder."""
-    test = summary.get("test_at_best_validation")
-    result = "no round finished" if test is None else f"test {test:.4f} at round {summary['best_round']}"
-    if test is None and summary.get("test_last") is not None:
-        result = f"test {summary['test_last']:.4f} after the last round; there was nothing to validate on"
+    result = result_of(summary)
+    if summary.get("test_at_best_validation") is None and summary.get("test_last") is not None:
+        result += "; there was nothing to validate on"
+    if not config.record.test:
+        result += ", record.test=false"
     print(f"{config.method.name} on {config.dataset.name}: {result} ({summary['status']})")
     for line in _remarks(summary):
         print(line)
     print(f"run directory: {directory}", flush=True)
 
 
+def result_of(summary: Mapping[str, Any]) -> str:
+    """The main figure of a run in words: of its test, of a run without test figures of its validation."""
+    test, last = summary.get("test_at_best_validation"), summary.get("test_last")
+    if test is not None:
+        return f"test {test:.4f} at round {summary.get('best_round')}"
+    if last is not None:
+        return f"test {last:.4f} after the last round"
+    if (validation := summary.get("best_validation")) is not None:
+        return f"validation {validation:.4f} at round {summary.get('best_round')}"
+    return "no round finished"
+
+
 def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """Remarks on a result: baselines to compare it with, and its privacy loss."""
     yield from _class_remarks(summary)
-    if (bias_row := summary.get("bias_row")) and bias_row["test"] is not None:
+    if (bias_row := summary.get("bias_row")) and bias_row.get("test") is not None:
         yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
-    if (popularity := summary.get("popularity")) and popularity["test"] is not None:
+    if (popularity := summary.get("popularity")) and popularity.get("test") is not None:
         yield f"popularity on the same items: test {popularity['test']:.4f}"
     if privacy := summary.get("privacy"):
         epsilon = privacy["user_level_epsilon"]

@@ -17,12 +17,16 @@ class SubgraphCutter:
         graph: the global graph.
         roles: int8 `[nodes]`.
         assignments: for every client the ids of its nodes, int64 `[n]`, ascending.
+        lost: bool `[edges]`, edges that a client does not hold even where it holds both ends; None: no such.
     """
 
-    def __init__(self, graph: Graph, roles: np.ndarray, assignments: list[np.ndarray]) -> None:
+    def __init__(
+        self, graph: Graph, roles: np.ndarray, assignments: list[np.ndarray], lost: np.ndarray | None = None
+    ) -> None:
         self._graph = graph
         self._roles = roles
         self._assignments = assignments
+        self._lost = np.zeros(graph.num_edges, dtype=bool) if lost is None else lost
         self._shareable = np.bincount(np.concatenate(assignments), minlength=graph.num_nodes) > 1
         degrees = np.bincount(graph.edge_index[0], minlength=graph.num_nodes)
         starts = np.concatenate([[0], np.cumsum(degrees)])
@@ -33,7 +37,7 @@ class SubgraphCutter:
         self._local_ids = np.full(graph.num_nodes, -1)  # local ids of one client at a time, -1 for other nodes
 
     def cut(self, client_id: int) -> ClientGraph:
-        """The subgraph that a client's nodes induce, and their edges to nodes that the client does not hold.
+        """The subgraph that a client's nodes induce, without lost edges, and edges to nodes that it does not hold.
 
         Shareable are the nodes that another client holds too. An edge is a cross edge of this client even where another
         client holds both of its ends.
@@ -46,7 +50,8 @@ class SubgraphCutter:
         self._local_ids[node_ids] = np.arange(node_ids.size)
         other_ends = self._local_ids[neighbours.indices]
         self._local_ids[node_ids] = -1
-        inside = other_ends >= 0
+        across = other_ends < 0
+        inside = ~across & ~self._lost[neighbours.data]
         weight = None if graph.edge_weight is None else graph.edge_weight[neighbours.data]
         self._held[neighbours.data[inside]] = True
         return ClientGraph(
@@ -58,11 +63,11 @@ class SubgraphCutter:
             num_classes=graph.num_classes,
             roles=self._roles[node_ids],
             shareable=self._shareable[node_ids],
-            cross_edges=np.stack([ends[~inside], neighbours.indices[~inside]]).astype(np.int64),
+            cross_edges=np.stack([ends[across], neighbours.indices[across]]).astype(np.int64),
             edge_weight=None if weight is None else weight[inside],
-            cross_weight=None if weight is None else weight[~inside],
+            cross_weight=None if weight is None else weight[across],
         )
 
     def cross_edges(self) -> np.ndarray:
-        """The edges whose two ends no client cut so far holds together: int64 `[2, edges]`, global ids."""
+        """The edges that no client cut so far holds: int64 `[2, edges]`, global ids."""
         return self._graph.edge_index[:, ~self._held]

@@ -8,11 +8,10 @@ import pandas as pd
 
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.rows import CLIENTS, Row, flatten, group_runs, privacy_losses, setting_text
-from subfl_flower.evaluation.runs import Run
+from subfl_flower.evaluation.runs import RESULT, Run
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
 
-_FIGURE = "test_at_best_validation"
 _REFERENCE = "at any value"
 
 
@@ -73,6 +72,8 @@ def build_curves(runs: Sequence[Run], key: str) -> list[Curve]:
 def curve_table(curves: Sequence[Curve], key: str, collapse: bool) -> Table:
     """The test metric at the best validation round: a line a method, a column a value of the key.
 
+    Of runs that record no test it is the validation metric of that round.
+
     Args:
         curves: result of `build_curves`; references stand in a separate column.
         key: the key of the curves' horizontal axis.
@@ -81,15 +82,15 @@ def curve_table(curves: Sequence[Curve], key: str, collapse: bool) -> Table:
     heads = {value: f"{key} {value_text(value)}" for value in sorted({v for curve in curves for v in curve.points})}
     rows = []
     for curve in curves:
-        found = {heads[value]: row.spread(_FIGURE) for value, row in curve.points.items()}
-        found[_REFERENCE] = None if curve.points else curve.row.spread(_FIGURE)
+        found = {heads[value]: row.spread(row.judged_by) for value, row in curve.points.items()}
+        found[_REFERENCE] = None if curve.points else curve.row.spread(curve.row.judged_by)
         rows.append(replace(curve.row, compared={head: spread for head, spread in found.items() if spread}))
     columns = [Column(head, head) for head in heads.values()] + [Column(_REFERENCE, _REFERENCE, optional=True)]
     table = make_table(
         rows,
         columns,
         collapse,
-        f"test at best validation by {key}",
+        f"{_word(curves)} by {key}",
         seeds=[_counts(curve) for curve in curves],
         note=[_note(curve) for curve in curves],
     )
@@ -101,7 +102,15 @@ def curve_means(curves: Sequence[Curve], key: str) -> pd.DataFrame:
     points: list[tuple[float | None, Row]] = []
     for curve in curves:
         points += curve.points.items() or [(None, curve.row)]
-    return means([row for _, row in points], [_FIGURE], **{key: [value for value, _ in points]})
+    rows = [row for _, row in points]
+    figures = list(dict.fromkeys([RESULT, *(row.judged_by for row in rows)]))
+    return means(rows, figures, **{key: [value for value, _ in points]})
+
+
+def _word(curves: Sequence[Curve]) -> str:
+    """The figure that curves show."""
+    tested = any(row.judged_by == RESULT for curve in curves for row in curve.rows)
+    return "test at best validation" if tested else "validation (no test recorded)"
 
 
 def _counts(curve: Curve) -> str:

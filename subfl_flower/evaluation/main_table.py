@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from subfl_flower.evaluation.formats import MISSING, in_bytes, in_own_unit, in_unit_of, plain
 from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, Spread
-from subfl_flower.evaluation.runs import FLOORS, SUMMARY_FIGURES
+from subfl_flower.evaluation.runs import FLOORS, RESULT, SUMMARY_FIGURES, VALIDATION
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
 
@@ -27,7 +28,7 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
     """
     further = [Column(head, figure, in_unit_of(figure), rated=True) for figure, head in _further(rows).items()]
     columns = (
-        Column("test at best validation", "test_at_best_validation", rated=True),
+        *result_columns(rows),
         *differences,
         Column("as received", "test_as_received_at_best_validation", optional=True, rated=True),
         *further,
@@ -43,7 +44,27 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         Column("bytes vs FedAvg", RELATIVE_BYTES, lambda found, _: f"{100 * found.mean:.1f} %", optional=True),
         Column("s / round", "seconds_per_round", lambda found, _: f"{found.mean:.3g}"),
     )
-    return make_table(rows, columns, collapse)
+    table = make_table(rows, columns, collapse)
+    return _separated(table, rows, differences) if differences else table
+
+
+def _separated(table: Table, rows: Sequence[Row], differences: Sequence[Column]) -> Table:
+    """The table, of whose best results those are marked that an interval separates from the best other method's."""
+    results, to_best = {column.head for column in result_columns(rows)}, differences[-1]
+    heads = {column.head for column in differences}
+    best = {
+        (line, head)
+        for line, head in table.best
+        if head in heads or (head in results and to_best.stands_out(rows[line]))
+    }
+    return replace(table, best=frozenset(best))
+
+
+def result_columns(rows: Sequence[Row]) -> list[Column]:
+    """The main figure: of tests, of runs without test figures of validation, where there are both kinds both."""
+    figures = dict.fromkeys(row.judged_by for row in rows)
+    heads = {RESULT: "test at best validation", VALIDATION: "validation, no test"}
+    return [Column(heads[figure], figure, rated=True) for figure in heads if figure in figures]
 
 
 def main_means(rows: Sequence[Row]) -> pd.DataFrame:

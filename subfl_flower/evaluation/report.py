@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run", nargs="+", type=Path, metavar="RUN", help="a run directory, or a folder searched for runs"
     )
     parser.add_argument(
+        "--baseline",
+        metavar="METHOD",
+        help="add differences to this method and to the best other one, paired over splits and seeds, with 95 %% "
+        "intervals; the page has those to fedavg in any case",
+    )
+    parser.add_argument(
         "--curve",
         metavar="KEY",
         help="tabulate and plot the test metric against the values of a numeric configuration key, "

@@ -16,7 +16,7 @@ from subfl_flower.evaluation.charts.looks import looks_of
 from subfl_flower.evaluation.charts.row_charts import convergence_chart, curves_chart, row_charts
 from subfl_flower.evaluation.charts.run_charts import run_charts
 from subfl_flower.evaluation.curves import Curve, build_curves, curve_means, curve_table
-from subfl_flower.evaluation.differences import difference_columns
+from subfl_flower.evaluation.differences import difference_columns, interval_notes
 from subfl_flower.evaluation.main_table import by_seed, main_means, main_table
 from subfl_flower.evaluation.page.page import Report, render_page
 from subfl_flower.evaluation.round_time import round_time
@@ -41,10 +41,15 @@ def report(options: argparse.Namespace) -> None:
     curves = build_curves(runs, options.curve) if options.curve else []
     text = latex if options.latex else markdown if options.markdown else None
     tables = _tables(rows, curves, options, collapse=not options.markdown)
+    notes = interval_notes(difference_columns(rows, options.baseline)) if options.baseline else []
     if text:
         print("\n\n".join(map(text, tables.values())))
+        for note in notes:
+            print(f"\n{'% ' if options.latex else ''}{note}")
     else:
         _print(list(tables.values()), runs)
+        for note in notes:
+            print(note)
     folder = options.out or common_folder(options.run, runs)
     written = _write_csv_files(rows, curves, options) if options.csv else []
     if not options.no_plots:
@@ -54,7 +59,7 @@ def report(options: argparse.Namespace) -> None:
         written += save_charts(charts, folder / "figures", options.figures, options.width)
     if options.html:
         page = RunDirectory(folder).report_page
-        _write(page, render_page(_page(rows, runs, curves, options)))
+        write_text(page, render_page(_page(rows, runs, curves, options)))
         written.append(page)
     for path in written:
         print(path, file=sys.stderr if text else sys.stdout)
@@ -64,7 +69,8 @@ def _tables(
     rows: Sequence[Row], curves: Sequence[Curve], options: argparse.Namespace, collapse: bool, on_page: bool = False
 ) -> dict[str, Table]:
     """Tables by heading."""
-    tables = {"Results": main_table(rows, collapse, difference_columns(rows) if on_page else ())}
+    differences = difference_columns(rows, options.baseline) if on_page or options.baseline else []
+    tables = {"Results": main_table(rows, collapse, differences)}
     if curves:
         tables[options.curve] = curve_table(curves, options.curve, collapse)
     if options.reach is not None:
@@ -130,7 +136,8 @@ def _print(tables: Sequence[Table], runs: Sequence[Run]) -> None:
     sys.stdout.flush()
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a page; SubflError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_durably(path, text.encode(), PUBLIC_FILE)

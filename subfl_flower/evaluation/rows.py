@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from subfl_flower.evaluation.runs import Run, natural, one_line
+from subfl_flower.evaluation.runs import RESULT, SPLITS, VALIDATION, Run, natural, one_line
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
@@ -19,6 +19,9 @@ _NOT_SETTINGS = (
     *("seed", "hydra", "logger", "record", "resume", "data.root"),
     *("method.name", "dataset.name", "partition.name"),
 )
+DEVELOPMENT = "record.test"
+"""Setting whose value false makes a run one of development, which shares no row with others."""
+
 CLIENTS = "partition.clients"
 PANEL = ("dataset", "partition", "clients", "metric")
 """The columns that rows of one panel of a figure share."""
@@ -52,7 +55,7 @@ class Spread(NamedTuple):
 
 @dataclass
 class Row:
-    """Runs that differ in their seed only.
+    """Runs that differ in their seed and their split only.
 
     Attributes:
         data: data set, partition, clients.
@@ -80,12 +83,12 @@ class Row:
 
     @cached_property
     def counted(self) -> list[Run]:
-        """The runs that enter the figures: the completed ones, the newest of each seed.
+        """The runs that enter the figures: the completed ones, the newest of each split and seed.
 
         Where none was completed, those that reached a round.
         """
         pool = [run for run in self.runs if run.status == "completed"] or [run for run in self.runs if run.rounds]
-        return list({str(run.seed): run for run in pool}.values())  # paths come in natural order: the newest stays
+        return list({run.trial: run for run in pool}.values())  # paths come in natural order: the newest stays
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -114,6 +117,11 @@ class Row:
         return bool(self.counted) and all(run.status == "completed" for run in self.counted)
 
     @property
+    def judged_by(self) -> str:
+        """The figure that ranks the row: `Run.judged_by`, and validation where some of its runs have no test."""
+        return VALIDATION if any(run.development for run in self.counted) else RESULT
+
+    @property
     def is_bound(self) -> bool:
         """True for methods that compete with no other."""
         return self.method in BOUNDS
@@ -130,8 +138,20 @@ class Row:
 
     @property
     def seeds(self) -> str:
-        """The seeds that are counted, separated by blanks."""
-        return " ".join(str(run.seed) for run in self.counted)
+        """The seeds that are counted, separated by blanks; of several splits each after its split and a slash."""
+        several = len(self.splits) > 1
+        names = [f"{run.split.replace(', ', '+')}/{run.seed}" if several else str(run.seed) for run in self.counted]
+        return " ".join(names)
+
+    @property
+    def splits(self) -> list[str]:
+        """The different splits of the runs that are counted."""
+        return list(dict.fromkeys(run.split for run in self.counted))
+
+    @property
+    def seeds_text(self) -> str:
+        """The number of runs, and that of splits where there are several."""
+        return f"{len(self.counted)}" + (f" ({len(self.splits)} splits)" if len(self.splits) > 1 else "")
 
     @property
     def note(self) -> str:
@@ -141,7 +161,7 @@ class Row:
             several = f"{count} " if count > 1 or len(self.runs) > 1 else ""
             notes.append(f"{several}{status}" + (", left out" if self.completed else ""))
         eligible = [run for run in self.runs if run.status == "completed"] if self.completed else self.runs
-        if repeats := len(eligible) - len({str(run.seed) for run in eligible}):
+        if repeats := len(eligible) - len({run.trial for run in eligible}):
             notes.append(f"{repeats} older of a repeated seed left out")
         if failures := sum(run.client_failures for run in self.runs):
             notes.append(f"{failures} client failure{'s' if failures > 1 else ''}")
@@ -149,7 +169,7 @@ class Row:
 
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
-    """Group runs by data, method and differing settings, in the order of the runs."""
+    """Group runs by data, method and differing settings, in the order of the runs; splits and seeds share a row."""
     settings, rows = _settings(runs), group_runs(runs)
     for row in rows:
         row.fedavg = _nearest_fedavg(row, rows, settings)
@@ -219,9 +239,21 @@ def setting_text(flat: Mapping[str, Any], key: str) -> str:
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
     """The configurations as text: a line a run, by path, and a column a dotted key."""
     flat = [flatten(run.config) for run in runs]
+    for run, settings in zip(runs, flat, strict=True):
+        if not run.development:  # older runs lack the key
+            settings.pop(DEVELOPMENT, None)
     keys = dict.fromkeys(key for settings in flat for key in settings)
     texts = {key: [setting_text(settings, key) for settings in flat] for key in keys}
     return pd.DataFrame(texts, index=[str(run.path) for run in runs], dtype=object)
+
+
+def nearest_row(row: Row, others: Sequence[Row]) -> Row:
+    """The one of several rows whose settings differ least from a row's; the first of equals."""
+
+    def distance(other: Row) -> int:
+        return len(_differing(_settings([row.runs[0], other.runs[0]]), in_data=False))
+
+    return min(others, key=distance)
 
 
 def _nearest_fedavg(row: Row, rows: Sequence[Row], settings: pd.DataFrame) -> Row | None:
@@ -243,7 +275,8 @@ def _differing(settings: pd.DataFrame, in_data: bool, along: str | None = None) 
         if key != along
         and key.split(".")[0] != section
         and (key.split(".")[0] in _DATA_SECTIONS) == in_data
-        and not any(key == skipped or key.startswith(f"{skipped}.") for skipped in _NOT_SETTINGS)
+        and key not in SPLITS
+        and (key == DEVELOPMENT or not any(key == out or key.startswith(f"{out}.") for out in _NOT_SETTINGS))
         and not (key.endswith(".seed") and settings[key].equals(settings.get("seed")))
     ]
 

@@ -24,6 +24,15 @@ SUMMARY_FIGURES = (
 )
 """Figures that every summary has, in the order of the columns."""
 
+SPLITS = ("partition.seed", "dataset.fold", "task.seed")
+"""Settings that draw test examples or their candidates; figures are averaged over their values."""
+
+RESULT = "test_at_best_validation"
+"""The main figure of a run."""
+
+VALIDATION = "best_validation"
+"""The main figure of a run that records no test."""
+
 FLOORS = {"test.majority": "majority class", "bias_row": "bias row", "popularity": "popularity"}
 """Figures of baselines without learning, to compare a result with, and their names."""
 
@@ -98,9 +107,39 @@ class Run:
         return self.figures.get("seed", self.config.get("seed"))
 
     @property
+    def split(self) -> str:
+        """The settings that draw test examples, or the candidates among which they are ranked; runs share them or not.
+
+        Empty where the configuration has none.
+        """
+        found = []
+        for key in SPLITS:
+            section, _, name = key.partition(".")
+            values = self.config.get(section)
+            if isinstance(values, Mapping) and values.get(name) is not None:
+                found.append(f"{key}={one_line(values[name])}")
+        return ", ".join(found)
+
+    @property
+    def trial(self) -> tuple[str, str]:
+        """The split and the seed, which tell the runs of a row apart."""
+        return self.split, str(self.seed)
+
+    @property
     def metric(self) -> str:
         """Metric of validation and test, for instance `accuracy`."""
         return one_line(self.figures.get("metric") or "accuracy")
+
+    @property
+    def development(self) -> bool:
+        """True for a run that records no figure of test examples (``record.test=false``)."""
+        record = self.config.get("record")
+        return isinstance(record, Mapping) and record.get("test") is False
+
+    @property
+    def judged_by(self) -> str:
+        """The figure that ranks the run: the test at the best validation round, or without tests the validation."""
+        return VALIDATION if self.development else RESULT
 
     @property
     def best_record(self) -> Mapping[str, Any] | None:

@@ -51,6 +51,10 @@ class Column:
         """The number by which rows are sorted; None where unknown."""
         return row.mean(self.figure)
 
+    def stands_out(self, row: Row) -> bool:
+        """True for a cell that is bold whatever other rows have; by default none is."""
+        return False
+
 
 @dataclass(frozen=True)
 class Table:
@@ -96,7 +100,7 @@ def make_table(
     """
     cells = identity(rows)
     cells["metric"] += cells["metric"].map(unit_suffix)
-    cells["seeds"] = list(words.get("seeds") or [str(len(row.counted)) for row in rows])
+    cells["seeds"] = list(words.get("seeds") or [row.seeds_text for row in rows])
     for column in columns:
         cells[column.head] = [column.cell(row) for row in rows]
     cells["note"] = list(words.get("note") or [row.note for row in rows])
@@ -107,6 +111,7 @@ def make_table(
     title = ": ".join(filter(None, (about, ", ".join(said))))
     keys = pd.DataFrame({column.head: [column.key(row) for row in rows] for column in columns}, dtype="float64")
     best = frozenset(place for column in columns if column.rated for place in _best(rows, column, keys[column.head]))
+    best |= {(line, column.head) for column in columns for line, row in enumerate(rows) if column.stands_out(row)}
     whole = tuple(row.completed for row in rows)
     return Table(title, cells.drop(columns=shared), whole, keys.filter(list(cells)), best)
 
@@ -153,9 +158,12 @@ def rich_table(table: Table) -> RichTable:
     return shown
 
 
-def markdown(table: Table) -> str:
-    """The table in Markdown, without its title."""
+def markdown(table: Table, bold: bool = False) -> str:
+    """The table in Markdown, without its title; with `bold` the cells of `Table.best` are."""
     escaped = [[_MARKDOWN.sub(r"\\\g<0>", cell) for cell in line] for line in (table.heads, *table.lines)]
+    for line, head in table.best if bold else ():
+        column = table.heads.index(head)
+        escaped[line + 1][column] = f"**{escaped[line + 1][column]}**"
     rule = ["---"] * len(table.heads)
     return "\n".join("| " + " | ".join(line) + " |" for line in (escaped[0], rule, *escaped[1:]))
 

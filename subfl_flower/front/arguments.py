@@ -170,10 +170,12 @@ def path_given(argument: str, value: Any, what: str = "a folder") -> Path:
 
 
 def experiment_axes(overrides: Sequence[str]) -> dict[str, str]:
-    """The values that a chosen experiment runs through, by key; empty where none is chosen, or it is one run."""
+    """The values that chosen experiments run through, by key; empty where none is chosen, or it is one run."""
     found: dict[str, str] = {}
     for line in overrides:
         group, _, name = line.partition("=")
-        if group.lstrip("+") == "experiment" and (sheet := choices("experiment").get(name)) is not None:
-            found |= sheet.sweep
+        if group.lstrip("+") == "experiment":
+            known = choices("experiment")
+            for each in name.strip("[]").split(","):
+                found |= known[each.strip()].sweep if each.strip() in known else {}
     return found

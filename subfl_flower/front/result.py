@@ -168,10 +168,9 @@ class RunResult:
 
     def _heading(self) -> dict[str, str]:
         run = self._run
-        metric, test = run.metric, run.figures.get("test_at_best_validation")
-        result = (
-            "no round evaluated" if test is None else f"test {metric} {test:.4f} at round {run.figures['best_round']}"
-        )
+        value, best = run.figures.get(run.judged_by), run.figures.get("best_round")
+        word = "validation" if run.development else "test"
+        result = "no round evaluated" if value is None else f"{word} {run.metric} {value:.4f} at round {best}"
         where = f"{run.method} on {run.dataset}, {run.partition}, {run.clients or '?'} clients, seed {run.seed}"
         return {"run": where, "status": run.status, "rounds": str(len(run.rounds)), "result": result}
 

@@ -11,21 +11,57 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+_INT32 = np.iinfo(np.int32)
+
 
 def _csr_tensor(matrix: scipy.sparse.csr_array, device: torch.device) -> Tensor:
+    """A sparse tensor on a device.
+
+    Where they fit, its indices have 32 bits: else PyTorch would make such ones for MKL at every product.
+
+    Args:
+        matrix: its indices ascend within a row.
+        device: of the tensor.
+    """
+    index = np.int32 if max(matrix.nnz, *matrix.shape) <= _INT32.max else np.int64
     return torch.sparse_csr_tensor(
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        torch.from_numpy(matrix.indices.astype(np.int64)),
+        torch.from_numpy(matrix.indptr.astype(index)),
+        torch.from_numpy(matrix.indices.astype(index)),
         torch.from_numpy(matrix.data.astype(np.float32)),
         size=matrix.shape,
         check_invariants=False,
     ).to(device)
 
 
+def _written_over(matrix: Tensor, dense: Tensor) -> Tensor:
+    """``matrix @ dense``, written straight into fresh memory.
+
+    ``@`` clears its result, copies it, and then writes to it, which costs several times the product where the matrix
+    has many empty rows.
+    """
+    fresh = dense.new_empty(matrix.shape[0], dense.shape[1])
+    return torch.addmm(fresh, matrix, dense, beta=0, out=fresh)
+
+
+def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """The product of a sparse and a dense matrix, without a gradient."""
+    if _WRITES_OVER and dense.device.type == "cpu" and dense.dtype == matrix.dtype:
+        return _written_over(matrix, dense)
+    return matrix @ dense
+
+
+def _writes_over() -> bool:
+    """True where this build of PyTorch leaves nothing in a product of what its memory held before."""
+    matrix = _csr_tensor(scipy.sparse.csr_array(np.array([[0, 2], [0, 0]], dtype=np.float32)), torch.device("cpu"))
+    held = torch.full((2, 1), torch.nan)
+    found = torch.addmm(held, matrix, torch.tensor([[1.0], [3.0]]), beta=0, out=held)
+    return found.tolist() == [[6.0], [0.0]]
+
+
 # PyTorch announces once that CSR support is in beta: here, where filters of warnings are not yet several threads'.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
-    _csr_tensor(scipy.sparse.csr_array((1, 1), dtype=np.float32), torch.device("cpu"))
+    _WRITES_OVER = _writes_over()
 
 
 class _Product(torch.autograd.Function):
@@ -34,11 +70,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, transpose: Tensor, dense: Tensor) -> Tensor:
         ctx.transpose = transpose
-        return matrix @ dense
+        return _product(matrix, dense)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, ctx.transpose @ gradients[0].contiguous()
+        return None, None, _product(ctx.transpose, gradients[0].contiguous())
 
 
 class SparseMatrix:
@@ -68,7 +104,7 @@ class SparseMatrix:
         if torch.is_grad_enabled() and dense.requires_grad:
             product: Tensor = _Product.apply(self._matrix, self._transpose, dense)  # type: ignore[no-untyped-call]
             return product
-        return self._matrix @ dense
+        return _product(self._matrix, dense)
 
 
 def normalised_adjacency(

@@ -112,8 +112,9 @@ class CohortClient(NumPyClient, ABC):
 
     @classmethod
     def contract(cls, run: RunContext) -> Contract:
-        """The contract of a run."""
-        return Contract(cls.downloads(run), cls.uploads(run), cls.metrics(run), cls.phases)
+        """The contract of a run; without figures of test examples where the run records none."""
+        metrics = {name: metric for name, metric in cls.metrics(run).items() if run.reports(name)}
+        return Contract(cls.downloads(run), cls.uploads(run), metrics, cls.phases)
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:

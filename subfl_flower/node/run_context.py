@@ -33,4 +33,5 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         network=network,
         initial=domain_of(config).initial_parameters(config, shape),
         absent_features=config.wire.absent_features,
+        test=config.record.test,
     )

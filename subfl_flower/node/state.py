@@ -66,10 +66,14 @@ class CohortState:
         client_ids: the cohort, in the order of its rows.
         shapes: per-client shapes by name.
         buffer: float32, of `buffer_size` entries; zero where new.
+        dies_with_process: True where no other process ever reads the buffer, so that rows may be worked on in place.
     """
 
-    def __init__(self, client_ids: Sequence[int], shapes: Shapes, buffer: Tensor) -> None:
+    def __init__(
+        self, client_ids: Sequence[int], shapes: Shapes, buffer: Tensor, *, dies_with_process: bool = False
+    ) -> None:
         self.client_ids = tuple(client_ids)
+        self._dies_with_process = dies_with_process
         self.buffer = buffer
         self.changed: set[int] = set()
         """Rows that were replaced since they were last stored elsewhere."""
@@ -125,10 +129,13 @@ class CohortState:
     def rows(
         self, positions: Sequence[int], device: torch.device, names: Sequence[str] | None = None
     ) -> Iterator[dict[str, Tensor]]:
-        """A copy of some rows to work on, each stack [len(positions), ...] on `device`; kept if the block succeeds.
+        """Some rows to work on, each stack [len(positions), ...] on `device`; changes are kept if the block succeeds.
 
         Where clients have different numbers of rows, a stack is as wide as the largest of these clients, and is padded
         with zeros; what is written to the padding is not kept.
+
+        The rows are a copy. Where the state dies with the process, stacks of adjacent rows are the state itself
+        instead, and a copy is put back if the block fails: it saves a second copy of each stack.
 
         Args:
             positions: positions of the rows.
@@ -145,11 +152,23 @@ class CohortState:
                     f"the state of client {self.client_ids[position]} is torn: "
                     "a process was killed while it wrote this client's state"
                 )
-        rows = self.copied(positions, device, names)
-        yield rows
         chosen = _chosen(positions)
+        in_place = self._dies_with_process and isinstance(chosen, slice) and self.buffer.device == torch.device(device)
+        rows = self.copied(positions, device, names)
+        before = {name: values for name, values in rows.items() if in_place and name not in self._own_rows}
+        # `data` counts changes apart: autograd would take a change of any other row for one of these.
+        themselves = {name: self._tensors[name][chosen].data for name in before}
+        rows |= themselves
+        try:
+            yield rows
+        except BaseException:
+            for name, values in before.items():
+                self._tensors[name][chosen] = values
+            raise
         with self.replacing(chosen):
             for name, values in rows.items():
+                if values is themselves.get(name):
+                    continue
                 if name in self._own_rows:
                     for position, own in zip(positions, values, strict=True):
                         kept = self._own_rows[name][position]
@@ -263,7 +282,7 @@ class MemoryStore:
         key = tuple(client_ids)
         if key not in self._states:
             buffer = torch.zeros(buffer_size(len(key), shapes), device=self._device)
-            self._states[key] = CohortState(key, shapes, buffer)
+            self._states[key] = CohortState(key, shapes, buffer, dies_with_process=True)
         return self._states[key]
 
     def commit(self, state: CohortState) -> None:

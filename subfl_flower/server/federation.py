@@ -34,7 +34,7 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
 from subfl_flower.server.progress import RunProgress
 from subfl_flower.server.round_messages import KEEP, RUN, announced
-from subfl_flower.server.round_records import mean_seconds
+from subfl_flower.server.round_records import mean_seconds, without_test_figures
 from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
@@ -185,6 +185,7 @@ class _Run:
         self._exchange: Exchange | None = None
         self._strategy: CohortStrategy | None = None
         self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
+        self._processor_time = time.process_time() if config.runtime.one_process and checkpoint is None else None
         self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
         deployed = config.runtime.deployed
         # Nodes of a simulation share the server's disk; a node elsewhere need not know of the server's folders.
@@ -334,11 +335,13 @@ class _Run:
 
         `model_parameters` counts the values of the initial model, those of personal layers included. Parameters that a
         method adds (masks, a user's own embedding) are not counted. The entry is absent where no round has trained a
-        model.
+        model. `cpu_seconds` is the processor time of a run in one process, absent after `resume`.
         """
         found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
         found["run_id"] = self.run_id
         found["seconds"] = time.time() - self._started
+        if self._processor_time is not None:
+            found["cpu_seconds"] = time.process_time() - self._processor_time
         found["seconds_per_round"] = mean_seconds(self.finished)
         exchanges = found["exchanges"] = self._exchange.log if self._exchange else []
         outside = found["bytes_exchanges"] = exchanged(exchanges)
@@ -348,7 +351,8 @@ class _Run:
             if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
                 initial = self._strategy.run.initial
                 found["model_parameters"] = sum(value.size for value in initial.values())
-            found.update(self._strategy.report(self._prepared))
+            further = self._strategy.report(self._prepared)
+            found.update(further if self._config.record.test else without_test_figures(further))
         if self._membership.refusals:
             found["refused"] = self._membership.refusals
         return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.server.updates import Updates
-from subfl_flower.tasks.metric import Metric
+from subfl_flower.tasks.metric import Metric, is_test_figure
 from subfl_flower.tasks.settings import TaskSettings
 from subfl_flower.wire.roster import Roster
 
@@ -101,6 +101,15 @@ def round_record(
         "bytes_evaluation": updates.bytes_evaluation,
         "seconds": dict(seconds),
         "failures": {str(client): reason for client, reason in updates.failures.items()},
+    }
+
+
+def without_test_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a summary without the figures of test examples, at any depth."""
+    return {
+        name: without_test_figures(value) if isinstance(value, Mapping) else value
+        for name, value in figures.items()
+        if not is_test_figure(name)
     }
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from subfl_flower.commands.result_lines import result_of
 from subfl_flower.errors import SubflError
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.sweeps.job import Outcome, newest
@@ -40,7 +42,10 @@ class Display:
 
     Attributes:
         said: remarks that were printed, each once.
+        on_end: called with the outcome of each job; None for nothing.
     """
+
+    on_end: Callable[[Outcome], None] | None = None
 
     def __init__(self) -> None:
         self.said: set[str] = set()
@@ -76,6 +81,8 @@ class Display:
             if outcome.status == "failed":
                 self._print_error(f"subfl: {self._lines[directory].name} failed: {outcome.error}")
             self._show(self._lines[directory], outcome)
+            if self.on_end is not None:
+                self.on_end(outcome)
 
     def say(self, line: str) -> None:
         """Print a line that a job printed; remarks on data once."""
@@ -146,13 +153,7 @@ def display_for(jobs: int, show: bool = True) -> Display:
 
 def result_text(outcome: Outcome) -> str:
     """The result of a job in one line."""
-    summary = outcome.summary
-    test, last = summary.get("test_at_best_validation"), summary.get("test_last")
-    if test is not None:
-        result = f"test {test:.4f} at round {summary.get('best_round')}"
-    else:
-        result = "no round finished" if last is None else f"test {last:.4f} after the last round"
-    return f"{result} ({_word(outcome)})"
+    return f"{result_of(outcome.summary)} ({_word(outcome)})"
 
 
 def _word(outcome: Outcome) -> str:

@@ -76,6 +76,7 @@ def run_sweep(
     jobs: int | Literal["auto"] = 1,
     redo: Redo = "failed",
     show: bool = True,
+    ended: Callable[[Outcome], None] | None = None,
 ) -> list[Path]:
     """Train a run for each list of overrides, and reuse the finished ones of earlier calls.
 
@@ -85,6 +86,7 @@ def run_sweep(
         jobs: number of jobs at a time; see `config.Sweep`.
         redo: jobs of an earlier call that are repeated; see `config.Sweep`.
         show: show the progress: a table in a terminal, else a line a job.
+        ended: called with the outcome of each job that has ended, or had before.
 
     Returns:
         The folder of each job's run, in the order of `overrides`. The summary of a run that failed says so.
@@ -101,7 +103,9 @@ def run_sweep(
         for each, config in zip(overrides, configs, strict=True)
     ]
     make_run_folder(folder.absolute())
-    end = run_jobs(asked, settings, display_for(len(asked), show))
+    display = display_for(len(asked), show)
+    display.on_end = ended
+    end = run_jobs(asked, settings, display)
     if end.interrupted:
         raise KeyboardInterrupt
     return [outcome.directory for outcome in end.outcomes if outcome is not None]

@@ -25,6 +25,9 @@ _WITHOUT_EFFECT = (
 )
 """Settings and sections that change neither the results of a run nor the files that it leaves."""
 
+_UNLESS_CHANGED = {"record.test": True}
+"""Settings that are left out where they have this value, so that jobs keep the names that they had without them."""
+
 
 def settings_with_effect(config: Config) -> dict[str, Any]:
     """The settings that determine the results of a run, by dotted key, a method's defaults included."""
@@ -35,7 +38,12 @@ def settings_with_effect(config: Config) -> dict[str, Any]:
 
 def with_effect(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested configuration without the settings that can change no result."""
-    kept = {key: value for key, value in config.items() if f"{prefix}{key}" not in _WITHOUT_EFFECT}
+    kept = {
+        key: value
+        for key, value in config.items()
+        if (name := f"{prefix}{key}") not in _WITHOUT_EFFECT
+        and not (name in _UNLESS_CHANGED and value == _UNLESS_CHANGED[name])
+    }
     return {
         key: with_effect(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in kept.items()

@@ -10,13 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from subfl_flower.evaluation.main_table import result_columns
 from subfl_flower.evaluation.rows import Row, build_rows
-from subfl_flower.evaluation.runs import load_runs
+from subfl_flower.evaluation.runs import VALIDATION, load_runs
 from subfl_flower.evaluation.table import Column, make_table, rich_table
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.sweeps.fingerprint import with_effect
 
-_COLUMNS = (Column("test at best validation", "test_at_best_validation"), Column("validation", "best_validation"))
+_VALIDATION = Column("validation", VALIDATION)
 
 
 def print_sweep_table(folders: Sequence[Path]) -> None:
@@ -35,4 +36,6 @@ def sweep_table(rows: Sequence[Row]) -> Table:
     """The table of some rows; its notes count the statuses of their runs."""
     statuses = [Counter(run.status for run in row.runs) for row in rows]
     jobs = [", ".join(f"{count} {status}" for status, count in counts.items()) for counts in statuses]
-    return rich_table(make_table(rows, _COLUMNS, collapse=False, note=jobs))
+    columns = [replace(column, rated=False) for column in result_columns(rows)]
+    further = [] if any(column.figure == VALIDATION for column in columns) else [_VALIDATION]
+    return rich_table(make_table(rows, [*columns, *further], collapse=False, note=jobs))

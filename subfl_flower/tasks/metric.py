@@ -44,3 +44,8 @@ SHARE = Metric(0.0, 1.0)
 
 COUNT = Metric(0.0, 1e12)
 """A number of examples."""
+
+
+def is_test_figure(name: str) -> bool:
+    """True for the name of a figure of test examples, such as ``test``, ``test_as_received`` or ``test.ndcg@10``."""
+    return name == "test" or name.startswith(("test.", "test_"))

@@ -216,14 +216,17 @@ class _SparseRow:
         if not _may_be_sparse(row.size, row.dtype):
             return None
         kept = row != 0
+        count = int(np.count_nonzero(kept))
+        if (len(row) + 7) // 8 + (count + 7) // 8 + count * row.itemsize >= row.nbytes:
+            return None  # even if no line had a zero
         in_line = np.count_nonzero(kept, axis=1)
         present = in_line > 0
         entries = kept if present.all() else kept[present]
-        nbytes = (len(row) + 7) // 8 + (entries.size + 7) // 8 + int(in_line.sum()) * row.itemsize
+        nbytes = (len(row) + 7) // 8 + (entries.size + 7) // 8 + count * row.itemsize
         if nbytes >= row.nbytes:
             return None
         values = (row if entries is kept else row[present]).reshape(-1)
-        if len(values) != in_line.sum():
+        if len(values) != count:
             values = np.compress(entries.reshape(-1), values)
         return cls(np.packbits(present), np.packbits(entries), values)
 

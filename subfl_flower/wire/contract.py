@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
-from subfl_flower.tasks.metric import Metric
+from subfl_flower.tasks.metric import Metric, is_test_figure
 from subfl_flower.tasks.settings import TaskSettings
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import RaggedSpec
@@ -61,6 +61,7 @@ class RunContext:
         network: the network that clients train, where it is one on graphs.
         initial: initial model of the federation, by name, without a client axis.
         absent_features: treatment of rows of features that a client does not have; None: as the method says.
+        test: False where no figure of test examples may leave a client.
     """
 
     settings: Any
@@ -77,6 +78,11 @@ class RunContext:
     network: GraphNetwork[Any] | None = None
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     absent_features: AbsentFeatures | None = None
+    test: bool = True
+
+    def reports(self, figure: str) -> bool:
+        """True for a figure that clients may send and the server may record."""
+        return self.test or not is_test_figure(figure)
 
     @property
     def skips_absent(self) -> bool:

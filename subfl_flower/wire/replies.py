@@ -248,6 +248,8 @@ def _faults_of_updates(stack: Stack, expected: Mapping[str, ArraySpec]) -> dict[
         if not expected[name].bounded:
             continue
         shared = not isinstance(values, RowStack) and values.strides[0] == 0
+        if _all_small(values[:1] if shared else values):
+            continue
         low, high = _range(values[:1] if shared else values)
         sound = np.broadcast_to((low >= -LARGEST_VALUE) & (high <= LARGEST_VALUE), len(values))  # NaN compares as false
         for row in np.flatnonzero(~sound).tolist():
@@ -270,6 +272,18 @@ def _faults_of_rows(ragged: Mapping[str, Ragged]) -> dict[int, str]:
             problem = f"larger than {LARGEST_VALUE:g}" if np.isfinite(rows.of(client)).all() else "not finite"
             faults[client] = f"its update of {name} is {problem}"
     return faults
+
+
+def _all_small(values: np.ndarray) -> bool:
+    """True where sums of squares show that no value is near the bound; False says nothing.
+
+    A sum of squares reads its values once, where the smallest and the largest read them twice.
+    """
+    if values.dtype != np.float32:
+        return False
+    rows = [values.values] if isinstance(values, RowStack) else values
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite, or NaN, which compares as false
+        return all(np.vdot(row, row) < LARGEST_VALUE**2 / 2 for row in rows)
 
 
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,3 +35,15 @@ def test_the_picture_has_the_ratio_of_each_case(benchmarks: ModuleType, tmp_path
     file = tmp_path / "speed.svg"
     benchmarks.draw([row("floor", 1, 0.2), row("inline", 1, 0.1), row("inline", 2, 0.05)], file)
     assert file.read_text().count("<!-- inline") == 2 and "<!-- 0.25 -->" in file.read_text()
+
+
+@pytest.mark.parametrize("clients", [10, 1000])
+def test_a_client_of_the_cost_per_client_has_as_many_nodes_and_edges_among_many_clients(
+    benchmarks: ModuleType, clients: int
+) -> None:
+    given = benchmarks.clients_of_forty_nodes(clients)
+    settings = dict(item.split("=") for item in given if "=" in item)
+    community, communities = int(settings["dataset.nodes_per_community"]), int(settings["dataset.communities"])
+    assert communities * community == 40 * clients
+    inside, outside = float(settings["dataset.p_class"]), float(settings["dataset.p_out"])
+    assert inside * community + outside * (communities - 1) * community == pytest.approx(6.72, rel=1e-4)

@@ -208,7 +208,7 @@ def test_choices_of_the_users_folder_are_listed_and_described(
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("subfl rep", ["report"]),
+        ("subfl repor", ["report"]),
         ("subfl method=fedp", ["method=fedper", "method=fedprox", "method=fedpub", "method=fedpub_released"]),
         ("subfl -m method=local,fedpub_", ["method=local,fedpub_released"]),
         ("subfl method=fedpub federation.ro", ["federation.round_timeout=", "federation.rounds="]),

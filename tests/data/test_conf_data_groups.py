@@ -16,15 +16,16 @@ MANDATORY = {
     "custom": {"path": "graph.pt"},
     "custom_ratings": {"path": "ratings.csv"},
 }
-GRAPHS = "citeseer computers cora custom digits ogbn_arxiv photo pubmed sbm"
+GRAPHS = "citeseer communities computers cora custom digits ogbn_arxiv photo pubmed sbm"
 RATINGS = "custom_ratings douban flixster ml100k ml10m ml1m synthetic_ratings yahoo_music"
 GIVEN = "douban flixster ml100k yahoo_music"
-PARTITIONS = "dirichlet given imbalanced louvain metis overlap_rate overlapping random users whole"
+PARTITIONS = "consecutive dirichlet given imbalanced louvain metis overlap_rate overlapping random users whole"
 FOR_RATINGS = [
     {"override /partition@_global_.partition": "users"},
     {"override /task@_global_.task": "rating_prediction"},
     "_self_",
 ]
+FOR_GRAPHS = {"communities": [{"override /partition@_global_.partition": "consecutive"}, "_self_"]}
 
 
 def resolved(file: Path, **rest: Any) -> dict[str, Any]:
@@ -62,4 +63,4 @@ def test_every_file_states_every_key_with_the_models_default(group: str, names: 
         assert model.name == file.stem
         assert list(written) and set(written) == set(type(model).model_fields)
         assert model == type(model)(**mandatory)
-        assert chosen_with_it == (FOR_RATINGS if file.stem in RATINGS.split() else [])
+        assert chosen_with_it == (FOR_RATINGS if file.stem in RATINGS.split() else FOR_GRAPHS.get(file.stem, []))

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from synthetic_runs import MakeRun, round_record
 
-from subfl_flower.evaluation.differences import Difference, best_other, difference_columns, paired_difference
+from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.differences import (
+    Difference,
+    best_other,
+    difference_columns,
+    interval_notes,
+    paired_difference,
+)
 from subfl_flower.evaluation.main_table import main_table
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
@@ -31,7 +38,7 @@ def test_the_interval_is_that_of_students_t_over_paired_seeds(make_run: MakeRun,
     gaps = [0.25, 0.125, 0.25]
     half = 4.302652729911275 * statistics.stdev(gaps) / math.sqrt(3)  # the 0.975 quantile of t with 2 degrees
     assert found is not None and found.interval is not None
-    assert (found.other, found.seeds, found.mean) == ("fedavg", 3, pytest.approx(statistics.mean(gaps)))
+    assert (found.other, found.units, found.mean) == ("fedavg", 3, pytest.approx(statistics.mean(gaps)))
     assert found.interval == pytest.approx((found.mean - half, found.mean + half))
 
 
@@ -40,7 +47,7 @@ def test_one_seed_has_no_interval_and_none_in_common_no_difference(make_run: Mak
     write(make_run, "fedpub", {0: 0.75, 1: 0.5})
     write(make_run, "local", {3: 0.5})
     rows = rows_of(tmp_path)
-    assert paired_difference(rows["fedpub"], rows["fedavg"]) == Difference("fedavg", 1, 0.25, None)
+    assert paired_difference(rows["fedpub"], rows["fedavg"]) == Difference("fedavg", 1, 1, "seeds", 0.25, None)
     assert paired_difference(rows["local"], rows["fedavg"]) is None
     table = main_table(list(rows.values()), True, difference_columns(list(rows.values())))
     cells = table.cells.set_index("method")["vs FedAvg [95 %]"]
@@ -81,3 +88,67 @@ def test_the_best_of_each_data_set_is_marked_but_for_bounds(make_run: MakeRun, t
     table = main_table(rows, collapse=True)
     best = [table.cells.loc[line, "method"] for line, head in table.best if head == "test at best validation"]
     assert best == ["fedpub"]
+
+
+def write_splits(make_run: MakeRun, method: str, results: dict[tuple[int, int], float]) -> None:
+    """Runs of one round and one client by split and seed."""
+    for (split, seed), result in results.items():
+        run = make_run(
+            f"runs/{method}-{split}-{seed}", method, seed, rounds=0, status=None, clients=1, partition={"seed": split}
+        )
+        run.append_round(round_record(1, [result], [0.5], [0.5]))
+        run.write_summary({"status": "completed", "method": method, "seed": seed, "metric": "accuracy"})
+
+
+def test_with_three_splits_the_interval_is_over_means_of_splits(make_run: MakeRun, tmp_path: Path) -> None:
+    gaps = {(11, 0): 0.25, (11, 1): 0.0, (12, 0): 0.125, (12, 1): 0.125, (13, 0): 0.5, (13, 1): 0.25}
+    write_splits(make_run, "fedavg", dict.fromkeys(gaps, 0.25))
+    write_splits(make_run, "fedpub", {trial: 0.25 + gap for trial, gap in gaps.items()})
+    rows = rows_of(tmp_path)
+    found = paired_difference(rows["fedpub"], rows["fedavg"])
+    of_splits = [0.125, 0.125, 0.375]  # means of the two seeds
+    half = 4.302652729911275 * statistics.stdev(of_splits) / math.sqrt(3)
+    assert found is not None and found.interval is not None
+    assert (found.runs, found.units, found.over, found.separates) == (6, 3, "splits", False)
+    assert found.mean == pytest.approx(statistics.mean(of_splits))
+    assert found.interval == pytest.approx((found.mean - half, found.mean + half))
+    notes = interval_notes(difference_columns(list(rows.values())))
+    assert notes[0].startswith("Intervals over splits") and len(notes) == 2
+
+
+def test_with_two_splits_the_interval_is_over_means_of_seeds(make_run: MakeRun, tmp_path: Path) -> None:
+    gaps = {(11, 0): 0.25, (11, 1): 0.0, (12, 0): 0.125, (12, 1): 0.125}
+    write_splits(make_run, "fedavg", dict.fromkeys(gaps, 0.25))
+    write_splits(make_run, "fedpub", {trial: 0.25 + gap for trial, gap in gaps.items()})
+    rows = rows_of(tmp_path)
+    found = paired_difference(rows["fedpub"], rows["fedavg"])
+    half = 12.706204736432095 * statistics.stdev([0.1875, 0.0625]) / math.sqrt(2)  # t with one degree of freedom
+    assert found is not None and (found.units, found.over) == (2, "seeds")
+    assert found.interval == pytest.approx((0.125 - half, 0.125 + half))
+
+
+def test_only_results_that_an_interval_separates_are_marked(make_run: MakeRun, tmp_path: Path) -> None:
+    write(make_run, "local", {0: 0.5, 1: 0.75})
+    write(make_run, "fedavg", {0: 0.625, 1: 0.625})
+    rows = list(rows_of(tmp_path).values())
+    assert not main_table(rows, True, difference_columns(rows)).best
+    write(make_run, "fedpub", {0: 0.875, 1: 0.875})
+    rows = list(rows_of(tmp_path).values())
+    table = main_table(rows, True, difference_columns(rows))
+    marked = {(table.cells.loc[line, "method"], head) for line, head in table.best}
+    # 0.25 above FedAvg with both seeds; Local is 0.375 and 0.125 below, whose interval holds zero
+    assert marked == {
+        ("fedpub", "test at best validation"), ("fedpub", "vs FedAvg [95 %]"),
+        ("fedpub", "vs best other method [95 %]"), ("fedavg", "vs best other method [95 %]"),
+    }  # fmt: skip
+
+
+def test_a_named_baseline_must_be_among_the_methods(make_run: MakeRun, tmp_path: Path) -> None:
+    write(make_run, "local", {0: 0.5, 1: 0.75})
+    write(make_run, "fedpub", {0: 0.75, 1: 1.0})
+    rows = list(rows_of(tmp_path).values())
+    table = main_table(rows, True, difference_columns(rows, "local"))
+    cells = table.cells.set_index("method")["vs local [95 %]"]
+    assert cells["fedpub"] == "+25.00 [+25.00, +25.00]"
+    with pytest.raises(SubflError, match="--baseline fedpup: no run is of this method; there are fedpub, local"):
+        difference_columns(rows, "fedpup")

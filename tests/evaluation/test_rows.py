@@ -73,12 +73,15 @@ def test_data_that_differs_sets_methods_apart_even_with_one_run_each(make_run: M
     assert [row.mean(RELATIVE_BYTES) for row in rows] == [None, 0.0, 1.0]
 
 
-def test_a_partition_seed_counts_as_the_seed_only_where_it_follows_it(make_run: MakeRun, tmp_path: Path) -> None:
-    for seed in (1, 2):
-        make_run(f"tied/{seed}", seed=seed, rounds=2, partition={"seed": seed})
-        make_run(f"free/{seed}", seed=0, rounds=2, partition={"seed": seed})
-    assert [len(row.counted) for row in rows_of(tmp_path / "tied")] == [2]
-    assert [len(row.counted) for row in rows_of(tmp_path / "free")] == [1, 1]
+def test_runs_of_several_splits_and_seeds_share_a_row(make_run: MakeRun, tmp_path: Path) -> None:
+    for split in (11, 12):
+        for seed in (0, 1):
+            make_run(f"runs/{split}-{seed}", seed=seed, rounds=2, partition={"seed": split})
+    make_run("runs/again", seed=1, rounds=2, partition={"seed": 12})
+    (row,) = rows_of(tmp_path / "runs")
+    assert [run.trial for run in row.counted] == [(f"partition.seed={s}", k) for s in (11, 12) for k in ("0", "1")]
+    assert (row.seeds_text, row.note) == ("4 (2 splits)", "1 older of a repeated seed left out")
+    assert row.seeds.split()[0] == "partition.seed=11/0"
 
 
 def test_bytes_are_those_of_a_whole_run_over_the_nearest_fedavg(make_run: MakeRun, tmp_path: Path) -> None:

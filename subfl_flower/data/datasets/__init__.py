@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from subfl_flower.data.datasets.amazon import ComputersDataset, PhotoDataset
+from subfl_flower.data.datasets.communities import CommunitiesDataset
 from subfl_flower.data.datasets.custom import CustomDataset
 from subfl_flower.data.datasets.digits import DigitsDataset
 from subfl_flower.data.datasets.ogbn_arxiv import OgbnArxivDataset
@@ -22,6 +23,7 @@ DATASETS = Door(
     (
         DigitsDataset,
         StochasticBlockModelDataset,
+        CommunitiesDataset,
         CoraDataset,
         CiteSeerDataset,
         PubMedDataset,
@@ -47,6 +49,7 @@ Dataset = Annotated[DatasetSettings | RatingDatasetSettings, DATASETS]
 __all__ = [
     "DATASETS",
     "CiteSeerDataset",
+    "CommunitiesDataset",
     "ComputersDataset",
     "CoraDataset",
     "CustomDataset",

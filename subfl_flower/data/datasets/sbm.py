@@ -64,7 +64,7 @@ class StochasticBlockModelDataset(DatasetSettings):
                 together = bool(memberships[a] & memberships[b])
                 within = self.p_class if classes[a] == classes[b] else self.p_community
                 p = within if together else self.p_out
-                edges.append(_edges_between(int(starts[a]), int(sizes[a]), int(starts[b]), int(sizes[b]), p, generator))
+                edges.append(edges_between(int(starts[a]), int(sizes[a]), int(starts[b]), int(sizes[b]), p, generator))
         labels = np.repeat(classes, sizes)
         num_classes = self.communities * self.classes_per_community
         means = self.signal * generator.standard_normal((num_classes, self.features), dtype=np.float32)
@@ -94,10 +94,17 @@ class StochasticBlockModelDataset(DatasetSettings):
         return memberships, np.array(classes), np.array(sizes)
 
 
-def _edges_between(
+def edges_between(
     start_a: int, size_a: int, start_b: int, size_b: int, p: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Each pair of two blocks (of one block, if they are the same) with probability p: int64 `[2, edges]`."""
+    """Each pair of two blocks (of one block, if they are the same) with probability p: int64 `[2, edges]`.
+
+    Args:
+        start_a, size_a: the first block: its first node, and its number of nodes.
+        start_b, size_b: the second block.
+        p: probability of an edge.
+        generator: draws the edges.
+    """
     same = start_a == start_b and size_a == size_b
     pairs = size_a * (size_a - 1) // 2 if same else size_a * size_b
     chosen = _distinct(pairs, int(generator.binomial(pairs, p)), generator)

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+from subfl_flower.data.partitions.consecutive import ConsecutivePartition
 from subfl_flower.data.partitions.dirichlet import DirichletPartition
 from subfl_flower.data.partitions.given import GivenPartition
 from subfl_flower.data.partitions.imbalanced import ImbalancedPartition
@@ -26,6 +27,7 @@ PARTITIONS = Door(
         RandomPartition,
         ImbalancedPartition,
         DirichletPartition,
+        ConsecutivePartition,
         GivenPartition,
         WholePartition,
         UsersPartition,
@@ -38,6 +40,7 @@ Partition = Annotated[PartitionSettings, PARTITIONS]
 
 __all__ = [
     "PARTITIONS",
+    "ConsecutivePartition",
     "DirichletPartition",
     "GivenPartition",
     "ImbalancedPartition",

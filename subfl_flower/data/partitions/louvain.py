@@ -11,6 +11,8 @@ from pydantic import Field
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.metis import metis_split
 from subfl_flower.data.partitions.settings import PartitionSettings, require_nodes
+from subfl_flower.errors import SubflError
+from subfl_flower.seeding import shared_generator
 
 LARGEST_SHARE = 1.5
 """A community of more than this many times a client's fair share of the nodes is divided."""
@@ -27,20 +29,33 @@ class LouvainPartition(PartitionSettings):
 
     Attributes:
         resolution: above 1 communities are smaller and more, below 1 larger and fewer.
+        merge: `balanced` as above. `random`: communities are kept whole, and each client gets as many of them, at
+            random, whatever their sizes (Zhang et al., NeurIPS 2021, as FED-PUB describes it in App. C.2).
     """
 
     name: Literal["louvain"] = "louvain"
     clients: int = Field(default=10, ge=1)
     resolution: float = Field(default=1.0, gt=0)
+    merge: Literal["balanced", "random"] = "balanced"
 
     def assign(self, graph: Graph) -> list[np.ndarray]:
         """Disjoint, covers every node.
 
         Raises:
-            SubflError: more clients than nodes.
+            SubflError: more clients than nodes, or than communities where these are kept whole.
         """
         require_nodes(graph, self.clients, "partition.clients")
         communities = louvain_communities(graph, self.resolution, self.seed)
+        if self.merge == "random":
+            if len(communities) < self.clients:
+                raise SubflError(
+                    f"partition.clients={self.clients} is more than the {len(communities)} communities that Louvain's "
+                    "method finds; raise partition.resolution, or use partition.merge=balanced"
+                )
+            order = shared_generator(self.seed, "merged communities").permutation(len(communities))
+            return [
+                np.sort(np.concatenate([communities[i] for i in each])) for each in np.array_split(order, self.clients)
+            ]
         return merged(divided(graph, communities, self.clients, self.seed), self.clients)
 
 

@@ -9,7 +9,7 @@ import pymetis
 from pydantic import Field
 
 from subfl_flower.data.graph import Graph
-from subfl_flower.data.partitions.settings import PartitionSettings, require_nodes
+from subfl_flower.data.partitions.settings import LossyPartition, require_nodes
 from subfl_flower.errors import SubflError
 
 
@@ -97,7 +97,7 @@ def _induced_edges(graph: Graph, nodes: np.ndarray) -> np.ndarray:
     return edges[:, (edges >= 0).all(axis=0)]
 
 
-class MetisPartition(PartitionSettings):
+class MetisPartition(LossyPartition):
     """The global graph cut by METIS into one part a client: FED-PUB's disjoint setting (Section 5.1)."""
 
     name: Literal["metis"] = "metis"

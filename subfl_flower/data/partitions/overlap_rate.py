@@ -10,12 +10,12 @@ from pydantic import Field
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.metis import metis_parts, metis_split
 from subfl_flower.data.partitions.overlapping import CLIENTS_PER_PART, ClientsByFive
-from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.partitions.settings import LossyPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.seeding import shared_generator
 
 
-class OverlapRatePartition(PartitionSettings):
+class OverlapRatePartition(LossyPartition):
     """SubPFed's setting (Li, Bao and Tong, Computers, Materials & Continua 2026, 88(1):34).
 
     METIS cuts the graph into clients/5 parts. In each, a shared set of nodes is drawn; METIS, on the subgraph

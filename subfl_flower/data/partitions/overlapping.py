@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from subfl_flower.data.graph import Graph
 from subfl_flower.data.partitions.metis import metis_parts
-from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.partitions.settings import LossyPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.seeding import client_generator
 
@@ -26,7 +26,7 @@ ClientsByFive = Annotated[int, Field(ge=1), AfterValidator(_five_a_part)]
 """A number of clients of which five belong to one METIS part."""
 
 
-class OverlappingPartition(PartitionSettings):
+class OverlappingPartition(LossyPartition):
     """FED-PUB's overlapping setting (Baek et al., ICML 2023, Section 5.1 and the released generator).
 
     METIS cuts the graph into clients/5 parts. Each of a part's five clients independently draws half of the part's

@@ -12,6 +12,7 @@ from subfl_flower.data.graph import NO_ROLE, Graph
 from subfl_flower.data.splits import random_roles
 from subfl_flower.doors import DoorSettings
 from subfl_flower.errors import SubflError
+from subfl_flower.seeding import shared_generator
 
 
 class PartitionSettings(DoorSettings):
@@ -69,6 +70,10 @@ class PartitionSettings(DoorSettings):
             return np.full(graph.num_nodes, NO_ROLE, dtype=np.int8)
         return random_roles(graph.labels, train_fraction, self.seed)
 
+    def lost_edges_of(self, graph: Graph) -> np.ndarray | None:
+        """Flags of edges that no client is to hold, even where it holds both ends: bool `[edges]`; None: no such."""
+        return None
+
     def training_advice(self, graph: Graph) -> str:
         """Ways to give each client a training node, for an error."""
         if graph.given_roles is not None:
@@ -78,6 +83,28 @@ class PartitionSettings(DoorSettings):
     def raw_fingerprint(self) -> str:
         """A digest of the files on disk that determine the partition; empty where there are none."""
         return ""
+
+
+class LossyPartition(PartitionSettings):
+    """A partition that can lose further edges (SubPFed, Li, Bao and Tong, CMC 2026, Section 5.6).
+
+    Attributes:
+        lost_edges: share of all edges of the graph that no client holds, even where it holds both ends. They are drawn
+            after the graph has been divided, and are part of the whole graph that bounds are trained on.
+    """
+
+    lost_edges: float = Field(default=0.0, ge=0, lt=1)
+
+    def lost_edges_of(self, graph: Graph) -> np.ndarray | None:
+        """Both directions of the drawn edges."""
+        if self.lost_edges == 0:
+            return None
+        start, end = graph.edge_index
+        low, high = np.minimum(start, end), np.maximum(start, end)
+        undirected, edge = np.unique(low * graph.num_nodes + high, return_inverse=True)
+        drawn = shared_generator(self.seed, "lost edges").permutation(undirected.size)
+        lost: np.ndarray = (drawn < round(self.lost_edges * undirected.size))[edge]
+        return lost
 
 
 def require_nodes(graph: Graph, parts: int, what: str) -> None:

@@ -78,7 +78,7 @@ def _write(
         counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
         _require_training_nodes(counts, advice)
     about = {"overlapping": partition.overlapping, "training_advice": advice}
-    write_partition(directory, graph, roles, assignments, described | about)
+    write_partition(directory, graph, roles, assignments, described | about, partition.lost_edges_of(graph))
 
 
 def _require_nodes(assignments: Any, num_nodes: int, source: str) -> None:

@@ -38,7 +38,7 @@ class PreparedPartition(PreparedEntry):
     """A directory that holds the global graph, every client's subgraph and the edges between clients.
 
     `metadata.json`; `client-0000.safetensors`, ...; `global.safetensors`, the whole graph with its
-    roles; `cross_edges.safetensors`, the edges whose ends share no client; `names.json`, the source's id of each node,
+    roles; `cross_edges.safetensors`, the edges that no client holds; `names.json`, the source's id of each node,
     where it has ids. A file is checked against the size and sha256 in the metadata when it is read.
 
     Attributes:
@@ -119,7 +119,7 @@ class PreparedPartition(PreparedEntry):
         return read_graph(self.verified(_GRAPH))
 
     def cross_edges(self) -> np.ndarray:
-        """The edges whose two ends share no client: int64 `[2, edges]`, global ids, both directions.
+        """The edges that no client holds: int64 `[2, edges]`, global ids, both directions.
 
         Raises:
             SubflError: the file is damaged.
@@ -133,7 +133,12 @@ def client_file(client_id: int) -> str:
 
 
 def write_partition(
-    directory: Path, graph: Graph, roles: np.ndarray, assignments: list[np.ndarray], described: dict[str, Any]
+    directory: Path,
+    graph: Graph,
+    roles: np.ndarray,
+    assignments: list[np.ndarray],
+    described: dict[str, Any],
+    lost: np.ndarray | None = None,
 ) -> None:
     """Write every file of a prepared partition into an empty directory.
 
@@ -143,9 +148,10 @@ def write_partition(
         roles: int8 `[nodes]`.
         assignments: one ascending int64 array of node ids a client.
         described: further metadata: the schema, the settings, `overlapping`.
+        lost: bool `[edges]`, edges of `graph` that no client is to hold; None: no such.
     """
     write_graph(directory / _GRAPH, graph, roles)
-    cutter = SubgraphCutter(graph, roles, assignments)
+    cutter = SubgraphCutter(graph, roles, assignments, lost)
     clients = []
     for client_id in range(len(assignments)):
         client = cutter.cut(client_id)

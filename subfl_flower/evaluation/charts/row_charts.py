@@ -15,6 +15,7 @@ from subfl_flower.evaluation.curves import Curve, value_text
 from subfl_flower.evaluation.formats import axis_text, scale, unit_suffix
 from subfl_flower.evaluation.frame import metric_frame
 from subfl_flower.evaluation.rows import Row
+from subfl_flower.evaluation.runs import VALIDATION
 
 Looks = Mapping[str, Look]
 """Looks by label of a row."""
@@ -140,15 +141,18 @@ def curves_chart(curves: Sequence[Curve], key: str, looks: Looks) -> Chart | Non
         if not log and (len(values) == 1 or _ROOM * min(np.diff(values)) >= values[-1] - values[0]):
             ticks = {value: value_text(value) for value in values}
         whole = all(value % 1 == 0 for value in values)
-        y = f"test {axis_text(metric)}"
+        y = f"{_role([row for curve in of_panel for row in curve.rows])} {axis_text(metric)}"
         panels.append(Panel(_where(where), key, y, marks, ticks, whole, limits, log=log))
     rows = [row for of_panel in drawn.values() for curve in of_panel for row in curve.rows if _result(row)]
     return Chart(f"curve-{key}", f"Test metric by {key}", panels, seeds_text(rows)) if panels else None
 
 
 def result_by_round(row: Row) -> pd.DataFrame:
-    """Mean and sample standard deviation (0 of one seed) of the test metric as shown: `mean` and `std` by round."""
-    return _by_round(row, "test").agg(["mean", "std"]).fillna(0.0) * scale(row.metric)
+    """Mean and sample standard deviation (0 of one seed) of the metric as shown: `mean` and `std` by round.
+
+    The metric is that of tests; of runs that record none, that of validation.
+    """
+    return _by_round(row, _role([row])).agg(["mean", "std"]).fillna(0.0) * scale(row.metric)
 
 
 def megabytes_by_round(row: Row) -> pd.Series:
@@ -192,7 +196,7 @@ def _by_panel(
     panels = []
     for (*where, metric), of_panel in _panels(drawn).items():
         marks = [found for row in of_panel if (found := lines[id(row)])]
-        panels.append(Panel(_where(where), x, f"test {axis_text(metric)}", marks, whole=whole))
+        panels.append(Panel(_where(where), x, f"{_role(of_panel)} {axis_text(metric)}", marks, whole=whole))
     return Chart(name, heading, panels, seeds_text(drawn)) if panels else None
 
 
@@ -217,6 +221,11 @@ def _label(row: Row) -> str:
 def _where(data: Sequence[str]) -> str:
     dataset, partition, clients = data
     return f"{dataset}, {partition}, {clients} clients"
+
+
+def _role(rows: Sequence[Row]) -> str:
+    """The examples whose metric is drawn: ``validation`` where no row has a test."""
+    return "validation" if all(row.judged_by == VALIDATION for row in rows) else "test"
 
 
 def _clients(row: Row) -> np.ndarray:
@@ -248,7 +257,7 @@ def _places(curve: Curve, by: float, limits: tuple[float, float], log: bool) -> 
 
 def _result(row: Row) -> tuple[float, float] | None:
     """Mean and sample standard deviation (0 of one seed) as shown; None where no run was evaluated."""
-    found = row.spread("test_at_best_validation")
+    found = row.spread(row.judged_by)
     factor = scale(row.metric)
     return None if found is None else (factor * found.mean, factor * (found.std or 0.0))
 

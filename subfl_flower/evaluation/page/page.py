@@ -127,8 +127,8 @@ def _runs(runs: Sequence[Run]) -> list[str]:
 
 
 def _run(run: Run, own_settings: Mapping[str, object], points: int, address: str, is_open: bool) -> str:
-    result = run.values["test_at_best_validation"]
-    found = "" if result is None else f": test {shown(scale(run.metric) * result, run.metric)}"
+    result, word = run.values[run.judged_by], "validation" if run.development else "test"
+    found = "" if result is None else f": {word} {shown(scale(run.metric) * result, run.metric)}"
     inner = [f"<p class='soft'>{escape(str(run.path))}</p>"]
     for exchange in run.figures.get("exchanges") or []:
         up, down = (human_bytes(exchange[f"bytes_{way}"]) for way in ("up", "down"))
