@@ -75,8 +75,12 @@ def hosting(
     lr: float = 0.05,
     **knobs: Any,
 ) -> Any:
-    """A client of a family that hosts some of the five users; `privacy` among the knobs is that of the run."""
+    """Make a client of a family that hosts some of the five users.
+
+    `privacy` among the knobs is that of the run, `constant` the model's shrinkage.
+    """
     model = {name: knobs.pop(name, 0.0) for name in ("embedding_penalty", "hidden_penalty", "bias_penalty")}
+    model["shrinkage"] = knobs.pop("constant", 0.0)
     model |= {name: knobs.pop(name) for name in ("neighbours",) if name in knobs}
     cohort = UserCohort(
         ratings=RATINGS.of_users(ids),

@@ -1,4 +1,4 @@
-r"""LightGCN (He et al., SIGIR 2020) on the graph of all users and items, an upper bound for federations.
+r"""LightGCN (He et al., SIGIR 2020) on the graph of all users and items, for comparison with federations.
 
 Here layers run over the whole bipartite graph,
 

@@ -106,6 +106,9 @@ class CentralMFClient(CentralRatingsClient):
             for name in shared:
                 if name.startswith("gnn."):
                     gradients[name] += self.settings.network_weight_decay * rows[name]
+            # The loss of all users together is divided by the number of their ratings.
+            constant = 2 * self.run.model.constant_penalty / max(1, int(self.whole.counts(TRAIN).sum()))
+            gradients[ITEMS][0, :, :-1] += constant * rows[ITEMS][0, :, :-1]
             adam_step({name: rows[name] for name in gradients}, gradients, rows, self.optimizer)
             if past := self.settings.iterate_average:
                 # Corrected for the bias towards the first values.

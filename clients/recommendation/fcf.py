@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.clients.recommendation.recommender_models import require_factorisation
-from subfl_flower.clients.recommendation.user_settings import GradientSettings
+from subfl_flower.clients.recommendation.summed_biases import SummedBiases
+from subfl_flower.clients.recommendation.user_settings import BiasSettings, GradientSettings, PerRound
 from subfl_flower.clients.recommendation.user_work import ClosedForm
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import RecommenderSettings
@@ -23,10 +24,15 @@ from subfl_flower.models.settings import RecommenderSettings
 class FCFClient(RecommenderClient):
     """Solve for the personal parameters instead of stepping them."""
 
-    class Settings(GradientSettings):
-        """Knobs of the loss, and of the server."""
+    class Settings(GradientSettings, BiasSettings):
+        """Knobs of the loss, of biases, and of the server."""
+
+        users_per_round: PerRound = "auto"
 
     Work = ClosedForm
+    Exchanges = (SummedBiases,)
+
+    phases = SummedBiases.phases
 
     @classmethod
     def check_model(cls, model: RecommenderSettings, method: str) -> None:

@@ -20,12 +20,15 @@ from pydantic import Field
 from subfl_flower.clients.recommendation.expansion import MatchedNeighbours
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.clients.recommendation.requested_rows import RequestedRows
+from subfl_flower.clients.recommendation.summed_biases import SummedBiases
 from subfl_flower.clients.recommendation.upload_transforms import Noise, PseudoItems
 from subfl_flower.clients.recommendation.user_settings import (
     AuditSettings,
+    BiasSettings,
     ExpansionSettings,
     GradientSettings,
     NetworkSettings,
+    PerRound,
     RequestedRowsSettings,
     StepSettings,
 )
@@ -38,10 +41,17 @@ class FedGNNClient(RecommenderClient):
     protects_uploads: ClassVar[bool] = True
 
     class Settings(
-        GradientSettings, NetworkSettings, StepSettings, RequestedRowsSettings, ExpansionSettings, AuditSettings
+        GradientSettings,
+        BiasSettings,
+        NetworkSettings,
+        StepSettings,
+        RequestedRowsSettings,
+        ExpansionSettings,
+        AuditSettings,
     ):
-        """Knobs of a user's steps, of upload protection, of requested rows, and of neighbours."""
+        """Knobs of a user's steps, of biases, of upload protection, of requested rows, and of neighbours."""
 
+        users_per_round: PerRound = "auto"
         user_lr: float | None = Field(default=0.03, gt=0)
         user_steps: int = Field(default=5, ge=1)
         server_lr_final: float = Field(default=0.02, gt=0, le=1)
@@ -51,6 +61,6 @@ class FedGNNClient(RecommenderClient):
     Work = GradientWork
     Transforms = (PseudoItems, Noise)
     Neighbours = MatchedNeighbours
-    Exchanges = (RequestedRows,)
+    Exchanges = (RequestedRows, SummedBiases)
 
-    phases = (*MatchedNeighbours.phases, *RequestedRows.phases)
+    phases = (*MatchedNeighbours.phases, *RequestedRows.phases, *SummedBiases.phases)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from subfl_flower.clients.recommendation.one_model import OneModel
 from subfl_flower.clients.recommendation.recommender_models import model_of
+from subfl_flower.clients.recommendation.summed_biases import BIASES
 from subfl_flower.clients.recommendation.upload_transforms import MASKED, dense_rows
 from subfl_flower.clients.recommendation.user_parts import (
     IDS,
@@ -176,7 +177,7 @@ class RecommenderClient(CohortClient):
         positions = self._positions(batch)
         ratings = self.cohort.ratings.of_users(positions)
         with self.states.of(state, positions, batch.announced).working() as own:
-            chunk = Chunk(positions, ratings, own)
+            chunk = Chunk(positions, ratings, own, BIASES in batch.announced)
             graphs, items = self._training_graphs(shared, chunk, batch)
             trained = self.work.work(shared, items, self.neighbourhood.expanded(graphs, own), chunk)
             for part in self.parts:
@@ -218,11 +219,12 @@ class RecommenderClient(CohortClient):
         models, positions = self.received(batch), self._positions(batch)
         ratings = self.cohort.ratings.of_users(positions)
         rows = self.states.of(state, positions, batch.announced)
-        chunk = Chunk(positions, ratings, rows.copied())
+        held = BIASES in batch.announced
+        chunk = Chunk(positions, ratings, rows.copied(), held)
         if refitted := self.work.refitted(models[0], chunk):
             with rows.working() as own:
                 own.update(refitted)
-            chunk = Chunk(positions, ratings, rows.copied())
+            chunk = Chunk(positions, ratings, rows.copied(), held)
         figures = self.prediction.figures(models, chunk)
         return Result(batch.clients, metrics={"num_examples": ratings.counts(TRAIN).astype(float), **figures})
 

@@ -9,13 +9,16 @@ from pydantic import Field, ValidationInfo, field_validator
 from subfl_flower.privacy.secure_sum import VALUE_BITS
 from subfl_flower.wire.contract import MethodSettings
 
+PerRound = Annotated[int, Field(ge=1)] | Literal["auto"] | None
+
 
 class GradientSettings(MethodSettings):
     """Knobs of a user's loss, and of the server that averages gradients.
 
     Attributes:
         loss: ``mean`` over a user's ratings, or their ``sum``, which weights users by their number of ratings.
-        users_per_round: users that are drawn for a round; null: the share in federation.fraction.
+        users_per_round: users that are drawn for a round; null: the share in federation.fraction; ``auto``: so many
+            that each user takes part in 40 rounds of the run on average, and at least 128.
         server_optimizer: what steps the averaged gradient.
         server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
         network_lr: learning rate of all but the item table; every upload has gradients of these. null: `server_lr`.
@@ -29,7 +32,7 @@ class GradientSettings(MethodSettings):
     """
 
     loss: Literal["mean", "sum"] = "sum"
-    users_per_round: int | None = Field(default=128, ge=1)
+    users_per_round: PerRound = 128
     server_optimizer: Literal["adam", "sgd"] = "adam"
     server_lr: float = Field(default=0.01, gt=0)
     server_lr_final: float = Field(default=1.0, gt=0, le=1)
@@ -38,6 +41,20 @@ class GradientSettings(MethodSettings):
     row_average: Literal["uploads", "participants"] = "uploads"
     iterate_average: float = Field(default=0.0, ge=0, lt=1)
     evaluate_every: int = Field(default=10, ge=1)
+
+
+class BiasSettings(MethodSettings):
+    """Knobs of the biases of a model that predicts ratings.
+
+    Attributes:
+        biases: ``summed``: the server finds the items' biases before the first round, from masked sums of all users'
+            ratings, and they stay; a user's bias follows from them. ``learnt``: by gradients, as all parameters.
+            ``auto``: summed, unless `privacy` names a mechanism, which does not cover these sums.
+        bias_shrinkage: how many ratings halve a summed bias, or a user's that follows from them.
+    """
+
+    biases: Literal["auto", "summed", "learnt"] = "auto"
+    bias_shrinkage: float = Field(default=5.0, gt=0)
 
 
 class NetworkSettings(MethodSettings):

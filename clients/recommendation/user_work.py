@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from subfl_flower.clients.recommendation.summed_biases import user_biases
 from subfl_flower.clients.recommendation.user_parts import ITEMS, LocalModels, Neighbourhood, UserWork
 from subfl_flower.clients.recommendation.users import Chunk, Users
 from subfl_flower.models.adam import adam_step
@@ -23,13 +24,27 @@ class GradientWork(UserWork):
         """Take `user_steps` steps; the gradients of the last one's objective, and models as they were received."""
         stacks = expanded(shared, len(graphs))
         rows = items.index_select(0, graphs.rows)
+        if chunk.held:
+            chunk.own["user_bias"].copy_(self._bias(graphs, rows))
         personal, trains = self.users.personal(chunk), self.neighbourhood.trained
         for _ in range(self.settings.user_steps):
             of_mean = self.users.model.step(stacks, rows, personal, graphs, train_neighbours=trains)
             gradients = of_loss(self.settings.loss, of_mean, graphs)
-            step_personal(self.users, gradients, personal, chunk.own)
+            if chunk.held:
+                without_biases(gradients)
+            step_personal(self.users, gradients, personal, chunk.own, held=chunk.held)
             graphs = self.neighbourhood.step(graphs, gradients, chunk.own)
         return LocalModels(rows, stacks, graphs, gradients)
+
+    def refitted(self, shared: Mapping[str, Tensor], chunk: Chunk) -> dict[str, Tensor]:
+        """The users' biases where these follow from the items'."""
+        if not chunk.held:
+            return {}
+        graphs = self.users.graphs(chunk)
+        return {"user_bias": self._bias(graphs, shared[ITEMS].index_select(0, graphs.rows))}
+
+    def _bias(self, graphs: UserGraphs, rows: Tensor) -> Tensor:
+        return user_biases(graphs, rows[:, -1], self.settings.bias_shrinkage)
 
 
 class LocalTraining(UserWork):
@@ -81,30 +96,50 @@ class ClosedForm(UserWork):
 
     def work(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, chunk: Chunk) -> LocalModels:
         """The gradients at the solution, and models as they were received."""
-        chunk.own.update(self.solution(shared, items, graphs))
+        chunk.own.update(self.solution(shared, items, graphs, chunk.held))
         stacks = expanded(shared, len(graphs))
         rows = items.index_select(0, graphs.rows)
         of_mean = self.users.model.step(stacks, rows, self.users.personal(chunk), graphs)
-        return LocalModels(rows, stacks, graphs, of_loss(self.settings.loss, of_mean, graphs))
+        gradients = of_loss(self.settings.loss, of_mean, graphs)
+        if chunk.held:
+            without_biases(gradients)
+        return LocalModels(rows, stacks, graphs, gradients)
 
     def refitted(self, shared: Mapping[str, Tensor], chunk: Chunk) -> dict[str, Tensor]:
         """The solution at the received item table."""
-        return self.solution(shared, shared[ITEMS], self.users.graphs(chunk))
+        return self.solution(shared, shared[ITEMS], self.users.graphs(chunk), chunk.held)
 
-    def solution(self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs) -> dict[str, Tensor]:
-        """Each user's embedding [U, dim] and bias [U]; zeros without ratings."""
+    def solution(
+        self, shared: Mapping[str, Tensor], items: Tensor, graphs: UserGraphs, held: bool
+    ) -> dict[str, Tensor]:
+        """Each user's embedding [U, dim] and bias [U]; zeros without ratings.
+
+        Args:
+            shared: as received, without a user axis.
+            items: the item rows that the graphs index.
+            graphs: the users' local graphs.
+            held: the bias follows from the items' biases, and the embedding is fitted to the rest.
+        """
         settings = self.users.run.model
         rows = items.index_select(0, graphs.rows)
         embeddings, biases = rows[:, :-1], rows[:, -1]
-        known = torch.cat([embeddings, torch.ones_like(biases)[:, None]], dim=1)
         targets = graphs.targets - biases - shared["bias"]
+        known = torch.cat([embeddings, torch.ones_like(biases)[:, None]], dim=1)
+        if held:
+            bias = user_biases(graphs, biases, self.settings.bias_shrinkage)
+            known, targets = embeddings, targets - bias.index_select(0, graphs.segment)
         # A Gram matrix takes no copy of rows for every pair of columns.
         products = torch.stack([own.T @ own for own in known.split(graphs.lengths)])
-        penalties = known.new_full((known.shape[1],), settings.embedding_penalty + settings.hidden_penalty)
-        penalties[-1] = settings.bias_penalty
-        ridge = torch.diag_embed(graphs.counts.clamp(min=1)[:, None] * penalties)
+        counts = graphs.counts.clamp(min=1)[:, None]
+        of_embedding = settings.embedding_penalty + settings.hidden_penalty
+        penalties = ((counts + settings.shrinkage) * of_embedding).expand(-1, embeddings.shape[1])
+        if not held:
+            penalties = torch.cat([penalties, counts * settings.bias_penalty], dim=1)
+        ridge = torch.diag_embed(penalties)
         right = segment_sum(known * targets[:, None], graphs.segment, len(graphs))
         solution = torch.linalg.solve(products + ridge, right)
+        if held:
+            return {"user": solution, "user_bias": bias}
         return {"user": solution[:, :-1], "user_bias": solution[:, -1]}
 
 
@@ -121,14 +156,28 @@ def of_loss(loss: str, of_mean: UserGradients, graphs: UserGraphs) -> UserGradie
     )
 
 
+def without_biases(gradients: UserGradients) -> None:
+    """Set the gradients by the items' biases and the global one to zero, in place."""
+    gradients.items[:, -1] = 0
+    gradients.shared["bias"].zero_()
+
+
 def step_personal(
-    users: Users, gradients: UserGradients, personal: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    users: Users,
+    gradients: UserGradients,
+    personal: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    held: bool = False,
 ) -> None:
-    """Take one Adam step of the personal parameters, in place; its moments are in the users' state `own`."""
+    """Take one Adam step of the personal parameters, in place; its moments are in the users' state `own`.
+
+    A user's bias is not stepped where it is `held`.
+    """
+    stepped = {name: value for name, value in personal.items() if not (held and name == "user_bias")}
     with torch.no_grad():
-        for name, value in personal.items():
+        for name, value in stepped.items():
             gradients.personal[name].add_(value, alpha=users.settings.user_weight_decay)
-        adam_step(personal, gradients.personal, own, users.optimizer)
+        adam_step(stepped, gradients.personal, own, users.optimizer)
 
 
 def _times(values: Tensor, counts: Tensor) -> Tensor:

@@ -28,11 +28,13 @@ class Chunk:
         positions: of these users in the cohort.
         ratings: of these users.
         own: their state, by name, each [U, ...].
+        held: True where the server holds the items' biases; a user's bias then follows from these.
     """
 
     positions: Sequence[int]
     ratings: Ratings
     own: dict[str, Tensor]
+    held: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from subfl_flower.clients.recommendation.fcf import FCFClient
 from subfl_flower.strategies.recommendation.gradient_means import GradientMeans
 from subfl_flower.strategies.recommendation.recommender import RecommenderStrategy
+from subfl_flower.strategies.recommendation.summed_biases import SummedBiases
 
 
 class FCF(RecommenderStrategy):
@@ -21,3 +22,4 @@ class FCF(RecommenderStrategy):
     counterpart = FCFClient
 
     Averaging = GradientMeans
+    Parts = (SummedBiases,)

@@ -18,6 +18,7 @@ from subfl_flower.strategies.recommendation.expansion import Expansion
 from subfl_flower.strategies.recommendation.gradient_means import GradientMeans
 from subfl_flower.strategies.recommendation.recommender import RecommenderStrategy
 from subfl_flower.strategies.recommendation.requested_rows import RequestedRows
+from subfl_flower.strategies.recommendation.summed_biases import SummedBiases
 from subfl_flower.strategies.recommendation.upload_watch import Audit, PrivacyAccount
 
 
@@ -28,7 +29,7 @@ class FedGNN(RecommenderStrategy):
     counterpart = FedGNNClient
 
     Averaging = GradientMeans
-    Parts = (Expansion, RequestedRows, PrivacyAccount, Audit)
+    Parts = (SummedBiases, Expansion, RequestedRows, PrivacyAccount, Audit)
 
     @classmethod
     def needs_matcher(cls, settings: FedGNNClient.Settings) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from subfl_flower.clients.recommendation.fedmf import FedMFClient
 from subfl_flower.strategies.recommendation.gradient_means import MaskedSum
 from subfl_flower.strategies.recommendation.recommender import RecommenderStrategy
+from subfl_flower.strategies.recommendation.summed_biases import SummedBiases
 
 
 class FedMF(RecommenderStrategy):
@@ -18,3 +19,4 @@ class FedMF(RecommenderStrategy):
     counterpart = FedMFClient
 
     Averaging = MaskedSum
+    Parts = (SummedBiases,)

@@ -29,11 +29,21 @@ class GradientMeans(Aggregation):
         ids = tensor_of(updates.ragged[IDS].values).long()
         total = torch.zeros_like(parameters[ITEMS])
         total.index_add_(0, ids, tensor_of(updates.ragged[ROWS].values))
+        total += len(updates.positions) * self._shrinking(parameters)
         if self.settings.row_average == "uploads":
             total /= torch.bincount(ids, minlength=len(total)).clamp(min=1)[:, None]
         else:
             total /= len(updates.positions)
         return {**found, ITEMS: total}
+
+    def _shrinking(self, parameters: Parameters) -> Tensor:
+        """One user's share of the gradient of the penalty of items' embeddings that does not depend on ratings."""
+        penalty: float = self.run.model.constant_penalty if self.run.model is not None else 0.0
+        if self.settings.loss == "mean":  # a user's gradient is then that of one rating in as many as users have
+            penalty /= max(1.0, float(np.nanmean(self.roster.num_examples)))
+        share = 2 * penalty / len(self.roster) * parameters[ITEMS]
+        share[:, -1] = 0
+        return share
 
 
 class MaskedSum(GradientMeans):
@@ -72,7 +82,8 @@ class MaskedSum(GradientMeans):
         shapes = {name: value.shape for name, value in parameters.items() if name != ITEMS}
         shapes[ITEMS] = parameters[ITEMS].shape
         parts = mean.split([math.prod(shape) for shape in shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        found = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return {**found, ITEMS: found[ITEMS] + self._shrinking(parameters)}
 
     def _summed(self, server_round: int) -> list[int]:
         """Positions of a round's participants who are on a node now."""

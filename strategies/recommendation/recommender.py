@@ -74,6 +74,7 @@ class RecommenderStrategy(CohortStrategy):
         """Let all parts, in their order, ask the clients for what they need."""
         for part in self.parts:
             part.before_round(server_round, exchange)
+        self._settle()
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack | Choice:
         """All parameters, the same for everyone, after changes by parts."""
@@ -93,8 +94,9 @@ class RecommenderStrategy(CohortStrategy):
 
     @property
     def announcements(self) -> dict[str, float]:
-        """The number of the best round so far, at which users keep a copy of their personal parameters."""
-        return {"best_round": float(self._best_round)}
+        """The best round so far, at which users keep a copy of their personal parameters, and what parts announce."""
+        found = {"best_round": float(self._best_round)}
+        return found | {name: value for part in self.parts for name, value in part.announcements.items()}
 
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of a round's users, drawn without replacement."""
@@ -115,6 +117,12 @@ class RecommenderStrategy(CohortStrategy):
         """Take one step of the server's optimiser by the users' mean gradient."""
         gradients = self.averaging.mean(updates, self.parameters)
         self.server.step(gradients, self.learning_rates, self.weight_decays)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let parts set parameters that they decide on."""
+        for part in self.parts:
+            part.settle(self.server)
 
     @property
     def learning_rates(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
+from subfl_flower.strategies.recommendation.server_model import ServerModel
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import RunContext
 from subfl_flower.wire.ragged import Ragged
@@ -69,6 +70,15 @@ class ServerPart:
     def row_instructions(self, parameters: Parameters, positions: Sequence[int]) -> Mapping[str, Ragged]:
         """Arrays of which each of the clients at `positions` is sent a different number of rows."""
         return {}
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """Numbers that all clients are told with every message, by name."""
+        return {}
+
+    def settle(self, model: ServerModel) -> None:
+        """Set parameters that the part decides on, after `before_round` and after each step."""
+        return
 
     def watch(self, updates: Updates) -> None:
         """Read the uploads that are aggregated next."""

@@ -11,6 +11,9 @@ from subfl_flower.seeding import round_generator
 from subfl_flower.server.participation import Participation
 from subfl_flower.wire.contract import RunContext
 
+_ROUNDS_OF_A_USER, _FEWEST = 40, 128
+"""Rounds of a run that each user takes part in on average, and the fewest users of a round, by `auto`."""
+
 
 class RandomUsers:
     """Draw `users_per_round` users without replacement, or the configuration's fraction of them.
@@ -23,7 +26,8 @@ class RandomUsers:
     def __init__(self, run: RunContext, num_users: int) -> None:
         self._participation = Participation(run.fraction, run.seed)
         self._seed, self._num_users = run.seed, num_users
-        self._per_round: int | None = run.settings.users_per_round
+        said = run.settings.users_per_round
+        self._per_round: int | None = _users_by_rule(num_users, run.num_rounds) if said == "auto" else said
 
     @property
     def count(self) -> int:
@@ -44,6 +48,11 @@ class RandomUsers:
     def generator(self, server_round: int) -> np.random.Generator:
         """The generator of a round's draw."""
         return round_generator(self._seed, server_round, "participation")
+
+
+def _users_by_rule(num_users: int, num_rounds: int | None) -> int:
+    """Users of a round such that each takes part in 40 rounds of the run on average; at least 128."""
+    return max(_FEWEST, round(_ROUNDS_OF_A_USER * num_users / num_rounds)) if num_rounds else _FEWEST
 
 
 class ClusterUsers(RandomUsers):

@@ -17,10 +17,11 @@ FIGURES = (
     "on_neighbour",
     "rank_correlation_missing_edges",
     "rank_correlation_label",
+    "averaging_correlation_label",
     "jaccard_most_similar",
     "jaccard_least_similar",
 )
-"""Figures that compare methods: means over clients, and rank correlations over pairs of clients."""
+"""Figures that compare methods: means over clients, and correlations over pairs of clients."""
 
 
 def run_figures(analysis: RunAnalysis) -> dict[str, float | None]:
@@ -33,6 +34,7 @@ def run_figures(analysis: RunAnalysis) -> dict[str, float | None]:
         "on_neighbour": neighbours.mean_on_neighbour,
         "rank_correlation_missing_edges": similarity.with_missing,
         "rank_correlation_label": similarity.with_label,
+        "averaging_correlation_label": similarity.averaging_with_label,
         "jaccard_most_similar": sharing.most_similar.mean_jaccard if sharing else None,
         "jaccard_least_similar": sharing.least_similar.mean_jaccard if sharing else None,
     }

@@ -26,6 +26,20 @@ def reference_probe(network: GraphNetwork[Any], seed: int, num_features: int) ->
     return network.probe(edges, rng.standard_normal((_BLOCKS * _NODES_PER_BLOCK, num_features), dtype="float32"))
 
 
+def averaging_similarity(mixing: np.ndarray) -> np.ndarray:
+    """Similarity of clients that a mixing matrix was made of, [K, K], up to scale: log(M_ij / M_ii).
+
+    Where M is a softmax over tau S_ij, as in FED-PUB (eq. 3), it is tau (S_ij - S_ii), whatever clients were compared
+    by and on which random graph. Minus infinity where a client has no weight for another one.
+
+    Args:
+        mixing: [K, K], rows that sum to 1.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: np.ndarray = np.log(mixing / np.diag(mixing)[:, None])
+    return found
+
+
 def functional_similarity(models: Sequence[Parameters], probe: Probe) -> np.ndarray:
     """Cosine [K, K] of the functional embeddings of K clients' models (FED-PUB, Section 3.2).
 

@@ -25,6 +25,20 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(spearmanr(*pairs).statistic)
 
 
+def linear_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's correlation of two matrices [K, K] over ordered pairs of different clients.
+
+    Pairs that are not finite in both are left out. NaN where fewer than three are left, or where one matrix has a
+    single value.
+    """
+    different = ~np.eye(len(first), dtype=bool)
+    pairs = np.stack([first[different], second[different]])
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < 3 or (pairs == pairs[:, :1]).all(axis=1).any():
+        return float("nan")
+    return float(np.corrcoef(pairs)[0, 1])
+
+
 def most_and_least_similar(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The most and the least similar other client of every client, int [K] each.
 

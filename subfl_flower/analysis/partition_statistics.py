@@ -48,6 +48,9 @@ class PartitionStatistics:
         mean: their unweighted mean.
         heterogeneity: median over pairs of clients of the Jensen-Shannon divergence of their label distributions, in
             bits: 0 if all are equal, 1 if no class is shared. None without labels or with a single client.
+        label_distance: median over all K x K entries, those of the diagonal included, of the Jensen-Shannon distance of
+            label distributions, the square root of the divergence in nats: the heterogeneity of FED-PUB's Table 4.
+            None as above.
         missing_edges: undirected edges of the whole graph that no client holds.
         missing_share: their share of the whole graph's edges; NaN where it has none.
     """
@@ -56,6 +59,7 @@ class PartitionStatistics:
     clients: tuple[GraphStatistics, ...]
     mean: GraphStatistics
     heterogeneity: float | None
+    label_distance: float | None
     missing_edges: int
     missing_share: float
 
@@ -77,7 +81,8 @@ def partition_statistics(
         whole=GraphStatistics.of(graph),
         clients=found,
         mean=_mean(found),
-        heterogeneity=_median(divergence),
+        heterogeneity=None if divergence is None else _median(pair_values(divergence)),
+        label_distance=None if divergence is None or len(found) < 2 else _median(np.sqrt(np.log(2) * divergence)),
         missing_edges=missing,
         missing_share=missing / (graph.num_edges // 2) if graph.num_edges else float("nan"),
     )
@@ -96,7 +101,7 @@ def _mean(graphs: Sequence[GraphStatistics]) -> GraphStatistics:
     return GraphStatistics(**means.astype(object).where(means.notna(), None))
 
 
-def _median(divergence: np.ndarray | None) -> float | None:
-    pairs = np.empty(0) if divergence is None else pair_values(divergence)
-    known = pairs[np.isfinite(pairs)]
+def _median(values: np.ndarray) -> float | None:
+    """Median of the known values; None where there is none."""
+    known = values[np.isfinite(values)]
     return float(np.median(known)) if known.size else None

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.analysis.client_models import ClientModels
-from subfl_flower.analysis.functional import functional_similarity, reference_probe
+from subfl_flower.analysis.functional import averaging_similarity, functional_similarity, reference_probe
 from subfl_flower.analysis.missing_edges import missing_edges
 from subfl_flower.analysis.neighbours import NeighbourPerformance, neighbour_performance, neighbours
-from subfl_flower.analysis.pairs import rank_correlation
+from subfl_flower.analysis.pairs import linear_correlation, rank_correlation
 from subfl_flower.analysis.partition_statistics import PartitionStatistics, label_divergence, partition_statistics
 from subfl_flower.analysis.sharing import ParameterSharing, kept_weights, parameter_sharing
 from subfl_flower.config import Config
@@ -62,11 +62,14 @@ class Similarity:
         functional: cosine of the functional embeddings of the clients' best models.
         missing_edges: number of edges missing between the two.
         label: 1 - Jensen-Shannon divergence of their label distributions, in bits; None without labels.
+        averaging: log(M_ij / M_ii) of the last mixing matrix M that was kept: the similarity that the method itself
+            averaged by, up to scale; None where no matrix [K, K] was kept, or all clients get the same average.
     """
 
     functional: np.ndarray
     missing_edges: np.ndarray
     label: np.ndarray | None
+    averaging: np.ndarray | None = None
 
     @cached_property
     def with_missing(self) -> float:
@@ -77,6 +80,13 @@ class Similarity:
     def with_label(self) -> float | None:
         """Rank correlation of functional and label similarity over pairs of clients."""
         return None if self.label is None else rank_correlation(self.functional, self.label)
+
+    @cached_property
+    def averaging_with_label(self) -> float | None:
+        """Linear correlation of `averaging` and label similarity over pairs of clients (FED-PUB, Table 9)."""
+        if self.label is None or self.averaging is None:
+            return None
+        return linear_correlation(self.averaging, self.label)
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,10 @@ class RunAnalysis:
             similarity, neighbours, sharing = self.models.similarity, self.models.neighbours, self.models.sharing
             correlation = {"missing_edges": similarity.with_missing, "label": similarity.with_label}
             means = {"mean_own": neighbours.mean_own, "mean_on_neighbour": neighbours.mean_on_neighbour}
-            found["similarity"] = asdict(similarity) | {"rank_correlation_with_functional": correlation}
+            found["similarity"] = asdict(similarity) | {
+                "rank_correlation_with_functional": correlation,
+                "correlation_of_averaging_with_label": similarity.averaging_with_label,
+            }
             found["neighbours"] = asdict(neighbours) | means
             found["parameter_sharing"] = sharing and asdict(sharing)
         return found | {"left_out": list(self.left_out)}
@@ -162,7 +175,15 @@ def _analyse_models(run: Run, config: Config, partition: PartitionAnalysis) -> M
     models = ClientModels(run.directory, len(graphs), gnn)
     functional = functional_similarity(models, reference_probe(gnn, config.seed, num_features))
     return ModelAnalysis(
-        Similarity(functional, partition.missing, partition.label_similarity),
+        Similarity(functional, partition.missing, partition.label_similarity, _averaging(run, len(graphs))),
         neighbour_performance(gnn, models, graphs, neighbours(partition.missing), task),
         parameter_sharing(kept_weights(models, gnn.weight_matrices), functional),
     )
+
+
+def _averaging(run: Run, clients: int) -> np.ndarray | None:
+    """The similarity that the last mixing matrix was made of; None without one of all clients, or with one average."""
+    *_, last = [None, *run.directory.mixing().values()]
+    if last is None or last.shape != (clients, clients) or np.allclose(last, last[0]):
+        return None
+    return averaging_similarity(last)

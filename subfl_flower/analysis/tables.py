@@ -34,8 +34,10 @@ def partition_table(statistics: PartitionStatistics, heading: str, every_client:
     table.add_row("mean of clients", *_counts(statistics.mean, ",.1f"))
     table.add_row("whole graph", *_counts(statistics.whole, ",.0f"))
     heterogeneity = "unknown" if statistics.heterogeneity is None else f"{statistics.heterogeneity:.3f} bits"
+    distance = "unknown" if statistics.label_distance is None else f"{statistics.label_distance:.3f}"
     return table, (
         f"heterogeneity, the median Jensen-Shannon divergence of labels over pairs of clients: {heterogeneity}\n"
+        f"as FED-PUB's Table 4 has it, the median distance (square root, nats) over all K x K entries: {distance}\n"
         f"missing edges, which no client holds: {statistics.missing_edges:,} of {statistics.whole.edges:,.0f} "
         f"({_percent(statistics.missing_share)} %)\n"
     )
@@ -80,11 +82,14 @@ def methods_table(rows: Sequence[Row]) -> tuple[RichTable, str]:
         Column("neighbour's test", "on_neighbour"),
         Column("ρ missing edges", "rank_correlation_missing_edges", plain(1, 2)),
         Column("ρ labels", "rank_correlation_label", plain(1, 2)),
+        Column("r averaging, labels", "averaging_correlation_label", plain(1, 2), optional=True),
         Column(_MOST, "jaccard_most_similar", plain(100, 1), optional=True),
         Column("in common, least", "jaccard_least_similar", plain(100, 1), optional=True),
     )
     table = make_table(rows, columns, collapse=True, about="clients' best models")
     note = "ρ: Spearman's rank correlation of functional similarity with it, over pairs of clients\n"
+    if "r averaging, labels" in table.heads:
+        note += "r: Pearson's correlation of the similarity that clients were averaged by, and of label similarity\n"
     if _MOST in table.heads:
         note += f"in common with the most (least) similar client: {_IN_COMMON}\n"
     return rich_table(table), note

@@ -125,6 +125,11 @@ class UserModelSettings(BaseModel):
     dim: int = Field(ge=1)
     neighbours: int = Field(default=0, ge=0)
 
+    @property
+    def constant_penalty(self) -> float:
+        """Factor of the squared norm of each item's embedding that is added to the loss of all users together."""
+        return 0.0
+
 
 class RecommenderSettings(UserModelSettings):
     """A recommender on each user's local graph: embeddings of width `dim`, one layer of a graph network, dot product.
@@ -134,6 +139,10 @@ class RecommenderSettings(UserModelSettings):
 
     Squared norms are added to the loss of every rating: of both embeddings times `embedding_penalty`, of the user's
     hidden state times `hidden_penalty`, of both biases times `bias_penalty`.
+
+    With `shrinkage` s each user's and each item's embedding, and each user's mean squared hidden state, have s times
+    these penalties in addition, whatever the number of their ratings. So where there are few ratings, predictions are
+    little more than biases.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("rating_prediction",)
@@ -142,9 +151,15 @@ class RecommenderSettings(UserModelSettings):
     name: Literal["recommender"]
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "gat"
     dim: int = Field(default=32, ge=1)
-    embedding_penalty: float = Field(default=0.1, ge=0)
-    hidden_penalty: float = Field(default=0.1, ge=0)
+    embedding_penalty: float = Field(default=0.05, ge=0)
+    hidden_penalty: float = Field(default=0.05, ge=0)
     bias_penalty: float = Field(default=0.005, ge=0)
+    shrinkage: float = Field(default=60.0, ge=0)
+
+    @property
+    def constant_penalty(self) -> float:
+        """`shrinkage` times `embedding_penalty`."""
+        return self.shrinkage * self.embedding_penalty
 
 
 class FactorisationSettings(RecommenderSettings):
@@ -156,7 +171,9 @@ class FactorisationSettings(RecommenderSettings):
 
     name: Literal["factorisation"]  # type: ignore[assignment]  # the choice among model sections, not a value of theirs
     gnn: Literal["gat", "gcn", "ggnn", "none"] = "none"
+    embedding_penalty: float = Field(default=0.1, ge=0)
     hidden_penalty: float = Field(default=0.0, ge=0)
+    shrinkage: float = Field(default=40.0, ge=0)
 
 
 AnyRatingModel = Annotated[RecommenderSettings | FactorisationSettings, Field(discriminator="name")]

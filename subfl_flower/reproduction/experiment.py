@@ -14,7 +14,7 @@ from subfl_flower.front.arguments import experiment_axes
 from subfl_flower.overrides import swept
 
 JOIN = "+"
-"""Joins the names of experiments that are added to each other, as in ``fedpub_disjoint+strong_subgraphs``."""
+"""Joins the names of experiments that are added to each other, as in ``fedpub_table2+strong_subgraphs``."""
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SUMMARY = "Run an experiment, or go on with it, and write its table beside the paper's figures."
 EXAMPLE = """
 subfl reproduce --list
-subfl reproduce fedpub_disjoint sweep.jobs=2
-subfl reproduce fedpub_disjoint+strong_subgraphs dataset=photo partition.seed=11,12,13
-subfl reproduce fedpub_disjoint --only-report
+subfl reproduce fedpub_table2 sweep.jobs=2
+subfl reproduce fedpub_table2+strong_subgraphs dataset=photo partition.seed=11,12,13
+subfl reproduce fedpub_table2 --only-report
 """
 
 _OWN = ("out", "runs", "sweep.jobs", "sweep.redo")

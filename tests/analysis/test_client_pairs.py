@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from subfl_flower.analysis.pairs import most_and_least_similar, pair_values, rank_correlation
+from subfl_flower.analysis.functional import averaging_similarity
+from subfl_flower.analysis.pairs import linear_correlation, most_and_least_similar, pair_values, rank_correlation
 
 
 def symmetric(*above: float) -> np.ndarray:
@@ -49,3 +50,20 @@ def test_the_most_and_the_least_similar_are_others_and_the_first_of_equals() -> 
     assert most.tolist() == [1, 0, 3, 1] and least.tolist() == [2, 2, 1, 0]
     most, least = most_and_least_similar(symmetric(-0.3))
     assert most.tolist() == least.tolist() == [1, 0]
+
+
+def test_linear_correlation_is_over_ordered_pairs_without_the_diagonal() -> None:
+    first, second = symmetric(1, 2, 3), symmetric(2, 4, 6)
+    assert linear_correlation(first, second) == pytest.approx(1)
+    first[0, 1] = -np.inf  # left out; by hand of what is left: 2 3 1 2 3 against 4 6 2 4 6
+    assert linear_correlation(first, second) == pytest.approx(1)
+    assert linear_correlation(symmetric(1, 2, 3), symmetric(1, 3, 2)) == pytest.approx(0.5)
+    assert np.isnan(linear_correlation(symmetric(1, 1, 1), second))
+
+
+def test_the_similarity_is_found_again_in_a_softmax() -> None:
+    similarity = symmetric(0.9, 0.1, 0.4)
+    np.fill_diagonal(similarity, 1)
+    weights = np.exp(3 * similarity)
+    found = averaging_similarity(weights / weights.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, 3 * (similarity - 1))

@@ -27,18 +27,24 @@ def test_a_graph_of_six_nodes_in_three_parts() -> None:
     # of three pairs one is known: (2/3, 1/3) and (0, 1), m = (1/3, 2/3)
     first = (2 / 3 * math.log2(2) + 1 / 3 * math.log2(1 / 2)) / 2
     assert found.heterogeneity == pytest.approx(first + math.log2(3 / 2) / 2)
+    # of four known entries of the full matrix two are zeros of the diagonal; bits are log(2) nats
+    distance = math.sqrt((first + math.log2(3 / 2) / 2) * math.log(2))
+    assert found.label_distance == pytest.approx(distance / 2)
 
 
 def test_heterogeneity_is_the_median_over_pairs() -> None:
     # divergences 1, 1 and 0
     clients = [client_graph(c, [c], [], [label], 2) for c, label in enumerate([0, 1, 1])]
     graph = whole_graph([], [0, 1, 1], 3, 2)
-    assert partition_statistics(graph, clients, both_directions([]), label_divergence(clients)).heterogeneity == 1.0
+    found = partition_statistics(graph, clients, both_directions([]), label_divergence(clients))
+    assert found.heterogeneity == 1.0
+    assert found.label_distance == 0.0  # of nine entries five are zero, the others sqrt(log 2)
 
 
 def test_without_labels_and_edges_what_is_unknown_stays_unknown() -> None:
     clients = [client_graph(c, [c], [], None, 0) for c in range(2)]
     assert label_divergence(clients) is None
     found = partition_statistics(whole_graph([], None, 2, 0), clients, both_directions([]), None)
-    assert found.heterogeneity is None and found.whole.classes is None and found.mean.classes is None
+    assert found.heterogeneity is None and found.label_distance is None
+    assert found.whole.classes is None and found.mean.classes is None
     assert found.missing_edges == 0 and math.isnan(found.missing_share)

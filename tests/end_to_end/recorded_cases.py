@@ -235,8 +235,8 @@ _RANKING = (
 _BY_NDCG = (*_RANKING, "task.choose_by=ndcg", "task.cutoffs=[5,3]")
 
 
-def recommender(gnn: str, neighbours: int = 0) -> Overrides:
-    penalties = {"embedding_penalty": 0.02, "hidden_penalty": 0.03, "bias_penalty": 0.005}
+def recommender(gnn: str, neighbours: int = 0, shrinkage: float = 0) -> Overrides:
+    penalties = {"embedding_penalty": 0.02, "hidden_penalty": 0.03, "bias_penalty": 0.005, "shrinkage": shrinkage}
     if gnn == "none":
         return choice("model", "factorisation", gnn="none", dim=4, **{**penalties, "hidden_penalty": 0})
     return choice("model", "recommender", gnn=gnn, dim=4, neighbours=neighbours, **penalties)
@@ -275,6 +275,8 @@ _HIDING = {
 _MATCHED = {
     **{"pseudo_items": 5, "max_neighbours": 3, "expansion_every": 2, "embedding_noise": 0.05, "audit_users": 4},
 }
+_LEARNT = {"biases": "learnt", "bias_shrinkage": 5}
+_SUMMED = {"biases": "summed", "bias_shrinkage": 4}
 _TRAINING = {
     **{"user_steps": 3, "local_lr": 0.2, "user_lr": 0.02, "user_weight_decay": 0.01},
     **{"server_optimizer": "sgd", "server_lr": 1.0},
@@ -283,7 +285,7 @@ _TRAINING = {
 
 def fedgnn(**settings: object) -> Overrides:
     known = {
-        **{**_SERVER, **_HIDING, "user_steps": 3, "user_lr": 0.03, "user_weight_decay": 0.1},
+        **{**_SERVER, **_HIDING, **_LEARNT, "user_steps": 3, "user_lr": 0.03, "user_weight_decay": 0.1},
         **{"server_optimizer": "adam", "server_lr": 0.03, "network_lr": 0.02, "network_weight_decay": 0.003},
         **{"table_weight_decay": 0.01, "download": "auto", "train_neighbours": False},
     }
@@ -305,13 +307,13 @@ def perfedrec(**settings: object) -> Overrides:
 
 
 def fcf(**settings: object) -> Overrides:
-    known = {"server_optimizer": "adam", "server_lr": 0.03}
+    known = {**_LEARNT, "server_optimizer": "adam", "server_lr": 0.03}
     return choice("method", "fcf", **{**_SERVER, **known, **settings})
 
 
 def fedmf(**settings: object) -> Overrides:
     known = {
-        **{**_SERVER, "row_average": "participants", "user_steps": 2, "user_lr": 0.05, "masks": True},
+        **{**_SERVER, **_LEARNT, "row_average": "participants", "user_steps": 2, "user_lr": 0.05, "masks": True},
         **{"fraction_bits": 24, "mask_degree": 2, "server_optimizer": "adam", "server_lr": 0.03},
     }
     return choice("method", "fedmf", **{**known, **settings})
@@ -336,10 +338,13 @@ RATINGS: dict[str, Overrides] = {
     "fcf participants": ratings(
         fcf(row_average="participants", loss="mean", server_optimizer="sgd", server_lr=0.5), model=_PLAIN
     ),
+    "fcf summed biases": ratings(fcf(**_SUMMED), model=recommender("none", shrinkage=20)),
     "fedmf": ratings(fedmf(), model=_PLAIN),
+    "fedmf summed biases": ratings(fedmf(**_SUMMED), model=recommender("none", shrinkage=20)),
     "fedmf no masks": ratings(fedmf(masks=False), model=_PLAIN),
     "fedmf uploads": ratings(fedmf(masks=False, row_average="uploads", user_lr=None), model=_PLAIN),
     "fedgnn": ratings(fedgnn()),
+    "fedgnn summed biases": ratings(fedgnn(pseudo_items=5, **_SUMMED), model=recommender("gat", shrinkage=20)),
     "fedgnn gcn": ratings(fedgnn(pseudo_items=5, loss="mean"), model=recommender("gcn")),
     "fedgnn ggnn, averaged": ratings(fedgnn(iterate_average=0.7, download="table"), model=recommender("ggnn")),
     "fedgnn half": ratings(fedgnn(users_per_round=None, pseudo_items=3), fraction=0.5),

@@ -137,7 +137,7 @@ def test_a_run_has_the_phases_of_the_method(recorded: Recorded) -> None:
     kinds = [domain_of(ask) for ask in recorded.asked]
     a_round = ["query.expand"] * NODES + ["query.match"] + ["query.neighbours"] * NODES
     assert [kind for kind in kinds if kind in ("query.expand", "query.match", "query.neighbours")] == a_round * ROUNDS
-    assert set(kinds) == {"query.roster", "query.rows", "train", "evaluate", "query.export", *a_round}
+    assert set(kinds) == {"query.roster", "query.biases", "query.rows", "train", "evaluate", "query.export", *a_round}
     assert {ask.metadata.dst_node_id for ask, _ in recorded.of("query.match")} == {MATCHER}
     others = {
         ask.metadata.dst_node_id for ask in recorded.asked if domain_of(ask) not in ("query.match", "query.roster")
@@ -180,7 +180,8 @@ def test_no_upload_and_nothing_that_the_server_keeps_holds_any_personal_value(re
     """A bias is one value; four bytes may be in a sealed box by accident, and in nothing else."""
     singles = {own[name].tobytes() for own in recorded.personal.values() for name in ("user_bias",)}
     singles |= {value.tobytes() for own in recorded.personal.values() for value in own["user"]}
-    assert len(singles) == (1 + DIM) * 8 * ROUNDS
+    users = {user for _, user in recorded.personal}
+    assert len(singles) == DIM * 8 * ROUNDS + len(users)  # a user's bias follows from the items', and stays
     kept = [values.tobytes() for state in recorded.server for values in state.values()]
     for text in [payload(reply) for _, reply in recorded.of("train", "evaluate")] + kept:
         assert not {text[start : start + 4] for start in range(len(text) - 3)} & singles

@@ -16,7 +16,7 @@ from subfl_flower.reproduction.papers import PrintedTable
 from subfl_flower.reproduction.result_page import PrintedColumn
 from subfl_flower.runs.directory import RunDirectory
 
-NAME = "fedpub_disjoint"
+NAME = "fedpub_table2"
 SMALL = (
     *("dataset=digits", "method=local,fedavg", "partition.clients=3", "partition.seed=11,12,13", "seed=0"),
     *("federation.rounds=2", "model.hidden=8"),
@@ -73,10 +73,10 @@ def test_a_second_call_trains_nothing_and_a_lost_card_comes_back(
 
 def test_overrides_replace_the_values_of_an_experiment() -> None:
     whole = Experiment.named(NAME).jobs()
-    assert len(whole) == 27 and all(job[0] == "+experiment=fedpub_disjoint" for job in whole)
+    assert len(whole) == 72 and all(job[0] == "+experiment=fedpub_table2" for job in whole)
     found = Experiment.named(NAME).jobs(["seed=4", "partition.clients=5,10"])
-    assert len(found) == 6 and {job[-2] for job in found} == {"seed=4"}
-    assert Experiment.named("+experiment=fedpub_disjoint").name == NAME
+    assert len(found) == 16 and {job[-2] for job in found} == {"seed=4"}
+    assert Experiment.named("+experiment=fedpub_table2").name == NAME
 
 
 def test_the_paper_stands_beside_the_row_with_all_its_settings(reproduced: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_paper_stands_beside_the_row_with_all_its_settings(reproduced: Path)
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["fedpub_disjont"], "fedpub_disjont: there is no such experiment; did you mean fedpub_disjoint?"),
+        (["fedpub_tabel2"], "fedpub_tabel2: there is no such experiment; did you mean fedpub_table2?"),
         ([], "the name of an experiment comes first"),
         (["search"], "search: is a search"),
         ([NAME, "seed=1", "--only-report"], "seed=1: --only-report trains nothing"),

@@ -177,20 +177,21 @@ class StackedRecommender(UserModel):
             hidden = self._hidden(stacks, own["user"], others, mass_of_others, segment, graphs.lengths)
         errors = _predictions(stacks, hidden, rated, own, segment) - graphs.targets
         squares = errors.square()
-        penalised = squares + self._penalties(rated, hidden, own, segment)
+        penalised = squares + self._penalties(rated, hidden, own, graphs)
         loss, objective = (segment_sum(values, segment, len(graphs)) for values in (squares, penalised))
         counts = graphs.counts.clamp(min=1)
         return loss / counts, objective / counts
 
-    def _penalties(self, items: _Items, hidden: Tensor, own: Parameters, segment: Tensor) -> Tensor:
-        """Penalties in addition to the squared error of each rating [E]."""
-        settings = self.settings
+    def _penalties(self, items: _Items, hidden: Tensor, own: Parameters, graphs: UserGraphs) -> Tensor:
+        """Penalties beyond the squared error of each rating [E]; constant ones are spread over a user's ratings."""
+        settings, segment = self.settings, graphs.segment
+        times = 1 + (settings.shrinkage / graphs.counts.clamp(min=1)).index_select(0, segment)
         found = torch.zeros_like(items.biases)
         if settings.embedding_penalty:
             users = own["user"].square().sum(1).index_select(0, segment)
-            found = found + settings.embedding_penalty * (items.embeddings.square().sum(1) + users)
+            found = found + settings.embedding_penalty * (items.embeddings.square().sum(1) + times * users)
         if settings.hidden_penalty:
-            found = found + settings.hidden_penalty * hidden.square().sum(1)
+            found = found + settings.hidden_penalty * times * hidden.square().sum(1)
         if settings.bias_penalty:
             biases = own["user_bias"].square().index_select(0, segment)
             found = found + settings.bias_penalty * (items.biases.square() + biases)

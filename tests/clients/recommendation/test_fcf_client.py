@@ -161,3 +161,33 @@ def test_runs_are_the_same_on_one_node_and_on_three(inline_run: Callable[..., Ou
 def test_the_users_of_these_tests_are_not_trivial() -> None:
     assert RATINGS.counts(TRAIN).tolist() == list(LENGTHS) and RATINGS.num_items == ITEMS
     assert max(LENGTHS) > DIM + 1 > min(LENGTHS)
+
+
+def test_where_biases_are_held_the_embedding_is_fitted_to_the_rest() -> None:
+    """The bias is a shrunken mean; the ridge has the penalty of 3 ratings more; nothing is uploaded by biases."""
+    client = fcf(constant=3.0, bias_shrinkage=2.0)
+    _, items = table()
+    sent = {"items": items, "bias": np.zeros(1, np.float32)}
+    orders = to_all(EVERYONE, sent, announced={"biases": 1.0})
+    result = worked(client.train(orders))
+    ids, rows = result.rows["item_ids"], result.rows["item_rows"]
+    assert not result.arrays["bias"].any() and not rows.values[:, DIM].any()
+    metrics = worked(client.measure(orders)).metrics
+    for user in EVERYONE:
+        rated, values = normalised(user)
+        rest = values - items[rated, DIM]
+        own = rest.sum() / (len(rated) + 2.0)
+        known = items[rated, :DIM]
+        ridge = known.T @ known + 0.15 * (max(1, len(rated)) + 3.0) * np.eye(DIM)
+        embedding = np.linalg.solve(ridge, known.T @ (rest - own))
+        found, bias = personal_of(client, user)
+        np.testing.assert_allclose(found, embedding, atol=1e-5)
+        assert bias == pytest.approx(own, abs=1e-6)
+        errors = known @ embedding + own - rest
+        np.testing.assert_array_equal(ids.of(user), rated)
+        expected = 2 * (errors[:, None] * embedding + 0.1 * known)
+        np.testing.assert_allclose(rows.of(user)[:, :DIM], expected, atol=1e-5)
+        tested, values = normalised(user, TEST)
+        predicted = items[tested, :DIM] @ embedding + items[tested, DIM] + own
+        missed = np.clip(predicted * SPREAD + CENTER, 1, 5) - (values * SPREAD + CENTER)
+        assert metrics["test"][user] == pytest.approx(np.sqrt(np.mean(missed**2)), abs=1e-5)

@@ -41,7 +41,7 @@ def some_ratings() -> Ratings:
 
 
 def model_of(kind: str, neighbours: int = 0, **penalties: float) -> StackedRecommender:
-    penalties = {"embedding_penalty": 0.0, "hidden_penalty": 0.0, "bias_penalty": 0.0, **penalties}
+    penalties = {"embedding_penalty": 0.0, "hidden_penalty": 0.0, "bias_penalty": 0.0, "shrinkage": 0.0, **penalties}
     settings = RecommenderSettings(name="recommender", gnn=kind, dim=DIM, neighbours=neighbours, **penalties)
     return StackedRecommender(settings, ITEMS)
 
@@ -119,8 +119,12 @@ def predicted(p: dict[str, Tensor], hidden: Tensor, items: Tensor, own: dict[str
 
 @pytest.mark.parametrize(
     "penalties",
-    [{}, {"embedding_penalty": 0.3, "hidden_penalty": 0.2, "bias_penalty": 0.1}],
-    ids=["plain", "penalised"],
+    [
+        {},
+        {"embedding_penalty": 0.3, "hidden_penalty": 0.2, "bias_penalty": 0.1},
+        {"embedding_penalty": 0.3, "hidden_penalty": 0.2, "bias_penalty": 0.1, "shrinkage": 7.0},
+    ],
+    ids=["plain", "penalised", "shrunken"],
 )
 @pytest.mark.parametrize("with_neighbours", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,6 +151,10 @@ def test_every_user_of_a_stack_is_one_user_alone(kind: str, with_neighbours: boo
             embeddings = items[:, :-1].square().sum(1).mean() + own["user"].square().sum()
             objective = loss + penalties.get("embedding_penalty", 0) * embeddings
             objective = objective + penalties.get("hidden_penalty", 0) * hidden.square().sum(1).mean()
+            # So many times in the sum over the user's ratings, of which this is the mean.
+            constant = penalties.get("shrinkage", 0) / len(items)
+            objective = objective + constant * penalties.get("embedding_penalty", 0) * own["user"].square().sum()
+            objective = objective + constant * penalties.get("hidden_penalty", 0) * hidden.square().sum(1).mean()
             biases = items[:, -1].square().mean() + own["user_bias"].square()
             objective = objective + penalties.get("bias_penalty", 0) * biases
         leaves = [items, neighbours, *p.values(), *own.values()]

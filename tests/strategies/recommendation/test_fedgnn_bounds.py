@@ -22,7 +22,7 @@ class Listening:
     def __init__(self) -> None:
         self.largest: dict[str, Any] = {}
 
-    def ask(self, action: str, decode: object, largest: Any = None, **about: object) -> list[None]:
+    def ask(self, action: str, decode: object, largest: Any = None, *_: object, **about: object) -> list[None]:
         self.largest[action] = largest
         return [None, None]
 

@@ -35,6 +35,8 @@ SMALL = (
     "method.users_per_round=15",
     "method.evaluate_every=5",
     "model.dim=4",
+    "model.shrinkage=0",
+    "method.biases=learnt",
     "federation.rounds=10",
 )
 

@@ -40,7 +40,7 @@ INITIAL = {
     "bias": np.array([1.0], np.float32),
 }
 KEY = bytes(range(32))
-RANKS, RATES = LightGCNSettings(name="lightgcn"), RecommenderSettings(name="recommender")
+RANKS, RATES = LightGCNSettings(name="lightgcn"), RecommenderSettings(name="recommender", shrinkage=0)
 
 
 def server(
@@ -157,6 +157,34 @@ def test_an_items_row_is_averaged_over_uploads_or_participants(row_average: str,
     np.testing.assert_allclose(moved, [[2, 1], [0, 0], second, [0, 0]])
     assert strategy.parameters["gnn.gain"].tolist() == [2 - 0.25 * 6] and strategy.parameters["bias"].tolist() == [1]
     assert strategy.uploads.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "shares"),
+    [
+        ({"row_average": "uploads"}, [0.5, 1.0, 1.0, 1.0]),  # two uploads hold row 0
+        ({"row_average": "participants"}, [0.5] * 4),
+        ({"row_average": "participants", "loss": "mean"}, [0.25] * 4),  # users have two ratings each
+    ],
+)
+def test_embeddings_shrink_by_a_penalty_that_is_shared_by_all_users(knobs: dict[str, Any], shares: list[float]) -> None:
+    """2 * 10 * 0.1 of an embedding over all four users, two of whom are in the round; biases do not shrink."""
+    model = RecommenderSettings(name="recommender", embedding_penalty=0.1, shrinkage=10)
+    strategy = server(FCF, model=model, server_lr=1.0, **knobs)
+    arrays = {name: np.zeros((2, 1), np.float32) for name in ("gnn.gain", "bias")}
+    strategy.take(updates(arrays, [1, 3], [{0: (0.0, 0.0)}, {0: (0.0, 0.0), 2: (0.0, 0.0)}]))
+    expected = INITIAL["items"].copy()
+    expected[:, 0] -= 2 * 10 * 0.1 * 2 / 4 * np.array(shares) * expected[:, 0]
+    np.testing.assert_allclose(strategy.parameters["items"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("users", "rounds", "expected"),
+    [(943, 300, 128), (3000, 400, 300), (6040, 400, 604), (60, 5, 60), (943, None, 128)],
+)
+def test_by_rule_each_user_takes_part_in_forty_rounds_of_a_run(users: int, rounds: int | None, expected: int) -> None:
+    run = RunContext(settings=FedGNN.Settings(), model=RATES, num_rounds=rounds)
+    assert len(RandomUsers(run, users).draw(1)) == expected
 
 
 def test_only_a_graph_networks_weights_decay_by_its_knob() -> None:

@@ -14,7 +14,7 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.fedgnn import FedGNN
 from subfl_flower.wire.ragged import Ragged
 
-MODEL = RecommenderSettings(name="recommender", dim=1)
+MODEL = RecommenderSettings(name="recommender", dim=1, shrinkage=0)
 INITIAL = {
     "items": np.zeros((3, 2), np.float32),
     "gnn.weight": np.zeros(2, np.float32),
