@@ -53,6 +53,8 @@ class Difference(NamedTuple):
 def paired_difference(row: Row, other: Row, figure: str | None = None) -> Difference | None:
     r"""The difference of two rows over the splits and seeds that both have; None where they share none.
 
+    Runs whose data, split, partition or candidates have other fingerprints are not paired.
+
     The interval is that of Student's t for the mean of n values: mean ± t(0.975, n - 1) s / sqrt(n), with their sample
     standard deviation s. It assumes that the values are independent and normally distributed. The values are means
     over a split's seeds, where three splits or more are shared; else means over the splits of a seed.
@@ -65,7 +67,10 @@ def paired_difference(row: Row, other: Row, figure: str | None = None) -> Differ
     if row.judged_by != other.judged_by:
         return None
     figure = figure or row.judged_by
-    gaps = (_by_trial(row, figure) - _by_trial(other, figure)).dropna()
+    trials = _same_data(row, other)
+    if not trials:
+        return None
+    gaps = (_by_trial(row, figure)[trials] - _by_trial(other, figure)[trials]).dropna()
     if gaps.empty:
         return None
     by_split, by_seed = (gaps.groupby(level=level, sort=False).mean() for level in ("split", "seed"))
@@ -198,6 +203,12 @@ def interval_notes(columns: Sequence[Column]) -> list[str]:
     if over:
         notes.append("Bold differences are those whose 95 % interval does not hold zero.")
     return notes
+
+
+def _same_data(row: Row, other: Row) -> list[tuple[str, str]]:
+    """The splits and seeds of two rows in which no fingerprint of their data differs."""
+    theirs = {run.trial: run for run in other.counted}
+    return [run.trial for run in row.counted if run.trial in theirs and not run.differs_from(theirs[run.trial])]
 
 
 def _by_trial(row: Row, figure: str) -> pd.Series:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from subfl_flower.evaluation.runs import RESULT, SPLITS, VALIDATION, Run, natural, one_line
+from subfl_flower.evaluation.runs import FINGERPRINTS, RESULT, SPLITS, VALIDATION, Run, natural, one_line
+from subfl_flower.evaluation.summary import lower_is_better
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
 _DATA_SECTIONS = ("dataset", "partition", "task", "data")
@@ -66,6 +67,7 @@ class Row:
         figures: a line for each of `counted`, by default the runs' `values`.
         compared: figures that compare the row with others.
         fedavg: the row of FedAvg on the same data with the most similar other settings.
+        marks: reasons for which the row must not be compared with the others on the same data.
     """
 
     data: tuple[str, str, str]
@@ -76,6 +78,7 @@ class Row:
     figures: pd.DataFrame | None = None
     compared: dict[str, Spread] = field(default_factory=dict)
     fedavg: "Row | None" = None
+    marks: list[str] = field(default_factory=list)
 
     def part(self, runs: Sequence[Run]) -> "Row":
         """The row of some of its runs."""
@@ -154,8 +157,16 @@ class Row:
         return f"{len(self.counted)}" + (f" ({len(self.splits)} splits)" if len(self.splits) > 1 else "")
 
     @property
+    def below_floor(self) -> bool:
+        """True where the mean test figure is worse than that of a baseline without learning on the same examples."""
+        result, floor = self.mean(RESULT), self.mean("floor")
+        if result is None or floor is None:
+            return False
+        return result > floor if lower_is_better(self.metric) else result < floor
+
+    @property
     def note(self) -> str:
-        """Note for the reader: runs that were cut short, left out, or lost clients."""
+        """Note for the reader: runs that were cut short, left out, or lost clients; a floor; other data."""
         notes = []
         for status, count in Counter(run.status for run in self.runs if run.status != "completed").items():
             several = f"{count} " if count > 1 or len(self.runs) > 1 else ""
@@ -165,17 +176,33 @@ class Row:
             notes.append(f"{repeats} older of a repeated seed left out")
         if failures := sum(run.client_failures for run in self.runs):
             notes.append(f"{failures} client failure{'s' if failures > 1 else ''}")
+        if self.below_floor:
+            notes.append("below its floor")
+        notes += self.marks
         return "; ".join(notes)
 
 
 def build_rows(runs: Sequence[Run]) -> list[Row]:
     """Group runs by data, method and differing settings, in the order of the runs; splits and seeds share a row."""
     settings, rows = _settings(runs), group_runs(runs)
+    _mark(rows)
     for row in rows:
         row.fedavg = _nearest_fedavg(row, rows, settings)
         if row.fedavg and row.traffic is not None and row.completed and row.fedavg.completed:
             row.compared[RELATIVE_BYTES] = Spread(row.traffic / (row.fedavg.traffic or 1.0), None)
     return rows
+
+
+def _mark(rows: Sequence[Row]) -> None:
+    """Mark the rows on the same data whose splits, or whose fingerprints in a shared split, are not those of others."""
+    for row in rows:
+        others = [other for other in rows if other is not row and other.panel == row.panel]
+        if any(set(other.splits) != set(row.splits) for other in others if other.counted and row.counted):
+            row.marks.append("other splits than other rows")
+        alike = [(run, theirs) for run in row.counted for each in others for theirs in each.counted]
+        names = {name for run, theirs in alike if run.split == theirs.split for name in run.differs_from(theirs)}
+        if names:
+            row.marks.append(f"other {' and '.join(name for name in FINGERPRINTS if name in names)} than other rows")
 
 
 def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:

@@ -1,5 +1,7 @@
 """Runs as the report reads them: search in folders, loading, and figures."""
 
+import hashlib
+import json
 import math
 import os
 import re
@@ -26,6 +28,9 @@ SUMMARY_FIGURES = (
 
 SPLITS = ("partition.seed", "dataset.fold", "task.seed")
 """Settings that draw test examples or their candidates; figures are averaged over their values."""
+
+FINGERPRINTS = ("data", "split", "partition", "candidates")
+"""Names of the digests of a run's data, in the order in which a difference is told."""
 
 RESULT = "test_at_best_validation"
 """The main figure of a run."""
@@ -119,6 +124,25 @@ class Run:
             if isinstance(values, Mapping) and values.get(name) is not None:
                 found.append(f"{key}={one_line(values[name])}")
         return ", ".join(found)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of the data, the split, the partition and the candidates, by these names, as far as they are known.
+
+        Of a deployment the data's is that of all clients' own digests.
+        """
+        facts = self.directory.data() or self.summary or {}
+        found = facts.get("fingerprints") or {}
+        known = {name: found[name] for name in FINGERPRINTS if isinstance(found.get(name), str)}
+        if "data" not in known and isinstance(found.get("clients"), Mapping):
+            text = json.dumps(found["clients"], sort_keys=True, default=str)
+            known["data"] = hashlib.sha256(text.encode()).hexdigest()
+        return known
+
+    def differs_from(self, other: "Run") -> list[str]:
+        """Names of the fingerprints that both runs have, and that differ."""
+        both = self.fingerprints.keys() & other.fingerprints.keys()
+        return [name for name in FINGERPRINTS if name in both and self.fingerprints[name] != other.fingerprints[name]]
 
     @property
     def trial(self) -> tuple[str, str]:

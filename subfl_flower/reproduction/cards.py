@@ -101,12 +101,6 @@ def read_cards(folder: Path) -> list[Run]:
     return [_run(path) for path in paths]
 
 
-def fingerprints_of(run: Run) -> Mapping[str, str]:
-    """The fingerprints of the data of a run that was read from a card, or from its folder."""
-    found: Mapping[str, str] = (run.summary or {}).get("fingerprints") or {}
-    return found
-
-
 def _run(path: Path) -> Run:
     card = parse_object(read_file(path))
     if card is None or card.get("format") != FORMAT:

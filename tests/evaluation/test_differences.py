@@ -16,6 +16,7 @@ from subfl_flower.evaluation.differences import (
 from subfl_flower.evaluation.main_table import main_table
 from subfl_flower.evaluation.rows import Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
+from subfl_flower.runs.directory import RunDirectory
 
 
 def write(make_run: MakeRun, method: str, results: dict[int, float], metric: str = "accuracy") -> None:
@@ -152,3 +153,33 @@ def test_a_named_baseline_must_be_among_the_methods(make_run: MakeRun, tmp_path:
     assert cells["fedpub"] == "+25.00 [+25.00, +25.00]"
     with pytest.raises(SubflError, match="--baseline fedpup: no run is of this method; there are fedpub, local"):
         difference_columns(rows, "fedpup")
+
+
+def test_runs_of_other_data_are_marked_and_not_paired(make_run: MakeRun, tmp_path: Path) -> None:
+    write(make_run, "fedavg", {0: 0.5, 1: 0.5})
+    write(make_run, "fedpub", {0: 0.75, 1: 1.0})
+    for name, split in (("fedavg-0", "a"), ("fedavg-1", "a"), ("fedpub-0", "a"), ("fedpub-1", "b")):
+        RunDirectory(tmp_path / "runs" / name).write_data({"fingerprints": {"data": "d", "split": split}})
+    rows = rows_of(tmp_path)
+    found = paired_difference(rows["fedpub"], rows["fedavg"])
+    assert found == Difference("fedavg", 1, 1, "seeds", 0.25, None)  # seed 1 has other test examples
+    assert {row.note for row in rows.values()} == {"other split than other rows"}
+    RunDirectory(tmp_path / "runs" / "fedpub-1").write_data({"fingerprints": {"data": "d", "split": "a"}})
+    rows = rows_of(tmp_path)
+    found = paired_difference(rows["fedpub"], rows["fedavg"])
+    assert found is not None and found.mean == 0.375 and {row.note for row in rows.values()} == {""}
+
+
+def test_a_row_of_fewer_splits_is_marked(make_run: MakeRun, tmp_path: Path) -> None:
+    write_splits(make_run, "fedavg", {(11, 0): 0.5, (12, 0): 0.5})
+    write_splits(make_run, "fedpub", {(11, 0): 0.75})
+    assert rows_of(tmp_path)["fedpub"].note == "other splits than other rows"
+
+
+@pytest.mark.parametrize(("metric", "below"), [("rmse", "fedmf"), ("accuracy", "fedgnn")])
+def test_a_row_below_its_floor_is_marked(make_run: MakeRun, tmp_path: Path, metric: str, below: str) -> None:
+    for method, result in (("fedgnn", 0.5), ("fedmf", 0.75)):
+        write(make_run, method, {0: result}, metric=metric)
+        run = RunDirectory(tmp_path / "runs" / f"{method}-0")
+        run.write_summary({**(run.summary() or {}), "bias_row": {"test": 0.625}})
+    assert {method: row.note for method, row in rows_of(tmp_path).items() if row.note} == {below: "below its floor"}

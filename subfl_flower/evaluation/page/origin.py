@@ -36,7 +36,7 @@ def origin_table(rows: Sequence[Row]) -> Table:
     """Fingerprints of data, split, partition and protocol by row; several of one kind where the runs differ."""
     cells = identity(rows).drop(columns="metric")
     for name in _DATA:
-        cells[name] = [_shortened(_data_fingerprint(run, name) for run in row.runs) for row in rows]
+        cells[name] = [_shortened(run.fingerprints.get(name) for run in row.runs) for row in rows]
     cells["protocol"] = [_shortened(protocol_fingerprint(run) for run in row.runs) for row in rows]
     if cells["settings"].eq("").all():
         cells = cells.drop(columns="settings")
@@ -55,14 +55,6 @@ def software(runs: Sequence[Run]) -> list[tuple[str, str]]:
             if value:
                 found.setdefault(name, {})[str(value)] = None
     return [(name, "; ".join(values)) for name, values in found.items()]
-
-
-def _data_fingerprint(run: Run, name: str) -> str | None:
-    found: dict[str, Any] = (run.directory.data() or {}).get("fingerprints") or {}
-    if name == "data" and isinstance(found.get("clients"), dict):  # of a deployment: each client's own
-        return hashlib.sha256(json.dumps(found["clients"], sort_keys=True).encode()).hexdigest()
-    value = found.get(name)
-    return value if isinstance(value, str) else None
 
 
 def _shortened(fingerprints: Iterable[str | None]) -> str:
