@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from subfl_flower.data.graph import TRAIN, Notes
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.cleaning import clean
-from subfl_flower.data.ratings.splits import SplitName, split_roles
+from subfl_flower.data.ratings.splits import SplitName, split_roles, without_newest
 from subfl_flower.data.ratings.table import Ratings, RawRatings
 from subfl_flower.data.source import Protocol, SourceSettings
 from subfl_flower.errors import SubflError
@@ -63,6 +63,8 @@ class RatingDatasetSettings(SourceSettings):
         split: choice of test ratings. `given`: those of the source; `random`: a share, drawn from all; `time`: the
             newest share of all; `leave_one_out`: each user's newest, and the next newest validates (`split_roles`);
             `auto`, for a user's tables: `given` where they state a split.
+        set_aside: number of each user's newest ratings that are left out of the data before the split, for
+            development: with `leave_one_out` another item of each user then tests. Of each user at least one stays.
         test_fraction: share of test ratings; no effect with `given` and `leave_one_out`.
         validation_fraction: share of validation ratings among the others, drawn from all of them; no effect with
             `leave_one_out`, and with `given` where the source states validation ratings.
@@ -75,6 +77,7 @@ class RatingDatasetSettings(SourceSettings):
     kind: ClassVar[Literal["graph", "ratings"]] = "ratings"
 
     split: SplitName | Literal["auto"] = "random"
+    set_aside: int = Field(default=0, ge=0)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     validation_fraction: float = Field(default=0.05, ge=0, lt=1)
     center: Finite | Literal["auto"] = "auto"
@@ -117,7 +120,7 @@ class RatingDatasetSettings(SourceSettings):
             SubflError: a file is missing or damaged, or its content cannot be used or split so.
         """
         where = f"dataset={self.name}"
-        cleaned = clean(self.read(root), self.scale, where)
+        cleaned = without_newest(clean(self.read(root), self.scale, where), self.set_aside, seed)
         split = self.chosen_split(cleaned.roles is not None)
         roles = split_roles(cleaned, split, self.test_fraction, self.validation_fraction, seed, where)
         ratings = Ratings(

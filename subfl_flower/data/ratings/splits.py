@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -64,6 +65,31 @@ def split_roles(
         if not np.any(roles == role):
             raise SubflError(f"{where}: split={split} leaves no rating to {name} of {roles.size}")
     return roles
+
+
+def without_newest(ratings: CleanRatings, count: int, seed: int) -> CleanRatings:
+    """The ratings without the newest `count` of each user, of whom at least one rating stays.
+
+    Without timestamps the ratings to leave out are drawn. Users and items keep their numbers.
+    """
+    if not count:
+        return ratings
+    generator = shared_generator(seed, "ratings set aside")
+    recency = generator.permutation(ratings.items.size) if ratings.recency is None else ratings.recency
+    newest_last = np.lexsort((recency, ratings.users()))
+    lengths = np.diff(ratings.offsets)
+    places = np.arange(ratings.items.size) - np.repeat(ratings.offsets[:-1], lengths)
+    stay = np.maximum(lengths - count, np.minimum(lengths, 1))
+    kept = np.zeros(ratings.items.size, dtype=bool)
+    kept[newest_last[places < np.repeat(stay, lengths)]] = True
+    return replace(
+        ratings,
+        offsets=np.concatenate([[0], np.cumsum(stay)]),
+        items=ratings.items[kept],
+        values=ratings.values[kept],
+        recency=None if ratings.recency is None else ratings.recency[kept],
+        roles=None if ratings.roles is None else ratings.roles[kept],
+    )
 
 
 def _two_left_out(ratings: CleanRatings, generator: np.random.Generator) -> np.ndarray:

@@ -76,7 +76,8 @@ def test_a_second_call_writes_nothing_and_no_file_needs_pickle(tmp_path: Path) -
 
 def test_the_key_follows_every_setting_that_shapes_the_data(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
-        "split": "leave_one_out", "test_fraction": 0.3, "validation_fraction": 0.1, "center": 3.0, "spread": 1.5,
+        "split": "leave_one_out", "set_aside": 1, "test_fraction": 0.3, "validation_fraction": 0.1, "center": 3.0,
+        "spread": 1.5,
         "scale": (0.0, 5.0), "num_users": 41, "num_items": 31, "ratings_per_user": 9.0, "rank": 3, "signal": 0.9,
         "user_bias": 0.2, "item_bias": 0.2, "noise": 0.2, "popularity_skew": 0.3, "activity_skew": 0.3, "seed": 1,
     }  # fmt: skip

@@ -8,7 +8,7 @@ from rating_tables import raw
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION
 from subfl_flower.data.ratings.cleaning import CleanRatings, clean
-from subfl_flower.data.ratings.splits import SplitName, split_roles
+from subfl_flower.data.ratings.splits import SplitName, split_roles, without_newest
 from subfl_flower.errors import SubflError
 
 # User a has one rating, b two, c five; of all eight the newest are c's at 9 and 8, then b's both, then a's.
@@ -67,6 +67,18 @@ def test_time_takes_the_newest_of_all_and_leaves_everyone_the_oldest() -> None:
     assert roles(toy(), "time", test=0.25).tolist() == [0, 0, 0, 0, 2, 0, 2, 0]  # times 9 and 8
     assert roles(toy(), "time", test=0.5).tolist() == [0, 0, 2, 0, 2, 0, 2, 0]  # 9, 8, 7, 6: the last is b's oldest
     assert roles(toy(), "time", test=0.9).tolist() == [0, 0, 2, 0, 2, 2, 2, 2]  # all but 1; b keeps 6, a its only one
+
+
+def test_each_users_newest_are_set_aside_and_one_stays() -> None:
+    """What is left is of a: 5; of b: 6; of c: 1, 2, 3, by time; another item of c tests then."""
+    left = without_newest(toy(), 2, seed=1)
+    assert left.offsets.tolist() == [0, 1, 2, 5]
+    assert left.items.tolist() == [0, 0, 0, 2, 4] and left.values.tolist() == [1, 2, 4, 1, 3]
+    assert left.item_names == toy().item_names
+    assert roles(left, "leave_one_out").tolist() == [0, 0, 0, 1, 2]
+    assert without_newest(toy(), 0, seed=1).items.tolist() == toy().items.tolist()
+    drawn = {tuple(without_newest(toy(timestamps=False), 4, seed).items[2:].tolist()) for seed in range(60)}
+    assert drawn == {(item,) for item in range(5)}
 
 
 def test_leave_one_out_tests_each_users_newest_and_validates_the_next() -> None:
