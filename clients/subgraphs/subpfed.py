@@ -53,7 +53,7 @@ class SubPFedClient(SubgraphClient):
         kernel: Literal["exp", "inverse", "literal"] = "exp"
         gamma: float = Field(default=1.0, ge=0)
         degree_weighted: bool = True
-        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = 20.0
+        tau: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
         community_threshold: float | None = Field(default=None, ge=-1, le=1)
         random_graph: Literal["sbm", "er", "one", "feature"] = "er"
         proximal: float = Field(default=1e-3, ge=0)
