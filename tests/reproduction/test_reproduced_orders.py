@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from run_outcomes import Outcome
+from torch import Tensor
+
+from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.subgraphs.models.chunk import GraphChunk
+from subfl_flower.subgraphs.models.graph_network import Parameters
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -65,3 +71,44 @@ def test_generated_neighbours_are_nearer_to_the_true_ones_than_means_on_photo(
     generator = found.summary["generator"]
     assert generator["clients_measured"] == 10
     assert generator["distance"] < 0.8 * min(generator["distance_of_mean"], generator["distance_of_neighbours"])
+
+
+def one_class_share(
+    inline_run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, method: str, *overrides: str
+) -> np.ndarray:
+    """The share of ten clients that, as received, predict one class for all of their nodes, in each of 25 rounds."""
+    found: list[list[bool]] = []
+    measured = SubgraphClient.outputs
+
+    def watched(client: SubgraphClient, effective: Parameters, chunk: GraphChunk) -> Tensor:
+        outputs = measured(client, effective, chunk)
+        classes = [own[:nodes].argmax(1) for own, nodes in zip(outputs, chunk.num_nodes, strict=True)]
+        found.append([len(torch.unique(each)) == 1 for each in classes])
+        return outputs
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SubgraphClient, "outputs", watched)
+        inline_run(f"method={method}", *overrides, "federation.rounds=25", "runtime.threads=1")
+    received = np.concatenate(found[::2])  # a chunk is measured as received, and again after its training
+    assert len(received) == 25 * 10
+    return received.reshape(25, 10).mean(1)
+
+
+@pytest.mark.parametrize("normalised", ["true", "false"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_clients_do_not_fall_for_one_class_after_local_ones_have_left_it(
+    inline_run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    cora_root: Path,
+    reference_partitions: Path,
+    normalised: str,
+    seed: int,
+) -> None:
+    """From the round on after which fewer than half of Local's clients do, FED-PUB's never all do."""
+    options = (
+        *("dataset=cora", f"data.root={cora_root}", f"dataset.row_normalize={normalised}", f"seed={seed}"),
+        *("partition=given", f"partition.file={reference_partitions / 'cora_disjoint_10'}.npz"),
+    )
+    local, fedpub = (one_class_share(inline_run, monkeypatch, method, *options) for method in ("local", "fedpub"))
+    left = 1 + int(np.flatnonzero(local >= 0.5)[-1])
+    assert left < len(local) and (fedpub[left:] < 1).all()
