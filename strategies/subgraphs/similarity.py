@@ -68,14 +68,15 @@ class SimilarityWeights:
             updates: of A clients.
             received: parameters that all clients were sent, each [K, ...].
             num_examples: training examples [K].
-            normalised: from cosines [n, A] to rows of M, which sum to one; None: the softmax of τ times the cosine.
+            normalised: from plain cosines [n, A] to rows of M, which sum to one; None: the softmax of τ times the
+                cosine, of centred embeddings where the settings say so.
         """
         average = average_weights(num_examples[updates.positions])
         matrix = np.tile(average, (self._num_clients, 1))
         if self._settings.similarity == "none":
             return matrix
         described = self._described(updates, received)
-        similarity = cosine_similarity(self._centred(described))
+        similarity = cosine_similarity(self._centred(described) if normalised is None else described.values)
         scores = similarity.copy()
         if self._settings.community_threshold is not None:
             outside = similarity <= self._settings.community_threshold

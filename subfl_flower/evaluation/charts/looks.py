@@ -22,7 +22,7 @@ _METHODS = (
     *("fedpub", "fedavg", "local", "subpfed", "gcfl", "fedper", "fedprox"),
     *("fedsage_plus", "fedgcn", "fedsg", "fedgnn_subgraph", "gcfl_plus", "fedsage", "oracle"),
     *("fedgnn", "fedmf", "perfedrec", "fcf", "central", "central_gnn", "popularity"),
-    *("fedavg_whole_graph", "fedpub_released", "bias_row", "central_mf"),
+    *("fedavg_whole_graph", "fedpub_released", "bias_row", "central_mf", "fedper_similar"),
 )
 """Built-in methods in the order of their looks; those of one line have different colours."""
 
