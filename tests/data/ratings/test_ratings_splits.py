@@ -70,7 +70,7 @@ def test_time_takes_the_newest_of_all_and_leaves_everyone_the_oldest() -> None:
 
 
 def test_each_users_newest_are_set_aside_and_one_stays() -> None:
-    """What is left is of a: 5; of b: 6; of c: 1, 2, 3, by time; another item of c tests then."""
+    """User a keeps item 5, b item 6, and c items 1, 2, 3 by time; another item of c tests then."""
     left = without_newest(toy(), 2, seed=1)
     assert left.offsets.tolist() == [0, 1, 2, 5]
     assert left.items.tolist() == [0, 0, 0, 2, 4] and left.values.tolist() == [1, 2, 4, 1, 3]

@@ -50,6 +50,25 @@ def test_the_matrix_is_the_softmax_of_tau_times_the_cosines() -> None:
         np.testing.assert_allclose(received["conv1.bias"][client], [value, value], rtol=1e-5)
 
 
+def test_the_released_variant_averages_all_weights_and_starts_with_a_larger_classifier() -> None:
+    initial = {**INITIAL, "classifier.weight": np.full((128, 7), 9.0, np.float32)}
+    strategy = strategy_of(FedPUB, toy_roster(1, 1), initial, {"variant": "released", "tau": 0, "missing": "owners"})
+    first = strategy.instructions(1, [0, 1])
+    assert (first["conv1.weight"] == 8).all()
+    classifier = first["classifier.weight"]
+    np.testing.assert_array_equal(classifier[0], classifier[1])
+    bound = math.sqrt(6 / 135)
+    assert 0.95 * bound < np.abs(classifier).max() <= bound and abs(classifier.mean()) < 0.02
+    half = [[[1, 0], [3, 0]], [[5, 2], [0, 0]]]  # zeros that happen to be trained are values
+    strategy.take(
+        sent(
+            [0, 1], 2, conv1__weight=half, **ZEROS, classifier__weight=classifier, functional_embedding=[[1, 0], [0, 1]]
+        )
+    )
+    for received in strategy.instructions(2, [0, 1])["conv1.weight"]:
+        np.testing.assert_allclose(received, [[3, 1], [1.5, 0]])
+
+
 def test_tau_zero_is_the_uniform_average() -> None:
     strategy = fedpub(1, 50, tau=0)
     strategy.take(sent([0, 1], 2, conv1__weight=constant(1, 3), **ZEROS, functional_embedding=[[1, 0], [-1, 5]]))

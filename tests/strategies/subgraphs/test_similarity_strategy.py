@@ -34,6 +34,30 @@ def test_what_clients_send_for_comparison_is_compared_by_its_cosine(kind: str, s
     np.testing.assert_allclose(strategy.mixing, softmax_of([[1, 0.6, 0], [0.6, 1, 0.8], [0, 0.8, 1]]), rtol=1e-6)
 
 
+def test_four_clients_and_more_are_compared_without_their_mean_embedding() -> None:
+    embeddings = [[11, 10], [9, 10], [10, 12], [10, 8]]  # around (10, 10): nearly parallel as they are
+    centred, plain = (similarity(1, 1, 1, 1, centred=choice) for choice in (True, False))
+    sent = {"w": [[[1, 2]]] * 4, "b": [[1]] * 4, "functional_embedding": embeddings}
+    for strategy in (centred, plain):
+        strategy.take(replies([0, 1, 2, 3], 4, **sent))
+    expected = softmax_of([[1, -1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, -1], [0, 0, -1, 1]])
+    np.testing.assert_allclose(centred.mixing, expected, rtol=1e-6)
+    assert plain.mixing is not None and plain.mixing.max() < 0.26
+
+
+def test_an_absent_client_is_centred_with_the_others_and_an_unknown_one_is_not() -> None:
+    strategy = similarity(1, 1, 1, 1, 1)
+    two = {"w": [[[1, 2]]] * 2, "b": [[1]] * 2}
+    strategy.take(replies([0, 1], 5, **two, functional_embedding=[[11, 10], [9, 10]]))  # two alone: as they are
+    strategy.take(replies([2, 3], 5, **two, functional_embedding=[[10, 12], [10, 8]]))
+    weight = 1 / (math.exp(2) + math.exp(-2))
+    assert strategy.mixing is not None  # by round 2's participants, of five clients, one of which is unknown
+    np.testing.assert_allclose(
+        strategy.mixing[:4, 2], [0.5, 0.5, math.exp(2) * weight, math.exp(-2) * weight], rtol=1e-6
+    )
+    np.testing.assert_allclose(strategy.mixing[4, 2:4], [0.5, 0.5])
+
+
 def test_parameters_are_compared_all_together() -> None:
     strategy = similarity(1, 1, 50, similarity="parameter")
     # As vectors (1, 0, 0), (3, 4, 0) and (0, -3, 4); by w alone the last two would have cosine -0.8.

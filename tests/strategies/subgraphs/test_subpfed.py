@@ -16,7 +16,7 @@ from toy_rounds import answering, replies, strategy_of, toy_roster
 from subfl_flower.errors import RunFailure
 from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.server.exchange import Exchange
-from subfl_flower.strategies.subgraphs.subpfed import SubPFed
+from subfl_flower.strategies.subgraphs.subpfed import SubPFed, shares
 from subfl_flower.subgraphs.similarity.structural import describe_structure
 from subfl_flower.wire.array_format import Stack
 
@@ -123,6 +123,14 @@ def test_kernels(settings: dict[str, Any], weights: tuple[float, float, float]) 
     near, far, own = weights
     expected = normalised([[own, near, 0], [near, own, far], [0, far, own]])
     np.testing.assert_allclose(train(subpfed(psi=1, **settings), 0, 1, 2), expected, rtol=1e-6)
+
+
+def test_the_literal_kernel_divides_cosines_by_their_sum_and_takes_none_below_zero() -> None:
+    matrix = train(subpfed(psi=0.3, kernel="literal"), 0, 1, 2)
+    structural = normalised([[0, NEAR, 0], [NEAR, 0, FAR], [0, FAR, 0]])
+    functional = normalised(np.maximum(COSINES, 0))
+    np.testing.assert_allclose(matrix, 0.3 * structural + 0.7 * functional, rtol=1e-5)
+    np.testing.assert_allclose(shares(np.array([[1, -0.5, 0.25], [-1, -1, 0]])), [[0.8, 0, 0.2], [0, 0, 0]])
 
 
 def test_where_clients_are_absent_each_part_is_normalised_over_the_others() -> None:
