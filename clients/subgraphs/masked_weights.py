@@ -140,8 +140,9 @@ class MaskedWeights(LocalWeights):
             return effective | {name: value * masks[name] for name, value in weights.items()}
         first = self.model.feature_rows if self._sends_what_it_teaches else None
         places = {} if first is None else {first: self._taught(chunk).places}
+        prunable = {} if first is None else {first: self._taught(chunk).flags > 0}
         absent = [0] * len(chunk) if first is None else self._taught(chunk).absent
-        clients = Masked(weights, masks, used.received, places, absent)
+        clients = Masked(weights, masks, used.received, places, prunable, absent)
         return effective | self._pruning.effective(clients, used.server_round)
 
     def add_penalty_gradients(

@@ -15,14 +15,19 @@ def pruned(
     weights: Mapping[str, Tensor],
     masks: Mapping[str, Tensor] | None = None,
     received: Mapping[str, Tensor] | None = None,
-    places: Mapping[str, Sequence[Tensor]] | None = None,
+    rows: Sequence[int] | None = None,
     absent: int = 0,
 ) -> dict[str, Tensor]:
     """At the end of a run, with so many entries of absent features."""
     ones = {name: torch.ones_like(value) for name, value in weights.items()}
     clients = len(next(iter(weights.values())))
     entries = sum(value[0].numel() for value in weights.values()) + absent
-    known = Masked(weights, masks or ones, weights if received is None else received, places or {}, [absent] * clients)
+    places = {} if rows is None else {"a": (torch.tensor(rows),) * clients}
+    flags = {} if rows is None else {"a": torch.zeros(clients, weights["a"].shape[1], 1, dtype=torch.bool)}
+    for flagged in flags.values():
+        flagged[:, rows] = True
+    received = weights if received is None else received
+    known = Masked(weights, masks or ones, received, places, flags, [absent] * clients)
     return ShareOfWeights(share, 0.5, 4, entries).effective(known, 4)
 
 
@@ -64,7 +69,7 @@ def test_a_matrix_that_stays_with_the_client_is_ranked_by_its_own_weights() -> N
 
 def test_other_rows_than_those_given_neither_count_nor_change() -> None:
     weights = {"a": torch.tensor([[[0.1], [5.0], [7.0]]])}
-    found = pruned(0.5, weights, places={"a": (torch.tensor([1, 2]),)})
+    found = pruned(0.5, weights, rows=[1, 2])
     assert found["a"].flatten().tolist() == pytest.approx([0.1, 0.0, 7.0])
 
 
@@ -85,9 +90,24 @@ def test_each_client_has_its_own_limit() -> None:
 def test_large_matrices_keep_their_share_although_the_limit_is_found_on_a_sample() -> None:
     """Four columns of very different size, and a step of four entries: a sample of one column would miss the share."""
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((1, 35_000, 4)).astype(np.float32) * np.geomspace(1e-3, 1e3, 4, dtype=np.float32)
+    values = rng.standard_normal((1, 17_500, 4)).astype(np.float32) * np.geomspace(1e-3, 1e3, 4, dtype=np.float32)
     found = pruned(0.6, {"a": torch.from_numpy(values)})
     assert float((found["a"] == 0).float().mean()) == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_client_is_pruned_alike_in_any_chunk() -> None:
+    """In a chunk with a client of more rows its matrix is longer; the limit must come from the same sample."""
+    values = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 400, 64)).astype(np.float32))
+    longer = torch.cat([values, torch.ones(1, 900, 64)], dim=1)
+    rows, alone = range(0, 400, 2), torch.zeros(1, 400, 1, dtype=torch.bool)
+    alone[:, rows] = True
+    places = {"a": (torch.tensor(rows),)}
+    found = []
+    for stack, flags in ((values, alone), (longer, torch.cat([alone, torch.zeros(1, 900, 1, dtype=torch.bool)], 1))):
+        known = Masked({"a": stack}, {"a": torch.ones_like(stack)}, {"a": stack}, places, {"a": flags}, [0])
+        found.append(ShareOfWeights(0.5, 0.5, 4, 200 * 64).effective(known, 4)["a"][:, :400])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    assert float((found[0][:, rows] == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_share_of_zero_prunes_nothing() -> None:
@@ -96,5 +116,5 @@ def test_a_share_of_zero_prunes_nothing() -> None:
 
 def test_the_threshold_prunes_by_the_mask_alone() -> None:
     weights, masks = {"a": torch.tensor([[[9.0, 0.1]]])}, {"a": torch.tensor([[[0.69, -0.71]]])}
-    found = MaskThreshold(0.7).effective(Masked(weights, masks, weights, {}, [0]), 1)
+    found = MaskThreshold(0.7).effective(Masked(weights, masks, weights, {}, {}, [0]), 1)
     torch.testing.assert_close(found["a"], torch.tensor([[[0.0, -0.071]]]))
