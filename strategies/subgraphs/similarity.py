@@ -104,7 +104,8 @@ class SimilarityWeights:
         known = described.known
         if not self._settings.centred or self._settings.similarity != "functional" or known.sum() < LEAST_CENTRED:
             return described.values
-        return described.values - described.values[known].mean(0)
+        centred: np.ndarray = described.values - described.values[known].mean(0)
+        return centred
 
     def _described(self, updates: Updates, received: Stack) -> Remembered:
         """The rows [K, width] by which clients are compared."""
