@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
+
+_FLOAT32_BYTES = 4
 
 
 class MixingStrategy(CohortStrategy):
@@ -89,6 +91,18 @@ class MixingStrategy(CohortStrategy):
         self.parameters = {name: state[f"parameters.{name}"] for name in self.initial}
         names = [name for name in state if name == "mixing" or name.startswith("mixing.")]
         self._mixing = {name.removeprefix("mixing").removeprefix("."): state[name] for name in names}
+
+    def model_bytes(self, prepared: Any) -> Mapping[str, np.ndarray]:
+        """``whole_model`` in float32, and ``own_features``: without rows of features that a client does not have."""
+        values = sum(value.size for value in self.run.initial.values())
+        found = {"whole_model": np.full(len(self.roster), _FLOAT32_BYTES * values)}
+        network = self.run.network
+        if network is not None and network.input_rows is not None:
+            width = self.run.initial[network.input_rows][0].size
+            graphs = (prepared.client(client_id) for client_id in self.roster.client_ids)
+            absent = np.array([np.count_nonzero(~network.reached_inputs(graph)) for graph in graphs])
+            found["own_features"] = found["whole_model"] - _FLOAT32_BYTES * width * absent
+        return found
 
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """Each client's mixture."""

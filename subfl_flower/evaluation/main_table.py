@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from subfl_flower.evaluation.formats import MISSING, in_bytes, in_own_unit, in_unit_of, plain
-from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, Spread
+from subfl_flower.evaluation.rows import BYTES_OF_SKIPPING, RELATIVE_BYTES, Row, Spread
 from subfl_flower.evaluation.runs import FLOORS, RESULT, SUMMARY_FIGURES, VALIDATION
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
@@ -42,6 +42,7 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         Column("down", "bytes_down", in_bytes),
         Column("exchanged", "bytes_exchanged", _exchanged, optional=True),
         Column("bytes vs FedAvg", RELATIVE_BYTES, lambda found, _: f"{100 * found.mean:.1f} %", optional=True),
+        Column("vs FedAvg that skips", BYTES_OF_SKIPPING, lambda found, _: f"{100 * found.mean:.1f} %", optional=True),
         Column("s / round", "seconds_per_round", lambda found, _: f"{found.mean:.3g}"),
     )
     table = make_table(rows, columns, collapse)
@@ -70,7 +71,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
 def main_means(rows: Sequence[Row]) -> pd.DataFrame:
     """The main table as plain numbers: fractions, bytes, seconds; missing where unknown."""
     worth = [name for name in (*_CLASS_FIGURES, *_WORTH) if any(row.spread(name) for row in rows)]
-    alone = ["model_bytes", "weights_kept", "bytes_exchanged", RELATIVE_BYTES, "seconds_per_round"]
+    alone = ["model_bytes", "weights_kept", "bytes_exchanged", RELATIVE_BYTES, BYTES_OF_SKIPPING, "seconds_per_round"]
     found = means(rows, [*SUMMARY_FIGURES, *_further(rows), *worth, *alone])
     found.insert(
         list(found).index("seeds") + 1, "status", [" ".join(sorted({run.status for run in row.runs})) for row in rows]

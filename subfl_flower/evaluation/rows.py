@@ -38,6 +38,10 @@ RELATIVE_BYTES = "bytes_relative_to_fedavg"
 """Figure of `Row.compared`: the whole traffic divided by FedAvg's on the same data."""
 
 
+BYTES_OF_SKIPPING = "bytes_relative_to_fedavg_that_skips"
+"""Figure of `Row.compared`: the whole traffic divided by that of a FedAvg which leaves out absent features' rows."""
+
+
 class Spread(NamedTuple):
     """Mean and sample standard deviation (divisor n - 1; None for a single value) over seeds."""
 
@@ -190,6 +194,9 @@ def build_rows(runs: Sequence[Run]) -> list[Row]:
         row.fedavg = _nearest_fedavg(row, rows, settings)
         if row.fedavg and row.traffic is not None and row.completed and row.fedavg.completed:
             row.compared[RELATIVE_BYTES] = Spread(row.traffic / (row.fedavg.traffic or 1.0), None)
+        skipping = row.mean("bytes_of_own_features")
+        if skipping and row.traffic is not None and row.completed:
+            row.compared[BYTES_OF_SKIPPING] = Spread(row.traffic / skipping, None)
     return rows
 
 

@@ -185,6 +185,7 @@ class Run:
         - `model_bytes` of one client's model in float32, zeros of pruned weights included.
         - `weights_kept`, the share of the weight matrices' entries that are not zero in the best round.
         - `bytes_exchanged`, up and down outside of rounds, which the totals include.
+        - `bytes_of_own_features`, of FedAvg's models without the rows of features that a client does not have.
         - `seconds_per_round`.
         """
         found, privacy = self.figures, self.figures.get("privacy")
@@ -196,6 +197,8 @@ class Run:
         named["model_bytes"] = _FLOAT32_BYTES * parameters if parameters else None
         named["weights_kept"] = None if sparsity is None else 1 - sparsity
         named["bytes_exchanged"] = None if phases is None else sum(exchanged(phases).values())
+        parts = found.get("bytes_parts") or {}
+        named["bytes_of_own_features"] = parts.get("own_features")
         named["seconds_per_round"] = self.seconds_per_round
         values = {name: number(value) for name, value in named.items()}
         values["floor"] = next((value for name in FLOORS if (value := values.get(name)) is not None), None)

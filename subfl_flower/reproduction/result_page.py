@@ -15,7 +15,7 @@ from subfl_flower.evaluation.curves import build_curves
 from subfl_flower.evaluation.differences import difference_columns, interval_notes
 from subfl_flower.evaluation.formats import MISSING, digits, scale
 from subfl_flower.evaluation.main_table import main_table
-from subfl_flower.evaluation.rows import Row, build_rows
+from subfl_flower.evaluation.rows import BYTES_OF_SKIPPING, Row, build_rows
 from subfl_flower.evaluation.runs import Run
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, markdown
@@ -125,6 +125,12 @@ def _notes(rows: Sequence[Row], printed: PrintedTable | None, differences: Seque
         at_hand = "" if printed.at_hand else " Its figures are not at hand."
         notes.append(f"Paper: {printed.source}.{at_hand}" + (f" {printed.note}" if printed.note else ""))
     notes.append("± is the sample standard deviation over all runs of a row. Bytes are those of a whole run.")
+    if any(row.spread(BYTES_OF_SKIPPING) for row in rows):
+        notes.append(
+            "A FedAvg that skips leaves out first-layer rows of features that a client does not have. Any method could, and "
+            "it tells the server which features (of documents: which words) a client has. What is saved beyond it are masks "
+            "and pruning, which tell the server which weights a client keeps."
+        )
     return [*notes, *interval_notes(differences)]
 
 

@@ -34,7 +34,7 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
 from subfl_flower.server.progress import RunProgress
 from subfl_flower.server.round_messages import KEEP, RUN, announced
-from subfl_flower.server.round_records import mean_seconds, without_test_figures
+from subfl_flower.server.round_records import bytes_of_models, mean_seconds, without_test_figures
 from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
@@ -335,7 +335,9 @@ class _Run:
 
         `model_parameters` counts the values of the initial model, those of personal layers included. Parameters that a
         method adds (masks, a user's own embedding) are not counted. The entry is absent where no round has trained a
-        model. `cpu_seconds` is the processor time of a run in one process, absent after `resume`.
+        model. `bytes_parts` holds the bytes that models of FedAvg would have in both directions of the run's rounds:
+        whole ones, and ones without the rows of features that a client does not have. `cpu_seconds` is the processor
+        time of a run in one process, absent after `resume`.
         """
         found = {**provenance(self._config, len(self._roster) if self._roster else None), **summarise(self.finished)}
         found["run_id"] = self.run_id
@@ -351,6 +353,9 @@ class _Run:
             if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
                 initial = self._strategy.run.initial
                 found["model_parameters"] = sum(value.size for value in initial.values())
+            if self._prepared is not None:
+                sizes = self._strategy.model_bytes(self._prepared)
+                found["bytes_parts"] = bytes_of_models(self.finished, self._strategy.roster.client_ids, sizes)
             further = self._strategy.report(self._prepared)
             found.update(further if self._config.record.test else without_test_figures(further))
         if self._membership.refusals:

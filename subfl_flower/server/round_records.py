@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,3 +117,21 @@ def mean_seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Mean seconds of a round by part (`Seconds`)."""
     parts = {name for record in rounds for name in record["seconds"]}
     return {name: float(np.mean([record["seconds"].get(name, 0.0) for record in rounds])) for name in sorted(parts)}
+
+
+def bytes_of_models(
+    records: Iterable[Mapping[str, Any]], client_ids: Sequence[int], sizes: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """Bytes up and down of models of given sizes, over the rounds in which each client took part.
+
+    Args:
+        records: of the rounds.
+        client_ids: all clients.
+        sizes: bytes of a model, of each client, by name [K].
+    """
+    position_of = {client_id: position for position, client_id in enumerate(client_ids)}
+    rounds = np.zeros(len(position_of), dtype=np.int64)
+    for record in records:
+        for client_id in record.get("clients", {}).get("ids", ()):
+            rounds[position_of[client_id]] += 1
+    return {name: int(2 * (size * rounds).sum()) for name, size in sizes.items()}

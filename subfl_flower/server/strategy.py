@@ -130,6 +130,14 @@ class CohortStrategy(Strategy):
         """
         return {}
 
+    def model_bytes(self, prepared: Any) -> Mapping[str, np.ndarray]:
+        """Bytes of a model in one direction, by what it is compared with: for each client of the roster [K].
+
+        Args:
+            prepared: all clients' data.
+        """
+        return {}
+
     def set_up(self, exchange: Exchange) -> None:
         """Ask the clients for what the method needs before the first round: by default nothing."""
         return

@@ -140,3 +140,17 @@ def test_fedpub_skips_unless_told_otherwise(tmp_path: Path) -> None:
 def test_what_cannot_be_skipped_is_refused(overrides: tuple[str, ...], problem: str, tmp_path: Path) -> None:
     with pytest.raises(SubflError, match=problem):
         run_inline(tmp_path / "run", "dataset=digits", *overrides, "wire.absent_features=skip")
+
+
+def test_a_run_says_what_whole_models_and_those_of_own_features_would_have_cost(tmp_path: Path) -> None:
+    whole, skipped = (
+        run_inline(tmp_path / way, *FEDERATION, *METHODS["fedavg"], f"wire.absent_features={way}").summary
+        for way in ("send", "skip")
+    )
+    assert whole["bytes_parts"] == skipped["bytes_parts"]
+    assert whole["bytes_parts"]["whole_model"] == whole["bytes_up"] + whole["bytes_down"]
+    sent = (
+        skipped["bytes_up"] + skipped["bytes_down"]
+    )  # and a bit for each row, by which the receiver knows which they are
+    assert whole["bytes_parts"]["own_features"] < sent < 1.01 * whole["bytes_parts"]["own_features"]
+    assert sent < 0.95 * whole["bytes_parts"]["whole_model"]

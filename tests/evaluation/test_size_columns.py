@@ -10,7 +10,7 @@ from synthetic_runs import MakeRun, round_record
 
 from subfl_flower.evaluation.main_table import main_means, main_table
 from subfl_flower.evaluation.page.parts import table_part
-from subfl_flower.evaluation.rows import RELATIVE_BYTES, Row, build_rows
+from subfl_flower.evaluation.rows import BYTES_OF_SKIPPING, RELATIVE_BYTES, Row, build_rows
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.evaluation.table import markdown, rich_table, write_csv
@@ -120,3 +120,12 @@ def test_a_method_without_a_model_has_no_size_beside_others(make_run: MakeRun, t
     _, lines = table(tmp_path)
     assert [line["model size"] for line in lines] == ["1 kB", "–"]
     assert "exchanged" not in lines[0]  # nobody exchanged anything
+
+
+def test_bytes_are_held_against_those_of_a_fedavg_that_skips_absent_features(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, of_own in enumerate((32_000, 48_000)):  # 2 rounds of 10 kB each way are 40 kB, against 40 kB on average
+        add_run(make_run, "fedpub", seed=seed, bytes_parts={"whole_model": 80_000, "own_features": of_own})
+    add_run(make_run, "local")
+    found, cells = table(tmp_path)
+    assert [row.mean(BYTES_OF_SKIPPING) for row in found] == [pytest.approx(1.0), None]
+    assert [line["vs FedAvg that skips"] for line in cells] == ["100.0 %", "–"]

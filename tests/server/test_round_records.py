@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from subfl_flower.node.client import CohortClient
-from subfl_flower.server.round_records import LatestMetrics, round_record
+from subfl_flower.server.round_records import LatestMetrics, bytes_of_models, round_record
 from subfl_flower.server.updates import Updates
 from subfl_flower.tasks.choices import NodeClassification, Ranking, RatingPrediction, TaskSettings
 from subfl_flower.wire.contract import RunContext
@@ -134,3 +134,9 @@ def test_records_that_are_taken_in_again_leave_what_the_rounds_left() -> None:
     means = latest.take(np.array([0]), {name: np.array(values) for name, values in rounds[2][1].items()})
     assert means == {"test": 0.25, "train_loss": 5.5}
     assert means == {name: unbroken[2][name] for name in means}
+
+
+def test_models_count_in_both_directions_of_the_rounds_that_a_client_took_part_in() -> None:
+    records = [{"clients": {"ids": [3, 8]}}, {"clients": {"ids": [8]}}, {"clients": {"ids": []}}]
+    sizes = {"whole": np.array([100, 100, 100]), "own": np.array([10, 20, 40])}
+    assert bytes_of_models(records, (3, 5, 8), sizes) == {"whole": 2 * (100 + 200), "own": 2 * (10 + 80)}
