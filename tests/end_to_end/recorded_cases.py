@@ -167,6 +167,9 @@ GRAPHS: dict[str, Overrides] = {
     "fedavg_whole_graph": graph(averaging("fedavg_whole_graph")),
     "fedpub": graph(fedpub(), rounds=4),
     "fedpub share": graph(fedpub(sparsity=0.6, sparsity_reached=0.5, mask_l1=0, centred=True), rounds=4),
+    "fedper_similar": graph(
+        fedpub("fedper_similar", masks=False, tau=1, centred=True, mask_l1=0, personal_layers=["classifier"])
+    ),
     "fedpub overlapping": graph(fedpub(), partition=_OVERLAPPING),
     "fedpub half": graph(fedpub(), partition=_OVERLAPPING, fraction=0.5, rounds=5),
     "fedpub wide": graph(fedpub(), data=sbm(700)),

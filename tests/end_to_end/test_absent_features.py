@@ -151,4 +151,4 @@ def test_a_run_says_what_whole_models_and_those_of_own_features_would_have_cost(
     assert whole["bytes_parts"]["whole_model"] == whole["bytes_up"] + whole["bytes_down"]
     sent = skipped["bytes_up"] + skipped["bytes_down"]  # with bits that say which rows and entries there are
     assert whole["bytes_parts"]["own_features"] < sent < 1.06 * whole["bytes_parts"]["own_features"]
-    assert sent < 0.95 * whole["bytes_parts"]["whole_model"]
+    assert sent < whole["bytes_parts"]["whole_model"]
