@@ -127,9 +127,9 @@ def _notes(rows: Sequence[Row], printed: PrintedTable | None, differences: Seque
     notes.append("± is the sample standard deviation over all runs of a row. Bytes are those of a whole run.")
     if any(row.spread(BYTES_OF_SKIPPING) for row in rows):
         notes.append(
-            "A FedAvg that skips leaves out first-layer rows of features that a client does not have. Any method could; "
-            "it tells the server which features (of documents: which words) a client has. Savings beyond it are masks and "
-            "pruning, which tell the server which weights a client keeps."
+            "A FedAvg that skips leaves out first-layer rows of features that a client does not have. Any method "
+            "could; it tells the server which features (of documents: which words) a client has. Savings beyond it are "
+            "masks and pruning, which tell the server which weights a client keeps."
         )
     return [*notes, *interval_notes(differences)]
 
