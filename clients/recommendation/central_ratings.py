@@ -1,4 +1,4 @@
-"""Clients that have all users' ratings in one place, an upper bound for federations.
+"""Clients that have all users' ratings in one place, to compare federations with; not an upper bound.
 
 Every node of a simulation trains the same central model, from the same random numbers, and measures the users that it
 hosts. Nothing travels.

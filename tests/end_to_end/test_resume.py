@@ -37,7 +37,7 @@ KNOBS = {
 }
 HALF = ("federation.fraction=0.5", "runtime.nodes=10")
 """A client a node: no other client's node keeps the state of one that is absent from a checkpoint's round."""
-OF_ITS_OWN = ("seconds", "seconds_per_round", "run_id", "git_commit", "app_hash")
+OF_ITS_OWN = ("seconds", "cpu_seconds", "seconds_per_round", "run_id", "git_commit", "app_hash")
 """Entries that may differ between two runs with the same numbers."""
 
 
