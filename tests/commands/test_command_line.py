@@ -209,7 +209,10 @@ def test_choices_of_the_users_folder_are_listed_and_described(
     ("line", "words"),
     [
         ("subfl repor", ["report"]),
-        ("subfl method=fedp", ["method=fedper", "method=fedprox", "method=fedpub", "method=fedpub_released"]),
+        (
+            "subfl method=fedp",
+            [f"method={name}" for name in ("fedper", "fedper_similar", "fedprox", "fedpub", "fedpub_released")],
+        ),
         ("subfl -m method=local,fedpub_", ["method=local,fedpub_released"]),
         ("subfl method=fedpub federation.ro", ["federation.round_timeout=", "federation.rounds="]),
         ("subfl method=subpfed method.p", ["method.proximal=", "method.psi="]),

@@ -108,7 +108,8 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[object], *words:
 def test_a_fed_pub_clients_model_predicts_what_its_run_recorded(
     inline_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = (*SMALL_DIGITS, "method=fedpub", "partition=metis", "partition.clients=3", "federation.rounds=12")
+    overrides = (*SMALL_DIGITS, "method=fedpub", "method.sparsity=0.3", "partition=metis", "partition.clients=3")
+    overrides += ("federation.rounds=12",)
     outcome = inline_run(*overrides)
     config, _ = composed_config(overrides)
     assert partition([*overrides, f"out={tmp_path / 'folders'}"]) == 0

@@ -73,7 +73,7 @@ def test_commas_in_a_text_sweep_and_lists_in_a_dict_do_not(here: Path) -> None:
     found = [(one.config["optimizer"]["lr"], one.config["partition"]["seed"]) for one in swept]
     assert found == [(0.01, 0), (0.01, 1), (0.02, 0), (0.02, 1)]
     assert swept.path.parents[1] == here / "multirun"
-    assert swept.table().settings.tolist() == ["optimizer.lr=0.01", "optimizer.lr=0.02"] * 2
+    assert swept.table().settings.tolist() == ["optimizer.lr=0.01", "optimizer.lr=0.02"]  # of two splits each
     listed = sweep("fedavg", ring(), overrides={"dataset": {"unlabelled": [-1, 7]}}, **SMALL)
     assert len(listed) == 1 and listed[0].config["dataset"]["unlabelled"] == [-1, 7]
 
