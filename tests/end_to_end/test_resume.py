@@ -205,7 +205,8 @@ def test_where_clients_run_may_change(unbroken: Callable[..., Outcome], tmp_path
 
 
 def test_more_rounds_are_those_of_a_longer_run(unbroken: Callable[..., Outcome], tmp_path: Path) -> None:
-    overrides = federation("fedpub", *HALF)
+    """Without a share of pruned weights: it follows the length of the run, as a learning rate's schedule would."""
+    overrides = federation("fedpub", "method.sparsity=null", *HALF)
     finished = tmp_path / "run"
     run_inline(finished, *overrides)
     found = resumed(finished, "federation.rounds=8")
@@ -316,7 +317,10 @@ def test_a_run_that_lacks_rounds_or_clients_states_says_which(finished: Path, tm
 )
 def test_a_killed_process_is_resumed_by_the_command(tmp_path: Path, runtime: tuple[str, ...], tolerance: float) -> None:
     """Killed whenever it happens to be: the rounds after its last checkpoint are those of an unbroken run."""
-    folder, base = tmp_path / "run", federation("fedpub", "runtime.chunk=1", "runtime.threads=1")
+    folder, base = (
+        tmp_path / "run",
+        federation("fedpub", "method.sparsity=null", "runtime.chunk=1", "runtime.threads=1"),
+    )
     process = start((*runtime, *base, "federation.rounds=1000000"), folder, tmp_path)
     wait_for_rounds(process, folder, 4)
     os.killpg(process.pid, signal.SIGKILL)
