@@ -22,6 +22,8 @@ class GradientSettings(MethodSettings):
         server_optimizer: what steps the averaged gradient.
         server_lr: its learning rate, which falls to `server_lr_final` times that over the run, along a cosine.
         network_lr: learning rate of all but the item table; every upload has gradients of these. null: `server_lr`.
+        full_rate_noise: noise of a value in an upload, see `LdpSettings.relative_noise`, up to which the server steps
+            at these rates. Under n times this noise its steps are an n-th. null: the rates do not depend on noise.
         table_weight_decay: weight decay of the item table, inside the gradient. The model's penalties grow with an
             item's number of ratings; this one does not, so it shrinks the rows of items with few ratings most.
         row_average: an item row's gradient is the sum over users divided by the number of `uploads` that hold the
@@ -37,6 +39,7 @@ class GradientSettings(MethodSettings):
     server_lr: float = Field(default=0.01, gt=0)
     server_lr_final: float = Field(default=1.0, gt=0, le=1)
     network_lr: float | None = Field(default=None, gt=0)
+    full_rate_noise: float | None = Field(default=None, gt=0)
     table_weight_decay: float = Field(default=0.0, ge=0)
     row_average: Literal["uploads", "participants"] = "uploads"
     iterate_average: float = Field(default=0.0, ge=0, lt=1)

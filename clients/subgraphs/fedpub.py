@@ -72,7 +72,7 @@ class FedPUBClient(SubgraphClient):
         community_threshold: float | None = Field(default=None, ge=-1, le=1)
         missing: Literal["owners", "zero"] = "owners"
         masks: bool = True
-        sparsity: float | None = Field(default=0.6, ge=0, lt=1)
+        sparsity: float | None = Field(default=0.63, ge=0, lt=1)
         sparsity_reached: float = Field(default=0.5, ge=0, le=1)
         mask_l1: float = Field(default=0.0, ge=0)
         mask_threshold: float = Field(default=0.7, ge=0)

@@ -137,12 +137,14 @@ class RecommenderStrategy(CohortStrategy):
         return {ITEMS: self.settings.table_weight_decay}
 
     def _share_of_rate(self) -> float:
-        """Factor of the learning rate, from 1 at the first step to `server_lr_final` at the last, along a cosine."""
+        """Factor of the learning rate, which falls to `server_lr_final` along a cosine, and with the uploads' noise."""
         last: float = self.settings.server_lr_final
-        if last == 1 or not self.run.num_rounds:
-            return 1.0
-        progress = min(1.0, self.server.steps / max(1, self.run.num_rounds - 1))
-        return last + (1 - last) * (1 + math.cos(math.pi * progress)) / 2
+        share, noise = 1.0, self.run.privacy.relative_noise
+        if last != 1 and self.run.num_rounds:
+            progress = min(1.0, self.server.steps / max(1, self.run.num_rounds - 1))
+            share = last + (1 - last) * (1 + math.cos(math.pi * progress)) / 2
+        full = self.settings.full_rate_noise
+        return share if full is None or noise <= full else share * full / noise
 
     # Evaluation -------------------------------------------------------------------------------------------------------
 

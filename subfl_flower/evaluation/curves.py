@@ -1,18 +1,23 @@
 """Runs as curves over one configuration key: for each method the test metric at each of the key's values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from subfl_flower.errors import SubflError
+from subfl_flower.evaluation.formats import digits, scale
 from subfl_flower.evaluation.rows import CLIENTS, Row, flatten, group_runs, privacy_losses, setting_text
 from subfl_flower.evaluation.runs import RESULT, Run
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
 
 _REFERENCE = "at any value"
+
+_WIDE = 50.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,71 @@ class Curve:
     def rows(self) -> list[Row]:
         """The rows whose figures the curve shows."""
         return list(self.points.values()) or [self.row]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a curve meets a reference.
+
+    Attributes:
+        curve: label of the curve's row.
+        reference: label of the reference's row.
+        level: the reference's figure as it is shown, with decimals of its metric.
+        value: the key's value there, by a straight line between the neighbouring points; on a logarithmic scale where
+            `is_wide` says so.
+        between: the values of the neighbouring points.
+    """
+
+    curve: str
+    reference: str
+    level: str
+    value: float
+    between: tuple[float, float]
+
+    def text(self, key: str) -> str:
+        """A sentence."""
+        low, high = map(value_text, self.between)
+        return (
+            f"{self.curve} meets {self.reference} ({self.level}) near {key} {self.value:.3g}, by a line between the "
+            f"points at {low} and {high}"
+        )
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """True for ascending values that suit a logarithmic axis."""
+    return values[0] > 0 and values[-1] >= _WIDE * values[0]
+
+
+def crossings(curves: Sequence[Curve]) -> list[Crossing]:
+    """Where the mean figures of curves meet those of the references on the same data."""
+    found = []
+    references = [curve for curve in curves if not curve.points]
+    for curve in curves:
+        for reference in references:
+            figure, row = curve.row.judged_by, reference.row
+            level = row.mean(figure)
+            if level is None or row.panel != curve.row.panel or row.judged_by != figure:
+                continue
+            shown = f"{scale(row.metric) * level:.{digits(row.metric)}f}"
+            for value, between in _meetings(curve, figure, level):
+                found.append(Crossing(curve.row.label, row.label, shown, value, between))
+    return found
+
+
+def _meetings(curve: Curve, figure: str, level: float) -> list[tuple[float, tuple[float, float]]]:
+    """Values at which a curve reaches a level, each with those of the neighbouring points."""
+    gaps = [(value, mean - level) for value, row in curve.points.items() if (mean := row.mean(figure)) is not None]
+    gaps = [(value, gap) for value, gap in gaps if math.isfinite(value) and math.isfinite(gap)]
+    if not gaps:
+        return []
+    log = is_wide([value for value, _ in gaps])
+    found = []
+    for (low, below), (high, above) in pairwise(gaps):
+        if (below < 0) != (above < 0):
+            share = below / (below - above)
+            value = low * (high / low) ** share if log else low + share * (high - low)
+            found.append((value, (low, high)))
+    return found
 
 
 def value_text(value: float) -> str:
@@ -92,7 +162,7 @@ def curve_table(curves: Sequence[Curve], key: str, collapse: bool) -> Table:
         collapse,
         f"{_word(curves)} by {key}",
         seeds=[_counts(curve) for curve in curves],
-        note=[_note(curve) for curve in curves],
+        note=[_note(curve, curves) for curve in curves],
     )
     return replace(table, whole=tuple(all(row.completed for row in curve.rows) for curve in curves))
 
@@ -118,9 +188,12 @@ def _counts(curve: Curve) -> str:
     return "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
 
 
-def _note(curve: Curve) -> str:
-    notes = "; ".join(f"{value_text(value)}: {row.note}" for value, row in curve.points.items() if row.note)
-    return notes if curve.points else curve.row.note
+def _note(curve: Curve, curves: Sequence[Curve]) -> str:
+    if not curve.points:
+        return curve.row.note
+    notes = [f"{value_text(value)}: {row.note}" for value, row in curve.points.items() if row.note]
+    met = [each for each in crossings(curves) if each.curve == curve.row.label]
+    return "; ".join([*notes, *(f"meets {each.reference} near {each.value:.3g}" for each in met)])
 
 
 def _check(settings: Sequence[Mapping[str, Any]], key: str) -> None:

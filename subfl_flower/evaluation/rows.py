@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from subfl_flower.evaluation.runs import FINGERPRINTS, RESULT, SPLITS, VALIDATION, Run, natural, one_line
+from subfl_flower.evaluation.runs import FINGERPRINTS, RESULT, SPLITS, VALIDATION, Run, by_number, one_line
 from subfl_flower.evaluation.summary import lower_is_better
 
 # Sections that determine the clients' data; a difference here is another experiment for every method.
@@ -242,7 +242,7 @@ def group_runs(runs: Sequence[Run], along: str | None = None) -> list[Row]:
                 rows.append(Row(data, method, _describe(alike.iloc[0], own_keys), metric, own))
     panels = list(dict.fromkeys(row.panel for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
-    return sorted(rows, key=lambda row: (panels.index(row.panel), methods.index(row.method), natural(row.settings)))
+    return sorted(rows, key=lambda row: (panels.index(row.panel), methods.index(row.method), by_number(row.settings)))
 
 
 def privacy_losses(run: Run) -> dict[str, Any]:

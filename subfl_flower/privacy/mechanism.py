@@ -71,6 +71,12 @@ class LdpSettings(BaseModel):
             return self.noise_multiplier * 2 * self.clip
         return self.noise if self.epsilon is None else 2 * self.clip / self.epsilon
 
+    @property
+    def relative_noise(self) -> float:
+        """Deviation of the noise of a value, in units of 2 clip, the most by which two clipped uploads differ."""
+        laplace = self.mechanism in ("laplace_linf", "laplace_l1")
+        return (math.sqrt(2) if laplace else 1.0) * self.noise_scale / (2 * self.clip)
+
 
 class NoNoise(LdpSettings):
     """Uploads as they are."""

@@ -11,7 +11,7 @@ from subfl_flower.evaluation.charts.chart import Chart
 from subfl_flower.evaluation.charts.drawing import save_charts
 from subfl_flower.evaluation.charts.looks import looks_of
 from subfl_flower.evaluation.charts.row_charts import bytes_chart, convergence_chart, curves_chart
-from subfl_flower.evaluation.curves import build_curves
+from subfl_flower.evaluation.curves import build_curves, crossings
 from subfl_flower.evaluation.differences import difference_columns, interval_notes
 from subfl_flower.evaluation.formats import MISSING, digits, scale
 from subfl_flower.evaluation.main_table import main_table
@@ -104,7 +104,8 @@ def page_text(
     parts.append(f"`subfl reproduce {experiment.name}` makes the runs and this page.")
     if table.title:
         parts.append(f"{table.title}:")
-    parts += [markdown(table, bold=True), _listed(_notes(rows, printed, differences))]
+    notes = [*_notes(rows, printed, differences), *_meetings(experiment, runs)]
+    parts += [markdown(table, bold=True), _listed(notes)]
     parts += [f"![{Path(name).stem}]({name})" for name in figures]
     parts.append(cost_text(runs))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -132,6 +133,12 @@ def _notes(rows: Sequence[Row], printed: PrintedTable | None, differences: Seque
             "masks and pruning, which tell the server which weights a client keeps."
         )
     return [*notes, *interval_notes(differences)]
+
+
+def _meetings(experiment: Experiment, runs: Sequence[Run]) -> list[str]:
+    """Where the curves of the figures meet references."""
+    keys = [asked for asked in experiment.figures if asked not in (_ROUNDS, _BYTES)]
+    return [f"{each.text(key)}." for key in keys for each in crossings(build_curves(runs, key))]
 
 
 def _listed(notes: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from subfl_flower.evaluation.charts.chart import Chart
 from subfl_flower.evaluation.charts.drawing import draw
 from subfl_flower.evaluation.charts.looks import looks_of
 from subfl_flower.evaluation.charts.row_charts import curves_chart
-from subfl_flower.evaluation.curves import Curve, build_curves, curve_means, curve_table
+from subfl_flower.evaluation.curves import Curve, build_curves, crossings, curve_means, curve_table
 from subfl_flower.evaluation.runs import load_runs
 from subfl_flower.evaluation.table import write_csv
 
@@ -148,11 +148,37 @@ def test_the_table_has_a_column_a_value_and_one_for_references(psi_runs: Path) -
     curves = curves_of(psi_runs, "method.psi")
     table = curve_table(curves, "method.psi", collapse=True)
     assert table.title == "test at best validation by method.psi: cora, metis, 2 clients, accuracy (%)"
-    assert table.heads == ["method", "seeds", "method.psi 0.25", "method.psi 0.5", "at any value"]
+    assert table.heads == ["method", "seeds", "method.psi 0.25", "method.psi 0.5", "at any value", "note"]
     assert table.lines == [
-        ["subpfed", "1–2", "25.00", "62.50 ± 17.68", "–"],
-        ["fedavg", "2", "–", "–", "56.25 ± 8.84"],
+        ["subpfed", "1–2", "25.00", "62.50 ± 17.68", "–", "meets fedavg near 0.458"],
+        ["fedavg", "2", "–", "–", "56.25 ± 8.84", ""],
     ]
+
+
+def test_a_curve_meets_a_reference_on_a_line_between_two_points(psi_runs: Path) -> None:
+    (met,) = crossings(curves_of(psi_runs, "method.psi"))
+    # From 25 to 62.5 per cent between 0.25 and 0.5: 56.25 is five sixths of the way.
+    assert met.value == pytest.approx(0.25 + 5 / 6 * 0.25)
+    assert (met.curve, met.reference, met.level, met.between) == ("subpfed", "fedavg", "56.25", (0.25, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("figures", "meetings"),
+    [
+        ({1: 0.25, 10: 0.75, 1000: 0.25}, [10**0.5, 100]),  # halves of the way, on a logarithmic axis
+        ({1: 0.25, 2: 0.75, 4: 0.25}, [1.5, 3]),
+        ({1: 0.75, 2: 0.5, 4: 0.25}, [2]),  # a point on the reference counts once
+        ({1: 0.25, 2: 0.5, 4: 0.25}, [2, 2]),  # it touches from below
+        ({1: 0.625, 2: 0.75}, []),
+    ],
+)
+def test_meetings_are_found_wherever_the_sign_changes(
+    make_run: MakeRun, tmp_path: Path, figures: dict[int, float], meetings: list[float]
+) -> None:
+    write_run(make_run, "runs/reference", 0.5, method="fedavg")
+    for value, test in figures.items():
+        write_run(make_run, f"runs/{value}", test, settings={"psi": value})
+    assert [met.value for met in crossings(curves_of(tmp_path / "runs", "method.psi"))] == pytest.approx(meetings)
 
 
 def test_csv_holds_a_line_a_point(psi_runs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from subfl_flower.evaluation.charts.chart import Chart, Heat, Line, Mark, Panel, Rule, floats
 from subfl_flower.evaluation.charts.looks import Look
 from subfl_flower.evaluation.charts.run_charts import pairs
-from subfl_flower.evaluation.curves import Curve, value_text
+from subfl_flower.evaluation.curves import Curve, is_wide, value_text
 from subfl_flower.evaluation.formats import axis_text, scale, unit_suffix
 from subfl_flower.evaluation.frame import metric_frame
 from subfl_flower.evaluation.rows import Row
@@ -20,8 +20,6 @@ from subfl_flower.evaluation.runs import VALIDATION
 Looks = Mapping[str, Look]
 """Looks by label of a row."""
 
-# Values this many times apart are drawn on a logarithmic axis.
-_WIDE = 50
 # Most marks on a linear axis.
 _ROOM = 10
 # Share of the axis left free on either side.
@@ -125,7 +123,7 @@ def curves_chart(curves: Sequence[Curve], key: str, looks: Looks) -> Chart | Non
     panels = []
     for (*where, metric), of_panel in drawn.items():
         values = sorted({value for curve in of_panel for value in curve.points})
-        log = values[0] > 0 and values[-1] >= _WIDE * values[0]
+        log = is_wide(values)
         limits = _limits(values, log)
         beside = sum(bool(curve.points) for curve in of_panel)
         shifts = iter(_BAR_DISTANCE * (np.arange(beside) - (beside - 1) / 2))

@@ -10,6 +10,7 @@ from toy_rounds import strategy_of, toy_roster
 
 from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
 from subfl_flower.models.settings import RecommenderSettings
+from subfl_flower.privacy.mechanism import GaussianL2, LaplaceL1, LaplaceLinf, LdpSettings, NoNoise
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.fedgnn import FedGNN
 from subfl_flower.wire.ragged import Ragged
@@ -22,9 +23,11 @@ INITIAL = {
 }
 
 
-def server(rounds: int, **knobs: Any) -> FedGNN:
+def server(rounds: int, privacy: LdpSettings | None = None, **knobs: Any) -> FedGNN:
     chosen = {"server_optimizer": "sgd", "server_lr": 0.4, "network_lr": 0.2, "network_weight_decay": 0.0, **knobs}
-    return strategy_of(FedGNN, toy_roster(1, 1), INITIAL, chosen, num_rounds=rounds, model=MODEL)
+    return strategy_of(
+        FedGNN, toy_roster(1, 1), INITIAL, chosen, num_rounds=rounds, model=MODEL, privacy=privacy or NoNoise()
+    )
 
 
 def ones(server_round: int) -> Updates:
@@ -91,3 +94,19 @@ def test_without_a_rate_of_its_own_the_network_has_the_servers() -> None:
     # Steps of 0.4 and of 0.75 times that.
     for value in (strategy.parameters["gnn.weight"], strategy.parameters["bias"], strategy.parameters[ITEMS][0]):
         np.testing.assert_allclose(value, -0.7, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "noise", "share"),
+    [
+        (GaussianL2(noise_multiplier=0.03), 0.04, 1),
+        (GaussianL2(noise_multiplier=0.4, clip=7), 0.04, 0.1),
+        (GaussianL2(noise_multiplier=0.4), None, 1),
+        (LaplaceL1(epsilon=2.0, clip=3), 0.04, 0.04 / 2**-0.5),  # scale 3, deviation 3 root 2, in units of 6
+        (LaplaceLinf(noise=0.5, clip=0.25), 2**0.5 / 2, 0.5),
+        (NoNoise(), 0.04, 1),
+    ],
+)
+def test_noise_above_that_of_the_full_rate_lowers_it(privacy: LdpSettings, noise: float | None, share: float) -> None:
+    knobs = {"server_lr_final": 1.0, "full_rate_noise": noise}
+    assert shares(server(3, privacy=privacy, **knobs), 2) == pytest.approx([share, share], rel=1e-5)
