@@ -32,7 +32,7 @@ def candidates() -> tuple[np.ndarray, np.ndarray]:
 def share_possible(seen: np.ndarray, candidate: np.ndarray, scale: float) -> float:
     """Share of the values seen that are possible under a candidate.
 
-    A float32 variate times the scale has a mantissa of 24 bits. A value to which it was added lies on a grid of its own
+    A float32 variate times the scale has a mantissa of 24 bits. A value to which it was added lies on a grid for its
     magnitude, so that among small ones some differences are no product of a variate and the scale.
     """
     small = np.abs(seen) < scale * 2.0**-6
