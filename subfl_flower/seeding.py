@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,6 +31,16 @@ def secret_generator(secret: bytes, client_id: int, purpose: str) -> np.random.G
     """The generator for values that only a holder of the `secret` (32 bytes) can draw again."""
     digest = hashlib.blake2b(f"{client_id}/{purpose}".encode(), key=secret, digest_size=32).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+
+
+def system_words(count: int) -> np.ndarray:
+    """Random words of the operating system's cryptographic generator, uint64 [count]: never the same twice."""
+    return np.frombuffer(bytearray(os.urandom(8 * count)), dtype=np.uint64)
+
+
+def words_of(generator: np.random.Generator) -> Callable[[int], np.ndarray]:
+    """A source of random words, uint64 [count] for a count, that repeats where the generator does."""
+    return lambda count: generator.integers(0, 2**64, count, dtype=np.uint64)
 
 
 def torch_seed(generator: np.random.Generator) -> int:

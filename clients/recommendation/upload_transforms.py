@@ -76,9 +76,9 @@ class Noise(UploadTransform):
         privacy = self.users.run.privacy
         if privacy.mechanism == "none":
             return upload
-        generators = self.users.generators(chunk.ratings, batch.server_round, "noise")
+        words = self.users.noise_words(chunk.ratings, batch.server_round)
         rows = upload.rows[ROWS]
-        protected = protect_uploads(Uploads(rows.values, rows.offsets, upload.arrays), privacy, generators)
+        protected = protect_uploads(Uploads(rows.values, rows.offsets, upload.arrays), privacy, words)
         return Upload(dict(protected.shared), {**upload.rows, ROWS: Ragged(protected.rows, rows.lengths)})
 
 

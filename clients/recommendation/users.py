@@ -13,6 +13,7 @@ from torch import Tensor
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.privacy.discrete_noise import Words
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
 from subfl_flower.recommendation.models.user_models import RatedUsers
@@ -81,9 +82,14 @@ class Users:
         return {name: chunk.own[name] for name in self.model.personal_shapes}
 
     def generators(self, ratings: Ratings, server_round: int, purpose: str) -> list[np.random.Generator]:
-        """A generator for each user, for noise of one round."""
+        """A generator for each user, for draws of one round."""
         users = ratings.user_ids.tolist()
         return [self.cohort.noise_generator(self.run.seed, user, server_round, purpose) for user in users]
+
+    def noise_words(self, ratings: Ratings, server_round: int) -> list[Words]:
+        """A source of random words for each user, for the noise on its upload of one round."""
+        users = ratings.user_ids.tolist()
+        return [self.cohort.noise_words(self.run.seed, user, server_round, "noise") for user in users]
 
     def lasting_generators(self, ratings: Ratings, purpose: str) -> list[np.random.Generator]:
         """A generator for each user, the same at every call of a run."""

@@ -25,8 +25,9 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.node.kept_arrays import Arrays
+from subfl_flower.privacy.discrete_noise import Words
 from subfl_flower.privacy.mechanism import protect
-from subfl_flower.seeding import client_generator
+from subfl_flower.seeding import client_generator, system_words, words_of
 from subfl_flower.subgraphs.mending.similar_nodes import (
     ORDER,
     require_similar_nodes,
@@ -138,8 +139,8 @@ class SimilarNodesClient(SubgraphClient):
         self.store.kept.put(client_id, SHOWN_ORDER, question.server_round, {"order": order})
         shown = hidden[order]
         if self.run.privacy.mechanism != "none":
-            noise = self._generator(question, client_id, "noise on representations")
-            shown = np.concatenate([protect([row], self.run.privacy, noise)[0][None] for row in shown])
+            words = self._noise_words(question, client_id)
+            shown = np.concatenate([protect([row], self.run.privacy, words)[0][None] for row in shown])
         return {"representations": shown}
 
     def _mended(self, question: Question, client_id: int) -> Stack:
@@ -154,6 +155,12 @@ class SimilarNodesClient(SubgraphClient):
         kept = {"representations": representations, "edges": local}
         self.store.kept.put(client_id, SIMILAR_NODES, question.server_round, kept)
         return {}
+
+    def _noise_words(self, question: Question, client_id: int) -> Words:
+        """Random words for the noise on a client's representations: on a deployed node the operating system's."""
+        if self.cohort.whole is None:
+            return system_words
+        return words_of(client_generator(self.seed, client_id, question.server_round, "noise on representations"))
 
     def _generator(self, question: Question, client_id: int, purpose: str) -> np.random.Generator:
         """Generator of a client's secrets. In a simulation it follows from the run's seed: repeatable, and no secret.

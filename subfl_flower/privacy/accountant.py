@@ -1,9 +1,11 @@
 """Privacy guarantees of the noise on uploads, from one value to all uploads of a user.
 
 Neighbouring inputs are any two data sets of a user, so two uploads differ by up to twice the clipping radius. Epsilons
-are in nats. Composition over a user's uploads is dp-accounting's: privacy loss distributions for Laplace noise
-(`dp_accounting.pld`), or Rényi differential privacy where there are too many events for their grid; for normal noise
-N uploads are one with 1/sqrt(N) of the noise, whose epsilon has a closed equation (Balle and Wang, ICML 2018).
+are in nats, and are those of the discrete noise that is drawn (`subfl_flower.privacy.grid`). Laplace noise is composed
+over a user's uploads by dp-accounting's privacy loss distributions (`dp_accounting.pld`), or by Rényi differential
+privacy where there are too many events for their grid. Discrete Gaussian noise has the Rényi divergences of normal
+noise as bounds (Canonne, Kamath, Steinke, NeurIPS 2020, proposition 5), in any number of dimensions.
+
 dp-accounting is the extra `dp`. Without it a run with Laplace noise states the sum of its pure epsilons, at delta 0.
 """
 
@@ -15,12 +17,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from subfl_flower.errors import SubflError
 from subfl_flower.installed import optional_module
 from subfl_flower.privacy.mechanism import LdpSettings
 
 GRID_STEPS = 100  # of a privacy loss distribution, in an event's epsilon: five digits of the composed epsilon
 MOST_GRID_EVENTS = 20_000
+ORDERS = 1.01 + np.logspace(-3, 5, 500)
+"""Orders of Rényi divergences."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class PrivacyReport:
         mechanism: its name.
         clip: radius of the ball that uploads were clipped to.
         noise_scale: Laplace's lambda, or the deviation of a normal.
+        grid: spacing of the values that are sent; None where they are as they were.
         num_uploads: most uploads of one user.
         num_coordinates: most values in one upload.
         per_coordinate_epsilon: of one value of one upload, FedGNN's figure (``laplace_linf`` only).
@@ -43,6 +50,7 @@ class PrivacyReport:
     mechanism: str
     clip: float
     noise_scale: float
+    grid: float | None
     num_uploads: int
     num_coordinates: int
     per_coordinate_epsilon: float | None
@@ -69,9 +77,10 @@ def whole_upload_epsilon(settings: LdpSettings, num_coordinates: int) -> float:
 
 def _event_epsilon(settings: LdpSettings) -> float:
     """Pure epsilon of one Laplace event: of a value under ``laplace_linf``, of an upload under ``laplace_l1``."""
-    if settings.mechanism in ("none", "gaussian_l2") or settings.noise_scale == 0:
+    grid = settings.grid
+    if settings.mechanism == "gaussian_l2" or grid is None:
         return math.inf
-    return 2 * settings.clip / settings.noise_scale
+    return 2 * grid.radius / grid.scale
 
 
 def user_level_epsilon(
@@ -93,31 +102,57 @@ def user_level_epsilon(
     """
     if num_uploads == 0:
         return 0.0
+    if settings.mechanism == "laplace_linf" and num_coordinates is None:
+        raise ValueError("laplace_linf: the user-level epsilon depends on how many values an upload has")
+    grid = settings.grid
+    if grid is None:
+        return math.inf
+    events = num_uploads * (num_coordinates or 1) if settings.mechanism == "laplace_linf" else num_uploads
     if settings.mechanism == "gaussian_l2":
-        assert settings.noise_multiplier is not None
-        return float(
-            _library("gaussian_mechanism").get_epsilon_gaussian(
-                settings.noise_multiplier / math.sqrt(num_uploads), delta
-            )
-        )
-    events = num_uploads
-    if settings.mechanism == "laplace_linf":
-        if num_coordinates is None:
-            raise ValueError("laplace_linf: the user-level epsilon depends on how many values an upload has")
-        events *= num_coordinates
-    return _composed_laplace(_event_epsilon(settings), events, delta)
+        return renyi_epsilon(renyi_divergences(settings) * events, delta)
+    pure = _event_epsilon(settings) * events
+    if delta == 0 or events > MOST_GRID_EVENTS:
+        return min(pure, renyi_epsilon(renyi_divergences(settings) * events, delta) if delta else math.inf)
+    loss = _library("pld.privacy_loss_distribution").from_discrete_laplace_mechanism(
+        1 / grid.scale,
+        2 * grid.radius,
+        value_discretization_interval=_event_epsilon(settings) / GRID_STEPS,
+        use_connect_dots=True,
+    )
+    return min(pure, float(loss.self_compose(events).get_epsilon_for_delta(delta)))
 
 
-def _composed_laplace(epsilon: float, events: int, delta: float) -> float:
-    pure = epsilon * events
-    if delta == 0 or math.isinf(pure) or pure == 0:
-        return pure
-    if events <= MOST_GRID_EVENTS:
-        accountant = _library("pld").PLDAccountant(value_discretization_interval=epsilon / GRID_STEPS)
-    else:
-        accountant = _library("rdp").RdpAccountant()
-    accountant.compose(_library("dp_event").LaplaceDpEvent(1 / epsilon), events)
-    return min(pure, float(accountant.get_epsilon(delta)))
+def renyi_divergences(settings: LdpSettings) -> np.ndarray:
+    r"""Largest Rényi divergence of one event at each of the `ORDERS`; an event is that of `user_level_epsilon`.
+
+    For discrete Gaussian noise it is :math:`\alpha k^2 / 2 \sigma^2`, with k the distance of two uploads. Discrete
+    Laplace noise, with :math:`q = e^{-1/t}`, has
+
+    .. math:: e^{(\alpha - 1) D_\alpha} = \frac{q^{(1 - \alpha) k} + q^{\alpha k}
+        + (1 - q) \, q^{(1 - \alpha) k} \sum_{x=1}^{k-1} q^{(2 \alpha - 1) x}}{1 + q} .
+    """
+    grid = settings.grid
+    if grid is None:
+        return np.full(len(ORDERS), np.inf)
+    distance = 2 * grid.radius
+    if settings.mechanism == "gaussian_l2":
+        return ORDERS * distance**2 / (2 * grid.scale**2)
+    step, twice = 1 / grid.scale, 2 * ORDERS - 1
+    first, last = (ORDERS - 1) * distance * step, -ORDERS * distance * step
+    between = np.full(len(ORDERS), -np.inf)
+    if distance > 1:
+        inner = np.log(-np.expm1(-twice * (distance - 1) * step)) - np.log(-np.expm1(-twice * step))
+        between = math.log(-math.expm1(-step)) + first - twice * step + inner
+    total = np.logaddexp(np.logaddexp(first, last), between) - math.log1p(math.exp(-step))
+    divergences: np.ndarray = np.maximum(total, 0) / (ORDERS - 1)
+    return divergences
+
+
+def renyi_epsilon(divergences: np.ndarray, delta: float) -> float:
+    """Epsilon at `delta`, above 0, of events with these Rényi divergences together, at each of the `ORDERS`."""
+    if not np.isfinite(divergences).all():
+        return math.inf
+    return float(_library("rdp.rdp_privacy_accountant").compute_epsilon(ORDERS, divergences, delta)[0])
 
 
 def require_accountant(settings: LdpSettings) -> None:
@@ -127,7 +162,7 @@ def require_accountant(settings: LdpSettings) -> None:
         SubflError: normal noise, which has no pure epsilon, without the extra `dp`.
     """
     if settings.mechanism == "gaussian_l2":
-        _library("gaussian_mechanism")
+        _library("rdp.rdp_privacy_accountant")
 
 
 def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int) -> PrivacyReport:
@@ -144,6 +179,7 @@ def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int
         mechanism=settings.mechanism,
         clip=settings.clip,
         noise_scale=settings.noise_scale,
+        grid=None if settings.grid is None else settings.grid.spacing,
         num_uploads=num_uploads,
         num_coordinates=num_coordinates,
         per_coordinate_epsilon=_finite(per_coordinate_epsilon(settings)),

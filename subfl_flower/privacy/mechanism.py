@@ -13,8 +13,11 @@ mechanism         ball                                  noise of a value
 
 The first is FedGNN's (Wu et al., Nature Communications 2022, eq. 1); its :math:`\epsilon = 2 \delta / \lambda` holds
 for one value of one upload alone (`subfl_flower.privacy.accountant`). The guarantees cover an upload's *values*. The
-server also sees which rows are sent, which none of them covers. They hold for real numbers; the last bits of a
-floating-point Laplace variate can reveal more (Mironov, CCS 2012).
+server also sees which rows are sent, which none of them covers.
+
+Clipped values are rounded to a grid, and the noise is discrete Laplace or discrete Gaussian noise on that grid
+(`subfl_flower.privacy.grid`, `subfl_flower.privacy.discrete_noise`). The guarantees are those of the numbers that are
+sent: there are no low bits that would tell them apart.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subfl_flower.errors import SubflError
+from subfl_flower.privacy.discrete_noise import Words, discrete_gaussian, discrete_laplace
+from subfl_flower.privacy.grid import FINENESS, Grid
 
 ROUNDING = 2.0**-20  # more than the float32 error of scaling an upload: a clipped upload is strictly inside the ball
 
@@ -59,6 +64,8 @@ class LdpSettings(BaseModel):
             raise ValueError("mechanism=laplace_l1 needs epsilon, that of one upload")
         if self.mechanism == "gaussian_l2" and self.noise_multiplier is None:
             raise ValueError("mechanism=gaussian_l2 needs noise_multiplier")
+        if self.grid is not None and self.grid.radius == 0:
+            raise ValueError(f"noise of scale {self.noise_scale:g} is more than 2^{FINENESS} times clip, {self.clip:g}")
         return self
 
     @property
@@ -76,6 +83,11 @@ class LdpSettings(BaseModel):
         """Deviation of the noise of a value, in units of 2 clip, the most by which two clipped uploads differ."""
         laplace = self.mechanism in ("laplace_linf", "laplace_l1")
         return (math.sqrt(2) if laplace else 1.0) * self.noise_scale / (2 * self.clip)
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of protected values; None without noise, where values stay as they are."""
+        return Grid.of(self.clip, self.noise_scale) if self.noise_scale > 0 else None
 
 
 class NoNoise(LdpSettings):
@@ -130,33 +142,32 @@ class Uploads:
         return [self.rows[own], *(values[user, ...] for values in self.shared.values())]
 
 
-def protect(arrays: Sequence[np.ndarray], settings: LdpSettings, rng: np.random.Generator) -> list[np.ndarray]:
+def protect(arrays: Sequence[np.ndarray], settings: LdpSettings, words: Words) -> list[np.ndarray]:
     """One user's upload, clipped and with noise on every value.
 
     Args:
         arrays: float32, of any shapes.
         settings: the mechanism.
-        rng: the user's generator, from a seed that the server does not know (`seeding.secret_generator`).
+        words: the user's random words, which the server must not know (`seeding.system_words`).
 
     Returns:
-        New arrays of the same shapes.
+        New arrays of the same shapes; with noise, of multiples of the grid's spacing.
 
     Raises:
         SubflError: a value is not finite.
     """
     protected = [np.array(values, dtype=np.float32) for values in arrays]
-    _clip(protected, settings)
-    _add_noise(protected, settings, rng)
+    _protect(protected, settings, words)
     return protected
 
 
-def protect_uploads(uploads: Uploads, settings: LdpSettings, rngs: Sequence[np.random.Generator]) -> Uploads:
-    """The uploads of U users, each protected as by `protect` with the user's generator; equal in any grouping.
+def protect_uploads(uploads: Uploads, settings: LdpSettings, words: Sequence[Words]) -> Uploads:
+    """The uploads of U users, each protected as by `protect` with the user's random words; equal in any grouping.
 
     Args:
         uploads: float32.
         settings: the mechanism.
-        rngs: one generator a user.
+        words: one source of random words a user.
 
     Raises:
         SubflError: a value is not finite.
@@ -166,16 +177,30 @@ def protect_uploads(uploads: Uploads, settings: LdpSettings, rngs: Sequence[np.r
         uploads.offsets,
         {name: np.array(values, dtype=np.float32) for name, values in uploads.shared.items()},
     )
-    for user, rng in enumerate(rngs):  # one at a time: an upload stays in cache from its norm to its noise
-        arrays = protected.of_user(user)
-        _clip(arrays, settings)
-        _add_noise(arrays, settings, rng)
+    for user, own in enumerate(words):  # one at a time: an upload stays in cache from its norm to its noise
+        _protect(protected.of_user(user), settings, own)
     return protected
 
 
-def _clip(arrays: list[np.ndarray], settings: LdpSettings) -> None:
+def _protect(arrays: list[np.ndarray], settings: LdpSettings, words: Words) -> None:
+    """Clip an upload in place, and add noise to it on the grid."""
     if settings.mechanism == "none":
         return
+    _clip(arrays, settings)
+    grid = settings.grid
+    if grid is None or not arrays:
+        return
+    values = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float64)
+    if settings.mechanism == "laplace_linf":
+        integers = grid.clamped(values, words)
+    else:
+        integers = grid.rounded(values, words, lambda found: _norm([found], settings.mechanism))
+    noise = discrete_gaussian if settings.mechanism == "gaussian_l2" else discrete_laplace
+    integers += noise(grid.scale, len(integers), words)
+    grid.written(integers, arrays)
+
+
+def _clip(arrays: list[np.ndarray], settings: LdpSettings) -> None:
     norm = _norm(arrays, settings.mechanism)
     if not math.isfinite(norm):
         raise SubflError("a client's upload has a value that is not finite, and cannot be clipped")
@@ -190,23 +215,9 @@ def _clip(arrays: list[np.ndarray], settings: LdpSettings) -> None:
         values *= factor
 
 
-def _norm(arrays: list[np.ndarray], mechanism: str) -> float:
+def _norm(arrays: Sequence[np.ndarray], mechanism: str) -> float:
     if mechanism == "laplace_linf":
         return float(max((np.abs(values).max(initial=0.0) for values in arrays), default=0.0))
     if mechanism == "laplace_l1":
         return float(sum(np.abs(values).sum(dtype=np.float64) for values in arrays))
     return math.sqrt(sum(np.square(values, dtype=np.float64).sum() for values in arrays))
-
-
-def _add_noise(arrays: list[np.ndarray], settings: LdpSettings, rng: np.random.Generator) -> None:
-    scale = np.float32(settings.noise_scale)
-    if scale == 0:
-        return
-    for values in arrays:
-        if settings.mechanism == "gaussian_l2":
-            noise = rng.standard_normal(values.shape, dtype=np.float32)
-        else:  # Laplace as the difference of exponentials: its inverse distribution function has infinite values
-            noise = rng.standard_exponential(values.shape, dtype=np.float32)
-            noise -= rng.standard_exponential(values.shape, dtype=np.float32)
-        noise *= scale
-        values += noise

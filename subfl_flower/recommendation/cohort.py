@@ -15,9 +15,10 @@ from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.attributes import Attributes
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.privacy.discrete_noise import Words
 from subfl_flower.recommendation.tasks.ranking_metrics import Candidates, draw_candidates, user_figures
 from subfl_flower.recommendation.tasks.rating_prediction import errors_by_user
-from subfl_flower.seeding import client_generator, secret_generator
+from subfl_flower.seeding import client_generator, secret_generator, system_words, words_of
 
 _USERS_AT_ONCE = 128
 # So many users are worth a chunk, which another core may work.
@@ -136,11 +137,17 @@ class UserCohort:
             return client_generator(seed, client_id, 0, purpose)
         return secret_generator(self._own_secrets[client_id], client_id, f"{self.run}/{purpose}")
 
-    def noise_generator(self, seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
-        """Generator of a user's noise. In a deployment it is never the same twice.
+    def noise_words(self, seed: int, client_id: int, server_round: int, purpose: str) -> Words:
+        """Random words for a user's noise. In a deployment they are the operating system's, never the same twice.
 
         A server that could have the same noise added to two different updates would see their difference.
         """
+        if self.secrets is None:
+            return words_of(client_generator(seed, client_id, server_round, purpose))
+        return system_words
+
+    def noise_generator(self, seed: int, client_id: int, server_round: int, purpose: str) -> np.random.Generator:
+        """Generator of a user's draws of one round. In a deployment it is never the same twice."""
         if self.secrets is None:
             return client_generator(seed, client_id, server_round, purpose)
         return np.random.default_rng()

@@ -308,10 +308,9 @@ def test_the_guarantee_is_that_of_a_nodes_representation(nodes: Callable[..., No
     said = guarantee(strategy, LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=2.0, delta=1e-5))
     assert said["covers"].startswith("one node's representation") and "not protected" in said["covers"]
     assert (said["num_uploads"], said["num_coordinates"]) == (4, 2)
-    assert said["exchange_epsilon"] == pytest.approx(get_epsilon_gaussian(2.0, 1e-5))
-    assert said["user_level_epsilon"] == pytest.approx(
-        get_epsilon_gaussian(1.0, 1e-5)
-    )  # four are one of half the noise
+    for figure, deviation in (("exchange_epsilon", 2.0), ("user_level_epsilon", 1.0)):  # four are one of half the noise
+        exact = get_epsilon_gaussian(deviation, 1e-5)
+        assert exact < said[figure] < 1.15 * exact  # what is bounded by Rényi divergences is a little above
     said = guarantee(strategy, LdpSettings(mechanism="laplace_linf", clip=0.5, epsilon=0.25, delta=1e-5))
     assert (said["per_coordinate_epsilon"], said["whole_upload_epsilon"]) == (0.25, 0.5)
     assert said["exchange_epsilon"] <= 0.5 < said["user_level_epsilon"] <= 2.0
