@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,16 @@ class WarmExecutor(SubprocessExecutor):
             news: a descriptor with a byte for each event of the SuperNode, closed when it ends.
         """
         self._news = news
+        self._supernode = os.getppid()
         self._templates = Templates()
         self._programs = _Programs(self._templates)
         flowers: Any = subprocess_executor
         flowers.subprocess = self._programs
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Start the process of a task."""
+        """Start the process of a task; it ends with the SuperNode, and outlives this process."""
         self._programs.digest = spec.fab_hash
-        return super().launch(spec)
+        return super().launch(replace(spec, parent_pid=self._supernode))
 
     def reconcile(self) -> None:
         """Wait for news, for a moment at most.
