@@ -20,6 +20,7 @@ from typing import Any
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult, SubprocessExecutor, subprocess_executor
 from flwr.supercore.utils import disable_process_dumping
 
+from subfl_flower.flower.log import use_asked_format
 from subfl_flower.flower.warm.templates import Templates
 
 _CLIENT_APP = "flwr-clientapp"
@@ -86,6 +87,7 @@ def main(address: str) -> None:
     Args:
         address: of the SuperNode's Runtime API, HOST:PORT.
     """
+    use_asked_format()
     disable_process_dumping(strict=False)
     os.environ[_POLL_VARIABLE] = _POLL_SECONDS
     loop: Any = importlib.import_module(_LOOP)
