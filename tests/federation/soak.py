@@ -43,6 +43,8 @@ STOPS = ("serverapp", "superlink")
 """Faults that end a run on the server's side, whatever it does with failures of clients."""
 
 _SAMPLE_SECONDS = 2.0
+_TIMEOUT = 75.0
+"""Seconds that a round waits; some nodes are held up for longer."""
 _BLAME_SECONDS = 150.0
 """Time after the end of a fault within which a client's failure may come from it."""
 _STALL_SECONDS = 600.0
@@ -97,10 +99,13 @@ class Memory:
         self.samples: dict[tuple[str, int], list[tuple[int, int, int]]] = defaultdict(list)
         self._last = 0.0
 
+    @property
+    def is_due(self) -> bool:
+        """True every few seconds."""
+        return time.monotonic() - self._last >= _SAMPLE_SECONDS
+
     def sample(self, processes: Mapping[str, Sequence[psutil.Process]], done: int) -> None:
-        """Note round, bytes and open files of each process, every few seconds."""
-        if time.monotonic() - self._last < _SAMPLE_SECONDS:
-            return
+        """Note round, bytes and open files of each process."""
         self._last = time.monotonic()
         for kind, members in processes.items():
             for process in members:
@@ -174,7 +179,7 @@ class Soak:
         due = sorted((self._random.randint(1, max(1, self.rounds - 2)), kind) for kind in faults)
         asked: tuple[str, ...] = (
             *shared_arguments(f"federation.rounds={self.rounds}", f"runtime.on_client_failure={mode}"),
-            *("federation.round_timeout=120", "runtime.node_timeout=240"),
+            *(f"federation.round_timeout={_TIMEOUT:.0f}", "runtime.node_timeout=240"),
         )
         done: list[Fault] = []
         reasons: list[str] = []
@@ -191,7 +196,8 @@ class Soak:
                     deadline = time.monotonic() + _STALL_SECONDS
                 assert time.monotonic() < deadline, f"no round within {_STALL_SECONDS:.0f} s: {federation.log('user')}"
                 self._keep(done)
-                self.memory.sample(self.processes(), count)
+                if self.memory.is_due:
+                    self.memory.sample(self.processes(), count)
                 is_time = due and directory is not None and count >= due[0][0] and not self._is_disturbed(done)
                 if is_time and (fault := self._disturb(due[0][1], count)) is not None:
                     _say(f"{mode}: {fault.kind} {fault.node or ''} after round {count}")
@@ -287,7 +293,8 @@ class Soak:
             for member in members:
                 with contextlib.suppress(psutil.Error):
                     member.suspend()
-            self._held.append((time.time() + self._random.uniform(2.0, 20.0), fault, members))
+            seconds = self._random.uniform(2.0, 20.0) if self._random.random() < 0.7 else _TIMEOUT + 15.0
+            self._held.append((time.time() + seconds, fault, members))
         else:
             found = [process for process in processes[kind] if _is_below(process, federation.nodes[node].pid)]
             if not found:
