@@ -191,7 +191,7 @@ def metrics_variable(address: str) -> dict[str, str]:
     """
     host, port = split_address(address, "--metrics")
     optional_module("prometheus_client", "metrics", "--metrics")
-    require_free_port(host, port)
+    require_free_port(host, port, "--metrics")
     return {METRICS: address}
 
 

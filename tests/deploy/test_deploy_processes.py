@@ -69,8 +69,8 @@ def test_an_address_for_metrics_reaches_the_runs_by_their_environment(deploy: Ca
     options = ("superlink", "--insecure", "--host", "127.0.0.1", "--port", free_port(), "--print", "--metrics")
     answer = deploy(*options, address)
     assert answer.code == 0 and f" {METRICS}={address} " in answer.out[0]
-    wrong = deploy(*options, "9400")
-    assert wrong.code == 2 and wrong.err[0].startswith("subfl deploy: --metrics 9400: it must be HOST:PORT")
+    wrong = deploy(*options, "here:http")
+    assert wrong.code == 2 and wrong.err[0].startswith("subfl deploy: --metrics here:http: it must be HOST:PORT")
 
 
 def test_an_insecure_superlink_is_for_loopback(deploy: Callable[..., Answer]) -> None:
