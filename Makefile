@@ -53,7 +53,7 @@ $(BIN)/python:
 # The stamps are older than pyproject.toml or constraints.txt when these have changed, and missing when an installation failed.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV); PyTorch is large, the first time takes minutes"
-	@$(INSTALL) -e '.[dp,douban,gcfl,parquet,plots]'
+	@$(INSTALL) -e '.[dp,douban,gcfl,metrics,parquet,plots]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import psutil
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from subfl_flower.flower.log import event, remember, use_asked_format
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.durable_store import EVALUATE, TRAIN
 from subfl_flower.node.node import Node
@@ -26,6 +28,7 @@ from subfl_flower.wire.replies import METRICS, OUTCOME
 from subfl_flower.wire.roster import ROSTER
 
 app = ClientApp()
+use_asked_format()
 
 
 @app.query(ROSTER)
@@ -51,6 +54,7 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     """Receive a batch, process it chunk by chunk with the client object, and reply with the result."""
     start, started_at = time.perf_counter(), time.time()
     run: ConfigRecord = message.content.config_records[RUN]
+    remember(run=run["id"], round=run["round"], node=context.node_id)
     node = open_clients(run, context)
     client = node.client(run, context, phase)
     batch = _batch(message.content, client, node)
@@ -70,7 +74,12 @@ def _work(phase: str, message: Message, context: Context) -> Message:
             "startup": _startup(node, started_at),
         }
     )
+    event(phase, f"worked on {len(result.clients)} clients", clients=list(result.clients), **_failed(result.failures))
     return Message(content, reply_to=message)
+
+
+def _failed(failures: Mapping[int, str]) -> dict[str, Any]:
+    return {"failures": {str(client): reason for client, reason in failures.items()}} if failures else {}
 
 
 def _batch(content: RecordDict, client: CohortClient, node: Node) -> Batch:

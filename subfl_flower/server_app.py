@@ -12,10 +12,12 @@ from subfl_flower.code_folder import adopt
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.facts import is_networked
+from subfl_flower.flower.log import event, in_json, use_asked_format
 from subfl_flower.server.federation import run_federation
 from subfl_flower.server.interrupt import stop_on_interrupt
 from subfl_flower.server.run_schema import stated_schema
 from subfl_flower.storage.package_files import sent_choices
+from subfl_flower.sweeps.job import make_run_folder, sole_user
 
 app = ServerApp()
 
@@ -26,6 +28,7 @@ def main(grid: Grid, context: Context) -> None:
 
     Over the network the runtime is ``deploy``, in Flower's simulation engine it is ``ray``.
     """
+    use_asked_format()
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
     networked = is_networked(grid)
     code = str(context.run_config.get("code", ""))
@@ -40,8 +43,17 @@ def main(grid: Grid, context: Context) -> None:
     if networked:
         stated_schema(job.config)
     directory = job.directory.absolute()
-    # Printed at the start, too: a user who wants to resume a killed run needs the directory.
-    print(f"run directory: {directory}", flush=True)
-    with stop_on_interrupt() as stop:
+    # Told at the start, too: a user who wants to resume a killed run needs the directory.
+    _tell(directory)
+    make_run_folder(directory)
+    with sole_user(directory), stop_on_interrupt() as stop:
         run_federation(grid, job.config, directory, stop, lines=True, resume=job.resume)
-    print(f"run directory: {directory}", flush=True)
+    _tell(directory)
+
+
+def _tell(directory: Path) -> None:
+    """Tell where the run is kept, in the log's form; `subfl deploy submit` reads it."""
+    said = f"run directory: {directory}"
+    event("run directory", said)
+    if not in_json():
+        print(said, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from subfl_flower.commands import exit_codes
@@ -12,6 +13,7 @@ from subfl_flower.commands.parser import Subcommand
 from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
 from subfl_flower.deploy.files import make_folder
 from subfl_flower.deploy.keys import make_key
+from subfl_flower.deploy.operations.command import OPERATIONS
 from subfl_flower.deploy.registration import register
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
@@ -65,10 +67,11 @@ def _register(arguments: argparse.Namespace) -> int:
 
 
 def _superlink(arguments: argparse.Namespace) -> int:
-    from subfl_flower.deploy.processes import superlink_command
+    from subfl_flower.deploy.processes import metrics_variable, superlink_command
 
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
-    return _start(command, arguments.print)
+    metrics = {} if arguments.metrics is None else metrics_variable(arguments.metrics)
+    return _start(command, arguments.print, metrics)
 
 
 def _supernode(arguments: argparse.Namespace) -> int:
@@ -92,12 +95,12 @@ def _supernode(arguments: argparse.Namespace) -> int:
     return _start(command, arguments.print)
 
 
-def _start(command: list[str], only_print: bool) -> int:
+def _start(command: list[str], only_print: bool, variables: Mapping[str, str] | None = None) -> int:
     from subfl_flower.deploy.processes import shell_line, start
 
     if not only_print:
-        start(command)
-    print(shell_line(command))
+        start(command, variables or {})
+    print(shell_line(command, variables or {}))
     return exit_codes.OK
 
 
@@ -153,6 +156,7 @@ def _superlink_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (0.0.0.0)")
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (8000)")
     parser.add_argument("--database", type=Path, metavar="FILE", help="keeps registered nodes over a restart")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve runs' state to Prometheus (127.0.0.1:9400)")
     _add_print(parser)
 
 
@@ -277,4 +281,5 @@ SUBCOMMANDS = {
         _submit_options,
         _submit,
     ),
+    **OPERATIONS,
 }

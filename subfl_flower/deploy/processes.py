@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -31,7 +31,8 @@ from subfl_flower.flower.programs import (
     scripts_folder,
 )
 from subfl_flower.flower.superlink import superlink_line
-from subfl_flower.installed import require_installed
+from subfl_flower.installed import optional_module, require_installed
+from subfl_flower.server.monitoring.metrics import METRICS
 from subfl_flower.wire.roster import MATCHER
 
 _LOCAL = "127.0.0.1"
@@ -182,16 +183,28 @@ def node_config(
     return " ".join(parts)
 
 
-def start(command: Sequence[str]) -> NoReturn:
-    """Replace this process by `command`, with the environment that Flower's programs need here."""
-    os.execve(command[0], list(command), flower_environment())
+def metrics_variable(address: str) -> dict[str, str]:
+    """The environment variable by which a ServerApp serves metrics on `address`, HOST:PORT.
+
+    Raises:
+        SubflError: the address is malformed or taken, or the extra `metrics` is not installed.
+    """
+    host, port = split_address(address, "--metrics")
+    optional_module("prometheus_client", "metrics", "--metrics")
+    require_free_port(host, port, "--metrics")
+    return {METRICS: address}
 
 
-def shell_line(command: Sequence[str]) -> str:
+def start(command: Sequence[str], variables: Mapping[str, str]) -> NoReturn:
+    """Replace this process by `command`, with the environment that Flower's programs need here, and `variables`."""
+    os.execve(command[0], list(command), {**flower_environment(), **variables})
+
+
+def shell_line(command: Sequence[str], variables: Mapping[str, str]) -> str:
     """One shell line that is equivalent to `start`."""
     assignments = [f'PATH={shlex.quote(scripts_folder())}:"$PATH"']
     assignments += [f'{name}={LOCAL_HOSTS},"${name}"' for name in PROXY_EXCEPTIONS]
-    assignments += [f"{name}={shlex.quote(value)}" for name, value in SETTINGS.items()]
+    assignments += [f"{name}={shlex.quote(value)}" for name, value in {**SETTINGS, **variables}.items()]
     return f"{' '.join(assignments)} {shlex.join(command)}"
 
 

@@ -12,7 +12,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def require_free_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int, option: str = "--port") -> None:
     """Refuse a port that is not available, before Flower's processes are started.
 
     Raises:
@@ -24,4 +24,4 @@ def require_free_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise SubflError(f"--port {port}: {host} cannot be listened on ({error.strerror}); choose another") from error
+        raise SubflError(f"{option} {port}: {host} cannot be listened on ({error.strerror}); choose another") from error

@@ -164,11 +164,20 @@ class _Stream:
             plain = _ANSI.sub("", line)
             if self.run_id is None and (found := _RUN_ID.search(plain)):
                 self.run_id = found[1]
-            if found := _RUN_DIRECTORY.search(plain):
+            if found := _RUN_DIRECTORY.search(_said(plain)):
                 self.run_directory = found[1]
 
     def ended(self) -> bool:
         return self.process.poll() is not None and not self.thread.is_alive()
+
+
+def _said(line: str) -> str:
+    """The message of a line of a log in JSON; any other line as it is."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    return str(entry.get("message", "")) if isinstance(entry, dict) else line
 
 
 @dataclass

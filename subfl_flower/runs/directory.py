@@ -1,11 +1,11 @@
 """Files that a run writes; no other module knows their names.
 
 A run directory holds `config.yaml` (the resolved configuration), `data.json` (facts on the data of a simulation, with
-fingerprints), `metrics.jsonl` (one JSON object a round),
-`summary.json`, `mixing.npz` (mixing matrices of some rounds), `clusters.npz` (clusters of users as of some rounds) and
-`clients/<id>.safetensors` (each client's best model) or `users/<node>.safetensors` (a recommender and its users). The
-server writes it during the run, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. If a run
-is killed at any moment, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
+fingerprints), `metrics.jsonl` (one JSON object a round), `summary.json`, `mixing.npz` (mixing matrices of some rounds),
+`clusters.npz` (clusters of users as of some rounds) and `clients/<id>.safetensors` (each client's best model) or
+`users/<node>.safetensors` (a recommender and its users); of a deployed run also `status.json` (its nodes, while it goes
+on). The server writes it during the run, `subfl report` and `resume=` read it, `subfl analyse` adds `analysis.json`. If
+a run is killed at any moment, every file is either whole or absent; only the last line of `metrics.jsonl` may be torn.
 """
 
 import json
@@ -29,6 +29,7 @@ from subfl_flower.runs.files import (
     write_whole,
     writing,
 )
+from subfl_flower.runs.live import LiveStatus
 from subfl_flower.runs.round_arrays import Clustering, RoundArrays, check_clustering
 from subfl_flower.runs.shapes import Data, Round, Summary, require_shape
 from subfl_flower.storage.durable_files import force_to_disk, make_private_folder, private_opener
@@ -40,6 +41,7 @@ _MIXING = "mixing.npz"
 _CLUSTERS = "clusters.npz"
 _ANALYSIS = "analysis.json"
 _DATA = "data.json"
+_LIVE = "status.json"
 
 
 class RunDirectory:
@@ -103,7 +105,7 @@ class RunDirectory:
                 if (self.path / folder).exists():
                     shutil.rmtree(self.path / folder)
             unfinished = self.path.glob(".*.tmp")
-            files = (_SUMMARY, _MIXING, _CLUSTERS, _ANALYSIS, _DATA, self.report_page.name, _ROUNDS)
+            files = (_SUMMARY, _MIXING, _CLUSTERS, _ANALYSIS, _DATA, _LIVE, self.report_page.name, _ROUNDS)
             # The configuration goes last: until then it tells whose files they are.
             for path in (*unfinished, *(self.path / name for name in files), self.config_path):
                 path.unlink(missing_ok=True)
@@ -158,6 +160,19 @@ class RunDirectory:
             SubflError: the file is not a JSON object, or its fingerprints are none.
         """
         return self._object(_DATA, Data)
+
+    def write_live(self, status: LiveStatus) -> None:
+        """Write the present state of a deployed run to `status.json` in one step."""
+        write_whole(self.path / _LIVE, status.model_dump_json(indent=1).encode() + b"\n")
+
+    def live(self) -> LiveStatus | None:
+        """State of a deployed run, as its server wrote it last; None where it wrote none.
+
+        Raises:
+            SubflError: the file is not a JSON object, or a value is of another kind.
+        """
+        found = self._object(_LIVE, LiveStatus)
+        return None if found is None else LiveStatus.model_validate(found)
 
     def append_round(self, record: Mapping[str, Any]) -> None:
         """Append one round as one line of JSON; the operating system has it when this returns.

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.summary import exchanged, summarise
 from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.flower.heard_grid import HeardGrid
 from subfl_flower.flower.log import log
 from subfl_flower.loggers import Logger, build_loggers
 from subfl_flower.node.domain import Prepared, domain_of
@@ -32,6 +33,7 @@ from subfl_flower.runs.sources import sources_of
 from subfl_flower.server.checkpoint import Checkpoint, CheckpointTimes
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
+from subfl_flower.server.monitoring.monitor import RunMonitor
 from subfl_flower.server.progress import RunProgress
 from subfl_flower.server.round_messages import KEEP, RUN, announced
 from subfl_flower.server.round_records import bytes_of_models, mean_seconds, without_test_figures
@@ -92,13 +94,17 @@ def run_federation(
         sources = sources_of(config)
         records.write_data({**prepared.data, **({"sources": sources} if sources else {})})
         print_remarks(prepared.data["dropped"], prepared.data["warnings"], said)
-    run = _Run(grid, config, records, checkpoint, prepared)
+    watched = HeardGrid(grid) if config.runtime.deployed else None
+    run = _Run(watched or grid, config, records, checkpoint, prepared)
+    monitor = RunMonitor(config, records, watched, run) if watched else None
     status = "failed"
     try:
+        if monitor:
+            monitor.begin(run.finished)
         for logger in loggers:
             logger.start(config.plain(), records)
         title = f"{config.method.name} on {config.dataset.name}"
-        with RunProgress(title, config.federation.rounds, lines) as progress:
+        with RunProgress(title, config.federation.rounds, lines, monitor) as progress:
             strategy = run.begin(progress)
             progress.start_rounds()
             for record in run.rounds(strategy):
@@ -118,6 +124,8 @@ def run_federation(
     finally:
         summary = {"status": status, **run.summary()}
         records.write_summary(summary)
+        if monitor:
+            monitor.finish(summary)
         if loggers and run.finished:
             _attach(loggers, records)
         for logger in loggers:
@@ -261,6 +269,14 @@ class _Run:
                 self._checkpoint_everything(strategy, server_round)
             rounds.last_checkpoint = self._last_checkpoint
             yield record
+
+    def members(self) -> tuple[Roster | None, Sequence[Mapping[str, Any]]]:
+        """The present roster, None before there is one; and clients and reason of each refused node."""
+        return self._roster, self._membership.refusals
+
+    def exchanged_bytes(self) -> dict[str, int]:
+        """Bytes up and down outside of rounds, so far."""
+        return exchanged(self._exchange.log if self._exchange else [])
 
     def keep_for_later(self) -> None:
         """Write a checkpoint of a simulation that ends before its last round, unless it ends in its first minute."""

@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from subfl_flower.flower.log import in_json
+from subfl_flower.server.monitoring.monitor import RunMonitor
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -23,9 +26,11 @@ class RunProgress:
         title: name of the run.
         rounds: number of rounds.
         lines: where there is no terminal, print a line every few seconds instead of nothing; None shows nothing at all.
+        monitor: is told the same.
     """
 
-    def __init__(self, title: str, rounds: int, lines: bool | None = False) -> None:
+    def __init__(self, title: str, rounds: int, lines: bool | None = False, monitor: RunMonitor | None = None) -> None:
+        self._monitor = monitor
         self._rounds = rounds
         self._title = title
         self._last_line = 0.0
@@ -33,7 +38,7 @@ class RunProgress:
         self._start = time.monotonic()
         console = Console(stderr=True)
         drawn = console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
-        self._lines = lines or (lines is not None and console.is_jupyter)
+        self._lines = (lines or (lines is not None and console.is_jupyter)) and not in_json()
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -58,6 +63,8 @@ class RunProgress:
     def ask(self, action: str) -> None:
         """Show a phase outside of rounds, which may take longer than many rounds."""
         self._asked[action] += 1
+        if self._monitor is not None:
+            self._monitor.ask(action)
         said = f"asks for {action}" + (f" ({self._asked[action]})" if self._asked[action] > 1 else "")
         self._bar.update(self._task, metric=said)
         self._print(said, due=self._asked[action] == 1)
@@ -65,15 +72,21 @@ class RunProgress:
     def wait(self, said: str) -> None:
         """Show that the run waits, also where there is neither a terminal nor a line for each round."""
         self._bar.update(self._task, metric=said)
-        if self._bar.disable:
+        if self._monitor is not None:
+            self._monitor.wait(said)
+        if self._bar.disable and not in_json():
             print(f"{self._title}: {said}", file=sys.stderr, flush=True)
 
     def start_rounds(self) -> None:
         """Show the beginning of the rounds; the rate counts from here."""
+        if self._monitor is not None:
+            self._monitor.start_rounds()
         self._start = time.monotonic()
 
     def advance(self, record: Mapping[str, Any]) -> None:
         """Show a finished round; `record` is its entry in ``metrics.jsonl``."""
+        if self._monitor is not None:
+            self._monitor.advance(record)
         done = int(record["round"])
         rate = done / max(time.monotonic() - self._start, 1e-9)
         metric = " ".join(

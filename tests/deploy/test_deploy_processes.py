@@ -16,6 +16,7 @@ from subfl_flower.deploy.processes import node_config
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.ports import free_port
 from subfl_flower.flower.programs import flower_environment
+from subfl_flower.server.monitoring.metrics import METRICS
 
 SETTINGS = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -61,6 +62,15 @@ def test_flower_reads_the_superlinks_line(deploy: Callable[..., Answer], certifi
     assert arguments.database == str(tmp_path / "nodes.db")
     assert arguments.enable_supernode_auth and not arguments.insecure
     assert arguments.isolation == "subprocess" and not arguments.runtime_dependency_install
+
+
+def test_an_address_for_metrics_reaches_the_runs_by_their_environment(deploy: Callable[..., Answer]) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    options = ("superlink", "--insecure", "--host", "127.0.0.1", "--port", free_port(), "--print", "--metrics")
+    answer = deploy(*options, address)
+    assert answer.code == 0 and f" {METRICS}={address} " in answer.out[0]
+    wrong = deploy(*options, "here:http")
+    assert wrong.code == 2 and wrong.err[0].startswith("subfl deploy: --metrics here:http: it must be HOST:PORT")
 
 
 def test_an_insecure_superlink_is_for_loopback(deploy: Callable[..., Answer]) -> None:

@@ -58,6 +58,13 @@ def test_a_log_that_breaks_off_does_not_end_the_run(tmp_path: Path, monkeypatch:
     assert flower.asked == [run]  # type: ignore[attr-defined]
 
 
+def test_the_folder_is_read_from_a_log_in_json_as_well(tmp_path: Path) -> None:
+    line = '{"event": "run directory", "message": "run directory: /runs/a b"}'
+    assert submit(Scripted(f"{STARTED}; print('{line}')", COMPLETED), tmp_path, never).run_directory == Path(
+        "/runs/a b"
+    )
+
+
 def test_a_superlink_that_no_longer_answers_is_not_waited_for(tmp_path: Path) -> None:
     assert submit(Scripted(ENDS, "unknown"), tmp_path, never).status == "unknown"
 

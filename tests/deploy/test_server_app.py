@@ -10,10 +10,15 @@ from flwr.app import Context, RecordDict
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from subfl_flower import server_app
+from subfl_flower.composition import composed_config
 from subfl_flower.config import Config
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import SubflError
+from subfl_flower.flower.log import FORMAT
+from subfl_flower.runs.directory import RunDirectory
+from subfl_flower.sweeps.job import sole_user
 
+FACTS = ("schema.features=64", "schema.classes=10")
 SCHEMA = FederationSchema(dataset="digits", features=64, classes=10, partition="", clients=("0-9",))
 
 
@@ -52,3 +57,23 @@ def test_a_schema_is_stated_by_keys_or_by_a_file_of_the_servers_machine(started:
         SCHEMA,
     ]
     assert {config.runtime.name for config in started} == {"deploy"}
+
+
+def test_attack_a_run_that_goes_on_is_resumed_a_second_time(
+    started: list[Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both would write to one folder, and every round would stand twice in the record."""
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_config(composed_config(["runtime=deploy", "method=fedavg", "dataset=digits", *FACTS])[0].plain())
+    with sole_user(run.path), pytest.raises(SubflError, match="another process is training this run; wait for it"):
+        flwr_run("resume=run")
+    assert started == []
+    flwr_run("resume=run")
+    assert len(started) == 1
+
+
+def test_a_log_of_another_form_is_refused(started: list[Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FORMAT, "xml")
+    with pytest.raises(SubflError, match=r"^SUBFL_LOG=xml: must be text or json$"):
+        flwr_run("method=fedavg dataset=digits schema.features=64 schema.classes=10")
+    assert started == []

@@ -70,7 +70,7 @@ def test_pytorch_comes_from_an_index_that_the_build_chooses() -> None:
     assert base.all("ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu"]
     installs = [rest for rest in base.all("RUN") if rest.startswith("pip install")]
     named = [("$TORCH_INDEX" in install, install.split()[-1]) for install in installs]
-    assert named == [(True, "torch"), (False, '".[dp,douban,gcfl,parquet,plots]"')]
+    assert named == [(True, "torch"), (False, '".[dp,douban,gcfl,metrics,parquet,plots]"')]
     assert "--no-deps" in installs[0]
     assert all("--constraint constraints.txt" in install for install in installs)
 

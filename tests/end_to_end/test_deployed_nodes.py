@@ -5,37 +5,25 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from folder_grid import SMALL, FolderGrid, deployed
 from run_outcomes import Outcome, partition, run_inline
 from safetensors.numpy import load_file
 
-from subfl_flower.client_app import app
 from subfl_flower.composition import composed_config, composed_job
-from subfl_flower.data.federation_schema import FEDERATION_FILE, FederationSchema
+from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.flower.inline_grid import InlineGrid
 from subfl_flower.node.hosts import DeployedNode
 from subfl_flower.node.open_nodes import forget_nodes, open_node
 from subfl_flower.server.federation import run_federation
 from subfl_flower.subgraphs.models.exported import read_model
 
-SMALL = ("dataset=digits", "model.hidden=8", "runtime.node_timeout=1")
 FEW = ("partition=overlap_rate", "partition.clients=5")
-
-
-class FolderGrid(InlineGrid):
-    """A node for every list of clients' folders; the run's schema lies where the first of them was made."""
-
-    def __init__(self, *nodes: Sequence[Path]) -> None:
-        super().__init__(app, len(nodes))
-        self.schema = nodes[0][0].parent / FEDERATION_FILE
-        for context, folders in zip(self._contexts.values(), nodes, strict=True):
-            context.node_config = {"client": ",".join(map(str, folders))}
 
 
 @pytest.fixture
@@ -45,16 +33,6 @@ def folders(tmp_path: Path) -> Callable[..., list[Path]]:
         return sorted((tmp_path / name).glob("client-*"))
 
     return made
-
-
-def deployed(grid: FolderGrid, directory: Path, *overrides: str) -> Outcome:
-    config, _ = composed_config(["runtime=deploy", *SMALL, f"schema={grid.schema}", *overrides])
-    try:
-        with grid.active():
-            run_federation(grid, config, directory, threading.Event())
-    finally:
-        forget_nodes()
-    return Outcome(directory)
 
 
 NODES = "id,label,h\n" + "".join(f"n{i},{'xy'[i % 2]},{i * i % 7}\n" for i in range(12))

@@ -22,7 +22,7 @@ from subfl_flower.flower.warm import templates as templates_module
 from subfl_flower.flower.warm.templates import Templates
 
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 
 from flwr.common.config import get_project_config
@@ -39,10 +39,25 @@ def install_from_fab(bundle, skip_prompt=False):
     return folder
 
 
+def push_message():
+    pass
+
+
+def push_task_output():
+    Path(sys.argv[3] + ".ended").touch()
+
+
 def flwr_clientapp():
+    def stop(*_):
+        push_task_output()
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
     folder = install_from_fab(sys.argv[1].encode(), skip_prompt=True)
     reference = get_project_config(folder)["tool"]["flwr"]["app"]["components"]["clientapp"]
     load_app(reference, ImportError, folder)(sys.argv[3])
+    push_message()
+    push_task_output()
 """
 PROJECT = """
 [project]
@@ -181,6 +196,21 @@ def test_the_end_of_a_worker_harms_nothing_and_leaves_nothing(
     templates.keep()
     assert not templates.given_up
     assert work(bundle("two"))[0].startswith("two")
+
+
+def test_a_worker_that_is_told_to_end_does_not_declare_its_task_ended(
+    work: Callable[..., tuple[str, int]], tmp_path: Path
+) -> None:
+    """Flower's SuperNode waits without end for the reply of a task that has ended without one."""
+    one = bundle("one")
+    for _ in range(2):  # in the process for any app, and in the one that has imported the app
+        work(one)
+    places = sorted(tmp_path.glob("place-?"))
+    assert [Path(f"{place}.ended").exists() for place in places] == [True, True]
+    _, held = work(one, hold=True)
+    psutil.Process(held).terminate()
+    wait_for(lambda: not psutil.pid_exists(held))
+    assert (tmp_path / "place-2").exists() and not (tmp_path / "place-2.ended").exists()
 
 
 def test_processes_that_do_not_last_are_given_up(templates: Templates) -> None:

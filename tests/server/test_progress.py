@@ -76,7 +76,7 @@ def test_a_notebook_without_widgets_gets_lines_unless_nothing_is_asked_for(
 def test_a_run_says_what_it_asks_before_its_rounds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(federation, "RunProgress", lambda title, rounds, lines: RunProgress(title, rounds, True))
+    monkeypatch.setattr(federation, "RunProgress", lambda title, rounds, *_: RunProgress(title, rounds, True))
     overrides = ("dataset=digits", "partition.clients=3", "model.hidden=8", "federation.rounds=1")
     config, _ = composed_config([*overrides, "method=fedsage_plus", *SMALL_GENERATOR])
     simulate(config, tmp_path / "run")

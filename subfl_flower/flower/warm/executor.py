@@ -13,12 +13,14 @@ import select
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult, SubprocessExecutor, subprocess_executor
 from flwr.supercore.utils import disable_process_dumping
 
+from subfl_flower.flower.log import use_asked_format
 from subfl_flower.flower.warm.templates import Templates
 
 _CLIENT_APP = "flwr-clientapp"
@@ -53,15 +55,16 @@ class WarmExecutor(SubprocessExecutor):
             news: a descriptor with a byte for each event of the SuperNode, closed when it ends.
         """
         self._news = news
+        self._supernode = os.getppid()
         self._templates = Templates()
         self._programs = _Programs(self._templates)
         flowers: Any = subprocess_executor
         flowers.subprocess = self._programs
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Start the process of a task."""
+        """Start the process of a task; it ends with the SuperNode, and outlives this process."""
         self._programs.digest = spec.fab_hash
-        return super().launch(spec)
+        return super().launch(replace(spec, parent_pid=self._supernode))
 
     def reconcile(self) -> None:
         """Wait for news, for a moment at most.
@@ -84,6 +87,7 @@ def main(address: str) -> None:
     Args:
         address: of the SuperNode's Runtime API, HOST:PORT.
     """
+    use_asked_format()
     disable_process_dumping(strict=False)
     os.environ[_POLL_VARIABLE] = _POLL_SECONDS
     loop: Any = importlib.import_module(_LOOP)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from flwr.supernode import start_client_internal as node_loop
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
-from subfl_flower.flower.log import log
+from subfl_flower.flower.log import log, use_asked_format
 from subfl_flower.flower.warm.adaptive_wait import AdaptiveWait
 
 _EXECUTOR = "subfl_flower.flower.warm.executor"
@@ -61,6 +61,7 @@ class ExecutorProcess:
 
 def main() -> None:
     """Run the SuperNode that the arguments of this process describe."""
+    use_asked_format()
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)

@@ -186,6 +186,7 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
         runtime: Any = sys.modules[_RUNTIME]
         install = runtime.install_from_fab
         runtime.install_from_fab = _installed(app) if app else _checked(install, early)
+        _leave_unanswered_tasks_open(runtime)
         sys.modules[_PROGRAM].flwr_clientapp()
         code = 0
     except SystemExit as ended:
@@ -201,6 +202,27 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _leave_unanswered_tasks_open(runtime: Any) -> None:
+    """Have Flower's program say that its task has ended only where it has replied to the message.
+
+    Told to end by a signal, it would else declare the task ended, and the message would have no reply at all. So the
+    SuperNode misses this process instead, and replies with an error.
+    """
+    push_message, push_task_output = runtime.push_message, runtime.push_task_output
+    replied = False
+
+    def push_reply(*arguments: Any, **named: Any) -> None:
+        nonlocal replied
+        push_message(*arguments, **named)
+        replied = True
+
+    def push_output(*arguments: Any, **named: Any) -> None:
+        if replied:
+            push_task_output(*arguments, **named)
+
+    runtime.push_message, runtime.push_task_output = push_reply, push_output
 
 
 def _is_of(app: App, name: str) -> bool:

@@ -1,0 +1,1 @@
+"""Commands for a federation that runs: its state, and files that are no longer needed."""
