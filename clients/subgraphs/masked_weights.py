@@ -17,7 +17,7 @@ from torch import Tensor
 
 from subfl_flower.clients.subgraphs.compact_rows import Unreached, Uploads
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights, PenaltySettings, Shapes, Used
-from subfl_flower.clients.subgraphs.pruning import Masked, Pruning
+from subfl_flower.clients.subgraphs.pruning import Masked, Prunable, Pruning, kept_where_positive
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.models.row_stack import RowStack
 from subfl_flower.subgraphs.models.chunk import GraphChunk, features_within_reach
@@ -65,6 +65,7 @@ class MaskedWeights(LocalWeights):
         self._settings, self._lr, self._skips, self._pruning = settings, lr, skips, pruning
         self._graphs = {graph.client_id: graph for graph in graphs}
         self._taught_by_chunk: dict[tuple[int, ...], _Taught] = {}
+        self._prunable_by_chunk: dict[tuple[int, ...], Prunable] = {}
 
     @cached_property
     def _masks(self) -> Shapes:
@@ -138,12 +139,21 @@ class MaskedWeights(LocalWeights):
         masks = {name: personal[_mask(name)] for name in weights}
         if used is None:
             return effective | {name: value * masks[name] for name, value in weights.items()}
-        first = self.model.feature_rows if self._sends_what_it_teaches else None
-        places = {} if first is None else {first: self._taught(chunk).places}
-        prunable = {} if first is None else {first: self._taught(chunk).flags > 0}
-        absent = [0] * len(chunk) if first is None else self._taught(chunk).absent
-        clients = Masked(weights, masks, used.received, places, prunable, absent)
+        clients = Masked(weights, masks, used.received, self._prunable(chunk))
         return effective | self._pruning.effective(clients, used.server_round)
+
+    def _prunable(self, chunk: GraphChunk) -> Prunable:
+        """The entries that may be pruned: those of the first layer's rows that training reaches, and of other layers.
+
+        All entries where it is not known what training reaches.
+        """
+        if chunk.client_ids not in self._prunable_by_chunk:
+            prunable = Prunable({}, [0] * len(chunk))
+            if self._sends_what_it_teaches and self.model.feature_rows is not None:
+                taught = self._taught(chunk)
+                prunable = Prunable({self.model.feature_rows: taught.places}, taught.absent)
+            self._prunable_by_chunk[chunk.client_ids] = prunable
+        return self._prunable_by_chunk[chunk.client_ids]
 
     def add_penalty_gradients(
         self,
@@ -182,7 +192,7 @@ class MaskedWeights(LocalWeights):
             first = self.model.feature_rows
             for name in self.model.weight_matrices:
                 if name in shared and name != first:
-                    uploads[name] = shared[name].masked_fill(effective[name] == 0, 0)
+                    uploads[name] = kept_where_positive(shared[name], effective[name].abs())
             if first is not None and first in shared:
                 taught = self._taught(chunk)
                 uploads[first] = taught.stack(shared[first], effective[first])
@@ -194,8 +204,8 @@ class MaskedWeights(LocalWeights):
         """``sparsity`` of each client."""
         if not self._settings.masks:
             return {}
-        flags = [(effective[name] != 0).flatten(1).cpu().numpy() for name in self.model.weight_matrices]
-        # Of flags and without an axis, NumPy counts many times as fast as PyTorch.
+        # NumPy compares, and counts flags without an axis, many times as fast as PyTorch.
+        flags = [effective[name].flatten(1).cpu().numpy() != 0 for name in self.model.weight_matrices]
         clients = range(len(flags[0]))
         kept = torch.tensor([sum(np.count_nonzero(matrix[c]) for matrix in flags) for c in clients])
         return {"sparsity": 1 - kept / sum(math.prod(self.model.shapes[name]) for name in self.model.weight_matrices)}
@@ -237,8 +247,7 @@ class _Taught:
         counts = np.array([len(numbers) for numbers in self.numbers])
         values = weight.new_empty(int(counts.sum()), weight.shape[2])
         for part, places, own, used in zip(values.split(counts.tolist()), self.places, weight, effective, strict=True):
-            torch.index_select(own, 0, places, out=part)
-            part.masked_fill_(used.index_select(0, places) == 0, 0)
+            part.copy_(kept_where_positive(own.index_select(0, places), used.index_select(0, places).abs_()))
         return RowStack(values.cpu().numpy(), np.concatenate(self.numbers), counts, self.wanted.shape[1])
 
 

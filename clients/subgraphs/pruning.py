@@ -16,12 +16,80 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _SAMPLE = 1 << 14
 """Entries of a client by which the limit of its pruned entries is found; the share is met to about 0.4 %."""
+
+
+class Prunable:
+    """The entries that may be pruned of the matrices of C clients; kept for a chunk, with the indexes made of it.
+
+    Args:
+        places: of matrices of which not all rows may be pruned: the rows that may, int64 [n] of each client.
+        absent: entries of each client that are zero because it does not have a feature [C].
+    """
+
+    def __init__(self, places: Mapping[str, Sequence[Tensor]], absent: Sequence[int]) -> None:
+        self.places, self.absent = places, absent
+        self._indexes: dict[tuple[tuple[str, torch.Size], ...], _Indexes] = {}
+
+    def indexes(self, matrices: Mapping[str, Tensor]) -> _Indexes:
+        """The indexes into matrices of these names and shapes, [C, rows, columns] each."""
+        key = tuple((name, matrix.shape) for name, matrix in matrices.items())
+        if key not in self._indexes:
+            self._indexes[key] = _Indexes.of(self, matrices)
+        return self._indexes[key]
+
+
+@dataclass(frozen=True)
+class _Indexes:
+    """Entries and rows of stacks of matrices, [C, rows, columns] by name.
+
+    Attributes:
+        own: number of entries that may be pruned, of each client [C].
+        sampled: entries by which the limits are found, of each flattened stack: one client after the other.
+        counts: numbers of these of each client, by name [C].
+        spared: rows that may not be pruned, int64, of each stack [C · rows, columns] that has such rows.
+    """
+
+    own: Sequence[int]
+    sampled: Mapping[str, Tensor]
+    counts: Mapping[str, Sequence[int]]
+    spared: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, prunable: Prunable, matrices: Mapping[str, Tensor]) -> _Indexes:
+        clients, places = range(len(prunable.absent)), prunable.places
+        sizes = {
+            name: [len(places[name][c]) * matrix.shape[2] if name in places else matrix[c].numel() for c in clients]
+            for name, matrix in matrices.items()
+        }
+        own = [sum(of_clients[c] for of_clients in sizes.values()) for c in clients]
+        # Odd, so that it goes through all columns of the usual widths.
+        steps = [max(1, entries // _SAMPLE) | 1 for entries in own]
+        sampled: dict[str, Tensor] = {}
+        counts: dict[str, Sequence[int]] = {}
+        spared: dict[str, Tensor] = {}
+        for name, matrix in matrices.items():
+            _, rows, columns = matrix.shape
+            parts = []
+            for c in clients:
+                entries = torch.arange(0, sizes[name][c], steps[c], device=matrix.device)
+                if name in places:
+                    entries = places[name][c][entries // columns] * columns + entries % columns
+                parts.append(entries + c * rows * columns)
+            counts[name] = [len(part) for part in parts]
+            sampled[name] = torch.cat(parts).to(torch.int32 if matrix.numel() < 1 << 31 else torch.int64)
+            if name in places:
+                free = torch.ones(len(clients), rows, dtype=torch.bool, device=matrix.device)
+                for c in clients:
+                    free[c, places[name][c]] = False
+                spared[name] = free.flatten().nonzero().flatten()
+        return cls(own, sampled, counts, spared)
 
 
 @dataclass(frozen=True)
@@ -32,17 +100,23 @@ class Masked:
         weights: θ.
         masks: µ.
         received: the weights as the server sent them; without those that stay with the client.
-        places: of matrices of which not all rows may be pruned: the rows that may, int64 [n] of each client.
-        prunable: the same rows as flags, bool [C, rows, 1].
-        absent: entries of each client that are zero because it does not have a feature [C].
+        prunable: the entries that may be pruned.
     """
 
     weights: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     received: Mapping[str, Tensor]
-    places: Mapping[str, Sequence[Tensor]]
-    prunable: Mapping[str, Tensor]
-    absent: Sequence[int]
+    prunable: Prunable
+
+
+def kept_where_positive(values: Tensor, ranks: Tensor) -> Tensor:
+    """The values where their ranks are positive or NaN, else zero.
+
+    `values.masked_fill(ranks <= 0, 0)` gives the same bits, and takes ten times as long on a CPU, where it branches at
+    each entry. This is the gradient of a ReLU, for which PyTorch has a kernel without branches.
+    """
+    kept: Tensor = torch.ops.aten.threshold_backward(values, ranks, 0)
+    return kept
 
 
 class Pruning(Protocol):
@@ -96,37 +170,37 @@ class ShareOfWeights:
         share = self.share_in(server_round)
         if not share or not effective:
             return effective
-        ranks = {
-            name: (clients.received.get(name, value) * clients.masks[name]).abs_()
-            for name, value in clients.weights.items()
-        }
-        limits = torch.tensor([self._limit(ranks, clients, share, client) for client in range(len(clients.absent))])
+        indexes = clients.prunable.indexes(effective)
+        ranks = {name: self._ranks(name, clients, effective[name]) for name in effective}
+        limits = self._limits(ranks, indexes, clients.prunable.absent, share)
         for name, rank in ranks.items():
-            small = rank <= limits.to(rank.device).view(-1, *[1] * (rank.ndim - 1))
-            if name in clients.prunable:
-                small &= clients.prunable[name]
-            effective[name].masked_fill_(small, 0)
+            above = rank.sub_(limits.to(rank.device).view(-1, 1, 1))
+            if name in indexes.spared:
+                above.view(-1, above.shape[2]).index_fill_(0, indexes.spared[name], torch.inf)
+            effective[name] = kept_where_positive(effective[name], above)
         return effective
 
-    def _limit(self, ranks: Mapping[str, Tensor], clients: Masked, share: float, client: int) -> float:
-        """The rank that as many of a client's entries do not exceed as are to be zero; -1 where none is.
+    @staticmethod
+    def _ranks(name: str, clients: Masked, effective: Tensor) -> Tensor:
+        """The absolute values that a matrix is ranked by; those of θ ⊙ µ where θ is as received, or is not sent."""
+        weights = clients.weights[name]
+        received = clients.received.get(name, weights)
+        return effective.abs() if received is weights else (received * clients.masks[name]).abs_()
 
-        It follows from the client's own entries alone, and not from the chunk that the client is in.
+    def _limits(self, ranks: Mapping[str, Tensor], indexes: _Indexes, absent: Sequence[int], share: float) -> Tensor:
+        """For each client the rank that as many of its entries do not exceed as are to be zero [C]; -1 where none is.
+
+        It follows from a client's own entries alone, and not from the chunk that the client is in.
         """
-        places = {name: rows[client] for name, rows in clients.places.items()}
-        sizes = {
-            name: len(places[name]) * rank.shape[2] if name in places else rank[client].numel()
-            for name, rank in ranks.items()
-        }
-        own = sum(sizes.values())
-        step = max(1, own // _SAMPLE) | 1  # odd, so that it goes through all columns of the usual widths
-        sampled = []
+        samples = []
         for name, rank in ranks.items():
-            entries = torch.arange(0, sizes[name], step, device=rank.device)
-            if name in places:
-                entries = places[name][entries // rank.shape[2]] * rank.shape[2] + entries % rank.shape[2]
-            sampled.append(rank[client].flatten()[entries])
-        sample = torch.cat(sampled)
-        wanted = min(share, (share * self.entries - clients.absent[client]) / max(own, 1))
-        smallest = round(wanted * len(sample))
-        return float(sample.kthvalue(smallest).values) if smallest > 0 else -1.0
+            sample = rank.flatten().index_select(0, indexes.sampled[name]).cpu()
+            samples.append([part.numpy() for part in sample.split(list(indexes.counts[name]))])
+        limits = torch.full((len(absent),), -1.0)
+        for c, parts in enumerate(zip(*samples, strict=True)):
+            sample = np.concatenate(parts)
+            wanted = min(share, (share * self.entries - absent[c]) / max(indexes.own[c], 1))
+            smallest = round(wanted * len(sample))
+            if smallest > 0:
+                limits[c] = float(np.partition(sample, smallest - 1)[smallest - 1])
+        return limits

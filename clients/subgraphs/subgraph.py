@@ -244,7 +244,7 @@ class SubgraphClient(CohortClient):
             self._initialise(own, chunk, state, positions)
             personal = self._personal(own, chunk)
             used = Used(batch.server_round, received)
-            as_received = self.weights.effective(shared, personal, chunk, used)
+            as_received = self.weights.effective(received, personal, chunk, used)
             validation_received, test_received = held_out.evaluate(self.outputs(as_received, chunk))
             loss = self.take_steps(Model(shared, personal, received), own, chunk, batch)
             effective = self.weights.effective(shared, personal, chunk, used)

@@ -243,7 +243,9 @@ class _SparseRow:
             return None
         present = np.zeros(height, dtype=bool)
         present[index] = True
-        values = lines.reshape(-1) if count == lines.size else lines[kept]
+        values = lines.reshape(-1)
+        if count != lines.size:
+            values = np.compress(kept.reshape(-1), values)
         return cls(np.packbits(present), np.packbits(kept), values)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.pruning import Masked, MaskThreshold, ShareOfWeights
+from subfl_flower.clients.subgraphs.pruning import Masked, MaskThreshold, Prunable, ShareOfWeights
 
 
 def pruned(
@@ -23,11 +23,8 @@ def pruned(
     clients = len(next(iter(weights.values())))
     entries = sum(value[0].numel() for value in weights.values()) + absent
     places = {} if rows is None else {"a": (torch.tensor(rows),) * clients}
-    flags = {} if rows is None else {"a": torch.zeros(clients, weights["a"].shape[1], 1, dtype=torch.bool)}
-    for flagged in flags.values():
-        flagged[:, rows] = True
     received = weights if received is None else received
-    known = Masked(weights, masks or ones, received, places, flags, [absent] * clients)
+    known = Masked(weights, masks or ones, received, Prunable(places, [absent] * clients))
     return ShareOfWeights(share, 0.5, 4, entries).effective(known, 4)
 
 
@@ -99,12 +96,11 @@ def test_a_client_is_pruned_alike_in_any_chunk() -> None:
     """In a chunk with a client of more rows its matrix is longer; the limit must come from the same sample."""
     values = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 400, 64)).astype(np.float32))
     longer = torch.cat([values, torch.ones(1, 900, 64)], dim=1)
-    rows, alone = range(0, 400, 2), torch.zeros(1, 400, 1, dtype=torch.bool)
-    alone[:, rows] = True
-    places = {"a": (torch.tensor(rows),)}
+    rows = range(0, 400, 2)
     found = []
-    for stack, flags in ((values, alone), (longer, torch.cat([alone, torch.zeros(1, 900, 1, dtype=torch.bool)], 1))):
-        known = Masked({"a": stack}, {"a": torch.ones_like(stack)}, {"a": stack}, places, {"a": flags}, [0])
+    for stack in (values, longer):
+        prunable = Prunable({"a": (torch.tensor(rows),)}, [0])
+        known = Masked({"a": stack}, {"a": torch.ones_like(stack)}, {"a": stack}, prunable)
         found.append(ShareOfWeights(0.5, 0.5, 4, 200 * 64).effective(known, 4)["a"][:, :400])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     assert float((found[0][:, rows] == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
@@ -116,5 +112,5 @@ def test_a_share_of_zero_prunes_nothing() -> None:
 
 def test_the_threshold_prunes_by_the_mask_alone() -> None:
     weights, masks = {"a": torch.tensor([[[9.0, 0.1]]])}, {"a": torch.tensor([[[0.69, -0.71]]])}
-    found = MaskThreshold(0.7).effective(Masked(weights, masks, weights, {}, {}, [0]), 1)
+    found = MaskThreshold(0.7).effective(Masked(weights, masks, weights, Prunable({}, [0])), 1)
     torch.testing.assert_close(found["a"], torch.tensor([[[0.0, -0.071]]]))
