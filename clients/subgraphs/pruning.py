@@ -194,8 +194,8 @@ class ShareOfWeights:
         """
         samples = []
         for name, rank in ranks.items():
-            sample = rank.flatten().index_select(0, indexes.sampled[name]).cpu()
-            samples.append([part.numpy() for part in sample.split(list(indexes.counts[name]))])
+            found = rank.flatten().index_select(0, indexes.sampled[name]).cpu()
+            samples.append([part.numpy() for part in found.split(list(indexes.counts[name]))])
         limits = torch.full((len(absent),), -1.0)
         for c, parts in enumerate(zip(*samples, strict=True)):
             sample = np.concatenate(parts)

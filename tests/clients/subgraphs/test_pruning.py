@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.subgraphs.pruning import Masked, MaskThreshold, Prunable, ShareOfWeights
+from subfl_flower.clients.subgraphs.pruning import Masked, MaskThreshold, Prunable, ShareOfWeights, kept_where_positive
 
 
 def pruned(
@@ -114,3 +114,20 @@ def test_the_threshold_prunes_by_the_mask_alone() -> None:
     weights, masks = {"a": torch.tensor([[[9.0, 0.1]]])}, {"a": torch.tensor([[[0.69, -0.71]]])}
     found = MaskThreshold(0.7).effective(Masked(weights, masks, weights, Prunable({}, [0])), 1)
     torch.testing.assert_close(found["a"], torch.tensor([[[0.0, -0.071]]]))
+
+
+def test_kept_indexes_do_not_outlive_the_shape_that_they_belong_to() -> None:
+    narrow, wide = torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[[1.0, 6.0], [5.0, 2.0], [3.0, 4.0]]])
+    prunable = Prunable({"a": (torch.tensor([1, 2]),)}, [0])
+    rule = ShareOfWeights(0.5, 0.5, 4, 4)
+    for values, kept in ((narrow, [1.0, 0.0, 3.0]), (wide, [1.0, 6.0, 5.0, 0.0, 0.0, 4.0]), (narrow, [1.0, 0.0, 3.0])):
+        known = Masked({"a": values}, {"a": torch.ones_like(values)}, {"a": values}, prunable)
+        assert rule.effective(known, 4)["a"].flatten().tolist() == kept
+
+
+def test_values_of_positive_ranks_are_kept_bit_by_bit_and_so_are_values_without_a_rank() -> None:
+    values = torch.tensor([-0.0, -0.0, 2.0, -3.0, torch.nan, torch.inf, -torch.inf])
+    ranks = torch.tensor([1.0, 0.0, -1.0, 1e-40, 1.0, torch.nan, -0.0])
+    found = kept_where_positive(values, ranks)
+    expected = values.masked_fill(ranks <= 0, 0)
+    assert found.view(torch.int32).tolist() == expected.view(torch.int32).tolist()
