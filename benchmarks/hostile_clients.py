@@ -52,5 +52,6 @@ class FlippedLabels(SubgraphClient):
 
 def flipped(graph: ClientGraph) -> ClientGraph:
     """The graph with reversed labels of training nodes."""
+    assert graph.labels is not None, "nodes have classes"
     labels = np.where(graph.roles == TRAIN, graph.num_classes - 1 - graph.labels, graph.labels)
     return replace(graph, labels=labels.astype(graph.labels.dtype))

@@ -43,9 +43,9 @@ def scaled_back(sent: Stacks, received: Stacks, factors: np.ndarray, kept_alone:
         changed = np.array(values if held is None else held.values)
         for client in shortened:
             place = client if held is None else slice(held.ends[client] - held.counts[client], held.ends[client])
+            before = received[name][client] if held is None else _rows_of(received[name], client, held.part(client)[0])
             change = _change(values, received[name], client, kept_alone)
-            # In double precision: a change may be larger than float32 can tell from what was sent.
-            back = (changed[place].astype(np.float64) - change) + factors[client] * change.astype(np.float64)
+            back = before + factors[client] * change.astype(np.float64)
             if kept_alone:
                 back[changed[place] == 0] = 0
             changed[place] = back
@@ -115,7 +115,8 @@ def _rows_of(received: np.ndarray, client: int, index: np.ndarray) -> np.ndarray
 
 def _square(change: np.ndarray) -> float:
     flat = change.reshape(-1)
-    square = float(flat @ flat)
+    with np.errstate(over="ignore"):
+        square = float(flat @ flat)
     if np.isfinite(square):
         return square
     exact = flat.astype(np.float64)
