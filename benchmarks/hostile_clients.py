@@ -31,11 +31,12 @@ class ScaledUpdates(SubgraphClient):
     def train_chunk(self, batch: Batch, state: Any) -> Result:
         """Train as everyone does, then scale the update of the hostile client."""
         result = super().train_chunk(batch, state)
+        factor: Any = self.run.settings.factor
         if HOSTILE in result.clients:
             place = result.clients.index(HOSTILE)
             for name, received in batch.take([place]).stack.items():
                 values = np.array(result.arrays[name])
-                values[place] = received[0] + self.settings.factor * (values[place] - received[0])
+                values[place] = received[0] + factor * (values[place] - received[0])
                 result.arrays[name] = values
         return result
 
