@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from subfl_flower.aggregation.settings import AggregationSettings
 from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.data.datasets import DATASETS, Dataset
 from subfl_flower.data.federation_schema import FederationSchema
@@ -245,6 +246,7 @@ class Config(Section):
     federation: Federation
     method: Method
     privacy: AnyMechanism = NoNoise()
+    aggregation: AggregationSettings = AggregationSettings()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record

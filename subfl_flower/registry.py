@@ -40,6 +40,11 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"privacy.mechanism: clients of method={config.method.name} do not protect what they upload; "
             "only none is allowed"
         )
+    if config.aggregation.rule not in (allowed := strategy_class(config.method).rules):
+        raise SubflError(
+            f"aggregation.rule: method={config.method.name} does not average whole models; must be "
+            f"{' or '.join(allowed)} (found {config.aggregation.rule!r})"
+        )
     if config.runtime.precision != "float32" and not client.trains_mixed:
         raise SubflError(
             f"runtime.precision={config.runtime.precision}: clients of method={config.method.name} compute in float32 "

@@ -293,7 +293,7 @@ FEDERATION = (*_ENGINES, *_TRUNK, "subfl_flower.config", *_METHODS)
 """Modules that those without knowledge of a federation do not import, directly or by others."""
 
 _KNOW_NO_FEDERATION = (
-    *("storage", "data", "models", "tasks", "privacy"),
+    *("storage", "data", "models", "tasks", "privacy", "aggregation"),
     *("subgraphs.models", "subgraphs.tasks", "subgraphs.similarity", "subgraphs.mending"),
     *("recommendation.models", "recommendation.tasks", "recommendation.user_clusters"),
 )

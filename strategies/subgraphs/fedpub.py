@@ -43,6 +43,7 @@ class FedPUB(MixingStrategy):
 
     Settings = FedPUBClient.Settings
     counterpart = FedPUBClient
+    zero_is_not_sent = True
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
@@ -88,17 +89,18 @@ class FedPUB(MixingStrategy):
         mixed: Stack = {}
         for name in self.initial:
             sent = updates.arrays[name]
-            if isinstance(sent, RowStack):
+            if isinstance(sent, RowStack) and self.takes_sums:
                 wanted, owners_alone = updates.arrays[WANTED] != 0, self.settings.missing == "owners"
                 weights = matrix.astype(np.float32)
                 mixed[name] = as_array(self._rows.mixed(weights, sent, wanted, updates.positions, owners_alone))
                 continue
             # Masks are on weight matrices; a bias of zero is a value like any other. The released variant sends all.
             if sent.ndim < 3 or self.settings.variant == "released" or all(client.all() for client in sent):
-                mixed |= mix(matrix, {name: sent})
+                mixed[name] = self.averaged(matrix, np.asarray(sent))
                 continue
             wanted = updates.arrays.get(WANTED) if name == self._feature_rows else None
-            mixed[name] = self._mixed_where_used(matrix.astype(np.float32), sent, wanted, updates.positions)
+            weights = matrix.astype(np.float32)
+            mixed[name] = self._mixed_where_used(weights, np.asarray(sent), wanted, updates.positions)
         return mixed
 
     @property
@@ -121,8 +123,9 @@ class FedPUB(MixingStrategy):
         step = max(1, _BLOCK // sent.shape[2])
         for rows in (slice(start, start + step) for start in range(0, sent.shape[1], step)):
             used = (sent[:, rows] != 0).astype(np.float32)
-            block = mix(matrix, {"": sent[:, rows]})[""]
-            if self.settings.missing == "owners":
+            owners_alone = self.settings.missing == "owners"
+            block = self.averaged(matrix, sent[:, rows], used != 0 if owners_alone else None)
+            if owners_alone and self.takes_sums:
                 share = mix(matrix, {"": used})[""]
                 # Where nobody sent a weight its sum is zero, too.
                 block = block / np.maximum(share, np.finfo(np.float32).tiny)

@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from subfl_flower.aggregation import changes, rules
+from subfl_flower.aggregation.settings import Rule
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.server.strategy import CohortStrategy
@@ -37,8 +39,13 @@ class MixingStrategy(CohortStrategy):
     Settings = SubgraphClient.Settings
     counterpart = SubgraphClient
 
+    rules: ClassVar[tuple[Rule, ...]] = ("mean", "median", "trimmed_mean", "krum")
+
     recorded_group: ClassVar[str] = ""
     """The group whose mixing matrix a run records."""
+
+    zero_is_not_sent: ClassVar[bool] = False
+    """True where an entry of zero in an upload stands for one that the client did not send."""
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)
@@ -62,7 +69,27 @@ class MixingStrategy(CohortStrategy):
 
     def mixed(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """M applied to the replies in a group's `updates`: [K, ...] by name."""
-        return mix(matrix, {name: updates.arrays[name] for name in self.initial if name in updates.arrays})
+        return {name: self.averaged(matrix, updates.arrays[name]) for name in self.initial if name in updates.arrays}
+
+    @property
+    def takes_sums(self) -> bool:
+        """True where the rule is a weighted sum of the replies that are averaged."""
+        return self.run.aggregation.rule in ("mean", "krum")
+
+    def averaged(self, matrix: np.ndarray, values: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+        """The averages [K, ...] of values [A, ...] with the weights M, by the run's rule.
+
+        Args:
+            matrix: M [K, A].
+            values: of one array.
+            present: of the shape of `values`, false where a value does not count; None: all count. With ``mean`` these
+                must be zero, and the result is a sum.
+        """
+        if self.takes_sums:
+            return mix(matrix, {"": values})[""]
+        rule = self.run.aggregation.rule
+        hostile = self.run.aggregation.num_hostile(len(values))
+        return rules.trimmed(matrix, values, len(values) if rule == "median" else hostile, present)
 
     @property
     def mixing(self) -> np.ndarray | None:
@@ -110,7 +137,7 @@ class MixingStrategy(CohortStrategy):
 
     def aggregate(self, updates: Updates) -> None:
         """θ ← M θ, group by group."""
-        updates = self.with_skipped_rows(updates)
+        updates = self.guarded(self.with_skipped_rows(updates))
         matrices = self.mixing_matrices(updates)
         mixed: Stack = {}
         for group, matrix in matrices.items():
@@ -127,6 +154,32 @@ class MixingStrategy(CohortStrategy):
             return updates
         whole = completed(updates.arrays[first], rows(self.parameters[first], updates.positions.tolist()))
         return replace(updates, arrays={**updates.arrays, first: whole})
+
+    def guarded(self, updates: Updates) -> Updates:
+        """The replies that are averaged: long updates scaled back to the bound, and with ``krum`` without outliers.
+
+        `guard_figures` then has of all replies ``update_norm`` (before), ``clipped`` and, with ``krum``, ``excluded``.
+        """
+        settings = self.run.aggregation
+        names = [name for name in self.initial if name in updates.arrays]
+        received = {name: rows(self.parameters[name], updates.positions.tolist()) for name in names}
+        sent = {name: updates.arrays[name] for name in names}
+        if not sent:
+            return updates
+        found = changes.norms(sent, received, self.zero_is_not_sent)
+        self.guard_figures = {"update_norm": found}
+        if settings.norm_bound is not None:
+            factors = changes.bound_factors(found, settings.norm_bound)
+            self.guard_figures["clipped"] = (factors < 1).astype(float)
+            if (factors < 1).any():
+                sent = changes.scaled_back(sent, received, factors, self.zero_is_not_sent)
+                updates = replace(updates, arrays={**updates.arrays, **sent})
+        if settings.rule == "krum":
+            flat = changes.flat_changes(sent, received, self.zero_is_not_sent)
+            kept = rules.kept_by_krum(flat, settings.num_hostile(len(flat)))
+            self.guard_figures["excluded"] = (~kept).astype(float)
+            updates = updates if kept.all() else updates.take(kept)
+        return updates
 
     def _mixed_or_kept(self, matrix: np.ndarray, updates: Updates) -> Stack:
         """A group's mixed parameters; a client whose row is zero keeps its parameters."""

@@ -13,6 +13,9 @@ from subfl_flower.tasks.metric import Metric, is_test_figure
 from subfl_flower.tasks.settings import TaskSettings
 from subfl_flower.wire.roster import Roster
 
+GUARD_FIGURES = ("update_norm", "clipped", "excluded")
+"""Figures of an aggregation by client: an update's norm, 1 where it was scaled back, and 1 where it was left out."""
+
 _FURTHER = ("validation.", "test.")
 
 
@@ -83,7 +86,7 @@ def round_record(
         "bytes_up": updates.bytes_up[updates.positions].tolist(),
         "bytes_down": updates.bytes_down[updates.positions].tolist(),
     }
-    for name in latest.listed:
+    for name in (*latest.listed, *GUARD_FIGURES):
         if name in updates.metrics:
             clients[name] = [None if math.isnan(value) else value for value in updates.metrics[name].tolist()]
     means = latest.take(updates.positions, updates.metrics)

@@ -133,8 +133,14 @@ class Rounds:
         received = time.perf_counter()
         updates = collect(sent, replies, strategy.roster, contract)
         del replies
+        strategy.guard_figures = {}
         take(updates)
-        updates = replace(updates, arrays={}, ragged={})  # all clients' uploads may be most of the memory
+        guarded = {
+            name: values for name, values in strategy.guard_figures.items() if len(values) == len(updates.positions)
+        }
+        updates = replace(
+            updates, arrays={}, ragged={}, metrics={**updates.metrics, **guarded}
+        )  # all clients' uploads may be most of the memory
         at_work = updates.client_seconds + updates.startup_seconds
         end = time.perf_counter()
         return updates, {

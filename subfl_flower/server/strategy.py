@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from subfl_flower.aggregation.settings import Rule
 from subfl_flower.node.client import CohortClient
 from subfl_flower.runs.round_arrays import Clustering
 from subfl_flower.server.exchange import Exchange
@@ -50,6 +51,9 @@ class CohortStrategy(Strategy):
     counterpart: ClassVar[type[CohortClient]]
     """The clients that declare the contract, where the configuration names no others."""
 
+    rules: ClassVar[tuple[Rule, ...]] = ("mean",)
+    """The rules of `AggregationSettings` that the strategy can average by."""
+
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         self.run = run
         self.settings: Any = run.settings
@@ -63,6 +67,8 @@ class CohortStrategy(Strategy):
             if spec.remembered
         }
         """The last uploads of clients, for those arrays that the contract declares as remembered."""
+        self.guard_figures: dict[str, np.ndarray] = {}
+        """Figures of the last aggregation for each of its replies [A], which the round's record lists by client."""
         self.updates: Updates | None = None
         """The last round's replies, where Flower's own loop drives the strategy."""
         self._sent: Sent | None = None

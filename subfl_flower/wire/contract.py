@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 
+from subfl_flower.aggregation.settings import AggregationSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
@@ -52,6 +53,7 @@ class RunContext:
         optimizer: settings of the clients' optimiser.
         task: of the run.
         privacy: protection of clients' uploads.
+        aggregation: protection of averages against hostile clients.
         seed: of everything random.
         num_rounds: rounds of the run; None where that is not known.
         local_epochs: passes over a client's training examples in a round.
@@ -69,6 +71,7 @@ class RunContext:
     optimizer: OptimizerSettings = field(default_factory=lambda: OptimizerSettings(name="adam"))
     task: TaskSettings | None = None
     privacy: LdpSettings = field(default_factory=LdpSettings)
+    aggregation: AggregationSettings = field(default_factory=AggregationSettings)
     seed: int = 0
     num_rounds: int | None = None
     local_epochs: int = 1

@@ -1,0 +1,34 @@
+"""Settings of how a server aggregates what clients send."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Rule = Literal["mean", "median", "trimmed_mean", "krum"]
+"""What replaces a weighted mean, see `AggregationSettings`."""
+
+
+class AggregationSettings(BaseModel):
+    """Protection of averages against a few clients who send what they like.
+
+    Attributes:
+        rule: ``mean``, a method's own weighted average; ``median`` and ``trimmed_mean``, coordinate by coordinate with
+            the method's weights; ``krum``, the method's average without the `hostile` share of the updates that are
+            farthest from the others (Multi-Krum).
+        norm_bound: the L2 norm that a client's update may have, as a multiple of the median norm of the round's
+            updates; a longer one is scaled back to the median norm. null: any norm.
+        hostile: share of a round's clients that may be hostile; at least one client is assumed to be. With
+            ``trimmed_mean`` so many are left out at either end.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rule: Rule = "mean"
+    norm_bound: float | None = Field(default=3.0, ge=1)
+    hostile: float = Field(default=0.2, gt=0, lt=0.5)
+
+    def num_hostile(self, num_clients: int) -> int:
+        """Clients that are assumed to be hostile among some."""
+        return max(1, int(self.hostile * num_clients))
