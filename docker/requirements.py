@@ -3,8 +3,8 @@
     pip install uv && python docker/requirements.py
 
 Versions are those of constraints.txt. Hashes are those that PyPI states of sources and of files for Linux on x86-64:
-pip then takes no other file, whoever serves it. PyTorch is in torch.txt, with a hash for each of its builds: after a change
-of its version take them from the simple indexes of PyPI and of https://download.pytorch.org/whl/cpu.
+pip then takes no other file, whoever serves it. PyTorch is in torch.txt, with a hash for each of its builds: where its
+version changes, take them from the simple indexes of PyPI and of https://download.pytorch.org/whl/cpu.
 """
 
 from __future__ import annotations
