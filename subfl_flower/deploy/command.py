@@ -67,14 +67,18 @@ def _register(arguments: argparse.Namespace) -> int:
 
 
 def _superlink(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.operations.locks import lock_database
     from subfl_flower.deploy.processes import metrics_variable, superlink_command
 
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
     metrics = {} if arguments.metrics is None else metrics_variable(arguments.metrics)
+    if not arguments.print:
+        lock_database(arguments.database)
     return _start(command, arguments.print, metrics)
 
 
 def _supernode(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.operations.locks import lock_node
     from subfl_flower.deploy.processes import Credentials, supernode_command
 
     if (arguments.root_certificates is None) != (arguments.key is None):
@@ -92,6 +96,8 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.allow_package or [],
         arguments.warm,
     )
+    if not arguments.print:
+        lock_node(clients, arguments.state)
     return _start(command, arguments.print)
 
 

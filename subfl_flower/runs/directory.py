@@ -101,14 +101,18 @@ class RunDirectory:
             SubflError: a file cannot be removed.
         """
         with writing(self.path):
-            for folder in ("clients", "checkpoint", "state", "users", "plots", "tensorboard"):
-                if (self.path / folder).exists():
-                    shutil.rmtree(self.path / folder)
-            unfinished = self.path.glob(".*.tmp")
-            files = (_SUMMARY, _MIXING, _CLUSTERS, _ANALYSIS, _DATA, _LIVE, self.report_page.name, _ROUNDS)
-            # The configuration goes last: until then it tells whose files they are.
-            for path in (*unfinished, *(self.path / name for name in files), self.config_path):
-                path.unlink(missing_ok=True)
+            for path in self.files():
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def files(self) -> list[Path]:
+        """All files and folders that a run writes, and that are there.
+
+        The configuration is last: until it is gone, it tells whose files the others are.
+        """
+        folders = ("clients", "checkpoint", "state", "users", "plots", "tensorboard")
+        names = (_SUMMARY, _MIXING, _CLUSTERS, _ANALYSIS, _DATA, _LIVE, self.report_page.name, _ROUNDS, _CONFIG)
+        found = (*self.path.glob(".*.tmp"), *(self.path / name for name in (*folders, *names)))
+        return [path for path in found if path.exists()]
 
     @staticmethod
     def is_run(path: Path) -> bool:

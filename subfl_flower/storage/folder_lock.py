@@ -1,4 +1,4 @@
-"""A lock on a folder for the time that a process writes to it; it ends with the process, however that dies."""
+"""Locks on folders for the time that a process writes to them; they end with the process, however that dies."""
 
 from __future__ import annotations
 
@@ -14,6 +14,32 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 _SECONDS_BETWEEN_TRIES = 0.2
+
+
+def lock_for_good(path: Path) -> bool:
+    """Lock a folder or a file for as long as this process lives, or the program that it is replaced by.
+
+    Processes that it starts have no part in the lock. A file system without locks gives none.
+
+    Args:
+        path: an existing folder, or a file, which is made where it does not exist.
+
+    Returns:
+        False where another process has the lock.
+    """
+    if fcntl is None:
+        return True
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    except OSError:  # the file system has no locks
+        pass
+    os.set_inheritable(descriptor, True)
+    return True
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from docker_files import DOCKER, ROOT, compose, mounts, stages
 from flwr.common.config import parse_config_args
 from flwr.superlink.cli.flower_superlink import _parse_args_run_superlink
+from flwr.supernode import fleet_http_client
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 from run_outcomes import deploy
 
@@ -147,43 +148,88 @@ def test_everything_mounted_is_there_and_private_files_go_to_their_owner_alone(h
         for source, target, fixed in mounts(service):
             if source in compose()["volumes"]:
                 continue
-            path = host.parent / Path(source).relative_to("..")
-            assert source.startswith("../federation/") and path.exists(), source
+            path = host.parent / source.removeprefix("../")
+            if target == "/etc/nginx/nginx.conf":
+                path = DOCKER / source
+            else:
+                assert source.startswith("../federation/"), source
+            assert path.exists(), source
             assert fixed or target == "/client"
             if path.is_file() and path.stat().st_mode & 0o777 == PRIVATE:
                 holders.setdefault(str(path.relative_to(host)), []).append(name)
     keys = {f"keys/node-{name[-2:]}": [name] for name in NODES}
-    assert holders == {"certs/server.key": ["superlink"], "partitions/federation.json": ["submitter"], **keys}
+    assert holders == {"certs/server.key": ["superlink", "gate"], "partitions/federation.json": ["submitter"], **keys}
     # Folders are given as a whole: none of them has somebody's private key.
     assert {path.suffix for path in (host / "public-keys").iterdir()} == {".pub"}
 
 
-def test_every_service_is_built_here_and_hardened() -> None:
+def test_every_service_is_built_here_or_pinned_and_hardened() -> None:
     content = compose()
-    assert set(content["services"]) == {"superlink", *NODES, "operator", "submitter"}
-    for service in content["services"].values():
-        assert service["build"]["target"] in stages()
-        assert (
-            DOCKER / service["build"]["context"] / service["build"]["dockerfile"]
-        ).resolve() == DOCKER / "Dockerfile"
-        assert re.fullmatch(r"[a-z-]+:\d+\.\d+\.\d+", service["image"])
+    assert set(content["services"]) == {"superlink", "gate", *NODES, "operator", "submitter"}
+    for name, service in content["services"].items():
+        if name == "gate":
+            assert re.fullmatch(r"[a-z/-]+:[\w.-]+@sha256:[0-9a-f]{64}", service["image"])
+            assert service["user"] == "1000:1000"
+        else:
+            assert service["build"]["target"] in stages() and "user" not in service
+            assert (
+                DOCKER / service["build"]["context"] / service["build"]["dockerfile"]
+            ).resolve() == DOCKER / "Dockerfile"
+            assert re.fullmatch(r"[a-z-]+:\d+\.\d+\.\d+", service["image"])
+            # With a root folder that is read-only, these are where Flower and the app write.
+            writable = {entry.partition(":")[0] for entry in service["tmpfs"]}
+            writable |= {target for _, target, fixed in mounts(service) if not fixed}
+            assert {"/tmp", "/home/subfl/.flwr"} <= writable
         assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
-        assert service["read_only"] and "privileged" not in service and "user" not in service
-        assert set(service.get("depends_on", {"superlink": 0})) == {"superlink"}
+        assert service["read_only"] and "privileged" not in service
+        assert service["pids_limit"] > 0 and service["mem_limit"] == service["memswap_limit"]
+        assert all("size=" in entry for entry in service["tmpfs"])
+        assert set(service.get("depends_on", {"superlink": 0})) <= {"superlink", "gate"}
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-        # With a root folder that is read-only, these are where Flower and the app write.
-        writable = {entry.partition(":")[0] for entry in service["tmpfs"]}
-        writable |= {target for _, target, fixed in mounts(service) if not fixed}
-        assert {"/tmp", "/home/subfl/.flwr"} <= writable
     assert "$" not in (DOCKER / "compose.yaml").read_text()
+
+
+def networks(service: dict[str, Any]) -> dict[str, set[str]]:
+    """Networks of a service, with the further names that it has there."""
+    found = service["networks"]
+    return {name: set((found[name] or {}).get("aliases", [])) if isinstance(found, dict) else set() for name in found}
+
+
+def test_attack_a_node_cannot_reach_the_superlinks_control() -> None:
+    """It would register keys and submit apps to other sites; the gate is all that a node's network leads to."""
+    content = compose()
+    services = {name: networks(service) for name, service in content["services"].items()}
+    assert content["networks"] == {"control": None, "fleet": {"internal": True}}
+    assert {name for name, found in services.items() if "fleet" in found} == {"gate", *NODES}
+    assert all(set(services[name]) == {"fleet"} for name in NODES)
+    assert services["superlink"] == {"control": {"link"}}
+    # Of the same name as in the certificate, and of no use to ask for the SuperLink itself.
+    assert services["gate"] == {"control": set(), "fleet": {"superlink"}}
+    assert not any("network_mode" in service or "extra_hosts" in service for service in content["services"].values())
+
+
+def test_the_gate_passes_on_what_supernodes_ask_for_and_nothing_else() -> None:
+    text = re.sub(r"#.*", "", (DOCKER / "gate.conf").read_text())
+    places = dict(re.findall(r"location (\S+) \{([^}]*)\}", text))
+    assert set(places) == {"/v1/fleet/", "/"} and places["/"].strip() == "return 403;"
+    passed = dict(line.split(None, 1) for line in places["/v1/fleet/"].strip().rstrip(";").split(";"))
+    assert passed["proxy_pass"] == "https://link:8000/v1/fleet/"  # with the path that was compared
+    assert (passed["proxy_ssl_verify"], passed["proxy_ssl_name"]) == ("on", "superlink")
+    targets = {target for _, target, _ in mounts(compose()["services"]["gate"])}
+    assert set(re.findall(r"/certificates/\S+(?=;)", text)) <= targets
+    assert text.count("{") == text.count("}") and "listen 8000 ssl;" in text
+    # Flower's SuperNodes speak to these paths alone.
+    client = Path(fleet_http_client.__file__).read_text()
+    assert {path.rsplit("/", 1)[0] for path in re.findall(r'path="(/[^"]+)"', client)} == {"/v1/fleet"}
 
 
 def test_who_waits_for_the_superlink_waits_for_a_health_check() -> None:
     services = compose()["services"]
     for name in (*NODES, "operator", "submitter"):
-        assert services[name]["depends_on"] == {"superlink": {"condition": "service_healthy"}}
+        started = {"gate": {"condition": "service_started"}} if name in NODES else {}
+        assert services[name]["depends_on"] == {"superlink": {"condition": "service_healthy"}, **started}
     assert stages()["superlink"].all("HEALTHCHECK")
-    for name in ("superlink", *NODES):
+    for name in ("superlink", "gate", *NODES):
         assert services[name]["restart"] == "unless-stopped" and "profiles" not in services[name]
     for name in ("operator", "submitter"):
         assert services[name]["profiles"] == ["submit"]
@@ -203,8 +249,9 @@ def test_the_override_gives_gpus_to_the_nodes() -> None:
     override = compose("compose.cuda.yaml")["services"]
     assert set(override) == set(NODES)
     for name, service in override.items():
-        (argument,) = service["build"]["args"]
-        assert any(declared.startswith(f"{argument}=") for declared in stages()["base"].all("ARG"))
+        arguments = service["build"]["args"]
+        assert {declared.partition("=")[0] for declared in stages()["base"].all("ARG")} == set(arguments)
+        assert (DOCKER / arguments["FURTHER"]).is_file()
         assert service["image"] != compose()["services"][name]["image"]
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["driver"] == "nvidia" and "gpu" in device["capabilities"]

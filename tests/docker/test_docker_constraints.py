@@ -61,3 +61,35 @@ def test_what_the_dependencies_need_in_their_turn_is_pinned_as_well() -> None:
             needed = map(Requirement, distribution.requires or [])
             waiting += [need for need in needed if need.marker is None or need.marker.evaluate({"extra": extra})]
     assert {name for name, _ in seen} <= set(pinned)
+
+
+def hashed(name: str) -> dict[str, tuple[Version, list[str]]]:
+    """Version and hashes of each package in a file of requirements."""
+    found: dict[str, tuple[Version, list[str]]] = {}
+    text = re.sub(r"^#.*\n", "", (DOCKER / name).read_text(), flags=re.MULTILINE)
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        requirement, *hashes = entry.replace("\\\n", " ").split()
+        package, _, version = requirement.partition("==")
+        assert hashes and all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", each) for each in hashes), entry
+        found[canonicalize_name(package)] = Version(version), hashes
+    return found
+
+
+def test_the_hashed_requirements_are_the_pinned_versions_of_all_that_is_needed() -> None:
+    """docker/requirements.py writes them again where a version has changed."""
+    pinned = constraints()
+    run, torch = hashed("requirements.txt"), hashed("torch.txt")
+    assert {**run, **torch} == {name: (pinned[name], hashes) for name, (_, hashes) in {**run, **torch}.items()}
+    seen, waiting = set(), dependencies()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        assert name in run or name in torch, requirement
+        distribution = importlib.metadata.distribution(name)
+        if Version(distribution.version).public != str(pinned[name]) or (name, str(requirement.extras)) in seen:
+            continue
+        seen.add((name, str(requirement.extras)))
+        for extra in {"", *requirement.extras}:
+            needed = map(Requirement, distribution.requires or [])
+            waiting += [need for need in needed if need.marker is None or need.marker.evaluate({"extra": extra})]
+    assert not set(hashed("requirements-cuda.txt")) & set(run) and "hatchling" in hashed("requirements-build.txt")

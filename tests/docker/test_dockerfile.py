@@ -32,7 +32,7 @@ def option(words: list[str], name: str) -> str:
 def test_the_targets_share_a_pinned_base_and_simulation_is_the_default() -> None:
     assert [name for name, stage in stages().items() if stage.base == "base"] == list(FINAL)
     assert list(stages())[-1] == "simulation"
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", stages()["base"].base)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", stages()["base"].base)
 
 
 def test_every_copied_path_exists_and_is_not_ignored() -> None:
@@ -67,12 +67,19 @@ def test_the_simulation_runs_overrides_that_compose() -> None:
 
 def test_pytorch_comes_from_an_index_that_the_build_chooses() -> None:
     base = stages()["base"]
-    assert base.all("ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu"]
-    installs = [rest for rest in base.all("RUN") if rest.startswith("pip install")]
-    named = [("$TORCH_INDEX" in install, install.split()[-1]) for install in installs]
-    assert named == [(True, "torch"), (False, '".[dp,douban,gcfl,metrics,parquet,plots]"')]
-    assert "--no-deps" in installs[0]
-    assert all("--constraint constraints.txt" in install for install in installs)
+    assert base.all("ARG") == ["TORCH_INDEX=https://download.pytorch.org/whl/cpu", "FURTHER=requirements-build.txt"]
+    (named,) = [rest for rest in base.all("RUN") if "$TORCH_INDEX" in rest]
+    assert named.endswith("-r docker/torch.txt")
+
+
+def test_nothing_is_installed_without_a_hash() -> None:
+    """The package itself lies here, and brings nothing; what builds it is installed before."""
+    *installs, own = [rest for rest in stages()["base"].all("RUN") if rest.startswith("pip install")]
+    assert all("--require-hashes --no-deps" in install for install in installs)
+    assert own == 'pip install --no-deps --no-build-isolation ".[dp,douban,gcfl,metrics,parquet,plots]" && pip check'
+    files = {word for install in installs for word in re.findall(r"docker/[\w-]+\.txt", install)}
+    copied = {word for rest in stages()["base"].all("COPY") for word in rest.split()}
+    assert files | {"docker/requirements-cuda.txt"} <= copied
 
 
 def test_volumes_are_folders_that_the_user_may_write_in() -> None:
