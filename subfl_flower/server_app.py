@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.facts import is_networked
 from subfl_flower.flower.log import event, in_json, use_asked_format
+from subfl_flower.flower.signing_grid import SigningGrid
 from subfl_flower.server.federation import run_federation
 from subfl_flower.server.interrupt import stop_on_interrupt
 from subfl_flower.server.run_schema import stated_schema
 from subfl_flower.storage.package_files import sent_choices
 from subfl_flower.sweeps.job import make_run_folder, sole_user
+from subfl_flower.trust.operator_key import OPERATOR_KEY, read_operator_key
+from subfl_flower.trust.orders import sign
 
 app = ServerApp()
 
@@ -42,6 +46,7 @@ def main(grid: Grid, context: Context) -> None:
         )
     if networked:
         stated_schema(job.config)
+        grid = _signing(grid)
     directory = job.directory.absolute()
     # Told at the start, too: a user who wants to resume a killed run needs the directory.
     _tell(directory)
@@ -57,3 +62,16 @@ def _tell(directory: Path) -> None:
     event("run directory", said)
     if not in_json():
         print(said, flush=True)
+
+
+def _signing(grid: Grid) -> Grid:
+    """Have a grid sign all messages where the SuperLink was started with the operator's key.
+
+    Raises:
+        SubflError: the key cannot be read.
+    """
+    path = os.environ.get(OPERATOR_KEY)
+    if path is None:
+        return grid
+    key = read_operator_key(Path(path))
+    return SigningGrid(grid, lambda message, number: sign(message, key, number))

@@ -12,7 +12,7 @@ from subfl_flower.commands import exit_codes
 from subfl_flower.commands.parser import Subcommand
 from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
 from subfl_flower.deploy.files import make_folder
-from subfl_flower.deploy.keys import make_key
+from subfl_flower.deploy.keys import make_key, make_operator_key
 from subfl_flower.deploy.operations.command import OPERATIONS
 from subfl_flower.deploy.registration import register
 from subfl_flower.errors import RunFailure, SubflError
@@ -37,6 +37,15 @@ def _certificates(arguments: argparse.Namespace) -> int:
 def _key(arguments: argparse.Namespace) -> int:
     public = make_key(arguments.out)
     print(f"{arguments.out}: the node's private key, which stays on its machine; {public} is to be registered")
+    return exit_codes.OK
+
+
+def _operator_key(arguments: argparse.Namespace) -> int:
+    from subfl_flower.trust.operator_key import fingerprint, read_operator_public_key
+
+    public = make_operator_key(arguments.out)
+    print(f"{arguments.out}: the operator's private key, for the SuperLink's machine; every site pins {public}")
+    print(f"its fingerprint, for sites to compare: {fingerprint(read_operator_public_key(public))}")
     return exit_codes.OK
 
 
@@ -68,19 +77,24 @@ def _register(arguments: argparse.Namespace) -> int:
 
 def _superlink(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.processes import metrics_variable, superlink_command
+    from subfl_flower.deploy.site import operator_variables
 
+    variables = operator_variables(arguments.operator_key)
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
     metrics = {} if arguments.metrics is None else metrics_variable(arguments.metrics)
-    return _start(command, arguments.print, metrics)
+    return _start(command, arguments.print, {**variables, **metrics})
 
 
 def _supernode(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.processes import Credentials, supernode_command
+    from subfl_flower.deploy.site import UNPINNED, site_variables
 
     if (arguments.root_certificates is None) != (arguments.key is None):
         raise SubflError("--root-certificates and --key belong together: give both, or --insecure and neither")
     credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
     clients = arguments.client or []
+    operators = arguments.operator_key or []
+    variables = site_variables(operators, clients, arguments.state, arguments.warm)
     command = supernode_command(
         arguments.superlink,
         credentials,
@@ -91,8 +105,11 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.keep_embeddings,
         arguments.allow_package or [],
         arguments.warm,
+        gated=bool(variables),
     )
-    return _start(command, arguments.print)
+    if not operators:
+        print(f"subfl deploy: {UNPINNED}", file=sys.stderr, flush=True)
+    return _start(command, arguments.print, variables)
 
 
 def _start(command: list[str], only_print: bool, variables: Mapping[str, str] | None = None) -> int:
@@ -137,6 +154,10 @@ def _key_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT_FILE", help="file of the private key; .pub gets the public one")
 
 
+def _operator_key_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT_FILE", help="file of the private key; .pub gets the public one")
+
+
 def _connect_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the connection")
     parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the SuperLink")
@@ -157,6 +178,7 @@ def _superlink_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (8000)")
     parser.add_argument("--database", type=Path, metavar="FILE", help="keeps registered nodes over a restart")
     parser.add_argument("--metrics", metavar="HOST:PORT", help="serve runs' state to Prometheus (127.0.0.1:9400)")
+    parser.add_argument("--operator-key", type=Path, metavar="FILE", help="sign every order with this private key")
     _add_print(parser)
 
 
@@ -177,6 +199,13 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-package", action="append", metavar="NAME", help="an installed package whose classes a run may name"
+    )
+    parser.add_argument(
+        "--operator-key",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="carry out no order but those that this public key's owner signed; repeat while the key changes",
     )
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
@@ -244,6 +273,12 @@ SUBCOMMANDS = {
         _certificates,
     ),
     "key": Subcommand("Make a SuperNode's key pair.", "subfl deploy key keys/node-03", _key_options, _key),
+    "operator-key": Subcommand(
+        "Make the key pair with which the server signs its orders to sites.",
+        "subfl deploy operator-key operator",
+        _operator_key_options,
+        _operator_key,
+    ),
     "matcher-key": Subcommand(
         "Print a matcher's public key, which its users seal to.",
         "subfl deploy matcher-key --state matcher",

@@ -41,6 +41,8 @@ from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.trust.attempts import open_attempt
+from subfl_flower.trust.orders import ATTEMPT
 from subfl_flower.wire.bundle import bundle
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import require_form
@@ -200,7 +202,8 @@ class _Run:
         folder = "" if deployed else str(records.path.absolute())
         about = {"config": json.dumps(config.for_nodes()), "id": self.run_id, "directory": folder}
         code = "" if deployed else str(adopted() or "")
-        self._record = ConfigRecord({**about, "code": code, "resumed": checkpoint is not None})
+        attempt = {ATTEMPT: open_attempt(records.checkpoint_folder)} if deployed else {}
+        self._record = ConfigRecord({**about, **attempt, "code": code, "resumed": checkpoint is not None})
         self._times = CheckpointTimes() if config.checkpoint_every is None else None
         self._last_checkpoint = checkpoint.server_round if checkpoint else 0
         self._membership = Membership(
