@@ -14,7 +14,7 @@ from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_ce
 from subfl_flower.deploy.files import make_folder
 from subfl_flower.deploy.keys import make_key, make_operator_key
 from subfl_flower.deploy.operations.command import OPERATIONS
-from subfl_flower.deploy.registration import register
+from subfl_flower.deploy.registration import bind, register
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
 from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
@@ -70,16 +70,22 @@ def _register(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.connections import require_connection
 
     _enter_home(arguments.home)
+    binds = bool(arguments.client or arguments.matcher)
+    if binds != (arguments.members is not None) or (binds and len(arguments.public_key) != 1):
+        raise SubflError("--client or --matcher, --members FILE and one public key belong together")
     require_connection(arguments.connection)
+    if binds:
+        (key,) = arguments.public_key
+        bind(key, arguments.client or [], arguments.matcher, arguments.members, arguments.replace)
     done = register(arguments.public_key, Flower(flower_environment(), arguments.connection))
     return exit_codes.OK if done else exit_codes.FAILED
 
 
 def _superlink(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.processes import metrics_variable, superlink_command
-    from subfl_flower.deploy.site import operator_variables
+    from subfl_flower.deploy.site import server_variables
 
-    variables = operator_variables(arguments.operator_key)
+    variables = server_variables(arguments.operator_key, arguments.members)
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
     metrics = {} if arguments.metrics is None else metrics_variable(arguments.metrics)
     return _start(command, arguments.print, {**variables, **metrics})
@@ -167,6 +173,12 @@ def _connect_options(parser: argparse.ArgumentParser) -> None:
 
 def _register_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("public_key", type=Path, nargs="+", metavar="PUBLIC_KEY", help="a node's public key")
+    parser.add_argument("--client", type=_client, action="append", metavar="ID", help="bind this client to the key")
+    parser.add_argument("--matcher", action="store_true", help="the node may be the matcher")
+    parser.add_argument(
+        "--members", type=Path, metavar="FILE", help="file of members that subfl deploy superlink reads"
+    )
+    parser.add_argument("--replace", action="store_true", help="take the clients from a node to which they are bound")
     _add_connection(parser)
 
 
@@ -179,6 +191,7 @@ def _superlink_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", type=Path, metavar="FILE", help="keeps registered nodes over a restart")
     parser.add_argument("--metrics", metavar="HOST:PORT", help="serve runs' state to Prometheus (127.0.0.1:9400)")
     parser.add_argument("--operator-key", type=Path, metavar="FILE", help="sign every order with this private key")
+    parser.add_argument("--members", type=Path, metavar="FILE", help="admit the clients that it binds to nodes' keys")
     _add_print(parser)
 
 
@@ -248,6 +261,10 @@ def _add_print(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> int:
     return _number(text, 1)
+
+
+def _client(text: str) -> int:
+    return _number(text, 0)
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from subfl_flower.errors import SubflError
 from subfl_flower.trust.gate import SITE, SiteSettings
+from subfl_flower.trust.members import MEMBERS, Members
 from subfl_flower.trust.operator_key import OPERATOR_KEY, read_operator_key, read_operator_public_key
 
 _FOLDER = "site"
@@ -38,13 +40,26 @@ def site_variables(
     return {SITE: SiteSettings(operators=pinned, state=folder, warm=forks).model_dump_json()}
 
 
-def operator_variables(operator_key: Path | None) -> dict[str, str]:
-    """Environment variables of a SuperLink whose ServerApps sign their orders; none without a key.
+def server_variables(operator_key: Path | None, members: Path | None) -> dict[str, str]:
+    """Environment variables of a SuperLink, for its ServerApps.
+
+    Args:
+        operator_key: file of the private key with which they sign their orders.
+        members: file that binds clients to nodes' keys.
 
     Raises:
-        SubflError: the file holds no private key of an operator.
+        SubflError: the file holds no private key of an operator, or there are members and no key.
     """
-    if operator_key is None:
-        return {}
-    read_operator_key(operator_key)
-    return {OPERATOR_KEY: str(operator_key.resolve())}
+    found = {}
+    if operator_key is not None:
+        read_operator_key(operator_key)
+        found[OPERATOR_KEY] = str(operator_key.resolve())
+    if members is not None:
+        if operator_key is None:
+            raise SubflError(
+                f"--members {members}: needs --operator-key; without signatures a node could guess the number of a "
+                "message to another node, and answer in its place"
+            )
+        Members.read(members)
+        found[MEMBERS] = str(members.resolve())
+    return found

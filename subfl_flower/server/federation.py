@@ -42,6 +42,7 @@ from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
 from subfl_flower.trust.attempts import open_attempt
+from subfl_flower.trust.members import Admission
 from subfl_flower.trust.orders import ATTEMPT
 from subfl_flower.wire.bundle import bundle
 from subfl_flower.wire.choice import Choice
@@ -60,6 +61,7 @@ def run_federation(
     lines: bool | None = False,
     resume: bool = False,
     said: set[str] | None = None,
+    admission: Admission | None = None,
 ) -> dict[str, Any]:
     """Train, and leave a run directory.
 
@@ -71,6 +73,7 @@ def run_federation(
         lines: print progress lines where there is no terminal; None shows no progress.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
+        admission: decides which clients a node may host; None: any.
 
     Returns:
         The summary.
@@ -97,7 +100,7 @@ def run_federation(
         records.write_data({**prepared.data, **({"sources": sources} if sources else {})})
         print_remarks(prepared.data["dropped"], prepared.data["warnings"], said)
     watched = HeardGrid(grid) if config.runtime.deployed else None
-    run = _Run(watched or grid, config, records, checkpoint, prepared)
+    run = _Run(watched or grid, config, records, checkpoint, prepared, admission)
     monitor = RunMonitor(config, records, watched, run) if watched else None
     status = "failed"
     try:
@@ -176,6 +179,7 @@ class _Run:
         records: its run directory.
         checkpoint: the checkpoint from which it goes on; None at its start.
         prepared: all clients' data, in a simulation.
+        admission: decides which clients a node may host; None: any.
 
     Attributes:
         finished: the records of the finished rounds.
@@ -188,6 +192,7 @@ class _Run:
         records: RunDirectory,
         checkpoint: Checkpoint | None,
         prepared: Prepared | None,
+        admission: Admission | None = None,
     ) -> None:
         self._prepared = prepared
         self._grid, self._config, self._records, self._checkpoint = grid, config, records, checkpoint
@@ -216,6 +221,7 @@ class _Run:
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
             needs_matcher=needs_matcher(config),
+            admission=admission,
         )
         self._roster: Roster | None = None
 

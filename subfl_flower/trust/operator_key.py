@@ -69,6 +69,11 @@ def fingerprint(public: bytes) -> str:
     """
     key = Ed25519PublicKey.from_public_bytes(public)
     line = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return fingerprint_of_line(line.decode())
+
+
+def fingerprint_of_line(line: str) -> str:
+    """Fingerprint of a public key, given as a line of OpenSSH's format."""
     digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 

@@ -14,8 +14,10 @@ import pytest
 from deploy_answers import Answer
 from test_deploy_processes import WARM, split
 
+from subfl_flower.deploy import command, connections
 from subfl_flower.flower.ports import free_port
 from subfl_flower.trust.gate import SITE, SiteSettings
+from subfl_flower.trust.members import MEMBERS, Members
 from subfl_flower.trust.operator_key import OPERATOR_KEY, fingerprint, read_operator_key, read_operator_public_key
 
 
@@ -107,3 +109,42 @@ def test_a_superlink_is_not_started_with_another_kind_of_key(
         answer = deploy(*common, wrong)
         assert answer.code == 2
         assert answer.err[-1].startswith(f"subfl deploy: --operator-key {wrong}: it must be the operator's private key")
+
+
+def test_clients_are_bound_to_a_key_when_it_is_registered(
+    deploy: Callable[..., Answer], operator: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "require_connection", lambda name: None)
+    monkeypatch.setattr(command, "register", lambda keys, flower: True)
+    assert deploy("key", "other").code == 0
+    lab = ("--connection", "lab", "--members", "members.json")
+    answer = deploy("register", "node.pub", "--client", 3, "--client", 1, "--client", 3, *lab)
+    assert answer.code == 0 and answer.out[0].startswith("members.json: clients 1, 3 bound to node (SHA256:")
+    taken = deploy("register", "other.pub", "--client", 1, *lab)
+    assert taken.code == 2 and "client 1 is bound to node (SHA256:" in taken.err[-1]
+    assert deploy("register", "other.pub", "--client", 1, *lab, "--replace").code == 0
+    assert (
+        deploy("register", "node.pub", "--matcher", *lab).out[0].startswith("members.json: the matcher bound to node")
+    )
+    found = {node.name: (node.clients, node.matcher) for node in Members.read(tmp_path / "members.json").nodes}
+    assert found == {"other": ((1,), False), "node": ((), True)}
+
+    common = ["superlink", "--insecure", "--host", "127.0.0.1", "--port", free_port(), "--print"]
+    started = deploy(*common, "--operator-key", "operator", "--members", "members.json")
+    assert variables(started)[MEMBERS] == str(tmp_path / "members.json")
+    unsigned = deploy(*common, "--members", "members.json")
+    assert unsigned.code == 2 and "--members members.json: needs --operator-key; without signatures" in unsigned.err[-1]
+    absent = deploy(*common, "--operator-key", "operator", "--members", "none.json")
+    assert absent.code == 2 and "--members none.json: No such file or directory" in absent.err[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--client", 1), ("--members", "m.json"), ("--client", 1, "--members", "m.json", "node.pub")],
+)
+def test_options_that_bind_clients_belong_together(
+    arguments: tuple[object, ...], deploy: Callable[..., Answer], key: Path
+) -> None:
+    answer = deploy("register", "node.pub", *arguments, "--connection", "lab")
+    assert answer.code == 2
+    assert answer.err[-1].endswith("--client or --matcher, --members FILE and one public key belong together")
