@@ -53,7 +53,8 @@ class HostileNode:
         return whole
 
     def push(self, message: Message) -> None:
-        """Send a message through the fleet API, to whichever node it names."""
+        """Send a message through the fleet API, in the server's name, to whichever node it names."""
+        message.metadata.__dict__["_src_node_id"] = 1
         message.metadata.__dict__["_message_id"] = message.object_id
         pieces = get_all_nested_objects(message)
         wanted, upload = self._send(message, get_object_tree(message), 0.0)
