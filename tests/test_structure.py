@@ -311,6 +311,7 @@ FORBIDDEN = {
     "subfl_flower.node": (*_TRUNK[2:4], *_METHODS),
     "subfl_flower.server": (*_METHODS, *_WINGS),
     "subfl_flower.flower": (*_TRUNK[:3], *_TRUNK[4:], *_METHODS, *_WINGS, "subfl_flower.config"),
+    "subfl_flower.trust": (*_TRUNK, *_METHODS, *_WINGS, "subfl_flower.config", "hydra", "omegaconf"),
     "subfl_flower.runs": (*_TRUNK[:4], *_METHODS, *_WINGS),
     "subfl_flower.subgraphs": (*_TRUNK[2:], *_METHODS, "subfl_flower.recommendation"),
     "subfl_flower.recommendation": (*_TRUNK[2:], *_METHODS),

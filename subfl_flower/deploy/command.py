@@ -12,9 +12,9 @@ from subfl_flower.commands import exit_codes
 from subfl_flower.commands.parser import Subcommand
 from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
 from subfl_flower.deploy.files import make_folder
-from subfl_flower.deploy.keys import make_key
+from subfl_flower.deploy.keys import make_key, make_operator_key
 from subfl_flower.deploy.operations.command import OPERATIONS
-from subfl_flower.deploy.registration import register
+from subfl_flower.deploy.registration import bind, register
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.programs import UNKNOWN, Flower, flower_environment
 from subfl_flower.flower.submission import COMPLETED, INTERRUPTED
@@ -40,6 +40,15 @@ def _key(arguments: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
+def _operator_key(arguments: argparse.Namespace) -> int:
+    from subfl_flower.trust.operator_key import fingerprint, read_operator_public_key
+
+    public = make_operator_key(arguments.out)
+    print(f"{arguments.out}: the operator's private key, for the SuperLink's machine; every site pins {public}")
+    print(f"its fingerprint, for sites to compare: {fingerprint(read_operator_public_key(public))}")
+    return exit_codes.OK
+
+
 def _matcher_key(arguments: argparse.Namespace) -> int:
     from subfl_flower.node.matcher import FolderMemory
 
@@ -61,7 +70,13 @@ def _register(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.connections import require_connection
 
     _enter_home(arguments.home)
+    binds = bool(arguments.client or arguments.matcher)
+    if binds != (arguments.members is not None) or (binds and len(arguments.public_key) != 1):
+        raise SubflError("--client or --matcher, --members FILE and one public key belong together")
     require_connection(arguments.connection)
+    if binds:
+        (key,) = arguments.public_key
+        bind(key, arguments.client or [], arguments.matcher, arguments.members, arguments.replace)
     done = register(arguments.public_key, Flower(flower_environment(), arguments.connection))
     return exit_codes.OK if done else exit_codes.FAILED
 
@@ -69,22 +84,27 @@ def _register(arguments: argparse.Namespace) -> int:
 def _superlink(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.operations.locks import lock_database
     from subfl_flower.deploy.processes import metrics_variable, superlink_command
+    from subfl_flower.deploy.site import server_variables
 
+    variables = server_variables(arguments.operator_key, arguments.members)
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
     metrics = {} if arguments.metrics is None else metrics_variable(arguments.metrics)
     if not arguments.print:
         lock_database(arguments.database)
-    return _start(command, arguments.print, metrics)
+    return _start(command, arguments.print, {**variables, **metrics})
 
 
 def _supernode(arguments: argparse.Namespace) -> int:
     from subfl_flower.deploy.operations.locks import lock_node
     from subfl_flower.deploy.processes import Credentials, supernode_command
+    from subfl_flower.deploy.site import UNPINNED, site_variables
 
     if (arguments.root_certificates is None) != (arguments.key is None):
         raise SubflError("--root-certificates and --key belong together: give both, or --insecure and neither")
     credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
     clients = arguments.client or []
+    operators = arguments.operator_key or []
+    variables = site_variables(operators, clients, arguments.state, arguments.warm)
     command = supernode_command(
         arguments.superlink,
         credentials,
@@ -95,10 +115,13 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.keep_embeddings,
         arguments.allow_package or [],
         arguments.warm,
+        gated=bool(variables),
     )
     if not arguments.print:
         lock_node(clients, arguments.state)
-    return _start(command, arguments.print)
+    if not operators:
+        print(f"subfl deploy: {UNPINNED}", file=sys.stderr, flush=True)
+    return _start(command, arguments.print, variables)
 
 
 def _start(command: list[str], only_print: bool, variables: Mapping[str, str] | None = None) -> int:
@@ -143,6 +166,10 @@ def _key_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT_FILE", help="file of the private key; .pub gets the public one")
 
 
+def _operator_key_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT_FILE", help="file of the private key; .pub gets the public one")
+
+
 def _connect_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the connection")
     parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the SuperLink")
@@ -152,6 +179,12 @@ def _connect_options(parser: argparse.ArgumentParser) -> None:
 
 def _register_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("public_key", type=Path, nargs="+", metavar="PUBLIC_KEY", help="a node's public key")
+    parser.add_argument("--client", type=_client, action="append", metavar="ID", help="bind this client to the key")
+    parser.add_argument("--matcher", action="store_true", help="the node may be the matcher")
+    parser.add_argument(
+        "--members", type=Path, metavar="FILE", help="file of members that subfl deploy superlink reads"
+    )
+    parser.add_argument("--replace", action="store_true", help="take the clients from a node to which they are bound")
     _add_connection(parser)
 
 
@@ -163,6 +196,8 @@ def _superlink_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=8000, help="port to listen on (8000)")
     parser.add_argument("--database", type=Path, metavar="FILE", help="keeps registered nodes over a restart")
     parser.add_argument("--metrics", metavar="HOST:PORT", help="serve runs' state to Prometheus (127.0.0.1:9400)")
+    parser.add_argument("--operator-key", type=Path, metavar="FILE", help="sign every order with this private key")
+    parser.add_argument("--members", type=Path, metavar="FILE", help="admit the clients that it binds to nodes' keys")
     _add_print(parser)
 
 
@@ -183,6 +218,13 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-package", action="append", metavar="NAME", help="an installed package whose classes a run may name"
+    )
+    parser.add_argument(
+        "--operator-key",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="carry out no order but those that this public key's owner signed; repeat while the key changes",
     )
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
@@ -227,6 +269,10 @@ def _positive(text: str) -> int:
     return _number(text, 1)
 
 
+def _client(text: str) -> int:
+    return _number(text, 0)
+
+
 def _port(text: str) -> int:
     return _number(text, 1, 65535)
 
@@ -250,6 +296,12 @@ SUBCOMMANDS = {
         _certificates,
     ),
     "key": Subcommand("Make a SuperNode's key pair.", "subfl deploy key keys/node-03", _key_options, _key),
+    "operator-key": Subcommand(
+        "Make the key pair with which the server signs its orders to sites.",
+        "subfl deploy operator-key operator",
+        _operator_key_options,
+        _operator_key,
+    ),
     "matcher-key": Subcommand(
         "Print a matcher's public key, which its users seal to.",
         "subfl deploy matcher-key --state matcher",

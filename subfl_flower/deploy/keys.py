@@ -1,17 +1,33 @@
-"""A SuperNode's key pair: an elliptic curve key (P-384) in OpenSSH's format, as Flower reads it."""
+"""Key pairs in OpenSSH's format: of a SuperNode (P-384, as Flower reads it) and of the operator (Ed25519)."""
 
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from subfl_flower.deploy.files import PRIVATE, PUBLIC, make_folder, read_file, write_file
 from subfl_flower.errors import SubflError
 
 
 def make_key(path: Path) -> Path:
-    """Write a new private key to `path`, readable by its owner alone, and its public key to the same folder.
+    """Write a new private key of a SuperNode to `path`, and its public key to the same folder; see `_write_pair`."""
+    return _write_pair(path, ec.generate_private_key(ec.SECP384R1()), "a node is known by its key")
+
+
+def make_operator_key(path: Path) -> Path:
+    """Write a new private key of the operator to `path`, and its public key to the same folder; see `_write_pair`."""
+    return _write_pair(path, Ed25519PrivateKey.generate(), "sites have pinned its public half")
+
+
+def _write_pair(path: Path, key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey, why: str) -> Path:
+    """Write a private key, readable by its owner alone, and its public key.
+
+    Args:
+        path: of the private key.
+        key: the pair.
+        why: reason why no other key may take the place of an existing one.
 
     Returns:
         The public key's path: `path` with `.pub` appended.
@@ -22,9 +38,8 @@ def make_key(path: Path) -> Path:
     public_path = path.with_name(f"{path.name}.pub")
     for existing in (path, public_path):
         if existing.exists():
-            raise SubflError(f"{existing} is there already, and a node is known by its key: choose another file")
+            raise SubflError(f"{existing} is there already, and {why}: choose another file")
     make_folder(path.parent)
-    key = ec.generate_private_key(ec.SECP384R1())
     openssh = serialization.PrivateFormat.OpenSSH
     private = key.private_bytes(serialization.Encoding.PEM, openssh, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)

@@ -92,6 +92,7 @@ def supernode_command(
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
     warm: bool | None = None,
+    gated: bool = False,
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -107,13 +108,14 @@ def supernode_command(
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
         warm: fork the process of a message from one that has imported PyTorch; False starts a program for each, as
             Flower does; None: True where a fork is possible, which is on Linux.
+        gated: messages pass the site's gate, which stands in this package's processes alone.
 
     Raises:
         SubflError: an address, a certificate, a key or a folder is not usable, the port is taken, or a fork is asked
             for and not possible.
     """
     host, _ = split_address(superlink, "--superlink")
-    command = [*_supernode_program(warm), "--superlink", superlink]
+    command = [*_supernode_program(warm, gated), "--superlink", superlink]
     if credentials is None:
         require_loopback(host, "--superlink")
         command += ["--insecure"]
@@ -130,12 +132,12 @@ def supernode_command(
     return [*command, "--host", _LOCAL, "--port", str(port or free_port())]
 
 
-def _supernode_program(warm: bool | None) -> list[str]:
+def _supernode_program(warm: bool | None, gated: bool) -> list[str]:
     """The program of a SuperNode, and the option that says who runs its tasks."""
     can_fork = sys.platform == "linux"
     if warm and not can_fork:
         raise SubflError(f"--warm: forking a process with PyTorch is safe on Linux alone, and this is {sys.platform}")
-    if warm is False or not can_fork:
+    if (warm is False or not can_fork) and not gated:
         return [program("flower-supernode"), "--isolation", "subprocess"]
     return [sys.executable, "-P", "-m", WARM_SUPERNODE, "--isolation", "process"]
 

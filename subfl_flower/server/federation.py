@@ -41,6 +41,9 @@ from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
+from subfl_flower.trust.attempts import open_attempt
+from subfl_flower.trust.members import Admission
+from subfl_flower.trust.orders import ATTEMPT
 from subfl_flower.wire.bundle import bundle
 from subfl_flower.wire.choice import Choice
 from subfl_flower.wire.contract import require_form
@@ -58,6 +61,7 @@ def run_federation(
     lines: bool | None = False,
     resume: bool = False,
     said: set[str] | None = None,
+    admission: Admission | None = None,
 ) -> dict[str, Any]:
     """Train, and leave a run directory.
 
@@ -69,6 +73,7 @@ def run_federation(
         lines: print progress lines where there is no terminal; None shows no progress.
         resume: go on with the run in `directory` after its checkpoint.
         said: remarks on data that earlier jobs of a sweep have printed; this run's are added.
+        admission: decides which clients a node may host; None: any.
 
     Returns:
         The summary.
@@ -95,7 +100,7 @@ def run_federation(
         records.write_data({**prepared.data, **({"sources": sources} if sources else {})})
         print_remarks(prepared.data["dropped"], prepared.data["warnings"], said)
     watched = HeardGrid(grid) if config.runtime.deployed else None
-    run = _Run(watched or grid, config, records, checkpoint, prepared)
+    run = _Run(watched or grid, config, records, checkpoint, prepared, admission)
     monitor = RunMonitor(config, records, watched, run) if watched else None
     status = "failed"
     try:
@@ -174,6 +179,7 @@ class _Run:
         records: its run directory.
         checkpoint: the checkpoint from which it goes on; None at its start.
         prepared: all clients' data, in a simulation.
+        admission: decides which clients a node may host; None: any.
 
     Attributes:
         finished: the records of the finished rounds.
@@ -186,6 +192,7 @@ class _Run:
         records: RunDirectory,
         checkpoint: Checkpoint | None,
         prepared: Prepared | None,
+        admission: Admission | None = None,
     ) -> None:
         self._prepared = prepared
         self._grid, self._config, self._records, self._checkpoint = grid, config, records, checkpoint
@@ -200,7 +207,8 @@ class _Run:
         folder = "" if deployed else str(records.path.absolute())
         about = {"config": json.dumps(config.for_nodes()), "id": self.run_id, "directory": folder}
         code = "" if deployed else str(adopted() or "")
-        self._record = ConfigRecord({**about, "code": code, "resumed": checkpoint is not None})
+        attempt = {ATTEMPT: open_attempt(records.checkpoint_folder)} if deployed else {}
+        self._record = ConfigRecord({**about, **attempt, "code": code, "resumed": checkpoint is not None})
         self._times = CheckpointTimes() if config.checkpoint_every is None else None
         self._last_checkpoint = checkpoint.server_round if checkpoint else 0
         self._membership = Membership(
@@ -213,6 +221,7 @@ class _Run:
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
             needs_matcher=needs_matcher(config),
+            admission=admission,
         )
         self._roster: Roster | None = None
 

@@ -21,6 +21,7 @@ from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.log import log
 from subfl_flower.server.schema_fit import disagreement, misfit
+from subfl_flower.trust.members import Admission
 from subfl_flower.wire.replies import one_line
 from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswer, Schema, Shape, describe_error
 
@@ -46,6 +47,7 @@ class Membership:
         min_clients: number that suffices when `patience` is over; None: all.
         known: the roster of the run that is resumed; no other clients are taken in.
         needs_matcher: wait at the start also for the matcher's node.
+        admission: decides which clients a node may host; None: any, and of two nodes the first.
 
     Attributes:
         refusals: for every refused node its clients (where it named any) and the reason.
@@ -63,7 +65,9 @@ class Membership:
         min_clients: int | None = None,
         known: Roster | None = None,
         needs_matcher: bool = False,
+        admission: Admission | None = None,
     ) -> None:
+        self._admission = admission
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
         self._schema, self._shape, self._stated_ids = schema, Shape.of(schema), schema.client_ids
@@ -237,6 +241,8 @@ class Membership:
 
     def _seat(self, matcher: Matcher) -> None:
         """Take a matcher; there is one, and the first to come stays the matcher for as long as it is there."""
+        if self._admission and (reason := self._admission.refusal(matcher.node_id, [], matcher=True)):
+            raise SubflError(reason)
         if self._matchers:
             raise SubflError(f"node {matcher.node_id} is a second matcher; a federation has one")
         self._matchers[matcher.node_id] = matcher
@@ -260,11 +266,13 @@ class Membership:
         hosts: dict[int, int] = {}
         # In the order in which nodes answered: the first node that hosts a client keeps it for as long as it is there.
         for node, answer in self._answers.items():
-            if reason := misfit(answer, self._dataset, self._schema, known) or disagreement(answer, agreed):
+            reason = self._admission.refusal(node, sorted(answer.sizes)) if self._admission else None
+            if reason := reason or misfit(answer, self._dataset, self._schema, known) or disagreement(answer, agreed):
                 refused.append((sorted(answer.sizes), reason))
                 continue
             if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
-                reason = f"client {taken[0]} is hosted by two nodes; every client must have exactly one"
+                both = f"{hosts[taken[0]]} and {node}"
+                reason = f"client {taken[0]} is hosted by two nodes, {both}; every client must have exactly one"
                 refused.append((taken, reason))
             if answer.sizes:
                 agreed = agreed or answer.schema

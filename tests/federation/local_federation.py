@@ -117,11 +117,11 @@ class LocalFederation:
                 start_new_session=True,
             )
 
-    def start_superlink(self) -> None:
+    def start_superlink(self, *options: object) -> None:
         """Start it, or start it again, and wait until it listens."""
         certificates = ("--certificates", self.folder / "certificates", "--database", self.folder / "superlink.db")
         self.superlink = process = self._start(
-            "superlink", "deploy", "superlink", "--host", "127.0.0.1", "--port", self.port, *certificates
+            "superlink", "deploy", "superlink", "--host", "127.0.0.1", "--port", self.port, *certificates, *options
         )
 
         def listens() -> bool:
@@ -158,6 +158,7 @@ class LocalFederation:
         ca: Path | None = None,
         allowed: Sequence[str] = ("held_clients",),
         warm: bool = True,
+        options: Sequence[object] = (),
     ) -> None:
         """Start a SuperNode, or start it again; runs may name classes of the `allowed` packages."""
         folders: list[object] = [argument for client in clients for argument in ("--client", client)]
@@ -165,7 +166,7 @@ class LocalFederation:
         folders.append("--warm" if warm else "--no-warm")
         hosted = folders + [argument for package in allowed for argument in ("--allow-package", package)]
         address = ("--superlink", f"127.0.0.1:{self.port}")
-        self.nodes[name] = self._start(name, "deploy", "supernode", *address, *trusted, "--key", key, *hosted)
+        self.nodes[name] = self._start(name, "deploy", "supernode", *address, *trusted, "--key", key, *hosted, *options)
 
     def start_node_unchecked(self, name: str, client: Path, key: Path) -> None:
         """A SuperNode that Flower's own command starts: nobody looks at the client's folder before."""

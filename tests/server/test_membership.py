@@ -259,7 +259,7 @@ WRONG: dict[str, tuple[Answer, list[int], str]] = {
         [3],
         "client 3: of a partition into 5 clients, where the run's schema",
     ),
-    "hosted already": (hosting(2), [2], "client 2 is hosted by two nodes; every client must have exactly one"),
+    "hosted already": (hosting(2), [2], "client 2 is hosted by two nodes, 2 and 5; every client must have exactly one"),
     "unknown client": (hosting(3, 4), [3, 4], "a node hosts client 4, but the run has the clients 0 .. 3"),
     "error": (OSError("the disk\nis gone"), [], "a node could not open its clients: OSError: the disk"),
     "nothing": (RecordDict(), [], "node 5 gave no roster; does it run this app, in this version?"),
@@ -490,7 +490,7 @@ def test_a_client_hosted_twice_stays_where_it_is_until_its_node_goes() -> None:
         assert hosts(found.refresh())[0] == 4
         grid.answers[1] = gone  # back, and too late
         assert hosts(found.refresh())[0] == 4
-    assert {refusal["reason"][:32] for refusal in found.refusals} == {"client 0 is hosted by two nodes;"}
+    assert {refusal["reason"][:32] for refusal in found.refusals} == {"client 0 is hosted by two nodes,"}
 
 
 def test_a_late_node_that_does_not_fit_is_refused_even_where_everyone_else_has_gone() -> None:

@@ -22,8 +22,10 @@ from flwr.supercore.utils import disable_process_dumping
 
 from subfl_flower.flower.log import use_asked_format
 from subfl_flower.flower.warm.templates import Templates
+from subfl_flower.trust.gate import SiteSettings
 
 _CLIENT_APP = "flwr-clientapp"
+_GATED = "subfl_flower.flower.warm.gated_program"
 _LOOP = "flwr.supercore.superexec.run_superexec"
 _POLL_VARIABLE, _POLL_SECONDS = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.01"
 
@@ -32,17 +34,26 @@ _IDLE_SECONDS = 0.5
 
 
 class _Programs:
-    """A stand-in for the module `subprocess` in Flower's executor, which forks for a ClientApp."""
+    """A stand-in for the module `subprocess` in Flower's executor, which forks for a ClientApp.
+
+    Args:
+        templates: processes that fork; None starts a program for each message.
+        gated: start a program with the site's gate in it.
+    """
 
     DEVNULL = subprocess.DEVNULL
 
-    def __init__(self, templates: Templates) -> None:
-        self._templates = templates
+    def __init__(self, templates: Templates | None, gated: bool) -> None:
+        self._templates, self._gated = templates, gated
         self.digest: str | None = None
 
     def Popen(self, command: Sequence[str], **options: Any) -> None:
-        if command[0] != _CLIENT_APP or options or self._templates.fork(command, self.digest) is None:
-            subprocess.Popen(command, **options)
+        if command[0] == _CLIENT_APP:
+            if self._templates and not options and self._templates.fork(command, self.digest) is not None:
+                return
+            if self._gated:
+                command = [sys.executable, "-P", "-m", _GATED, *command[1:]]
+        subprocess.Popen(command, **options)
 
 
 class WarmExecutor(SubprocessExecutor):
@@ -56,8 +67,9 @@ class WarmExecutor(SubprocessExecutor):
         """
         self._news = news
         self._supernode = os.getppid()
-        self._templates = Templates()
-        self._programs = _Programs(self._templates)
+        site = SiteSettings.of(os.environ)
+        self._templates = Templates() if site is None or site.warm else None
+        self._programs = _Programs(self._templates, gated=site is not None)
         flowers: Any = subprocess_executor
         flowers.subprocess = self._programs
 
@@ -72,13 +84,15 @@ class WarmExecutor(SubprocessExecutor):
         Raises:
             SystemExit: the SuperNode has ended.
         """
-        self._templates.keep()
+        if self._templates:
+            self._templates.keep()
         if select.select([self._news], [], [], _IDLE_SECONDS)[0] and not os.read(self._news, 4096):
             sys.exit()
 
     def close(self) -> None:
         """End the processes that fork."""
-        self._templates.end()
+        if self._templates:
+            self._templates.end()
 
 
 def main(address: str) -> None:

@@ -8,7 +8,8 @@ The first of these processes has imported installed packages alone, and forks fo
 has installed on this machine, it forks once for a further one, which imports that app's code and forks for no other.
 
 This module is run as a script, and imports nothing of this package: the package belongs to the app, and comes with the
-run. A process that forks has neither threads nor a CUDA context.
+run. The site's gate (`gated_program`), where there is one, forgets what it has imported. A process that forks has
+neither threads nor a CUDA context.
 
 What a fork had to import of the app's code, such as the method of the run, is imported before the next fork.
 """
@@ -39,6 +40,7 @@ LONGEST = 2**16
 _PR_SET_PDEATHSIG = 1
 _RUNTIME = "flwr.supernode.runtime.run_clientapp"
 _PROGRAM = "flwr.supernode.cli.flwr_clientapp"
+_GATE, _SITE = "subfl_flower.flower.warm.gated_program", "SUBFL_SITE"
 _PACKAGES = (
     "torch",
     "torch_geometric",
@@ -66,6 +68,13 @@ class App:
 
     digest: str
     folder: Path
+
+
+def _no_gate(runtime: Any) -> None:
+    """Leave Flower's module of a ClientApp's process as it is."""
+
+
+_place_gate: Callable[[Any], None] = _no_gate
 
 
 def _serve(channel: socket.socket, early: frozenset[str], app: App | None) -> None:
@@ -124,6 +133,9 @@ def _import_packages() -> frozenset[str]:
     for name in _PACKAGES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if _SITE in os.environ:
+        global _place_gate
+        _place_gate = importlib.import_module(_GATE).gate_of_site()
     _prepare_to_fork()
     return frozenset(name.partition(".")[0] for name in frozenset(sys.modules) - before)
 
@@ -187,6 +199,7 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
         install = runtime.install_from_fab
         runtime.install_from_fab = _installed(app) if app else _checked(install, early)
         _leave_unanswered_tasks_open(runtime)
+        _place_gate(runtime)
         sys.modules[_PROGRAM].flwr_clientapp()
         code = 0
     except SystemExit as ended:

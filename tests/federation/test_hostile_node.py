@@ -1,0 +1,106 @@
+"""Attacks on real processes by a node whose key is registered."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from hostile_node import HostileNode
+from local_federation import LocalFederation, command, wait_for
+from run_outcomes import run_inline
+from test_real_federation import same_rounds
+
+from subfl_flower.trust.orders import ORDER, RUN
+from subfl_flower.wire.payload import pack
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SLOW_CLIENT = '''
+import time
+from pathlib import Path
+
+from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
+
+
+class Held(FedPUBClient):
+    """Waits in the third round for as long as a file says."""
+
+    def take_steps(self, model, state, chunk, batch):
+        while batch.server_round == 3 and (Path(__file__).parent / f"hold-{chunk.client_ids[0]}").exists():
+            time.sleep(0.05)
+        return super().take_steps(model, state, chunk, batch)
+'''
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[LocalFederation]:
+    """A SuperLink that signs, and its operator's key."""
+    before = os.environ.get("FLWR_HOME")
+    with LocalFederation.opened(tmp_path / "lab") as federation:
+        command("deploy", "operator-key", federation.folder / "operator")
+        (federation.folder / "modules" / "slow_client.py").write_text(SLOW_CLIENT)
+        yield federation
+    if before is None:
+        os.environ.pop("FLWR_HOME", None)
+    else:
+        os.environ["FLWR_HOME"] = before
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> list[Path]:
+    (tmp_path / "lab").mkdir()
+    out = tmp_path / "partition"
+    command("partition", "dataset=digits", "partition=metis", "partition.clients=2", f"out={out}")
+    return [out / "client-00", out / "client-01"]
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["forked", "programs"])
+def test_attack_of_a_registered_node_that_gives_another_one_orders(
+    clients: list[Path], lab: LocalFederation, tmp_path: Path, warm: bool
+) -> None:
+    run = ("method=fedpub", "dataset=digits", "model.hidden=8", "federation.rounds=3")
+    unbroken = run_inline(tmp_path / "inline", *run, "partition=metis", "partition.clients=2")
+    lab.schema = clients[0].parent / "federation.json"
+    lab.start_superlink("--operator-key", lab.folder / "operator")
+    for number, client in enumerate(clients):
+        pinned = ("--operator-key", lab.folder / "operator.pub")
+        key, allowed = lab.key(f"node-{number}"), ("slow_client",)
+        lab.start_node(f"node-{number}", client, key=key, warm=warm, allowed=allowed, options=pinned)
+    for name in lab.nodes:
+        lab.wait_for_node(name)
+    found = re.search(r"SuperNode ID: (\d+)", lab.log("node-0"))
+    assert found
+    hold = lab.folder / "modules" / "hold-1"
+    hold.touch()
+    ca = lab.folder / "certificates" / "ca.crt"
+    with HostileNode.connected(f"127.0.0.1:{lab.port}", ca, lab.key("hostile")) as hostile:
+        submitted = lab.submit(*run, "method.client=slow_client.Held")
+        asked = hostile.message()  # the roster's question, with all that describes the run, and a signature
+        directory = wait_for(lab.run_directory, "the run names its folder")
+        wait_for(lambda: _rounds(directory) == 2, "round 3 begins")
+        run_record = asked.content.config_records[RUN]
+        weights = {"conv1.weight": np.zeros((1, 64, 8), np.float32)}
+        for signature in (None, asked.content.config_records[ORDER]):
+            about = {**run_record, "round": 3, "clients": [0], "checkpoint": 2, "keep": True}
+            content = RecordDict({RUN: ConfigRecord(about)})
+            pack(weights).into(content)
+            if signature is not None:
+                content[ORDER] = signature
+            hostile.push(Message(content, int(found[1]), "train"))
+        wait_for(lambda: "a message of type train came without signature" in lab.log("node-0"), "one is refused")
+        wait_for(lambda: "the operator has not signed this message of type train" in lab.log("node-0"), "two are")
+        hold.unlink()
+        outcome = lab.outcome(submitted)
+    assert outcome.code == 0, outcome.stdout
+    same_rounds(outcome, unbroken)
+    assert all(not record["failures"] for record in outcome.rounds)
+
+
+def _rounds(directory: Path) -> int:
+    path = directory / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
