@@ -24,6 +24,7 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         optimizer=config.optimizer,
         task=config.task,
         privacy=config.privacy,
+        secure_sums=config.secure_sums,
         seed=config.seed,
         num_rounds=config.federation.rounds,
         local_epochs=config.federation.local_epochs,
