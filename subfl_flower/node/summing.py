@@ -246,14 +246,11 @@ def _boxes(parts: Any) -> np.ndarray:
 
 def _opened_boxes(received: Stack) -> dict[int, bytes]:
     """The boxes that a client was sent, by their senders."""
-    senders, boxes = received.get(CLIENTS), received.get(BOXES)
-    if (
-        senders is None
-        or boxes is None
-        or (senders.dtype, boxes.dtype) != (np.int64, np.uint8)
-        or boxes.shape != (senders.size, BOX_BYTES)
-    ):
+    if not {CLIENTS, BOXES} <= set(received):
         raise SubflError("the server sent no shares of others to open a secure sum with")
+    senders, boxes = received[CLIENTS], received[BOXES]
+    if senders.dtype != np.int64 or boxes.dtype != np.uint8 or boxes.shape != (senders.size, BOX_BYTES):
+        raise SubflError(f"shares of others must be uint8 [clients, {BOX_BYTES}], and the server sent other arrays")
     return {sender: box.tobytes() for sender, box in zip(senders.tolist(), boxes, strict=True)}
 
 

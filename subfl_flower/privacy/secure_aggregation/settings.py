@@ -18,8 +18,8 @@ class SecureSumSettings(BaseModel):
         threshold: a sum is opened only where more than this share of the clients that began it remain. Above one half,
             so that no two groups of clients can open two halves of a secret.
         min_clients: least number of clients in a sum.
-        neighbours: number of other clients with whom each client shares masks and secrets; ``all`` of them, or an even
-            number, which saves work where a round has many clients.
+        neighbours: number of other clients with whom each client shares masks and secrets, even; all where there are
+            fewer. ``all``: however many there are, at a cost that grows with the square of their number.
         fraction_bits: fractional bits of the fixed-point numbers that are summed.
         from_round: the first round whose uploads are summed; earlier ones are read one by one.
     """
@@ -29,7 +29,7 @@ class SecureSumSettings(BaseModel):
     enabled: bool = False
     threshold: float = Field(default=0.6, ge=0.5, lt=1)
     min_clients: int = Field(default=3, ge=2)
-    neighbours: Annotated[int, Field(ge=4, multiple_of=2)] | Literal["all"] = "all"
+    neighbours: Annotated[int, Field(ge=4, multiple_of=2)] | Literal["all"] = 32
     fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
     from_round: int = Field(default=1, ge=1)
 

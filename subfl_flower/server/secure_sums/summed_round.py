@@ -148,12 +148,12 @@ class SummedRound:
             except SubflError as error:
                 reason = str(error)
         self._share()
-        for group in list(self._groups):
+        for begun in list(self._groups):
             try:
-                group.roll.require_enough(group.sharing, "shared their keys")
+                begun.roll.require_enough(begun.sharing, "shared their keys")
             except SubflError as error:
                 reason = str(error)
-                self._groups.remove(group)
+                self._groups.remove(begun)
         if not self._groups:
             raise RunFailure(f"round {self._round} has no secure sum: {reason}")
         places = self._places
@@ -257,8 +257,8 @@ class SummedRound:
         """All answers by position, and the phase's share of the record; no answer may be longer than all shares."""
         largest = [_SLACK + of_box * len(sent)] * len(self._roster)
         answers = self._exchange.ask(phase, decode, largest, sent, about)
-        phase = self._exchange.log.pop()  # counted in the round's record
-        self._phases.append({**phase, "bytes_down": phase["bytes_down"] + len(sent) * _bytes_of(about)})
+        traffic = self._exchange.log.pop()  # counted in the round's record
+        self._phases.append({**traffic, "bytes_down": traffic["bytes_down"] + len(sent) * _bytes_of(about)})
         self.failures.update(self._exchange.failures)
         return answers
 
@@ -280,15 +280,16 @@ def _bytes_of(about: Mapping[str, int | bytes]) -> int:
 
 
 def _advert(stack: Stack) -> Advert:
-    values = stack[ADVERT]
-    (found,) = Advert.decode_all(values.tobytes()) if set(stack) == {ADVERT} else ()
-    return found
+    found = Advert.decode_all(stack[ADVERT].tobytes())
+    if len(found) != 1:
+        raise ValueError(f"it holds the keys of {len(found)} clients")
+    return found[0]
 
 
 def _by_client(stack: Stack, size: int) -> Boxes:
     """Byte strings of one size, by client; ValueError where there are others."""
     clients, boxes = stack[CLIENTS], stack[BOXES]
-    if (clients.dtype, boxes.dtype) != (np.int64, np.uint8) or boxes.shape != (clients.size, size):
+    if clients.dtype != np.int64 or boxes.dtype != np.uint8 or boxes.shape != (clients.size, size):
         raise ValueError(f"shares of a secure sum are uint8 [clients, {size}]")
     return {client: box.tobytes() for client, box in zip(clients.tolist(), boxes, strict=True)}
 
