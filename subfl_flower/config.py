@@ -33,6 +33,7 @@ from subfl_flower.models.settings import (
     RecommenderSettings,
 )
 from subfl_flower.privacy.mechanism import AnyMechanism, NoNoise
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.tasks.choices import TASKS, Task
 
 
@@ -247,6 +248,7 @@ class Config(Section):
     method: Method
     privacy: AnyMechanism = NoNoise()
     aggregation: AggregationSettings = AggregationSettings()
+    secure_sums: SecureSumSettings = SecureSumSettings()
     runtime: Annotated[Inline | Ray | Deploy, Field(discriminator="name")]
     logger: AnyLogger
     record: Record

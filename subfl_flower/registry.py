@@ -56,6 +56,13 @@ def validate(composed: Mapping[str, Any]) -> Config:
         )
     client.check_model(config.model, config.method.name)
     settings = method_settings(config.method)
+    if config.secure_sums.enabled:
+        strategy_class(config.method).check_sums(config.secure_sums, settings, config.method.name)
+        if (config.wire.absent_features or getattr(settings, "absent_features", "send")) == "skip":
+            raise SubflError(
+                "wire.absent_features: must be send with secure_sums.enabled, because rows that a client leaves out "
+                "cannot be told from others in a sum"
+            )
     if config.wire.absent_features == "skip":
         client.check_skipping(config.model, settings, config.optimizer, config.method.name)
     return config

@@ -28,6 +28,7 @@ from subfl_flower.clients.recommendation.user_parts import (
     IDS,
     ITEMS,
     ROWS,
+    UPLOADS,
     AskedUsers,
     Neighbourhood,
     Prediction,
@@ -54,6 +55,7 @@ from subfl_flower.wire.batch import Answers, Batch, Question, Result, tensor_of
 from subfl_flower.wire.contract import Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged, RaggedSpec
+from subfl_flower.wire.summed import WEIGHT, Layout
 
 
 class RecommenderClient(CohortClient):
@@ -120,6 +122,21 @@ class RecommenderClient(CohortClient):
         for part in cls.part_types():
             declared = part.metrics(declared, run)
         return declared
+
+    @classmethod
+    def summed(cls, run: RunContext) -> Layout:
+        """Shapes of what a secure sum adds up: all gradients, in a whole item table, and how many send each row."""
+        shapes = {name: value.shape for name, value in run.initial.items()}
+        return {**shapes, UPLOADS: shapes[ITEMS][:1], WEIGHT: ()}
+
+    def summands(self, result: Result, row: int) -> Stack:
+        """One user's part of each sum of `summed`; every user counts once."""
+        ids, num_items = result.rows[IDS].of(row), self.model.shapes[ITEMS][0]
+        sent = np.zeros(num_items)
+        sent[ids] = 1
+        found = {**{name: values[row] for name, values in result.arrays.items()}, UPLOADS: sent, WEIGHT: np.ones(())}
+        found[ITEMS] = dense_rows(ids, result.rows[ROWS].of(row), num_items)
+        return {name: found[name] for name in self.summed(self.run)}
 
     def __init__(self, run: RunContext, cohort: UserCohort, store: StateStore, iterate: Iteration = in_chunks) -> None:
         super().__init__(run, cohort, store, iterate)

@@ -88,20 +88,20 @@ class SumMasks(UploadTransform):
     @classmethod
     def downloads(cls, declared: Declared, run: RunContext) -> Declared:
         """The declared arrays, and the ids of all participants of the round."""
-        participants = {PARTICIPANTS: ArraySpec((-1,), "int32", needed=False)} if run.settings.masks else {}
+        participants = {PARTICIPANTS: ArraySpec((-1,), "int32", needed=False)} if masks_of(run) else {}
         return {**declared, **participants}
 
     @classmethod
     def uploads(cls, declared: Declared, run: RunContext) -> Declared:
         """One array of all gradients."""
-        if not run.settings.masks:
+        if not masks_of(run):
             return declared
         size = sum(value.size for value in run.initial.values())
         return {MASKED: ArraySpec((size,), "uint64", bounded=False)}
 
     def __call__(self, upload: Upload, chunk: Chunk, batch: Batch) -> Upload:
         """Masked gradients of all shared parameters: uint64 [U, values], the item table's last."""
-        if not self.settings.masks:
+        if not masks_of(self.users.run):
             return upload
         cohort = self.users.cohort
         if cohort.shared_key is None:
@@ -131,6 +131,12 @@ class SumMasks(UploadTransform):
         shapes = self.users.model.shapes
         arrays = (upload.arrays[name][user].reshape(-1) for name in shapes if name != ITEMS)
         return np.concatenate([*arrays, table.reshape(-1)])
+
+
+def masks_of(run: RunContext) -> bool:
+    """True where uploads have masks of their participants' shared key; those of a secure sum take their place."""
+    masks: bool = run.settings.masks
+    return masks and not run.secure_sums.enabled
 
 
 def dense_rows(ids: np.ndarray, rows: np.ndarray, num_items: int) -> np.ndarray:

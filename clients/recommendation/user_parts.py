@@ -30,6 +30,9 @@ from subfl_flower.wire.ragged import Ragged
 ITEMS, IDS, ROWS = "items", "item_ids", "item_rows"
 """Names of the item table, of the numbers of some of its rows, and of these rows' values."""
 
+UPLOADS = "item_uploads"
+"""Name of the number of users who send each row, where a secure sum hides which."""
+
 
 @dataclass(frozen=True, eq=False)
 class LocalModels:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.recommendation.upload_transforms import MASKED, PARTICIPANTS
-from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS
+from subfl_flower.clients.recommendation.upload_transforms import MASKED, PARTICIPANTS, masks_of
+from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS, UPLOADS
 from subfl_flower.flower.log import log
 from subfl_flower.privacy.secure_sum import unmask_sum
-from subfl_flower.server.updates import Updates
+from subfl_flower.server.updates import GroupSum, Updates
 from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import tensor_of
@@ -25,6 +25,8 @@ class GradientMeans(Aggregation):
 
     def mean(self, updates: Updates, parameters: Parameters) -> dict[str, Tensor]:
         """The mean gradient by each of the parameters."""
+        if updates.sums:
+            return self._mean_of_sum(updates.sums[0], parameters)
         found = {name: tensor_of(updates.arrays[name]).mean(0) for name in parameters if name != ITEMS}
         ids = tensor_of(updates.ragged[IDS].values).long()
         total = torch.zeros_like(parameters[ITEMS])
@@ -35,6 +37,17 @@ class GradientMeans(Aggregation):
         else:
             total /= len(updates.positions)
         return {**found, ITEMS: total}
+
+    def _mean_of_sum(self, summed: GroupSum, parameters: Parameters) -> dict[str, Tensor]:
+        """The mean gradient of uploads that the server sees as a sum; each user counts once."""
+        users = len(summed.positions)
+        means = {name: torch.from_numpy(summed.totals[name] / users).float() for name in parameters if name != ITEMS}
+        table = torch.from_numpy(summed.totals[ITEMS]).float() + users * self._shrinking(parameters)
+        if self.settings.row_average == "uploads":
+            table /= torch.from_numpy(np.rint(summed.totals[UPLOADS])).float().clamp(min=1)[:, None]
+        else:
+            table /= users
+        return {**means, ITEMS: table}
 
     def _shrinking(self, parameters: Parameters) -> Tensor:
         """One user's share of the gradient of the penalty of items' embeddings that does not depend on ratings."""
@@ -54,7 +67,7 @@ class MaskedSum(GradientMeans):
 
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
         """The arrays to send, together with the ids of all participants, the same for everyone."""
-        if not self.settings.masks:
+        if not masks_of(self.run):
             return sent
         ids = np.array([self.roster.client_ids[p] for p in self._summed(server_round)], dtype=np.int32)
         return {**sent, PARTICIPANTS: np.broadcast_to(ids, (len(positions), len(ids)))}
@@ -62,7 +75,7 @@ class MaskedSum(GradientMeans):
     def readable(self, updates: Updates) -> bool:
         """True where no participant is missing, whose masks would stay in the sum."""
         missing = len(self._summed(updates.server_round)) - len(updates.positions)
-        if not (self.settings.masks and missing):
+        if not (masks_of(self.run) and missing):
             return True
         log(
             WARNING,
@@ -74,7 +87,7 @@ class MaskedSum(GradientMeans):
 
     def mean(self, updates: Updates, parameters: Parameters) -> dict[str, Tensor]:
         """The mean gradient by each of the parameters."""
-        if not self.settings.masks:
+        if not masks_of(self.run):
             return super().mean(updates, parameters)
         total = unmask_sum(updates.arrays[MASKED].sum(0, dtype=np.uint64), self.settings.fraction_bits)
         mean = torch.from_numpy(total / len(updates.positions)).float()

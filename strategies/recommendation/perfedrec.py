@@ -15,6 +15,7 @@ cluster's in the mixture. With one cluster and no mixture this is FedAvg.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from subfl_flower.clients.recommendation.perfedrec import PerFedRecClient
 from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.runs.round_arrays import Clustering
 from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.recommendation.expansion import Expansion
 from subfl_flower.strategies.recommendation.gradient_means import GradientMeans
@@ -51,6 +54,15 @@ class PerFedRec(RecommenderStrategy):
 
     Averaging = GradientMeans
     Parts = (Expansion, PrivacyAccount, Audit)
+
+    @classmethod
+    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
+        """Refuse secure sums: a user's upload counts for the cluster that the server knows it to be in.
+
+        Raises:
+            SubflError: always.
+        """
+        CohortStrategy.check_sums(sums, settings, method)
 
     def __init__(self, run: RunContext, roster: Roster, contract: Contract | None = None) -> None:
         super().__init__(run, roster, contract)

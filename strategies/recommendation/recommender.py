@@ -12,6 +12,8 @@ from torch import Tensor
 
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
 from subfl_flower.clients.recommendation.user_parts import ITEMS
+from subfl_flower.errors import SubflError
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
@@ -63,6 +65,19 @@ class RecommenderStrategy(CohortStrategy):
         """The parameters that users are sent next."""
         return self.server.parameters
 
+    @classmethod
+    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
+        """Allow secure sums: a step needs the mean of gradients alone.
+
+        Raises:
+            SubflError: uploads are to be audited one by one, or sums begin later than the run.
+        """
+        if getattr(settings, "audit_users", 0):
+            raise SubflError(
+                "method.audit_users: an audit reads single uploads, which secure_sums.enabled hides; only 0 is allowed"
+            )
+        sums.require_all_rounds(method)
+
     # What travels -----------------------------------------------------------------------------------------------------
 
     def set_up(self, exchange: Exchange) -> None:
@@ -103,6 +118,10 @@ class RecommenderStrategy(CohortStrategy):
         return self.sampling.draw(server_round)
 
     # A round ----------------------------------------------------------------------------------------------------------
+
+    def of_sums(self, updates: Updates) -> Updates:
+        """The replies as they are: the mean is made of the sum."""
+        return updates
 
     def aggregate(self, updates: Updates) -> None:
         """Step every parameter by the users' mean gradient, where their uploads can be read."""

@@ -24,7 +24,9 @@ import numpy as np
 from pydantic import Field
 
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.errors import SubflError
 from subfl_flower.installed import optional_module
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_weights, rows
 from subfl_flower.subgraphs.similarity.functional import cosine_similarity
@@ -86,12 +88,38 @@ class GCFL(MixingStrategy):
         clusters = [np.flatnonzero(state["cluster_of"] == number) for number in np.unique(state["cluster_of"])]
         self._clusters = sorted(cluster.tolist() for cluster in clusters)
 
+    @classmethod
+    def check_sums(cls, sums: SecureSumSettings, settings: GCFL.Settings, method: str) -> None:
+        """Allow secure sums within clusters, from a round on that finds the clusters formed.
+
+        Raises:
+            SubflError: clusters are still halved in that round, or may be too small for a sum.
+        """
+        if sums.from_round <= settings.first_split:
+            raise SubflError(
+                f"secure_sums.from_round: method={method} forms its clusters by clients' own updates from round "
+                f"{settings.first_split} on (method.first_split), and keeps them once uploads are summed; must be "
+                f"larger (found {sums.from_round})"
+            )
+        if settings.min_cluster < sums.min_clients:
+            raise SubflError(
+                f"method.min_cluster: a cluster's sum needs secure_sums.min_clients={sums.min_clients} clients; must "
+                f"not be less (found {settings.min_cluster})"
+            )
+
+    def sum_groups(self, positions: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The clients at `positions` by their clusters."""
+        present = set(positions)
+        groups = (sorted(present.intersection(cluster)) for cluster in self._clusters)
+        return [group for group in groups if group]
+
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """n_j / n_C over the members that replied, with the clusters as this round's updates leave them."""
-        self.remember(updates)
-        self._clusters = sorted(
-            part for cluster in self._clusters for part in self.split(cluster, updates.server_round)
-        )
+        if not self.run.secure_sums.sums(updates.server_round):  # a mean tells nothing of single updates
+            self.remember(updates)
+            self._clusters = sorted(
+                part for cluster in self._clusters for part in self.split(cluster, updates.server_round)
+            )
         matrix = np.zeros((len(self.roster), len(updates.positions)))
         for cluster in self._clusters:
             present = np.flatnonzero(np.isin(updates.positions, cluster))

@@ -20,12 +20,14 @@ from flwr.client import NumPyClient
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.iteration import Iteration, in_chunks
+from subfl_flower.node.shared_key import SharedKey
 from subfl_flower.node.state import CohortState, Shapes, StateStore
 from subfl_flower.tasks.metric import COUNT, Metric
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Answers, Batch, Question, Result
 from subfl_flower.wire.contract import Contract, Declared, MethodSettings, RunContext, arrays_of
 from subfl_flower.wire.payload import ArraySpec
+from subfl_flower.wire.summed import WEIGHT, Layout
 
 if TYPE_CHECKING:
     from subfl_flower.recommendation.models.mixture import Mixture
@@ -49,6 +51,10 @@ class Hosted(Protocol):
     @property
     def device(self) -> torch.device:
         """Device on which models are trained."""
+
+    @property
+    def shared_key(self) -> SharedKey | None:
+        """The key that all clients share and the server does not have, where the node has it."""
 
 
 class CohortClient(NumPyClient, ABC):
@@ -114,7 +120,12 @@ class CohortClient(NumPyClient, ABC):
     def contract(cls, run: RunContext) -> Contract:
         """The contract of a run; without figures of test examples where the run records none."""
         metrics = {name: metric for name, metric in cls.metrics(run).items() if run.reports(name)}
-        return Contract(cls.downloads(run), cls.uploads(run), metrics, cls.phases)
+        return Contract(cls.downloads(run), cls.uploads(run), metrics, cls.phases, cls.summed(run))
+
+    @classmethod
+    def summed(cls, run: RunContext) -> Layout:
+        """Shapes of the arrays that a secure sum adds up over clients, the weight last: by default all uploads."""
+        return {**{name: spec.shape for name, spec in arrays_of(cls.uploads(run)).items()}, WEIGHT: ()}
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
@@ -189,6 +200,16 @@ class CohortClient(NumPyClient, ABC):
                 known = isinstance(error, SubflError)
                 answers.failures[client_id] = str(error) if known else f"{type(error).__name__}: {error}"
         return answers
+
+    def summands(self, result: Result, row: int) -> Stack:
+        """One client's part of each sum of `summed`: by default its uploads times its weight, and the weight.
+
+        The weight is FedAvg's: the number of training examples, or 1 with ``weighting=uniform``.
+        """
+        uniform = getattr(self.settings, "weighting", "examples") == "uniform"
+        weight = np.float64(1.0 if uniform else result.metrics["num_examples"][row])
+        parts = {name: weight * np.asarray(values[row], dtype=np.float64) for name, values in result.arrays.items()}
+        return {**{name: parts[name] for name in self.summed(self.run) if name in parts}, WEIGHT: np.asarray(weight)}
 
     @property
     def state_shapes(self) -> Shapes:

@@ -18,6 +18,7 @@ from subfl_flower.node.domain import ClientModel, UsersModel, domain_of
 from subfl_flower.node.durable_store import EVALUATE, TRAIN, DurableStore
 from subfl_flower.node.run_context import run_context
 from subfl_flower.node.state import CurrentStore, StateStore
+from subfl_flower.node.summing import SummingClients
 from subfl_flower.registry import client_class
 from subfl_flower.wire.batch import Batch
 from subfl_flower.wire.memory import keep_freed_memory
@@ -91,9 +92,10 @@ class Node(ABC):
         torch.set_num_threads(self._share.inner)  # nodes of one process may differ
         return client
 
-    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient:
-        """The object that answers questions: the one that trains the clients."""
-        return self.client(run, context, phase)
+    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient | SummingClients:
+        """The object that answers questions: the one that trains the clients, or their part in a secure sum."""
+        client = self.client(run, context, phase)
+        return SummingClients(client, dict(run)) if phase in SummingClients.phases else client
 
     def keep(self, run: ConfigRecord, context: Context) -> None:
         """Write the states of all clients, as they are after a round, to where a resumed run looks for them.

@@ -25,6 +25,7 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         task=config.task,
         privacy=config.privacy,
         aggregation=config.aggregation,
+        secure_sums=config.secure_sums,
         seed=config.seed,
         num_rounds=config.federation.rounds,
         local_epochs=config.federation.local_epochs,

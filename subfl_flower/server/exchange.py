@@ -53,6 +53,7 @@ class Exchange:
         roster: the clients, and their present nodes.
         log: for every phase so far ``action``, ``round`` (which it came before), ``bytes_up``, ``bytes_down``,
             ``seconds``.
+        failures: reasons by client id, of those that gave no answer in the last phase.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Exchange:
         self.next_round = 1
         """The round that the phases come before."""
         self.log: list[dict[str, Any]] = []
+        self.failures: dict[int, str] = {}
 
     def ask(
         self,
@@ -143,6 +145,7 @@ class Exchange:
                 else:
                     del failures[client]
         self._log(action, received, bytes_down, start)
+        self.failures = failures
         if failures:
             client, reason = min(failures.items())
             if not (self._tolerant if tolerant is None else tolerant):

@@ -39,6 +39,7 @@ from subfl_flower.server.round_messages import KEEP, RUN, announced
 from subfl_flower.server.round_records import bytes_of_models, mean_seconds, without_test_figures
 from subfl_flower.server.rounds import Rounds
 from subfl_flower.server.run_schema import run_schema
+from subfl_flower.server.secure_sums.summed_round import sums_of_run
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.storage.fingerprints import require_same_data
 from subfl_flower.trust.attempts import open_attempt
@@ -374,6 +375,10 @@ class _Run:
         outside = found["bytes_exchanges"] = exchanged(exchanges)
         for way, size in outside.items():
             found[f"bytes_{way}"] += size
+        if (sums := sums_of_run(self.finished)) is not None:
+            found["secure_sums"] = sums
+            for way in outside:
+                found[f"bytes_{way}"] += sums[f"bytes_{way}"]
         if self._strategy is not None:
             if any("train_loss" in record for record in self.finished):  # popularity and the bias row have no model
                 initial = self._strategy.run.initial

@@ -17,6 +17,7 @@ from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
 from subfl_flower.server.round_messages import address, announced, collect
 from subfl_flower.server.round_records import LatestMetrics, round_record
+from subfl_flower.server.secure_sums.summed_round import SummedRound
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.wire.contract import Contract
@@ -69,9 +70,13 @@ class Rounds:
 
             chosen = strategy.participants(server_round)
             orders = _train_orders(strategy, server_round)
-            updates, seconds = self._exchanged(
-                "train", server_round, chosen, orders, about, strategy.contract, strategy.take
-            )
+            summed = self._summed(server_round, chosen)
+            if summed is None:
+                updates, seconds = self._exchanged(
+                    "train", server_round, chosen, orders, about, strategy.contract, strategy.take
+                )
+            else:
+                updates, seconds = self._exchanged_sums(summed, server_round, orders, about)
             self._require_enough(updates)
 
             if strategy.evaluates(server_round):
@@ -89,7 +94,8 @@ class Rounds:
                 updates = updates.and_evaluated(evaluation)
                 seconds = {part: seconds[part] + more[part] for part in seconds}
 
-            yield round_record(updates, strategy.roster, seconds, self._latest)
+            record = round_record(updates, strategy.roster, seconds, self._latest)
+            yield record if summed is None else {**record, "secure_sums": summed.record}
 
     def is_due(self, server_round: int) -> bool:
         """True for a round after which a checkpoint is written."""
@@ -107,6 +113,30 @@ class Rounds:
         self._exchange.roster, self._exchange.next_round = strategy.roster, server_round
         self._exchange.about = {**about, **announced(strategy.announcements)}
         return about
+
+    def _summed(self, server_round: int, chosen: Sequence[int]) -> SummedRound | None:
+        """The secure sums of a round, begun; None where the round has none."""
+        strategy, tolerant = self._strategy, self._config.runtime.on_client_failure == "continue"
+        if not self._config.secure_sums.sums(server_round):
+            return None
+        found = SummedRound(self._exchange, strategy.run, strategy.contract.summed, server_round, tolerant=tolerant)
+        found.begin(strategy.sum_groups(chosen))
+        return found
+
+    def _exchanged_sums(
+        self, summed: SummedRound, server_round: int, orders: Callable[[Sequence[int]], Any], about: Mapping[str, Any]
+    ) -> tuple[Updates, Seconds]:
+        """Train the clients of a round's sums, and take in the sums that can be opened."""
+        strategy = self._strategy
+
+        def take(updates: Updates) -> None:
+            if len((opened := summed.open(updates)).positions):
+                strategy.take(opened)
+
+        contract, about = strategy.contract.in_a_sum, {**about, **summed.about}
+        updates, seconds = self._exchanged("train", server_round, summed.positions, orders, about, contract, take)
+        lost = {client: reason for client, reason in summed.failures.items() if client not in updates.failures}
+        return replace(updates, failures={**updates.failures, **lost}), seconds
 
     def _exchanged(
         self,

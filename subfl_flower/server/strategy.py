@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from subfl_flower.aggregation.settings import Rule
+from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.runs.round_arrays import Clustering
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.participation import Participation
@@ -78,6 +81,23 @@ class CohortStrategy(Strategy):
         """True where the method asks a matcher with these settings: a node that hosts no client."""
         return False
 
+    @classmethod
+    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
+        """Refuse secure sums where the server needs more of a round than a sum: by default it does.
+
+        Args:
+            sums: settings of the sums, which are asked for.
+            settings: of the method.
+            method: the method's name, for the error.
+
+        Raises:
+            SubflError: it does.
+        """
+        raise SubflError(
+            f"secure_sums.enabled: the server of method={method} works with each client's own update, and a sum hides "
+            "it; only false is allowed"
+        )
+
     # What a method says ---------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -116,6 +136,25 @@ class CohortStrategy(Strategy):
     def take_evaluation(self, evaluation: Updates) -> None:
         """Take in the figures of an evaluation: by default do nothing."""
         return
+
+    def sum_groups(self, positions: Sequence[int]) -> Sequence[Sequence[int]]:
+        """The clients at `positions` whose uploads a secure sum adds up together: by default all of them."""
+        return [positions]
+
+    def of_sums(self, updates: Updates) -> Updates:
+        """The replies to aggregate, where there are sums of uploads: by default each client's is its group's mean."""
+        inside = np.concatenate([each.positions for each in updates.sums])
+        rows = np.searchsorted(updates.positions, inside)
+        counts = [len(each.positions) for each in updates.sums]
+        order = np.argsort(rows)
+        means = [each.means() for each in updates.sums]
+        arrays = {
+            name: np.broadcast_to(means[0][name], (len(inside), *means[0][name].shape))
+            if len(means) == 1
+            else np.repeat(np.stack([of_group[name] for of_group in means]), counts, axis=0)[order]
+            for name in means[0]
+        }
+        return replace(updates, arrays=arrays)
 
     def before_round(self, server_round: int, exchange: Exchange) -> None:
         """Ask the clients questions between two rounds: by default none."""
@@ -188,6 +227,8 @@ class CohortStrategy(Strategy):
     def take(self, updates: Updates) -> None:
         """Remember and aggregate a round's replies, where there are any."""
         if len(updates.positions):
+            if updates.sums:
+                updates = self.of_sums(updates)
             for name, remembered in self.remembered.items():
                 remembered.take_in(updates.positions, updates.arrays[name])
             self.aggregate(updates)

@@ -10,6 +10,25 @@ from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.ragged import Ragged
 
 
+@dataclass(frozen=True, eq=False)
+class GroupSum:
+    """The sum of some clients' uploads, where the server sees no single one.
+
+    Attributes:
+        positions: positions in the roster of the clients in the sum [A].
+        totals: sums over these clients of their weighted uploads, float64 without a client axis, by name.
+        weight: the sum of their weights.
+    """
+
+    positions: np.ndarray
+    totals: Stack
+    weight: float
+
+    def means(self) -> Stack:
+        """The weighted means, float32 by name."""
+        return {name: (total / self.weight).astype(np.float32) for name, total in self.totals.items()}
+
+
 @dataclass(frozen=True)
 class Updates:
     """One round's replies, stacked over the A clients that succeeded.
@@ -24,6 +43,7 @@ class Updates:
         client_seconds: the time that the slowest node spent on its clients.
         startup_seconds: the time that this node's process took to start before.
         ragged: uploads with a number of rows that differs by client, of A clients.
+        sums: sums over groups of these clients, where the server sees no single upload; `arrays` are then empty.
         bytes_evaluation: the part of the bytes down that were sent to be evaluated, and not to be trained.
     """
 
@@ -37,6 +57,7 @@ class Updates:
     client_seconds: float
     startup_seconds: float = 0.0
     ragged: dict[str, Ragged] = field(default_factory=dict)
+    sums: tuple[GroupSum, ...] = ()
     bytes_evaluation: int = 0
 
     def take(self, chosen: np.ndarray) -> Updates:

@@ -14,6 +14,7 @@ from subfl_flower.composition import validated
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.rows import flatten
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.registry import method_settings
 
 _LENGTH = 10
@@ -25,7 +26,7 @@ _WITHOUT_EFFECT = (
 )
 """Settings and sections that change neither the results of a run nor the files that it leaves."""
 
-_UNLESS_CHANGED = {"record.test": True}
+_UNLESS_CHANGED = {"record.test": True, "secure_sums": SecureSumSettings().model_dump(mode="json")}
 """Settings that are left out where they have this value, so that jobs keep the names that they had without them."""
 
 

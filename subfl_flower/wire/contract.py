@@ -20,11 +20,13 @@ from subfl_flower.aggregation.settings import AggregationSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.privacy.mechanism import LdpSettings
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.tasks.metric import Metric, is_test_figure
 from subfl_flower.tasks.settings import TaskSettings
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import RaggedSpec
 from subfl_flower.wire.roster import Shape
+from subfl_flower.wire.summed import Layout, masked_upload
 
 if TYPE_CHECKING:
     from subfl_flower.subgraphs.models.graph_network import GraphNetwork
@@ -54,6 +56,7 @@ class RunContext:
         task: of the run.
         privacy: protection of clients' uploads.
         aggregation: protection of averages against hostile clients.
+        secure_sums: settings of sums that hide each client's upload.
         seed: of everything random.
         num_rounds: rounds of the run; None where that is not known.
         local_epochs: passes over a client's training examples in a round.
@@ -72,6 +75,7 @@ class RunContext:
     task: TaskSettings | None = None
     privacy: LdpSettings = field(default_factory=LdpSettings)
     aggregation: AggregationSettings = field(default_factory=AggregationSettings)
+    secure_sums: SecureSumSettings = field(default_factory=SecureSumSettings)
     seed: int = 0
     num_rounds: int | None = None
     local_epochs: int = 1
@@ -102,12 +106,19 @@ class Contract:
         uploads: arrays that clients send after training.
         metrics: figures that clients send, by name.
         phases: names of the phases outside of rounds, in the order in which they come before a round.
+        summed: shapes of what a secure sum adds up in place of the uploads.
     """
 
     downloads: Declared = field(default_factory=dict)
     uploads: Declared = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     phases: tuple[str, ...] = ()
+    summed: Layout = field(default_factory=dict)
+
+    @property
+    def in_a_sum(self) -> Contract:
+        """The contract of a reply whose uploads are hidden in a secure sum: one masked array."""
+        return replace(self, uploads=masked_upload(self.summed))
 
     @property
     def evaluation(self) -> Contract:

@@ -1,0 +1,1 @@
+"""Rounds whose uploads the server sees as a sum only."""
