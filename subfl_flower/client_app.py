@@ -58,7 +58,7 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     node = open_clients(run, context)
     client = node.client(run, context, phase)
     batch = _batch(message.content, client, node)
-    result = client.train(batch) if phase == TRAIN else client.measure(batch)
+    result = node.accounted(client, client.train(batch)) if phase == TRAIN else client.measure(batch)
     figures = {name: values.tolist() for name, values in result.metrics.items() if client.run.reports(name)}
     content = RecordDict({METRICS: MetricRecord(figures)})
     pack(result.arrays, len(result.clients), node.config.wire.dtype).into(content)

@@ -1,5 +1,6 @@
 """Flower's long-running processes of a federation: their command lines, checked before they start."""
 
+import math
 import os
 import re
 import shlex
@@ -92,6 +93,7 @@ def supernode_command(
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
     warm: bool | None = None,
+    epsilon_limit: float | None = None,
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -107,6 +109,7 @@ def supernode_command(
         port: of this machine's loopback interface, for the processes that run the ClientApp; 0 finds a free one.
         warm: fork the process of a message from one that has imported PyTorch; False starts a program for each, as
             Flower does; None: True where a fork is possible, which is on Linux.
+        epsilon_limit: largest epsilon of all uploads of a client's data, in all runs together; None: no limit.
 
     Raises:
         SubflError: an address, a certificate, a key or a folder is not usable, the port is taken, or a fork is asked
@@ -122,7 +125,10 @@ def supernode_command(
         check_private_key(credentials.key)
         command += ["--root-certificates", str(credentials.root_certificates.resolve())]
         command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
-    command += ["--node-config", node_config(clients, state, matcher_key, keep_embeddings, allow_packages)]
+    command += [
+        "--node-config",
+        node_config(clients, state, matcher_key, keep_embeddings, allow_packages, epsilon_limit),
+    ]
     _check_clients(clients)
     _check_state(clients, state)
     if port:
@@ -146,6 +152,7 @@ def node_config(
     matcher_key: str | None = None,
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
+    epsilon_limit: float | None = None,
 ) -> str:
     """Configuration of a SuperNode's ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
 
@@ -174,6 +181,10 @@ def node_config(
         parts.append(f'matcher-key="{matcher_key}"')
     if keep_embeddings:
         parts.append("keep-embeddings=true")
+    if epsilon_limit is not None:
+        if not 0 < epsilon_limit < math.inf:
+            raise SubflError(f"--epsilon-limit: must be a number above 0 (found {epsilon_limit:g})")
+        parts.append(f"epsilon-limit={epsilon_limit!r}")
     for package in allow_packages:
         if not package.isidentifier():
             raise SubflError(f"--allow-package {package}: must be a package's name in an import, without dots")

@@ -190,6 +190,10 @@ class CohortClient(NumPyClient, ABC):
                 answers.failures[client_id] = str(error) if known else f"{type(error).__name__}: {error}"
         return answers
 
+    def protected_values(self, result: Result) -> np.ndarray | None:
+        """Numbers of values [A] that `privacy` protects in the uploads of a result; None where it protects none."""
+        return None
+
     @property
     def state_shapes(self) -> Shapes:
         """The personal state of a client between rounds: shapes by name."""
