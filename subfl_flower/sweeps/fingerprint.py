@@ -25,7 +25,7 @@ _WITHOUT_EFFECT = (
 )
 """Settings and sections that change neither the results of a run nor the files that it leaves."""
 
-_UNLESS_CHANGED = {"record.test": True}
+_UNLESS_CHANGED = {"record.test": True, "record.audit": False, "privacy.target_epsilon": None}
 """Settings that are left out where they have this value, so that jobs keep the names that they had without them."""
 
 
