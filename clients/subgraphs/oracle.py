@@ -33,6 +33,10 @@ _CENTRAL = -1
 class OracleClient(SubgraphClient):
     """Train one central model; its `hosted` clients are only measured."""
 
+    protects_uploads = False
+
+    audited = False
+
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
         """No arrays: nothing travels."""

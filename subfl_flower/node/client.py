@@ -77,6 +77,9 @@ class CohortClient(NumPyClient, ABC):
     protects_uploads: ClassVar[bool] = False
     """True where its clients protect their uploads as `privacy` says."""
 
+    audited: ClassVar[bool] = False
+    """True where `record.audit` can ask what its clients' uploads give away."""
+
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
 
@@ -210,6 +213,10 @@ class CohortClient(NumPyClient, ABC):
         weight = np.float64(1.0 if uniform else result.metrics["num_examples"][row])
         parts = {name: weight * np.asarray(values[row], dtype=np.float64) for name, values in result.arrays.items()}
         return {**{name: parts[name] for name in self.summed(self.run) if name in parts}, WEIGHT: np.asarray(weight)}
+
+    def protected_values(self, result: Result) -> np.ndarray | None:
+        """Numbers of values [A] that `privacy` protects in the uploads of a result; None where it protects none."""
+        return None
 
     @property
     def state_shapes(self) -> Shapes:
