@@ -4,8 +4,10 @@ It is the first version that a competent user would write: a loop over clients; 
 of PyG's ``GCNConv`` and ``nn.Linear`` on dense features, as PyG loads them, and one `torch.optim.Adam` with plain
 defaults; a mask is a parametrisation of a weight. Every round each client loads the broadcast, is evaluated as
 received, trains its local epochs, is evaluated again and, for FED-PUB, embeds its model on the random graph; then
-models are averaged. It packs, sends and records nothing and keeps no best model, so a federation that is as fast has no
-overhead.
+models are averaged. FED-PUB prunes before each of the two evaluations, by rank or by threshold as the app does, and
+averages a weight over the clients that kept it. Ranks are made once for each pruning, and their limit is found on a
+sample of the same size as the app's. The floor packs, sends and records nothing and keeps no best model, so a
+federation that is as fast has no overhead.
 
 The command takes the overrides of `subfl` and writes ``metrics.jsonl`` in the run directory:
 
@@ -43,6 +45,9 @@ from subfl_flower.tasks.choices import Ranking
 
 METHODS = ("local", "fedavg", "fedpub")
 
+_SAMPLE = 1 << 14
+"""Entries of a client by which the limit of its pruned entries is found."""
+
 
 @dataclass(frozen=True)
 class FloorSettings:
@@ -54,8 +59,10 @@ class FloorSettings:
     lr: float = 0.01
     weight_decay: float = 1e-6
     tau: float = 3.0
-    mask_l1: float = 1e-5
-    mask_threshold: float = 0.1
+    sparsity: float | None = 0.6
+    sparsity_reached: float = 0.5
+    mask_l1: float = 0.0
+    mask_threshold: float = 0.7
     proximal: float = 1e-3
     random_blocks: int = 5
     random_block_nodes: int = 100
@@ -98,18 +105,16 @@ class GCN(nn.Module):
 
 
 class Mask(nn.Module):
-    """θ ⊙ µ; outside training, entries of µ below the threshold are zero."""
+    """θ ⊙ µ; outside training the pruned entries of µ are zero."""
 
-    def __init__(self, weight: Tensor, threshold: float) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.mask = nn.Parameter(torch.ones_like(weight))
-        self.threshold = threshold
+        self.pruned = self.mask.detach()
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight."""
-        if self.training:
-            return weight * self.mask
-        return weight * (self.mask * (self.mask.abs() >= self.threshold))
+        return weight * (self.mask if self.training else self.pruned)
 
 
 class FloorClient:
@@ -120,12 +125,14 @@ class FloorClient:
         self.model = model
         self.settings = settings
         self.shared = list(model.parameters())
-        self.masks: list[nn.Parameter] = []
+        self.layers: dict[int, Mask] = {}
+        """Masks by the place of their weight in `shared`."""
         if masked:
             for owner in (model.conv1.lin, model.conv2.lin, model.classifier):
-                mask = Mask(owner.weight, settings.mask_threshold)
-                parametrize.register_parametrization(owner, "weight", mask)
-                self.masks.append(mask.mask)
+                place = next(i for i, parameter in enumerate(self.shared) if parameter is owner.weight)
+                self.layers[place] = Mask(owner.weight)
+                parametrize.register_parametrization(owner, "weight", self.layers[place])
+        self.masks = [layer.mask for layer in self.layers.values()]
         self.optimizer = torch.optim.Adam(
             [*self.shared, *self.masks], lr=settings.lr, weight_decay=settings.weight_decay
         )
@@ -136,6 +143,29 @@ class FloorClient:
         for parameter, value in zip(self.shared, received, strict=True):
             parameter.copy_(value)
 
+    @torch.no_grad()
+    def prune(self, received: list[Tensor], share: float | None) -> None:
+        """Prune a share of all weights, the smallest of received times mask; None: where the mask is small."""
+        if share is None:
+            for layer in self.layers.values():
+                layer.pruned = F.hardshrink(layer.mask, self.settings.mask_threshold)
+            return
+        ranks = {place: (received[place] * layer.mask).abs_() for place, layer in self.layers.items()}
+        step = max(1, sum(rank.numel() for rank in ranks.values()) // _SAMPLE) | 1
+        sample = torch.cat([rank.flatten()[::step] for rank in ranks.values()])
+        smallest = round(share * len(sample))
+        limit = sample.kthvalue(smallest).values if smallest else sample.new_tensor(-1.0)
+        for place, layer in self.layers.items():
+            layer.pruned = layer.mask * (ranks[place] > limit)
+
+    @torch.no_grad()
+    def upload(self) -> list[Tensor]:
+        """The shared parameters, zero where pruned."""
+        values = [parameter.detach() for parameter in self.shared]
+        for place, layer in self.layers.items():
+            values[place] = values[place] * (layer.pruned != 0)
+        return values
+
     def train(self, received: list[Tensor], proximal: bool) -> float:
         """Local epochs of full-batch steps; the loss on the training nodes before the last step."""
         self.model.train()
@@ -144,7 +174,7 @@ class FloorClient:
             logits = self.model(self.data.x, self.data.edge_index)
             loss = F.cross_entropy(logits[self.data.train_mask], self.data.y[self.data.train_mask])
             objective = loss
-            if self.masks:
+            if self.masks and self.settings.mask_l1:
                 objective = objective + self.settings.mask_l1 * sum(mask.abs().sum() for mask in self.masks)
             if proximal:
                 pairs = zip(self.shared, received, strict=True)
@@ -214,10 +244,15 @@ def run_floor(
     for server_round in range(1, rounds + 1):
         start = time.perf_counter()
         before, after, losses, embeddings = [], [], [], []
+        share = None if settings.sparsity is None else settings.sparsity * _progress(server_round, rounds, settings)
         for client, parameters in zip(clients, received, strict=True):
             client.load(parameters)
+            if method == "fedpub":
+                client.prune(parameters, share)
             before.append(client.evaluate())
             losses.append(client.train(parameters, proximal=method == "fedpub" and server_round > 1))
+            if method == "fedpub":
+                client.prune(parameters, share)
             after.append(client.evaluate())
             if method == "fedpub":
                 embeddings.append(client.embed(probe))
@@ -239,11 +274,18 @@ def run_floor(
     return [record.seconds["round"] for record in history], history
 
 
+def _progress(server_round: int, rounds: int, settings: FloorSettings) -> float:
+    """The part of the final sparsity that a round has, on a cubic curve."""
+    end = settings.sparsity_reached * rounds
+    return 1 - (1 - min(server_round / end, 1.0)) ** 3 if end else 1.0
+
+
+@torch.no_grad()
 def _aggregated(
     method: str, clients: list[FloorClient], examples: Tensor, embeddings: list[Tensor], tau: float
 ) -> list[list[Tensor]]:
     """The next broadcast to every client."""
-    uploads = [[parameter.detach() for parameter in client.shared] for client in clients]
+    uploads = [client.upload() for client in clients]
     if method == "local":
         return [[value.clone() for value in upload] for upload in uploads]
     stacks = [torch.stack(values) for values in zip(*uploads, strict=True)]
@@ -254,6 +296,11 @@ def _aggregated(
     unit = F.normalize(torch.stack(embeddings), dim=1)
     mixing = torch.softmax(tau * unit @ unit.T, dim=1)
     mixed = [torch.einsum("ij,j...->i...", mixing, stack) for stack in stacks]
+    for place in clients[0].layers:
+        # Over the clients that kept a weight; a client receives the weights that it kept.
+        kept = (stacks[place] != 0).float()
+        share = torch.einsum("ij,j...->i...", mixing, kept)
+        mixed[place] = mixed[place].div_(share.clamp_min_(torch.finfo(share.dtype).tiny)).mul_(kept)
     return [[stack[i] for stack in mixed] for i in range(len(clients))]
 
 
@@ -302,6 +349,7 @@ def run_configured(config: Config, on_round: Callable[[FloorRound], None]) -> No
     chosen = {name: value for name, value in config.method.knobs.items() if value is not None}
     knobs = {**config.model.model_dump(), **config.optimizer.model_dump(), **config.federation.model_dump(), **chosen}
     knobs["device"] = compute_device(config.runtime.device).type
+    knobs["sparsity"] = config.method.knobs.get("sparsity")  # null is a choice, too
     if knobs.get("tau") == "auto":
         knobs["tau"] = 5.0 if partition.overlapping else 3.0
     settings = FloorSettings(**{name: knobs[name] for name in FloorSettings.__dataclass_fields__ if name in knobs})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from benchmark_scripts import load_benchmark
 from run_outcomes import Outcome
 
@@ -90,13 +92,50 @@ def test_the_floor_is_as_accurate_as_the_app(
     assert np.mean(of_floor) == pytest.approx(np.mean(of_app), abs=0.04)
 
 
-def test_masks_prune_outside_training_only(floor: ModuleType) -> None:
-    weight = floor.torch.tensor([[2.0, 3.0]])
-    mask = floor.Mask(weight, threshold=0.5)
-    mask.mask.data = floor.torch.tensor([[0.4, -0.6]])
+def masked_client(floor: ModuleType, **settings: float | None) -> Any:
+    """A client without a graph, whose masks are one but for the first entry of the classifier's."""
+    torch.manual_seed(0)
+    model = floor.GCN(num_features=2, num_classes=2, hidden=2, dropout=0.0)
+    client = floor.FloorClient(None, model, True, floor.FloorSettings(hidden=2, **settings))
+    client.masks[-1].data[0, 0] = -0.4
+    return client
 
-    np.testing.assert_allclose(mask.train()(weight).detach(), [[0.8, -1.8]], rtol=1e-6)
-    np.testing.assert_allclose(mask.eval()(weight).detach(), [[0.0, -1.8]], rtol=1e-6)
+
+def test_a_threshold_prunes_small_masks_outside_training_only(floor: ModuleType) -> None:
+    client = masked_client(floor, mask_threshold=0.5)
+    client.prune(client.upload(), None)
+    own = client.shared[list(client.layers)[-1]].detach().numpy()
+
+    np.testing.assert_allclose(
+        client.model.train().classifier.weight.detach(), own * [[-0.4, 1.0], [1.0, 1.0]], rtol=1e-6
+    )
+    np.testing.assert_allclose(client.model.eval().classifier.weight.detach(), own * [[0, 1], [1, 1]], rtol=1e-6)
+    assert np.count_nonzero(client.upload()[list(client.layers)[-1]]) == 3
+
+
+def test_a_share_of_all_weights_is_pruned_by_what_was_received_times_the_mask(floor: ModuleType) -> None:
+    client = masked_client(floor)
+    received = [torch.ones_like(value) for value in client.upload()]
+    first, last = (list(client.layers)[place] for place in (0, -1))
+    received[first][0] = torch.tensor([-0.1, 0.5])
+    client.prune(received, 2 / 12)  # 0.1 and 0.4 are the smallest of twelve
+
+    assert (client.upload()[first] == 0).tolist() == [[True, False], [False, False]]
+    assert (client.upload()[last] == 0).tolist() == [[True, False], [False, False]]
+
+
+def test_a_pruned_weight_is_averaged_over_the_clients_that_kept_it(floor: ModuleType) -> None:
+    clients = [masked_client(floor) for _ in range(2)]
+    place = list(clients[0].layers)[-1]
+    for client, value in zip(clients, (2.0, 4.0), strict=True):
+        client.shared[place].data.fill_(value)
+        client.prune(client.upload(), 0.0)
+    clients[0].layers[place].pruned = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    alike = [torch.ones(2), torch.ones(2)]
+    first, second = (found[place] for found in floor._aggregated("fedpub", clients, torch.ones(2), alike, 3.0))
+
+    np.testing.assert_allclose(first, [[0, 3], [3, 3]])
+    np.testing.assert_allclose(second, [[4, 3], [3, 3]])
 
 
 def test_an_unknown_method_is_refused(floor: ModuleType, partition: PreparedPartition) -> None:
