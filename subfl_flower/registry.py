@@ -64,6 +64,11 @@ def validate(composed: Mapping[str, Any]) -> Config:
     client.check_model(config.model, config.method.name)
     settings = method_settings(config.method)
     if config.secure_sums.enabled:
+        if config.aggregation.rule != "mean":
+            raise SubflError(
+                f"aggregation.rule: must be mean with secure_sums.enabled, because a sum hides each client's update "
+                f"(found {config.aggregation.rule!r})"
+            )
         strategy_class(config.method).check_sums(config.secure_sums, settings, config.method.name)
         if (config.wire.absent_features or getattr(settings, "absent_features", "send")) == "skip":
             raise SubflError(

@@ -9,6 +9,9 @@ import numpy as np
 
 from subfl_flower.models.row_stack import RowStack, as_array
 
+_FEWEST = 3
+"""Clients among whom one can be told to be unusual."""
+
 Stacks = Mapping[str, np.ndarray]
 
 
@@ -30,7 +33,7 @@ def norms(sent: Stacks, received: Stacks, kept_alone: bool = False) -> np.ndarra
 
 
 def scaled_back(sent: Stacks, received: Stacks, factors: np.ndarray, kept_alone: bool = False) -> dict[str, np.ndarray]:
-    """What clients would have sent with updates of `factors` [A] times their size; those with a factor of one as is.
+    """Uploads with updates of `factors` [A] times their size; those with a factor of one as they are.
 
     Args:
         sent, received, kept_alone: as in `norms`.
@@ -73,6 +76,12 @@ def bound_factors(norms_of_updates: np.ndarray, multiple: float) -> np.ndarray:
     if usual:
         factors[too_long] = usual / norms_of_updates[too_long]
     return factors
+
+
+def largest_size(stated: np.ndarray, multiple: float) -> float:
+    """The size that clients may state, as a multiple of the lower median; infinite where fewer than three state one."""
+    known = stated[stated > 0]  # of an unknown client it is not a number
+    return multiple * lower_median(known) if len(known) >= _FEWEST else np.inf
 
 
 def flat_changes(sent: Stacks, received: Stacks, kept_alone: bool = False) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Rule = Literal["mean", "median", "trimmed_mean", "krum"]
-"""What replaces a weighted mean, see `AggregationSettings`."""
+"""Name of a rule, see `AggregationSettings`."""
 
 
 class AggregationSettings(BaseModel):
@@ -19,6 +19,8 @@ class AggregationSettings(BaseModel):
             farthest from the others (Multi-Krum).
         norm_bound: the L2 norm that a client's update may have, as a multiple of the median norm of the round's
             updates; a longer one is scaled back to the median norm. null: any norm.
+        size_bound: the examples, nodes and edges that a client may state where the server does not have the data, as a
+            multiple of the median over clients; more count as so many. null: any number.
         hostile: share of a round's clients that may be hostile; at least one client is assumed to be. With
             ``trimmed_mean`` so many are left out at either end.
     """
@@ -27,6 +29,7 @@ class AggregationSettings(BaseModel):
 
     rule: Rule = "mean"
     norm_bound: float | None = Field(default=3.0, ge=1)
+    size_bound: float | None = Field(default=10.0, ge=1)
     hostile: float = Field(default=0.2, gt=0, lt=0.5)
 
     def num_hostile(self, num_clients: int) -> int:

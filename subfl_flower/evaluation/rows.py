@@ -168,6 +168,20 @@ class Row:
             return False
         return result > floor if lower_is_better(self.metric) else result < floor
 
+    def _guarded(self) -> list[str]:
+        """Clients whose updates the server scaled back or left out, and in how many of their rounds."""
+        words = {"clipped": "scaled back", "excluded": "left out"}
+        notes = []
+        for kind, word in words.items():
+            times: Counter[str] = Counter()
+            for run in self.counted:
+                times.update((run.figures.get("guarded") or {}).get(kind) or {})
+            if times:
+                (client, most), *others = times.most_common()
+                more = f" and of {len(others)} others" if others else ""
+                notes.append(f"updates of client {client} {word} in {most} rounds{more}")
+        return notes
+
     @property
     def note(self) -> str:
         """Note for the reader: runs that were cut short, left out, or lost clients; a floor; other data."""
@@ -180,6 +194,7 @@ class Row:
             notes.append(f"{repeats} older of a repeated seed left out")
         if failures := sum(run.client_failures for run in self.runs):
             notes.append(f"{failures} client failure{'s' if failures > 1 else ''}")
+        notes += self._guarded()
         if self.below_floor:
             notes.append("below its floor")
         notes += self.marks

@@ -1,8 +1,12 @@
 """The main figures of a run, computed from its round records."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+GUARDED = ("clipped", "excluded")
+"""Flags of a round's updates: scaled back to the usual length by the server, or left out of the averages."""
 
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "mse", "loss"})
 
@@ -83,7 +87,8 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         see `worst_client`; `test_last`, of the last round that was evaluated; `rounds`, the number of finished
         rounds; `bytes_up`, `bytes_down` and (wall-clock) `seconds`, summed over them; and `per_client`: `ids`
         (ascending), `test_at_best_validation`, `validation_at_best_validation`, three lists of equal length, of a
-        client that was absent from the best round its last known values. An unknown value (no round, none
+        client that was absent from the best round its last known values; and `guarded`, for each of `GUARDED` that
+        happened, in how many rounds it did, by client id as text. An unknown value (no round, none
         evaluated, nothing else measured) is None, an unknown sum 0, an unknown list empty.
     """
     best = best_record(rounds) or {}
@@ -110,7 +115,22 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "test_at_best_validation": [number(test.get(client)) for client in ids],
             "validation_at_best_validation": [number(validation.get(client)) for client in ids],
         },
+        "guarded": guarded(rounds),
     }
+
+
+def guarded(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Number of rounds in which each client's update was ``clipped`` or ``excluded`` by the server, where any was."""
+    found: dict[str, dict[str, int]] = {}
+    for kind in GUARDED:
+        times: Counter[str] = Counter()
+        for record in rounds:
+            clients = record.get("clients") or {}
+            flags = zip(clients.get("ids") or [], clients.get(kind) or [], strict=False)
+            times.update(str(client) for client, flag in flags if flag)
+        if times:
+            found[kind] = dict(sorted(times.items(), key=lambda item: int(item[0])))
+    return found
 
 
 def exchanged(phases: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -221,6 +221,7 @@ class _Run:
             patience=config.runtime.node_timeout,
             min_clients=config.federation.min_clients,
             known=checkpoint.roster if checkpoint else None,
+            size_bound=config.aggregation.size_bound if deployed else None,
             needs_matcher=needs_matcher(config),
             admission=admission,
         )

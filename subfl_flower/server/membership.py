@@ -8,7 +8,7 @@ go on. A client that comes late, or comes back, is taken in between two rounds w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging import WARNING
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from subfl_flower.aggregation.changes import largest_size
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.errors import RunFailure, SubflError
 from subfl_flower.flower.log import log
@@ -66,7 +67,10 @@ class Membership:
         known: Roster | None = None,
         needs_matcher: bool = False,
         admission: Admission | None = None,
+        size_bound: float | None = None,
     ) -> None:
+        self._size_bound = size_bound
+        self._bounded: set[tuple[int, str]] = set()
         self._admission = admission
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
@@ -315,7 +319,30 @@ class Membership:
             if client in self._hosts:
                 for key, value in zip(SIZES, self._answers[self._hosts[client]].sizes[client], strict=True):
                     sizes[key][position] = value
+        self._bound(sizes)
         nodes = tuple(self._hosts.get(client) for client in self._roster.client_ids)
         matcher = next(iter(self._matchers.values()), None)
         self._roster = replace(self._roster, node_ids=nodes, matcher=matcher, **sizes)  # type: ignore[arg-type]
         return self._roster
+
+    def _bound(self, sizes: Mapping[str, np.ndarray]) -> None:
+        """Lower sizes that are too large against those of the other clients: nobody can check what a node states."""
+        if self._size_bound is None:
+            return
+        assert self._roster is not None
+        for key, stated in sizes.items():
+            most = largest_size(stated, self._size_bound)
+            for position in np.flatnonzero(stated > most).tolist():
+                client = self._roster.client_ids[position]
+                if (client, key) not in self._bounded:
+                    self._bounded.add((client, key))
+                    log(
+                        WARNING,
+                        "client %d states %s of %.0f, above aggregation.size_bound times the median of all clients; "
+                        "it counts as %.0f",
+                        client,
+                        key,
+                        stated[position],
+                        most,
+                    )
+                stated[position] = most

@@ -163,7 +163,6 @@ class Rounds:
         received = time.perf_counter()
         updates = collect(sent, replies, strategy.roster, contract)
         del replies
-        strategy.guard_figures = {}
         take(updates)
         guarded = {
             name: values for name, values in strategy.guard_figures.items() if len(values) == len(updates.positions)

@@ -226,6 +226,7 @@ class CohortStrategy(Strategy):
 
     def take(self, updates: Updates) -> None:
         """Remember and aggregate a round's replies, where there are any."""
+        self.guard_figures = {}
         if len(updates.positions):
             if updates.sums:
                 updates = self.of_sums(updates)

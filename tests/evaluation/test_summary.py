@@ -45,6 +45,7 @@ def test_figures_of_three_rounds_worked_out_by_hand() -> None:
             "test_at_best_validation": [0.25, 0.75],
             "validation_at_best_validation": [0.75, 0.5],
         },
+        "guarded": {},
     }
 
 
@@ -175,3 +176,12 @@ def test_a_run_without_a_round_has_no_figures() -> None:
     assert figures["per_client"]["ids"] == []
     for name in ("metric", "best_round", "figures", "worst_client", "test_at_best_validation", "test_last"):
         assert figures[name] is None
+
+
+def test_updates_that_the_server_scaled_back_or_left_out_are_counted_by_client() -> None:
+    rounds = [
+        {"round": 1, "clients": {"ids": [3, 12], "clipped": [1.0, 0.0], "excluded": [0.0, 1.0]}},
+        {"round": 2, "clients": {"ids": [12, 3], "clipped": [0.0, 1.0], "excluded": [1.0, 0.0]}},
+        {"round": 3, "clients": {"ids": [3]}},
+    ]
+    assert summarise(rounds)["guarded"] == {"clipped": {"3": 2}, "excluded": {"12": 2}}

@@ -116,6 +116,26 @@ def hosts(roster: Roster) -> dict[int, int | None]:
     return dict(zip(roster.client_ids, roster.node_ids, strict=True))
 
 
+@pytest.mark.parametrize("stated", [1e12, 3e7, 401.0])
+def test_attack_by_a_stated_size_counts_as_a_multiple_of_the_median(stated: float) -> None:
+    answers = [hosting(client) for client in range(4)]
+    for key in ("num_examples", "num_nodes"):
+        answers[2][key] = [stated]
+    with nodes(*answers).active() as grid:
+        roster = members(grid, stated=OPEN, min_clients=4, size_bound=4.0).gather()
+    # The lower medians of 10, 11, 13 and of 50, 51, 53 with the attacker's are 11 and 51.
+    assert roster.num_examples.tolist() == [10, 11, 44, 13]
+    assert roster.num_nodes.tolist() == [50, 51, 204, 53]
+    assert roster.num_edges.tolist() == [400, 399, 398, 397]
+
+
+def test_honest_sizes_stay_as_they_are() -> None:
+    answers = [hosting(0), hosting(1), {**hosting(2), "num_examples": [43.0]}]
+    with nodes(*answers).active() as grid:
+        roster = members(grid, stated=OPEN, min_clients=3, size_bound=4.0).gather()
+    assert roster.num_examples.tolist() == [10, 11, 43]
+
+
 # All nodes are there, and none may be wrong -------------------------------------------------------------------------
 
 

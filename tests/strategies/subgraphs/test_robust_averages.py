@@ -1,4 +1,4 @@
-"""What one hostile client can do to the averages of all methods that average parameters."""
+"""Effects of one hostile client on the averages of methods that average parameters."""
 
 from __future__ import annotations
 
