@@ -20,7 +20,7 @@ _FEATURES, _CLASSES = 100_003, 1_009
 def contract_table() -> str:
     """A table in Markdown with a row for each method: arrays down, arrays up, phases outside of rounds."""
     lines = ["| `method=` | down, each round | up, each round | before a round |", "|---|---|---|---|"]
-    for name, config in _methods():
+    for name, config, _ in methods():
         shape = Shape(_FEATURES, _CLASSES)
         contract = client_class(config.method).contract(run_context(config, shape, run_id=""))
         wide = "features" if config.dataset.kind == "graph" else "items"
@@ -29,14 +29,14 @@ def contract_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _methods() -> Iterator[tuple[str, Config]]:
-    """Each shipped method with its name in the table, once for each kind of data that it has classes for."""
+def methods() -> Iterator[tuple[str, Config, tuple[str, ...]]]:
+    """Each shipped method with its name in a table, once for each kind of data; and overrides that choose the data."""
     for path in sorted((config_directory() / "method").glob("*.yaml")):
         config, _ = composed_config([f"method={path.stem}"])
-        yield path.stem, config
+        yield path.stem, config, ()
         if path.stem == "fedavg":
-            ranking, _ = composed_config(["method=fedavg", "task=ranking", "dataset=synthetic_ratings"])
-            yield "fedavg task=ranking", ranking
+            rankings = ("task=ranking", "dataset=synthetic_ratings")
+            yield "fedavg task=ranking", composed_config(["method=fedavg", *rankings])[0], rankings
 
 
 def _directions(contract: Contract, wide: str) -> tuple[str, str]:

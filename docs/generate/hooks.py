@@ -13,6 +13,7 @@ from api_reference import api_reference  # type: ignore[import-not-found]  # noq
 from commands import commands_table  # type: ignore[import-not-found]  # noqa: E402
 from configuration import configuration_tables, method_table  # type: ignore[import-not-found]  # noqa: E402
 from contracts import contract_table  # type: ignore[import-not-found]  # noqa: E402
+from threats import threat_table  # type: ignore[import-not-found]  # noqa: E402
 
 _DOCS = Path(__file__).parents[1]
 _TABLES = {
@@ -21,6 +22,7 @@ _TABLES = {
     "configuration": configuration_tables,
     "methods": method_table,
     "reference": api_reference,
+    "threats": threat_table,
 }
 
 

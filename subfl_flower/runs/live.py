@@ -39,6 +39,7 @@ class LiveStatus(BaseModel):
         nodes: all nodes that have answered.
         refused: clients and reason of each refused node.
         exchanged: bytes up and down outside of rounds, so far.
+        epsilon: the epsilon that uploads have spent so far; None where there is none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +51,7 @@ class LiveStatus(BaseModel):
     nodes: tuple[NodeStatus, ...] = ()
     refused: tuple[dict[str, Any], ...] = ()
     exchanged: dict[str, int] = Field(default_factory=dict)
+    epsilon: float | None = None
 
     @property
     def is_alive(self) -> bool:

@@ -27,9 +27,10 @@ class RunStatus:
         last_seconds: of the last finished round by part.
         traffic: bytes by direction: ``up``, ``down``, ``evaluation`` of rounds, ``exchanges`` outside of them.
         failures: number of rounds that each client failed in.
+        clipped, excluded: number of rounds in which each client's update was scaled back, or left out of the average.
         last_failures: reason of each client that failed in the last finished round.
         epsilon: the epsilon that uploads have spent so far, of the user or client who spent most; None where a run has
-            no such guarantee or does not say it before its end.
+            no such guarantee.
         live: facts that the server's process wrote last; None where it wrote none.
     """
 
@@ -44,6 +45,8 @@ class RunStatus:
     last_seconds: dict[str, float] = field(default_factory=dict)
     traffic: Counter[str] = field(default_factory=Counter)
     failures: Counter[int] = field(default_factory=Counter)
+    clipped: Counter[int] = field(default_factory=Counter)
+    excluded: Counter[int] = field(default_factory=Counter)
     last_failures: dict[int, str] = field(default_factory=dict)
     epsilon: float | None = None
     live: LiveStatus | None = None
@@ -74,6 +77,7 @@ class RunStatus:
             status.finish(summary)
         elif status.live is not None:
             status.traffic["exchanges"] = sum(status.live.exchanged.values())
+            status.epsilon = status.live.epsilon
             status.state = status.live.state if status.live.is_alive else "cut off"
         else:
             status.state = "running, or cut off"
@@ -95,17 +99,21 @@ class RunStatus:
             self.traffic[direction] += int(record.get(f"bytes_{direction}") or 0)
         self.last_failures = {int(client): str(reason) for client, reason in (record.get("failures") or {}).items()}
         self.failures.update(self.last_failures.keys())
-        self._spend(record.get("privacy"))
+        clients = record.get("clients") or {}
+        for what, count in (("clipped", self.clipped), ("excluded", self.excluded)):
+            count.update(
+                client for client, value in zip(clients.get("ids", ()), clients.get(what) or (), strict=False) if value
+            )
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Take in the summary of a run that has ended."""
         self.state = str(summary.get("status"))
         self.traffic["exchanges"] = sum((summary.get("bytes_exchanges") or {}).values())
-        self._spend(summary.get("privacy"))
+        self.spend(summary.get("privacy"))
 
-    def _spend(self, privacy: Mapping[str, Any] | None) -> None:
-        """Take in an epsilon, where there is one."""
-        found = (privacy or {}).get("user_level_epsilon", (privacy or {}).get("epsilon"))
+    def spend(self, privacy: Mapping[str, Any] | None) -> None:
+        """Take in a report of privacy, where there is one."""
+        found = (privacy or {}).get("user_level_epsilon")
         if isinstance(found, int | float):
             self.epsilon = float(found)
 

@@ -289,6 +289,12 @@ class _Run:
         """Bytes up and down outside of rounds, so far."""
         return exchanged(self._exchange.log if self._exchange else [])
 
+    def privacy(self) -> Mapping[str, Any] | None:
+        """The guarantees of the uploads so far; None where there are none."""
+        if self._strategy is None or self._config.privacy.mechanism == "none":
+            return None
+        return self._strategy.report(None).get("privacy")
+
     def keep_for_later(self) -> None:
         """Write a checkpoint of a simulation that ends before its last round, unless it ends in its first minute."""
         reached = len(self.finished)

@@ -51,6 +51,11 @@ def test_the_privacy_page_has_the_arrays_of_every_method(site: Path) -> None:
     assert "masked [33 items + 1] uint64" in page  # FedMF's sum of 32 factors and a bias an item, and the global bias
 
 
+def test_the_threat_model_has_a_row_for_every_method(site: Path) -> None:
+    page = text(site / "threat_model" / "index.html")
+    assert [path.stem for path in (ROOT / "conf" / "method").glob("*.yaml") if f"{path.stem}\n" not in page] == []
+
+
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     pages = [*site.rglob("*.html")]
     loads = r"""<(?:script|img|iframe|link rel="(?:stylesheet|preconnect)")[^>]*(?:src|href)="(https?:)?//"""

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from run_outcomes import deploy, partition
 
 from subfl_flower.composition import composed_config
+from subfl_flower.deploy.operations.status import lines as status_lines
 from subfl_flower.flower.log import FORMAT, use_asked_format
 from subfl_flower.flower.ports import free_port
 from subfl_flower.loggers import Logger
@@ -139,6 +140,28 @@ def test_status_takes_the_newest_run_and_refuses_a_folder_without_one(
     (tmp_path / "outputs" / "new" / "status.json").write_text('{"process": "me"}')
     assert deploy(["status"]) == 2
     assert "new/status.json: process" in capsys.readouterr().err
+
+
+def test_the_epsilon_is_told_while_it_is_spent(
+    grid: FolderGrid, looks: list[Callable[[int], None]], tmp_path: Path
+) -> None:
+    spent: list[float | None] = []
+    looks.append(lambda _: spent.append(RunStatus.of(RunDirectory(tmp_path / "run")).epsilon))
+    noise = ("privacy=gaussian_l2", "privacy.clip=1", "privacy.noise_multiplier=5")
+    outcome = deployed(grid, tmp_path / "run", "method=fedavg", "federation.rounds=3", *noise)
+    total = outcome.summary["privacy"]["user_level_epsilon"]
+    assert spent[0] is None and 0 < spent[1] < spent[2] < total  # type: ignore[operator]
+    assert RunStatus.of(RunDirectory(tmp_path / "run")).epsilon == total
+
+
+def test_clients_whose_updates_are_scaled_back_or_left_out_are_counted(tmp_path: Path) -> None:
+    status = RunStatus("fedavg", "digits", 2)
+    clients = {"ids": [3, 5, 8], "clipped": [1.0, 0.0, None], "excluded": [0.0, 0.0, 1.0]}
+    for number in (1, 2):
+        status.take({"round": number, "clients": clients, "seconds": {}, "failures": {}})
+    assert (status.clipped, status.excluded) == ({3: 2}, {8: 2})
+    said = "\n".join(status_lines(tmp_path, status, now=0.0))
+    assert "updates clipped: client 3 in 2 rounds" in said and "updates left out: client 8 in 2 rounds" in said
 
 
 def test_prometheus_reads_the_state_while_the_run_goes_on(

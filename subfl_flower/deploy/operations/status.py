@@ -88,6 +88,10 @@ def lines(run: Path, status: RunStatus, now: float | None = None) -> list[str]:
     for client, count in sorted(status.failures.items()):
         last = status.last_failures.get(client)
         found.append(("failed", f"client {client} in {count} rounds" + (f", now: {last}" if last else "")))
+    for word, counts in (("clipped", status.clipped), ("left out", status.excluded)):
+        if counts:
+            by_client = ", ".join(f"client {client} in {count} rounds" for client, count in sorted(counts.items()))
+            found.append(("updates", f"{word}: {by_client}"))
     for refusal in status.refused:
         found.append(("refused", str(refusal.get("reason"))))
     found += [("node", _node(node, now)) for node in status.nodes]

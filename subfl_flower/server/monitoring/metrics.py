@@ -82,6 +82,13 @@ class RunCollector:
         yield self._counter("bytes", "Bytes of payload by direction.", traffic, "direction")
         failures = [((str(client),), count) for client, count in sorted(status.failures.items())]
         yield self._counter("client_failures", "Rounds that a client failed in.", failures, "client")
+        for name, meaning, counts in (
+            ("client_clipped", "Rounds in which a client's update was scaled back.", status.clipped),
+            ("client_excluded", "Rounds in which a client's update was left out of the average.", status.excluded),
+        ):
+            yield self._counter(
+                name, meaning, [((str(each),), count) for each, count in sorted(counts.items())], "client"
+            )
         yield self._gauge("refused_nodes", "Nodes that were refused.", len(status.refused))
         nodes = [((str(each.node), ",".join(map(str, each.clients))), each) for each in status.nodes]
         connected = [(labels, float(each.connected)) for labels, each in nodes]

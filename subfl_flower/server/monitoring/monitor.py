@@ -33,6 +33,9 @@ class WatchedRun(Protocol):
     def exchanged_bytes(self) -> Mapping[str, int]:
         """Bytes up and down outside of rounds, so far."""
 
+    def privacy(self) -> Mapping[str, Any] | None:
+        """The guarantees of the uploads so far; None where there are none."""
+
 
 class RunMonitor:
     """State of the run that this process carries out.
@@ -93,6 +96,7 @@ class RunMonitor:
         """Count a finished round; `record` is its line of ``metrics.jsonl``."""
         status = self.status
         status.take(record)
+        status.spend(self._run.privacy())
         self._show(f"round {status.round + 1}" if status.round < status.rounds else "finishes")
         hosts = self._hosts()
         for client, reason in sorted(status.last_failures.items()):
@@ -138,6 +142,7 @@ class RunMonitor:
             nodes=self._nodes(roster),
             refused=tuple(dict(refusal) for refusal in refused),
             exchanged=dict(self._run.exchanged_bytes()),
+            epsilon=self.status.epsilon,
         )
         self.status.traffic["exchanges"] = sum(self.status.live.exchanged.values())
         try:
