@@ -104,7 +104,7 @@ def _supernode(arguments: argparse.Namespace) -> int:
     credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
     clients = arguments.client or []
     operators = arguments.operator_key or []
-    variables = site_variables(operators, clients, arguments.state, arguments.warm)
+    variables = site_variables(operators, clients, arguments.state, arguments.warm, arguments.policy)
     command = supernode_command(
         arguments.superlink,
         credentials,
@@ -131,6 +131,14 @@ def _start(command: list[str], only_print: bool, variables: Mapping[str, str] | 
     if not only_print:
         start(command, variables or {})
     print(shell_line(command, variables or {}))
+    return exit_codes.OK
+
+
+def _code(arguments: argparse.Namespace) -> int:
+    from subfl_flower.flower.app_folder import app_bundle, find_app
+    from subfl_flower.trust.app_code import code_digest
+
+    print(code_digest(app_bundle(find_app(arguments.app))))
     return exit_codes.OK
 
 
@@ -233,6 +241,7 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="carry out no order but those that this public key's owner signed; repeat while the key changes",
     )
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="runs that this site takes part in, as TOML")
     parser.add_argument("--state", type=Path, metavar="DIR", help="folder for what stays on the node between messages")
     parser.add_argument("--port", type=_port_or_any, default=0, help="port for local processes (0: a free one)")
     parser.add_argument(
@@ -241,6 +250,10 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
         help="import PyTorch once, and not again for each message (the default on Linux)",
     )
     _add_print(parser)
+
+
+def _code_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--app", type=Path, metavar="DIR", help="folder with another app's pyproject.toml")
 
 
 def _submit_options(parser: argparse.ArgumentParser) -> None:
@@ -339,6 +352,12 @@ SUBCOMMANDS = {
         "      --root-certificates ca.crt --key node-03 --client client-03",
         _supernode_options,
         _supernode,
+    ),
+    "code": Subcommand(
+        "Print the digest of the code that a submitted run brings, for sites' policies.",
+        "subfl deploy code",
+        _code_options,
+        _code,
     ),
     "submit": Subcommand(
         "Run the app and follow it to its end.",

@@ -19,7 +19,11 @@ UNPINNED = (
 
 
 def site_variables(
-    operator_keys: Sequence[Path], clients: Sequence[Path], state: Path | None, warm: bool | None
+    operator_keys: Sequence[Path],
+    clients: Sequence[Path],
+    state: Path | None,
+    warm: bool | None,
+    policy: Path | None = None,
 ) -> dict[str, str]:
     """Environment variables of a SuperNode with a gate; none where nothing is asked for.
 
@@ -28,16 +32,23 @@ def site_variables(
         clients: the clients' folders.
         state: folder for what stays on the node; None keeps it in the first client's folder.
         warm: as of `processes.supernode_command`.
+        policy: the site's policy file.
 
     Raises:
-        SubflError: a file holds no such key.
+        SubflError: a file holds no such key, or is no policy.
     """
-    if not operator_keys:
+    if not operator_keys and policy is None:
         return {}
     pinned = tuple(read_operator_public_key(path).hex() for path in operator_keys)
     folder = (state or clients[0]).resolve() / _FOLDER
     forks = sys.platform == "linux" and warm is not False
-    return {SITE: SiteSettings(operators=pinned, state=folder, warm=forks).model_dump_json()}
+    settings = SiteSettings(operators=pinned, state=folder, warm=forks)
+    if policy is not None:
+        from subfl_flower.deploy.site_policy import clients_of_methods, read_policy
+
+        checked = read_policy(policy)
+        settings = settings.model_copy(update={"policy": checked, "clients": clients_of_methods(checked)})
+    return {SITE: settings.model_dump_json(exclude_defaults=True)}
 
 
 def server_variables(operator_key: Path | None, members: Path | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from subfl_flower.code_folder import config_directory
@@ -70,6 +71,19 @@ def stage_app(app: Path | None, target: Path, own: Path | None = None) -> None:
             if Path(name).suffix in PACKED_SUFFIXES or name in PACKED_NAMES:
                 destination.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, destination / name)
+
+
+def app_bundle(app: Path | None) -> bytes:
+    """The bundle that Flower makes of an app.
+
+    Args:
+        app: folder of the app; None for the app of this package.
+    """
+    from flwr.cli.build import build_fab_from_disk
+
+    with tempfile.TemporaryDirectory(prefix="subfl-") as folder:
+        stage_app(app, Path(folder) / "app")
+        return build_fab_from_disk(Path(folder) / "app")
 
 
 def _stage_package(target: Path) -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from deploy_answers import Answer
+from flwr.cli.build import build_fab_from_disk
 from test_deploy_processes import WARM, split
 
 from subfl_flower.deploy import command, connections
+from subfl_flower.flower.app_folder import stage_app
 from subfl_flower.flower.ports import free_port
+from subfl_flower.trust.app_code import code_digest
 from subfl_flower.trust.gate import SITE, SiteSettings
 from subfl_flower.trust.members import MEMBERS, Members
 from subfl_flower.trust.operator_key import OPERATOR_KEY, fingerprint, read_operator_key, read_operator_public_key
@@ -148,3 +151,112 @@ def test_options_that_bind_clients_belong_together(
     answer = deploy("register", "node.pub", *arguments, "--connection", "lab")
     assert answer.code == 2
     assert answer.err[-1].endswith("--client or --matcher, --members FILE and one public key belong together")
+
+
+# Policies -------------------------------------------------------------------------------------------------------------
+
+POLICY = """
+methods = ["fedavg", "fedpub", "my_package.MyClient"]
+phases = ["train", "evaluate"]
+most_rounds = 100
+most_runs = 3
+most_answers = 400
+code = ["{digest}"]
+
+[privacy]
+mechanisms = ["laplace_l1", "gaussian_l2"]
+most_epsilon = 1
+least_noise_multiplier = 1.5
+
+[settings]
+"method.masking" = true
+"wire.dtype" = ["float32", "float16"]
+"model.hidden" = {{ most = 128 }}
+"""
+
+
+@pytest.fixture
+def supernode(deploy: Callable[..., Answer], client: Callable[..., Path]) -> Callable[..., Answer]:
+    folder = client("c")
+
+    def run(*options: object) -> Answer:
+        return deploy("supernode", "--insecure", "--superlink", "localhost:9", "--client", folder, "--print", *options)
+
+    return run
+
+
+def test_a_policy_reaches_the_processes_of_a_supernode(supernode: Callable[..., Answer], tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(POLICY.format(digest="ab" * 32))
+    found = SiteSettings.of(variables(supernode("--policy", "site.toml")))
+    assert found is not None and found.policy is not None and found.operators == ()
+    assert found.policy.model_dump() == {
+        "methods": ("fedavg", "fedpub", "my_package.MyClient"),
+        "phases": ("train", "evaluate"),
+        **{"most_rounds": 100, "most_runs": 3, "most_answers": 400, "code": ("ab" * 32,)},
+        "settings": {
+            "method.masking": True,
+            "wire.dtype": ("float32", "float16"),
+            "model.hidden": {"least": None, "most": 128.0},
+        },
+        "privacy": {
+            **{"mechanisms": ("laplace_l1", "gaussian_l2"), "most_epsilon": 1.0},
+            "least_noise_multiplier": 1.5,
+        },
+    }
+    assert found.clients == {
+        "fedavg": (
+            "subfl_flower.clients.subgraphs.subgraph.SubgraphClient",
+            "subfl_flower.clients.recommendation.fedavg.FedAvgRatingsClient",
+        ),
+        "fedpub": ("subfl_flower.clients.subgraphs.fedpub.FedPUBClient",),
+        "my_package.MyClient": ("my_package.MyClient",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "most_round = 3",
+            "most_round: there is no such key; did you mean most_rounds?; it has code, methods, most_ans",
+        ),
+        ("[privacy]\nepsilon = 3", "privacy.epsilon: there is no such key"),
+        ("[privacy]\nmost_epsilom = 3", "privacy.most_epsilom: there is no such key; did you mean most_epsilon?"),
+        ('methods = ["fedavgg"]', "methods: there is no 'fedavgg'; did you mean fedavg?"),
+        ('[privacy]\nmechanisms = ["laplace"]', "privacy.mechanisms: there is no 'laplace'"),
+        ('[settings]\n"metod.x" = 1', "settings: there is no 'metod'; did you mean method?"),
+        (
+            '[settings]\n"seed" = { larg = 1 }',
+            "settings.seed: must be a value, a list of values, or a table with 'least'",
+        ),
+        ("most_rounds = 0", "most_rounds: Input should be greater than or equal to 1 (found 0)"),
+        ("most_rounds = true", "most_rounds: Input should be a valid integer (found True)"),
+        ('code = "all"', "code: must be 'any', or a list of digests of 64 hexadecimal digits"),
+        ('code = ["12"]', "code: must be 'any', or a list of digests of 64 hexadecimal digits"),
+        ("[privacy]\nmost_epsilon = nan", "privacy.most_epsilon: "),
+        ("methods = [", "it is no TOML ("),
+    ],
+)
+def test_a_policy_with_a_mistake_is_refused_in_one_sentence(
+    text: str, problem: str, supernode: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "site.toml").write_text(text)
+    answer = supernode("--policy", "site.toml")
+    assert answer.code == 2 and answer.out == [] and len(answer.err) == 1
+    assert answer.err[0].startswith(f"subfl deploy: --policy site.toml: {problem}")
+
+
+def test_an_absent_policy_is_refused(supernode: Callable[..., Answer]) -> None:
+    assert supernode("--policy", "none").err[-1].startswith("subfl deploy: --policy none: No such file or directory")
+
+
+def test_the_digest_of_the_code_is_that_of_the_bundle_which_flower_makes(
+    deploy: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (printed,) = deploy("code").out
+    (again,) = deploy("code").out
+    assert printed == again and len(printed) == 64
+    stage_app(None, tmp_path / "app")
+    assert code_digest(build_fab_from_disk(tmp_path / "app")) == printed
+    (tmp_path / "app" / "more.py").write_text("")
+    assert deploy("code", "--app", tmp_path / "app").out != [printed]

@@ -15,6 +15,8 @@ from local_federation import LocalFederation, command, wait_for
 from run_outcomes import run_inline
 from test_real_federation import same_rounds
 
+from subfl_flower.flower.app_folder import app_bundle, stage_app
+from subfl_flower.trust.app_code import code_digest
 from subfl_flower.trust.orders import ORDER, RUN
 from subfl_flower.wire.payload import pack
 
@@ -104,3 +106,40 @@ def test_attack_of_a_registered_node_that_gives_another_one_orders(
 def _rounds(directory: Path) -> int:
     path = directory / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_attack_with_code_and_methods_that_a_sites_policy_refuses(
+    clients: list[Path], lab: LocalFederation, tmp_path: Path
+) -> None:
+    """The site's folder would show that other code was imported."""
+    (lab.folder / "site.toml").write_text('methods = ["fedavg"]\nmost_runs = 2\nmost_rounds = 2\n')
+    mark = tmp_path / "imported"
+    stage_app(None, tmp_path / "app")
+    module = tmp_path / "app" / "subfl_flower" / "client_app.py"
+    text = module.read_text().replace("app = ClientApp()", f"open({str(mark)!r}, 'w').close()\napp = ClientApp()")
+    module.write_text(text)
+
+    lab.schema = clients[0].parent / "federation.json"
+    lab.start_superlink()
+    lab.start_node("node-0", *clients, key=lab.key("node-0"), options=("--policy", lab.folder / "site.toml"))
+    lab.wait_for_node("node-0")
+    run = ("dataset=digits", "model.hidden=8", "federation.rounds=1", "runtime.node_timeout=30")
+
+    honest = lab.outcome(lab.submit(*run, "method=fedavg"))
+    assert honest.code == 0, honest.stdout
+    digest = re.search(r"the app's code is new on this site: digest ([0-9a-f]{64})", lab.log("node-0"))
+    assert digest and digest[1] == code_digest(app_bundle(None))
+
+    other_method = lab.outcome(lab.submit(*run, "method=fedpub"))
+    assert other_method.code == 1
+    assert "policy refuses this run: the method is fedpub (subfl_flower.clients.subgraphs" in other_method.stdout
+    many_rounds = lab.outcome(lab.submit(*run, "method=fedavg", "federation.rounds=3"))
+    assert many_rounds.code == 1
+    assert "federation.rounds is 3, and the policy allows at most 2 rounds of a run" in many_rounds.stdout
+
+    other_code = lab.outcome(lab.submit(*run, "method=fedavg", "--app", str(tmp_path / "app")))
+    assert other_code.code == 1
+    assert f"and this site runs the code that came first, {digest[1]}" in other_code.stdout
+    assert not mark.exists()
+    assert lab.outcome(lab.submit(*run, "method=fedavg")).code == 0
+    assert "taken part in 2 runs, the most" in lab.outcome(lab.submit(*run, "method=fedavg")).stdout

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
 import itertools
+import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,32 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from subfl_flower.flower.inline_grid import InlineGrid
-from subfl_flower.trust.gate import Gate, SiteSettings
+from subfl_flower.trust.gate import Arrival, Gate, SiteSettings
 from subfl_flower.trust.operator_key import raw
 from subfl_flower.trust.orders import RUN, sign
 
 NODE = 1
+
+
+def bundle(**files: str) -> bytes:
+    """An app as Flower packs it; a double underscore in a name stands for a dot."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name.replace("__", "."), text)
+    return packed.getvalue()
+
+
+BUNDLE = bundle(pyproject__toml="", client_app__py="x = 1")
+
+
+CONFIG: dict[str, Any] = {
+    "seed": 0,
+    "federation": {"rounds": 10},
+    "method": {"name": "fedavg", "client": "subfl_flower.clients.subgraphs.subgraph.SubgraphClient", "masking": True},
+    "privacy": {"mechanism": "laplace_l1", "clip": 1.0, "epsilon": 0.5},
+    "wire": {"dtype": "float32"},
+}
 
 
 class Operator:
@@ -32,7 +56,7 @@ class Operator:
 
     def __init__(self, attempt: int = 1, run_id: str = "ab12", key: Ed25519PrivateKey | None = None) -> None:
         self.key = Ed25519PrivateKey.generate() if key is None else key
-        self.about: dict[str, Any] = {"id": run_id, "attempt": attempt, "config": '{"seed": 0}'}
+        self.about: dict[str, Any] = {"id": run_id, "attempt": attempt, "config": json.dumps(CONFIG)}
         self._numbers: Iterator[int] = itertools.count(1)
 
     @property
@@ -79,7 +103,7 @@ class Gated(InlineGrid):
 
         def admitted(message: Message, context: Context) -> Message:
             self.passed.append(copy.deepcopy(message))
-            gates[context.node_id].admit(message, context.node_id)
+            gates[context.node_id].admit(Arrival(message, context.node_id, BUNDLE))
             return app(message=message, context=context)
 
         super().__init__(admitted, len(gates))  # type: ignore[arg-type]

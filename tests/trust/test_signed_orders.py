@@ -12,13 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
-from signed_messages import NODE, Gated, Operator, delivered, site, unsigned
+from signed_messages import BUNDLE, NODE, Gated, Operator, delivered, site, unsigned
 
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.signing_grid import SigningGrid
 from subfl_flower.server import round_messages
 from subfl_flower.trust.attempts import open_attempt
-from subfl_flower.trust.gate import Gate
+from subfl_flower.trust.gate import Arrival, Gate
 from subfl_flower.trust.operator_key import fingerprint, raw
 from subfl_flower.trust.orders import ORDER, RUN, sign
 
@@ -40,15 +40,19 @@ def gate(operator: Operator, tmp_path: Path) -> Gate:
     return site(tmp_path, operator.public)
 
 
+def admit(gate: Gate, message: Message, node: int = NODE) -> None:
+    gate.admit(Arrival(message, node, BUNDLE))
+
+
 def refused(gate: Gate, message: Message, reason: str, node: int = NODE) -> None:
     with pytest.raises(SubflError, match=reason):
-        gate.admit(message, node)
+        admit(gate, message, node)
 
 
 def test_signed_orders_pass_and_their_signature_goes_no_further(gate: Gate, operator: Operator) -> None:
     for kind in ("query.roster", "train", "query.ask", "query.export"):
         message = operator.order(kind)
-        gate.admit(message, NODE)
+        admit(gate, message)
         assert set(message.content) == {RUN, "arrays", "figures"}
     assert RUN == round_messages.RUN
 
@@ -80,7 +84,7 @@ def test_attack_with_a_malformed_signature(gate: Gate, operator: Operator, entry
     else:
         order[entry] = value  # type: ignore[assignment]
     with pytest.raises(SubflError):
-        gate.admit(message, NODE)
+        admit(gate, message)
 
 
 # Changed messages -----------------------------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ def test_attack_with_a_changed_message(gate: Gate, operator: Operator, change: C
     changed = copy.deepcopy(sound)
     change(changed.content)
     refused(gate, changed, "the operator has not signed this message")
-    gate.admit(sound, NODE)  # a refused message uses no number up
+    admit(gate, sound)  # a refused message uses no number up
 
 
 def test_attack_with_the_order_for_another_node_or_of_another_type(gate: Gate, operator: Operator) -> None:
@@ -189,24 +193,24 @@ def test_a_run_without_a_sound_name_is_refused(gate: Gate, operator: Operator) -
 def test_attack_with_an_order_that_was_carried_out(operator: Operator, tmp_path: Path) -> None:
     first, second = operator.order(), operator.order(server_round=2)
     again = [copy.deepcopy(message) for message in (first, second)]
-    site(tmp_path, operator.public).admit(first, NODE)
-    site(tmp_path, operator.public).admit(second, NODE)
+    admit(site(tmp_path, operator.public), first)
+    admit(site(tmp_path, operator.public), second)
     later = site(tmp_path, operator.public)  # of another process, or after a restart
     for message, number in zip(again, (1, 2), strict=True):
         refused(later, message, rf"order {number} of run ab12 is refused: .* \(number 2 of attempt 1\)")
     refused(site(tmp_path, operator.public), again[1], "is refused")
     other = Operator(run_id="cd34", key=operator.key)
-    later.admit(other.order(), NODE)  # each run counts by itself
+    admit(later, other.order())  # each run counts by itself
 
 
 def test_attack_with_an_order_of_an_attempt_before_a_resume(operator: Operator, tmp_path: Path) -> None:
     held_back = [operator.order(server_round=number) for number in (1, 2, 3)]
     gate = site(tmp_path, operator.public)
-    gate.admit(held_back[0], NODE)
+    admit(gate, held_back[0])
     resumed = Operator(attempt=2, key=operator.key)
-    gate.admit(resumed.order(), NODE)
+    admit(gate, resumed.order())
     refused(gate, held_back[2], "attempt 1 of run ab12 is refused: this site has heard attempt 2")
-    gate.admit(resumed.order(), NODE)
+    admit(gate, resumed.order())
 
 
 def test_each_start_and_resume_opens_a_higher_attempt(tmp_path: Path) -> None:
@@ -220,12 +224,12 @@ def test_each_start_and_resume_opens_a_higher_attempt(tmp_path: Path) -> None:
 
 
 def test_damaged_records_refuse_all_orders_of_their_run(gate: Gate, operator: Operator, tmp_path: Path) -> None:
-    gate.admit(operator.order(), NODE)
+    admit(gate, operator.order())
     path = tmp_path / "orders" / "ab12.json"
     for wrong in ("", '{"attempt": 1}x', '{"attempt": -1}', '{"attempt": 1, "more": 2}', '{"attempt": 1.5}'):
         path.write_text(wrong)
         refused(gate, operator.order(), r"ab12\.json is damaged .* cannot tell which orders it has heard")
-    gate.admit(Operator(run_id="cd34", key=operator.key).order(), NODE)
+    admit(gate, Operator(run_id="cd34", key=operator.key).order())
 
 
 # Change of the key ----------------------------------------------------------------------------------------------------
@@ -234,11 +238,11 @@ def test_damaged_records_refuse_all_orders_of_their_run(gate: Gate, operator: Op
 def test_two_keys_are_pinned_while_the_operator_changes_its_key(operator: Operator, tmp_path: Path) -> None:
     new = Operator(run_id="cd34")
     both = site(tmp_path, operator.public, new.public)
-    both.admit(operator.order(), NODE)
-    both.admit(new.order(), NODE)
+    admit(both, operator.order())
+    admit(both, new.order())
     after = site(tmp_path, new.public)
     refused(after, operator.order(), "has not pinned")
-    after.admit(new.order(), NODE)
+    admit(after, new.order())
 
 
 # The server's side ----------------------------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ def test_a_signing_grid_numbers_all_messages_and_changes_nothing_else(tmp_path: 
     gates = {node: site(tmp_path / str(node), raw(key.public_key()).hex()) for node in (1, 2)}
     inner = Gated(app, gates)
     grid = SigningGrid(inner, lambda message, number: sign(message, key, number))
-    about = {"id": "ab12", "attempt": 1, "round": 1}
+    about = {"id": "ab12", "attempt": 1, "round": 1, "config": "{}"}
     for _ in range(2):
         replies = list(grid.send_and_receive([unsigned("train", node, about) for node in (1, 2)]))
         assert [reply.content.config_records["seen"]["records"] for reply in replies] == [

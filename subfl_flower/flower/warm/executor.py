@@ -68,7 +68,8 @@ class WarmExecutor(SubprocessExecutor):
         self._news = news
         self._supernode = os.getppid()
         site = SiteSettings.of(os.environ)
-        self._templates = Templates() if site is None or site.warm else None
+        allowed = None if site is None else site.code.has_let_in
+        self._templates = Templates(allowed) if site is None or site.warm else None
         self._programs = _Programs(self._templates, gated=site is not None)
         flowers: Any = subprocess_executor
         flowers.subprocess = self._programs

@@ -6,6 +6,7 @@ imported later: so all modules of the installed one are forgotten here, and the 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from subfl_flower.trust.gate import Gate, SiteSettings
+from subfl_flower.trust.gate import Arrival, Gate, SiteSettings
 
 _OWN = "subfl_flower"
 _PROGRAM, _RUNTIME = "flwr.supernode.cli.flwr_clientapp", "flwr.supernode.runtime.run_clientapp"
@@ -34,8 +35,10 @@ def gate_of_site() -> Callable[[Any], None]:
             return tuple(pulled)
 
         def admit_and_install(bundle: bytes, **options: Any) -> Path:
-            message, context = pulled[:2]
-            gate.admit(message, context.node_id)
+            message, context, _, fab = pulled
+            if hashlib.sha256(bundle).hexdigest() != fab.hash_str:
+                raise ImportError("the run's app is not the one that its hash names")
+            gate.admit(Arrival(message, context.node_id, bundle))
             return install(bundle, **options)
 
         runtime.pull_task_input, runtime.install_from_fab = pull_and_keep, admit_and_install

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -92,11 +92,16 @@ class Forker:
 class Templates:
     """The processes that fork; a new one takes the place of one that has ended.
 
+    Args:
+        may_import: tells of an app, by the SHA-256 of its bundle, if its code may be imported before a message of it is
+            looked at; None: of all.
+
     Attributes:
         given_up: True where they ended several times soon after their start: messages are then left to new programs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, may_import: Callable[[str], bool] | None = None) -> None:
+        self._may_import = may_import
         self.given_up = False
         self._short_lives = 0
         self._apps: dict[str, Forker | None] = {}
@@ -141,8 +146,9 @@ class Templates:
     def _app(self, digest: str) -> Forker | None:
         """The process for an app; None where it cannot be imported in advance."""
         if digest not in self._apps:
-            if (folder := _folder_of(digest)) is None:
-                return self._any_app  # its fork installs the app
+            folder = _folder_of(digest)
+            if folder is None or (self._may_import is not None and not self._may_import(digest)):
+                return self._any_app  # its fork looks at the message, and installs the app
             if len(self._apps) == _MOST_APPS and (oldest := self._apps.pop(next(iter(self._apps)))) is not None:
                 oldest.end()
             self._apps[digest] = self._any_app.fork_with(digest, folder)
