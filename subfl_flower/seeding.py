@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,6 +38,27 @@ def secret_generator(secret: bytes, client_id: int, purpose: str) -> np.random.G
 def system_words(count: int) -> np.ndarray:
     """Random words of the operating system's cryptographic generator, uint64 [count]: never the same twice."""
     return np.frombuffer(bytearray(os.urandom(8 * count)), dtype=np.uint64)
+
+
+class Normals(Protocol):
+    """Source of standard normal numbers, such as NumPy's generator."""
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32]) -> np.ndarray:
+        """Numbers of a shape, float32."""
+
+
+class SystemNormals:
+    """Standard normal numbers from the operating system's cryptographic generator, never the same twice."""
+
+    def standard_normal(self, size: tuple[int, ...], dtype: type[np.float32]) -> np.ndarray:
+        """Numbers of a shape, by the transform of Box and Muller (Annals of Mathematical Statistics, 1958)."""
+        pairs = -(-math.prod(size) // 2)
+        radii, angles = ((system_words(2 * pairs) >> np.uint64(11)).astype(np.float64) + 0.5).reshape(
+            2, pairs
+        ) * 2.0**-53
+        radii, angles = np.sqrt(-2 * np.log(radii)), 2 * np.pi * angles
+        drawn = np.concatenate([radii * np.cos(angles), radii * np.sin(angles)])
+        return drawn[: math.prod(size)].reshape(size).astype(dtype)
 
 
 def words_of(generator: np.random.Generator) -> Callable[[int], np.ndarray]:

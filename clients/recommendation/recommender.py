@@ -142,7 +142,7 @@ class RecommenderClient(CohortClient):
         super().__init__(run, cohort, store, iterate)
         self.models_sent = self.Predictor.models_sent
         self.model = model_of(cohort, run.model)
-        self.users = Users(run, cohort, self.model)
+        self.users = Users(run, cohort, self.model, store)
         self.neighbourhood = self.Neighbours(self.users)
         self.work = self.Work(self.users, self.neighbourhood)
         self.transforms = [transform(self.users) for transform in self.Transforms]

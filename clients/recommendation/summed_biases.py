@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.recommendation.upload_transforms import PARTICIPANTS
+from subfl_flower.clients.recommendation.upload_transforms import ATTEMPT, PARTICIPANTS
 from subfl_flower.clients.recommendation.user_parts import AskedUsers, UserPart
 from subfl_flower.errors import SubflError
 from subfl_flower.models.segments import segment_sum
@@ -68,6 +68,8 @@ class SummedBiases(UserPart):
             # Each turn is another sum, and so is one among other participants: two sums must not share masks.
             numbered = np.array([question.server_round, turn, *participants], dtype="<i8")
             about = b"biases" + numbered.tobytes() + cohort.run.encode()
+            about += str(question.about.get(ATTEMPT)).encode()
+            self.users.claim_masks([client], about)
             numbers = quantise(sums.reshape(-1), SUM_BITS)
             answers[client] = {SUMS: masked(numbers, client, participants, key, about, _DEGREE)}
         return Answers(answers)

@@ -18,7 +18,11 @@ from subfl_flower.wire.contract import Declared, RunContext
 from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged
 
-PARTICIPANTS, MASKED = "participants", "masked"
+PARTICIPANTS, MASKED, ATTEMPT = "participants", "masked", "mask_attempt"
+"""Ids of all participants of a sum, the masked upload, and a number that a server draws each time it starts."""
+
+ATTEMPT_BITS = 53
+"""Bits of the last; an announcement is a float."""
 
 
 class PseudoItems(UploadTransform):
@@ -112,6 +116,7 @@ class SumMasks(UploadTransform):
         # Other participants in the same round would be another sum, and two sums must not share masks.
         participants = tuple(batch.sent.values[PARTICIPANTS][batch.sent.rows[0, 0]].tolist())
         about = np.array([batch.server_round, *participants], dtype="<i8").tobytes() + cohort.run.encode()
+        about += str(batch.announced.get(ATTEMPT)).encode()  # a round repeated after a resume is another sum
         hidden = [
             masked(
                 quantise(self._dense(upload, user), self.settings.fraction_bits),
@@ -123,6 +128,7 @@ class SumMasks(UploadTransform):
             )
             for user, client_id in enumerate(chunk.ratings.user_ids.tolist())
         ]
+        self.users.claim_masks(chunk.ratings.user_ids.tolist(), b"upload" + about)
         return Upload({MASKED: np.stack(hidden)}, {})
 
     def _dense(self, upload: Upload, user: int) -> np.ndarray:

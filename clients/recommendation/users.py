@@ -13,6 +13,8 @@ from torch import Tensor
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.node.state import StateStore
+from subfl_flower.node.used_contexts import claim
 from subfl_flower.privacy.discrete_noise import Words
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.user_graphs import UserGraphs
@@ -46,11 +48,22 @@ class Users:
         run: facts of the run.
         cohort: the users and their ratings.
         model: the `UserModel` that they train.
+        store: keeps what users remember between messages.
     """
 
     run: RunContext
     cohort: UserCohort
     model: Any
+    store: StateStore | None = None
+
+    def claim_masks(self, client_ids: Sequence[int], context: bytes) -> None:
+        """Remember that users make masks for a context, which they do once.
+
+        Raises:
+            SubflError: a user has made them before.
+        """
+        if self.store is not None:
+            claim(self.store.kept, client_ids, context)
 
     @property
     def settings(self) -> Any:

@@ -16,6 +16,7 @@ sent none trains on its local graph as it is.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.node.kept_arrays import Arrays
+from subfl_flower.node.used_contexts import claim
 from subfl_flower.privacy.secure_sum import VALUE_BITS
 from subfl_flower.subgraphs.mending.boundary import Boundary
 from subfl_flower.subgraphs.mending.masked_rows import masked_rows
@@ -42,6 +44,7 @@ from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
 
 SUMS = "neighbour_sums"
+_MASKED_ROWS = "masked-rows"
 BOUNDARY, NEIGHBOURS, MEND = "boundary", "neighbours", "mend"
 """The phases' names; the module's docstring describes them."""
 
@@ -121,17 +124,43 @@ class FedGCNClient(SubgraphClient):
         column = np.zeros((len(kept), self.settings.hops - 1))
         column[responsible] = known[:, None]
         group, members = _groups(received)
-        rows = masked_rows(
-            np.hstack([dense(sums), column[kept]]),
-            boundary.tokens[kept],
-            group,
-            members,
-            graph.client_id,
-            self._key(),
-            _context(f"masks {question.about['attempt']}", question),
-            self.settings.fraction_bits,
+        rows, tokens = np.hstack([dense(sums), column[kept]]), boundary.tokens[kept]
+        context = _context(f"masks {question.about['attempt']}", question)
+        asked = b"".join(received[name].tobytes() for name in ("kept", "counted", "groups", "sizes", "members"))
+        claim(self.store.kept, [graph.client_id], context, asked)
+        hidden = masked_rows(
+            rows, tokens, group, members, graph.client_id, self._key(), context, self.settings.fraction_bits
         )
-        return {"masked": rows}
+        self._remember_rows(graph.client_id, tokens, group, members, rows)
+        return {"masked": hidden}
+
+    def _remember_rows(
+        self, client_id: int, tokens: np.ndarray, group: np.ndarray, members: list[list[int]], rows: np.ndarray
+    ) -> None:
+        """Remember the rows that were masked, and refuse to give others to the same sum in a later attempt.
+
+        The sums are made again where a client was lost, and its sums then have other members. A server that asks for a
+        sum of the same members with other nodes counted would see the features of these nodes.
+
+        Raises:
+            SubflError: a row is another one than before.
+        """
+        among = [blake2b(np.sort(each).astype("<i8").tobytes(), digest_size=16).digest() for each in members]
+        sums = [token.tobytes() + among[number] for token, number in zip(tokens, group.tolist(), strict=True)]
+        values = [blake2b(row.astype("<f8").tobytes(), digest_size=16).digest() for row in rows]
+        found = dict(zip(sums, values, strict=True))
+        before: dict[bytes, bytes] = {}
+        if self.store.kept.round_of(client_id, _MASKED_ROWS) is not None:
+            kept = self.store.kept.get(client_id, _MASKED_ROWS)
+            before = {row[:32].tobytes(): row[32:].tobytes() for row in kept["rows"]}
+        if any(before.get(each, value) != value for each, value in found.items()):
+            raise SubflError(
+                f"client {client_id} has added to these sums before, with other nodes counted; the server would see "
+                "their features"
+            )
+        together = b"".join(each + value for each, value in {**before, **found}.items())
+        kept_rows = np.frombuffer(together, dtype=np.uint8).reshape(-1, 48)
+        self.store.kept.put(client_id, _MASKED_ROWS, 0, {"rows": kept_rows})
 
     def _keep(self, graph: ClientGraph, question: Question, received: Stack) -> None:
         """Check the sums that the client is sent, and keep them."""

@@ -25,7 +25,7 @@ from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.adam import adam_state_shapes, adam_step
 from subfl_flower.models.settings import OptimizerSettings
 from subfl_flower.node.kept_arrays import Arrays
-from subfl_flower.seeding import client_generator
+from subfl_flower.seeding import Normals, SystemNormals, client_generator
 from subfl_flower.subgraphs.mending.hidden_neighbours import hide_neighbours, missing_elsewhere
 from subfl_flower.subgraphs.mending.mending_example import MendingExample, ScaledFeatures, feature_unit
 from subfl_flower.subgraphs.mending.neighbour_generator import NeighbourGenerator, NeighbourGeneratorSettings
@@ -110,14 +110,24 @@ class FedSagePlusClient(SubgraphClient):
             return self._measured(parameters, client_id)
         self._keep(_IN_TRAINING, question, client_id, progress)
         step = int(progress["steps"])
-        rng = client_generator(self.seed, client_id, step, "outgoing embeddings")
-        noisy, counts = self._generator.outgoing(parameters, self._example(client_id, step).surroundings, rng)
+        surroundings = self._example(client_id, step).surroundings
+        noisy, counts = self._generator.outgoing(parameters, surroundings, self._noise(client_id, step))
         return {
             **{name: parameters[name].cpu().numpy() for name in self._generator.decoder_names},
             "noisy": noisy.cpu().numpy(),
             "counts": counts.cpu().numpy().astype(np.uint8),
             "unit": np.array([feature_unit(self._own(client_id).features)], dtype=np.float32),
         }
+
+    def _noise(self, client_id: int, step: int) -> Normals:
+        """Source of the noise on embeddings that leave a client.
+
+        In a simulation it follows from the run's seed: repeatable, and no secret. On a deployed node, which has no
+        graph but its clients', it is the operating system's: who knows the seed could take seeded noise off.
+        """
+        if self.cohort.whole is None:
+            return SystemNormals()
+        return client_generator(self.seed, client_id, step, "outgoing embeddings")
 
     def _step(self, progress: dict[str, Tensor], client_id: int, cross: Mapping[str, Tensor]) -> None:
         """Take one Adam step, in place, on the client's own loss and other clients' gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Sequence
 from logging import WARNING
 
@@ -10,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subfl_flower.clients.recommendation.upload_transforms import MASKED, PARTICIPANTS, masks_of
+from subfl_flower.clients.recommendation.upload_transforms import ATTEMPT, ATTEMPT_BITS, MASKED, PARTICIPANTS, masks_of
 from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS, UPLOADS
 from subfl_flower.flower.log import log
 from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.updates import GroupSum, Updates
-from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters
+from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters, Server
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import tensor_of
 
@@ -65,12 +66,21 @@ class MaskedSum(GradientMeans):
     It stands a level deeper than other parts because a sum of masked uploads is that of plain ones.
     """
 
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._attempt = secrets.randbits(ATTEMPT_BITS)
+
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
         """The arrays to send, together with the ids of all participants, the same for everyone."""
         if not masks_of(self.run):
             return sent
         ids = np.array([self.roster.client_ids[p] for p in self._summed(server_round)], dtype=np.int32)
         return {**sent, PARTICIPANTS: np.broadcast_to(ids, (len(positions), len(ids)))}
+
+    @property
+    def announcements(self) -> dict[str, float]:
+        """A number that this server has drawn: masks of a round that is repeated after a resume are others."""
+        return {ATTEMPT: float(self._attempt)} if masks_of(self.run) else {}
 
     def readable(self, updates: Updates) -> bool:
         """True where no participant is missing, whose masks would stay in the sum."""

@@ -8,6 +8,7 @@ This takes a third of the turns in which users and items would follow each other
 
 from __future__ import annotations
 
+import secrets
 from logging import WARNING
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from subfl_flower.clients.recommendation.summed_biases import BIASES, ITEM_BIASES, SUM_BITS, SUMS
-from subfl_flower.clients.recommendation.upload_transforms import PARTICIPANTS
+from subfl_flower.clients.recommendation.upload_transforms import ATTEMPT, ATTEMPT_BITS, PARTICIPANTS
 from subfl_flower.clients.recommendation.user_parts import ITEMS
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.log import log
@@ -43,6 +44,7 @@ class SummedBiases(ServerPart):
         self._num_items = len(self.run.initial[ITEMS])
         self._biases: np.ndarray | None = None
         self._turns = self._size = 0
+        self._attempt = secrets.randbits(ATTEMPT_BITS)
 
     def set_up(self) -> None:
         """Refuse sums that the run's privacy would not cover, and sums for a model without biases."""
@@ -99,7 +101,12 @@ class SummedBiases(ServerPart):
         self._size = (2 if turn == 1 else 1) * self._num_items
         most = [8 * self._size + HEADERS] * len(self.roster)
         answers = exchange.ask(
-            BIASES, self._decode, most, dict.fromkeys(present, sent), about={"turn": turn}, tolerant=True
+            BIASES,
+            self._decode,
+            most,
+            dict.fromkeys(present, sent),
+            about={"turn": turn, ATTEMPT: self._attempt},
+            tolerant=True,
         )
         told = [answer for p in present if (answer := answers[p]) is not None]
         if missing := len(present) - len(told):

@@ -53,6 +53,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
+from subfl_flower.seeding import Normals
 from subfl_flower.subgraphs.mending.feature_distances import candidates, mean_squares, nearest
 from subfl_flower.subgraphs.mending.generated_distances import Distances, distances
 from subfl_flower.subgraphs.mending.hidden_neighbours import Impaired, with_neighbours
@@ -149,7 +150,7 @@ class NeighbourGenerator:
         """Number of neighbours to generate where `counts` are expected, int64 [n], 0 to p."""
         return counts.detach().round().clamp(0, self.settings.most_neighbours).long()
 
-    def noisy(self, latent: Tensor, rng: np.random.Generator) -> Tensor:
+    def noisy(self, latent: Tensor, rng: Normals) -> Tensor:
         """z + ε, [n, latent]."""
         draws = rng.standard_normal(tuple(latent.shape), dtype=np.float32)
         return latent + self.settings.noise * torch.from_numpy(draws).to(latent)
@@ -232,9 +233,7 @@ class NeighbourGenerator:
         return Losses(*(term.detach() for term in losses)), dict(zip(leaves, found, strict=True))
 
     @torch.no_grad()
-    def outgoing(
-        self, parameters: Parameters, surroundings: Surroundings, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def outgoing(self, parameters: Parameters, surroundings: Surroundings, rng: Normals) -> tuple[Tensor, Tensor]:
         """Data for other clients, besides the decoder: z + ε [n, latent], and round(ñ) int64 [n], at most p."""
         latent = self.encode(parameters, surroundings)
         return self.noisy(latent, rng), self.rounded(self.counts(parameters, latent))

@@ -34,10 +34,15 @@ def fedmf(ids: Sequence[int] = EVERYONE, **more: Any) -> FedMFClient:
     return client
 
 
-def trained(client: FedMFClient, participants: Sequence[int] = EVERYONE, server_round: int = 1) -> Result:
+def trained(
+    client: FedMFClient, participants: Sequence[int] = EVERYONE, server_round: int = 1, attempt: int = 0, by: float = 0
+) -> Result:
     bias, items = table()
+    bias = bias + np.float32(by)
     told = {"participants": np.array(participants, np.int32)} if client.settings.masks else {}
-    return client.train(to_all(client.cohort.client_ids, {"items": items, "bias": bias, **told}, server_round))
+    announced = {"mask_attempt": float(attempt)} if attempt else {}
+    sent = {"items": items, "bias": bias, **told}
+    return client.train(to_all(client.cohort.client_ids, sent, server_round, announced=announced))
 
 
 def masked_uploads(client: FedMFClient, **more: Any) -> np.ndarray:
@@ -136,3 +141,28 @@ def test_what_is_too_large_to_be_added_up_is_refused(key: Path) -> None:
 def test_a_graph_network_is_refused() -> None:
     with pytest.raises(SubflError, match=r"model\.gnn must be none, not 'gcn': method=fedmf"):
         composed_config(["method=fedmf", "model.gnn=gcn"])
+
+
+# Attacks --------------------------------------------------------------------------------------------------------------
+
+
+def test_attack_two_uploads_under_the_masks_of_one_round(key: Path) -> None:
+    """The server sends a second model in the same round: the difference of both uploads would have no masks."""
+    client = fedmf(key=key)
+    masked_uploads(client)
+    again = trained(client, by=0.5)
+    assert again.arrays == {} and sorted(again.failures) == list(EVERYONE)
+    assert all("has made these masks before" in reason for reason in again.failures.values())
+
+
+def test_attack_a_round_repeated_after_a_resume(key: Path) -> None:
+    """A voided round is repeated by a server that was started again: the masks of both uploads have nothing in common.
+
+    User 2 is missing at first, so that the sum is noise; with all masks alike, the server would subtract the uploads.
+    """
+    client = fedmf(key=key)
+    voided = masked_uploads(client, attempt=1)
+    repeated = masked_uploads(client, attempt=2, by=0.5)
+    difference = (voided - repeated).view(np.int64) / 2.0**BITS
+    assert np.median(np.abs(difference)) > 2.0**30  # of masks, where gradients are below a hundred
+    assert trained(client, attempt=1, by=0.5).arrays == {}  # an old value does not bring old masks back

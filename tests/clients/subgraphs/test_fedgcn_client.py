@@ -435,6 +435,33 @@ def test_masks_are_not_used_twice(key: SharedKey) -> None:
     assert first.received["neighbours"][0]["masked"].shape[1] == FEATURES + 1
 
 
+# Attacks --------------------------------------------------------------------------------------------------------------
+
+
+def without_one_node(asked: Mapping[int, Stack], client: int) -> dict[int, Stack]:
+    """The same request, but for one node that a client no longer counts."""
+    flags = np.unpackbits(asked[client]["counted"])
+    flags[np.flatnonzero(flags)[0]] = 0
+    return {**asked, client: {**asked[client], "counted": np.packbits(flags)}}
+
+
+@pytest.mark.parametrize("attempt", [0, 1], ids=["the same attempt", "a later attempt"])
+def test_attack_the_difference_of_two_masked_sums_is_one_nodes_features(attempt: int, key: SharedKey) -> None:
+    """The server asks everybody again, with one node of one client not counted.
+
+    Under the same masks the client's two uploads differ by that node's features; under new masks, both sums do.
+    """
+    run = exchanged(clients_graphs(OVERLAPPING), key, masking=True)
+    changed = without_one_node(run.sent["neighbours"], 1)
+    answers = run.client.answer(Question("neighbours", changed, about={"id": "run-1", "attempt": attempt}))
+    assert 1 not in answers.arrays
+    sentence = "has made these masks before" if attempt == 0 else "with other nodes counted; the server would see"
+    assert sentence in answers.failures[1]
+    # Another client's request is as before, and so is its answer in the same attempt.
+    if attempt == 0:
+        np.testing.assert_array_equal(answers.arrays[0]["masked"], run.received["neighbours"][0]["masked"])
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 

@@ -114,9 +114,33 @@ def test_a_generator_is_adams_way_along_the_clients_own_loss_and_what_others_sai
         np.testing.assert_allclose(second[name], parameters[name].detach().numpy(), atol=1e-5, err_msg=name)
         assert np.abs(second[name] - first[name]).max() > 1e-3
 
-    noisy, counts = ours.outgoing(parameters, example(5).surroundings, client_generator(7, 1, 5, "outgoing embeddings"))
-    np.testing.assert_allclose(second["noisy"], noisy.numpy(), atol=1e-4)
+    _, counts = ours.outgoing(parameters, example(5).surroundings, np.random.default_rng())
     assert second["noisy"].shape == (10, 6) and second["counts"].tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize("deployed", [True, False], ids=["deployed", "simulated"])
+def test_attack_the_noise_on_embeddings_is_taken_off_by_the_runs_seed(deployed: bool) -> None:
+    """Anybody who knows the seed draws a simulation's noise again; on a deployed node that gives nothing.
+
+    Two runs of the same seed differ by their noise alone, of deviation 1 each.
+    """
+    whole = None if deployed else lambda: (None, None)
+    sent = [improved(client(cohort=replace(cohort_of(*GRAPHS), whole=whole))) for _ in range(2)]
+    for c in IDS:
+        one, other = (np.asarray(each[c]["noisy"]) for each in sent)
+        drawn = client_generator(7, c, 4, "outgoing embeddings").standard_normal(one.shape, dtype=np.float32)
+        without = [each - GENERATOR.noise * drawn for each in (one, other)]
+        if deployed:
+            assert np.std(one - other) > GENERATOR.noise and np.std(without[0] - without[1]) > GENERATOR.noise
+        else:
+            np.testing.assert_array_equal(one, other)
+    if not deployed:  # the attack itself: embeddings without noise, as the client's own decoder has them
+        asked = client(
+            cohort=replace(cohort_of(*GRAPHS), whole=whole), generator=GENERATOR.model_copy(update={"noise": 0})
+        )
+        plain = improved(asked)
+        drawn = client_generator(7, 0, 4, "outgoing embeddings").standard_normal(plain[0]["noisy"].shape, np.float32)
+        assert np.abs(sent[0][0]["noisy"] - GENERATOR.noise * drawn).std() < np.abs(sent[0][0]["noisy"]).std()
 
 
 def test_what_is_said_of_another_is_the_gradient_of_how_far_it_is_from_ones_own_nodes() -> None:
@@ -165,12 +189,13 @@ def test_clients_train_on_their_nodes_and_generated_ones_and_are_measured_on_the
 
 
 def test_every_message_may_find_another_process(tmp_path: Path) -> None:
-    one = client()
+    simulated = replace(cohort_of(*GRAPHS), whole=lambda: (GRAPHS[0], GRAPHS[0].roles))  # noise follows from the seed
+    one = client(cohort=simulated)
     kept = set_up(lambda: one)
-    anew = set_up(lambda: client(MappedStore(tmp_path)))
+    anew = set_up(lambda: client(MappedStore(tmp_path), cohort=simulated))
     for c in IDS:
         np.testing.assert_array_equal(anew[c]["figures"], kept[c]["figures"])
-    found, expected = trained(client(MappedStore(tmp_path))).arrays, trained(one).arrays
+    found, expected = trained(client(MappedStore(tmp_path), cohort=simulated)).arrays, trained(one).arrays
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name])
 

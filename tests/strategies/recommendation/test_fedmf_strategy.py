@@ -169,3 +169,11 @@ def test_a_run_in_which_somebody_always_fails_never_steps(
     outcome = inline_run(*everyone)
     assert [record["failures"] for record in outcome.rounds] == [{"7": "RuntimeError: no battery"}] * 10
     np.testing.assert_array_equal(table(outcome), initial)
+
+
+def test_attack_masks_come_back_after_a_resume() -> None:
+    """Each server that is started announces another number, the same in all of its rounds."""
+    one, other = server(), server()
+    assert one.announcements["mask_attempt"] == one.announcements["mask_attempt"] >= 0
+    assert one.announcements["mask_attempt"] != other.announcements["mask_attempt"]
+    assert "mask_attempt" not in server(masks=False).announcements
