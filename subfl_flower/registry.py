@@ -45,6 +45,11 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"aggregation.rule: method={config.method.name} does not average whole models; must be "
             f"{' or '.join(allowed)} (found {config.aggregation.rule!r})"
         )
+    if config.privacy.mechanism != "none" and config.wire.absent_features == "skip":
+        raise SubflError(
+            f"wire.absent_features: with privacy.mechanism={config.privacy.mechanism} only send is allowed, because "
+            "rows that are left out tell which features a client has"
+        )
     if config.runtime.precision != "float32" and not client.trains_mixed:
         raise SubflError(
             f"runtime.precision={config.runtime.precision}: clients of method={config.method.name} compute in float32 "

@@ -104,7 +104,10 @@ def test_what_hides_users_is_chosen_by_the_configuration_alone(method: str) -> N
             ["method=fedgnn", "model=gcn"],
             "holds ratings of users, and model=gcn is for a graph",
         ),
-        (["privacy=laplace_linf"], "privacy.mechanism: clients of method=fedpub do not protect what they upload"),
+        (
+            ["method=fedsg", "privacy=laplace_linf"],
+            "privacy.mechanism: clients of method=fedsg do not protect what they upload",
+        ),
         (
             ["method=fedgnn", "task=ranking", "model=recommender"],
             "model=recommender is for task=rating_prediction, not for task=ranking",

@@ -26,6 +26,8 @@ _NOBODY = -1
 class WholeGraphClient(SubgraphClient):
     """Train on a client's own nodes with messages from all others."""
 
+    protects_uploads = False
+
     def local_graph(self, position: int) -> LocalGraph:
         """The part of the whole graph that the outputs at the client's own nodes depend on.
 

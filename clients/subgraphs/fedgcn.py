@@ -49,6 +49,8 @@ BOUNDARY, NEIGHBOURS, MEND = "boundary", "neighbours", "mend"
 class FedGCNClient(SubgraphClient):
     """Train on own nodes, with sums over the neighbours that other clients hold."""
 
+    protects_uploads = False
+
     class Settings(SubgraphClient.Settings):
         """Knobs of the exchange before training.
 

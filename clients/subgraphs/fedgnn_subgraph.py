@@ -15,7 +15,7 @@ the client was sent.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import StackedGNN
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Question
+from subfl_flower.wire.contract import RunContext
 
 FIRST = "conv1"
 """The layer whose output is the representations."""
@@ -83,11 +84,15 @@ class SimilarNodesClient(SubgraphClient):
     networks = ("gcn", "sage", "decoupled")
     """Stacked networks, whose first convolution gives the representations."""
 
-    protects_uploads: ClassVar[bool] = True
     phases = (SHOW, MEND)
     graph_patch_name = SIMILAR_NODES
     uses_edge_weights = False
     """Edges to similar nodes have no weights."""
+
+    @classmethod
+    def protects_update(cls, run: RunContext) -> bool:
+        """False: `privacy` protects the representations."""
+        return False
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:

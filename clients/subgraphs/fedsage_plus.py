@@ -42,6 +42,8 @@ _IN_TRAINING, _TRAINED = "generator-in-training", "generator"
 class FedSagePlusClient(SubgraphClient):
     """Train a generator in answer to the server's questions, and then the model on the graph that it mends."""
 
+    protects_uploads = False
+
     class Settings(SubgraphClient.Settings):
         """Knobs of the generator and its training.
 

@@ -35,6 +35,8 @@ FEATURE_EMBEDDING, TOPOLOGY_EMBEDDING = "feature_embedding", "topology_embedding
 class FedSGClient(SubgraphClient):
     """Send an embedding of each extractor together with the parameters."""
 
+    protects_uploads = False
+
     class Settings(SubgraphClient.Settings):
         """Knobs of the aggregation, and of the random graph, a stochastic block model.
 

@@ -33,6 +33,8 @@ _CENTRAL = -1
 class OracleClient(SubgraphClient):
     """Train one central model; its `hosted` clients are only measured."""
 
+    protects_uploads = False
+
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
         """No arrays: nothing travels."""

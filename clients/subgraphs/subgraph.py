@@ -19,6 +19,7 @@ from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads, re
 from subfl_flower.clients.subgraphs.description import Description
 from subfl_flower.clients.subgraphs.local_steps import Epoch, LocalSteps, Model, generators
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Used
+from subfl_flower.clients.subgraphs.protected_update import COSINE, ProtectedUpdate
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.models.adam import adam_state_shapes
@@ -38,6 +39,7 @@ from subfl_flower.subgraphs.models.local_graph import LocalGraph
 from subfl_flower.subgraphs.models.stacked_gnn import layer_parameters
 from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples
+from subfl_flower.tasks.metric import Metric
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import Declared, MethodSettings, RunContext
@@ -67,6 +69,8 @@ class SubgraphClient(CohortClient):
 
     trains_mixed = True
 
+    protects_uploads = True
+
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
 
@@ -89,6 +93,20 @@ class SubgraphClient(CohortClient):
     def downloads(cls, run: RunContext) -> Declared:
         """The shared parameters."""
         return cls.shared(run)
+
+    @classmethod
+    def protects_update(cls, run: RunContext) -> bool:
+        """True where `privacy` protects the change of a client's parameters."""
+        return run.privacy.mechanism != "none"
+
+    @classmethod
+    def metrics(cls, run: RunContext) -> dict[str, Metric]:
+        """The task's figures and the training loss; with protected changes their cosine instead of the loss."""
+        declared = super().metrics(run)
+        if cls.protects_update(run):
+            del declared["train_loss"]
+            declared[COSINE] = Metric(-1.0, 1.0, averaged=True)
+        return declared
 
     @classmethod
     def check_model(cls, model: Any, method: str) -> None:
@@ -166,6 +184,8 @@ class SubgraphClient(CohortClient):
         self.steps = LocalSteps(
             self.model, self.weights, self.optimizer, cohort.device, self.seed, in_precision=self.in_precision
         )
+        protects = self.protects_update(run)
+        self._protection = ProtectedUpdate(run.privacy, list(self.shared(run)), cohort, self.seed) if protects else None
         self._minibatches = Minibatches(self.model, cohort.task, cohort.device)
         self._sampled_from: dict[int, LocalGraph] = {}
 
@@ -260,21 +280,32 @@ class SubgraphClient(CohortClient):
             with torch.no_grad():
                 uploads = self.compact.spread(self.weights.upload(shared, effective, chunk), chunk.rows) | dict(alone)
                 uploads = uploads if self.skips_absent(self.run) else with_all_rows(uploads, batch)
+                protection: dict[str, Tensor] = {}
+                described, rows = effective, chunk.rows
+                if self._protection is not None:
+                    protected, protection = self._protection.of(uploads, batch)
+                    uploads |= protected
+                    described, rows = self._described(protected, len(positions)), None
                 for description in self.descriptions:
                     read = chunk if self.compact.zero or not description.reads_graphs else self.graph_chunk(positions)
-                    uploads |= description.of(effective, read, batch)
+                    uploads |= description.of(described, replace(read, rows=rows), batch)
         self.keep_best(state, positions, effective, validation)
         metrics = {
             "validation": validation,
             "test": test,
             "validation_as_received": validation_received,
             "test_as_received": test_received,
-            "train_loss": loss,
             "num_examples": self._num_examples(positions),
             **held_out.figures(outputs),
-            **self.weights.figures(effective),
+            **(protection if self._protection else {"train_loss": loss, **self.weights.figures(effective)}),
         }
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
+
+    def _described(self, protected: Parameters, count: int) -> dict[str, Tensor]:
+        """The models [C, ...] of `count` clients that others may know: personal parameters have their first values."""
+        initial = {name: torch.from_numpy(value) for name, value in self.run.initial.items() if name not in protected}
+        device = self.cohort.device
+        return {**{name: value.to(device).expand(count, *value.shape) for name, value in initial.items()}, **protected}
 
     def take_steps(self, model: Model, state: Mapping[str, Tensor], chunk: GraphChunk, batch: Batch) -> Tensor:
         """Take a round's steps in place; the mean training loss of each client in the last epoch [C]."""

@@ -23,6 +23,7 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
+from subfl_flower.strategies.subgraphs.update_account import UpdateAccount
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
@@ -54,6 +55,7 @@ class MixingStrategy(CohortStrategy):
             name: np.broadcast_to(value, (len(roster), *value.shape)) for name, value in self.initial.items()
         }
         self._mixing: dict[str, np.ndarray] = {}
+        self._account = UpdateAccount(run, self.contract, len(roster))
 
     @abstractmethod
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
@@ -104,17 +106,19 @@ class MixingStrategy(CohortStrategy):
         return self._mixing.get(group)
 
     def state(self) -> Stack:
-        """Parameters and M."""
+        """Parameters, M, and the account of protected uploads."""
         kept = {f"parameters.{name}": np.asarray(value) for name, value in self.parameters.items()}
         return {
             **super().state(),
             **kept,
+            **self._account.state(),
             **{f"mixing{_dotted(group)}": matrix for group, matrix in self._mixing.items()},
         }
 
     def load_state(self, state: Stack) -> None:
-        """Parameters and M."""
+        """Parameters, M, and the account of protected uploads."""
         super().load_state(state)
+        self._account.load_state(state)
         self.parameters = {name: state[f"parameters.{name}"] for name in self.initial}
         names = [name for name in state if name == "mixing" or name.startswith("mixing.")]
         self._mixing = {name.removeprefix("mixing").removeprefix("."): state[name] for name in names}
@@ -134,6 +138,15 @@ class MixingStrategy(CohortStrategy):
     def instructions(self, server_round: int, positions: Sequence[int]) -> Stack:
         """Each client's mixture."""
         return {name: rows(stack, positions) for name, stack in self.parameters.items()}
+
+    def take(self, updates: Updates) -> None:
+        """Count protected uploads; then remember and aggregate."""
+        self._account.watch(updates)
+        super().take(updates)
+
+    def report(self, prepared: Any | None) -> dict[str, Any]:
+        """The guarantees of protected uploads."""
+        return {**super().report(prepared), **self._account.report()}
 
     def aggregate(self, updates: Updates) -> None:
         """θ ← M θ, group by group."""

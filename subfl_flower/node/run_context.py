@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from subfl_flower.config import Config
 from subfl_flower.node.domain import domain_of
+from subfl_flower.privacy.accountant import for_rounds
 from subfl_flower.registry import method_settings
 from subfl_flower.wire.contract import RunContext
 from subfl_flower.wire.roster import Shape
@@ -23,7 +24,7 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         model=config.model,
         optimizer=config.optimizer,
         task=config.task,
-        privacy=config.privacy,
+        privacy=for_rounds(config.privacy, config.federation.rounds),
         aggregation=config.aggregation,
         secure_sums=config.secure_sums,
         seed=config.seed,

@@ -21,6 +21,7 @@ import numpy as np
 
 from subfl_flower.errors import SubflError
 from subfl_flower.installed import optional_module
+from subfl_flower.privacy.grid import FINENESS
 from subfl_flower.privacy.mechanism import LdpSettings
 
 GRID_STEPS = 100  # of a privacy loss distribution, in an event's epsilon: five digits of the composed epsilon
@@ -153,6 +154,39 @@ def renyi_epsilon(divergences: np.ndarray, delta: float) -> float:
     if not np.isfinite(divergences).all():
         return math.inf
     return float(_library("rdp.rdp_privacy_accountant").compute_epsilon(ORDERS, divergences, delta)[0])
+
+
+def for_rounds(settings: LdpSettings, num_uploads: int | None) -> LdpSettings:
+    """The settings with the noise by which so many uploads of a user have `target_epsilon`; as they are without one.
+
+    Every upload counts in full. The server, and everybody who knows the run's seed, can tell which clients take part in
+    a round, so that drawing some of them hides nobody.
+
+    Raises:
+        SubflError: the number of uploads is not known, the extra `dp` is missing, or no noise is enough.
+    """
+    target = settings.target_epsilon
+    if target is None:
+        return settings
+    if num_uploads is None:
+        raise SubflError("privacy.target_epsilon: the noise depends on the run's number of rounds, which is not known")
+    low, high = math.log(1e-4), math.log(2.0**FINENESS / 4)
+
+    def noised(logarithm: float) -> LdpSettings:
+        return settings.model_copy(update={"noise_multiplier": math.exp(logarithm)})
+
+    def spent(logarithm: float) -> float:
+        return user_level_epsilon(noised(logarithm), num_uploads, settings.delta)
+
+    if spent(high) > target:
+        raise SubflError(
+            f"privacy.target_epsilon: no noise keeps {num_uploads} uploads within {target:g} at delta "
+            f"{settings.delta:g}"
+        )
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if spent(middle) > target else (low, middle)
+    return noised(high)
 
 
 def require_accountant(settings: LdpSettings) -> None:

@@ -46,6 +46,8 @@ class LdpSettings(BaseModel):
         noise: scale of the Laplace noise of ``laplace_linf``, unless `epsilon` gives it.
         epsilon: of one upload (``laplace_l1``), or of one value of it (``laplace_linf``).
         noise_multiplier: deviation of the noise of ``gaussian_l2``, in units of 2 clip.
+        target_epsilon: of ``gaussian_l2``: user-level epsilon of a whole run, which replaces `noise_multiplier` by the
+            least one that keeps it (`subfl_flower.privacy.accountant.for_rounds`).
         delta: delta of the reported user-level epsilon.
     """
 
@@ -56,6 +58,7 @@ class LdpSettings(BaseModel):
     noise: float = Field(default=0.2, ge=0)
     epsilon: float | None = Field(default=None, gt=0)
     noise_multiplier: float | None = Field(default=None, gt=0)
+    target_epsilon: float | None = Field(default=None, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -64,6 +67,8 @@ class LdpSettings(BaseModel):
             raise ValueError("mechanism=laplace_l1 needs epsilon, that of one upload")
         if self.mechanism == "gaussian_l2" and self.noise_multiplier is None:
             raise ValueError("mechanism=gaussian_l2 needs noise_multiplier")
+        if self.target_epsilon is not None and self.mechanism != "gaussian_l2":
+            raise ValueError("target_epsilon is for mechanism=gaussian_l2 alone")
         if self.grid is not None and self.grid.radius == 0:
             raise ValueError(f"noise of scale {self.noise_scale:g} is more than 2^{FINENESS} times clip, {self.clip:g}")
         return self

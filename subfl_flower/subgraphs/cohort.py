@@ -15,6 +15,8 @@ from subfl_flower.data.graph import ClientGraph, Graph
 from subfl_flower.data.prepared.partition import PreparedPartition
 from subfl_flower.errors import SubflError
 from subfl_flower.node.shared_key import SharedKey
+from subfl_flower.privacy.discrete_noise import Words
+from subfl_flower.seeding import client_generator, system_words, words_of
 from subfl_flower.subgraphs.prepared import Prepared
 from subfl_flower.tasks.choices import Examples, GraphTask
 
@@ -101,6 +103,20 @@ class Cohort:
     def num_outputs(self) -> int:
         """Width of a model's output."""
         return self.task.num_outputs(self.num_classes)
+
+    @property
+    def simulated(self) -> bool:
+        """True where the graph that the clients' subgraphs were cut from is at hand."""
+        return self.whole is not None
+
+    def noise_words(self, seed: int, client_id: int, server_round: int) -> Words:
+        """Random words for the noise on a client's upload: of the operating system where clients' data are apart.
+
+        In a simulation they follow from the run's seed, so that runs repeat; such noise hides nothing.
+        """
+        if self.simulated:
+            return words_of(client_generator(seed, client_id, server_round, "noise on the upload"))
+        return system_words
 
     def whole_graph(self, client_id: int, asker: str) -> ClientGraph:
         """The graph that the clients' subgraphs were cut from, as if one client held it.

@@ -93,7 +93,9 @@ class RunContext:
 
     @property
     def skips_absent(self) -> bool:
-        """True where rows of features that a client does not have are not sent."""
+        """True where rows of features that a client does not have are not sent; protected uploads have all rows."""
+        if self.privacy.mechanism != "none":
+            return False
         return (self.absent_features or getattr(self.settings, "absent_features", "send")) == "skip"
 
 
