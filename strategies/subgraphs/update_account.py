@@ -14,7 +14,7 @@ from subfl_flower.server.updates import Updates
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext, arrays_of
 
-COVERS = "the parameters that a client uploads in all rounds, and all that is made of them"
+COVERS = "parameters that a client uploads in all rounds, and all that is made of them"
 _NOT = ("numbers of nodes, edges and examples", "figures of validation and test examples")
 
 

@@ -126,7 +126,7 @@ def test_attack_two_states_of_a_clients_data_are_told_apart_no_more_often_than_e
     """
     settings = LdpSettings(mechanism="gaussian_l2", clip=1.0, noise_multiplier=1.0)
     trials, values = 400, 50
-    epsilon = user_level_epsilon(settings.model_copy(update={"noise_multiplier": 3.0}), 9, settings.delta)
+    epsilon = user_level_epsilon(settings, 1, settings.delta)
     cohort = replace(cohort_of(GRAPHS[0]), whole=None)
     rng = np.random.default_rng(0)
     sent = {"weight": rng.standard_normal((1, values)).astype(np.float32)}
@@ -139,6 +139,6 @@ def test_attack_two_states_of_a_clients_data_are_told_apart_no_more_often_than_e
         upload = {"weight": torch.from_numpy(candidates[truth])}
         seen, _ = protection.of(upload, Batch.of_stack((0,), sent, server_round=trial))
         right += int(((seen["weight"].numpy() - sent["weight"]) * direction).sum() < 0) == truth
-    allowed = stats.norm.cdf(1 / (2 * 1.0) * 1.0)  # of two normal laws one deviation apart, which epsilon bounds:
+    allowed = stats.norm.cdf(0.5)  # of two normal laws one deviation apart, which epsilon bounds
     assert allowed <= (math.exp(epsilon) + settings.delta) / (1 + math.exp(epsilon))
     assert right <= stats.binom.ppf(0.999, trials, allowed)
