@@ -59,7 +59,7 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     node = open_clients(run, context)
     client = node.client(run, context, phase)
     batch = _batch(message.content, client, node)
-    result = client.train(batch) if phase == TRAIN else client.measure(batch)
+    result = node.accounted(client, client.train(batch)) if phase == TRAIN else client.measure(batch)
     if phase == TRAIN and client.run.secure_sums.sums(batch.server_round):
         result = SummingClients(client, dict(run)).masked(result)
     figures = {name: values.tolist() for name, values in result.metrics.items() if client.run.reports(name)}

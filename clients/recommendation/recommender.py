@@ -215,6 +215,15 @@ class RecommenderClient(CohortClient):
             metrics["train_loss"] = told.loss.cpu().numpy().astype(float)
         return Result(batch.clients, upload.arrays, upload.rows, metrics)
 
+    def protected_values(self, result: Result) -> np.ndarray | None:
+        """Number of values in each user's upload, where noise is among the transforms."""
+        if self.run.privacy.mechanism == "none" or not self.protects_uploads:
+            return None
+        rows = result.rows[ROWS]
+        single = sum(value[0].size for value in result.arrays.values() if len(value))
+        counted: np.ndarray = rows.lengths * rows.values.shape[1] + single
+        return counted
+
     def _training_graphs(self, shared: dict[str, Tensor], chunk: Chunk, batch: Batch) -> tuple[UserGraphs, Tensor]:
         """Users' local graphs, with negative items where the model samples any, and the item rows that they index."""
         samplers = None

@@ -6,6 +6,7 @@ the client. The objective and the personal parameters are those of `clients/subg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -300,6 +301,12 @@ class SubgraphClient(CohortClient):
             **(protection if self._protection else {"train_loss": loss, **self.weights.figures(effective)}),
         }
         return Result(batch.clients, _arrays(uploads), metrics=_arrays(metrics))
+
+    def protected_values(self, result: Result) -> np.ndarray | None:
+        """Number of uploaded parameters, the same for all clients."""
+        if self._protection is None:
+            return None
+        return np.full(len(result.clients), sum(math.prod(spec.shape) for spec in self.shared(self.run).values()))
 
     def _described(self, protected: Parameters, count: int) -> dict[str, Tensor]:
         """The models [C, ...] of `count` clients that others may know: personal parameters have their first values."""

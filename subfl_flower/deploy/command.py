@@ -116,6 +116,7 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.allow_package or [],
         arguments.warm,
         gated=bool(variables),
+        epsilon_limit=arguments.epsilon_limit,
     )
     if not arguments.print:
         lock_node(clients, arguments.state)
@@ -215,6 +216,12 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--matcher-key", metavar="HEX", help="the only matcher that the clients seal to")
     parser.add_argument(
         "--keep-embeddings", action="store_true", help="never tell the server an embedding to cluster users by"
+    )
+    parser.add_argument(
+        "--epsilon-limit",
+        type=float,
+        metavar="EPSILON",
+        help="largest epsilon, at delta 1e-5, of all uploads of a client's data in all runs together",
     )
     parser.add_argument(
         "--allow-package", action="append", metavar="NAME", help="an installed package whose classes a run may name"

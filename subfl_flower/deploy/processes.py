@@ -1,5 +1,6 @@
 """Flower's long-running processes of a federation: their command lines, checked before they start."""
 
+import math
 import os
 import re
 import shlex
@@ -93,6 +94,7 @@ def supernode_command(
     allow_packages: Sequence[str] = (),
     warm: bool | None = None,
     gated: bool = False,
+    epsilon_limit: float | None = None,
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -109,6 +111,7 @@ def supernode_command(
         warm: fork the process of a message from one that has imported PyTorch; False starts a program for each, as
             Flower does; None: True where a fork is possible, which is on Linux.
         gated: messages pass the site's gate, which stands in this package's processes alone.
+        epsilon_limit: largest epsilon of all uploads of a client's data, in all runs together; None: no limit.
 
     Raises:
         SubflError: an address, a certificate, a key or a folder is not usable, the port is taken, or a fork is asked
@@ -124,7 +127,10 @@ def supernode_command(
         check_private_key(credentials.key)
         command += ["--root-certificates", str(credentials.root_certificates.resolve())]
         command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
-    command += ["--node-config", node_config(clients, state, matcher_key, keep_embeddings, allow_packages)]
+    command += [
+        "--node-config",
+        node_config(clients, state, matcher_key, keep_embeddings, allow_packages, epsilon_limit),
+    ]
     _check_clients(clients)
     _check_state(clients, state)
     if port:
@@ -148,6 +154,7 @@ def node_config(
     matcher_key: str | None = None,
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
+    epsilon_limit: float | None = None,
 ) -> str:
     """Configuration of a SuperNode's ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
 
@@ -176,6 +183,10 @@ def node_config(
         parts.append(f'matcher-key="{matcher_key}"')
     if keep_embeddings:
         parts.append("keep-embeddings=true")
+    if epsilon_limit is not None:
+        if not 0 < epsilon_limit < math.inf:
+            raise SubflError(f"--epsilon-limit: must be a number above 0 (found {epsilon_limit:g})")
+        parts.append(f"epsilon-limit={epsilon_limit!r}")
     for package in allow_packages:
         if not package.isidentifier():
             raise SubflError(f"--allow-package {package}: must be a package's name in an import, without dots")

@@ -211,6 +211,10 @@ class CohortClient(NumPyClient, ABC):
         parts = {name: weight * np.asarray(values[row], dtype=np.float64) for name, values in result.arrays.items()}
         return {**{name: parts[name] for name in self.summed(self.run) if name in parts}, WEIGHT: np.asarray(weight)}
 
+    def protected_values(self, result: Result) -> np.ndarray | None:
+        """Numbers of values [A] that `privacy` protects in the uploads of a result; None where it protects none."""
+        return None
+
     @property
     def state_shapes(self) -> Shapes:
         """The personal state of a client between rounds: shapes by name."""

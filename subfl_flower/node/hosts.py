@@ -12,15 +12,17 @@ from flwr.app import ConfigRecord, Context
 
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
-from subfl_flower.node.client import Hosted
+from subfl_flower.node.client import CohortClient, Hosted
 from subfl_flower.node.domain import ClientModel, NodeSecrets, UsersModel, domain_of
 from subfl_flower.node.durable_store import DurableStore
 from subfl_flower.node.node import Node, compute_device
 from subfl_flower.node.shared_key import SharedKey
 from subfl_flower.node.state import ContextStore, MappedStore, MemoryStore, StateStore
+from subfl_flower.privacy.ledger import PrivacyLedger
 from subfl_flower.runs.directory import RunDirectory
 from subfl_flower.runs.files import parse_object, read_file, write_whole
 from subfl_flower.storage.tensor_file import MODEL_FILE
+from subfl_flower.wire.batch import Result
 
 
 class SimulatedNode(Node):
@@ -96,6 +98,7 @@ class DeployedNode(Node):
         state: where a folder ``client-<id>/runs`` is made for each; None: in the clients' own folders.
         matcher_key: the only public key that clients seal to; None: the matcher's key as the server sends it.
         keep_embeddings: never send the server an embedding to be clustered by.
+        epsilon_limit: largest epsilon that uploads of a client's data may reach in all runs together; None: no limit.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class DeployedNode(Node):
         state: Path | None,
         matcher_key: bytes | None = None,
         keep_embeddings: bool = False,
+        epsilon_limit: float | None = None,
     ) -> None:
         super().__init__(config, run_id)
         kind = domain_of(config)
@@ -118,6 +122,7 @@ class DeployedNode(Node):
         }
         places = {client: runs.parent for client, runs in self._runs.items()}
         self._secrets = NodeSecrets(run_id, places, matcher_key, keep_embeddings)
+        self._ledgers = {client_id: PrivacyLedger(place, epsilon_limit) for client_id, place in places.items()}
         self.client_ids = ids
         digests = [folder.fingerprint for folder in opened]
         self.about = {
@@ -160,6 +165,20 @@ class DeployedNode(Node):
             return self._runs[client_id] / self.run_id / "state"
 
         return _durable(MemoryStore(self.cohort.device), folder_of, run, phase, self.phases, keep=True)
+
+    def accounted(self, client: CohortClient, result: Result) -> Result:
+        """The result without the uploads that a client's ledger does not allow; the others are written down in it."""
+        values, failures = client.protected_values(result), {}
+        for row, client_id in enumerate(result.clients):
+            try:
+                ledger = self._ledgers[client_id]
+                ledger.require_protection(client.run.privacy.mechanism, values is not None)
+                if values is not None:
+                    fingerprint = self._folders[client_id].fingerprint
+                    ledger.spend(self.run_id, fingerprint, client.run.privacy, int(values[row]))
+            except SubflError as error:
+                failures[client_id] = str(error)
+        return result.without(failures) if failures else result
 
     def write_model(self, client_id: int, model: ClientModel) -> None:
         """Write the model and its card to the client's folder of the run."""

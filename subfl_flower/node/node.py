@@ -20,7 +20,7 @@ from subfl_flower.node.run_context import run_context
 from subfl_flower.node.state import CurrentStore, StateStore
 from subfl_flower.node.summing import SummingClients
 from subfl_flower.registry import client_class
-from subfl_flower.wire.batch import Batch
+from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.memory import keep_freed_memory
 from subfl_flower.wire.roster import Shape
 
@@ -96,6 +96,15 @@ class Node(ABC):
         """The object that answers questions: the one that trains the clients, or their part in a secure sum."""
         client = self.client(run, context, phase)
         return SummingClients(client, dict(run)) if phase in SummingClients.phases else client
+
+    def accounted(self, client: CohortClient, result: Result) -> Result:
+        """The result of training, once the privacy that it costs is written down: by default nothing is.
+
+        Args:
+            client: the object that trained.
+            result: what it made.
+        """
+        return result
 
     def keep(self, run: ConfigRecord, context: Context) -> None:
         """Write the states of all clients, as they are after a round, to where a resumed run looks for them.

@@ -96,7 +96,8 @@ def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
         raise SubflError("this SuperNode names no client; start it with --node-config 'client=\"FOLDER\"'")
     folders = [Path(part) for part in str(here["client"]).split(",")]
     key = bytes.fromhex(str(here["matcher-key"])) if "matcher-key" in here else None
-    node = DeployedNode(config, run_id, folders, state, key, bool(here.get("keep-embeddings", False)))
+    limit = float(here["epsilon-limit"]) if "epsilon-limit" in here else None
+    node = DeployedNode(config, run_id, folders, state, key, bool(here.get("keep-embeddings", False)), limit)
     node.forget_finished_runs()
     return node
 

@@ -206,7 +206,7 @@ def privacy_report(settings: LdpSettings, num_uploads: int, num_coordinates: int
     names the extra.
     """
     delta, note = settings.delta, None
-    if settings.mechanism.startswith("laplace") and not _has_library():
+    if settings.mechanism.startswith("laplace") and not has_accountant():
         delta = 0.0
         note = f"a smaller epsilon, at delta {settings.delta:g}, needs dp-accounting: pip install 'subfl-flower[dp]'"
     return PrivacyReport(
@@ -228,7 +228,8 @@ def _finite(epsilon: float | None) -> float | None:
     return None if epsilon is None or math.isinf(epsilon) else epsilon
 
 
-def _has_library() -> bool:
+def has_accountant() -> bool:
+    """True where the extra `dp` is installed."""
     try:
         _library("pld")
     except SubflError:

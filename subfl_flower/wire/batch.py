@@ -103,6 +103,17 @@ class Result:
     metrics: dict[str, np.ndarray] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
 
+    def without(self, failures: Mapping[int, str]) -> Result:
+        """The result with further clients among those that did not succeed."""
+        kept = [row for row, client in enumerate(self.clients) if client not in failures]
+        return Result(
+            tuple(self.clients[row] for row in kept),
+            {name: np.asarray(values)[kept] for name, values in self.arrays.items()},
+            {name: rows.take(kept) for name, rows in self.rows.items()},
+            {name: values[kept] for name, values in self.metrics.items()},
+            {**self.failures, **failures},
+        )
+
     @classmethod
     def joined(cls, parts: Sequence[Result]) -> Result:
         """Join the results of several batches in their order; uploads of the parts are released on the way."""
