@@ -190,10 +190,12 @@ class Record(Section):
 
     They are the mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds the
     state needed to resume; 0 for never, ``auto`` for every round of a deployment, and once a minute in a simulation.
+    With `audit` a simulation on a graph also reports what its server can infer from the clients' uploads.
     Without `test` a run is one of development: no figure of test examples leaves a client.
     """
 
     test: bool = True
+    audit: bool = False
     mixing_every: int = Field(default=10, ge=1)
     client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

@@ -50,6 +50,8 @@ def validate(composed: Mapping[str, Any]) -> Config:
             f"wire.absent_features: with privacy.mechanism={config.privacy.mechanism} only send is allowed, because "
             "rows that are left out tell which features a client has"
         )
+    if config.record.audit:
+        _require_auditable(config, client)
     if config.runtime.precision != "float32" and not client.trains_mixed:
         raise SubflError(
             f"runtime.precision={config.runtime.precision}: clients of method={config.method.name} compute in float32 "
@@ -143,6 +145,17 @@ def _require_fitting_schema(config: Config) -> None:
     if schema.kind is not None and schema.kind != dataset.kind:
         key, holds = _SCHEMA_KEYS[schema.kind], _HOLDS[dataset.kind]
         raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
+
+
+def _require_auditable(config: Config, client: type[CohortClient]) -> None:
+    """Raise SubflError where `record.audit` has nothing to audit, or no truth to compare with."""
+    if config.runtime.deployed:
+        raise SubflError("record.audit: the truth is known in simulations alone, and runtime=deploy is none")
+    if not client.audited or not getattr(config.task, "classifies_nodes", False):
+        raise SubflError(
+            f"record.audit: it is for classifiers of nodes whose parameters are averaged; method={config.method.name} "
+            f"with task={config.task.name} has none (for ratings: method.audit_users)"
+        )
 
 
 def stored_config(path: Path) -> Config:

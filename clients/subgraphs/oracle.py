@@ -35,6 +35,8 @@ class OracleClient(SubgraphClient):
 
     protects_uploads = False
 
+    audited = False
+
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
         """No arrays: nothing travels."""

@@ -72,6 +72,8 @@ class SubgraphClient(CohortClient):
 
     protects_uploads = True
 
+    audited = True
+
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
 

@@ -24,6 +24,7 @@ from subfl_flower.models.row_stack import RowStack, as_array, completed
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.update_account import UpdateAccount
+from subfl_flower.strategies.subgraphs.upload_audit import UploadAudit
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.contract import Contract, RunContext
 from subfl_flower.wire.roster import Roster
@@ -56,6 +57,7 @@ class MixingStrategy(CohortStrategy):
         }
         self._mixing: dict[str, np.ndarray] = {}
         self._account = UpdateAccount(run, self.contract, len(roster))
+        self._audit = UploadAudit(run, len(roster))
 
     @abstractmethod
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
@@ -140,13 +142,15 @@ class MixingStrategy(CohortStrategy):
         return {name: rows(stack, positions) for name, stack in self.parameters.items()}
 
     def take(self, updates: Updates) -> None:
-        """Count protected uploads; then remember and aggregate."""
+        """Count protected uploads, and audit them; then remember and aggregate."""
         self._account.watch(updates)
+        self._audit.watch(updates, self.parameters)
         super().take(updates)
 
     def report(self, prepared: Any | None) -> dict[str, Any]:
-        """The guarantees of protected uploads."""
-        return {**super().report(prepared), **self._account.report()}
+        """The guarantees of protected uploads, and what uploads give away."""
+        audited = self._audit.report(prepared, self.roster.client_ids)
+        return {**super().report(prepared), **self._account.report(), **audited}
 
     def aggregate(self, updates: Updates) -> None:
         """θ ← M θ, group by group."""

@@ -77,6 +77,9 @@ class CohortClient(NumPyClient, ABC):
     protects_uploads: ClassVar[bool] = False
     """True where its clients protect their uploads as `privacy` says."""
 
+    audited: ClassVar[bool] = False
+    """True where `record.audit` can ask what its clients' uploads give away."""
+
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
 

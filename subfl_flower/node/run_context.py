@@ -36,5 +36,6 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         network=network,
         initial=domain_of(config).initial_parameters(config, shape),
         absent_features=config.wire.absent_features,
+        audit=config.record.audit,
         test=config.record.test,
     )

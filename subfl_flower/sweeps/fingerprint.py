@@ -26,7 +26,12 @@ _WITHOUT_EFFECT = (
 )
 """Settings and sections that change neither the results of a run nor the files that it leaves."""
 
-_UNLESS_CHANGED = {"record.test": True, "secure_sums": SecureSumSettings().model_dump(mode="json")}
+_UNLESS_CHANGED = {
+    "record.test": True,
+    "record.audit": False,
+    "privacy.target_epsilon": None,
+    "secure_sums": SecureSumSettings().model_dump(mode="json"),
+}
 """Settings that are left out where they have this value, so that jobs keep the names that they had without them."""
 
 

@@ -66,6 +66,7 @@ class RunContext:
         network: the network that clients train, where it is one on graphs.
         initial: initial model of the federation, by name, without a client axis.
         absent_features: treatment of rows of features that a client does not have; None: as the method says.
+        audit: True where the server of a simulation audits what uploads give away.
         test: False where no figure of test examples may leave a client.
     """
 
@@ -85,6 +86,7 @@ class RunContext:
     network: GraphNetwork[Any] | None = None
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     absent_features: AbsentFeatures | None = None
+    audit: bool = False
     test: bool = True
 
     def reports(self, figure: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from folder_grid import FolderGrid, deployed
 from run_outcomes import Outcome, partition
 
+from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.ledger import LEDGER_FILE
 
@@ -56,5 +57,35 @@ def test_attack_a_site_spends_one_budget_in_all_runs(tmp_path: Path) -> None:
     for folder in folders:
         (entry,) = json.loads((folder / LEDGER_FILE).read_text())["entries"]
         assert entry["uploads"] == 3
-    with pytest.raises(SubflError, match=r"allows these data epsilon 2\.5 at delta 1e-05 over all runs; 2\.346 is spent"):
+    with pytest.raises(SubflError, match=r"allows these data epsilon 2\.5 at delta 1e-05 .*; 2\.346 is spent"):
         run("second")
+
+
+AUDITED = ("dataset=digits", "partition.clients=4", "model.hidden=16", "federation.rounds=3", "record.audit=true")
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedpub", "subpfed", "fedper"])
+def test_attack_a_server_reads_clients_features_and_noise_hides_them(
+    method: str, inline_run: Callable[..., Outcome]
+) -> None:
+    """Without noise every absent feature is found; with noise the ranking is near chance."""
+    plain = inline_run(f"method={method}", *AUDITED, "optimizer.weight_decay=0").summary["inference"]
+    assert plain["feature_auc"] == 1.0 and plain["feature_share"] < 1
+    noised = inline_run(f"method={method}", *AUDITED, *PRIVATE).summary["inference"]
+    assert 0.3 < noised["feature_auc"] < 0.7
+    assert noised["clients"] == plain["clients"] == 4
+    assert (plain["label_correlation"] is None) == (method == "fedper")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("method=fedgnn", "dataset=synthetic_ratings"), "for ratings: method.audit_users"),
+        (("method=fedavg", "dataset=digits", "task=link_prediction"), "with task=link_prediction has none"),
+        (("method=oracle", "dataset=digits"), "method=oracle"),
+        (("method=fedavg", "dataset=digits", "runtime=deploy"), "runtime=deploy is none"),
+    ],
+)
+def test_an_audit_of_nothing_is_refused(overrides: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(SubflError, match=reason):
+        composed_config([*overrides, "record.audit=true"])
