@@ -14,7 +14,7 @@ from subfl_flower.evaluation.table import Column, Table, make_table, means
 
 _MAJORITY, _MACRO_F1, _BALANCED = "test.majority", "test.macro_f1", "test.balanced_accuracy"
 _CLASS_FIGURES = (_MAJORITY, _MACRO_F1, _BALANCED, "test.one_class")
-_WORTH = ("worst_client", "bias_row", "popularity", "user_level_epsilon")
+_WORTH = ("worst_client", "bias_row", "popularity", "user_level_epsilon", "update_cosine")
 _MEASURES = {"hr": "HR", "ndcg": "NDCG", "full_hr": "full HR"}
 
 
@@ -36,6 +36,7 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         Column("macro-F1 (balanced accuracy)", _MACRO_F1, _with_balanced, optional=True, rated=True),
         Column("worst client", "worst_client", optional=True, rated=True),
         Column("user-level epsilon", "user_level_epsilon", _epsilon, optional=True),
+        Column("cosine with the true update", "update_cosine", plain(1, 3), optional=True),
         Column("best round", "best_round", plain(1, 0)),
         Column("model size", "model_bytes", _model_size, optional=True),
         Column("up", "bytes_up", in_bytes),

@@ -182,6 +182,7 @@ class Run:
         - `bias_row` and `popularity`, the test metric of these two on the same ratings.
         - `floor`, the one of `FLOORS` that the run has.
         - `user_level_epsilon` of all uploads of a user together, infinite without a bound.
+        - `update_cosine`, of protected changes of parameters with the true ones.
         - `model_bytes` of one client's model in float32, zeros of pruned weights included.
         - `weights_kept`, the share of the weight matrices' entries that are not zero in the best round.
         - `bytes_exchanged`, up and down outside of rounds, which the totals include.
@@ -202,6 +203,7 @@ class Run:
         named["seconds_per_round"] = self.seconds_per_round
         values = {name: number(value) for name, value in named.items()}
         values["floor"] = next((value for name in FLOORS if (value := values.get(name)) is not None), None)
+        values["update_cosine"] = number((privacy or {}).get("update_cosine"))
         epsilon = number((privacy or {}).get("user_level_epsilon"))
         return values | {"user_level_epsilon": math.inf if privacy and epsilon is None else epsilon}
 

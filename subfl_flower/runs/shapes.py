@@ -55,6 +55,7 @@ class _Exchange(_Shape):
 class _Privacy(_Shape):
     delta: _Number | None = None
     user_level_epsilon: _Number | None = None
+    update_cosine: _Number | None = None
     per_coordinate_epsilon: _Number | None = None
     whole_upload_epsilon: _Number | None = None
 

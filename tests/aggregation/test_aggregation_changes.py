@@ -12,7 +12,7 @@ RNG = np.random.default_rng(5)
 
 
 def stacks(clients: int = 4) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What clients sent and were sent, of two arrays."""
+    """Uploads and downloads of clients, of two arrays."""
     shapes = {"weight": (3, 2), "bias": (2,)}
     sent = {name: RNG.standard_normal((clients, *shape)).astype(np.float32) for name, shape in shapes.items()}
     received = {name: RNG.standard_normal((clients, *shape)).astype(np.float32) for name, shape in shapes.items()}

@@ -104,17 +104,17 @@ def test_csv_has_a_column_for_each_figure(classified: list[Row], tmp_path: Path)
 def test_ratings_have_the_bias_row_the_largest_error_and_what_was_paid_in_privacy(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
-    bound = {"user_level_epsilon": 12.34567, "delta": 1e-5}
+    bound = {"user_level_epsilon": 12.34567, "delta": 1e-5, "update_cosine": 0.1234}
     add_run(make_run, "fedgnn", 0, 1.5, metric="rmse", bias_row={"validation": 9.0, "test": 0.95543}, privacy=bound)
     add_run(make_run, "fedmf", 0, 1.25, metric="rmse", bias_row={"validation": 9.0, "test": None})
     rows, (fedgnn, fedmf) = table(tmp_path)
     assert (fedgnn["bias row"], fedgnn["worst client"]) == ("0.9554", "1.5000")  # not 0.75, which is the best
     assert fedgnn["user-level epsilon"] == "12.35 (delta 1e-05)"
+    assert fedgnn["cosine with the true update"] == "0.123"
     assert (fedmf["bias row"], fedmf["user-level epsilon"]) == ("–", "–")
     assert not {"majority class", "popularity", "macro-F1 (balanced accuracy)"} & set(fedgnn)
-    assert (
-        "| bias row | worst client | user-level epsilon |" in markdown(main_table(rows, collapse=False)).splitlines()[0]
-    )
+    heads = markdown(main_table(rows, collapse=False)).splitlines()[0]
+    assert "| bias row | worst client | user-level epsilon | cosine with the true update |" in heads
     first, second = csv_lines(rows, tmp_path)
     assert (first["bias_row_mean"], first["user_level_epsilon_mean"]) == ("0.95543", "12.34567")
     assert (second["bias_row_mean"], second["user_level_epsilon_mean"]) == ("", "")

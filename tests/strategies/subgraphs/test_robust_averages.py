@@ -28,7 +28,7 @@ def with_hostile(factor: float) -> np.ndarray:
 
 
 def received_after(family: Any, sent: np.ndarray, settings: dict[str, Any] | None = None, **chosen: Any) -> np.ndarray:
-    """What the seven clients are sent after a round."""
+    """Models that the seven clients are sent after a round."""
     strategy = strategy_of(family, toy_roster(*[5] * 7), INITIAL, settings, aggregation=AggregationSettings(**chosen))
     strategy.aggregate(replies(range(7), 7, w=sent))
     return np.asarray(strategy.instructions(2, range(7))["w"])
