@@ -7,6 +7,7 @@ go on. A client that comes late, or comes back, is taken in between two rounds w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -195,6 +196,13 @@ class Membership:
                 )
             time.sleep(_LOOK_SECONDS)
 
+    def part_with(self, node: int, reason: str) -> None:
+        """Do without a node until it has left and come again."""
+        clients = sorted(answer.sizes) if (answer := self._answers.pop(node, None)) else []
+        self._failed_at[node] = math.inf
+        self._changed = True
+        self._refuse(clients, reason)
+
     # Polling --------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
@@ -204,6 +212,7 @@ class Membership:
             self._answers.pop(node, None)
             self._matchers.pop(node, None)
             self._changed = True
+        self._failed_at = {node: when for node, when in self._failed_at.items() if node in present}
         self._asked = {message: node for message, node in self._asked.items() if node in present}
         hopeless = {node for node, when in self._failed_at.items() if time.monotonic() - when < _ASK_AGAIN_SECONDS}
         new = sorted(present - set(self._answers) - set(self._matchers) - set(self._asked.values()) - hopeless)

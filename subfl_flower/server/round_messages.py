@@ -26,6 +26,9 @@ RUN = "run"
 
 ANNOUNCED = "announced."
 
+NO_REPLY = "no reply"
+"""Reason of a client whose node gave no sign in time."""
+
 KEEP = "keep"
 """Action of the message that has a node write its clients' states for a checkpoint."""
 
@@ -142,7 +145,7 @@ def collect(sent: Sent, replies: Iterable[Message], roster: Roster, contract: Co
                 read.append(read_reply(reply.content, asked, contract, sent.server_round))
             except ValueError as error:
                 failures.update(dict.fromkeys(asked, one_line(f"its node's reply cannot be read: {error}")))
-    failures.update(dict.fromkeys((client for clients in waiting.values() for client in clients), "no reply"))
+    failures.update(dict.fromkeys((client for clients in waiting.values() for client in clients), NO_REPLY))
     away = (roster.client_ids[position] for position in sent.away)
     failures.update(dict.fromkeys(away, "no node hosts it at the moment"))
     everyone = combine(read, contract)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from logging import WARNING
 from typing import Any
 
 from flwr.app import ConfigRecord
@@ -12,15 +14,21 @@ from flwr.serverapp import Grid
 
 from subfl_flower.config import Config
 from subfl_flower.errors import RunFailure
-from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.flower.delivery import Stragglers, nobody_there, send_and_wait
+from subfl_flower.flower.log import log
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.membership import Membership
-from subfl_flower.server.round_messages import address, announced, collect
+from subfl_flower.server.round_messages import NO_REPLY, Sent, address, announced, collect
 from subfl_flower.server.round_records import LatestMetrics, round_record
 from subfl_flower.server.secure_sums.summed_round import SummedRound
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.wire.contract import Contract
+
+_LEAST_WAIT = 30.0
+"""Seconds that a node has for a round, however fast others are."""
+
+_PAUSE = 1.0
 
 Seconds = dict[str, float]
 """Seconds of a round by part: ``round``, ``client``, ``startup``, ``server``, ``transport``."""
@@ -59,6 +67,8 @@ class Rounds:
         for record in finished:
             self._latest.recall(record)
         self.last_checkpoint = len(finished)
+        self._silent: Counter[int] = Counter()
+        self._alone = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train round after round; the record of each."""
@@ -68,16 +78,7 @@ class Rounds:
             about = self._about_round(server_round)
             strategy.before_round(server_round, self._exchange)
 
-            chosen = strategy.participants(server_round)
-            orders = _train_orders(strategy, server_round)
-            summed = self._summed(server_round, chosen)
-            if summed is None:
-                updates, seconds = self._exchanged(
-                    "train", server_round, chosen, orders, about, strategy.contract, strategy.take
-                )
-            else:
-                updates, seconds = self._exchanged_sums(summed, server_round, orders, about)
-            self._require_enough(updates)
+            updates, seconds, summed = self._trained(server_round, about)
 
             if strategy.evaluates(server_round):
                 everyone, contract = range(len(strategy.roster)), strategy.contract.evaluation
@@ -96,6 +97,59 @@ class Rounds:
 
             record = round_record(updates, strategy.roster, seconds, self._latest)
             yield record if summed is None else {**record, "secure_sums": summed.record}
+
+    def _trained(self, server_round: int, about: Mapping[str, Any]) -> tuple[Updates, Seconds, SummedRound | None]:
+        """Train a round's clients; where no node replies, wait for nodes to come back, and have them train again."""
+        strategy, runtime = self._strategy, self._config.runtime
+        deadline = time.monotonic() + runtime.node_timeout
+        while True:
+            chosen = strategy.participants(server_round)
+            orders = _train_orders(strategy, server_round)
+            summed = self._summed(server_round, chosen)
+            if summed is None:
+                updates, seconds = self._exchanged(
+                    "train", server_round, chosen, orders, about, strategy.contract, strategy.take
+                )
+            else:
+                updates, seconds = self._exchanged_sums(summed, server_round, orders, about)
+            if len(updates.positions) or not (self._tolerant and self._alone) or time.monotonic() > deadline:
+                self._require_enough(updates)
+                return updates, seconds, summed
+            client, reason = min(updates.failures.items())
+            log(
+                WARNING,
+                "no node replied in round %d (client %d: %s); nodes have %.0f s to come back (runtime.node_timeout)",
+                server_round,
+                client,
+                reason,
+                runtime.node_timeout,
+            )
+            time.sleep(min(_PAUSE, runtime.node_timeout))
+            strategy.go_on_with(self._membership.refresh())
+            self._exchange.roster = strategy.roster
+
+    @property
+    def _tolerant(self) -> bool:
+        """True where a run on other machines goes on without clients that fail."""
+        runtime = self._config.runtime
+        return runtime.deployed and runtime.on_client_failure == "continue"
+
+    @property
+    def _stragglers(self) -> Stragglers | None:
+        factor = self._config.federation.straggler_factor
+        return None if factor is None or not self._tolerant else Stragglers(factor, _LEAST_WAIT)
+
+    def _part_with_silent(self, sent: Sent, failures: Mapping[int, str]) -> None:
+        """Ask nodes no longer that gave no sign in several rounds."""
+        most, roster = self._config.federation.silent_rounds, self._strategy.roster
+        for node, positions in sent.asked.items():
+            silent = all(failures.get(roster.client_ids[position]) == NO_REPLY for position in positions)
+            self._silent[node] = self._silent[node] + 1 if silent else 0
+            if self._tolerant and most is not None and self._silent[node] >= most:
+                del self._silent[node]
+                self._membership.part_with(
+                    node, f"node {node} gave no reply in {most} rounds (federation.silent_rounds)"
+                )
 
     def is_due(self, server_round: int) -> bool:
         """True for a round after which a checkpoint is written."""
@@ -159,17 +213,16 @@ class Rounds:
         )
         pushed = time.perf_counter()
         poll = self._config.runtime.poll_seconds
-        replies = send_and_wait(self._grid, sent.messages, federation.round_timeout, poll)
+        replies = send_and_wait(self._grid, sent.messages, federation.round_timeout, poll, self._stragglers)
         received = time.perf_counter()
-        updates = collect(sent, replies, strategy.roster, contract)
+        updates, self._alone = collect(sent, replies, strategy.roster, contract), nobody_there(replies)
         del replies
+        self._part_with_silent(sent, updates.failures)
         take(updates)
-        guarded = {
-            name: values for name, values in strategy.guard_figures.items() if len(values) == len(updates.positions)
-        }
-        updates = replace(
-            updates, arrays={}, ragged={}, metrics={**updates.metrics, **guarded}
-        )  # all clients' uploads may be most of the memory
+        of_all = len(updates.positions)
+        guarded = {name: values for name, values in strategy.guard_figures.items() if len(values) == of_all}
+        # All clients' uploads may be most of the memory.
+        updates = replace(updates, arrays={}, ragged={}, metrics={**updates.metrics, **guarded})
         at_work = updates.client_seconds + updates.startup_seconds
         end = time.perf_counter()
         return updates, {

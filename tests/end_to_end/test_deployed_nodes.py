@@ -195,6 +195,63 @@ def test_too_few_replies_end_the_run_with_a_checkpoint(folders: Callable[..., li
     assert (tmp_path / "run" / "checkpoint" / "server.safetensors").is_file()
 
 
+class GoneGrid(FolderGrid):
+    """No node takes the messages of the second round when it is asked first."""
+
+    asked = 0
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        if messages and messages[0].metadata.message_type == "train":
+            self.asked += 1
+            if self.asked == 2:
+                return [None] * len(messages)  # type: ignore[list-item]
+        return super().push_messages(messages)
+
+
+def test_attack_a_moment_without_any_node_does_not_end_the_run(
+    folders: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    zero, *others = folders(*FEW)
+    run = ("method=fedavg", "federation.rounds=3", "runtime.node_timeout=5")
+    outcome = deployed(GoneGrid([zero], others), tmp_path / "run", *run)
+    assert [record["failures"] for record in outcome.rounds] == [{}] * 3 and outcome.summary["status"] == "completed"
+    unbroken = deployed(FolderGrid([zero], others), tmp_path / "unbroken", *run)
+    np.testing.assert_array_equal(outcome.values("test"), unbroken.values("test"))
+
+
+class SilentGrid(FolderGrid):
+    """The second node never replies to training."""
+
+    def __init__(self, *folders: list[Path]) -> None:
+        super().__init__(*folders)
+        self.trains: list[int] = []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        ids = list(super().push_messages(messages))
+        for message, message_id in zip(messages, ids, strict=True):
+            if message.metadata.message_type == "train":
+                self.trains.append(message.metadata.dst_node_id)
+                if message.metadata.dst_node_id == 2:
+                    del self._replies[message_id]
+        return ids
+
+
+def test_a_node_that_is_silent_for_some_rounds_is_asked_no_more(
+    folders: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    zero, one, *others = folders(*FEW)
+    grid = SilentGrid([zero, *others], [one])
+    run = ("method=fedavg", "federation.rounds=5", "federation.round_timeout=0.2", "federation.silent_rounds=2")
+    outcome = deployed(grid, tmp_path / "run", *run)
+    assert grid.trains.count(2) == 2 and grid.trains.count(1) == 5
+    [refusal] = outcome.summary["refused"]
+    assert refusal == {"clients": [1], "reason": "node 2 gave no reply in 2 rounds (federation.silent_rounds)"}
+    assert outcome.rounds[1]["failures"] == {"1": "no reply"}
+    assert outcome.rounds[4]["failures"] == {"1": "no node hosts it at the moment"}
+
+
 def test_states_of_finished_runs_go_when_another_begins(folders: Callable[..., list[Path]], tmp_path: Path) -> None:
     clients = folders(*FEW)
     unfinished = deployed(

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 
-from subfl_flower.flower.delivery import send_and_wait
+from subfl_flower.flower.delivery import Stragglers, nobody_there, send_and_wait
 from subfl_flower.flower.inline_grid import InlineGrid
 
 NODES = 4
@@ -102,6 +102,28 @@ def test_nothing_taken_or_nothing_sent_is_nothing_to_wait_for(app: ClientApp) ->
     assert send_and_wait(grid, messages(1, 2), None, 0.001) == []
     assert send_and_wait(grid, [], None, 0.001) == []
     assert grid.pulls == []
+
+
+def test_attack_a_node_that_never_answers_costs_a_multiple_of_the_others_time(app: ClientApp) -> None:
+    """The timeout is an hour, and without the limit the wait would last as long."""
+    grid = SlowGrid(app, {1: 2, 2: 2, 3: 2, 4: 10**9})
+    assert answered(send_and_wait(grid, messages(1, 2, 3, 4), 3600.0, 0.01, Stragglers(3.0, 0.05))) == [1, 2, 3]
+
+
+def test_half_of_the_nodes_do_not_limit_the_wait(app: ClientApp) -> None:
+    grid = SlowGrid(app, {3: 30, 4: 10**9})
+    found = answered(send_and_wait(grid, messages(1, 2, 3, 4), 3600.0, 0.01, Stragglers(1.0, 0.0)))
+    assert found == [1, 2, 3]
+
+
+def test_the_limit_is_a_multiple_of_the_time_so_far_and_has_a_least_value() -> None:
+    assert Stragglers(10.0, 30.0).deadline(100.0, 102.0) == 130.0
+    assert Stragglers(10.0, 30.0).deadline(100.0, 107.0) == 170.0
+
+
+def test_nobody_is_there_where_the_superlink_alone_replies() -> None:
+    gone, failed = (Message(Error(code, "why"), reply_to=messages(1)[0]) for code in (5, 2))
+    assert nobody_there([]) and nobody_there([gone]) and not nobody_there([gone, failed])
 
 
 def test_an_error_that_another_speaks_is_the_asked_nodes(app: ClientApp) -> None:
