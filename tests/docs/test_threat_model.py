@@ -23,7 +23,7 @@ def attacks_carried_out() -> set[str]:
 
 
 def test_each_attack_is_in_the_table_and_carried_out() -> None:
-    named = re.findall(r"^\| `(test_attack_\w+)` \| .+ \| .+ \|$", PAGE, re.MULTILINE)
+    named = re.findall(r"`(test_attack_\w+)`", PAGE)
     assert len(set(named)) == len(named) > 0
     assert set(named) == attacks_carried_out()
 
@@ -61,5 +61,12 @@ def test_a_protection_stands_where_a_run_with_it_begins(threats: object) -> None
 
 
 def test_every_protection_of_the_code_that_a_site_can_turn_on_is_named() -> None:
-    options = ("--matcher-key", "--keep-embeddings", "--allow-package")
+    options = (
+        "--epsilon-limit",
+        "--operator-key",
+        "--members",
+        "--matcher-key",
+        "--keep-embeddings",
+        "--allow-package",
+    )
     assert [option for option in options if option not in PAGE] == []
