@@ -61,5 +61,5 @@ def test_a_protection_stands_where_a_run_with_it_begins(threats: object) -> None
 
 
 def test_every_protection_of_the_code_that_a_site_can_turn_on_is_named() -> None:
-    options = ("--matcher-key", "--keep-embeddings", "--allow-package")
+    options = ("--matcher-key", "--keep-embeddings", "--allow-package", "--operator-key", "--members", "--policy")
     assert [option for option in options if option not in PAGE] == []
