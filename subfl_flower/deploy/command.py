@@ -11,7 +11,7 @@ from pathlib import Path
 from subfl_flower.commands import exit_codes
 from subfl_flower.commands.parser import Subcommand
 from subfl_flower.deploy.certificates import CA_CERTIFICATE, host_names, make_certificates
-from subfl_flower.deploy.files import make_folder
+from subfl_flower.deploy.files import keep_private, make_folder
 from subfl_flower.deploy.keys import make_key, make_operator_key
 from subfl_flower.deploy.operations.command import OPERATIONS
 from subfl_flower.deploy.registration import bind, register
@@ -88,6 +88,8 @@ def _superlink(arguments: argparse.Namespace) -> int:
 
     variables = server_variables(arguments.operator_key, arguments.members)
     command = superlink_command(arguments.certificates, arguments.host, arguments.port, arguments.database)
+    if arguments.database is not None and not arguments.print:
+        keep_private(arguments.database)  # SQLite gives its other files the same permissions
     metrics = {} if arguments.metrics is None else metrics_variable(arguments.metrics)
     if not arguments.print:
         lock_database(arguments.database)

@@ -76,10 +76,10 @@ def require_connection(name: str) -> None:
         )
     host, port = split_address(str(table.get("address")), f"{path}: superlink.{name}.address")
     root = table.get("root-certificates")
-    _require_answer(host, port, table.get("insecure") is True, None if root is None else Path(root))
+    require_answer(host, port, table.get("insecure") is True, None if root is None else Path(root))
 
 
-def _require_answer(host: str, port: int, insecure: bool, root_certificates: Path | None) -> None:
+def require_answer(host: str, port: int, insecure: bool, root_certificates: Path | None) -> None:
     """Open a connection to a SuperLink, with a TLS handshake unless `insecure`, and close it.
 
     Flower's tools report each failure as a bad network.

@@ -20,6 +20,21 @@ def write_file(path: Path, content: bytes, mode: int) -> None:
         raise SubflError(f"{path}: {error.strerror}; it must be in a folder that can be written") from error
 
 
+def keep_private(path: Path) -> None:
+    """Create an empty file where there is none, and take others' permissions from it.
+
+    Raises:
+        SubflError: it cannot be created, or is another account's.
+    """
+    try:
+        path.touch(PRIVATE)
+        path.chmod(PRIVATE)
+    except OSError as error:
+        raise SubflError(
+            f"{path}: {error.strerror}; it must be this account's file, in a folder to write in"
+        ) from error
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder where there is none.
 

@@ -131,8 +131,8 @@ def supernode_command(
         "--node-config",
         node_config(clients, state, matcher_key, keep_embeddings, allow_packages, epsilon_limit),
     ]
-    _check_clients(clients)
-    _check_state(clients, state)
+    check_clients(clients)
+    check_state(clients, state)
     if port:
         require_free_port(_LOCAL, port)
     return [*command, "--host", _LOCAL, "--port", str(port or free_port())]
@@ -231,7 +231,7 @@ def _plain_path(path: Path, option: str) -> str:
     return text
 
 
-def _check_clients(paths: Sequence[Path]) -> None:
+def check_clients(paths: Sequence[Path]) -> None:
     """Open the clients' folders and read their data, which compares the checksums, and their keys."""
     from subfl_flower.data.folders.described_folder import held_in
     from subfl_flower.node.domain import domain_named
@@ -246,7 +246,7 @@ def _check_clients(paths: Sequence[Path]) -> None:
         read_file(folder.key_path, "--client")
 
 
-def _check_state(clients: Sequence[Path], state: Path | None) -> None:
+def check_state(clients: Sequence[Path], state: Path | None) -> None:
     """Check that the node can write its state, in the clients' folders or in `state`."""
     if state is not None:
         make_folder(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from local_federation import LocalFederation, command, wait_for
 from run_outcomes import run_inline
 from test_real_federation import same_rounds
 
+from subfl_flower.cli import main as subfl
 from subfl_flower.flower.app_folder import app_bundle, stage_app
 from subfl_flower.trust.app_code import code_digest
 from subfl_flower.trust.orders import ORDER, RUN
@@ -121,7 +123,9 @@ def test_attack_with_code_and_methods_that_a_sites_policy_refuses(
 
     lab.schema = clients[0].parent / "federation.json"
     lab.start_superlink()
-    lab.start_node("node-0", *clients, key=lab.key("node-0"), options=("--policy", lab.folder / "site.toml"))
+    lab.start_node(
+        "node-0", *clients, key=lab.key("node-0"), allowed=(), options=("--policy", lab.folder / "site.toml")
+    )
     lab.wait_for_node("node-0")
     run = ("dataset=digits", "model.hidden=8", "federation.rounds=1", "runtime.node_timeout=30")
 
@@ -143,3 +147,28 @@ def test_attack_with_code_and_methods_that_a_sites_policy_refuses(
     assert not mark.exists()
     assert lab.outcome(lab.submit(*run, "method=fedavg")).code == 0
     assert "taken part in 2 runs, the most" in lab.outcome(lab.submit(*run, "method=fedavg")).stdout
+
+
+def test_a_key_is_known_as_registered_without_that_its_node_connects(
+    clients: list[Path], lab: LocalFederation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.start_superlink()
+    key = lab.key("node-0", register=False)
+    trusted = ("--root-certificates", lab.folder / "certificates" / "ca.crt", "--key", key)
+
+    def checked() -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            subfl(["deploy", "check", "--superlink", f"127.0.0.1:{lab.port}", *map(str, trusted)])
+        out = capsys.readouterr().out
+        assert bool(ended.value.code) == ("FAILED" in out)
+        return out
+
+    assert "node-0.key is not registered" in checked()
+    lab.key("node-0")
+    assert "node-0.key is registered" in checked()
+    lab.start_node("node-0", clients[0], key=key, allowed=())
+    lab.wait_for_node("node-0")
+    assert "node-0.key is registered" in checked()
+    assert lab.nodes["node-0"].poll() is None
+    assert stat.S_IMODE((lab.folder / "superlink.db").stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""`subfl deploy status` and `subfl deploy clean`."""
+"""`subfl deploy check`, `subfl deploy status` and `subfl deploy clean`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,36 @@ def _status(arguments: argparse.Namespace) -> int:
 
     show_status(arguments.run or newest_run(Path("outputs")), arguments.watch, arguments.json)
     return exit_codes.OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from subfl_flower.deploy.operations.check import Site, check_site
+    from subfl_flower.deploy.processes import Credentials
+
+    if not arguments.insecure and arguments.key is None:
+        raise SubflError("--root-certificates and --key belong together: give both, or --insecure and neither")
+    credentials = None if arguments.insecure else Credentials(arguments.root_certificates, arguments.key)
+    site = Site(
+        arguments.superlink,
+        credentials,
+        arguments.client or [],
+        arguments.state,
+        arguments.operator_key or [],
+        arguments.policy,
+    )
+    return exit_codes.OK if check_site(site) else exit_codes.FAILED
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="address of the SuperLink")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--root-certificates", type=Path, metavar="FILE", help="ca.crt of the federation")
+    group.add_argument("--insecure", action="store_true", help="no TLS")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the node's private key")
+    parser.add_argument("--client", type=Path, action="append", metavar="DIR", help="a client's folder; repeat")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="folder for the node's state")
+    parser.add_argument("--operator-key", type=Path, action="append", metavar="FILE", help="the operator's public key")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="the site's policy")
 
 
 def _clean(arguments: argparse.Namespace) -> int:
@@ -69,6 +99,13 @@ def _status_options(parser: argparse.ArgumentParser) -> None:
 
 
 OPERATIONS = {
+    "check": Subcommand(
+        "Check a site's machine: way to the SuperLink, certificates, clock, key, folders, disk.",
+        "subfl deploy check --superlink superlink.example.org:8000 \\\n"
+        "      --root-certificates ca.crt --key node --client client-03",
+        _check_options,
+        _check,
+    ),
     "status": Subcommand(
         "Show the state of a run on the server's machine.",
         "subfl deploy status outputs/2026-01-01/12-00-00 --watch",
