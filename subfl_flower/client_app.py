@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 from subfl_flower.flower.log import event, remember, use_asked_format
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.durable_store import EVALUATE, TRAIN
+from subfl_flower.node.masking.summing import SummingClients
 from subfl_flower.node.node import Node
 from subfl_flower.node.open_nodes import open_clients, open_node
-from subfl_flower.node.summing import SummingClients
 from subfl_flower.server.exchange import ASK, answer_record, read_question
 from subfl_flower.server.round_messages import KEEP, RUN, announced_in
 from subfl_flower.wire.batch import Batch

@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.composition import composed_config, composed_job
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.node.summing import SummingClients
+from subfl_flower.node.masking.summing import SummingClients
 from subfl_flower.server.checkpoint import Checkpoint
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.secure_sums.summed_round import SummedRound
