@@ -61,7 +61,7 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     batch = _batch(message.content, client, node)
     result = node.accounted(client, client.train(batch)) if phase == TRAIN else client.measure(batch)
     if phase == TRAIN and client.run.secure_sums.sums(batch.server_round):
-        result = SummingClients(client, dict(run)).masked(result)
+        result = SummingClients(client, dict(run)).masked(result, batch)
     figures = {name: values.tolist() for name, values in result.metrics.items() if client.run.reports(name)}
     content = RecordDict({METRICS: MetricRecord(figures)})
     pack(result.arrays, len(result.clients), node.config.wire.dtype).into(content)

@@ -229,6 +229,23 @@ def test_clusters_are_summed_by_themselves_once_they_are_formed(
         assert not np.allclose(expected[name][0], expected[name][9], atol=1e-3)
 
 
+def test_a_clients_update_is_scaled_to_the_announced_norm(inline_run: Callable[..., Outcome]) -> None:
+    """With equal weights the mean's update is at most as long; clients of one round move it in much the same direction."""
+    once = (*DIGITS, "method.weighting=uniform", "federation.rounds=1", "record.checkpoint_every=1")
+    start = parameters_of(inline_run(*once, SUMS, "secure_sums.clip=1e-9"))
+    free, wide, narrow = (
+        parameters_of(inline_run(*once, SUMS, *more))
+        for more in ((), ("secure_sums.clip=1000",), ("secure_sums.clip=0.1",))
+    )
+
+    def length(found: dict[str, np.ndarray]) -> float:
+        return float(np.sqrt(sum(np.square(found[name] - values, dtype=float).sum() for name, values in start.items())))
+
+    for name, values in free.items():
+        np.testing.assert_array_equal(wide[name], values)
+    assert 0.05 < length(narrow) <= 0.1 + 1e-5 < length(free)
+
+
 RATINGS = (
     *("dataset=synthetic_ratings", "dataset.num_users=12", "dataset.num_items=130", "dataset.ratings_per_user=8"),
     *("model.dim=4", "method.users_per_round=8", "federation.rounds=3", "record.checkpoint_every=3"),
