@@ -230,7 +230,7 @@ def test_clusters_are_summed_by_themselves_once_they_are_formed(
 
 
 def test_a_clients_update_is_scaled_to_the_announced_norm(inline_run: Callable[..., Outcome]) -> None:
-    """With equal weights the mean's update is at most as long; clients of one round move it in much the same direction."""
+    """With equal weights the mean's update is at most as long; here clients move in much the same direction."""
     once = (*DIGITS, "method.weighting=uniform", "federation.rounds=1", "record.checkpoint_every=1")
     start = parameters_of(inline_run(*once, SUMS, "secure_sums.clip=1e-9"))
     free, wide, narrow = (

@@ -20,9 +20,9 @@ def clipped(result: Result, received: Mapping[str, np.ndarray], most: float) -> 
     """
     start = {name: np.asarray(received[name], np.float64) if name in received else 0.0 for name in result.arrays}
     changes = {name: np.asarray(values, np.float64) - start[name] for name, values in result.arrays.items()}
-    squares = sum(
-        (np.square(each).reshape(len(each), -1).sum(1) for each in changes.values()), np.zeros(len(result.clients))
-    )
+    squares = np.zeros(len(result.clients))
+    for change in changes.values():
+        squares += np.square(change).reshape(len(change), -1).sum(1)
     rows = {name: each for name, each in result.rows.items() if each.values.dtype.kind == "f"}
     for each in rows.values():
         of_row = np.square(each.values.astype(np.float64)).reshape(len(each.values), -1).sum(1)

@@ -124,7 +124,8 @@ class SummingClients:
     def masked(self, result: Result, batch: Batch) -> Result:
         """The result with all uploads of each client in one masked vector, uint64 [A, values].
 
-        Updates are scaled to the announced norm before. A client that cannot take part in the sum fails; its upload does not leave.
+        Updates are scaled to the announced norm before. A client that cannot take part in the sum fails; its upload
+        does not leave.
         """
         if self._settings.clip is not None and result.clients:
             result = clipped(result, self._client.compared_with(batch, result), self._settings.clip)
