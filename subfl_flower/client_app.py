@@ -15,9 +15,9 @@ from flwr.clientapp import ClientApp
 from subfl_flower.flower.log import event, remember, use_asked_format
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.durable_store import EVALUATE, TRAIN
+from subfl_flower.node.masking.summing import SummingClients
 from subfl_flower.node.node import Node
 from subfl_flower.node.open_nodes import open_clients, open_node
-from subfl_flower.node.summing import SummingClients
 from subfl_flower.server.exchange import ASK, answer_record, read_question
 from subfl_flower.server.round_messages import KEEP, RUN, announced_in
 from subfl_flower.wire.batch import Batch
@@ -61,7 +61,7 @@ def _work(phase: str, message: Message, context: Context) -> Message:
     batch = _batch(message.content, client, node)
     result = node.accounted(client, client.train(batch)) if phase == TRAIN else client.measure(batch)
     if phase == TRAIN and client.run.secure_sums.sums(batch.server_round):
-        result = SummingClients(client, dict(run)).masked(result)
+        result = SummingClients(client, dict(run)).masked(result, batch)
     figures = {name: values.tolist() for name, values in result.metrics.items() if client.run.reports(name)}
     content = RecordDict({METRICS: MetricRecord(figures)})
     pack(result.arrays, len(result.clients), node.config.wire.dtype).into(content)

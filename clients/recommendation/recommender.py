@@ -129,6 +129,10 @@ class RecommenderClient(CohortClient):
         shapes = {name: value.shape for name, value in run.initial.items()}
         return {**shapes, UPLOADS: shapes[ITEMS][:1], WEIGHT: ()}
 
+    def compared_with(self, batch: Batch, result: Result) -> Stack:
+        """Give nothing: uploads are gradients, or changes."""
+        return {}
+
     def summands(self, result: Result, row: int) -> Stack:
         """One user's part of each sum of `summed`; every user counts once."""
         ids, num_items = result.rows[IDS].of(row), self.model.shapes[ITEMS][0]

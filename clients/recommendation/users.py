@@ -13,8 +13,8 @@ from torch import Tensor
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.ratings.table import Ratings
 from subfl_flower.models.settings import OptimizerSettings
+from subfl_flower.node.masking.used_contexts import claim
 from subfl_flower.node.state import StateStore
-from subfl_flower.node.used_contexts import claim
 from subfl_flower.privacy.discrete_noise import Words
 from subfl_flower.recommendation.cohort import UserCohort
 from subfl_flower.recommendation.models.user_graphs import UserGraphs

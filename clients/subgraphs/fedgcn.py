@@ -26,7 +26,7 @@ from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.node.kept_arrays import Arrays
-from subfl_flower.node.used_contexts import claim
+from subfl_flower.node.masking.used_contexts import claim
 from subfl_flower.privacy.secure_sum import VALUE_BITS
 from subfl_flower.subgraphs.mending.boundary import Boundary
 from subfl_flower.subgraphs.mending.masked_rows import masked_rows

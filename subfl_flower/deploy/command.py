@@ -119,6 +119,7 @@ def _supernode(arguments: argparse.Namespace) -> int:
         arguments.warm,
         gated=bool(variables),
         epsilon_limit=arguments.epsilon_limit,
+        match_bounds={name: n for name in _MATCH_BOUNDS if (n := vars(arguments)[name.replace("-", "_")]) is not None},
     )
     if not arguments.print:
         lock_node(clients, arguments.state)
@@ -216,6 +217,13 @@ def _matcher_key_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the matcher's folder; made if absent")
 
 
+_MATCH_BOUNDS = {
+    "least-users": "answer no fewer users at once (5)",
+    "least-common": "items in common that make two users neighbours (3)",
+    "most-users": "answer twice as many requests a round at most (the run's clients)",
+}
+
+
 def _supernode_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="address of the SuperLink")
     _add_trust(parser)
@@ -224,6 +232,8 @@ def _supernode_options(parser: argparse.ArgumentParser) -> None:
     hosted.add_argument("--client", type=Path, action="append", metavar="DIR", help="a client; repeat")
     hosted.add_argument("--matcher", action="store_true", help="host no client: be the matcher of a graph expansion")
     parser.add_argument("--matcher-key", metavar="HEX", help="the only matcher that the clients seal to")
+    for name, words in _MATCH_BOUNDS.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"of a matcher: {words}")
     parser.add_argument(
         "--keep-embeddings", action="store_true", help="never tell the server an embedding to cluster users by"
     )

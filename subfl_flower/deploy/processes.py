@@ -95,6 +95,7 @@ def supernode_command(
     warm: bool | None = None,
     gated: bool = False,
     epsilon_limit: float | None = None,
+    match_bounds: Mapping[str, int] | None = None,
 ) -> list[str]:
     """The command line of a SuperNode that hosts the clients in the given folders, or of the matcher.
 
@@ -112,6 +113,7 @@ def supernode_command(
             Flower does; None: True where a fork is possible, which is on Linux.
         gated: messages pass the site's gate, which stands in this package's processes alone.
         epsilon_limit: largest epsilon of all uploads of a client's data, in all runs together; None: no limit.
+        match_bounds: the matcher's bounds by name, ``least-users``, ``least-common`` and ``most-users``.
 
     Raises:
         SubflError: an address, a certificate, a key or a folder is not usable, the port is taken, or a fork is asked
@@ -129,7 +131,7 @@ def supernode_command(
         command += ["--auth-supernode-private-key", str(credentials.key.resolve())]
     command += [
         "--node-config",
-        node_config(clients, state, matcher_key, keep_embeddings, allow_packages, epsilon_limit),
+        node_config(clients, state, matcher_key, keep_embeddings, allow_packages, epsilon_limit, match_bounds),
     ]
     check_clients(clients)
     check_state(clients, state)
@@ -155,6 +157,7 @@ def node_config(
     keep_embeddings: bool = False,
     allow_packages: Sequence[str] = (),
     epsilon_limit: float | None = None,
+    match_bounds: Mapping[str, int] | None = None,
 ) -> str:
     """Configuration of a SuperNode's ClientApp: `client="DIR,DIR"`, and `state="DIR"` where given; paths are absolute.
 
@@ -187,6 +190,10 @@ def node_config(
         if not 0 < epsilon_limit < math.inf:
             raise SubflError(f"--epsilon-limit: must be a number above 0 (found {epsilon_limit:g})")
         parts.append(f"epsilon-limit={epsilon_limit!r}")
+    for name, bound in (match_bounds or {}).items():
+        if clients or bound < 1:
+            raise SubflError(f"--{name}: must be at least 1, and of a --matcher (found {bound})")
+        parts.append(f"{name}={bound}")
     for package in allow_packages:
         if not package.isidentifier():
             raise SubflError(f"--allow-package {package}: must be a package's name in an import, without dots")

@@ -204,6 +204,15 @@ class CohortClient(NumPyClient, ABC):
                 answers.failures[client_id] = str(error) if known else f"{type(error).__name__}: {error}"
         return answers
 
+    def compared_with(self, batch: Batch, result: Result) -> Stack:
+        """What an upload is compared with to find a client's update [A, ...], by name: what the client was sent.
+
+        Empty where uploads are updates.
+        """
+        place_of = {client_id: place for place, client_id in enumerate(batch.clients)}
+        received = batch.take([place_of[client_id] for client_id in result.clients]).stack
+        return {name: received[name] for name in result.arrays if name in received}
+
     def summands(self, result: Result, row: int) -> Stack:
         """One client's part of each sum of `summed`: by default its uploads times its weight, and the weight.
 

@@ -7,7 +7,9 @@ process for every message.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -18,7 +20,7 @@ from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.domain import domain_of
 from subfl_flower.node.shared_key import SharedKey
-from subfl_flower.privacy.expansion import Matcher
+from subfl_flower.privacy.expansion import NO_BOUNDS, MatchBounds, Matcher
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard
 from subfl_flower.storage.durable_files import make_private_folder, write_durably
 from subfl_flower.wire.array_format import Stack
@@ -49,6 +51,14 @@ class MatcherMemory(ABC):
     def remember(self, opened: bytes) -> None:
         """Keep `opened`."""
 
+    @abstractmethod
+    def answered(self) -> dict[int, int]:
+        """Number of requests answered in this run, by round."""
+
+    @abstractmethod
+    def remember_answered(self, answered: Mapping[int, int]) -> None:
+        """Keep `answered`."""
+
 
 class ContextMemory(MatcherMemory):
     """Memory in the state of a Flower context."""
@@ -60,7 +70,7 @@ class ContextMemory(MatcherMemory):
         """Its key pair, made at the first call."""
         if MATCHER not in self._state.config_records:
             private = MatcherKey.generate().to_bytes()
-            self._state[MATCHER] = ConfigRecord({"key": private, "opened": b""})
+            self._state[MATCHER] = ConfigRecord({"key": private, "opened": b"", "answered": "{}"})
         return MatcherKey.from_bytes(self._state.config_records[MATCHER]["key"])  # type: ignore[arg-type]
 
     def opened(self) -> bytes:
@@ -73,6 +83,15 @@ class ContextMemory(MatcherMemory):
         """Keep `opened`."""
         self._state.config_records[MATCHER]["opened"] = opened
 
+    def answered(self) -> dict[int, int]:
+        """Number of requests answered in this run, by round."""
+        self.key()
+        return _counts(self._state.config_records[MATCHER]["answered"])
+
+    def remember_answered(self, answered: Mapping[int, int]) -> None:
+        """Keep `answered`."""
+        self._state.config_records[MATCHER]["answered"] = json.dumps(answered)
+
 
 class FolderMemory(MatcherMemory):
     """Memory in a folder: ``matcher.key``, and a file of opened boxes for each run."""
@@ -80,6 +99,7 @@ class FolderMemory(MatcherMemory):
     def __init__(self, folder: Path, run_id: str) -> None:
         self._key = SharedKey(folder / "matcher.key", create=True)
         self._opened = folder / "runs" / run_id / "opened.keys"
+        self._answered = folder / "runs" / run_id / "answered.json"
 
     def key(self) -> MatcherKey:
         """Its key pair, made at the first call."""
@@ -87,18 +107,39 @@ class FolderMemory(MatcherMemory):
 
     def opened(self) -> bytes:
         """Record of the boxes opened in this run, for a `ReplayGuard`."""
-        try:
-            return self._opened.read_bytes() if self._opened.exists() else b""
-        except OSError as error:
-            raise SubflError(f"the matcher's {self._opened} cannot be read: {error.strerror or error}") from None
+        return _read(self._opened)
 
     def remember(self, opened: bytes) -> None:
         """Keep `opened`."""
-        try:
-            make_private_folder(self._opened.parent)
-            write_durably(self._opened, opened)
-        except OSError as error:
-            raise SubflError(f"the matcher's {self._opened} cannot be written: {error.strerror or error}") from None
+        _write(self._opened, opened)
+
+    def answered(self) -> dict[int, int]:
+        """Number of requests answered in this run, by round."""
+        return _counts(_read(self._answered) or b"{}")
+
+    def remember_answered(self, answered: Mapping[int, int]) -> None:
+        """Keep `answered`."""
+        _write(self._answered, json.dumps(answered).encode())
+
+
+def _counts(text: Any) -> dict[int, int]:
+    return {int(server_round): int(count) for server_round, count in json.loads(text).items()}
+
+
+def _read(path: Path) -> bytes:
+    """A file's content; empty where there is no such file."""
+    try:
+        return path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise SubflError(f"the matcher's {path} cannot be read: {error.strerror or error}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        make_private_folder(path.parent)
+        write_durably(path, content)
+    except OSError as error:
+        raise SubflError(f"the matcher's {path} cannot be written: {error.strerror or error}") from None
 
 
 class MatcherNode:
@@ -107,17 +148,18 @@ class MatcherNode:
     Args:
         config: of the run.
         run_id: of the run.
-        memory: holds its key and the record of opened boxes.
+        memory: holds its key, the record of opened boxes, and the number of answered requests.
+        bounds: bounds of what it answers.
     """
 
     lasts: ClassVar[bool] = False
     """False: a process need not keep the node, because its memory is stored."""
 
-    def __init__(self, config: Config, run_id: str, memory: MatcherMemory) -> None:
+    def __init__(self, config: Config, run_id: str, memory: MatcherMemory, bounds: MatchBounds = NO_BOUNDS) -> None:
         sizes = domain_of(config).expansion_sizes(config)
         if sizes is None:
             raise SubflError(f"method={config.method.name} has no use for a matcher")
-        self._run_id, self._memory = run_id, memory
+        self._run_id, self._memory, self._bounds = run_id, memory, bounds
         self._width, self._most = sizes
 
     def answerer(self, run: ConfigRecord, context: Context, phase: str) -> MatcherNode:
@@ -145,11 +187,16 @@ class MatcherNode:
         if question.phase != MATCH:
             raise SubflError(f"the matcher has no answer to query.{question.phase}")
         guard = ReplayGuard(self._memory.opened())
-        matcher = Matcher(self._memory.key(), self._width, self._most, guard)
+        matcher = Matcher(self._memory.key(), self._width, self._most, guard, self._bounds)
         numbers = list(question.received)
         boxes = [_bytes(question.received[number]) for number in numbers]
-        answered, refused = matcher.answer(boxes, expansion_context(self._run_id, question.server_round))
+        before, server_round = self._memory.answered(), question.server_round
+        context = expansion_context(self._run_id, server_round)
+        answered, refused = matcher.answer(boxes, context, before.get(server_round, 0))
         self._memory.remember(guard.remembered())
+        told = sum(box is not None for box in answered)
+        if told:
+            self._memory.remember_answered({**before, server_round: before.get(server_round, 0) + told})
         return Answers(
             {
                 number: {BOX: np.frombuffer(box, dtype=np.uint8)}

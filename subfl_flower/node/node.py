@@ -16,9 +16,9 @@ from subfl_flower.node.client import CohortClient, Hosted
 from subfl_flower.node.cores import cores_of, shared_among
 from subfl_flower.node.domain import ClientModel, UsersModel, domain_of
 from subfl_flower.node.durable_store import EVALUATE, TRAIN, DurableStore
+from subfl_flower.node.masking.summing import SummingClients
 from subfl_flower.node.run_context import run_context
 from subfl_flower.node.state import CurrentStore, StateStore
-from subfl_flower.node.summing import SummingClients
 from subfl_flower.registry import client_class
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.memory import keep_freed_memory

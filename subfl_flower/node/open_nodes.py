@@ -20,6 +20,7 @@ from subfl_flower.errors import SubflError
 from subfl_flower.node.hosts import DeployedNode, SimulatedNode
 from subfl_flower.node.matcher import ContextMemory, FolderMemory, MatcherNode
 from subfl_flower.node.node import Node
+from subfl_flower.privacy.expansion import MatchBounds
 from subfl_flower.registry import needs_matcher, validate
 from subfl_flower.wire.roster import MATCHER
 
@@ -89,7 +90,7 @@ def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
             raise SubflError(
                 'the matcher keeps its key in a folder; start it with --node-config \'role="matcher" state="FOLDER"\''
             )
-        return MatcherNode(config, run_id, FolderMemory(state, run_id))
+        return MatcherNode(config, run_id, FolderMemory(state, run_id), _match_bounds(config, here))
     if role != "client":
         raise SubflError(f"this SuperNode's role is {role!r}; --node-config 'role' must be client or {MATCHER}")
     if "client" not in here:
@@ -100,6 +101,17 @@ def _deployed(config: Config, run_id: str, here: Mapping[str, Any]) -> AnyNode:
     node = DeployedNode(config, run_id, folders, state, key, bool(here.get("keep-embeddings", False)), limit)
     node.forget_finished_runs()
     return node
+
+
+def _match_bounds(config: Config, here: Mapping[str, Any]) -> MatchBounds:
+    """Bounds of what a deployed matcher answers: those of its operator, whatever the server's configuration says."""
+    stated = config.data_schema.client_ids
+    users = int(here["most-users"]) if "most-users" in here else None if stated is None else len(stated)
+    most = None if users is None else 2 * users  # a round is repeated after a resume
+    bounds = MatchBounds(int(here.get("least-users", 5)), int(here.get("least-common", 3)), most)
+    if min(bounds.least_users, bounds.least_common) < 1:
+        raise SubflError("this matcher's least-users and least-common, of --node-config, must be at least 1")
+    return bounds
 
 
 def forget_nodes() -> None:

@@ -108,8 +108,8 @@ def _finite_floats(plain: bytes) -> np.ndarray:
     return values
 
 
-def match(requests: Sequence[Request], max_neighbours: int) -> list[np.ndarray]:
-    """Each user's neighbours: those with most tokens in common, at least one.
+def match(requests: Sequence[Request], max_neighbours: int, least_common: int = 1) -> list[np.ndarray]:
+    """Each user's neighbours: those with most tokens in common.
 
     Ties go to the users that follow next in cyclic order, so that nobody becomes everyone's neighbour by position.
     Common tokens are counted by one sparse product for a block of users, in bounded memory.
@@ -117,6 +117,7 @@ def match(requests: Sequence[Request], max_neighbours: int) -> list[np.ndarray]:
     Args:
         requests: requests of all users.
         max_neighbours: most neighbours of a user.
+        least_common: least number of common tokens of neighbours.
 
     Returns:
         For each user the positions of its neighbours, int64, the nearest first.
@@ -131,7 +132,9 @@ def match(requests: Sequence[Request], max_neighbours: int) -> list[np.ndarray]:
         users = start + np.arange(len(common))
         common[np.arange(len(common)), users] = 0
         behind = (np.arange(num_users) - users[:, None]) % num_users  # distance from the user in cyclic order
-        neighbours += _first(common * num_users + (num_users - 1 - behind), max_neighbours, least=num_users)
+        neighbours += _first(
+            common * num_users + (num_users - 1 - behind), max_neighbours, least=least_common * num_users
+        )
     return neighbours
 
 
@@ -198,6 +201,45 @@ def opened_neighbours(box: bytes, reply_key: bytes, context: bytes, width: int) 
         raise SubflError(f"the matcher's answer cannot be read: {error}") from None
 
 
+@dataclass(frozen=True)
+class MatchBounds:
+    """Bounds of what a matcher answers, which its operator sets and no server.
+
+    A server that forwards the boxes of two users alone would learn an embedding by name, and a participant that asks
+    with one token would learn who rated the item.
+
+    Attributes:
+        least_users: requests that a batch must have to be answered.
+        least_common: common items that make two users neighbours.
+        most_requests: requests that are answered in a round, in all its batches; None: any number.
+    """
+
+    least_users: int = 1
+    least_common: int = 1
+    most_requests: int | None = None
+
+    def require(self, asking: int, answered: int) -> None:
+        """Refuse a batch that is too small, or beyond the number of users.
+
+        Args:
+            asking: number of its requests.
+            answered: number of requests answered in the round before.
+
+        Raises:
+            SubflError: it is.
+        """
+        if asking < self.least_users:
+            raise SubflError(f"{asking} users ask, and the matcher answers {self.least_users} together or more")
+        if self.most_requests is not None and answered + asking > self.most_requests:
+            raise SubflError(
+                f"{answered + asking} requests in a round, where {self.most_requests} are answered at most"
+            )
+
+
+NO_BOUNDS = MatchBounds()
+"""Every batch is answered, as in a simulation, whose matcher is nobody's."""
+
+
 class Matcher:
     """The third party, which matches users with common items.
 
@@ -206,25 +248,37 @@ class Matcher:
         width: width of users' embeddings.
         max_neighbours: most neighbours of a user, at least 1.
         guard: record of the boxes that were opened in this run; a new one where none was.
+        bounds: bounds of what is answered.
     """
 
-    def __init__(self, key: MatcherKey, width: int, max_neighbours: int, guard: ReplayGuard | None = None) -> None:
+    def __init__(
+        self,
+        key: MatcherKey,
+        width: int,
+        max_neighbours: int,
+        guard: ReplayGuard | None = None,
+        bounds: MatchBounds = NO_BOUNDS,
+    ) -> None:
         self._key = key
         self._width = width
         self._max_neighbours = max_neighbours
         self._guard = ReplayGuard() if guard is None else guard
+        self._bounds = bounds
 
     @property
     def public_key(self) -> bytes:
         """The public key that users seal to."""
         return self._key.public
 
-    def answer(self, boxes: Sequence[bytes], context: bytes) -> tuple[list[bytes | None], dict[int, str]]:
+    def answer(
+        self, boxes: Sequence[bytes], context: bytes, answered: int = 0
+    ) -> tuple[list[bytes | None], dict[int, str]]:
         """The sealed answers to a round's requests.
 
         Args:
             boxes: one a user.
             context: run, round and phase.
+            answered: number of requests that were answered in the round before.
 
         Returns:
             For each box the answer, or None where it is refused; and the reasons by the position of a refused box.
@@ -236,11 +290,16 @@ class Matcher:
                 requests[position] = self._opened(box, context)
             except (SubflError, ValueError) as error:
                 refused[position] = str(error)
+        try:
+            self._bounds.require(len(requests), answered)
+        except SubflError as error:
+            refused |= dict.fromkeys(requests, str(error))
+            requests = {}
         # Boxes come in an order that is drawn again each time, and ties are broken by position.
         requests = dict(sorted(requests.items(), key=lambda item: item[1].embedding.tolist()))
         answers: list[bytes | None] = [None] * len(boxes)
         embeddings = np.stack([request.embedding for request in requests.values()]) if requests else np.zeros((0, 0))
-        neighbours = match(list(requests.values()), self._max_neighbours)
+        neighbours = match(list(requests.values()), self._max_neighbours, self._bounds.least_common)
         for (position, request), own in zip(requests.items(), neighbours, strict=True):
             answers[position] = self._sealed(embeddings[own], request.reply_key, context)
         return answers, refused

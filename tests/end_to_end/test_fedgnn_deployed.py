@@ -59,7 +59,7 @@ class MachinesGrid(InlineGrid):
         if trusted is not None:
             configs = [{**config, "matcher-key": trusted} for config in configs]
         if matcher is not None:
-            configs.append({"role": "matcher", "state": str(matcher)})
+            configs.append({"role": "matcher", "state": str(matcher), "least-users": 1, "least-common": 1})
         for context, config in zip(self._contexts.values(), configs, strict=True):
             context.node_config = config
         self.asked: list[Message] = []

@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.composition import composed_config, composed_job
 from subfl_flower.errors import RunFailure, SubflError
-from subfl_flower.node.summing import SummingClients
+from subfl_flower.node.masking.summing import SummingClients
 from subfl_flower.server.checkpoint import Checkpoint
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.secure_sums.summed_round import SummedRound
@@ -227,6 +227,23 @@ def test_clusters_are_summed_by_themselves_once_they_are_formed(
     for name in (name for name in expected if name.startswith("parameters.")):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4, err_msg=name)
         assert not np.allclose(expected[name][0], expected[name][9], atol=1e-3)
+
+
+def test_a_clients_update_is_scaled_to_the_announced_norm(inline_run: Callable[..., Outcome]) -> None:
+    """With equal weights the mean's update is at most as long; here clients move in much the same direction."""
+    once = (*DIGITS, "method.weighting=uniform", "federation.rounds=1", "record.checkpoint_every=1")
+    start = parameters_of(inline_run(*once, SUMS, "secure_sums.clip=1e-9"))
+    free, wide, narrow = (
+        parameters_of(inline_run(*once, SUMS, *more))
+        for more in ((), ("secure_sums.clip=1000",), ("secure_sums.clip=0.1",))
+    )
+
+    def length(found: dict[str, np.ndarray]) -> float:
+        return float(np.sqrt(sum(np.square(found[name] - values, dtype=float).sum() for name, values in start.items())))
+
+    for name, values in free.items():
+        np.testing.assert_array_equal(wide[name], values)
+    assert 0.05 < length(narrow) <= 0.1 + 1e-5 < length(free)
 
 
 RATINGS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from subfl_flower.composition import composed_config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.matcher import BOX, MATCH, FolderMemory, MatcherNode, expansion_context
 from subfl_flower.node.open_nodes import forget_nodes, open_clients, open_node
-from subfl_flower.privacy.expansion import opened_neighbours, sealed_request
+from subfl_flower.privacy.expansion import MatchBounds, opened_neighbours, sealed_request
 from subfl_flower.privacy.tokens import item_tokens
 from subfl_flower.wire.batch import Question
 
@@ -113,9 +114,46 @@ def test_a_folder_keeps_the_key_and_the_boxes_of_each_run(tmp_path: Path) -> Non
     another, _ = sealed(public, 1, "b2")
     assert node("b2").answer(question({0: another})).failures == {}
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert files == ["matcher/matcher.key", "matcher/runs/a1/opened.keys", "matcher/runs/b2/opened.keys"]
+    of_runs = [f"matcher/runs/{run_id}/{name}" for run_id in ("a1", "b2") for name in ("answered.json", "opened.keys")]
+    assert files == ["matcher/matcher.key", *of_runs]
     assert all((tmp_path / file).stat().st_mode & 0o077 == 0 for file in files)
-    assert (tmp_path / files[1]).read_bytes() == box[:32]
+    assert (tmp_path / files[2]).read_bytes() == box[:32] and (tmp_path / files[1]).read_text() == '{"4": 1}'
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"), [({}, "1 users ask, and the matcher answers 5"), ({"least-users": 1}, "")]
+)
+def test_attack_a_deployed_matcher_is_asked_for_a_single_user(
+    said: dict[str, int], sentence: str, tmp_path: Path
+) -> None:
+    """Its operator sets the bounds; the server's configuration has none."""
+    config, _ = composed_config([*OVERRIDES, "runtime=deploy", "schema.items=12"])
+    record = ConfigRecord({"config": json.dumps(config.plain()), "id": "a1", "directory": ""})
+    here: Any = {"role": "matcher", "state": str(tmp_path / "matcher"), **said}
+    context = Context(run_id=1, node_id=3, node_config=here, state=RecordDict(), run_config={})
+    node = open_node(record, context)
+    assert isinstance(node, MatcherNode)
+    public = node.roster()["public_key"]
+    assert isinstance(public, bytes)
+    refused = node.answer(question({0: sealed(public, 1)[0]})).failures
+    assert list(refused.values()) == ([f"{sentence} together or more"] if sentence else [])
+
+
+def test_attack_a_round_is_asked_for_in_many_batches(tmp_path: Path) -> None:
+    """The number of answered requests is remembered by round, in whichever process the next batch finds the matcher."""
+    config, _ = composed_config(OVERRIDES)
+
+    def node() -> MatcherNode:
+        return MatcherNode(config, "a1", FolderMemory(tmp_path / "matcher", "a1"), MatchBounds(most_requests=2))
+
+    public = node().roster()["public_key"]
+    assert isinstance(public, bytes)
+    for user in (1, 2):
+        assert node().answer(question({0: sealed(public, user)[0]})).failures == {}
+    sentence = "3 requests in a round, where 2 are answered at most"
+    assert node().answer(question({0: sealed(public, 3)[0]})).failures == {0: sentence}
+    another = question({0: sealed(public, 3, server_round=5)[0]}, server_round=5)
+    assert node().answer(another).failures == {}
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

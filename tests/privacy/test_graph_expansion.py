@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy import expansion
-from subfl_flower.privacy.expansion import Matcher, Neighbours, Request, match, opened_neighbours, sealed_request
+from subfl_flower.privacy.expansion import (
+    MatchBounds,
+    Matcher,
+    Neighbours,
+    Request,
+    match,
+    opened_neighbours,
+    sealed_request,
+)
 from subfl_flower.privacy.sealed_box import MatcherKey, ReplayGuard, open_box, pad, seal, unpad
 from subfl_flower.privacy.tokens import item_tokens
 
@@ -199,3 +207,76 @@ def test_noise_on_an_embedding_is_added_before_it_is_sealed() -> None:
     sent = Request.decode(unpad(open_box(box, key, CONTEXT)), WIDTH)
     expected = embedding(2) + 0.5 * np.random.default_rng(3).standard_normal(WIDTH, dtype=np.float32)
     np.testing.assert_allclose(sent.embedding, expected, rtol=1e-6)
+
+
+# Attacks --------------------------------------------------------------------------------------------------------------
+
+ITEMS = 30
+BOUNDS = MatchBounds(least_users=5, least_common=3)
+
+
+def users_and_probes(
+    matcher: Matcher, probes: list[tuple[int, ...]]
+) -> tuple[list[bytes], list[bytes], list[set[int]]]:
+    """Boxes of ten users with some items each, followed by those of a participant that asks with chosen items."""
+    rng = np.random.default_rng(5)
+    histories = [set(rng.choice(ITEMS, 8, replace=False).tolist()) for _ in range(10)]
+    asking = [*(tuple(sorted(items)) for items in histories), *probes]
+    pairs = [
+        sealed_request(tokens(*items), embedding(user), matcher.public_key, CONTEXT)
+        for user, items in enumerate(asking)
+    ]
+    return [box for box, _ in pairs], [key for _, key in pairs], histories
+
+
+def read_items(bounds: MatchBounds) -> int:
+    """For how many of all items a participant learns exactly who rated them, by a request with each one's token."""
+    matcher = Matcher(MatcherKey.generate(), WIDTH, 40, bounds=bounds)
+    boxes, keys, histories = users_and_probes(matcher, [(item,) for item in range(ITEMS)])
+    answers, _ = matcher.answer(boxes, CONTEXT)
+    known = {tuple(embedding(user)): user for user in range(10)}
+    found = 0
+    for item in range(ITEMS):
+        if (answer := answers[10 + item]) is None:
+            continue
+        told = opened_neighbours(answer, keys[10 + item], CONTEXT, WIDTH)
+        readers = {known[tuple(row)] for row in told if tuple(row) in known}
+        found += readers == {user for user, items in enumerate(histories) if item in items} != set()
+    return found
+
+
+def test_attack_a_participant_reads_item_sets_by_requests_of_one_token() -> None:
+    assert read_items(MatchBounds()) >= 27  # the attack itself; some items nobody rated
+    assert read_items(BOUNDS) == 0
+
+
+def test_attack_many_requests_of_one_participant() -> None:
+    """Thirty requests beside those of the ten users are more than the users of the run can have."""
+    matcher = Matcher(MatcherKey.generate(), WIDTH, 2, bounds=MatchBounds(most_requests=10))
+    boxes, _, _ = users_and_probes(matcher, [(1, 2, 3)] * 30)
+    answers, refused = matcher.answer(boxes, CONTEXT)
+    assert answers == [None] * 40
+    assert set(refused.values()) == {"40 requests in a round, where 10 are answered at most"}
+    boxes, _, _ = users_and_probes(matcher, [])
+    assert matcher.answer(boxes, CONTEXT)[1] == {}
+    assert set(matcher.answer(users_and_probes(matcher, [])[0], CONTEXT, answered=10)[1].values()) == {
+        "20 requests in a round, where 10 are answered at most"
+    }
+
+
+def test_attack_the_server_forwards_the_boxes_of_two_users() -> None:
+    """One of them is its own, which is told the other's embedding, by name."""
+    for bounds, told in ((MatchBounds(), 1), (BOUNDS, 0)):
+        matcher = Matcher(MatcherKey.generate(), WIDTH, 2, bounds=bounds)
+        victim, _ = sealed_request(tokens(1, 2, 3, 4), embedding(7), matcher.public_key, CONTEXT)
+        spy, key = sealed_request(tokens(1, 2, 3, 4), embedding(0), matcher.public_key, CONTEXT)
+        answers, refused = matcher.answer([victim, spy], CONTEXT)
+        got = [] if answers[1] is None else opened_neighbours(answers[1], key, CONTEXT, WIDTH).tolist()
+        assert got == [embedding(7).tolist()][:told]
+        if not told:
+            assert set(refused.values()) == {"2 users ask, and the matcher answers 5 together or more"}
+
+
+def test_neighbours_have_the_least_number_of_common_items() -> None:
+    requests = [request(0, 1, 2, 3), request(1, 3), request(2, 9), request(3, 2, 3, 4), request(4, 1, 5)]
+    assert [own.tolist() for own in match(requests, 2, least_common=2)] == [[3], [], [], [0], []]

@@ -21,6 +21,7 @@ class SecureSumSettings(BaseModel):
         neighbours: number of other clients with whom each client shares masks and secrets, even; all where there are
             fewer. ``all``: however many there are, at a cost that grows with the square of their number.
         fraction_bits: fractional bits of the fixed-point numbers that are summed.
+        clip: L2 norm to which a client scales a longer update before it is masked; null: updates as they are.
         from_round: the first round whose uploads are summed; earlier ones are read one by one.
     """
 
@@ -31,6 +32,7 @@ class SecureSumSettings(BaseModel):
     min_clients: int = Field(default=3, ge=2)
     neighbours: Annotated[int, Field(ge=4, multiple_of=2)] | Literal["all"] = 32
     fraction_bits: int = Field(default=24, ge=8, lt=VALUE_BITS)
+    clip: float | None = Field(default=None, gt=0)
     from_round: int = Field(default=1, ge=1)
 
     def sums(self, server_round: int) -> bool:

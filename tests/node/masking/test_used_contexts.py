@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 
 from subfl_flower.errors import SubflError
 from subfl_flower.node.kept_arrays import KeptArrays, KeptInContext, KeptInFiles, KeptInMemory
-from subfl_flower.node.used_contexts import claim
+from subfl_flower.node.masking.used_contexts import claim
 
 
 @pytest.fixture(params=["memory", "context", "files"])

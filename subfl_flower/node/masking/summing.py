@@ -18,11 +18,12 @@ import numpy as np
 
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient
+from subfl_flower.node.masking.clipping import clipped
 from subfl_flower.privacy.secure_aggregation.member import BOX_BYTES, SECRET_BYTES, Member
 from subfl_flower.privacy.secure_aggregation.roll import NONCE_BYTES, Advert, Roll, sum_context
 from subfl_flower.privacy.secure_sum import quantise
 from subfl_flower.wire.array_format import Stack
-from subfl_flower.wire.batch import Answers, Question, Result
+from subfl_flower.wire.batch import Answers, Batch, Question, Result
 from subfl_flower.wire.summed import (
     ADVERT,
     ADVERTS,
@@ -120,11 +121,14 @@ class SummingClients:
 
     # Uploads ----------------------------------------------------------------------------------------------------------
 
-    def masked(self, result: Result) -> Result:
+    def masked(self, result: Result, batch: Batch) -> Result:
         """The result with all uploads of each client in one masked vector, uint64 [A, values].
 
-        A client that cannot take part in the sum fails; its upload does not leave.
+        Updates are scaled to the announced norm before. A client that cannot take part in the sum fails; its upload
+        does not leave.
         """
+        if self._settings.clip is not None and result.clients:
+            result = clipped(result, self._client.compared_with(batch, result), self._settings.clip)
         hidden, rows = [], []
         failures = dict(result.failures)
         for row, client_id in enumerate(result.clients):

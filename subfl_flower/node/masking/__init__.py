@@ -1,0 +1,1 @@
+"""Masks that a node makes for its clients: each once."""
