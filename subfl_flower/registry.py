@@ -52,6 +52,8 @@ def validate(composed: Mapping[str, Any]) -> Config:
         )
     if config.record.audit:
         _require_auditable(config, client)
+    if config.privacy.in_sum:
+        _require_one_sum(config, client)
     if config.runtime.precision != "float32" and not client.trains_mixed:
         raise SubflError(
             f"runtime.precision={config.runtime.precision}: clients of method={config.method.name} compute in float32 "
@@ -150,6 +152,17 @@ def _require_fitting_schema(config: Config) -> None:
     if schema.kind is not None and schema.kind != dataset.kind:
         key, holds = _SCHEMA_KEYS[schema.kind], _HOLDS[dataset.kind]
         raise SubflError(f"schema.{key}: dataset={dataset.name} holds {holds}; only data of the other kind have {key}")
+
+
+def _require_one_sum(config: Config, client: type[CohortClient]) -> None:
+    """Raise SubflError where the noise that clients share could be met by less than the sum of their uploads."""
+    problem = "privacy.in_sum: the noise is that of a sum of equal parts, and needs"
+    if not config.secure_sums.enabled or config.secure_sums.from_round > 1:
+        raise SubflError(f"{problem} secure_sums.enabled=true from the first round on")
+    if not client.audited:
+        raise SubflError(f"{problem} clients that average whole models, which those of {config.method.name} do not")
+    if config.method.knobs.get("weighting") != "uniform":
+        raise SubflError(f"{problem} method.weighting=uniform (found {config.method.knobs.get('weighting')!r})")
 
 
 def _require_auditable(config: Config, client: type[CohortClient]) -> None:

@@ -7,12 +7,14 @@ are (FED-PUB's embedding, for one). An entry that a method sends as zero because
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.errors import SubflError
 from subfl_flower.models.row_stack import RowStack
 from subfl_flower.privacy.mechanism import LdpSettings, Uploads, protect_uploads
 from subfl_flower.subgraphs.cohort import Cohort
@@ -31,10 +33,25 @@ class ProtectedUpdate:
         names: the parameters that are uploaded.
         cohort: the clients.
         seed: of the run.
+        fraction_bits: of the fixed-point numbers of a secure sum that the uploads go into, where its noise is shared;
+            None: uploads are read one by one.
     """
 
-    def __init__(self, settings: LdpSettings, names: Sequence[str], cohort: Cohort, seed: int) -> None:
+    def __init__(
+        self,
+        settings: LdpSettings,
+        names: Sequence[str],
+        cohort: Cohort,
+        seed: int,
+        fraction_bits: int | None = None,
+    ) -> None:
         self._settings, self._names, self._cohort, self._seed = settings, tuple(names), cohort, seed
+        self._step = None if fraction_bits is None else 2.0**-fraction_bits
+        if self._step is not None and settings.grid is not None and settings.grid.spacing < self._step:
+            raise SubflError(
+                f"secure_sums.fraction_bits: the grid of the noise has a spacing of {settings.grid.spacing:g}, which "
+                f"needs {-round(math.log2(settings.grid.spacing))} bits (found {fraction_bits})"
+            )
 
     def of(self, uploads: Mapping[str, Tensor | RowStack], batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Protected parameters of a chunk of C clients, each [C, ...], and in a simulation `COSINE` [C].
@@ -52,9 +69,20 @@ class ProtectedUpdate:
         nothing = Uploads(np.zeros((0, 1), dtype=np.float32), np.zeros(len(words) + 1, dtype=np.int64), changes)
         protected = protect_uploads(nothing, self._settings, words).shared
         device = self._cohort.device
-        found = {name: torch.from_numpy(received[name] + protected[name]).to(device) for name in self._names}
+        found = {name: torch.from_numpy(self._sent(received[name], protected[name])).to(device) for name in self._names}
         figures = {COSINE: torch.from_numpy(_cosines(changes, protected))} if self._cohort.simulated else {}
         return found, figures
+
+    def _sent(self, received: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """The parameters as they are sent: float64 where they are summed, and then exact in the sum's numbers.
+
+        All clients of a sum round what they received to the same numbers, so that the sum is a known one plus that of
+        the protected changes, and nothing else.
+        """
+        if self._step is None:
+            return received + change
+        rounded: np.ndarray = np.round(received.astype(np.float64) / self._step) * self._step
+        return rounded + change
 
 
 def _cosines(true: Mapping[str, np.ndarray], protected: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -187,10 +187,17 @@ class SubgraphClient(CohortClient):
         self.steps = LocalSteps(
             self.model, self.weights, self.optimizer, cohort.device, self.seed, in_precision=self.in_precision
         )
-        protects = self.protects_update(run)
-        self._protection = ProtectedUpdate(run.privacy, list(self.shared(run)), cohort, self.seed) if protects else None
+        self._protection = self._protected(run, cohort) if self.protects_update(run) else None
         self._minibatches = Minibatches(self.model, cohort.task, cohort.device)
         self._sampled_from: dict[int, LocalGraph] = {}
+
+    def _protected(self, run: RunContext, cohort: Cohort) -> ProtectedUpdate:
+        """Protection of the change of parameters, with a share of the noise where a sum's clients have it together."""
+        names, sums = list(self.shared(run)), run.secure_sums
+        if not run.privacy.in_sum:
+            return ProtectedUpdate(run.privacy, names, cohort, self.seed)
+        share = run.privacy.share_of(sums.min_clients)
+        return ProtectedUpdate(share, names, cohort, self.seed, sums.fraction_bits)
 
     @property
     def state_shapes(self) -> Shapes:

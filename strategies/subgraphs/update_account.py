@@ -29,6 +29,7 @@ class UpdateAccount:
 
     def __init__(self, run: RunContext, contract: Contract, num_clients: int) -> None:
         self._privacy = run.privacy
+        self._sharing = run.secure_sums.min_clients if run.privacy.in_sum else None
         self._protects = COSINE in contract.metrics
         self._phases = contract.phases
         shared = arrays_of(contract.downloads)
@@ -57,9 +58,17 @@ class UpdateAccount:
                 **asdict(privacy_report(self._privacy, most, self._num_values)),
                 "noise_multiplier": self._privacy.noise_multiplier,
                 "target_epsilon": self._privacy.target_epsilon,
+                **self._share(),
                 COSINE: float(np.mean(self._cosines)) if self._cosines else None,
             }
         }
+
+    def _share(self) -> dict[str, Any]:
+        """Least number of clients who have the noise together, and the grid of a client's share."""
+        if self._sharing is None:
+            return {}
+        grid = self._privacy.share_of(self._sharing).grid
+        return {"noise_of_clients": self._sharing, "grid": None if grid is None else grid.spacing}
 
     def state(self) -> Stack:
         """Numbers of uploads, cosines, and the scale of the noise."""

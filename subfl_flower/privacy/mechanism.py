@@ -48,6 +48,8 @@ class LdpSettings(BaseModel):
         noise_multiplier: deviation of the noise of ``gaussian_l2``, in units of 2 clip.
         target_epsilon: of ``gaussian_l2``: user-level epsilon of a whole run, which replaces `noise_multiplier` by the
             least one that keeps it (`subfl_flower.privacy.accountant.for_rounds`).
+        in_sum: of ``gaussian_l2`` with secure sums: True where the clients of a sum share its noise, and the guarantee
+            is that of the sum; False where each client adds the whole noise.
         delta: delta of the reported user-level epsilon.
     """
 
@@ -59,6 +61,7 @@ class LdpSettings(BaseModel):
     epsilon: float | None = Field(default=None, gt=0)
     noise_multiplier: float | None = Field(default=None, gt=0)
     target_epsilon: float | None = Field(default=None, gt=0)
+    in_sum: bool = False
     delta: float = Field(default=1e-5, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -69,6 +72,8 @@ class LdpSettings(BaseModel):
             raise ValueError("mechanism=gaussian_l2 needs noise_multiplier")
         if self.target_epsilon is not None and self.mechanism != "gaussian_l2":
             raise ValueError("target_epsilon is for mechanism=gaussian_l2 alone")
+        if self.in_sum and self.mechanism != "gaussian_l2":
+            raise ValueError("in_sum is for mechanism=gaussian_l2 alone")
         if self.grid is not None and self.grid.radius == 0:
             raise ValueError(f"noise of scale {self.noise_scale:g} is more than 2^{FINENESS} times clip, {self.clip:g}")
         return self
@@ -88,6 +93,15 @@ class LdpSettings(BaseModel):
         """Deviation of the noise of a value, in units of 2 clip, the most by which two clipped uploads differ."""
         laplace = self.mechanism in ("laplace_linf", "laplace_l1")
         return (math.sqrt(2) if laplace else 1.0) * self.noise_scale / (2 * self.clip)
+
+    def share_of(self, clients: int) -> LdpSettings:
+        """The settings of each of so many clients, whose noises together have the deviation of these.
+
+        The sum of discrete Gaussian variates is one up to a total variation far below 1e-100 at the grid's fineness
+        (Kairouz, Liu, Steinke, ICML 2021, theorem 1).
+        """
+        assert self.noise_multiplier is not None
+        return self.model_copy(update={"noise_multiplier": self.noise_multiplier / math.sqrt(clients)})
 
     @property
     def grid(self) -> Grid | None:

@@ -31,6 +31,7 @@ _UNLESS_CHANGED = {
     "record.test": True,
     "record.audit": False,
     "privacy.target_epsilon": None,
+    "privacy.in_sum": False,
     "secure_sums": SecureSumSettings().model_dump(mode="json"),
     "aggregation": AggregationSettings().model_dump(mode="json"),
 }

@@ -37,6 +37,31 @@ def test_rankings_spend_their_target(inline_run: Callable[..., Outcome]) -> None
     assert 1.99 < run.summary["privacy"]["user_level_epsilon"] <= 2.0
 
 
+SUMMED = ("privacy.in_sum=true", "secure_sums.enabled=true", "secure_sums.min_clients=4", "method.weighting=uniform")
+
+
+def test_clients_of_a_sum_have_its_noise_together(inline_run: Callable[..., Outcome]) -> None:
+    """Each adds half as much as it would alone, and the run's epsilon is the same."""
+    data = ("dataset=digits", "partition.clients=4", "model.hidden=8", *PRIVATE)
+    found = inline_run("method=fedavg", *data, *SUMMED).summary["privacy"]
+    assert 1.99 < found["user_level_epsilon"] <= 2.0 and found["noise_of_clients"] == 4
+    alone = inline_run("method=fedavg", *data).summary["privacy"]
+    assert found["grid"] == alone["grid"] / 2 and found["update_cosine"] != alone["update_cosine"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (SUMMED[:1], "needs secure_sums.enabled=true from the first round on"),
+        (SUMMED[:3], "needs method.weighting=uniform"),
+        ((*SUMMED, "secure_sums.from_round=2"), "from the first round on"),
+    ],
+)
+def test_shared_noise_without_a_sum_of_equal_parts_is_refused(overrides: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(SubflError, match=reason):
+        composed_config(["method=fedavg", "dataset=digits", *PRIVATE, *overrides])
+
+
 def test_rows_of_absent_features_cannot_be_left_out(inline_run: Callable[..., Outcome]) -> None:
     with pytest.raises(SubflError, match=r"wire\.absent_features: with privacy\.mechanism=gaussian_l2 only send"):
         inline_run("method=fedpub", "dataset=digits", "wire.absent_features=skip", *PRIVATE)

@@ -15,8 +15,12 @@ from subfl_flower.clients.subgraphs.fedper import FedPerClient
 from subfl_flower.clients.subgraphs.fedpub import FedPUBClient
 from subfl_flower.clients.subgraphs.protected_update import COSINE, ProtectedUpdate
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
+from subfl_flower.errors import SubflError
 from subfl_flower.privacy.accountant import user_level_epsilon
 from subfl_flower.privacy.mechanism import LdpSettings
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
+from subfl_flower.privacy.secure_sum import quantise, unmask_sum
+from subfl_flower.strategies.subgraphs.fedavg import FedAvg
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import Batch, Result
 
@@ -142,3 +146,53 @@ def test_attack_two_states_of_a_clients_data_are_told_apart_no_more_often_than_e
     allowed = stats.norm.cdf(0.5)  # of two normal laws one deviation apart, which epsilon bounds
     assert allowed <= (math.exp(epsilon) + settings.delta) / (1 + math.exp(epsilon))
     assert right <= stats.binom.ppf(0.999, trials, allowed)
+
+
+# In a sum -------------------------------------------------------------------------------------------------------------
+
+SHARED = LdpSettings(mechanism="gaussian_l2", clip=0.25, noise_multiplier=4.0, in_sum=True)
+SUMS = SecureSumSettings(enabled=True, min_clients=3)
+
+
+def summing(seed: int = 0) -> SubgraphClient:
+    cohort = replace(cohort_of(*GRAPHS), whole=nobody)
+    return family_of(FedAvgClient, cohort, {"weighting": "uniform"}, privacy=SHARED, secure_sums=SUMS, seed=seed)
+
+
+class FedAvgClient(SubgraphClient):
+    """Clients of FedAvg, with its strategy's knob."""
+
+    Settings = FedAvg.Settings
+
+
+def test_a_sum_is_a_known_number_plus_the_protected_changes_exactly() -> None:
+    """In the sum's fixed-point numbers, so that no rounding of one client's upload is seen in it."""
+    sent = {name: np.broadcast_to(value[:1], value.shape) for name, value in parameters_of(3).items()}
+    family = summing()
+    result = trained(family, sent)
+    total = {name: np.zeros(values.shape[1:], dtype=np.uint64) for name, values in sent.items()}
+    for row in range(3):
+        parts = family.summands(result, row)
+        for name in sent:
+            own = quantise(np.asarray(parts[name]).reshape(-1), SUMS.fraction_bits)
+            total[name] = total[name] + own.astype(np.uint64).reshape(total[name].shape)
+    grid = SHARED.share_of(3).grid
+    assert grid is not None
+    for name in sent:
+        known = np.round(sent[name][0].astype(np.float64) * 2**SUMS.fraction_bits) / 2**SUMS.fraction_bits
+        changes = unmask_sum(total[name].reshape(-1), SUMS.fraction_bits).reshape(known.shape) - 3 * known
+        assert np.array_equal(changes / grid.spacing, np.round(changes / grid.spacing))
+    noise = np.concatenate([(np.asarray(result.arrays[name]).sum(0) - 3 * sent[name][0]).ravel() for name in sent])
+    assert noise.std() == pytest.approx(SHARED.noise_scale, rel=0.15)  # of all three together, and not of each
+
+
+def test_a_grid_that_the_sums_numbers_cannot_hold_is_refused() -> None:
+    coarse = SUMS.model_copy(update={"fraction_bits": 8})
+    with pytest.raises(SubflError, match=r"secure_sums\.fraction_bits: .* needs 1\d bits \(found 8\)"):
+        family_of(
+            FedAvgClient,
+            replace(cohort_of(*GRAPHS), whole=nobody),
+            {"weighting": "uniform"},
+            privacy=SHARED,
+            secure_sums=coarse,
+        )
