@@ -205,7 +205,7 @@ class CohortClient(NumPyClient, ABC):
         return answers
 
     def compared_with(self, batch: Batch, result: Result) -> Stack:
-        """What an upload is compared with to find a client's update [A, ...], by name: what the client was sent.
+        """Arrays that clients were sent, from which their uploads differ by their updates: [A, ...], by name.
 
         Empty where uploads are updates.
         """

@@ -439,7 +439,7 @@ def test_masks_are_not_used_twice(key: SharedKey) -> None:
 
 
 def without_one_node(asked: Mapping[int, Stack], client: int) -> dict[int, Stack]:
-    """The same request, but for one node that a client no longer counts."""
+    """A request for all but one node that a client counts."""
     flags = np.unpackbits(asked[client]["counted"])
     flags[np.flatnonzero(flags)[0]] = 0
     return {**asked, client: {**asked[client], "counted": np.packbits(flags)}}
