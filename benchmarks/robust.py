@@ -41,7 +41,7 @@ RULES: Mapping[str, Sequence[str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table: mean test accuracy of honest clients in per cent, and its difference to the rule without attack."""
+    """Print the mean test accuracy of honest clients in per cent, and its difference to the rule without attack."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="digits")
     parser.add_argument("--partition", default="random")

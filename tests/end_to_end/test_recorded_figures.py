@@ -24,9 +24,9 @@ ABSENT = "absent"
 """Stands for a figure that a round does not have."""
 NOT_FIGURES = (
     *("seconds", "cpu_seconds", "seconds_per_round", "versions", "git_commit", "app_hash", "run_id"),
-    "bytes_parts",
+    *("bytes_parts", "update_norm", "clipped", "excluded", "guarded"),
 )
-"""Entries that differ from run to run, and bytes that FedAvg would have sent."""
+"""Entries that differ from run to run, bytes that FedAvg would have sent, and lengths of updates."""
 OF_RUN = ("round", "metric", "clients", "figures", "clients_heard", "bytes_up", "bytes_down")
 """Entries of a round's record that repeat the run's or are sums over clients, and two groups that are flattened."""
 KNOWN = (
