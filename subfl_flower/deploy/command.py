@@ -52,7 +52,7 @@ def _operator_key(arguments: argparse.Namespace) -> int:
 def _matcher_key(arguments: argparse.Namespace) -> int:
     from subfl_flower.node.matcher import FolderMemory
 
-    make_folder(arguments.state)
+    make_folder(arguments.state, private=True)
     print(FolderMemory(arguments.state, "").key().public.hex())
     return exit_codes.OK
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from subfl_flower.errors import SubflError
-from subfl_flower.storage.durable_files import write_durably
+from subfl_flower.storage.durable_files import make_private_folder, write_durably
 
 PRIVATE, PUBLIC = 0o600, 0o644
 
@@ -35,13 +35,19 @@ def keep_private(path: Path) -> None:
         ) from error
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, private: bool = False) -> None:
     """Create a folder where there is none.
+
+    Args:
+        folder: the folder.
+        private: for its owner alone, where it is made here.
 
     Raises:
         SubflError: it cannot be created.
     """
     try:
+        if private:
+            make_private_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SubflError(f"{folder}: {error.strerror}; it must be a folder to write in") from error

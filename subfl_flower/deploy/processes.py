@@ -256,7 +256,7 @@ def check_clients(paths: Sequence[Path]) -> None:
 def check_state(clients: Sequence[Path], state: Path | None) -> None:
     """Check that the node can write its state, in the clients' folders or in `state`."""
     if state is not None:
-        make_folder(state)
+        make_folder(state, private=True)
     for folder in clients if state is None else (state,):
         if not os.access(folder, os.W_OK | os.X_OK):
             option = "--client" if state is None else "--state"

@@ -284,8 +284,10 @@ class Membership:
                 refused.append((sorted(answer.sizes), reason))
                 continue
             if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
-                both = f"{hosts[taken[0]]} and {node}"
-                reason = f"client {taken[0]} is hosted by two nodes, {both}; every client must have exactly one"
+                reason = (
+                    f"client {taken[0]} is hosted by two nodes, {hosts[taken[0]]} and {node}; every client must have "
+                    "exactly one"
+                )
                 refused.append((taken, reason))
             if answer.sizes:
                 agreed = agreed or answer.schema

@@ -65,6 +65,7 @@ def test_a_site_pins_public_keys_and_keeps_its_records_with_its_state(
     found = SiteSettings.of(variables(answer))
     assert found == SiteSettings(operators=pinned, state=tmp_path / "s" / "site", warm=forks)
     assert answer.err == []
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o700
     cold = deploy(*common, *pins, "--no-warm")
     _, _, arguments = split(cold.out[0])
     assert json.loads(variables(cold)[SITE])["warm"] is False and arguments[:3] == ["-P", "-m", WARM]

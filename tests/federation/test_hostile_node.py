@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from hostile_node import HostileNode
-from local_federation import LocalFederation, command, wait_for
+from local_federation import LocalFederation, command, copied_client, wait_for
 from run_outcomes import run_inline
 from test_real_federation import same_rounds
 
 from subfl_flower.cli import main as subfl
 from subfl_flower.flower.app_folder import app_bundle, stage_app
 from subfl_flower.trust.app_code import code_digest
+from subfl_flower.trust.members import Members
 from subfl_flower.trust.orders import ORDER, RUN
 from subfl_flower.wire.payload import pack
 
@@ -172,3 +173,35 @@ def test_a_key_is_known_as_registered_without_that_its_node_connects(
     assert "node-0.key is registered" in checked()
     assert lab.nodes["node-0"].poll() is None
     assert stat.S_IMODE((lab.folder / "superlink.db").stat().st_mode) == 0o600
+
+
+def test_attack_of_a_node_that_hosts_a_copy_of_another_sites_client(
+    clients: list[Path], lab: LocalFederation, tmp_path: Path
+) -> None:
+    """Its key is registered, and it is there before the rightful node."""
+    lab.schema = clients[0].parent / "federation.json"
+    members = lab.folder / "members.json"
+    Members().write(members)
+    lab.start_superlink("--operator-key", lab.folder / "operator", "--members", members)
+    for number in (0, 1):
+        key = lab.key(f"node-{number}", register=False)
+        bound = ("--client", number, "--members", members)
+        command("deploy", "register", f"{key}.pub", *bound, "--connection", "lab")
+    pinned = ("--operator-key", lab.folder / "operator.pub")
+    stolen = copied_client(clients[1], tmp_path / "stolen")
+    lab.start_node("thief", stolen, key=lab.key("thief"), allowed=(), options=pinned)
+    lab.wait_for_node("thief")
+    for number, client in enumerate(clients):
+        lab.start_node(f"node-{number}", client, key=lab.folder / f"node-{number}.key", allowed=(), options=pinned)
+    for name in lab.nodes:
+        lab.wait_for_node(name)
+    run = ("dataset=digits", "model.hidden=8", "federation.rounds=1", "method=fedavg")
+    outcome = lab.outcome(lab.submit(*run))
+    assert outcome.code == 0, outcome.stdout
+    assert outcome.rounds[0]["clients"]["ids"] == [0, 1]
+    (refusal,) = outcome.summary["refused"]
+    assert re.fullmatch(
+        r"node \d+ \(SHA256:\S+\) offers client 1, which is bound to node-1\.key \(SHA256:\S+\) in members\.json",
+        refusal["reason"],
+    )
+    assert not (stolen / "runs").exists() and (clients[1] / "runs").exists()
