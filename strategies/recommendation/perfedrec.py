@@ -93,7 +93,9 @@ class PerFedRec(RecommenderStrategy):
 
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of a round's users, by `selection`."""
-        return self._by_cluster.draw_from(server_round, self.labels, self.users.distances, self.uploads)
+        return self._by_cluster.draw_from(
+            server_round, self.labels, self.users.distances, self.uploads, self.roster.reachable
+        )
 
     # What travels -----------------------------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ class RecommenderStrategy(CohortStrategy):
 
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of a round's users, drawn without replacement."""
-        return self.sampling.draw(server_round)
+        return self.sampling.draw(server_round, self.roster.reachable)
 
     # A round ----------------------------------------------------------------------------------------------------------
 

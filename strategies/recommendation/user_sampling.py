@@ -8,7 +8,7 @@ import numpy as np
 
 from subfl_flower.recommendation.user_clusters import proportional, representatives
 from subfl_flower.seeding import round_generator
-from subfl_flower.server.participation import Participation
+from subfl_flower.server.participation import Participation, drawable
 from subfl_flower.wire.contract import RunContext
 
 _ROUNDS_OF_A_USER, _FEWEST = 40, 128
@@ -34,15 +34,21 @@ class RandomUsers:
         """Number of users in a round; all users where there are no more."""
         return self._per_round or self._participation.count(self._num_users)
 
-    def draw(self, server_round: int) -> Sequence[int]:
-        """Positions of a round's users, ascending."""
+    def draw(self, server_round: int, present: Sequence[int] | None = None) -> Sequence[int]:
+        """Positions of a round's users, ascending.
+
+        Args:
+            server_round: 1-based.
+            present: positions of users who can be asked, as in `Participation.draw`.
+        """
         if self._per_round is None:
-            return self._participation.draw(server_round, self._num_users)
+            return self._participation.draw(server_round, self._num_users, present)
         if self._per_round >= self._num_users:
             return range(self._num_users)
-        chosen: list[int] = np.sort(
-            self.generator(server_round).choice(self._num_users, self._per_round, replace=False, shuffle=False)
-        ).tolist()
+        among = drawable(self._num_users, present)
+        count = min(self._per_round, len(among))
+        drawn = self.generator(server_round).choice(len(among), count, replace=False, shuffle=False)
+        chosen: list[int] = np.sort(among[drawn]).tolist()
         return chosen
 
     def generator(self, server_round: int) -> np.random.Generator:
@@ -63,7 +69,12 @@ class ClusterUsers(RandomUsers):
         self._settings = run.settings
 
     def draw_from(
-        self, server_round: int, labels: np.ndarray, distances: np.ndarray, taken: np.ndarray
+        self,
+        server_round: int,
+        labels: np.ndarray,
+        distances: np.ndarray,
+        taken: np.ndarray,
+        present: Sequence[int] | None = None,
     ) -> Sequence[int]:
         """Positions of a round's users, ascending.
 
@@ -72,10 +83,11 @@ class ClusterUsers(RandomUsers):
             labels: cluster of each user [K]; negative: none.
             distances: of each user to its centroid [K].
             taken: number of rounds that each user has taken part in [K].
+            present: positions of users who can be asked, as in `Participation.draw`.
         """
         if self._settings.selection == "random" or not (labels >= 0).any():
-            return self.draw(server_round)
-        generator, available = self.generator(server_round), np.arange(len(labels))
+            return self.draw(server_round, present)
+        generator, available = self.generator(server_round), drawable(len(labels), present)
         if self._settings.selection == "size":
             within: list[int] = proportional(labels, self.count, generator, available=available).tolist()
             return within

@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import WARNING
 
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+
+from subfl_flower.flower.log import log
 
 _OF_NO_NODE = (ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE)
 
@@ -63,9 +66,12 @@ def send_and_wait(
     while waiting:
         for reply in grid.pull_messages(list(waiting)):
             node = waiting.pop(reply.metadata.reply_to_message_id, None)
-            if reply.has_error() and node is not None:
-                # The SuperLink replies for a node that does not answer; its reply concerns that node.
-                reply.metadata.__dict__["_src_node_id"] = node
+            if node is None:
+                said = "a reply in the name of node %d is ignored: it answers no message that waits for an answer"
+                log(WARNING, said, reply.metadata.src_node_id)
+                continue
+            # A node writes itself who sent its reply, and the SuperLink replies for a node that does not answer.
+            reply.metadata.__dict__["_src_node_id"] = node
             replies.append(reply)
             answered += not reply.has_error()
         if stragglers is not None and 2 * answered > len(messages):

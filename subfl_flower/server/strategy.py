@@ -212,7 +212,7 @@ class CohortStrategy(Strategy):
 
     def participants(self, server_round: int) -> Sequence[int]:
         """Positions of the clients that train in this round, ascending: by default the configuration's fraction."""
-        return self.participation.draw(server_round, len(self.roster))
+        return self.participation.draw(server_round, len(self.roster), self.roster.reachable)
 
     # One round ------------------------------------------------------------------------------------------------------
 

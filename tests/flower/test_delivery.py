@@ -148,3 +148,29 @@ def test_an_error_that_another_speaks_is_the_asked_nodes(app: ClientApp) -> None
     assert [(reply.metadata.src_node_id, reply.has_error()) for reply in replies] == [
         (2, False), (3, True), (4, False),
     ]  # fmt: skip
+
+
+class PosingGrid(SlowGrid):
+    """Node 2 writes another node, or another message, into what Flower takes a reply's sender from."""
+
+    def __init__(self, app: ClientApp, **written: object) -> None:
+        super().__init__(app, {})
+        self._written = written
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(super().pull_messages(message_ids))
+        for reply in replies:
+            if not reply.has_error() and answered([reply]) == [2]:
+                reply.metadata.__dict__.update({f"_{name}": value for name, value in self._written.items()})
+        return replies
+
+
+def test_attack_a_node_replies_in_another_ones_name(app: ClientApp) -> None:
+    replies = send_and_wait(PosingGrid(app, src_node_id=3), messages(1, 2, 3), None, 0.001)
+    assert [reply.metadata.src_node_id for reply in replies] == answered(replies) == [1, 2, 3]
+
+
+def test_attack_a_node_replies_in_another_ones_name_to_a_message_that_there_is_not(app: ClientApp) -> None:
+    grid = PosingGrid(app, src_node_id=3, reply_to_message_id="0" * 64)
+    replies = send_and_wait(grid, messages(1, 2, 3), 0.0, 0.001)
+    assert [reply.metadata.src_node_id for reply in replies] == answered(replies) == [1, 3]

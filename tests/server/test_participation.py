@@ -46,3 +46,25 @@ def test_all_clients_are_drawn_equally_often() -> None:
     rounds = [Participation(0.3, seed=1).draw(server_round, 10) for server_round in range(1, 2001)]
     times = np.bincount([position for drawn in rounds for position in drawn], minlength=10)
     assert times.sum() == 6000 and np.abs(times - 600).max() < 103
+
+
+def test_attack_absent_clients_take_the_places_of_present_ones() -> None:
+    """Six of 943 users are there: rounds of 94 that draw among all would often have none of them."""
+    present = [3, 40, 41, 400, 900, 942]
+    participation = Participation(0.1, seed=2)
+    assert all(list(participation.draw(server_round, 943, present)) == present for server_round in range(1, 30))
+    few = [list(Participation(0.002, seed=2).draw(server_round, 943, present)) for server_round in range(1, 60)]
+    assert all(len(drawn) == 2 and drawn[0] < drawn[1] for drawn in few)
+    assert set(np.concatenate(few).tolist()) == set(present)
+
+
+def test_a_draw_among_all_present_clients_is_the_draw_among_all() -> None:
+    for server_round in range(1, 20):
+        participation = Participation(0.3, seed=5)
+        alone = list(participation.draw(server_round, 20))
+        assert list(participation.draw(server_round, 20, range(20))) == alone
+        assert list(participation.draw(server_round, 20, [])) == alone
+
+
+def test_a_round_of_all_clients_names_absent_ones() -> None:
+    assert list(Participation().draw(1, 5, [0, 3])) == [0, 1, 2, 3, 4]

@@ -280,6 +280,17 @@ def test_random_users_are_drawn_without_replacement_and_all_take_turns() -> None
     assert list(sampling(21).draw(1)) == list(range(20))
 
 
+@pytest.mark.parametrize("selection", ["random", "size", "representative"])
+def test_attack_absent_users_take_the_places_of_present_ones(selection: str) -> None:
+    present, rounds = [3, 8, 11, 12, 19], range(1, 30)
+    labels, nearness = np.arange(20) % 3, np.arange(20.0)
+    run = RunContext(settings=PerFedRec.Settings(users_per_round=3, selection=selection), seed=3)
+    drawn = [ClusterUsers(run, 20).draw_from(r, labels, nearness, np.zeros(20, int), present) for r in rounds]
+    assert all(len(set(users)) == 3 and set(users) <= set(present) for users in drawn)
+    many = RunContext(settings=PerFedRec.Settings(users_per_round=12, selection=selection), seed=3)
+    assert list(ClusterUsers(many, 20).draw_from(1, labels, nearness, np.zeros(20, int), present)) == present
+
+
 METHODS = (FCF, FedMF, FedGNN, FedAvgRatings, PerFedRec)
 
 
