@@ -101,7 +101,8 @@ class Server:
 
     def uploads(self, sharing: Sequence[int] = EVERYONE, **about: Any) -> tuple[dict[int, np.ndarray], dict[str, str]]:
         entries = {**self._run, "round": self.round, "clients": EVERYONE, NONCE: self.nonce, ADVERTS: self.adverts}
-        content = RecordDict({RUN: ConfigRecord({**entries, SHARING: ids_bytes(sharing), **about})})
+        entries = {**entries, SHARING: ids_bytes(sharing), **about}
+        content = RecordDict({RUN: ConfigRecord({key: value for key, value in entries.items() if value is not None})})
         pack(Choice.for_all(dict(self.model), len(EVERYONE))).into(content)
         (reply,) = self._grid.send_and_receive([Message(content, 1, "train")])
         assert not reply.has_error(), reply.error
@@ -176,6 +177,8 @@ def test_attack_an_upload_without_masks_is_asked_for(server: Server) -> None:
     server.gather_shares()
     none, refused = server.uploads(**{NONCE: bytes(16)})
     assert none == {} and len(refused) == 6
+    none, refused = server.uploads(**{NONCE: None, ADVERTS: None, SHARING: None})
+    assert none == {} and refused["0"] == "the server began no secure sum: uploads are not sent without one"
     none, refused = server.uploads(**{NONCE: b""})
     assert none == {} and refused["0"] == "the server began no secure sum: uploads are not sent without one"
 
