@@ -19,7 +19,7 @@ from subfl_flower.wire.payload import ArraySpec
 from subfl_flower.wire.ragged import Ragged
 
 PARTICIPANTS, MASKED, ATTEMPT = "participants", "masked", "mask_attempt"
-"""Ids of all participants of a sum, the masked upload, and a number that a server draws each time it starts."""
+"""Ids of all participants of a sum, the masked upload, and a number that a server draws for each exchange."""
 
 ATTEMPT_BITS = 53
 """Bits of the last; an announcement is a float."""
@@ -116,7 +116,7 @@ class SumMasks(UploadTransform):
         # Other participants in the same round would be another sum, and two sums must not share masks.
         participants = tuple(batch.sent.values[PARTICIPANTS][batch.sent.rows[0, 0]].tolist())
         about = np.array([batch.server_round, *participants], dtype="<i8").tobytes() + cohort.run.encode()
-        about += str(batch.announced.get(ATTEMPT)).encode()  # a round repeated after a resume is another sum
+        about += str(batch.announced.get(ATTEMPT)).encode()  # a round that is repeated is another sum
         hidden = [
             masked(
                 quantise(self._dense(upload, user), self.settings.fraction_bits),

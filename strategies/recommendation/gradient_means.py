@@ -16,7 +16,7 @@ from subfl_flower.clients.recommendation.user_parts import IDS, ITEMS, ROWS, UPL
 from subfl_flower.flower.log import log
 from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.updates import GroupSum, Updates
-from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters, Server
+from subfl_flower.strategies.recommendation.server_parts import Aggregation, Parameters
 from subfl_flower.wire.array_format import Stack
 from subfl_flower.wire.batch import tensor_of
 
@@ -66,10 +66,6 @@ class MaskedSum(GradientMeans):
     It stands a level deeper than other parts because a sum of masked uploads is that of plain ones.
     """
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server)
-        self._attempt = secrets.randbits(ATTEMPT_BITS)
-
     def instructions(self, sent: Stack, server_round: int, positions: Sequence[int]) -> Stack:
         """The arrays to send, together with the ids of all participants, the same for everyone."""
         if not masks_of(self.run):
@@ -79,8 +75,8 @@ class MaskedSum(GradientMeans):
 
     @property
     def announcements(self) -> dict[str, float]:
-        """A number that this server has drawn: masks of a round that is repeated after a resume are others."""
-        return {ATTEMPT: float(self._attempt)} if masks_of(self.run) else {}
+        """A number drawn for each exchange: where a round is repeated, also after a resume, masks are others."""
+        return {ATTEMPT: float(secrets.randbits(ATTEMPT_BITS))} if masks_of(self.run) else {}
 
     def readable(self, updates: Updates) -> bool:
         """True where no participant is missing, whose masks would stay in the sum."""
