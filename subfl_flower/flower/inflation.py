@@ -15,7 +15,7 @@ from typing import Any
 
 from flwr.app import Error, Message, Metadata
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import metadata_from_proto
+from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
@@ -98,4 +98,4 @@ def _refusal(content: bytes, error: Exception) -> Message:
         metadata = Metadata(0, "", 0, 0, "", "", time.time(), 0.0, "system")
     why = str(error) if isinstance(error, SubflError) else f"it cannot be unpacked ({type(error).__name__}: {error})"
     reason = Error(ErrorCode.UNKNOWN, one_line(f"its node's reply is refused: {why}"))
-    return Message(metadata=metadata, error=reason)  # type: ignore[call-overload,no-any-return]
+    return Message(metadata=metadata, error=reason)  # type: ignore[call-overload]
