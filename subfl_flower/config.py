@@ -60,7 +60,8 @@ class Federation(Section):
 
     A random `fraction` of the clients takes part in each round. A round waits `round_timeout` seconds for replies, null
     without limit; late clients are left out of it. Fewer than `min_clients` replies end the run. With null the run
-    starts only with all clients, and continues as long as one of them replies.
+    starts only with all clients, and continues as long as one of them replies. Where the schema does not list the
+    clients, a node with which there would be more than `max_clients` is refused; null: any number.
 
     Where clients of a deployment may fail, a round is no longer than `straggler_factor` times the time in which half of
     the nodes replied (30 seconds at least; null: as `round_timeout` says). A node that is silent for `silent_rounds`
@@ -72,6 +73,7 @@ class Federation(Section):
     fraction: float = Field(default=1.0, gt=0, le=1)
     round_timeout: float | None = Field(default=3600.0, gt=0)
     min_clients: int | None = Field(default=None, ge=1)
+    max_clients: int | None = Field(default=10_000, ge=1)
     straggler_factor: float | None = Field(default=10.0, ge=1)
     silent_rounds: int | None = Field(default=3, ge=1)
 

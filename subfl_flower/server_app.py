@@ -13,6 +13,7 @@ from subfl_flower.code_folder import adopt
 from subfl_flower.composition import composed_job
 from subfl_flower.errors import SubflError
 from subfl_flower.flower.facts import is_networked, node_keys
+from subfl_flower.flower.inflation import bound_inflation
 from subfl_flower.flower.log import event, in_json, use_asked_format
 from subfl_flower.flower.signing_grid import SigningGrid
 from subfl_flower.server.federation import run_federation
@@ -48,6 +49,7 @@ def main(grid: Grid, context: Context) -> None:
     admission = None
     if networked:
         stated_schema(job.config)
+        bound_inflation(grid)
         grid, admission = _signing(grid), _admission(grid)
     directory = job.directory.absolute()
     # Told at the start, too: a user who wants to resume a killed run needs the directory.

@@ -220,6 +220,7 @@ class _Run:
             tolerant=config.runtime.on_client_failure == "continue" and deployed,
             patience=config.runtime.node_timeout,
             min_clients=config.federation.min_clients,
+            max_clients=config.federation.max_clients,
             known=checkpoint.roster if checkpoint else None,
             size_bound=config.aggregation.size_bound if deployed else None,
             needs_matcher=needs_matcher(config),

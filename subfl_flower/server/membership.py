@@ -30,6 +30,8 @@ from subfl_flower.wire.roster import ROSTER, SIZES, Matcher, Roster, RosterAnswe
 _LOOK_SECONDS = 0.2
 _ASK_AGAIN_SECONDS = 60.0
 _TELL_SECONDS = 10.0
+_MOST_NAMED = 8
+"""Clients that a refusal of too many lists."""
 _SLOWER = 3.0
 """Longest wait for a further node of a simulation, as a multiple of the slowest node's time so far."""
 # Clients that are refused, and the reason.
@@ -47,6 +49,7 @@ class Membership:
         tolerant: refuse a node whose clients do not fit and go on, instead of ending the run.
         patience: seconds to wait for clients.
         min_clients: number that suffices when `patience` is over; None: all.
+        max_clients: number that may come where the schema does not list them; None: any.
         known: the roster of the run that is resumed; no other clients are taken in.
         needs_matcher: wait at the start also for the matcher's node.
         admission: decides which clients a node may host; None: any, and of two nodes the first.
@@ -65,6 +68,7 @@ class Membership:
         tolerant: bool,
         patience: float,
         min_clients: int | None = None,
+        max_clients: int | None = None,
         known: Roster | None = None,
         needs_matcher: bool = False,
         admission: Admission | None = None,
@@ -72,6 +76,7 @@ class Membership:
     ) -> None:
         self._size_bound = size_bound
         self._bounded: set[tuple[int, str]] = set()
+        self._max_clients = max_clients
         self._admission = admission
         self._grid, self._run, self._dataset = grid, run, dataset
         self._tolerant, self._patience, self._min_clients = tolerant, patience, min_clients
@@ -282,6 +287,13 @@ class Membership:
             reason = self._admission.refusal(node, sorted(answer.sizes)) if self._admission else None
             if reason := reason or misfit(answer, self._dataset, self._schema, known) or disagreement(answer, agreed):
                 refused.append((sorted(answer.sizes), reason))
+                continue
+            if ids is None and self._max_clients and len(hosts.keys() | answer.sizes.keys()) > self._max_clients:
+                reason = (
+                    f"node {node} hosts {len(answer.sizes)} clients, with which there would be more than "
+                    f"{self._max_clients} (federation.max_clients)"
+                )
+                refused.append((sorted(answer.sizes)[:_MOST_NAMED], reason))
                 continue
             if taken := [client for client in sorted(answer.sizes) if hosts.setdefault(client, node) != node]:
                 reason = (
