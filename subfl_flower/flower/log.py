@@ -53,6 +53,11 @@ def use_asked_format() -> None:
         for handler in FLOWER_LOGGER.handlers:
             if isinstance(handler, ConsoleHandler):
                 handler.format = formatter.format  # type: ignore[method-assign]  # its class ignores formatters
+                handler.addFilter(_says_something)  # Flower sets its lines apart by empty ones
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return bool(record.getMessage().strip())
 
 
 def remember(**facts: Any) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from logging import INFO
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from run_outcomes import deploy, partition
 
 from subfl_flower.composition import composed_config
 from subfl_flower.deploy.operations.status import lines as status_lines
-from subfl_flower.flower.log import FORMAT, use_asked_format
+from subfl_flower.flower.log import FORMAT, log, use_asked_format
 from subfl_flower.flower.ports import free_port
 from subfl_flower.loggers import Logger
 from subfl_flower.node.open_nodes import forget_nodes
@@ -216,6 +217,7 @@ def json_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     with monkeypatch.context() as patch:
         for handler in FLOWER_LOGGER.handlers:
             if isinstance(handler, ConsoleHandler):
+                patch.setattr(handler, "filters", [])
                 patch.setattr(handler, "format", handler.format)
                 patch.setattr(handler, "stream", written)
         use_asked_format()
@@ -228,11 +230,12 @@ def test_every_line_of_a_run_is_a_json_object_where_that_is_asked_for(
     config, _ = composed_config(["runtime=deploy", *SMALL, f"schema={grid.schema}", *RUN])
     with grid.active():
         federation.run_federation(grid, config, tmp_path / "run", threading.Event(), lines=True)
+    log(INFO, "")  # as Flower does between its lines
     forget_nodes()
     assert capsys.readouterr() == ("", "")
     entries = [json.loads(line) for line in json_log.getvalue().splitlines()]
     run_id = json.loads((tmp_path / "run" / "summary.json").read_text())["run_id"]
-    assert all({"time", "level", "event", "message"} <= set(entry) for entry in entries)
+    assert all({"time", "level", "event", "message"} <= set(entry) and entry["message"] for entry in entries)
     of_server = [entry for entry in entries if entry["event"] in ("begin", "round", "end")]
     assert [entry["event"] for entry in of_server] == ["begin", "round", "round", "end"]
     assert {entry["run"] for entry in of_server} == {run_id}

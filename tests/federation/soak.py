@@ -49,6 +49,8 @@ _BLAME_SECONDS = 150.0
 """Time after the end of a fault within which a client's failure may come from it."""
 _STALL_SECONDS = 600.0
 _TRIES = 20
+_SAME = 1e-6
+"""Largest difference of figures that are the same."""
 
 
 @dataclass
@@ -459,8 +461,26 @@ def soak(folder: Path, rounds: int, seed: int, per_kind: int) -> dict[str, Any]:
     return found
 
 
+def problems(found: Mapping[str, Any]) -> list[str]:
+    """All that must not be, in words.
+
+    A resumed run has the numbers of the unbroken one; nobody is blamed or refused without a reason; no process and no
+    unsound file is left; processes that live long do not grow by more than a tenth and 20 MiB, or by ten open files.
+    """
+    wrong = [f"{name} differs by {value:g}" for name, value in found["differences"].items() if value > _SAME]
+    for name in ("unbroken", "stop", "continue"):
+        run = found[name]
+        wrong += [f"{name}: {what}: {run[what]}" for what in ("blamed", "refused", "unsound", "orphans") if run[what]]
+        if run["processes"] != found["unbroken"]["processes"]:
+            wrong.append(f"{name}: processes are {run['processes']}, not {found['unbroken']['processes']}")
+    for name, grown in found["memory"].items():
+        if grown["late_mib"] > 1.1 * grown["early_mib"] + 20 or grown["late_files"] > grown["early_files"] + 10:
+            wrong.append(f"{name} grows: {grown}")
+    return wrong
+
+
 def main() -> None:
-    """Carry out the runs, and print what was found."""
+    """Carry out the runs, and print what was found; exit with 1 where something must not be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
@@ -472,6 +492,9 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps({key: found[key] for key in ("differences", "memory")}, indent=1))
+    wrong = problems(found)
+    print("\n".join(wrong) or "nothing is wrong")
+    raise SystemExit(bool(wrong))
 
 
 if __name__ == "__main__":
