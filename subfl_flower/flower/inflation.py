@@ -21,7 +21,6 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 
 from subfl_flower.errors import SubflError
-from subfl_flower.wire.replies import one_line
 
 MOST_REPEATED = 1 << 26
 """Bytes that a reply may take in addition to those that arrived, for chunks that are alike."""
@@ -97,5 +96,5 @@ def _refusal(content: bytes, error: Exception) -> Message:
     except Exception:  # it says not even what it replies to
         metadata = Metadata(0, "", 0, 0, "", "", time.time(), 0.0, "system")
     why = str(error) if isinstance(error, SubflError) else f"it cannot be unpacked ({type(error).__name__}: {error})"
-    reason = Error(ErrorCode.UNKNOWN, one_line(f"its node's reply is refused: {why}"))
+    reason = Error(ErrorCode.UNKNOWN, f"its node's reply is refused: {why}")
     return Message(metadata=metadata, error=reason)  # type: ignore[call-overload]
