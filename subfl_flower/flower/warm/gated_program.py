@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from subfl_flower.flower.warm.template import leave_unanswered_tasks_open
 from subfl_flower.trust.gate import Arrival, Gate, SiteSettings
 
 _OWN = "subfl_flower"
@@ -53,6 +54,7 @@ def main() -> None:
     place = gate_of_site()
     program = importlib.import_module(_PROGRAM)
     place(sys.modules[_RUNTIME])
+    leave_unanswered_tasks_open(sys.modules[_RUNTIME])
     program.flwr_clientapp()
 
 

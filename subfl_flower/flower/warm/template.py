@@ -198,7 +198,7 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
         runtime: Any = sys.modules[_RUNTIME]
         install = runtime.install_from_fab
         runtime.install_from_fab = _installed(app) if app else _checked(install, early)
-        _leave_unanswered_tasks_open(runtime)
+        leave_unanswered_tasks_open(runtime)
         _place_gate(runtime)
         sys.modules[_PROGRAM].flwr_clientapp()
         code = 0
@@ -217,7 +217,7 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def _leave_unanswered_tasks_open(runtime: Any) -> None:
+def leave_unanswered_tasks_open(runtime: Any) -> None:
     """Have Flower's program say that its task has ended only where it has replied to the message.
 
     Told to end by a signal, it would else declare the task ended, and the message would have no reply at all. So the
