@@ -89,7 +89,8 @@ def test_attack_of_a_registered_node_that_gives_another_one_orders(
         directory = wait_for(lab.run_directory, "the run names its folder")
         wait_for(lambda: _rounds(directory) == 2, "round 3 begins")
         run_record = asked.content.config_records[RUN]
-        weights = {"conv1.weight": np.zeros((1, 64, 8), np.float32)}
+        shapes = {"conv1.weight": (64, 8), "conv1.bias": (8,), "conv2.weight": (8, 10), "conv2.bias": (10,)}
+        weights = {name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()}
         for signature in (None, asked.content.config_records[ORDER]):
             about = {**run_record, "round": 3, "clients": [0], "checkpoint": 2, "keep": True}
             content = RecordDict({RUN: ConfigRecord(about)})

@@ -47,9 +47,10 @@ def wrong_nodes(federation: LocalFederation, partition: Path, tmp_path: Path) ->
         file.write(bytes([last[0] ^ 1]))
     with federation.visited_by(*folders, "stranger", "deceived"):
         command("deploy", "certificates", tmp_path / "other-ca", "--host", "127.0.0.1")
-        federation.start_node("stranger", partition / "client-00", key=federation.key("stranger", register=False))
+        copies = {name: copied_client(partition / "client-00", tmp_path / name) for name in ("stranger", "deceived")}
+        federation.start_node("stranger", copies["stranger"], key=federation.key("stranger", register=False))
         key, ca = federation.key("twice"), tmp_path / "other-ca" / "ca.crt"
-        federation.start_node("deceived", partition / "client-00", key=key, ca=ca)
+        federation.start_node("deceived", copies["deceived"], key=key, ca=ca)
         federation.start_node_unchecked("twice", folders["twice"], key)
         federation.start_node_unchecked("damaged", folders["damaged"], federation.key("damaged"))
         for name in folders:
