@@ -18,6 +18,7 @@ from test_real_federation import same_rounds
 
 from subfl_flower.cli import main as subfl
 from subfl_flower.flower.app_folder import app_bundle, stage_app
+from subfl_flower.server.standalone import make_client
 from subfl_flower.trust.app_code import code_digest
 from subfl_flower.trust.members import Members
 from subfl_flower.trust.orders import ORDER, RUN
@@ -89,8 +90,8 @@ def test_attack_of_a_registered_node_that_gives_another_one_orders(
         directory = wait_for(lab.run_directory, "the run names its folder")
         wait_for(lambda: _rounds(directory) == 2, "round 3 begins")
         run_record = asked.content.config_records[RUN]
-        shapes = {"conv1.weight": (64, 8), "conv1.bias": (8,), "conv2.weight": (8, 10), "conv2.bias": (10,)}
-        weights = {name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()}
+        initial = make_client([*run, "partition=metis", "partition.clients=2"], [0]).run.initial
+        weights = {name: np.zeros((1, *values.shape), np.float32) for name, values in initial.items()}
         for signature in (None, asked.content.config_records[ORDER]):
             about = {**run_record, "round": 3, "clients": [0], "checkpoint": 2, "keep": True}
             content = RecordDict({RUN: ConfigRecord(about)})
