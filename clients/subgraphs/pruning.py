@@ -75,13 +75,14 @@ class _Indexes:
         counts: dict[str, Sequence[int]] = {}
         spared: dict[str, Tensor] = {}
         for name, matrix in matrices.items():
-            _, rows, columns = matrix.shape
+            # A matrix of which not all rows may be pruned has rows and columns; others have any shape.
+            rows, columns = matrix.shape[1], matrix.shape[-1]
             parts = []
             for c in clients:
                 entries = torch.arange(0, sizes[name][c], steps[c], device=matrix.device)
                 if name in places:
                     entries = places[name][c][entries // columns] * columns + entries % columns
-                parts.append(entries + c * rows * columns)
+                parts.append(entries + c * matrix[c].numel())
             counts[name] = [len(part) for part in parts]
             sampled[name] = torch.cat(parts).to(torch.int32 if matrix.numel() < 1 << 31 else torch.int64)
             if name in places:
