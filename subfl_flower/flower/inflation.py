@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 from flwr.app import Error, Message, Metadata
@@ -40,6 +41,7 @@ def bound_inflation(grid: Grid, most_repeated: int = MOST_REPEATED) -> None:
 
 
 def _bounded(unpack: Callable[..., Any], most_repeated: int) -> Callable[..., Any]:
+    @wraps(unpack)
     def bounded(object_id: str, object_contents: dict[str, bytes], **rest: Any) -> Any:
         content = object_contents.get(object_id, b"")
         try:
