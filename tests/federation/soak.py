@@ -39,6 +39,9 @@ FAULTS = ("node", "supernode", "executor", "message", "serverapp", "superlink", 
 """Processes that are killed: all of a node, its SuperNode alone, its executor, the process of a message, the ServerApp,
 the SuperLink; and a node that is held up for a while."""
 
+RUNS = ("unbroken", "stop", "continue")
+"""Runs of the same settings: left alone; ended by each failure, and resumed; going on without clients that fail."""
+
 STOPS = ("serverapp", "superlink")
 """Faults that end a run on the server's side, whatever it does with failures of clients."""
 
@@ -428,15 +431,16 @@ def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def soak(folder: Path, rounds: int, seed: int, per_kind: int) -> dict[str, Any]:
-    """Carry out the three runs; all that was found."""
+def soak(folder: Path, rounds: int, seed: int, per_kind: int, only: Sequence[str] = RUNS) -> dict[str, Any]:
+    """Carry out the runs of these names; all that was found."""
     faults = [kind for kind in FAULTS for _ in range(per_kind)]
     found: dict[str, Any] = {"rounds": rounds, "seed": seed}
     with Soak.opened(folder, rounds, seed) as soak:
         runs: dict[str, Findings] = {}
-        for name, mode, asked in (("unbroken", "stop", []), ("stop", "stop", faults), ("continue", "continue", faults)):
+        for name in only:
+            asked = [] if name == "unbroken" else faults
             _say(f"{name}: {rounds} rounds, {len(asked)} faults")
-            run = runs[name] = soak.run(mode, asked)
+            run = runs[name] = soak.run("continue" if name == "continue" else "stop", asked)
             directory = soak.federation.run_directory()
             assert directory is not None
             found[name] = {
@@ -456,7 +460,8 @@ def soak(folder: Path, rounds: int, seed: int, per_kind: int) -> dict[str, Any]:
             found[name]["orphans"] = soak.orphans()
             found[name]["processes"] = {kind: len(members) for kind, members in soak.processes().items() if members}
             _say(f"{name}: {json.dumps({k: v for k, v in found[name].items() if k != 'faults'})[:1500]}")
-        found["differences"] = differences(runs["unbroken"], runs["stop"])
+        both = {"unbroken", "stop"} <= set(runs)
+        found["differences"] = differences(runs["unbroken"], runs["stop"]) if both else {}
         found["memory"] = soak.memory.growth()
     return found
 
@@ -468,11 +473,12 @@ def problems(found: Mapping[str, Any]) -> list[str]:
     unsound file is left; processes that live long do not grow by more than a tenth and 20 MiB, or by ten open files.
     """
     wrong = [f"{name} differs by {value:g}" for name, value in found["differences"].items() if value > _SAME]
-    for name in ("unbroken", "stop", "continue"):
+    first, *_ = done = [name for name in RUNS if name in found]
+    for name in done:
         run = found[name]
         wrong += [f"{name}: {what}: {run[what]}" for what in ("blamed", "refused", "unsound", "orphans") if run[what]]
-        if run["processes"] != found["unbroken"]["processes"]:
-            wrong.append(f"{name}: processes are {run['processes']}, not {found['unbroken']['processes']}")
+        if run["processes"] != found[first]["processes"]:
+            wrong.append(f"{name}: processes are {run['processes']}, not {found[first]['processes']}")
     for name, grown in found["memory"].items():
         if grown["late_mib"] > 1.1 * grown["early_mib"] + 20 or grown["late_files"] > grown["early_files"] + 10:
             wrong.append(f"{name} grows: {grown}")
@@ -485,10 +491,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--per-kind", type=int, default=3, help="faults of each kind in each run")
+    parser.add_argument("--only", nargs="*", choices=RUNS, default=list(RUNS), help="the runs to carry out")
     parser.add_argument("--folder", type=Path, required=True, help="a new folder for all files")
     parser.add_argument("--json", type=Path, help="file for the findings")
     options = parser.parse_args()
-    found = soak(options.folder.resolve(), options.rounds, options.seed, options.per_kind)
+    found = soak(options.folder.resolve(), options.rounds, options.seed, options.per_kind, options.only)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps({key: found[key] for key in ("differences", "memory")}, indent=1))

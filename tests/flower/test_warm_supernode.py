@@ -7,13 +7,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import Status
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supernode import start_client_internal as node_loop
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from subfl_flower.flower.ports import free_port
 from subfl_flower.flower.programs import WARM_SUPERNODE, flower_environment
+from subfl_flower.flower.warm.supernode import end_tasks_of_ignored_messages
 
 EXECUTOR, TEMPLATE = "subfl_flower.flower.warm.executor", "warm/template.py"
 
@@ -50,6 +59,44 @@ def started(node: subprocess.Popen[bytes], name: str) -> psutil.Process | None:
         except psutil.Error:
             continue
     return None
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_a_message_whose_run_has_ended_leaves_no_task_that_waits_for_it() -> None:
+    """Flower makes the task first, and a process would wait for the rest of the message."""
+    loop = ModuleType("loop")
+    loop._pull_and_store_message = node_loop._pull_and_store_message  # type: ignore[attr-defined]
+    end_tasks_of_ignored_messages(loop)
+    message = Message(RecordDict({"run": ConfigRecord({"round": 1})}), 7, "train")
+    message.metadata.__dict__["_message_id"] = message.object_id
+    tree = get_object_tree(message)
+
+    def pulled(ends: bool) -> tuple[int | None, list[str]]:
+        objects = ObjectStoreFactory().store()
+        state = InMemoryNodeState(objects)
+        state.set_node_id(7)
+        state.store_run(Run.create_empty(message.metadata.run_id))
+
+        def pull_object(_run: int, number: str) -> bytes:
+            if ends:
+                raise RunNotRunningException
+            return get_all_nested_objects(message)[number].deflate()
+
+        run = loop._pull_and_store_message(  # type: ignore[attr-defined]
+            state=state,
+            object_store=objects,
+            node_config={},
+            receive=lambda: (message, tree),
+            get_run=None,
+            get_fab=None,
+            pull_object=pull_object,
+            confirm_message_received=lambda *_: None,
+            trusted_entities=None,
+        )
+        return run, [task.status.status for task in state.get_tasks()]
+
+    assert pulled(ends=False) == (message.metadata.run_id, [Status.PENDING])
+    assert pulled(ends=True) == (None, [Status.FINISHED])
 
 
 def listening(node: subprocess.Popen[bytes]) -> set[str]:

@@ -16,6 +16,7 @@ import time
 from logging import WARNING
 from typing import Any, NoReturn
 
+from flwr.common.constant import SubStatus
 from flwr.supernode import start_client_internal as node_loop
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
@@ -71,7 +72,40 @@ def main() -> None:
     loop: Any = node_loop
     if getattr(loop, "time", None) is time:
         loop.time = AdaptiveWait(executor.tell)
+    end_tasks_of_ignored_messages(loop)
     flower_supernode()
+
+
+def end_tasks_of_ignored_messages(loop: Any) -> None:
+    """Have Flower's loop end the task that it has made for a message which it then ignores.
+
+    It ignores a message whose run has ended while it came. The process of the task would wait for the rest of the
+    message for two hours.
+
+    Args:
+        loop: Flower's module of the loop.
+    """
+    pull = loop._pull_and_store_message
+
+    def pull_and_store(*, state: Any, **others: Any) -> int | None:
+        create, made = state.create_task, []
+
+        def create_task(*arguments: Any, **named: Any) -> int | None:
+            made.append(create(*arguments, **named))
+            return made[-1]
+
+        state.create_task = create_task
+        try:
+            run_id: int | None = pull(state=state, **others)
+        finally:
+            del state.create_task
+        if run_id is None:
+            for task in made:
+                if task is not None:
+                    state.finish_task(task, sub_status=SubStatus.STOPPED, details="its message is ignored")
+        return run_id
+
+    loop._pull_and_store_message = pull_and_store
 
 
 if __name__ == "__main__":
