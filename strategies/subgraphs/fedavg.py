@@ -5,12 +5,11 @@ Every client gets the same average, :math:`M_{ij} = n_j / n` over the clients th
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
-from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix
 
@@ -29,10 +28,7 @@ class FedAvg(MixingStrategy):
 
     settings: Settings
 
-    @classmethod
-    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
-        """Allow secure sums: all clients have one row, an average."""
-        sums.require_all_rounds(method)
+    one_average = True
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """n_j / n in every row."""

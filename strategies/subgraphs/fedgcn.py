@@ -28,14 +28,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from logging import WARNING
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from subfl_flower.clients.subgraphs.fedgcn import BOUNDARY, MEND, NEIGHBOURS, FedGCNClient
 from subfl_flower.data.graph import FeatureMatrix
 from subfl_flower.flower.log import log
-from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.privacy.secure_sum import unmask_sum
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
@@ -71,10 +70,7 @@ class FedGCN(MixingStrategy):
     Settings = FedGCNClient.Settings
     counterpart = FedGCNClient
 
-    @classmethod
-    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
-        """Allow secure sums: all clients have one row, an average."""
-        sums.require_all_rounds(method)
+    one_average = True
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """FedAvg's matrix, n_j / n in every row."""

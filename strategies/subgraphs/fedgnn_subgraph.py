@@ -33,7 +33,6 @@ import numpy as np
 from subfl_flower.clients.subgraphs.fedgnn_subgraph import FIRST, MEND, SHOW, SimilarNodesClient
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.privacy.accountant import privacy_report, require_accountant, user_level_epsilon
-from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.seeding import client_generator
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
@@ -84,10 +83,7 @@ class SubgraphFedGNN(MixingStrategy):
     Settings = SimilarNodesClient.Settings
     counterpart = SimilarNodesClient
 
-    @classmethod
-    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
-        """Allow secure sums: all clients have one row, an average."""
-        sums.require_all_rounds(method)
+    one_average = True
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """FedAvg's matrix, n_j / n in every row."""

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.clients.subgraphs.fedsage_plus import GENERATOR, GRADIENTS, FedSagePlusClient
-from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.server.exchange import Exchange
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.mixing import MixingStrategy, average_matrix
@@ -49,10 +48,7 @@ class FedSagePlus(MixingStrategy):
     Settings = FedSagePlusClient.Settings
     counterpart = FedSagePlusClient
 
-    @classmethod
-    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
-        """Allow secure sums: all clients have one row, an average."""
-        sums.require_all_rounds(method)
+    one_average = True
 
     def mixing_matrix(self, updates: Updates) -> np.ndarray:
         """FedAvg's matrix, n_j / n in every row."""

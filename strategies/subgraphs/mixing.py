@@ -21,6 +21,7 @@ from subfl_flower.aggregation import changes, rules
 from subfl_flower.aggregation.settings import Rule
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.models.row_stack import RowStack, as_array, completed
+from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.server.strategy import CohortStrategy
 from subfl_flower.server.updates import Updates
 from subfl_flower.strategies.subgraphs.update_account import UpdateAccount
@@ -43,6 +44,9 @@ class MixingStrategy(CohortStrategy):
 
     rules: ClassVar[tuple[Rule, ...]] = ("mean", "median", "trimmed_mean", "krum")
 
+    one_average: ClassVar[bool] = False
+    """True where all clients' rows of M are one average, so that the server needs no more of a round than a sum."""
+
     recorded_group: ClassVar[str] = ""
     """The group whose mixing matrix a run records."""
 
@@ -58,6 +62,13 @@ class MixingStrategy(CohortStrategy):
         self._mixing: dict[str, np.ndarray] = {}
         self._account = UpdateAccount(run, self.contract, len(roster))
         self._audit = UploadAudit(run, len(roster))
+
+    @classmethod
+    def check_sums(cls, sums: SecureSumSettings, settings: Any, method: str) -> None:
+        """Allow secure sums in all rounds with `one_average`; else refuse them."""
+        if not cls.one_average:
+            super().check_sums(sums, settings, method)
+        sums.require_all_rounds(method)
 
     @abstractmethod
     def mixing_matrix(self, updates: Updates) -> np.ndarray:

@@ -234,7 +234,8 @@ def test_the_summary_says_what_is_guaranteed_and_what_was_found_out(recorded: Re
     uploads = np.bincount(trained, minlength=USERS)
     assert summary["uploads_per_user"] == uploads.max() > 1
     privacy = summary["privacy"]
-    assert privacy["per_coordinate_epsilon"] == pytest.approx(1.0, rel=1e-5)  # the radius is a multiple of the grid's
+    # The radius is a multiple of the grid's spacing, of which the noise has 2^18 steps or more.
+    assert 1 - 2**-18 < privacy["per_coordinate_epsilon"] <= 1
     assert privacy["num_uploads"] == uploads.max()
     assert (privacy["clip"], privacy["noise_scale"], privacy["covers"]) == (0.1, 0.2, "values")
     values = 0
