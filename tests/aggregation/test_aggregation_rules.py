@@ -80,8 +80,9 @@ def test_attack_krum_leaves_out_those_far_away() -> None:
     assert np.flatnonzero(~kept).tolist() == [2, 7]
 
 
-def test_krum_scores_are_sums_over_the_nearest_others() -> None:
-    changes = RNG.standard_normal((9, 7))
+@pytest.mark.parametrize("seed", range(40))
+def test_krum_scores_are_sums_over_the_nearest_others(seed: int) -> None:
+    changes = np.random.default_rng(seed).standard_normal((9, 3))
     distances = ((changes[:, None] - changes[None]) ** 2).sum(2)
     scores = [np.sort(np.delete(distances[i], i))[: 9 - 2 - 2].sum() for i in range(9)]
     worst = set(np.argsort(scores)[-2:].tolist())

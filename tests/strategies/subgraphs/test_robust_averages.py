@@ -35,7 +35,9 @@ def received_after(family: Any, sent: np.ndarray, settings: dict[str, Any] | Non
 
 
 @pytest.mark.parametrize("factor", [1e6, -30.0, 9.9e11])
-@pytest.mark.parametrize("chosen", [{}, {"rule": "trimmed_mean"}, {"rule": "median"}, {"rule": "krum"}])
+@pytest.mark.parametrize(
+    "chosen", [{}, *({"rule": rule, "norm_bound": None} for rule in ("trimmed_mean", "median", "krum"))]
+)
 @pytest.mark.parametrize("family", [FedAvg, SimilarityAlone])
 def test_attack_by_a_scaled_update_moves_an_average_by_less_than_one_honest_update(
     family: Any, chosen: dict[str, Any], factor: float
