@@ -154,4 +154,7 @@ def _startup(node: Node, handled_at: float) -> float:
     """
     if not node.config.runtime.deployed:
         return 0.0
-    return max(0.0, handled_at - psutil.Process().create_time())
+    created = psutil.Process().create_time()
+    if hasattr(time, "CLOCK_BOOTTIME"):  # psutil adds the second in which the machine booted, without its fraction
+        created += time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - psutil.boot_time()
+    return max(0.0, handled_at - created)
