@@ -11,8 +11,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from subprocess import Popen  # the fixture replaces the module's
 from typing import Any
 
 import psutil
@@ -85,7 +86,8 @@ def app(place):
 LATER = "import os\nimported_by = os.getpid()\nNAME = %r"
 BOOT = (
     "import sys; sys.path.insert(0, {folder!r}); import template as w; "
-    "w._PROGRAM = w._RUNTIME = 'program'; w._PACKAGES = ('wave',); w._main()"
+    "w._PROGRAM = w._RUNTIME = 'program'; w._PACKAGES = ('wave',); "
+    "w._GRACE_SECONDS = 0.2; w._main()"
 )
 
 
@@ -127,11 +129,14 @@ def work(templates: Templates, tmp_path: Path) -> Callable[..., tuple[str, int]]
     """Have a message of an app handled: what it says, and the number of the process."""
     count = iter(range(100))
 
-    def handle(text: str, hash_of: str | None = None, hold: bool = False) -> tuple[str, int]:
+    def handle(
+        text: str, hash_of: str | None = None, hold: bool = False, options: Sequence[object] = ()
+    ) -> tuple[str, int]:
         place = tmp_path / f"place-{next(count)}"
         if hold:
             Path(f"{place}.hold").touch()
-        process = templates.fork(["prog", text, str(tmp_path), str(place)], digest(hash_of or text))
+        command = ["prog", text, str(tmp_path), str(place), *map(str, options)]
+        process = templates.fork(command, digest(hash_of or text))
         assert process is not None
         wait_for(lambda: not psutil.pid_exists(process) or (place.exists() and place.read_text()))
         return place.read_text() if place.exists() else "", process
@@ -211,6 +216,19 @@ def test_a_worker_that_is_told_to_end_does_not_declare_its_task_ended(
     psutil.Process(held).terminate()
     wait_for(lambda: not psutil.pid_exists(held))
     assert (tmp_path / "place-2").exists() and not (tmp_path / "place-2.ended").exists()
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_worker_that_is_stuck_ends_after_its_supernode(work: Callable[..., tuple[str, int]], imported: bool) -> None:
+    with Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as supernode:
+        one = bundle("one")
+        if imported:
+            work(one)
+        _, held = work(one, hold=True, options=("--parent-pid", supernode.pid))
+        time.sleep(1.5)
+        assert psutil.pid_exists(held)
+        supernode.kill()  # a zombie until it is waited for
+        wait_for(lambda: not psutil.pid_exists(held))
 
 
 def test_processes_that_do_not_last_are_given_up(templates: Templates) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from subfl_flower.flower.warm.template import leave_unanswered_tasks_open
+from subfl_flower.flower.warm.template import end_after_supernode, leave_unanswered_tasks_open
 from subfl_flower.trust.gate import Arrival, Gate, SiteSettings
 
 _OWN = "subfl_flower"
@@ -51,6 +51,7 @@ def gate_of_site() -> Callable[[Any], None]:
 
 def main() -> None:
     """Run Flower's program for one message."""
+    end_after_supernode(sys.argv)
     place = gate_of_site()
     program = importlib.import_module(_PROGRAM)
     place(sys.modules[_RUNTIME])

@@ -28,11 +28,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+import psutil
 
 LONGEST = 2**16
 """Bytes of a request and of its answer."""
@@ -40,6 +43,10 @@ LONGEST = 2**16
 _PR_SET_PDEATHSIG = 1
 _RUNTIME = "flwr.supernode.runtime.run_clientapp"
 _PROGRAM = "flwr.supernode.cli.flwr_clientapp"
+_PARENT = "--parent-pid"
+_LOOK_SECONDS = 0.5
+_GRACE_SECONDS = 10.0
+"""Time that Flower's program may take to end after its SuperNode has."""
 _GATE, _SITE = "subfl_flower.flower.warm.gated_program", "SUBFL_SITE"
 _PACKAGES = (
     "torch",
@@ -189,6 +196,7 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
     code: object = 1
     known = frozenset(sys.modules)
     try:
+        end_after_supernode(command)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         importlib.invalidate_caches()
@@ -215,6 +223,28 @@ def _work(command: list[str], early: frozenset[str], app: App | None, lesson: in
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def end_after_supernode(command: Sequence[str]) -> None:
+    """Have this process end when its SuperNode has ended for a while, wherever it is stuck.
+
+    Flower's program interrupts itself once when that happens. It may be waiting for an answer at that moment, and then
+    waits on.
+
+    Args:
+        command: a command line of `flwr-clientapp`, which names the SuperNode's process.
+    """
+    if _PARENT not in command:
+        return
+    supernode = psutil.Process(int(command[command.index(_PARENT) + 1]))
+
+    def watch() -> None:
+        while supernode.is_running() and supernode.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_LOOK_SECONDS)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="supernode", daemon=True).start()
 
 
 def leave_unanswered_tasks_open(runtime: Any) -> None:
