@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from subfl_flower.config import Config, Deploy, Inline, Ray
 from subfl_flower.errors import SubflError
-from subfl_flower.flower.inline_grid import InlineGrid
+from subfl_flower.flower.inline_grid import InlineGrid, task_identity_given_back
 from subfl_flower.flower.programs import ray_settings
 from subfl_flower.flower.prompt_delivery import deliver_promptly
 from subfl_flower.node.cores import threads_given_back
@@ -90,7 +90,7 @@ def _simulate_with_ray(runtime: Ray, matcher: bool, run: Callable[[Grid], dict[s
     flower_log.setLevel(logging.CRITICAL)  # the run itself reports a client's errors
     try:
         # BLAS threads of this process keep spinning after a matrix product, on the cores that the actors need.
-        with threadpool_limits(1), warnings.catch_warnings():
+        with threadpool_limits(1), warnings.catch_warnings(), task_identity_given_back():
             warnings.simplefilter("ignore")
             run_simulation(
                 server_app=server_app,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
 from run_outcomes import Outcome, run_inline
 
 from subfl_flower.flower.inline_grid import InlineGrid
@@ -45,6 +46,14 @@ def prepared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         torch.set_num_threads(1)
         yield folder
         torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_identity_left() -> Iterator[None]:
+    """A test that left Flower's task identity behind would change what later tests of the process see."""
+    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
+    yield
+    assert (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id) == before
 
 
 @pytest.fixture

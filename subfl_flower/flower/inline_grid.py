@@ -23,6 +23,16 @@ from subfl_flower.errors import SubflError
 from subfl_flower.flower.log import log
 
 
+@contextmanager
+def task_identity_given_back() -> Iterator[None]:
+    """Give this process back the task identity that it had: Flower's messages need one, and there is one a process."""
+    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
+    try:
+        yield
+    finally:
+        TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+
+
 class InlineGrid(Grid):
     """A grid of `num_nodes` virtual nodes that run `client_app` in this process, one after another."""
 
@@ -47,12 +57,9 @@ class InlineGrid(Grid):
     @contextmanager
     def active(self) -> Iterator[InlineGrid]:
         """Give this process the task identity that Flower's messages need."""
-        before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self._RUN_ID, 1
-        try:
+        with task_identity_given_back():
+            TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self._RUN_ID, 1
             yield self
-        finally:
-            TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
 
     def set_run(self, run: Run) -> None:
         """Set the run."""

@@ -15,6 +15,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_connection import http_request_response
 from local_federation import wait_for
 
+from subfl_flower.flower.inline_grid import task_identity_given_back
+
 
 class HostileNode:
     """Connection of a node whose key is registered.
@@ -31,12 +33,11 @@ class HostileNode:
     def connected(cls, address: str, ca: Path, key: Path) -> Iterator[HostileNode]:
         private: Any = load_ssh_private_key(key.read_bytes(), None)
         keys = (private, private.public_key())
-        before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
-        with http_request_response(address, False, ca.read_bytes(), keys) as connection:
-            try:
-                yield cls(connection)
-            finally:
-                TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+        with (
+            task_identity_given_back(),
+            http_request_response(address, False, ca.read_bytes(), keys) as connection,
+        ):
+            yield cls(connection)
 
     def message(self) -> Message:
         """A message of the server to this node, once there is one."""
