@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -60,6 +61,20 @@ def kill(process: subprocess.Popen[bytes] | psutil.Process) -> None:
             continue
     if isinstance(process, subprocess.Popen):
         process.wait(timeout=10)
+
+
+@contextmanager
+def held_up(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A process and all below it do nothing for this time."""
+    members = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in members:
+        member.suspend()
+    try:
+        yield
+    finally:
+        for member in members:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.resume()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from local_federation import LocalFederation, command, copied_client, kill, shared_arguments, wait_for
+from local_federation import LocalFederation, command, copied_client, held_up, kill, shared_arguments, wait_for
 from run_outcomes import SMALL_GENERATOR, Outcome, run_inline
 from safetensors.numpy import load_file
 
@@ -49,10 +49,11 @@ def wrong_nodes(federation: LocalFederation, partition: Path, tmp_path: Path) ->
         command("deploy", "certificates", tmp_path / "other-ca", "--host", "127.0.0.1")
         copies = {name: copied_client(partition / "client-00", tmp_path / name) for name in ("stranger", "deceived")}
         federation.start_node("stranger", copies["stranger"], key=federation.key("stranger", register=False))
-        key, ca = federation.key("twice"), tmp_path / "other-ca" / "ca.crt"
-        federation.start_node("deceived", copies["deceived"], key=key, ca=ca)
-        federation.start_node_unchecked("twice", folders["twice"], key)
-        federation.start_node_unchecked("damaged", folders["damaged"], federation.key("damaged"))
+        # Keys of this test: a node that has just been killed is still active for the SuperLink.
+        keys = {name: federation.key(f"{name}-of-{tmp_path.name}") for name in folders}
+        federation.start_node("deceived", copies["deceived"], key=keys["twice"], ca=tmp_path / "other-ca" / "ca.crt")
+        for name, folder in folders.items():
+            federation.start_node_unchecked(name, folder, keys[name])
         for name in folders:
             federation.wait_for_node(name)
         yield folders
@@ -64,7 +65,11 @@ def test_what_is_exchanged_before_training_reaches_the_nodes_that_train_and_wron
 ) -> None:
     shared = ("dataset=digits", "model.hidden=16", "federation.rounds=1", f"method={method}", *MENDING[method])
     expected = run_inline(tmp_path / "inline", *shared, "partition=metis", "partition.clients=4")
-    outcome = federation.outcome(federation.submit(*shared, "record.client_models=false"))
+    with held_up(federation.nodes["node-0"]):  # the run cannot start before the wrong nodes have answered
+        submitted = federation.submit(*shared, "record.client_models=false")
+        for name in wrong_nodes:
+            wait_for(lambda name=name: "Sent successfully" in federation.log(name), f"{name} answers")
+    outcome = federation.outcome(submitted)
     assert outcome.code == 0, outcome.stdout
     assert outcome.summary["status"] == "completed"
     for name in ("validation", "test", "validation_as_received", "test_as_received", "train_loss"):
