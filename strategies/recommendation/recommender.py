@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from subfl_flower.aggregation.changes import bound_factors, lower_median
+from subfl_flower.aggregation.user_uploads import largest_rows, scaled_uploads
 from subfl_flower.clients.recommendation.recommender import RecommenderClient
-from subfl_flower.clients.recommendation.user_parts import ITEMS
+from subfl_flower.clients.recommendation.user_parts import ITEMS, ROWS
 from subfl_flower.errors import SubflError
 from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
 from subfl_flower.server.exchange import Exchange
@@ -57,6 +60,7 @@ class RecommenderStrategy(CohortStrategy):
         self.parts: list[ServerPart] = [self.averaging, *(part(facts) for part in self.Parts)]
         self._best = {name: value.clone() for name, value in start.items()}
         self._best_round, self._best_figure = 0, math.nan
+        self._usual_length = 0.0
         self.uploads = np.zeros(len(roster), dtype=np.int64)
         """Number of aggregated uploads of each client [K]."""
 
@@ -127,10 +131,30 @@ class RecommenderStrategy(CohortStrategy):
         """Step every parameter by the users' mean gradient, where their uploads can be read."""
         if not self.averaging.readable(updates):
             return
+        updates = self.guarded(updates)
         for part in self.parts:
             part.watch(updates)
         self.uploads[updates.positions] += 1
         self.step(updates)
+
+    def guarded(self, updates: Updates) -> Updates:
+        """The uploads that are averaged: long ones are scaled back to the usual length, with all their rows.
+
+        `guard_figures` then has of all users ``update_norm`` (before) and ``clipped``. Of a sum under masks the server
+        sees no upload.
+        """
+        bound = self.run.aggregation.row_bound
+        if bound is None or ROWS not in updates.ragged:
+            return updates
+        arrays = {name: updates.arrays[name] for name in self.parameters if name in updates.arrays}
+        lengths = largest_rows(arrays, updates.ragged[ROWS])
+        self._usual_length = max(self._usual_length, lower_median(lengths))
+        factors = bound_factors(lengths, bound, self._usual_length)
+        self.guard_figures = {"update_norm": lengths, "clipped": (factors < 1).astype(float)}
+        if (factors == 1).all():
+            return updates
+        arrays, rows = scaled_uploads(arrays, updates.ragged[ROWS], factors)
+        return replace(updates, arrays={**updates.arrays, **arrays}, ragged={**updates.ragged, ROWS: rows})
 
     def step(self, updates: Updates) -> None:
         """Take one step of the server's optimiser by the users' mean gradient."""
@@ -214,11 +238,12 @@ class RecommenderStrategy(CohortStrategy):
     # After a crash ----------------------------------------------------------------------------------------------------
 
     def state(self) -> Stack:
-        """Parameters, their average and best, the optimiser's moments, counts of uploads, and the state of parts."""
+        """Parameters, their average and best, the optimiser's moments, counts and usual length of uploads, parts."""
         kept: Stack = {
             **super().state(),
             "uploads": self.uploads,
             "best": np.array([self._best_round, self._best_figure]),
+            "usual_length": np.array(self._usual_length),
         }
         kept |= {f"best.{name}": value.numpy() for name, value in self._best.items()}
         for part in self.parts:
@@ -229,6 +254,7 @@ class RecommenderStrategy(CohortStrategy):
         """Restore the arrays of `state`."""
         super().load_state(state)
         self.uploads = np.array(state["uploads"])
+        self._usual_length = float(state["usual_length"])
         best_round, self._best_figure = state["best"].tolist()
         self._best_round = int(best_round)
         for name, value in self._best.items():

@@ -197,7 +197,7 @@ class MixingStrategy(CohortStrategy):
         found = changes.norms(sent, received, self.zero_is_not_sent)
         self.guard_figures = {"update_norm": found}
         if settings.norm_bound is not None:
-            factors = changes.bound_factors(found, settings.norm_bound)
+            factors = changes.bound_factors(found, settings.norm_bound, changes.lower_median(found))
             self.guard_figures["clipped"] = (factors < 1).astype(float)
             if (factors < 1).any():
                 sent = changes.scaled_back(sent, received, factors, self.zero_is_not_sent)

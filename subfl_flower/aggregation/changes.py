@@ -65,12 +65,16 @@ def lower_median(values: np.ndarray) -> float:
     return float(known[(len(known) - 1) // 2]) if len(known) else 0.0
 
 
-def bound_factors(norms_of_updates: np.ndarray, multiple: float) -> np.ndarray:
-    """Factors [A] at most 1 that bring updates of more than `multiple` times the lower median norm back to that norm.
+def bound_factors(norms_of_updates: np.ndarray, multiple: float, usual: float) -> np.ndarray:
+    """Factors [A] at most 1 that bring updates of more than `multiple` times the usual norm back to that norm.
 
     An update that is scaled back to the bound itself still outweighs several honest ones.
+
+    Args:
+        norms_of_updates: of the round.
+        multiple: at least 1.
+        usual: such as their lower median; 0 where there is none, and nothing is scaled.
     """
-    usual = lower_median(norms_of_updates)
     factors: np.ndarray = np.ones(len(norms_of_updates))
     too_long = norms_of_updates > multiple * usual
     if usual:

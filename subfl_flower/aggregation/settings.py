@@ -19,6 +19,9 @@ class AggregationSettings(BaseModel):
             farthest from the others (Multi-Krum).
         norm_bound: the L2 norm that a client's update may have, as a multiple of the median norm of the round's
             updates; a longer one is scaled back to the median norm. null: any norm.
+        row_bound: the same of a user of a recommender, whose gradients are averaged: the norm of its longest item row
+            and of what it sends of shared parameters, as a multiple of the largest median of a round so far: gradients
+            of trained users are small. null: any norm.
         size_bound: the examples, nodes and edges that a client may state where the server does not have the data, as a
             multiple of the median over clients; more count as so many. null: any number.
         hostile: share of a round's clients that may be hostile; at least one client is assumed to be. With
@@ -29,6 +32,7 @@ class AggregationSettings(BaseModel):
 
     rule: Rule = "mean"
     norm_bound: float | None = Field(default=3.0, ge=1)
+    row_bound: float | None = Field(default=10.0, ge=1)
     size_bound: float | None = Field(default=10.0, ge=1)
     hostile: float = Field(default=0.2, gt=0, lt=0.5)
 

@@ -11,6 +11,11 @@ from subfl_flower.models.row_stack import RowStack, as_array
 RNG = np.random.default_rng(5)
 
 
+def usual_factors(found: np.ndarray) -> np.ndarray:
+    """Factors of a bound of three times the lower median."""
+    return bound_factors(found, 3.0, lower_median(found))
+
+
 def stacks(clients: int = 4) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Uploads and downloads of clients, of two arrays."""
     shapes = {"weight": (3, 2), "bias": (2,)}
@@ -62,7 +67,7 @@ def test_attack_long_updates_come_back_to_the_usual_norm(scale: float) -> None:
     honest = norms(sent, received)
     for name in sent:
         sent[name][2] = received[name][2] + np.float32(scale) * (sent[name][2] - received[name][2])
-    factors = bound_factors(norms(sent, received), 3.0)
+    factors = usual_factors(norms(sent, received))
     assert np.flatnonzero(factors < 1).tolist() == [2]
     back = scaled_back(sent, received, factors)
     found = norms(back, received)
@@ -73,7 +78,7 @@ def test_attack_long_updates_come_back_to_the_usual_norm(scale: float) -> None:
 
 def test_honest_updates_keep_their_bits() -> None:
     sent, received = stacks()
-    assert (bound_factors(norms(sent, received), 3.0) == 1).all()
+    assert (usual_factors(norms(sent, received)) == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -84,4 +89,4 @@ def test_the_usual_norm_is_the_lower_median_of_those_that_moved(values: list[flo
 
 
 def test_where_nobody_moves_nothing_is_scaled() -> None:
-    assert bound_factors(np.zeros(3), 3.0).tolist() == [1, 1, 1]
+    assert usual_factors(np.zeros(3)).tolist() == [1, 1, 1]

@@ -1,0 +1,54 @@
+"""Uploads of users, each with rows of its own items; their lengths, and uploads scaled back to a bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from subfl_flower.wire.ragged import Ragged
+
+
+def largest_rows(arrays: Mapping[str, np.ndarray], rows: Ragged) -> np.ndarray:
+    """Lengths of A users' uploads: the L2 norm of all arrays and of the longest row together, float64 [A].
+
+    A user with a long history sends more rows than others, and none that is longer.
+
+    Args:
+        arrays: gradients by the parameters that all users share [A, ...], by name.
+        rows: gradients by the rows of a user's items [rows, d].
+    """
+    squares = np.zeros(len(rows.lengths))
+    np.maximum.at(squares, rows.owners, _squares(rows.values))
+    for values in arrays.values():
+        squares += _squares(values)
+    lengths: np.ndarray = np.sqrt(squares)
+    return lengths
+
+
+def scaled_uploads(
+    arrays: Mapping[str, np.ndarray], rows: Ragged, factors: np.ndarray
+) -> tuple[dict[str, np.ndarray], Ragged]:
+    """Uploads of `factors` [A] times their size; those with a factor of one to the last bit as they are.
+
+    Args:
+        arrays, rows: as in `largest_rows`.
+        factors: at most 1.
+    """
+    of_rows = factors[rows.owners]
+    found = {name: _times(values, factors) for name, values in arrays.items()}
+    return found, replace(rows, values=_times(rows.values, of_rows))
+
+
+def _times(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    wide = factors.reshape(-1, *(1,) * (values.ndim - 1))
+    return (values * wide).astype(values.dtype)
+
+
+def _squares(values: np.ndarray) -> np.ndarray:
+    """Squared L2 norm of each of the first axis' entries, float64."""
+    flat = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64)
+    found: np.ndarray = np.einsum("ij,ij->i", flat, flat)
+    return found
