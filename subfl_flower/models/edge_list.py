@@ -49,16 +49,19 @@ class EdgeList:
         """Sums [N, width] of the messages [E, width] that lead to each node; zero where there are none."""
         return self._targets.T @ messages
 
+    @torch.no_grad()
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of the values [E, width] of edges that lead to one node, for each of these edges [E, width]."""
+        index = self._target.unsqueeze(1).expand_as(values)
+        lowest = values.new_full((self._targets.shape[1], values.shape[1]), -torch.inf)
+        return lowest.scatter_reduce(0, index, values, "amax").index_select(0, self._target)
+
     def softmax(self, scores: Tensor) -> Tensor:
         r"""Shares [E, width] of the edges that lead to one node, which sum to one, of scores [E, width]:
 
         .. math:: \alpha_e = \frac{\exp(s_e)}{\sum_{e' : target(e') = target(e)} \exp(s_{e'})}.
         """
-        with torch.no_grad():
-            index = self._target.unsqueeze(1).expand_as(scores)
-            lowest = scores.new_full((self._targets.shape[1], scores.shape[1]), -torch.inf)
-            largest = lowest.scatter_reduce(0, index, scores, "amax").index_select(0, self._target)
-        exponentials = (scores - largest).exp()
+        exponentials = (scores - self.largest(scores)).exp()
         return exponentials / self.at_targets(self.summed(exponentials))
 
 

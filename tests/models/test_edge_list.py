@@ -44,6 +44,12 @@ def test_a_softmax_over_the_edges_of_each_node_by_hand() -> None:
     np.testing.assert_allclose(found[:, 1], [*thirds, 1, 1], rtol=1e-6)
 
 
+def test_the_largest_value_of_each_nodes_edges_by_hand() -> None:
+    values = torch.tensor([[1.0, -5.0], [3.0, -7.0], [2.0, -6.0], [-4.0, 0.0], [8.0, 8.0]], requires_grad=True)
+    found = two_clients().largest(values)
+    assert found.tolist() == [[3, -5]] * 3 + [[-4, 0], [8, 8]] and not found.requires_grad
+
+
 def test_large_scores_stay_finite() -> None:
     scores = torch.tensor([[1000.0], [1000.0], [-1000.0], [0.0], [0.0]])
     assert two_clients().softmax(scores).squeeze(1).tolist() == [0.5, 0.5, 0, 1, 1]

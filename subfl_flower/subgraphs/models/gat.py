@@ -9,6 +9,10 @@ of (eqs. 1 to 5)
 
 followed by an ELU. The paper's vector a is here in two halves, as in PyG's ``GATConv``. Attention reads no edge
 weights.
+
+Scores are computed less the largest one of their node i, which does not change the softmax. Where all scores of a node
+have one sign, :math:`a_{dst}` has no effect on it, and so computed it has a gradient of exactly zero. A sum of
+gradients that only nearly cancel would be rounding alone, of which Adam makes whole steps.
 """
 
 from __future__ import annotations
@@ -136,8 +140,12 @@ class StackedGAT(StackedGNN):
             products = transformed * parameters[f"{name}.{vector}"].unsqueeze(1)
             return products.view(clients * width, heads, -1).sum(2)
 
-        scores = edges.at_sources(scored("att_src")) + edges.at_targets(scored("att_dst"))
-        attention = edges.softmax(torch.nn.functional.leaky_relu(scores, self.settings.negative_slope))
+        def leaky(values: Tensor) -> Tensor:
+            return torch.nn.functional.leaky_relu(values, self.settings.negative_slope)
+
+        of_sources, of_targets = edges.at_sources(scored("att_src")), edges.at_targets(scored("att_dst"))
+        scores = leaky(of_sources + of_targets) - leaky(edges.largest(of_sources) + of_targets)
+        attention = edges.softmax(scores)
         if kept is not None:
             attention = attention * kept
         messages = edges.at_sources(transformed.reshape(clients * width, hidden)).view(-1, heads, hidden // heads)

@@ -62,6 +62,20 @@ def test_an_elu_follows_attention() -> None:
     assert found[:2] == pytest.approx([math.exp(-1) - 1] * 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("att_dst", [0.5, -100.0])
+def test_a_nodes_own_half_of_attention_has_no_gradient_where_its_scores_have_one_sign(att_dst: float) -> None:
+    """Shares do not depend on it there. Adam would make whole steps of rounding, different in every chunk."""
+    network = graph_network(GATSettings(name="gat", hidden=3, layers=1, heads=1, dropout=0.0), 6, 2)
+    graph, draws = tiny_client(0, 12), torch.Generator().manual_seed(0)
+    features = np.abs(graph.features).astype(np.float32) + 1
+    parameters = {
+        name: torch.rand(1, *shape, generator=draws).requires_grad_() for name, shape in network.shapes.items()
+    }
+    parameters["conv1.att_dst"] = torch.full((1, 3), att_dst, requires_grad=True)
+    network(parameters, network.chunk([replace(graph, features=features)])).square().sum().backward()
+    assert not parameters["conv1.att_dst"].grad.any() and parameters["conv1.att_src"].grad.all()
+
+
 @pytest.mark.parametrize("trained", [True, False])
 def test_sums_over_neighbours(trained: bool) -> None:
     """1.5 + 3 = 4.5, 4.5 + 1 = 5.5, 7.5; twice that less one is 8, 10, 14; three times that less 26 is -2, 4, 16."""
