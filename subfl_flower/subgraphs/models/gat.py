@@ -29,7 +29,6 @@ from torch import Tensor
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.edge_list import EdgeList
 from subfl_flower.models.settings import GATSettings
-from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
 from subfl_flower.subgraphs.models.local_graph import LocalGraph
@@ -82,10 +81,6 @@ class StackedGAT(StackedGNN):
         """A chunk of clients' graphs as one block-diagonal graph, with its edges one by one."""
         chunk = super().stacked(graphs, device)
         return replace(chunk, edges=EdgeList([graph.operator for graph in graphs], chunk.width, device))
-
-    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """H W."""
-        return torch.bmm(hidden, weight)
 
     def training_draws(
         self, chunk: StackedChunk, generators: Sequence[np.random.Generator], device: torch.device

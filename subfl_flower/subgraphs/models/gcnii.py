@@ -21,7 +21,7 @@ from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.settings import GCNIISettings
-from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
+from subfl_flower.models.sparse import normalised_adjacency
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
 from subfl_flower.subgraphs.models.stacked_gnn import CONVOLUTION, StackedGNN, input_product, propagate
@@ -69,10 +69,6 @@ class StackedGCNII(StackedGNN):
     def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """Â, and X."""
         return normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight), graph.features
-
-    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """Â H W."""
-        return torch.bmm(propagate(adjacency, hidden), weight)
 
     def activated(self, hidden: Tensor, layer: int, dropout: Sequence[Tensor] | None) -> Tensor:
         """A layer's output after its ReLU and dropout; layer 0 is the linear map."""

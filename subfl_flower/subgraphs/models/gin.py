@@ -21,7 +21,6 @@ from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.settings import GINSettings
-from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
 from subfl_flower.subgraphs.models.stacked_gnn import CONVOLUTION, StackedGNN, input_product, propagate
@@ -68,10 +67,6 @@ class StackedGIN(StackedGNN):
         ones = np.ones(graph.edge_index.shape[1], dtype=np.float32)
         shape = (graph.num_nodes, graph.num_nodes)
         return scipy.sparse.coo_array((ones, tuple(graph.edge_index)), shape=shape).tocsr(), graph.features
-
-    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """H W."""
-        return torch.bmm(hidden, weight)
 
     def convolved(self, name: str, parameters: Parameters, chunk: StackedChunk, hidden: Tensor) -> Tensor:
         """The output [C, width, hidden] of a convolution, before the ReLU after it."""

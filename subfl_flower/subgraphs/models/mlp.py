@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-import torch
-from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
-from subfl_flower.models.sparse import SparseMatrix
 from subfl_flower.subgraphs.models.stacked_gnn import CONVOLUTION, StackedGNN
 
 
@@ -44,7 +41,3 @@ class StackedMLP(StackedGNN):
     def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """A matrix without entries, and X."""
         return scipy.sparse.csr_array((graph.num_nodes, graph.num_nodes), dtype=np.float32), graph.features
-
-    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """H W."""
-        return torch.bmm(hidden, weight)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from subfl_flower.data.graph import ClientGraph, FeatureMatrix
 from subfl_flower.models.settings import SGCSettings
-from subfl_flower.models.sparse import SparseMatrix, normalised_adjacency
+from subfl_flower.models.sparse import normalised_adjacency
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
 from subfl_flower.subgraphs.models.stacked_gnn import CLASSIFIER, StackedGNN, input_product
@@ -69,10 +69,6 @@ class StackedSGC(StackedGNN):
         for _ in range(self.settings.hops):
             inputs = operator @ inputs
         return operator, inputs
-
-    def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """H W."""
-        return torch.bmm(hidden, weight)
 
     def training_draws(
         self, chunk: StackedChunk, generators: Sequence[np.random.Generator], device: torch.device

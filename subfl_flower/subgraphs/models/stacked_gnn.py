@@ -128,9 +128,12 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """The operator of a graph's convolutions [n, n], and the inputs of the first one [n, fan in]."""
 
-    @abstractmethod
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden]."""
+        """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden].
+
+        Here it is H W, without a propagation.
+        """
+        return torch.bmm(hidden, weight)
 
     def convolved(self, name: str, parameters: Parameters, chunk: StackedChunk, hidden: Tensor) -> Tensor:
         """The output [C, width, hidden] of the convolution of a `name` such as ``conv2``, before its activation."""
