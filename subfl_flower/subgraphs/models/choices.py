@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from subfl_flower.models.settings import GraphModelSettings
-from subfl_flower.subgraphs.models.appnp import StackedAPPNP
 from subfl_flower.subgraphs.models.decoupled import StackedDecoupled
-from subfl_flower.subgraphs.models.gat import StackedGAT
 from subfl_flower.subgraphs.models.gcn import StackedGCN
-from subfl_flower.subgraphs.models.gcnii import StackedGCNII
-from subfl_flower.subgraphs.models.gin import StackedGIN
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
-from subfl_flower.subgraphs.models.mlp import StackedMLP
 from subfl_flower.subgraphs.models.module_network import ModuleNetwork
+from subfl_flower.subgraphs.models.networks.appnp import StackedAPPNP
+from subfl_flower.subgraphs.models.networks.gat import StackedGAT
+from subfl_flower.subgraphs.models.networks.gcnii import StackedGCNII
+from subfl_flower.subgraphs.models.networks.gin import StackedGIN
+from subfl_flower.subgraphs.models.networks.mlp import StackedMLP
+from subfl_flower.subgraphs.models.networks.sgc import StackedSGC
 from subfl_flower.subgraphs.models.sage import StackedSAGE
-from subfl_flower.subgraphs.models.sgc import StackedSGC
 
 _NETWORKS: dict[str, Any] = {
     "gcn": StackedGCN,

@@ -21,7 +21,7 @@ from subfl_flower.models.settings import APPNPSettings
 from subfl_flower.models.sparse import normalised_adjacency
 from subfl_flower.subgraphs.models.chunk import StackedChunk
 from subfl_flower.subgraphs.models.graph_network import Parameters
-from subfl_flower.subgraphs.models.mlp import StackedMLP
+from subfl_flower.subgraphs.models.networks.mlp import StackedMLP
 from subfl_flower.subgraphs.models.stacked_gnn import propagate
 
 
