@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from run_outcomes import Outcome, partition, predict
+from run_outcomes import Outcome, command, partition, predict
 
 from subfl_flower.analysis.run_analysis import prepared_partition
 from subfl_flower.composition import composed_config
@@ -101,6 +101,16 @@ def test_numbers_are_the_same_wherever_clients_run(network: str, method: str, in
         for client, tensors in spread.models().items():
             for name, values in tensors.items():
                 np.testing.assert_allclose(values, single.models()[client][name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_under_ray_numbers_are_the_same(inline_run: Run, tmp_path: Path) -> None:
+    one = inline_run(*chosen("gat", "subpfed"))
+    ray = ("runtime=ray", "runtime.nodes=2", "runtime.total_cpus=2")
+    other = command(*chosen("gat", "subpfed"), *ray, directory=tmp_path / "ray", cwd=tmp_path)
+    assert other.code == 0, other.stderr
+    for name in ("train_loss", "validation", "test"):
+        np.testing.assert_allclose(other.values(name), one.values(name), atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
