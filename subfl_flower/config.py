@@ -24,11 +24,9 @@ from subfl_flower.doors import TARGET
 from subfl_flower.errors import SubflError
 from subfl_flower.loggers import LOGGERS, AnyLogger, NoLoggerSettings
 from subfl_flower.models.settings import (
-    DecoupledSettings,
     FactorisationSettings,
+    GraphModel,
     LightGCNSettings,
-    ModelSettings,
-    ModuleSettings,
     OptimizerSettings,
     RecommenderSettings,
 )
@@ -245,12 +243,7 @@ class Config(Section):
     partition: Partition
     task: Task
     model: Annotated[
-        ModelSettings
-        | DecoupledSettings
-        | ModuleSettings
-        | RecommenderSettings
-        | FactorisationSettings
-        | LightGCNSettings,
+        GraphModel | RecommenderSettings | FactorisationSettings | LightGCNSettings,
         Field(discriminator="name"),
     ]
     optimizer: OptimizerSettings

@@ -113,11 +113,15 @@ def dimension_classes() -> frozenset[type]:
 
 @cache
 def dimension_names() -> frozenset[str]:
-    """Names of kinds of data, data sets, models, tasks and methods; those of partitions and runtimes mean more."""
+    """Names of kinds of data, data sets, models, tasks and methods.
+
+    Those of partitions and runtimes mean more, and ``gat`` also is how a recommender's user hears its items.
+    """
     named = [each for each in dimension_classes() if not issubclass(each, PartitionSettings | Runtime)]
     fields = [getattr(each, "model_fields", {}).get("name") for each in named]
     chosen = {name for field in fields if field for name in getattr(field.annotation, "__args__", ())}
-    return frozenset({"graph", "ratings"} | chosen | {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")})
+    methods = {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")}
+    return frozenset({"graph", "ratings"} | chosen | methods) - {"gat"}
 
 
 def _value(node: ast.expr, namespace: dict[str, Any]) -> Any:

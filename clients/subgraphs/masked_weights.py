@@ -120,9 +120,10 @@ class MaskedWeights(LocalWeights):
     def _taught(self, chunk: GraphChunk) -> _Taught:
         """The rows of the first layer whose features training reaches."""
         if chunk.client_ids not in self._taught_by_chunk:
-            assert self.model.reach is not None  # a network that knows its features' rows knows how far it reaches
+            hops = self.model.feature_hops
+            assert hops is not None  # a network that knows its features' rows knows how far it reaches
             graphs = [self._graphs[client_id] for client_id in chunk.client_ids]
-            reached = np.stack([features_within_reach(graph, self.model.reach + 1) for graph in graphs])
+            reached = np.stack([features_within_reach(graph, hops) for graph in graphs])
             self._taught_by_chunk[chunk.client_ids] = _Taught.of(
                 reached, chunk, self.model.shapes[self.model.feature_rows or ""][1]
             )

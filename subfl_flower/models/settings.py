@@ -9,6 +9,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
 )
 
@@ -69,6 +71,105 @@ class DecoupledSettings(StackedSettings):
         return 2 * (2 * self.layers + 1)
 
 
+class GATSettings(StackedSettings):
+    """A graph attention network: `heads` attention heads, which together have the width `hidden`.
+
+    Attributes:
+        heads: attention heads of a layer; a divisor of `hidden`.
+        negative_slope: slope of the leaky ReLU of attention scores below zero.
+        attention_dropout: probability with which a training step drops an attention coefficient.
+    """
+
+    name: Literal["gat"]
+    heads: int = Field(default=8, ge=1)
+    negative_slope: float = Field(default=0.2, ge=0, le=1)
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_have_one_width(cls, value: int, info: ValidationInfo) -> int:
+        hidden = info.data.get("hidden", value)
+        if hidden % value:
+            raise ValueError(f"must be a divisor of model.hidden, which is {hidden}")
+        return value
+
+    @property
+    def num_tensors(self) -> int:
+        """Number of parameters: four a layer, and the classifier's two."""
+        return 4 * self.layers + 2
+
+
+class GINSettings(StackedSettings):
+    """A graph isomorphism network, whose convolutions are perceptrons of two layers over sums of neighbours.
+
+    Attributes:
+        eps: ε of equation 4.1, the additional weight of a node itself; its first value where it is trained.
+        train_eps: train an ε for each layer.
+    """
+
+    name: Literal["gin"]
+    eps: float = 0.0
+    train_eps: bool = True
+
+    @property
+    def num_tensors(self) -> int:
+        """Number of parameters: four a layer, or five with a trained ε, and the classifier's two."""
+        return (5 if self.train_eps else 4) * self.layers + 2
+
+
+class MLPSettings(StackedSettings):
+    """A perceptron of `layers` hidden layers over each node's own features, without any edge."""
+
+    name: Literal["mlp"]
+
+
+class SGCSettings(GraphModelSettings):
+    """A linear classifier of features that were propagated `hops` times."""
+
+    name: Literal["sgc"]
+    hops: int = Field(default=2, ge=0)
+
+    @property
+    def num_tensors(self) -> int:
+        """Number of parameters: the weight and the bias."""
+        return 2
+
+
+class APPNPSettings(StackedSettings):
+    """A perceptron of `layers` hidden layers whose outputs are propagated `hops` times.
+
+    Attributes:
+        layers: hidden layers of the perceptron.
+        hops: steps of the power iteration, the paper's K.
+        alpha: the teleport probability, the share of a node's own prediction in each step.
+    """
+
+    name: Literal["appnp"]
+    layers: int = Field(default=1, ge=1)
+    hops: int = Field(default=10, ge=0)
+    alpha: float = Field(default=0.1, ge=0, le=1)
+
+
+class GCNIISettings(StackedSettings):
+    """A deep GCN whose layers mix in their first input, and mix their weights with the identity.
+
+    Attributes:
+        alpha: the share of the first hidden layer in each propagation.
+        theta: strength of the weights; that of layer l is log(theta/l + 1).
+    """
+
+    name: Literal["gcnii"]
+    hidden: int = Field(default=64, ge=1)
+    layers: int = Field(default=8, ge=1)
+    alpha: float = Field(default=0.1, ge=0, le=1)
+    theta: float = Field(default=0.5, gt=0)
+
+    @property
+    def num_tensors(self) -> int:
+        """Number of parameters: one a layer, and two of the first linear map and of the classifier."""
+        return self.layers + 4
+
+
 class ModuleSettings(GraphModelSettings):
     """Any ``torch.nn.Module``: the dotted path of its class (`target`, written ``_target_``), and further keys.
 
@@ -99,7 +200,20 @@ class ModuleSettings(GraphModelSettings):
         return self.target
 
 
-AnyGraphModel = Annotated[ModelSettings | DecoupledSettings | ModuleSettings, Field(discriminator="name")]
+GraphModel = (
+    ModelSettings
+    | GATSettings
+    | GINSettings
+    | SGCSettings
+    | MLPSettings
+    | APPNPSettings
+    | GCNIISettings
+    | DecoupledSettings
+    | ModuleSettings
+)
+"""The settings of a graph network."""
+
+AnyGraphModel = Annotated[GraphModel, Field(discriminator="name")]
 """The settings of any graph network, told apart by `name`."""
 
 

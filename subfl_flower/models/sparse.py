@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,14 @@ class SparseMatrix:
         self.shape: tuple[int, int] = rows.shape
         self._matrix = _csr_tensor(rows, device)
         self._transpose = self._matrix if symmetric else _csr_tensor(rows.T.tocsr(), device)
+
+    @property
+    def T(self) -> SparseMatrix:
+        """The transpose, which shares the stored values."""
+        turned = copy(self)
+        turned.shape = self.shape[::-1]
+        turned._matrix, turned._transpose = self._transpose, self._matrix
+        return turned
 
     def __matmul__(self, dense: Tensor) -> Tensor:
         """The product [rows, width] with a `dense` [columns, width], differentiable in `dense`; always in float32."""

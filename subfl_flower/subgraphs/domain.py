@@ -21,7 +21,7 @@ from subfl_flower.data.graph import ClientGraph
 from subfl_flower.data.partitions import WholePartition
 from subfl_flower.data.prepared.partition import PreparedPartition, prepare
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import DecoupledSettings, ModelSettings, ModuleSettings
+from subfl_flower.models.settings import GraphModel
 from subfl_flower.node.client import CohortClient
 from subfl_flower.node.domain import Domain, ModelWriter, NodeSecrets
 from subfl_flower.node.shared_key import SharedKey
@@ -40,7 +40,7 @@ class GraphSections(NamedTuple):
 
     dataset: DatasetSettings
     task: GraphTask
-    model: ModelSettings | DecoupledSettings | ModuleSettings
+    model: GraphModel
 
 
 def graph_sections(config: Config) -> GraphSections | None:
@@ -48,7 +48,7 @@ def graph_sections(config: Config) -> GraphSections | None:
     dataset, task, model = config.dataset, config.task, config.model
     if not isinstance(dataset, DatasetSettings) or not isinstance(task, GraphTask):
         return None
-    if not isinstance(model, ModelSettings | DecoupledSettings | ModuleSettings):
+    if not isinstance(model, GraphModel):
         return None
     return GraphSections(dataset, task, model)
 

@@ -29,10 +29,12 @@ def trained(folder: Path, *overrides: str) -> tuple[Outcome, Outcome]:
     [
         ("method=fedavg", *RUN),
         ("method=fedavg", *RUN, "model=sage"),
+        ("method=fedavg", *RUN, "model=gat", "model.attention_dropout=0.2"),
+        ("method=fedavg", *RUN, "model=gcnii"),
         ("method=fedpub", "method.sparsity=0", *SMALL_DIGITS, *RUN[2:]),  # pruning would jump
         ("method=fedavg", RUN[0], *RUN[2:], "model=module", *GCN_OF_PYG),
     ],
-    ids=["fedavg", "sage", "fedpub", "module"],
+    ids=["fedavg", "sage", "gat", "gcnii", "fedpub", "module"],
 )
 def test_losses_differ_by_a_percent_and_models_are_float32(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     whole, low = trained(tmp_path, *overrides)

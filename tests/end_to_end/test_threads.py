@@ -30,6 +30,7 @@ METHODS = {
     "fedavg, sampled": ("method=fedavg", *GRAPHS, "federation.fraction=0.6"),
     "fedpub": ("method=fedpub", *SMALL_DIGITS, *GRAPHS[2:]),
     "subpfed": ("method=subpfed", *GRAPHS),
+    "subpfed, gat": ("method=subpfed", *GRAPHS, "model=gat", "model.attention_dropout=0.3"),
     "fedgnn": ("method=fedgnn", *USERS, "method.pseudo_items=5", "privacy=laplace_linf", "method.max_neighbours=3"),
     "perfedrec": ("method=perfedrec", *USERS[:-1], "runtime.chunk=5"),
 }

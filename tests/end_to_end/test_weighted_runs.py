@@ -34,6 +34,8 @@ SMALL = (
 USERS = {
     "fedavg": ("method=fedavg",),
     "sage": ("method=fedavg", "model=sage"),
+    "appnp": ("method=fedavg", "model=appnp", "model.hops=3"),
+    "gcnii": ("method=fedpub", "model=gcnii", "model.layers=2"),
     "fedsage": ("method=fedsage",),
     "fedpub": ("method=fedpub", "method.random_blocks=2", "method.random_block_nodes=20"),
     "subpfed": ("method=subpfed",),
@@ -165,6 +167,10 @@ def test_a_machine_of_its_own_refuses_them_too(prepared: dict[str, PreparedParti
     config, _ = composed_config([*SMALL, "method=fedavg"])
     (found,) = Subgraphs().cohort_of_folders(config, folders, torch.device("cpu"), secrets).graphs
     assert found.edge_weight is not None and set(found.edge_weight.tolist()) == {2.5, 0.25}
+    for network, said_of_it in (("gat", "GAT of 2 layers"), ("gin", "GIN of 2 layers"), ("mlp", "MLP of 2 layers")):
+        config, _ = composed_config([*SMALL, "method=fedavg", f"model={network}"])
+        with pytest.raises(SubflError, match=rf"^model={said_of_it} does not use edge weights; dataset\."):
+            Subgraphs().cohort_of_folders(config, folders, torch.device("cpu"), secrets)
     for target, uses in (("torch_geometric.nn.GAT", False), ("torch_geometric.nn.GCN", True)):
         depth = ("+model.hidden_channels=4", "+model.num_layers=2")
         config, _ = composed_config(

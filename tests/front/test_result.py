@@ -54,7 +54,7 @@ def best_test(run: RunResult, client: int) -> float:
     return best["test"][best["ids"].index(client)]
 
 
-@pytest.mark.parametrize("model", ["gcn", "sage", "decoupled"])
+@pytest.mark.parametrize("model", ["gcn", "sage", "decoupled", "gat", "sgc", "appnp"])
 def test_a_model_gives_the_figure_that_was_recorded(folder: Path, model: str) -> None:
     result = run("fedavg", "digits", model=model, clients=3, rounds=4, run_dir=folder / model)
     assert list(result.models) == [0, 1, 2]

@@ -9,11 +9,23 @@ from subfl_flower.subgraphs.models.decoupled import StackedDecoupled
 from subfl_flower.subgraphs.models.gcn import StackedGCN
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 from subfl_flower.subgraphs.models.module_network import ModuleNetwork
+from subfl_flower.subgraphs.models.networks.appnp import StackedAPPNP
+from subfl_flower.subgraphs.models.networks.gat import StackedGAT
+from subfl_flower.subgraphs.models.networks.gcnii import StackedGCNII
+from subfl_flower.subgraphs.models.networks.gin import StackedGIN
+from subfl_flower.subgraphs.models.networks.mlp import StackedMLP
+from subfl_flower.subgraphs.models.networks.sgc import StackedSGC
 from subfl_flower.subgraphs.models.sage import StackedSAGE
 
 _NETWORKS: dict[str, Any] = {
     "gcn": StackedGCN,
     "sage": StackedSAGE,
+    "gat": StackedGAT,
+    "gin": StackedGIN,
+    "sgc": StackedSGC,
+    "mlp": StackedMLP,
+    "appnp": StackedAPPNP,
+    "gcnii": StackedGCNII,
     "decoupled": StackedDecoupled,
     "module": ModuleNetwork,
 }

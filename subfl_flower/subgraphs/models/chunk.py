@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from subfl_flower.data.graph import TRAIN, ClientGraph
+from subfl_flower.models.edge_list import EdgeList
 from subfl_flower.models.sparse import SparseMatrix, block_diagonal, normalised_adjacency
 from subfl_flower.subgraphs.models.input_rows import InputRows
 from subfl_flower.subgraphs.models.local_graph import LocalGraph, present_features
@@ -60,12 +61,14 @@ class StackedChunk(GraphChunk):
             [C, width, 1], and their outputs [C, width, hidden]; None where there are no such nodes.
         structure: counterpart of `inputs` for the nodes' structural encoding [C, width, encoding]; None where the model
             reads none.
+        edges: the adjacency's entries one by one, of networks that compute with single edges; else None.
     """
 
     adjacency: SparseMatrix
     inputs: SparseMatrix | Tensor
     told: tuple[Tensor, Tensor] | None = None
     structure: Tensor | None = None
+    edges: EdgeList | None = None
 
     @classmethod
     def build(cls, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:

@@ -26,10 +26,6 @@ class StackedGCN(StackedGNN):
 
     feature_rows = f"{CONVOLUTION}1.weight"
 
-    def fan_in(self, width: int) -> int:
-        """`width`, a node's own: a node is one of its neighbours in Â."""
-        return width
-
     def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """Â, and Â X."""
         operator = normalised_adjacency(graph.edge_index, graph.num_nodes, graph.edge_weight)

@@ -47,6 +47,8 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
             is none.
         reach: distance in edges from a client's own nodes of the nodes that its outputs depend on, where `local_graph`
             is cut from a larger graph; None: any distance.
+        feature_hops: distance in edges of the nodes whose features a node's outputs depend on; known wherever
+            `feature_rows` is. None: any distance.
         side_by_side: True where several threads may compute with it at the same time.
     """
 
@@ -56,6 +58,7 @@ class GraphNetwork(ABC, Generic[AnyChunk]):
     feature_rows: str | None = None
     input_rows: str | None = None
     reach: int | None = None
+    feature_hops: int | None = None
     side_by_side: bool = True
 
     @classmethod

@@ -64,6 +64,10 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     Every parameter has a leading client axis; a single client is a chunk of one. A subclass defines the convolution. It
     may have several `extractors`, whose outputs are concatenated for the classifier.
 
+    Where a convolution is linear in a weight W and then propagates, its first propagation is of the features alone and
+    is computed beforehand: `propagated` gives its result. Other networks have the features as inputs, and override
+    `first_of`.
+
     Args:
         settings: depth, width and dropout.
         num_features: input width.
@@ -76,31 +80,69 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     def __init__(self, settings: StackedSettings, num_features: int, num_outputs: int) -> None:
         self.settings = settings
         self.num_features = num_features
-        self.reach = settings.layers - 1  # the first convolution is computed beforehand
-        self.shapes = {}
-        for stem, inputs in self.extractors.items():
-            for layer, (width, hidden) in enumerate(pairwise([inputs] + [settings.hidden] * settings.layers), start=1):
-                self.shapes[f"{stem}{layer}.weight"] = (self.fan_in(width), hidden)
-                self.shapes[f"{stem}{layer}.bias"] = (hidden,)
-        self.shapes[f"{CLASSIFIER}.weight"] = (len(self.extractors) * settings.hidden, num_outputs)
-        self.shapes[f"{CLASSIFIER}.bias"] = (num_outputs,)
+        self.num_outputs = num_outputs
+        self.reach = self.propagations
+        self.feature_hops = self.propagations_beforehand + self.propagations
+        self.shapes = self.layer_shapes()
 
     # What a convolution is ------------------------------------------------------------------------------------------
 
-    @abstractmethod
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all parameters by name: convolutions of each extractor, then the classifier."""
+        settings, shapes = self.settings, {}
+        for stem, inputs in self.extractors.items():
+            for layer, (width, hidden) in enumerate(pairwise([inputs] + [settings.hidden] * settings.layers), start=1):
+                own = self.convolution_shapes(width, hidden)
+                shapes.update({f"{stem}{layer}.{name}": shape for name, shape in own.items()})
+        return {**shapes, **self.classifier_shapes(len(self.extractors) * settings.hidden)}
+
+    def convolution_shapes(self, width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of a convolution's parameters, for nodes of `width` values: its weight first."""
+        return {"weight": (self.fan_in(width), hidden), "bias": (hidden,)}
+
+    def classifier_shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of a linear classifier of `width` values."""
+        return {f"{CLASSIFIER}.weight": (width, self.num_outputs), f"{CLASSIFIER}.bias": (self.num_outputs,)}
+
     def fan_in(self, width: int) -> int:
         """Rows of a convolution's weight, for nodes of `width` values."""
+        return width
+
+    @property
+    def propagations(self) -> int:
+        """Propagations over a chunk's adjacency; the first convolution's is computed beforehand."""
+        return self.settings.layers - 1
+
+    @property
+    def propagations_beforehand(self) -> int:
+        """Propagations that the inputs of `propagated` have had."""
+        return 1
 
     symmetric: ClassVar[bool] = True
     """True where the operator of `propagated` is its own transpose."""
+
+    rescales: ClassVar[bool] = True
+    """True where messages are summed by fixed weights, which drawn neighbours must make up for."""
 
     @abstractmethod
     def propagated(self, graph: ClientGraph) -> tuple[scipy.sparse.csr_array, FeatureMatrix]:
         """The operator of a graph's convolutions [n, n], and the inputs of the first one [n, fan in]."""
 
-    @abstractmethod
     def convolve(self, adjacency: SparseMatrix, hidden: Tensor, weight: Tensor) -> Tensor:
-        """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden]."""
+        """A convolution without its bias: [C, width, hidden] of H [C, width, hidden] and W [C, fan in, hidden].
+
+        Here it is H W, without a propagation.
+        """
+        return torch.bmm(hidden, weight)
+
+    def convolved(self, name: str, parameters: Parameters, chunk: StackedChunk, hidden: Tensor) -> Tensor:
+        """The output [C, width, hidden] of the convolution of a `name` such as ``conv2``, before its activation."""
+        hidden = self.convolve(chunk.adjacency, hidden, parameters[f"{name}.weight"])
+        return hidden + parameters[f"{name}.bias"].unsqueeze(1)
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        """The activation after a convolution: ReLU."""
+        return torch.relu(hidden)
 
     @property
     def extractors(self) -> dict[str, int]:
@@ -140,7 +182,7 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         self, graph: LocalGraph, seeds: np.ndarray, neighbours: int | None, rng: np.random.Generator
     ) -> tuple[LocalGraph, np.ndarray]:
         """A sampled part of the graph; the first convolution's inputs stay those of the whole graph."""
-        return neighbourhood(graph, seeds, self.settings.layers - 1, neighbours, rng, rescale=True)
+        return neighbourhood(graph, seeds, self.propagations, neighbours, rng, rescale=self.rescales)
 
     def stacked(self, graphs: Sequence[LocalGraph], device: torch.device | str = "cpu") -> StackedChunk:
         """A chunk of clients' graphs as one block-diagonal graph."""
@@ -149,19 +191,32 @@ class StackedGNN(GraphNetwork[StackedChunk]):
     def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Initial parameters of one client, without a client axis.
 
-        Convolutions are Glorot-uniform with zero biases, the classifier is uniform in ±1/sqrt(fan in): the defaults of
-        PyG's ``GCNConv`` and of PyTorch's ``Linear``.
+        They are uniform between minus and plus `initial_bound`.
         """
         parameters = {}
         for name, shape in self.shapes.items():
-            layer = name.split(".")[0]
-            fan_in, fan_out = self.shapes[f"{layer}.weight"]
-            if layer == CLASSIFIER:
-                bound = fan_in**-0.5
-            else:
-                bound = (6.0 / (fan_in + fan_out)) ** 0.5 if name.endswith("weight") else 0.0
+            bound = self.initial_bound(name)
             parameters[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
         return parameters
+
+    def initial_bound(self, name: str) -> float:
+        """Largest initial value of a parameter.
+
+        Convolutions are Glorot-uniform with zero biases, the classifier is uniform in ±1/sqrt(fan in): the defaults of
+        PyG's ``GCNConv`` and of PyTorch's ``Linear``.
+        """
+        if name.startswith(f"{CLASSIFIER}."):
+            return self.linear_bound(name)
+        return self.glorot_bound(name) if name.endswith("weight") else 0.0
+
+    def linear_bound(self, name: str) -> float:
+        """1/sqrt(fan in) of the layer that a weight or a bias belongs to, PyTorch's ``Linear``."""
+        fan_in = self.shapes[f"{name.rpartition('.')[0]}.weight"][0]
+        return float(fan_in**-0.5)
+
+    def glorot_bound(self, name: str) -> float:
+        """sqrt(6 / (fan in + fan out)) of a weight."""
+        return float((6.0 / sum(self.shapes[name])) ** 0.5)
 
     def initial_of(self, seed: int) -> dict[str, np.ndarray]:
         """Initial parameters of all clients."""
@@ -173,6 +228,11 @@ class StackedGNN(GraphNetwork[StackedChunk]):
         """Dropout masks; None without dropout."""
         return self.dropout_masks(chunk, generators, device) if self.settings.dropout else None
 
+    @property
+    def dropout_layers(self) -> int:
+        """Number of hidden layers that are followed by dropout."""
+        return len(self.extractors) * self.settings.layers
+
     def dropout_masks(
         self, chunk: StackedChunk, generators: Sequence[np.random.Generator], device: torch.device
     ) -> list[Tensor]:
@@ -181,16 +241,10 @@ class StackedGNN(GraphNetwork[StackedChunk]):
 
         A client's draw depends on its size alone, never on its chunk.
         """
-        rate, hidden = self.settings.dropout, self.settings.hidden
-        threshold = min(round(rate * 65536), 65535)
-        layers = len(self.extractors) * self.settings.layers
-        shape = (layers, len(chunk), chunk.width, hidden)
-        keep = np.zeros(shape, dtype=np.float32)
+        layers, hidden = self.dropout_layers, self.settings.hidden
+        keep = np.zeros((layers, len(chunk), chunk.width, hidden), dtype=np.float32)
         for c, (nodes, generator) in enumerate(zip(chunk.num_nodes, generators, strict=True)):
-            size = layers * nodes * hidden
-            draws = np.frombuffer(generator.bytes(2 * size), dtype=np.uint16)
-            keep[:, c, :nodes] = (draws >= threshold).reshape(layers, nodes, hidden)
-        keep *= 65536 / (65536 - threshold)
+            keep[:, c, :nodes] = multipliers(generator, (layers, nodes, hidden), self.settings.dropout)
         return list(torch.from_numpy(keep).to(device))
 
     def __call__(self, parameters: Parameters, chunk: StackedChunk, draws: Sequence[Tensor] | None = None) -> Tensor:
@@ -201,38 +255,48 @@ class StackedGNN(GraphNetwork[StackedChunk]):
             chunk: the clients' graphs, from `chunk`.
             draws: dropout, from `dropout_masks`; None to evaluate.
         """
-        layers = self.settings.layers
-        found = []
-        for position, stem in enumerate(self.extractors):
-            masks = None if draws is None else draws[position * layers : (position + 1) * layers]
-            found.append(self._extracted(stem, parameters, chunk, masks)[:, : chunk.own_width])
-        hidden = found[0] if len(found) == 1 else torch.cat(found, dim=2)
+        return self.classified(parameters, self._extracted(parameters, chunk, draws)[:, : chunk.own_width])
+
+    def classified(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        """The linear classifier's outputs [C, n, outputs] of H [C, n, hidden]."""
         bias, weight = parameters[f"{CLASSIFIER}.bias"], parameters[f"{CLASSIFIER}.weight"]
         return torch.baddbmm(bias.unsqueeze(1), hidden, weight)
 
-    def _extracted(
-        self, stem: str, parameters: Parameters, chunk: StackedChunk, dropout: Sequence[Tensor] | None
-    ) -> Tensor:
-        """One extractor's output [C, width, hidden]."""
-        hidden = torch.relu(self._last_convolution(stem, parameters, chunk, dropout))
-        return hidden if dropout is None else hidden * dropout[-1]
+    def _extracted(self, parameters: Parameters, chunk: StackedChunk, draws: Sequence[Tensor] | None) -> Tensor:
+        """The classifier's input [C, width, hidden] of each extractor, concatenated."""
+        share = 0 if draws is None else len(draws) // len(self.extractors)
+        found = []
+        for position, stem in enumerate(self.extractors):
+            masks = None if draws is None else draws[position * share : (position + 1) * share]
+            hidden = self.last_convolution(stem, parameters, chunk, masks)
+            found.append(self.activated(hidden, self.settings.layers, masks))
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
-    def _last_convolution(
+    def activated(self, hidden: Tensor, layer: int, dropout: Sequence[Tensor] | None) -> Tensor:
+        """A layer's output [C, width, hidden] after its activation and the dropout of the layer's number, from 1."""
+        hidden = self.activate(hidden)
+        return hidden if dropout is None else hidden * dropout[layer - 1]
+
+    def last_convolution(
         self, stem: str, parameters: Parameters, chunk: StackedChunk, dropout: Sequence[Tensor] | None
     ) -> Tensor:
-        """The output [C, width, hidden] of an extractor's last convolution, before its ReLU."""
+        """The output [C, width, hidden] of an extractor's last convolution, before its activation.
+
+        Args:
+            stem: beginning of the names of the extractor's layers.
+            parameters: stacked.
+            chunk: the clients' graphs.
+            dropout: the extractor's share of what is drawn in a training step.
+        """
         hidden = self.first_of(stem, parameters, chunk)
         for layer in range(2, self.settings.layers + 1):
-            hidden = torch.relu(hidden)
-            if dropout is not None:
-                hidden = hidden * dropout[layer - 2]
-            hidden = self.convolve(chunk.adjacency, hidden, parameters[f"{stem}{layer}.weight"])
-            hidden = hidden + parameters[f"{stem}{layer}.bias"].unsqueeze(1)
+            hidden = self.activated(hidden, layer - 1, dropout)
+            hidden = self.convolved(f"{stem}{layer}", parameters, chunk, hidden)
         return hidden
 
     def embedding(self, parameters: Parameters, chunk: StackedChunk) -> Tensor:
-        """Mean over nodes of the last convolution before its ReLU, of all extractors concatenated."""
-        found = [self._last_convolution(stem, parameters, chunk, None) for stem in self.extractors]
+        """Mean over nodes of the last convolution before its activation, of all extractors concatenated."""
+        found = [self.last_convolution(stem, parameters, chunk, None) for stem in self.extractors]
         return torch.cat(found, dim=2).mean(1)
 
     def first_of(self, stem: str, parameters: Parameters, chunk: StackedChunk) -> Tensor:
@@ -241,13 +305,24 @@ class StackedGNN(GraphNetwork[StackedChunk]):
 
     def first_convolution(self, parameters: Parameters, chunk: StackedChunk) -> Tensor:
         """The first convolution's output [C, width, hidden] before its ReLU, from the constant half in the chunk."""
-        weight, bias = parameters["conv1.weight"], parameters["conv1.bias"].unsqueeze(1)
-        if isinstance(chunk.inputs, SparseMatrix):
-            stacked = weight.reshape(-1, weight.shape[-1])
-            hidden = (chunk.inputs @ stacked).view(len(chunk), chunk.width, -1) + bias
-        else:
-            hidden = torch.baddbmm(bias, chunk.inputs, weight)
+        hidden = input_product(chunk, parameters["conv1.weight"], parameters["conv1.bias"])
         return hidden if chunk.told is None else torch.where(*chunk.told, hidden)
+
+
+def input_product(chunk: StackedChunk, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A chunk's inputs times W [C, inputs, hidden], and a bias [C, hidden]: [C, width, hidden]."""
+    if isinstance(chunk.inputs, SparseMatrix):
+        stacked = weight.reshape(-1, weight.shape[-1])
+        product = (chunk.inputs @ stacked).view(len(chunk), chunk.width, -1)
+        return product if bias is None else product + bias.unsqueeze(1)
+    return torch.bmm(chunk.inputs, weight) if bias is None else torch.baddbmm(bias.unsqueeze(1), chunk.inputs, weight)
+
+
+def multipliers(generator: np.random.Generator, shape: tuple[int, ...], rate: float) -> np.ndarray:
+    """Dropout multipliers of a client: 0 with probability `rate`, else 1/(1 - rate); float32 of `shape`."""
+    threshold = min(round(rate * 65536), 65535)
+    draws = np.frombuffer(generator.bytes(2 * int(np.prod(shape))), dtype=np.uint16)
+    return (draws >= threshold).reshape(shape) * np.float32(65536 / (65536 - threshold))
 
 
 def propagate(adjacency: SparseMatrix, hidden: Tensor) -> Tensor:

@@ -18,7 +18,17 @@ from subfl_flower.clients.subgraphs.local_weights import LocalWeights
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.clients.subgraphs.subpfed import SubPFedClient
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.models.settings import DecoupledSettings, ModelSettings, OptimizerSettings
+from subfl_flower.models.settings import (
+    APPNPSettings,
+    DecoupledSettings,
+    GATSettings,
+    GCNIISettings,
+    GINSettings,
+    MLPSettings,
+    ModelSettings,
+    OptimizerSettings,
+    SGCSettings,
+)
 from subfl_flower.node.state import MemoryStore, OwnRows, StateStore
 from subfl_flower.wire.array_format import Stack
 
@@ -27,7 +37,15 @@ LACKING = ([1, 4], [], [0, 2, 3], [2, 3, 4, 5])
 MODELS: dict[str, Any] = {
     name: ModelSettings(name=name, hidden=5, dropout=0.3)  # type: ignore[arg-type]
     for name in ("gcn", "sage")
-} | {"decoupled": DecoupledSettings(name="decoupled", hidden=5, dropout=0.3, encoding=3)}
+} | {
+    "decoupled": DecoupledSettings(name="decoupled", hidden=5, dropout=0.3, encoding=3),
+    "gat": GATSettings(name="gat", hidden=6, heads=2, dropout=0.3),
+    "gin": GINSettings(name="gin", hidden=5, dropout=0.3),
+    "sgc": SGCSettings(name="sgc"),
+    "mlp": MLPSettings(name="mlp", hidden=5, dropout=0.3),
+    "appnp": APPNPSettings(name="appnp", hidden=5, hops=2, dropout=0.3),
+    "gcnii": GCNIISettings(name="gcnii", hidden=5, layers=2, dropout=0.3),
+}
 GRAPH = {"random_blocks": 2, "random_block_nodes": 8}
 MASKED = {**GRAPH, "sparsity": None, "mask_l1": 5e-6}
 EMBEDDED = {**GRAPH, "random_graph": "sbm"}
@@ -99,7 +117,16 @@ def test_results_are_those_of_work_on_all_rows(case: str, sparse: bool) -> None:
     require_equal(outcome(one), outcome(other), 2e-6)
 
 
-@pytest.mark.parametrize(("case", "model"), [("fedavg", "sage"), ("fedavg", "decoupled"), ("fedsg", "decoupled")])
+NEXT_TO_GCN = ("gat", "gin", "sgc", "mlp", "appnp", "gcnii")
+
+
+@pytest.mark.parametrize(
+    ("case", "model"),
+    [
+        *[("fedavg", "sage"), ("fedavg", "decoupled"), ("fedsg", "decoupled")],
+        *[(case, model) for case in ("fedavg", "fedpub", "fedpub, a share of weights") for model in NEXT_TO_GCN],
+    ],
+)
 def test_other_networks_work_on_the_rows_of_their_inputs(case: str, model: str) -> None:
     one, other = (clients(case, graphs(), compact=compact, model=MODELS[model]) for compact in (True, False))
     assert one.compact and not other.compact

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from tiny_clients import (
     CLASSES,
     FEATURES,
@@ -24,7 +25,7 @@ from subfl_flower.clients.subgraphs.fedavg_whole_graph import WholeGraphClient
 from subfl_flower.data.graph import TRAIN, ClientGraph, Graph
 from subfl_flower.data.subgraphs import SubgraphCutter
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import DecoupledSettings, ModelSettings, OptimizerSettings
+from subfl_flower.models.settings import AnyGraphModel, OptimizerSettings
 from subfl_flower.subgraphs.cohort import Cohort
 from subfl_flower.tasks.choices import LinkPrediction
 
@@ -32,6 +33,7 @@ NODES = 80
 RING = np.array([(v, (v + step) % NODES) for v in range(NODES) for step in (-1, 1)]).T
 """A ring of 80 nodes: how far a node is from another is their distance along it."""
 ROLES = (np.arange(NODES) % 3).astype(np.int8)
+HEADS = {"gat": {"heads": 5}}
 ASSIGNMENTS = [np.arange(10, 30), np.array([25, 26, 50, 78])]
 
 
@@ -51,17 +53,18 @@ def graphs() -> list[ClientGraph]:
 
 
 def client(name: str = "gcn", layers: int = 2, cohort: Cohort | None = None, **changes: Any) -> WholeGraphClient:
-    network = DecoupledSettings if name == "decoupled" else ModelSettings
     return family_of(
         WholeGraphClient,
         replace(cohort or cohort_of(*graphs()), **{"whole": lambda: (GRAPH, ROLES), **changes}),
-        model=network(name=name, hidden=5, layers=layers, dropout=0.0),  # type: ignore[arg-type]
+        model=TypeAdapter(AnyGraphModel).validate_python(
+            {"name": name, "hidden": 5, "layers": layers, "dropout": 0.0, **HEADS.get(name, {})}
+        ),
         optimizer=OptimizerSettings(name="adam", lr=0.01),
     )
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", ["gcn", "sage", "decoupled"])
+@pytest.mark.parametrize("name", ["gcn", "sage", "decoupled", "gat", "gin", "mlp", "gcnii"])
 def test_outputs_at_own_nodes_are_those_of_the_whole_graph(name: str, layers: int) -> None:
     """Of the same network over the whole graph in one piece."""
     of = client(name, layers)

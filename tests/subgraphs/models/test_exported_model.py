@@ -153,7 +153,7 @@ def test_another_name_is_refused(tmp_path: Path) -> None:
         (CARD.as_json().replace('"home"', '"home","icu"'), ["classes must be 2 different names"]),
         (CARD.as_json().replace('"abab', '"ABAB'), ["card.data"]),
         (CARD.as_json().replace('"client":7', '"client":-7'), ["card.client"]),
-        (CARD.as_json().replace('"name":"gcn"', '"name":"gat"'), ["card.model.name"]),
+        (CARD.as_json().replace('"name":"gcn"', '"name":"gatt"'), ["card.model.name"]),
         (CARD.as_json().replace('"layers":2', '"layers":1000000000000'), ["a GCN of 1000000000000 layers"]),
         (CARD.as_json().replace('"run":', '"walk":'), ["card.run: Field required"]),
     ],

@@ -12,7 +12,17 @@ from tiny_clients import CLASSES, FEATURES, model, random_parameters, tiny_clien
 
 from subfl_flower.data.graph import ClientGraph
 from subfl_flower.errors import SubflError
-from subfl_flower.models.settings import DecoupledSettings, ModelSettings, ModuleSettings
+from subfl_flower.models.settings import (
+    APPNPSettings,
+    DecoupledSettings,
+    GATSettings,
+    GCNIISettings,
+    GINSettings,
+    MLPSettings,
+    ModelSettings,
+    ModuleSettings,
+    SGCSettings,
+)
 from subfl_flower.subgraphs.models.choices import graph_network
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork
 from subfl_flower.subgraphs.models.neighbourhood import neighbourhood
@@ -38,6 +48,17 @@ NETWORKS = {
     "decoupled": graph_network(
         DecoupledSettings(name="decoupled", hidden=5, dropout=0.0, encoding=8), FEATURES, CLASSES
     ),
+    **{
+        settings.name: graph_network(settings, FEATURES, CLASSES)
+        for settings in (
+            GATSettings(name="gat", hidden=6, heads=2, dropout=0.0),
+            GINSettings(name="gin", hidden=5, dropout=0.0),
+            SGCSettings(name="sgc"),
+            MLPSettings(name="mlp", hidden=5, dropout=0.0),
+            APPNPSettings(name="appnp", hidden=5, hops=3, dropout=0.0),
+            GCNIISettings(name="gcnii", hidden=5, layers=3, dropout=0.0),
+        )
+    },
     "module": module("torch_geometric.nn.GraphSAGE", hidden_channels=5, num_layers=2),
 }
 
