@@ -58,12 +58,21 @@ def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     test, majority = summary.get("test_at_best_validation"), figures.get("test.majority")
     if test is None or majority is None:
         return
-    words = {"test.macro_f1": "macro-F1", "test.balanced_accuracy": "balanced accuracy"}
+    words = {
+        "test.accuracy": "accuracy",
+        "test.macro_f1": "macro-F1",
+        "test.balanced_accuracy": "balanced accuracy",
+        "test.roc_auc": "ROC-AUC",
+        "test.average_precision": "average precision",
+        "test.calibration_error": "calibration error",
+    }
     beside = [f"{word} {figures[name]:.4f}" for name, word in words.items() if figures.get(name) is not None]
     if worst := summary.get("worst_client"):
         beside.append(f"worst client {worst['client']}: {worst['test']:.4f}")
+    if (tenth := summary.get("tenth_percentile")) is not None:
+        beside.append(f"tenth percentile {tenth:.4f}")
     yield "; ".join([f"majority class on the same nodes: {majority:.4f}", *([", ".join(beside)] if beside else [])])
-    if test <= majority:
+    if test <= majority and summary.get("metric", "accuracy") == "accuracy":
         yield "this does not exceed always predicting each client's most frequent training class"
     if share := figures.get("test.one_class"):
         measured = sum(value is not None for value in summary["per_client"]["test_at_best_validation"])

@@ -177,8 +177,9 @@ class Run:
 
         Besides figures of the summary and further ones of the best round (`test.ndcg@10`):
 
-        - `worst_client`, the test metric of the worst client. None for rankings: each user has one test item, so that
-          the worst user's is nearly always a miss.
+        - `worst_client` and `tenth_percentile`, the test metric of the worst client, and the one that nine of ten
+          clients reach. None for rankings: each user has one test item, so that the worst user's is nearly always a
+          miss.
         - `bias_row` and `popularity`, the test metric of these two on the same ratings.
         - `floor`, the one of `FLOORS` that the run has.
         - `user_level_epsilon` of all uploads of a user together, infinite without a bound.
@@ -193,7 +194,9 @@ class Run:
         parameters, phases = found.get("model_parameters"), found.get("exchanges")
         sparsity = number((self.best_record or {}).get("sparsity"))
         named = {name: found.get(name) for name in SUMMARY_FIGURES} | (found.get("figures") or {})
-        named["worst_client"] = None if "@" in self.metric else (found.get("worst_client") or {}).get("test")
+        ranked = "@" in self.metric
+        named["worst_client"] = None if ranked else (found.get("worst_client") or {}).get("test")
+        named["tenth_percentile"] = None if ranked else found.get("tenth_percentile")
         named |= {floor: (found.get(floor) or {}).get("test") for floor in ("bias_row", "popularity")}
         named["model_bytes"] = _FLOAT32_BYTES * parameters if parameters else None
         named["weights_kept"] = None if sparsity is None else 1 - sparsity
@@ -202,10 +205,15 @@ class Run:
         named["bytes_of_own_features"] = parts.get("own_features")
         named["seconds_per_round"] = self.seconds_per_round
         values = {name: number(value) for name, value in named.items()}
-        values["floor"] = next((value for name in FLOORS if (value := values.get(name)) is not None), None)
+        values["floor"] = next((value for name in self.floors if (value := values.get(name)) is not None), None)
         values["update_cosine"] = number((privacy or {}).get("update_cosine"))
         epsilon = number((privacy or {}).get("user_level_epsilon"))
         return values | {"user_level_epsilon": math.inf if privacy and epsilon is None else epsilon}
+
+    @property
+    def floors(self) -> list[str]:
+        """Those of `FLOORS` that are in the metric's unit: the majority class is an accuracy."""
+        return [name for name in FLOORS if name != "test.majority" or self.metric == "accuracy"]
 
     @property
     def seconds_per_round(self) -> float | None:

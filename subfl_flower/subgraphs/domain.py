@@ -65,6 +65,7 @@ class Subgraphs(Domain):
         dataset, task, _ = _sections(config)
         prepared = prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
         _require_use_of_weights(config, map(prepared.client, range(1)))  # all of a partition have weights, or none
+        task.require_measurable(map(prepared.client, range(prepared.num_clients)))
         return prepared
 
     def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:

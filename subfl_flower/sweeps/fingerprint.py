@@ -30,6 +30,8 @@ _WITHOUT_EFFECT = (
 _UNLESS_CHANGED = {
     "record.test": True,
     "record.audit": False,
+    "task.metric": "accuracy",
+    "task.figures": [],
     "privacy.target_epsilon": None,
     "privacy.in_sum": False,
     "secure_sums": SecureSumSettings().model_dump(mode="json"),

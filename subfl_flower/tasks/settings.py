@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
@@ -159,6 +159,17 @@ class GraphTask(TaskSettings):
     def learnt_by(self, model_tasks: Sequence[str]) -> bool:
         """Look among a model's tasks for this one, or for the one that covers any outputs for nodes."""
         return self.name in model_tasks or "node_classification" in model_tasks
+
+    def require_measurable(self, graphs: Iterable[ClientGraph]) -> None:
+        """Refuse data on which no client has the metric: by default nothing is looked at.
+
+        Args:
+            graphs: all clients' graphs, each read when it is asked for.
+
+        Raises:
+            SubflError: the metric is defined for none of them.
+        """
+        return
 
     @abstractmethod
     def num_outputs(self, num_classes: int) -> int:
