@@ -200,11 +200,13 @@ class Record(Section):
     state needed to resume; 0 for never, ``auto`` for every round of a deployment, and once a minute in a simulation.
     With `audit` a simulation on a graph also reports what its server can infer from the clients' uploads.
     Without `test` a run is one of development: no figure of test examples leaves a client.
+    With `evaluation_modes` a simulation on a graph measures the mean of all models and each one on all test data.
     """
 
     test: bool = True
     audit: bool = False
     mixing_every: int = Field(default=10, ge=1)
+    evaluation_modes: bool = False
     client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 

@@ -52,6 +52,8 @@ def validate(composed: Mapping[str, Any]) -> Config:
         )
     if config.record.audit:
         _require_auditable(config, client)
+    if config.record.evaluation_modes:
+        _require_modes(config, client)
     if config.privacy.in_sum:
         _require_one_sum(config, client)
     if config.runtime.precision != "float32" and not client.trains_mixed:
@@ -173,6 +175,22 @@ def _require_auditable(config: Config, client: type[CohortClient]) -> None:
         raise SubflError(
             f"record.audit: it is for classifiers of nodes whose parameters are averaged; method={config.method.name} "
             f"with task={config.task.name} has none (for ratings: method.audit_users)"
+        )
+
+
+def _require_modes(config: Config, client: type[CohortClient]) -> None:
+    """Raise SubflError where `record.evaluation_modes` cannot measure clients' models on others' data."""
+    problem = "record.evaluation_modes:"
+    if config.runtime.deployed:
+        raise SubflError(
+            f"{problem} models are measured on other clients' data in simulations alone, and runtime=deploy is none"
+        )
+    if not config.record.test:
+        raise SubflError(f"{problem} its figures are of test examples, and record.test=false records none")
+    if not client.keeps_last or not getattr(config.task, "measures_pooled", False):
+        raise SubflError(
+            f"{problem} it is for models of clients' own graphs; method={config.method.name} with "
+            f"task={config.task.name} has none"
         )
 
 

@@ -37,6 +37,11 @@ def result_of(summary: Mapping[str, Any]) -> str:
 def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """Remarks on a result: baselines to compare it with, and its privacy loss."""
     yield from _class_remarks(summary)
+    if modes := summary.get("evaluation_modes"):
+        for model, word in (("personal", "each client's own model"), ("global", "the mean of all models")):
+            own, everyone = modes[f"{model}_on_own"], modes[f"{model}_on_all"]
+            if own is not None and everyone is not None:
+                yield f"{word} at round {modes['round']}: test {own:.4f} on own data, {everyone:.4f} on all clients'"
     if (bias_row := summary.get("bias_row")) and bias_row.get("test") is not None:
         yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
     if (popularity := summary.get("popularity")) and popularity.get("test") is not None:

@@ -8,13 +8,13 @@ import pandas as pd
 
 from subfl_flower.evaluation.formats import MISSING, in_bytes, in_own_unit, in_unit_of, plain
 from subfl_flower.evaluation.rows import BYTES_OF_SKIPPING, RELATIVE_BYTES, Row, Spread
-from subfl_flower.evaluation.runs import FLOORS, RESULT, SUMMARY_FIGURES, VALIDATION
+from subfl_flower.evaluation.runs import FLOORS, MODES, RESULT, SUMMARY_FIGURES, VALIDATION
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
 
 _MAJORITY, _MACRO_F1, _BALANCED = "test.majority", "test.macro_f1", "test.balanced_accuracy"
 _CLASS_FIGURES = (_MAJORITY, _MACRO_F1, _BALANCED, "test.one_class")
-_WORTH = ("worst_client", "tenth_percentile", "bias_row", "popularity", "user_level_epsilon", "update_cosine")
+_WORTH = ("worst_client", "tenth_percentile", *MODES, "bias_row", "popularity", "user_level_epsilon", "update_cosine")
 _ASKED = {
     "test.accuracy": "accuracy",
     "test.roc_auc": "ROC-AUC",
@@ -43,6 +43,7 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         *(Column(head, figure, in_unit_of(figure), rated="error" not in head) for figure, head in _asked(rows).items()),
         Column("worst client", "worst_client", optional=True, rated=True),
         Column("tenth percentile", "tenth_percentile", optional=True, rated=True),
+        *(Column(mode.replace("_", " "), mode, optional=True, rated=True) for mode in MODES),
         Column("user-level epsilon", "user_level_epsilon", _epsilon, optional=True),
         Column("cosine with the true update", "update_cosine", plain(1, 3), optional=True),
         Column("best round", "best_round", plain(1, 0)),

@@ -41,6 +41,9 @@ VALIDATION = "best_validation"
 FLOORS = {"test.majority": "majority class", "bias_row": "bias row", "popularity": "popularity"}
 """Figures of baselines without learning, to compare a result with, and their names."""
 
+MODES = ("personal_on_own", "personal_on_all", "global_on_own", "global_on_all")
+"""Evaluation modes of a run that records them: which model, on whose test examples."""
+
 _FLOAT32_BYTES = 4
 
 
@@ -180,6 +183,7 @@ class Run:
         - `worst_client` and `tenth_percentile`, the test metric of the worst client, and the one that nine of ten
           clients reach. None for rankings: each user has one test item, so that the worst user's is nearly always a
           miss.
+        - the evaluation modes, see `MODES`.
         - `bias_row` and `popularity`, the test metric of these two on the same ratings.
         - `floor`, the one of `FLOORS` that the run has.
         - `user_level_epsilon` of all uploads of a user together, infinite without a bound.
@@ -197,6 +201,7 @@ class Run:
         ranked = "@" in self.metric
         named["worst_client"] = None if ranked else (found.get("worst_client") or {}).get("test")
         named["tenth_percentile"] = None if ranked else found.get("tenth_percentile")
+        named |= {mode: (found.get("evaluation_modes") or {}).get(mode) for mode in MODES}
         named |= {floor: (found.get(floor) or {}).get("test") for floor in ("bias_row", "popularity")}
         named["model_bytes"] = _FLOAT32_BYTES * parameters if parameters else None
         named["weights_kept"] = None if sparsity is None else 1 - sparsity

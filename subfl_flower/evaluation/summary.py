@@ -106,9 +106,9 @@ def summarise(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         names such as `test.ndcg@10`; `worst_client`, that of the lowest accuracy or the largest error at that round,
         see `worst_client`; `tenth_percentile`, see there; `test_last`, of the last round that was evaluated; `rounds`,
         the number of finished rounds; `bytes_up`, `bytes_down` and (wall-clock) `seconds`, summed over them; and
-        `per_client`: `ids` (ascending), `test_at_best_validation`, `validation_at_best_validation`, three lists of equal length, of a
-        client that was absent from the best round its last known values; and `guarded`, for each of `GUARDED` that
-        happened, in how many rounds it did, by client id as text. An unknown value (no round, none
+        `per_client`: `ids` (ascending), `test_at_best_validation`, `validation_at_best_validation`, three lists of
+        equal length, of a client that was absent from the best round its last known values; and `guarded`, for each of
+        `GUARDED` that happened, in how many rounds it did, by client id as text. An unknown value (no round, none
         evaluated, nothing else measured) is None, an unknown sum 0, an unknown list empty.
     """
     best = best_record(rounds) or {}

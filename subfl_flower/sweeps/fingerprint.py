@@ -31,6 +31,7 @@ _UNLESS_CHANGED = {
     "record.test": True,
     "record.audit": False,
     "task.metric": "accuracy",
+    "record.evaluation_modes": False,
     "task.figures": [],
     "privacy.target_epsilon": None,
     "privacy.in_sum": False,

@@ -36,6 +36,13 @@ class Examples(Protocol):
         """The task's `client_figures` by name, [C] each; NaN where a client has no such examples."""
 
 
+class PooledExamples(Examples, Protocol):
+    """Examples whose test outputs can be measured together with those of other clients."""
+
+    def test_outputs(self, outputs: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's outputs for its T test examples, float32 [T, any], and their truth, int64 [T]."""
+
+
 class TaskSettings(DoorSettings):
     """Settings of a task.
 
@@ -137,10 +144,21 @@ class GraphTask(TaskSettings):
     Attributes:
         classifies_nodes: True where a node's outputs are its logits, one a class.
         scores_pairs: True where the outputs score pairs of nodes (`link_prediction.pair_scores`).
+        measures_pooled: True where the task has `measured`, and its examples are `PooledExamples`.
     """
 
     classifies_nodes: ClassVar[bool] = False
     scores_pairs: ClassVar[bool] = False
+    measures_pooled: ClassVar[bool] = False
+
+    def measured(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """The metric on test examples of any clients together; NaN where it is undefined.
+
+        Args:
+            outputs: as `PooledExamples.test_outputs` gives them, of several clients one after the other.
+            truth: of the same examples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not measure the examples of several clients together")
 
     @property
     def samples(self) -> bool:

@@ -170,3 +170,19 @@ def test_runs_by_another_measure_have_its_columns_and_no_majority_class(make_run
     assert not any(row.below_floor for row in rows)
     best = main_table(rows, collapse=False).best
     assert not any(head == "calibration error" for _, head in best) and any(head == "accuracy" for _, head in best)
+
+
+def test_evaluation_modes_have_columns_where_runs_record_them(make_run: MakeRun, tmp_path: Path) -> None:
+    modes = {"round": 1, "personal_on_own": 0.5, "personal_on_all": 0.25, "global_on_own": 0.375, "global_on_all": None}
+    add_run(make_run, "fedavg", 0, evaluation_modes=modes)
+    add_run(make_run, "local", 0)
+    rows, (fedavg, local) = table(tmp_path)
+    assert [
+        fedavg[f"{head} on {data}"] for head, data in (("personal", "own"), ("personal", "all"), ("global", "own"))
+    ] == [
+        "50.00",
+        "25.00",
+        "37.50",
+    ]
+    assert local["personal on own"] == "–" and "global on all" not in fedavg
+    assert csv_lines(rows, tmp_path)[0]["personal_on_all_mean"] == "0.25"

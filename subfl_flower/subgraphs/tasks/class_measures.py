@@ -148,6 +148,11 @@ MEASURES: Mapping[str, Callable[[Predictions], np.ndarray]] = {
 """Measures by name. All are shares from 0 to 1; of the calibration error less is better."""
 
 
+def area_of(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve of two classes, NaN where `truth` has one; arguments as of `precision_of`."""
+    return float(_areas(_Ranked(np.zeros(len(truth), dtype=np.int64), scores, truth, 1))[0])
+
+
 def precision_of(scores: np.ndarray, truth: np.ndarray) -> float:
     """Average precision of two classes, NaN where `truth` has one.
 

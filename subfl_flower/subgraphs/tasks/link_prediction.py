@@ -26,7 +26,7 @@ from torch import Tensor
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.seeding import client_generator
-from subfl_flower.subgraphs.tasks.class_measures import precision_of
+from subfl_flower.subgraphs.tasks.class_measures import area_of, precision_of
 from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.tasks.settings import GraphTask
 
@@ -46,6 +46,7 @@ class LinkPrediction(GraphTask):
 
     needs_labels: ClassVar[bool] = False
     scores_pairs: ClassVar[bool] = True
+    measures_pooled: ClassVar[bool] = True
     metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["link_prediction"]
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -106,6 +107,10 @@ class LinkPrediction(GraphTask):
         """Edges of every role, and pairs without an edge."""
         return LinkExamples([_ClientPairs(self, graph, device) for graph in graphs], self.figures)
 
+    def measured(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """The area under the ROC curve of some pairs' scores [T, 1]; truth [T] is 1 for an edge."""
+        return area_of(outputs[:, 0], truth)
+
     def edges(self, graph: ClientGraph, role: int) -> np.ndarray:
         """A client's undirected edges of a role, int64 `[2, edges]` of local ids, the smaller first."""
         undirected = graph.edge_index[:, graph.edge_index[0] < graph.edge_index[1]]
@@ -164,6 +169,11 @@ class _ClientPairs:
         pairs, truth = self.held_out[held_out]
         return precision_of(self._scores(outputs, pairs).cpu().numpy(), truth)
 
+    def test_outputs(self, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of the test pairs, float32 [T, 1], and 1 for an edge, else 0: int64 [T]."""
+        pairs, truth = self.held_out[1]
+        return self._scores(outputs, pairs).float().cpu().numpy()[:, None], truth.astype(np.int64)
+
     def _scores(self, outputs: Tensor, pairs: Tensor) -> Tensor:
         return pair_scores(outputs[: self._num_nodes], pairs)
 
@@ -199,6 +209,10 @@ class LinkExamples:
             f"test.{name}": torch.tensor([getattr(client, name)(own, 1) for client, own in of_clients])
             for name in self._further
         }
+
+    def test_outputs(self, outputs: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's scores of its test pairs, and their truth."""
+        return [client.test_outputs(own) for client, own in zip(self._clients, outputs, strict=True)]
 
 
 def pair_scores(outputs: Tensor, pairs: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class NodeClassification(GraphTask):
 
     needs_labels: ClassVar[bool] = True
     classifies_nodes: ClassVar[bool] = True
+    measures_pooled: ClassVar[bool] = True
     client_figures: ClassVar[tuple[str, ...]] = (
         "test.macro_f1",
         "test.balanced_accuracy",
@@ -99,6 +100,11 @@ class NodeClassification(GraphTask):
             f"task.metric={self.chosen} needs validation nodes of two classes, and no client has them; use fewer "
             "clients, another partition, or task.metric=accuracy"
         )
+
+    def measured(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """The metric on some nodes' logits [T, classes] and labels [T]."""
+        nodes = LabelledNodes(truth, np.zeros(len(truth), dtype=np.int64), 1, outputs.shape[1])
+        return float(MEASURES[self.metric](Predictions(nodes, torch.tensor(outputs)))[0])
 
     @property
     def samples(self) -> bool:
@@ -198,6 +204,12 @@ class NodeExamples:
             **{f"test.{name}": MEASURES[name](of) for name in self._further},
         }
         return {name: torch.from_numpy(values.astype(np.float32)) for name, values in found.items()}
+
+    def test_outputs(self, outputs: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's logits of its test nodes, float32 [T, classes], and their labels [T]."""
+        of = self._predictions(TEST, outputs)
+        logits, own = of.logits.float().cpu().numpy(), np.cumsum(of.nodes.counts)[:-1]
+        return list(zip(np.split(logits, own), np.split(of.nodes.labels, own), strict=True))
 
     def _predictions(self, role: int, outputs: Tensor) -> Predictions:
         nodes, rows = self._nodes[role]
