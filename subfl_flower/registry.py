@@ -52,6 +52,8 @@ def validate(composed: Mapping[str, Any]) -> Config:
         )
     if config.record.audit:
         _require_auditable(config, client)
+    if config.disturbance.active:
+        _require_disturbable(config)
     if config.record.evaluation_modes:
         _require_modes(config, client)
     if config.privacy.in_sum:
@@ -176,6 +178,17 @@ def _require_auditable(config: Config, client: type[CohortClient]) -> None:
             f"record.audit: it is for classifiers of nodes whose parameters are averaged; method={config.method.name} "
             f"with task={config.task.name} has none (for ratings: method.audit_users)"
         )
+
+
+def _require_disturbable(config: Config) -> None:
+    """Raise SubflError where data are not prepared in this run, or are no graph."""
+    if config.runtime.deployed:
+        raise SubflError(
+            "disturbance: runtime=deploy trains on folders as they are; subfl partition with the same keys makes "
+            "disturbed ones"
+        )
+    if config.dataset.kind != "graph":
+        raise SubflError(f"disturbance: it is for graphs, and dataset={config.dataset.name} holds ratings of users")
 
 
 def _require_modes(config: Config, client: type[CohortClient]) -> None:
