@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from subfl_flower.aggregation.settings import AggregationSettings
 from subfl_flower.catalogue.suggestions import did_you_mean
 from subfl_flower.data.datasets import DATASETS, Dataset
+from subfl_flower.data.disturbances.settings import DisturbanceSettings
 from subfl_flower.data.federation_schema import FederationSchema
 from subfl_flower.data.partitions import PARTITIONS, Partition
 from subfl_flower.doors import TARGET
@@ -197,11 +198,13 @@ class Record(Section):
     They are the mixing matrix every `mixing_every` rounds, the clients' models, and every `checkpoint_every` rounds the
     state needed to resume; 0 for never, ``auto`` for every round of a deployment, and once a minute in a simulation.
     With `audit` a simulation on a graph also reports what its server can infer from the clients' uploads.
+    With `evaluation_modes` a simulation on a graph measures the mean of all models and each one on all test data.
     Without `test` a run is one of development: no figure of test examples leaves a client.
     """
 
     test: bool = True
     audit: bool = False
+    evaluation_modes: bool = False
     mixing_every: int = Field(default=10, ge=1)
     client_models: bool = True
     checkpoint_every: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -241,6 +244,7 @@ class Config(Section):
     # `BaseModel` has a method with the name of the key.
     data_schema: FederationSchema = Field(default=FederationSchema(), alias="schema")
     partition: Partition
+    disturbance: DisturbanceSettings = DisturbanceSettings()
     task: Task
     model: Annotated[
         GraphModel | RecommenderSettings | FactorisationSettings | LightGCNSettings,

@@ -52,6 +52,10 @@ def validate(composed: Mapping[str, Any]) -> Config:
         )
     if config.record.audit:
         _require_auditable(config, client)
+    if config.disturbance.active:
+        _require_disturbable(config)
+    if config.record.evaluation_modes:
+        _require_modes(config, client)
     if config.privacy.in_sum:
         _require_one_sum(config, client)
     if config.runtime.precision != "float32" and not client.trains_mixed:
@@ -173,6 +177,33 @@ def _require_auditable(config: Config, client: type[CohortClient]) -> None:
         raise SubflError(
             f"record.audit: it is for classifiers of nodes whose parameters are averaged; method={config.method.name} "
             f"with task={config.task.name} has none (for ratings: method.audit_users)"
+        )
+
+
+def _require_disturbable(config: Config) -> None:
+    """Raise SubflError where data are not prepared in this run, or are no graph."""
+    if config.runtime.deployed:
+        raise SubflError(
+            "disturbance: runtime=deploy trains on folders as they are; subfl partition with the same keys makes "
+            "disturbed ones"
+        )
+    if config.dataset.kind != "graph":
+        raise SubflError(f"disturbance: it is for graphs, and dataset={config.dataset.name} holds ratings of users")
+
+
+def _require_modes(config: Config, client: type[CohortClient]) -> None:
+    """Raise SubflError where `record.evaluation_modes` cannot measure clients' models on others' data."""
+    problem = "record.evaluation_modes:"
+    if config.runtime.deployed:
+        raise SubflError(
+            f"{problem} models are measured on other clients' data in simulations alone, and runtime=deploy is none"
+        )
+    if not config.record.test:
+        raise SubflError(f"{problem} its figures are of test examples, and record.test=false records none")
+    if not client.keeps_last or not getattr(config.task, "measures_pooled", False):
+        raise SubflError(
+            f"{problem} it is for models of clients' own graphs; method={config.method.name} with "
+            f"task={config.task.name} has none"
         )
 
 

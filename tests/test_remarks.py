@@ -66,7 +66,7 @@ def test_a_run_prints_what_its_summary_holds(
     assert lines[1] == (
         f"majority class on the same nodes: {figures['test.majority']:.4f}; macro-F1 {figures['test.macro_f1']:.4f}, "
         f"balanced accuracy {figures['test.balanced_accuracy']:.4f}, worst client {worst['client']}: "
-        f"{worst['test']:.4f}"
+        f"{worst['test']:.4f}, tenth percentile {summary['tenth_percentile']:.4f}"
     )
     collapsed = sum(json.loads((tmp_path / "run/metrics.jsonl").read_text())["clients"]["test.one_class"])
     assert collapsed and f"{collapsed:.0f} of 10 clients' models predict one class only" in lines

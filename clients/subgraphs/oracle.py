@@ -37,6 +37,8 @@ class OracleClient(SubgraphClient):
 
     audited = False
 
+    keeps_last = False
+
     @classmethod
     def downloads(cls, run: RunContext) -> Declared:
         """No arrays: nothing travels."""

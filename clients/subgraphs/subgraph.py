@@ -18,6 +18,7 @@ from torch import Tensor
 
 from subfl_flower.clients.subgraphs.compact_rows import CompactRows, Uploads, require_skippable, with_all_rows
 from subfl_flower.clients.subgraphs.description import Description
+from subfl_flower.clients.subgraphs.last_models import LastModels
 from subfl_flower.clients.subgraphs.local_steps import Epoch, LocalSteps, Model, generators
 from subfl_flower.clients.subgraphs.local_weights import LocalWeights, Used
 from subfl_flower.clients.subgraphs.protected_update import COSINE, ProtectedUpdate
@@ -73,6 +74,8 @@ class SubgraphClient(CohortClient):
     protects_uploads = True
 
     audited = True
+
+    keeps_last = True
 
     networks: ClassVar[tuple[str, ...]] = ()
     """Names, in the settings, of the networks that the family works with; empty: all."""
@@ -178,7 +181,9 @@ class SubgraphClient(CohortClient):
                 "best_validation": (),
             }
         )
-        self._state_shapes: Shapes = {**worked_on, **self._best_shapes}
+        self._last = LastModels(self) if run.evaluation_modes else None
+        last_shapes = {} if self._last is None else self._last.shapes
+        self._state_shapes: Shapes = {**worked_on, **self._best_shapes, **last_shapes}
         # Of all rows of the first layer, and of those that clients' data reach.
         self._chunks: dict[bool, Prepared[GraphChunk]] = {rows: Prepared(len(cohort.graphs)) for rows in (True, False)}
         floats = sum(int(np.prod(shape)) for shape in trained.values())
@@ -300,6 +305,8 @@ class SubgraphClient(CohortClient):
                     read = chunk if self.compact.zero or not description.reads_graphs else self.graph_chunk(positions)
                     uploads |= description.of(described, replace(read, rows=rows), batch)
         self.keep_best(state, positions, effective, validation)
+        if self._last is not None:
+            self._last.keep(state, positions, effective)
         metrics = {
             "validation": validation,
             "test": test,
@@ -423,6 +430,16 @@ class SubgraphClient(CohortClient):
                     for name, value in effective.items():
                         best = state.of_client(f"best.{name}", position)
                         best.copy_(value[row][: len(best)] if best.ndim else value[row])
+
+    def last_model(self, client_id: int) -> Stack:
+        """The client's model as it was used after its last training."""
+        assert self._last is not None
+        return self._last.of(self.open_state(), self.position_of[client_id])
+
+    def test_outputs(self, models: Mapping[int, Stack]) -> dict[int, Stack]:
+        """Outputs at clients' own test examples, on their local graphs."""
+        assert self._last is not None
+        return self._last.test_outputs(models)
 
     def trained_models(self, batch: Batch, result: Result) -> Stack:
         """Each client's trained model [A, ...]; rows that it does not send are as received."""

@@ -136,7 +136,7 @@ def prepared_partition(config: Config) -> PreparedPartition:
     if sections is None:
         raise SubflError(f"dataset={config.dataset.name} holds ratings; subfl analyse compares clients' graphs")
     data, needs_labels = config.data, sections.task.needs_labels
-    return prepare(sections.dataset, config.partition, data.root, data.cache, require_labels=needs_labels)
+    return prepare(sections.dataset, config.partition, data.root, data.cache, needs_labels, config.disturbance)
 
 
 def analyse_run(run: Run, config: Config, partition: PartitionAnalysis) -> RunAnalysis:

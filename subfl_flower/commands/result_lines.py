@@ -37,6 +37,11 @@ def result_of(summary: Mapping[str, Any]) -> str:
 def _remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     """Remarks on a result: baselines to compare it with, and its privacy loss."""
     yield from _class_remarks(summary)
+    if modes := summary.get("evaluation_modes"):
+        for model, word in (("personal", "each client's own model"), ("global", "the mean of all models")):
+            own, everyone = modes[f"{model}_on_own"], modes[f"{model}_on_all"]
+            if own is not None and everyone is not None:
+                yield f"{word} at round {modes['round']}: test {own:.4f} on own data, {everyone:.4f} on all clients'"
     if (bias_row := summary.get("bias_row")) and bias_row.get("test") is not None:
         yield f"bias row on the same ratings: test {bias_row['test']:.4f}"
     if (popularity := summary.get("popularity")) and popularity.get("test") is not None:
@@ -58,12 +63,21 @@ def _class_remarks(summary: Mapping[str, Any]) -> Iterator[str]:
     test, majority = summary.get("test_at_best_validation"), figures.get("test.majority")
     if test is None or majority is None:
         return
-    words = {"test.macro_f1": "macro-F1", "test.balanced_accuracy": "balanced accuracy"}
+    words = {
+        "test.accuracy": "accuracy",
+        "test.macro_f1": "macro-F1",
+        "test.balanced_accuracy": "balanced accuracy",
+        "test.roc_auc": "ROC-AUC",
+        "test.average_precision": "average precision",
+        "test.calibration_error": "calibration error",
+    }
     beside = [f"{word} {figures[name]:.4f}" for name, word in words.items() if figures.get(name) is not None]
     if worst := summary.get("worst_client"):
         beside.append(f"worst client {worst['client']}: {worst['test']:.4f}")
+    if (tenth := summary.get("tenth_percentile")) is not None:
+        beside.append(f"tenth percentile {tenth:.4f}")
     yield "; ".join([f"majority class on the same nodes: {majority:.4f}", *([", ".join(beside)] if beside else [])])
-    if test <= majority:
+    if test <= majority and summary.get("metric", "accuracy") == "accuracy":
         yield "this does not exceed always predicting each client's most frequent training class"
     if share := figures.get("test.one_class"):
         measured = sum(value is not None for value in summary["per_client"]["test_at_best_validation"])

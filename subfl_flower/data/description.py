@@ -52,7 +52,14 @@ def graph_digests(graph: Graph, roles: np.ndarray, assignments: Sequence[np.ndar
     """Fingerprints of the treated graph (`data`), the roles (`split`) and the clients' nodes (`partition`)."""
     transform = None if graph.transform is None else graph.transform.model_dump_json()
     names = np.array([json.dumps([graph.class_names, transform])], dtype=object)
-    content = (*_arrays(graph.features), graph.edge_index, graph.labels, graph.edge_weight, names, graph.node_names)
+    content = (
+        *feature_arrays(graph.features),
+        graph.edge_index,
+        graph.labels,
+        graph.edge_weight,
+        names,
+        graph.node_names,
+    )
     return {
         "data": array_digest(content),
         "split": array_digest([roles]),
@@ -60,7 +67,8 @@ def graph_digests(graph: Graph, roles: np.ndarray, assignments: Sequence[np.ndar
     }
 
 
-def _arrays(features: FeatureMatrix) -> tuple[np.ndarray, ...]:
+def feature_arrays(features: FeatureMatrix) -> tuple[np.ndarray, ...]:
+    """The arrays that hold features."""
     return (features,) if isinstance(features, np.ndarray) else (features.data, features.indices, features.indptr)
 
 

@@ -8,13 +8,19 @@ import pandas as pd
 
 from subfl_flower.evaluation.formats import MISSING, in_bytes, in_own_unit, in_unit_of, plain
 from subfl_flower.evaluation.rows import BYTES_OF_SKIPPING, RELATIVE_BYTES, Row, Spread
-from subfl_flower.evaluation.runs import FLOORS, RESULT, SUMMARY_FIGURES, VALIDATION
+from subfl_flower.evaluation.runs import FLOORS, MODES, RESULT, SUMMARY_FIGURES, VALIDATION
 from subfl_flower.evaluation.summary import number
 from subfl_flower.evaluation.table import Column, Table, make_table, means
 
 _MAJORITY, _MACRO_F1, _BALANCED = "test.majority", "test.macro_f1", "test.balanced_accuracy"
 _CLASS_FIGURES = (_MAJORITY, _MACRO_F1, _BALANCED, "test.one_class")
-_WORTH = ("worst_client", "bias_row", "popularity", "user_level_epsilon", "update_cosine")
+_WORTH = ("worst_client", "tenth_percentile", *MODES, "bias_row", "popularity", "user_level_epsilon", "update_cosine")
+_ASKED = {
+    "test.accuracy": "accuracy",
+    "test.roc_auc": "ROC-AUC",
+    "test.average_precision": "average precision",
+    "test.calibration_error": "calibration error",
+}
 _MEASURES = {"hr": "HR", "ndcg": "NDCG", "full_hr": "full HR"}
 
 
@@ -34,7 +40,10 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         *further,
         *_floors(rows),
         Column("macro-F1 (balanced accuracy)", _MACRO_F1, _with_balanced, optional=True, rated=True),
+        *(Column(head, figure, in_unit_of(figure), rated="error" not in head) for figure, head in _asked(rows).items()),
         Column("worst client", "worst_client", optional=True, rated=True),
+        Column("tenth percentile", "tenth_percentile", optional=True, rated=True),
+        *(Column(mode.replace("_", " "), mode, optional=True, rated=True) for mode in MODES),
         Column("user-level epsilon", "user_level_epsilon", _epsilon, optional=True),
         Column("cosine with the true update", "update_cosine", plain(1, 3), optional=True),
         Column("best round", "best_round", plain(1, 0)),
@@ -71,7 +80,7 @@ def result_columns(rows: Sequence[Row]) -> list[Column]:
 
 def main_means(rows: Sequence[Row]) -> pd.DataFrame:
     """The main table as plain numbers: fractions, bytes, seconds; missing where unknown."""
-    worth = [name for name in (*_CLASS_FIGURES, *_WORTH) if any(row.spread(name) for row in rows)]
+    worth = [name for name in (*_CLASS_FIGURES, *_ASKED, *_WORTH) if any(row.spread(name) for row in rows)]
     alone = ["model_bytes", "weights_kept", "bytes_exchanged", RELATIVE_BYTES, BYTES_OF_SKIPPING, "seconds_per_round"]
     found = means(rows, [*SUMMARY_FIGURES, *_further(rows), *worth, *alone])
     found.insert(
@@ -107,7 +116,8 @@ def _floors(rows: Sequence[Row]) -> list[Column]:
 
 
 def _floor_name(row: Row) -> str | None:
-    return next((name for figure, name in FLOORS.items() if row.spread(figure)), None)
+    floors = row.counted[0].floors if row.counted else []
+    return next((FLOORS[figure] for figure in floors if row.spread(figure)), None)
 
 
 def _with_balanced(found: Spread, row: Row) -> str:
@@ -135,6 +145,11 @@ def _model_size(found: Spread, row: Row) -> str:
 def _exchanged(found: Spread, row: Row) -> str:
     """Bytes exchanged outside of rounds, if any."""
     return in_bytes(found, row) if found.mean else MISSING
+
+
+def _asked(rows: Sequence[Row]) -> dict[str, str]:
+    """Further measures of classifiers that some rows have, with their column heads."""
+    return {figure: head for figure, head in _ASKED.items() if any(row.spread(figure) for row in rows)}
 
 
 def _further(rows: Sequence[Row]) -> dict[str, str]:

@@ -41,6 +41,9 @@ VALIDATION = "best_validation"
 FLOORS = {"test.majority": "majority class", "bias_row": "bias row", "popularity": "popularity"}
 """Figures of baselines without learning, to compare a result with, and their names."""
 
+MODES = ("personal_on_own", "personal_on_all", "global_on_own", "global_on_all")
+"""Evaluation modes of a run that records them: which model, on whose test examples."""
+
 _FLOAT32_BYTES = 4
 
 
@@ -177,8 +180,10 @@ class Run:
 
         Besides figures of the summary and further ones of the best round (`test.ndcg@10`):
 
-        - `worst_client`, the test metric of the worst client. None for rankings: each user has one test item, so that
-          the worst user's is nearly always a miss.
+        - `worst_client` and `tenth_percentile`, the test metric of the worst client, and the one that nine of ten
+          clients reach. None for rankings: each user has one test item, so that the worst user's is nearly always a
+          miss.
+        - the evaluation modes, see `MODES`.
         - `bias_row` and `popularity`, the test metric of these two on the same ratings.
         - `floor`, the one of `FLOORS` that the run has.
         - `user_level_epsilon` of all uploads of a user together, infinite without a bound.
@@ -193,7 +198,10 @@ class Run:
         parameters, phases = found.get("model_parameters"), found.get("exchanges")
         sparsity = number((self.best_record or {}).get("sparsity"))
         named = {name: found.get(name) for name in SUMMARY_FIGURES} | (found.get("figures") or {})
-        named["worst_client"] = None if "@" in self.metric else (found.get("worst_client") or {}).get("test")
+        ranked = "@" in self.metric
+        named["worst_client"] = None if ranked else (found.get("worst_client") or {}).get("test")
+        named["tenth_percentile"] = None if ranked else found.get("tenth_percentile")
+        named |= {mode: (found.get("evaluation_modes") or {}).get(mode) for mode in MODES}
         named |= {floor: (found.get(floor) or {}).get("test") for floor in ("bias_row", "popularity")}
         named["model_bytes"] = _FLOAT32_BYTES * parameters if parameters else None
         named["weights_kept"] = None if sparsity is None else 1 - sparsity
@@ -202,10 +210,15 @@ class Run:
         named["bytes_of_own_features"] = parts.get("own_features")
         named["seconds_per_round"] = self.seconds_per_round
         values = {name: number(value) for name, value in named.items()}
-        values["floor"] = next((value for name in FLOORS if (value := values.get(name)) is not None), None)
+        values["floor"] = next((value for name in self.floors if (value := values.get(name)) is not None), None)
         values["update_cosine"] = number((privacy or {}).get("update_cosine"))
         epsilon = number((privacy or {}).get("user_level_epsilon"))
         return values | {"user_level_epsilon": math.inf if privacy and epsilon is None else epsilon}
+
+    @property
+    def floors(self) -> list[str]:
+        """Those of `FLOORS` that are in the metric's unit: the majority class is an accuracy."""
+        return [name for name in FLOORS if name != "test.majority" or self.metric == "accuracy"]
 
     @property
     def seconds_per_round(self) -> float | None:

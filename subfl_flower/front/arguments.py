@@ -121,7 +121,7 @@ def _is_path(value: Any) -> bool:
 
 def _settings(section: str, settings: DoorSettings) -> Iterator[str]:
     """Overrides that give a section the class and the values of a settings object."""
-    values = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json", by_alias=True)
     target = values.pop(TARGET, None)
     if target is None:
         yield f"{section}={values.pop('name')}"

@@ -80,6 +80,9 @@ class CohortClient(NumPyClient, ABC):
     audited: ClassVar[bool] = False
     """True where `record.audit` can ask what its clients' uploads give away."""
 
+    keeps_last: ClassVar[bool] = False
+    """True where clients can keep their last models for `record.evaluation_modes`."""
+
     uses_edge_weights: ClassVar[bool] = True
     """True where clients compute with the weights of a graph; else weighted graphs are refused."""
 
@@ -280,6 +283,21 @@ class CohortClient(NumPyClient, ABC):
     def best_validation(self) -> dict[int, float]:
         """The validation figures by which `models` were chosen, by client id; without clients that have none."""
         return {}
+
+    def last_model(self, client_id: int) -> Stack:
+        """The model of a client after its last training, personal parts included, without client axis; {} before it."""
+        raise NotImplementedError(f"{type(self).__name__} keeps no last models")
+
+    def test_outputs(self, models: Mapping[int, Stack]) -> dict[int, Stack]:
+        """Outputs and truth of clients' test examples under a given model for each client, by client id.
+
+        Args:
+            models: of the form of `last_model`.
+
+        Returns:
+            for each client ``outputs`` [T, any] and ``truth`` [T].
+        """
+        raise NotImplementedError(f"{type(self).__name__} measures no given models")
 
     def open_state(self) -> CohortState:
         """The state of all clients of this node."""

@@ -14,6 +14,7 @@ from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
 from subfl_flower.node.client import CohortClient, Hosted
 from subfl_flower.node.cores import cores_of, shared_among
+from subfl_flower.node.cross_measured import CrossMeasuredClients
 from subfl_flower.node.domain import ClientModel, UsersModel, domain_of
 from subfl_flower.node.durable_store import EVALUATE, TRAIN, DurableStore
 from subfl_flower.node.masking.summing import SummingClients
@@ -92,9 +93,13 @@ class Node(ABC):
         torch.set_num_threads(self._share.inner)  # nodes of one process may differ
         return client
 
-    def answerer(self, run: ConfigRecord, context: Context, phase: str) -> CohortClient | SummingClients:
-        """The object that answers questions: the one that trains the clients, or their part in a secure sum."""
+    def answerer(
+        self, run: ConfigRecord, context: Context, phase: str
+    ) -> CohortClient | SummingClients | CrossMeasuredClients:
+        """The object that answers questions: the one that trains the clients, or their part in what any run may ask."""
         client = self.client(run, context, phase)
+        if phase in CrossMeasuredClients.phases:
+            return CrossMeasuredClients(client)
         return SummingClients(client, dict(run)) if phase in SummingClients.phases else client
 
     def accounted(self, client: CohortClient, result: Result) -> Result:

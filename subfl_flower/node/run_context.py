@@ -37,5 +37,6 @@ def run_context(config: Config, shape: Shape, run_id: str) -> RunContext:
         initial=domain_of(config).initial_parameters(config, shape),
         absent_features=config.wire.absent_features,
         audit=config.record.audit,
+        evaluation_modes=config.record.evaluation_modes,
         test=config.record.test,
     )

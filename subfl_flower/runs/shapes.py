@@ -77,6 +77,7 @@ class Summary(_Shape):
     best_validation: _Number | None = None
     figures: _Figures | None = None
     worst_client: _WorstClient | None = None
+    tenth_percentile: _Number | None = None
     per_client: _PerClient | None = None
     bias_row: _OneTest | None = None
     popularity: _OneTest | None = None

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from subfl_flower.code_folder import adopted
 from subfl_flower.config import Config
 from subfl_flower.errors import SubflError
-from subfl_flower.evaluation.summary import exchanged, summarise
+from subfl_flower.evaluation.summary import best_record, exchanged, summarise
 from subfl_flower.flower.delivery import send_and_wait
 from subfl_flower.flower.heard_grid import HeardGrid
 from subfl_flower.flower.log import log
@@ -32,6 +32,7 @@ from subfl_flower.runs.remarks import print_remarks
 from subfl_flower.runs.sources import sources_of
 from subfl_flower.server.checkpoint import Checkpoint, CheckpointTimes
 from subfl_flower.server.exchange import Exchange
+from subfl_flower.server.measuring.evaluation_modes import EvaluationModes
 from subfl_flower.server.membership import Membership
 from subfl_flower.server.monitoring.monitor import RunMonitor
 from subfl_flower.server.progress import RunProgress
@@ -121,6 +122,7 @@ def run_federation(
                     break
         if stop.is_set():
             run.keep_for_later()
+        run.measure_modes()
         if config.record.client_models:
             run.export()
         status = "interrupted" if len(run.finished) < config.federation.rounds else "completed"
@@ -200,6 +202,9 @@ class _Run:
         self.finished: list[dict[str, Any]] = records.rounds() if checkpoint else []
         self._exchange: Exchange | None = None
         self._strategy: CohortStrategy | None = None
+        task = config.task
+        self._modes = EvaluationModes(task, config.seed) if config.record.evaluation_modes else None  # type: ignore[arg-type]
+        self._modes_found: dict[str, Any] | None = None
         self._started = time.time() - (checkpoint.seconds if checkpoint else 0.0)
         self._processor_time = time.process_time() if config.runtime.one_process and checkpoint is None else None
         self.run_id = checkpoint.run_id if checkpoint else secrets.token_hex(8)
@@ -255,7 +260,8 @@ class _Run:
                 self._checkpoint_everything(strategy, 0)
         else:
             self._exchange.log.extend(self._checkpoint.exchanges)
-            strategy.load_state(self._checkpoint.strategy)
+            kept = self._checkpoint.strategy
+            strategy.load_state(kept if self._modes is None else self._modes.load_state(kept))
         self._strategy = strategy
         return strategy
 
@@ -275,6 +281,8 @@ class _Run:
             if strategy.clustering is not None and strategy.clustering is not clustering:
                 clustering = strategy.clustering
                 self._records.add_clusters(server_round, clustering.client_ids, clustering.labels, clustering.points)
+            if self._modes is not None and best_record(self.finished) is record:
+                self._modes.take(self._measuring(), server_round)
             if rounds.is_due(server_round):
                 self._write_checkpoint(strategy, server_round)
             elif self._times and self._times.is_due and server_round < config.federation.rounds:
@@ -333,11 +341,29 @@ class _Run:
             run_id=self.run_id,
             server_round=server_round,
             roster=strategy.roster,
-            strategy=strategy.state(),
+            strategy={**strategy.state(), **(self._modes.state() if self._modes else {})},
             exchanges=self._exchange.log if self._exchange else [],
             seconds=time.time() - self._started,
         ).write(self._records.checkpoint_folder)
         self._last_checkpoint = server_round
+
+    def measure_modes(self) -> None:
+        """Measure the best round's models on their own and on all test examples, where the run records that."""
+        if self._modes is not None:
+            self._modes_found = self._modes.report(self._measuring())
+
+    def _measuring(self) -> Exchange:
+        """An exchange for measurements of a simulation, whose bytes are none of the method's."""
+        assert self._roster is not None
+        assert self._strategy is not None
+        exchange = Exchange(self._grid, self._record, self._roster, tolerant=False)
+        exchange.next_round = len(self.finished) + 1
+        exchange.about = {
+            **self._record,
+            "checkpoint": self._last_checkpoint,
+            **announced(self._strategy.announcements),
+        }
+        return exchange
 
     def export(self) -> None:
         """Have every node write its clients' best models."""
@@ -396,6 +422,8 @@ class _Run:
                 found["bytes_parts"] = bytes_of_models(self.finished, self._strategy.roster.client_ids, sizes)
             further = self._strategy.report(self._prepared)
             found.update(further if self._config.record.test else without_test_figures(further))
+        if self._modes_found is not None:
+            found["evaluation_modes"] = self._modes_found
         if self._membership.refusals:
             found["refused"] = self._membership.refusals
         return found

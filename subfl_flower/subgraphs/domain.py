@@ -63,8 +63,11 @@ class Subgraphs(Domain):
             SubflError: it cannot be prepared, or its edges have weights that the method does not use.
         """
         dataset, task, _ = _sections(config)
-        prepared = prepare(dataset, config.partition, config.data.root, config.data.cache, task.needs_labels)
+        prepared = prepare(
+            dataset, config.partition, config.data.root, config.data.cache, task.needs_labels, config.disturbance
+        )
         _require_use_of_weights(config, map(prepared.client, range(1)))  # all of a partition have weights, or none
+        task.require_measurable(map(prepared.client, range(prepared.num_clients)))
         return prepared
 
     def inspect(self, config: Config) -> tuple[dict[str, Any], str | None]:

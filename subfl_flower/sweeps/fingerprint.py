@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from subfl_flower.aggregation.settings import AggregationSettings
 from subfl_flower.composition import validated
 from subfl_flower.config import Config
+from subfl_flower.data.disturbances.settings import DisturbanceSettings
 from subfl_flower.errors import SubflError
 from subfl_flower.evaluation.rows import flatten
 from subfl_flower.privacy.secure_aggregation.settings import SecureSumSettings
@@ -30,6 +31,10 @@ _WITHOUT_EFFECT = (
 _UNLESS_CHANGED = {
     "record.test": True,
     "record.audit": False,
+    "record.evaluation_modes": False,
+    "task.metric": "accuracy",
+    "task.figures": [],
+    "disturbance": DisturbanceSettings().model_dump(mode="json"),
     "privacy.target_epsilon": None,
     "privacy.in_sum": False,
     "secure_sums": SecureSumSettings().model_dump(mode="json"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Protocol
 
@@ -34,6 +34,13 @@ class Examples(Protocol):
 
     def figures(self, outputs: Tensor) -> dict[str, Tensor]:
         """The task's `client_figures` by name, [C] each; NaN where a client has no such examples."""
+
+
+class PooledExamples(Examples, Protocol):
+    """Examples whose test outputs can be measured together with those of other clients."""
+
+    def test_outputs(self, outputs: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's outputs for its T test examples, float32 [T, any], and their truth, int64 [T]."""
 
 
 class TaskSettings(DoorSettings):
@@ -137,10 +144,21 @@ class GraphTask(TaskSettings):
     Attributes:
         classifies_nodes: True where a node's outputs are its logits, one a class.
         scores_pairs: True where the outputs score pairs of nodes (`link_prediction.pair_scores`).
+        measures_pooled: True where the task has `measured`, and its examples are `PooledExamples`.
     """
 
     classifies_nodes: ClassVar[bool] = False
     scores_pairs: ClassVar[bool] = False
+    measures_pooled: ClassVar[bool] = False
+
+    def measured(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """The metric on test examples of any clients together; NaN where it is undefined.
+
+        Args:
+            outputs: as `PooledExamples.test_outputs` gives them, of several clients one after the other.
+            truth: of the same examples.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not measure the examples of several clients together")
 
     @property
     def samples(self) -> bool:
@@ -159,6 +177,17 @@ class GraphTask(TaskSettings):
     def learnt_by(self, model_tasks: Sequence[str]) -> bool:
         """Look among a model's tasks for this one, or for the one that covers any outputs for nodes."""
         return self.name in model_tasks or "node_classification" in model_tasks
+
+    def require_measurable(self, graphs: Iterable[ClientGraph]) -> None:
+        """Refuse data on which no client has the metric: by default nothing is looked at.
+
+        Args:
+            graphs: all clients' graphs, each read when it is asked for.
+
+        Raises:
+            SubflError: the metric is defined for none of them.
+        """
+        return
 
     @abstractmethod
     def num_outputs(self, num_classes: int) -> int:

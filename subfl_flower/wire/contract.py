@@ -67,6 +67,7 @@ class RunContext:
         initial: initial model of the federation, by name, without a client axis.
         absent_features: treatment of rows of features that a client does not have; None: as the method says.
         audit: True where the server of a simulation audits what uploads give away.
+        evaluation_modes: True where clients keep their last models, to be measured on other clients' data.
         test: False where no figure of test examples may leave a client.
     """
 
@@ -87,6 +88,7 @@ class RunContext:
     initial: Mapping[str, np.ndarray] = field(default_factory=dict)
     absent_features: AbsentFeatures | None = None
     audit: bool = False
+    evaluation_modes: bool = False
     test: bool = True
 
     def reports(self, figure: str) -> bool:

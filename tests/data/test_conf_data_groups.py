@@ -19,7 +19,9 @@ MANDATORY = {
 GRAPHS = "citeseer communities computers cora custom digits ogbn_arxiv photo pubmed sbm"
 RATINGS = "custom_ratings douban flixster ml100k ml10m ml1m synthetic_ratings yahoo_music"
 GIVEN = "douban flixster ml100k yahoo_music"
-PARTITIONS = "consecutive dirichlet given imbalanced louvain metis overlap_rate overlapping random users whole"
+PARTITIONS = (
+    "consecutive dirichlet given imbalanced louvain metis overlap_rate overlapping random topology_skew users whole"
+)
 FOR_RATINGS = [
     {"override /partition@_global_.partition": "users"},
     {"override /task@_global_.task": "rating_prediction"},

@@ -52,7 +52,7 @@ def csv_lines(rows: list[Row], folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-CLASS_HEADS = "| majority class | macro-F1 (balanced accuracy) | worst client |"
+CLASS_HEADS = "| majority class | macro-F1 (balanced accuracy) | worst client | tenth percentile |"
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_classifications_have_the_majority_class_figures_by_class_and_the_worst_
     assert fedavg["majority class"] == "37.50 ± 17.68"  # 0.25 / sqrt(2) = 0.1768
     assert fedavg["macro-F1 (balanced accuracy)"] == "50.00 ± 0.00 (75.00 ± 0.00)"
     assert fedavg["worst client"] == "37.50 ± 17.68"
+    assert fedavg["tenth percentile"] == "41.25 ± 15.91"  # of 0.25 + 0.5 / 10 and 0.5 + 0.25 / 10
     assert (local["majority class"], local["macro-F1 (balanced accuracy)"]) == ("–", "–")
     assert local["worst client"] == "12.50"
     assert not {"as received", "bias row", "popularity", "floor", "user-level epsilon"} & set(fedavg)
@@ -78,11 +79,11 @@ def test_classifications_have_the_majority_class_figures_by_class_and_the_worst_
 
 def test_markdown_page_and_terminal_hold_them_too(classified: list[Row]) -> None:
     assert CLASS_HEADS in markdown(main_table(classified, collapse=False)).splitlines()[0]
-    assert "| 37.50 ± 17.68 | 50.00 ± 0.00 (75.00 ± 0.00) | 37.50 ± 17.68 |" in markdown(
+    assert "| 37.50 ± 17.68 | 50.00 ± 0.00 (75.00 ± 0.00) | 37.50 ± 17.68 | 41.25 ± 15.91 |" in markdown(
         main_table(classified, collapse=False)
     )
     page = heads_and_cells(table_part(main_table(classified, collapse=True)))
-    assert "majority class|macro-F1 (balanced accuracy)|worst client" in page
+    assert "majority class|macro-F1 (balanced accuracy)|worst client|tenth percentile" in page
     output = io.StringIO()
     Console(file=output, width=200).print(rich_table(main_table(classified, collapse=True)))
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
@@ -114,7 +115,7 @@ def test_ratings_have_the_bias_row_the_largest_error_and_what_was_paid_in_privac
     assert (fedmf["bias row"], fedmf["user-level epsilon"]) == ("–", "–")
     assert not {"majority class", "popularity", "macro-F1 (balanced accuracy)"} & set(fedgnn)
     heads = markdown(main_table(rows, collapse=False)).splitlines()[0]
-    assert "| bias row | worst client | user-level epsilon | cosine with the true update |" in heads
+    assert "| bias row | worst client | tenth percentile | user-level epsilon | cosine with the true update |" in heads
     first, second = csv_lines(rows, tmp_path)
     assert (first["bias_row_mean"], first["user_level_epsilon_mean"]) == ("0.95543", "12.34567")
     assert (second["bias_row_mean"], second["user_level_epsilon_mean"]) == ("", "")
@@ -134,7 +135,7 @@ def test_rankings_have_popularity_and_no_worst_client(make_run: MakeRun, tmp_pat
     add_run(make_run, "perfedrec", 0, 0.0, {"test.ndcg@10": 0.5}, metric="hr@10", popularity=popularity)
     rows, (line,) = table(tmp_path)
     assert line["popularity"] == "40.03"
-    assert not {"worst client", "bias row", "majority class"} & set(line)
+    assert not {"worst client", "tenth percentile", "bias row", "majority class"} & set(line)
     (written,) = csv_lines(rows, tmp_path)
     assert written["popularity_mean"] == "0.4003" and "worst_client_mean" not in written
 
@@ -152,7 +153,36 @@ def test_floors_of_several_kinds_share_a_column(make_run: MakeRun, tmp_path: Pat
         "local": "–",
     }
     assert (
-        "| floor | macro-F1 (balanced accuracy) | worst client |"
+        "| floor | macro-F1 (balanced accuracy) | worst client | tenth percentile |"
         in markdown(main_table(rows, collapse=False)).splitlines()[0]
     )
     assert not {"majority class", "bias row", "popularity"} & set(lines[0])
+
+
+def test_runs_by_another_measure_have_its_columns_and_no_majority_class(make_run: MakeRun, tmp_path: Path) -> None:
+    """An accuracy is no floor of an area under a curve; of the calibration error the larger value is no better one."""
+    measured = {**class_figures(0.9, 0.5, 0.75), "test.accuracy": 0.625, "test.calibration_error": 0.125}
+    add_run(make_run, "fedavg", 0, 0.25, measured, metric="roc_auc")
+    add_run(make_run, "local", 0, 0.125, {**measured, "test.calibration_error": 0.0625}, metric="roc_auc")
+    rows, (fedavg, _) = table(tmp_path)
+    assert (fedavg["accuracy"], fedavg["calibration error"]) == ("62.50", "12.50")
+    assert not {"majority class", "floor", "ROC-AUC"} & set(fedavg)
+    assert not any(row.below_floor for row in rows)
+    best = main_table(rows, collapse=False).best
+    assert not any(head == "calibration error" for _, head in best) and any(head == "accuracy" for _, head in best)
+
+
+def test_evaluation_modes_have_columns_where_runs_record_them(make_run: MakeRun, tmp_path: Path) -> None:
+    modes = {"round": 1, "personal_on_own": 0.5, "personal_on_all": 0.25, "global_on_own": 0.375, "global_on_all": None}
+    add_run(make_run, "fedavg", 0, evaluation_modes=modes)
+    add_run(make_run, "local", 0)
+    rows, (fedavg, local) = table(tmp_path)
+    assert [
+        fedavg[f"{head} on {data}"] for head, data in (("personal", "own"), ("personal", "all"), ("global", "own"))
+    ] == [
+        "50.00",
+        "25.00",
+        "37.50",
+    ]
+    assert local["personal on own"] == "–" and "global on all" not in fedavg
+    assert csv_lines(rows, tmp_path)[0]["personal_on_all_mean"] == "0.25"

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from subfl_flower.evaluation.summary import best_record, clients_heard, summarise
+from subfl_flower.evaluation.summary import best_record, clients_heard, summarise, tenth_percentile
 
 
 def record(number: int, validation: list[float], test: list[float], metric: str = "accuracy") -> dict[str, Any]:
@@ -35,6 +35,7 @@ def test_figures_of_three_rounds_worked_out_by_hand() -> None:
         "best_validation": 0.625,
         "figures": None,
         "worst_client": {"client": 0, "test": 0.25},
+        "tenth_percentile": 0.3,  # 0.25 + (0.75 - 0.25) / 10
         "test_last": 0.875,
         "rounds": 3,
         "bytes_up": 600,
@@ -170,11 +171,28 @@ def test_a_round_that_was_not_evaluated_does_not_keep_others_from_competing() ->
     assert summarise(rounds)["best_round"] == 3
 
 
+def test_the_tenth_percentile_lies_a_tenth_of_the_way_from_the_worst_client_to_the_best() -> None:
+    eleven = {client: client / 10 for client in range(11)}  # the second worst is 10/10 places after the worst
+    assert tenth_percentile(eleven, "accuracy") == pytest.approx(0.1)
+    assert tenth_percentile(eleven, "rmse") == pytest.approx(0.9)  # of errors the largest are the worst
+    assert tenth_percentile({4: 0.5, 7: None, 1: 0.7}, "roc_auc") == pytest.approx(0.52)
+    assert tenth_percentile({3: 0.25}, "accuracy") == 0.25
+    assert tenth_percentile({3: None, 4: float("nan")}, "accuracy") is None
+
+
 def test_a_run_without_a_round_has_no_figures() -> None:
     figures = summarise([])
     assert figures["rounds"] == figures["bytes_up"] == figures["seconds"] == 0
     assert figures["per_client"]["ids"] == []
-    for name in ("metric", "best_round", "figures", "worst_client", "test_at_best_validation", "test_last"):
+    for name in (
+        "metric",
+        "best_round",
+        "figures",
+        "worst_client",
+        "tenth_percentile",
+        "test_at_best_validation",
+        "test_last",
+    ):
         assert figures[name] is None
 
 

@@ -12,6 +12,7 @@ from subfl_flower.data.partitions.overlap_rate import OverlapRatePartition
 from subfl_flower.data.partitions.overlapping import OverlappingPartition
 from subfl_flower.data.partitions.random import RandomPartition
 from subfl_flower.data.partitions.settings import PartitionSettings
+from subfl_flower.data.partitions.topology_skew import TopologySkewPartition
 from subfl_flower.data.partitions.users import UsersPartition
 from subfl_flower.data.partitions.whole import WholePartition
 from subfl_flower.doors import Door
@@ -27,6 +28,7 @@ PARTITIONS = Door(
         RandomPartition,
         ImbalancedPartition,
         DirichletPartition,
+        TopologySkewPartition,
         ConsecutivePartition,
         GivenPartition,
         WholePartition,
@@ -51,6 +53,7 @@ __all__ = [
     "Partition",
     "PartitionSettings",
     "RandomPartition",
+    "TopologySkewPartition",
     "UsersPartition",
     "WholePartition",
 ]

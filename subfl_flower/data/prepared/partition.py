@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from subfl_flower.data.datasets.settings import DatasetSettings
+from subfl_flower.data.disturbances.disturbed import Disturber
+from subfl_flower.data.disturbances.settings import DisturbanceSettings
 from subfl_flower.data.graph import TRAIN
 from subfl_flower.data.partitions.settings import PartitionSettings
 from subfl_flower.data.prepared.entry import described_data, opened_or_made
@@ -24,6 +27,7 @@ def prepare(
     root: Path,
     cache: Path,
     require_labels: bool = True,
+    disturbance: DisturbanceSettings | None = None,
 ) -> PreparedPartition:
     """Load, clean, split and divide a data set; or open the result of an earlier call with the same settings.
 
@@ -35,16 +39,21 @@ def prepare(
         root: the data root, for raw files.
         cache: the folder of prepared partitions.
         require_labels: refuse a data set without labels, and a client without a training node.
+        disturbance: disturbances of clients' graphs; None: none.
 
     Raises:
         SubflError: the data cannot be loaded or divided so, a client gets no node or no training node, or
             the cache cannot be written.
     """
     described = described_data(SCHEMA_VERSION, dataset, partition, root)
+    disturber = None
+    if disturbance is not None and disturbance.active:
+        described["disturbance"] = disturbance.model_dump(mode="json")
+        disturber = lambda clients: Disturber(disturbance, partition.seed, clients)  # noqa: E731
     described["packages"] = {package: version(package) for package in ("pymetis", "networkx")}
 
     def write(directory: Path) -> None:
-        _write(directory, dataset, partition, root, described, require_labels)
+        _write(directory, dataset, partition, root, described, require_labels, disturber)
 
     prepared = opened_or_made(PreparedPartition, cache, f"{dataset.name}-{partition.name}", described, write)
     if require_labels:
@@ -61,6 +70,7 @@ def _write(
     root: Path,
     described: dict[str, Any],
     require_labels: bool,
+    disturber: Callable[[int], Disturber] | None,
 ) -> None:
     graph = dataset.load(root)
     if require_labels:
@@ -78,7 +88,9 @@ def _write(
         counts = [int((roles[nodes] == TRAIN).sum()) for nodes in assignments]
         _require_training_nodes(counts, advice)
     about = {"overlapping": partition.overlapping, "training_advice": advice}
-    write_partition(directory, graph, roles, assignments, described | about, partition.lost_edges_of(graph))
+    lost = partition.lost_edges_of(graph)
+    disturbing = None if disturber is None else disturber(len(assignments))
+    write_partition(directory, graph, roles, assignments, described | about, lost, disturbing)
 
 
 def _require_nodes(assignments: Any, num_nodes: int, source: str) -> None:

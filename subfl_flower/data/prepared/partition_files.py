@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from subfl_flower.data.description import describe_graph, graph_digests
+from subfl_flower.data.disturbances.disturbed import Disturber
+from subfl_flower.data.disturbances.record import Disturbed
 from subfl_flower.data.feature_transform import FeatureTransform
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph, Graph
 from subfl_flower.data.graph_file import read_client_graph, read_graph, write_client_graph, write_graph
@@ -139,6 +141,7 @@ def write_partition(
     assignments: list[np.ndarray],
     described: dict[str, Any],
     lost: np.ndarray | None = None,
+    disturber: Disturber | None = None,
 ) -> None:
     """Write every file of a prepared partition into an empty directory.
 
@@ -149,17 +152,21 @@ def write_partition(
         assignments: one ascending int64 array of node ids a client.
         described: further metadata: the schema, the settings, `overlapping`.
         lost: bool `[edges]`, edges of `graph` that no client is to hold; None: no such.
+        disturber: disturbs clients' graphs; None: they stay as they are cut.
     """
     write_graph(directory / _GRAPH, graph, roles)
     cutter = SubgraphCutter(graph, roles, assignments, lost)
-    clients = []
+    clients, disturbed = [], Disturbed()
     for client_id in range(len(assignments)):
         client = cutter.cut(client_id)
+        if disturber is not None:
+            client = disturbed.take(*disturber.of(client))
         write_client_graph(directory / client_file(client_id), client)
         counts = np.bincount(client.roles + 1, minlength=4)[1:]
         clients.append(
             {"nodes": client.num_nodes, "edges": int(client.edge_index.shape[1])}
             | {name: int(counts[role]) for name, role in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))}
+            | ({} if disturber is None else disturbed.about_last)
         )
     cross_edges = cutter.cross_edges()
     write_tensor_file(directory / _CROSS_EDGES, {"edge_index": cross_edges}, CrossEdgesCard())
@@ -167,11 +174,14 @@ def write_partition(
         write_durably(directory / _NAMES, json.dumps(graph.node_names.tolist()).encode())
     files = {name: digest for name, digest in described.get("source_files", ())}
     digests = {"files": files, **graph_digests(graph, roles, assignments)}
+    facts = describe_graph(graph, roles, assignments, clients, cross_edges.shape[1] // 2)
+    if disturber is not None:
+        digests["partition"] = disturbed.digest(digests["partition"])
+        facts["disturbed"] = disturbed.facts(disturber)
     metadata = described | {
         "class_names": graph.class_names,
         "transform": None if graph.transform is None else graph.transform.model_dump(mode="json"),
-        "data": describe_graph(graph, roles, assignments, clients, cross_edges.shape[1] // 2)
-        | {"fingerprints": digests},
+        "data": facts | {"fingerprints": digests},
         "num_nodes": graph.num_nodes,
         "num_edges": graph.num_edges,
         "num_features": graph.num_features,

@@ -26,6 +26,8 @@ from torch import Tensor
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
 from subfl_flower.seeding import client_generator
+from subfl_flower.subgraphs.tasks.class_measures import area_of, precision_of
+from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.tasks.settings import GraphTask
 
 # Number of draws of a pair that happens to be an edge; then it is left out.
@@ -39,21 +41,30 @@ class LinkPrediction(GraphTask):
         validation_fraction, test_fraction: shares of the edges that are held out.
         dimensions: width of the outputs whose dot products are the scores.
         seed: of the division of edges and of the pairs without an edge that the metric uses.
+        figures: further measures of test pairs to report: ``average_precision`` as ``test.average_precision``.
     """
 
     needs_labels: ClassVar[bool] = False
     scores_pairs: ClassVar[bool] = True
+    measures_pooled: ClassVar[bool] = True
     metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["link_prediction"]
     validation_fraction: float = Field(default=0.1, gt=0, lt=1)
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     dimensions: int = Field(default=64, ge=1)
     seed: int = Field(default=1234, ge=0, lt=2**31)
+    figures: tuple[Literal["average_precision"], ...] = ()
 
     @property
     def metric(self) -> str:
         """``roc_auc``."""
         return "roc_auc"
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metric, and the further measures."""
+        further = Metric(SHARE.low, SHARE.high, by_client=True, averaged=True)
+        return {**super().metrics, **{f"test.{name}": further for name in self.figures}}
 
     @model_validator(mode="after")
     def _something_is_left(self) -> LinkPrediction:
@@ -94,7 +105,11 @@ class LinkPrediction(GraphTask):
 
     def examples(self, graphs: Sequence[ClientGraph], device: torch.device) -> LinkExamples:
         """Edges of every role, and pairs without an edge."""
-        return LinkExamples([_ClientPairs(self, graph, device) for graph in graphs])
+        return LinkExamples([_ClientPairs(self, graph, device) for graph in graphs], self.figures)
+
+    def measured(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """The area under the ROC curve of some pairs' scores [T, 1]; truth [T] is 1 for an edge."""
+        return area_of(outputs[:, 0], truth)
 
     def edges(self, graph: ClientGraph, role: int) -> np.ndarray:
         """A client's undirected edges of a role, int64 `[2, edges]` of local ids, the smaller first."""
@@ -149,15 +164,30 @@ class _ClientPairs:
         ranks = rankdata(self._scores(outputs, pairs).cpu().numpy())[truth == 1].sum()
         return float((ranks - positive * (positive + 1) / 2) / (positive * (len(truth) - positive)))
 
+    def average_precision(self, outputs: Tensor, held_out: int) -> float:
+        """Average precision of one of `held_out`, scikit-learn's; NaN where it has no edge or no other pair."""
+        pairs, truth = self.held_out[held_out]
+        return precision_of(self._scores(outputs, pairs).cpu().numpy(), truth)
+
+    def test_outputs(self, outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of the test pairs, float32 [T, 1], and 1 for an edge, else 0: int64 [T]."""
+        pairs, truth = self.held_out[1]
+        return self._scores(outputs, pairs).float().cpu().numpy()[:, None], truth.astype(np.int64)
+
     def _scores(self, outputs: Tensor, pairs: Tensor) -> Tensor:
         return pair_scores(outputs[: self._num_nodes], pairs)
 
 
 class LinkExamples:
-    """The pairs of C clients."""
+    """The pairs of C clients.
 
-    def __init__(self, clients: Sequence[_ClientPairs]) -> None:
-        self._clients = clients
+    Args:
+        clients: each one's pairs.
+        further: measures of test pairs to report besides the metric.
+    """
+
+    def __init__(self, clients: Sequence[_ClientPairs], further: Sequence[str] = ()) -> None:
+        self._clients, self._further = clients, further
 
     def losses(self, outputs: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
         """Each client's mean binary cross-entropy [C]."""
@@ -173,8 +203,16 @@ class LinkExamples:
         return validation, test
 
     def figures(self, outputs: Tensor) -> dict[str, Tensor]:
-        """No figures: the metric does not depend on how common edges are."""
-        return {}
+        """The further measures of test pairs, [C] each; there are as many edges as other pairs."""
+        of_clients = list(zip(self._clients, outputs, strict=True))
+        return {
+            f"test.{name}": torch.tensor([getattr(client, name)(own, 1) for client, own in of_clients])
+            for name in self._further
+        }
+
+    def test_outputs(self, outputs: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's scores of its test pairs, and their truth."""
+        return [client.test_outputs(own) for client, own in zip(self._clients, outputs, strict=True)]
 
 
 def pair_scores(outputs: Tensor, pairs: Tensor) -> Tensor:

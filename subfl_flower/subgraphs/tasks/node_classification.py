@@ -1,4 +1,4 @@
-"""Node classification: cross-entropy on the training nodes, accuracy on the others.
+"""Node classification: cross-entropy on the training nodes, accuracy (or another measure) on the others.
 
 Where one class is common, accuracy alone says little. The further figures weight classes equally, and give the accuracy
 of a model that has only learnt which class is the most common.
@@ -6,7 +6,7 @@ of a model that has only learnt which class is the most common.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -18,6 +18,14 @@ from torch import Tensor
 
 from subfl_flower.data.graph import TEST, TRAIN, VALIDATION, ClientGraph
 from subfl_flower.errors import SubflError
+from subfl_flower.subgraphs.tasks.class_measures import (
+    MEASURES,
+    LabelledNodes,
+    Predictions,
+    balanced_accuracy,
+    macro_f1,
+)
+from subfl_flower.tasks.metric import SHARE, Metric
 from subfl_flower.tasks.settings import GraphTask
 
 
@@ -25,12 +33,16 @@ class NodeClassification(GraphTask):
     """Classification of nodes; a node's role (train, validation, test) is part of the prepared partition.
 
     Attributes:
+        chosen: the metric, under the key ``metric``: the measure of validation and test that the best round is chosen
+            by. With another one than accuracy, accuracy is a further figure.
+        figures: further measures of test nodes to report, such as ``roc_auc`` as ``test.roc_auc``.
         batch_size: training nodes of a step, whose neighbourhood is sampled; null: each step uses the whole graph.
         neighbours: largest number of a node's neighbours in a sampled step; null: all.
     """
 
     needs_labels: ClassVar[bool] = True
     classifies_nodes: ClassVar[bool] = True
+    measures_pooled: ClassVar[bool] = True
     client_figures: ClassVar[tuple[str, ...]] = (
         "test.macro_f1",
         "test.balanced_accuracy",
@@ -39,13 +51,29 @@ class NodeClassification(GraphTask):
     )
     metric_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     name: Literal["node_classification"]
+    chosen: Literal["accuracy", "macro_f1", "balanced_accuracy", "roc_auc", "average_precision"] = Field(
+        default="accuracy", alias="metric"
+    )
+    figures: tuple[Literal["roc_auc", "average_precision", "calibration_error"], ...] = ()
     batch_size: int | None = Field(default=None, ge=1)
     neighbours: int | None = Field(default=20, ge=1)
 
     @property
     def metric(self) -> str:
-        """``accuracy``."""
-        return "accuracy"
+        """The measure that was chosen, by default ``accuracy``."""
+        return self.chosen
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Measures of test nodes besides the metric and `client_figures`."""
+        asked = self.figures if self.chosen == "accuracy" else ("accuracy", *self.figures)
+        return tuple(name for name in dict.fromkeys(asked) if name != self.chosen)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metric, `client_figures` and the further measures."""
+        further = Metric(SHARE.low, SHARE.high, by_client=True, averaged=True)
+        return {**super().metrics, **{f"test.{name}": further for name in self.further}}
 
     def num_outputs(self, num_classes: int) -> int:
         """One logit a class."""
@@ -60,6 +88,23 @@ class NodeClassification(GraphTask):
         if not graph.num_train:
             raise SubflError(f"client {graph.client_id} has no training node")
         return graph.num_train
+
+    def require_measurable(self, graphs: Iterable[ClientGraph]) -> None:
+        """Refuse a metric that needs two classes where no client has validation nodes of two classes."""
+        if self.chosen not in ("roc_auc", "average_precision"):
+            return
+        for graph in graphs:
+            if graph.labels is not None and len(np.unique(graph.labels[graph.roles == VALIDATION])) > 1:
+                return
+        raise SubflError(
+            f"task.metric={self.chosen} needs validation nodes of two classes, and no client has them; use fewer "
+            "clients, another partition, or task.metric=accuracy"
+        )
+
+    def measured(self, outputs: np.ndarray, truth: np.ndarray) -> float:
+        """The metric on some nodes' logits [T, classes] and labels [T]."""
+        nodes = LabelledNodes(truth, np.zeros(len(truth), dtype=np.int64), 1, outputs.shape[1])
+        return float(MEASURES[self.metric](Predictions(nodes, torch.tensor(outputs)))[0])
 
     @property
     def samples(self) -> bool:
@@ -80,18 +125,31 @@ class NodeClassification(GraphTask):
 
     def examples(self, graphs: Sequence[ClientGraph], device: torch.device) -> NodeExamples:
         """Labels and roles."""
-        return NodeExamples(graphs, device)
+        return NodeExamples(graphs, device, self.metric, self.further)
 
 
 class NodeExamples:
     """Labels of C clients' nodes, each client padded to the largest.
+
+    Args:
+        graphs: of the clients.
+        device: where outputs are.
+        metric: the measure of validation and test nodes.
+        further: measures of test nodes to report besides the usual ones.
 
     Attributes:
         labels: [C, width], 0 at padding.
         members: one [C, width] a role (train, validation, test): 1.0 at the role's nodes, else 0.
     """
 
-    def __init__(self, graphs: Sequence[ClientGraph], device: torch.device) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[ClientGraph],
+        device: torch.device,
+        metric: str = "accuracy",
+        further: Sequence[str] = (),
+    ) -> None:
+        self._metric, self._further = metric, further
         width = max(graph.num_nodes for graph in graphs)
         self._num_classes = max(graph.num_classes for graph in graphs)
         labels = np.zeros((len(graphs), width), dtype=np.int64)
@@ -116,12 +174,15 @@ class NodeExamples:
         return self.mean(of_nodes.view(self.labels.shape), TRAIN)
 
     def evaluate(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Accuracy on validation and on test nodes, [C] each."""
-        correct = (outputs.argmax(-1) == self.labels).to(torch.float32)
-        return self.mean(correct, VALIDATION), self.mean(correct, TEST)
+        """The metric on validation and on test nodes, [C] each; NaN where a client has none, or it is undefined."""
+        if self._metric == "accuracy":
+            correct = (outputs.argmax(-1) == self.labels).to(torch.float32)
+            return self.mean(correct, VALIDATION), self.mean(correct, TEST)
+        validation, test = (MEASURES[self._metric](self._predictions(role, outputs)) for role in (VALIDATION, TEST))
+        return torch.from_numpy(validation.astype(np.float32)), torch.from_numpy(test.astype(np.float32))
 
     def figures(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Figures of each client's test nodes that complement accuracy.
+        """Figures of each client's test nodes that complement the metric.
 
         Args:
             outputs: of the model, [C, width, classes].
@@ -131,54 +192,42 @@ class NodeExamples:
             labels or predictions, ``test.balanced_accuracy`` the mean recall over those among test labels; both are
             scikit-learn's. ``test.majority`` is the accuracy of always predicting the class that most of the client's
             training nodes have, the lowest of equals. ``test.one_class`` is 1 where the model predicts a single class
-            for all test nodes though they have several labels, else 0.
+            for all test nodes though they have several labels, else 0. Others are the `further` measures.
         """
-        test = self._test_nodes
-        predicted = outputs.flatten(0, 1)[test.rows].argmax(-1).cpu().numpy()
-        cells = test.offsets + predicted  # From here on numbers are few, and NumPy is quicker than PyTorch.
-        told, right = test.count(cells), test.count(cells[predicted == test.labels])
-        either = test.labelled + told
+        of = self._predictions(TEST, outputs)  # From here on numbers are few, and NumPy is quicker than PyTorch.
+        one_class = ((of.told_of_class > 0).sum(1) == 1) & (of.nodes.num_labels > 1)
         found = {
-            "test.macro_f1": (2 * right / np.maximum(either, 1)).sum(1) / np.maximum((either > 0).sum(1), 1),
-            "test.balanced_accuracy": (right / np.maximum(test.labelled, 1)).sum(1) / np.maximum(test.num_labels, 1),
-            "test.majority": test.majority,
-            "test.one_class": ((told > 0).sum(1) == 1) & (test.num_labels > 1),
+            "test.macro_f1": macro_f1(of),
+            "test.balanced_accuracy": balanced_accuracy(of),
+            "test.majority": self._majority,
+            "test.one_class": np.where(of.nodes.counts > 0, one_class, np.nan),
+            **{f"test.{name}": MEASURES[name](of) for name in self._further},
         }
-        return {name: torch.from_numpy((values + test.blank).astype(np.float32)) for name, values in found.items()}
+        return {name: torch.from_numpy(values.astype(np.float32)) for name, values in found.items()}
+
+    def test_outputs(self, outputs: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each client's logits of its test nodes, float32 [T, classes], and their labels [T]."""
+        of = self._predictions(TEST, outputs)
+        logits, own = of.logits.float().cpu().numpy(), np.cumsum(of.nodes.counts)[:-1]
+        return list(zip(np.split(logits, own), np.split(of.nodes.labels, own), strict=True))
+
+    def _predictions(self, role: int, outputs: Tensor) -> Predictions:
+        nodes, rows = self._nodes[role]
+        return Predictions(nodes, outputs.flatten(0, 1)[rows])
 
     @cached_property
-    def _test_nodes(self) -> _TestNodes:
-        labels, (train, _, test) = self.labels.cpu().numpy(), (members.cpu().numpy() > 0 for members in self.members)
-        return _TestNodes(labels, train, test, self._num_classes, self.labels.device)
+    def _nodes(self) -> dict[int, tuple[LabelledNodes, Tensor]]:
+        """The nodes of each role, and their rows of the outputs [C * width, classes]."""
+        labels, found = self.labels.cpu().numpy(), {}
+        for role, members in enumerate(self.members):
+            chosen = members.cpu().numpy() > 0
+            nodes = LabelledNodes(labels[chosen], np.nonzero(chosen)[0], len(labels), self._num_classes)
+            found[role] = nodes, torch.from_numpy(np.flatnonzero(chosen)).to(self.labels.device)
+        return found
 
-
-class _TestNodes:
-    """The T test nodes of C clients, of K classes.
-
-    Attributes:
-        rows: of outputs [C * width, K], int64 [T], on the outputs' device.
-        offsets: beginning of the counts of a node's client among all clients' [C * K], int64 [T].
-        labels: int64 [T].
-        labelled: number of each client's test nodes with each label, int64 [C, K].
-        num_labels: number of labels of each client's test nodes, int64 [C].
-        majority: the share of each client's test nodes that have its most frequent training label [C].
-        blank: added to a client's figures [C]: 0, or NaN where it has no test node.
-    """
-
-    def __init__(
-        self, labels: np.ndarray, train: np.ndarray, test: np.ndarray, num_classes: int, device: torch.device
-    ) -> None:
-        self._shape = (len(labels), num_classes)
-        self.rows = torch.from_numpy(np.flatnonzero(test)).to(device)
-        self.offsets = np.nonzero(test)[0] * num_classes
-        self.labels = labels[test]
-        self.labelled = self.count(self.offsets + self.labels)
-        self.num_labels = (self.labelled > 0).sum(1)
-        most = self.count(np.nonzero(train)[0] * num_classes + labels[train]).argmax(1)  # the lowest of equals
-        self.majority = self.labelled[np.arange(len(labels)), most] / np.maximum(self.labelled.sum(1), 1)
-        self.blank = np.where(self.num_labels > 0, 0.0, np.nan)
-
-    def count(self, cells: np.ndarray) -> np.ndarray:
-        """Counts of each class of each client, int64 [C, K], in cells k + K * client of any number."""
-        num_clients, num_classes = self._shape
-        return np.bincount(cells, minlength=num_clients * num_classes).reshape(self._shape)
+    @cached_property
+    def _majority(self) -> np.ndarray:
+        """The share of each client's test nodes that have its most frequent training label [C]."""
+        test, most = self._nodes[TEST][0], self._nodes[TRAIN][0].labelled.argmax(1)  # the lowest of equals
+        shares: np.ndarray = test.labelled[np.arange(len(most)), most] / np.maximum(test.counts, 1)
+        return np.where(test.counts > 0, shares, np.nan)

@@ -1,0 +1,1 @@
+"""Measurements of a simulation that no party of a deployment could make."""
