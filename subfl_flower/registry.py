@@ -187,7 +187,7 @@ def _require_disturbable(config: Config) -> None:
             "disturbance: runtime=deploy trains on folders as they are; subfl partition with the same keys makes "
             "disturbed ones"
         )
-    if config.dataset.kind != "graph":
+    if not config.dataset.disturbable:
         raise SubflError(f"disturbance: it is for graphs, and dataset={config.dataset.name} holds ratings of users")
 
 

@@ -31,9 +31,11 @@ class SourceSettings(DoorSettings):
 
     Attributes:
         public: True for a published data set, whose files are the same for everyone.
+        disturbable: True where clients' data can be disturbed (the section ``disturbance``).
     """
 
     public: ClassVar[bool] = False
+    disturbable: ClassVar[bool] = False
 
     def files(self, root: Path) -> list[Path]:
         """The files on disk that determine the data, public ones downloaded where absent; none where it is computed.

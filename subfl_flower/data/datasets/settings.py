@@ -32,6 +32,7 @@ class DatasetSettings(SourceSettings):
     """
 
     kind: ClassVar[Literal["graph", "ratings"]] = "graph"
+    disturbable: ClassVar[bool] = True
 
     train_fraction: float = Field(default=0.2, gt=0, lt=1)
     largest_component: bool = True
