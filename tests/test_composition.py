@@ -226,7 +226,9 @@ def test_choices_are_listed_and_nothing_else() -> None:
     with pytest.raises(SubflError) as error:
         composed_config(["partition=metiss"])
     listed = str(error.value).split("available: ")[1].partition(";")[0].split(", ")
-    names = "consecutive dirichlet given imbalanced louvain metis overlap_rate overlapping own random topology_skew users"
+    names = (
+        "consecutive dirichlet given imbalanced louvain metis overlap_rate overlapping own random topology_skew users"
+    )
     assert listed == [*names.split(), "whole"]
     with pytest.raises(SubflError) as error:
         composed_config(["method=fedpubb"])

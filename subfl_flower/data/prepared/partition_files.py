@@ -176,7 +176,7 @@ def write_partition(
     digests = {"files": files, **graph_digests(graph, roles, assignments)}
     facts = describe_graph(graph, roles, assignments, clients, cross_edges.shape[1] // 2)
     if disturber is not None:
-        digests["partition"] = disturbed.digest(digests["partition"])
+        digests["partition"] = disturbed.digest(str(digests["partition"]))
         facts["disturbed"] = disturbed.facts(disturber)
     metadata = described | {
         "class_names": graph.class_names,
