@@ -77,7 +77,9 @@ def test_a_model_comes_back_from_its_folder_and_from_its_file(tmp_path: Path) ->
         "run": "2026-01-01", "round": 12,
         "num_features": 3, "num_classes": 2, "validation": 0.75, "mended": False,
         "model": {"name": "gcn", "hidden": 4, "layers": 2, "dropout": 0.5},
-        "task": {"name": "node_classification", "batch_size": None, "neighbours": 20},
+        "task": {
+            "name": "node_classification", "metric": "accuracy", "figures": [], "batch_size": None, "neighbours": 20,
+        },
         "classes": ["died", "home"], "transform": json.loads(TRANSFORM.model_dump_json()), "data": "ab" * 32,
         "reading": {
             "encoding": "latin-1", "unlabelled": None, "edge_weights": "ignore", "missing": ["NA"],
