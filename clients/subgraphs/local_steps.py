@@ -34,7 +34,7 @@ class Model:
     """The parameters of a chunk of clients, [C, ...] each by name; steps change `shared` and `personal` in place.
 
     Attributes:
-        shared: those that are sent.
+        shared: those that are sent, and further arrays that are sent with them, which steps do not train.
         personal: those that stay with the client.
         received: `shared` as the server sent it.
     """
@@ -116,7 +116,7 @@ class LocalSteps:
         """Each client's loss [C], and its gradient by the trained parameters."""
         leaves = {name: value.detach().requires_grad_() for name, value in trained.items()}
         effective = self._weights.effective(
-            {name: leaves[name] for name in model.shared},
+            {name: leaves.get(name, value) for name, value in model.shared.items()},
             {name: leaves.get(name, value) for name, value in model.personal.items()},
             chunk,
         )
