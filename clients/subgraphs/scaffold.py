@@ -9,7 +9,10 @@ before the optimiser sees it. After K steps the client's variate is the mean of 
 
 .. math:: c_i^+ = \frac{1}{K} \sum_{k=1}^{K} g_i(y_{k-1}),
 
-which with plain SGD of rate :math:`\eta_l` equals the paper's option II, :math:`c_i - c + (x - y_K) / (K \eta_l)` (eq. 4).
+which with plain SGD of rate :math:`\eta_l` equals the paper's option II (eq. 4),
+
+.. math:: c_i - c + (x - y_K) / (K \eta_l) .
+
 With Adam, whose change is no multiple of the gradients, only the mean is a gradient. The client sends
 :math:`c_i^+ - c_i` together with its model.
 """

@@ -1,3 +1,5 @@
+"""SCAFFOLD's server: models and control variates by hand, with absent clients, weights, steps and a bound."""
+
 from __future__ import annotations
 
 import numpy as np
