@@ -28,7 +28,7 @@ from torch import Tensor
 from subfl_flower.clients.subgraphs.description import Description
 from subfl_flower.clients.subgraphs.subgraph import SubgraphClient
 from subfl_flower.data.graph import ClientGraph
-from subfl_flower.subgraphs.models.chunk import GraphChunk
+from subfl_flower.subgraphs.models.chunk import GraphChunk, StackedChunk
 from subfl_flower.subgraphs.models.graph_network import GraphNetwork, Parameters
 from subfl_flower.subgraphs.models.stacked_gnn import propagate
 from subfl_flower.wire.batch import Batch
@@ -97,6 +97,7 @@ class PropagatedPredictions(Description):
 
     def of(self, effective: Parameters, chunk: GraphChunk, batch: Batch) -> dict[str, Tensor]:
         """Moments [C, steps · orders · 2 · outputs], by step, order, kind, class; confidence [C, 1]."""
+        assert isinstance(chunk, StackedChunk), "networks with an operator have stacked chunks"
         own, degrees = self._padded(chunk)
         start = label = self._model(effective, chunk).softmax(-1)
         moments = []
@@ -127,9 +128,7 @@ def mixed_moments(label: Tensor, own: Tensor, orders: int) -> Tensor:
     count = own.sum(1)
     mean = (label * own).sum(1) / count
     centred = label - mean[:, None]
-    of_orders = [
-        (values**order * own).sum(1) / count for order in range(1, orders + 1) for values in (label, centred)
-    ]
+    of_orders = [(values**order * own).sum(1) / count for order in range(1, orders + 1) for values in (label, centred)]
     return torch.cat(of_orders, 1)
 
 

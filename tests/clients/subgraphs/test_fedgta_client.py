@@ -1,3 +1,5 @@
+"""FedGTA's uploads: moments and confidence by hand, and against dense matrices."""
+
 from __future__ import annotations
 
 import math
@@ -25,9 +27,7 @@ def test_moments_are_means_of_powers_raw_and_centred_over_a_clients_nodes() -> N
     label = torch.tensor([[[0.2], [0.6], [9.0]], [[0.5], [9.0], [9.0]]])
     own = torch.tensor([[[1.0], [1.0], [0.0]], [[1.0], [0.0], [0.0]]])
     found = mixed_moments(label, own, orders=3)
-    np.testing.assert_allclose(
-        found, [[0.4, 0, 0.2, 0.04, 0.112, 0], [0.5, 0, 0.25, 0, 0.125, 0]], atol=1e-7
-    )
+    np.testing.assert_allclose(found, [[0.4, 0, 0.2, 0.04, 0.112, 0], [0.5, 0, 0.25, 0, 0.125, 0]], atol=1e-7)
 
 
 def test_confidence_is_the_degree_weighted_negative_entropy_above_its_least_value() -> None:

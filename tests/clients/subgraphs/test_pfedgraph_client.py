@@ -1,3 +1,5 @@
+"""pFedGraph's local term: the gradient of a cosine by hand, and its effect on training."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""FedGTA's averages by hand: partners, confidences, absent clients, limits, a checkpoint."""
+
 from __future__ import annotations
 
 from typing import Any

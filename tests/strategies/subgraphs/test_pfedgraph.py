@@ -1,3 +1,5 @@
+"""pFedGraph's collaboration graph by hand and against a solver: limits, absent clients, a checkpoint."""
+
 from __future__ import annotations
 
 from typing import Any
