@@ -59,7 +59,7 @@ def test_a_node_takes_a_class_of_an_allowed_package_and_refuses_any_other(
     assert reason.endswith("its operator can allow it by --allow-package a_row_of_nodes")
 
 
-FEDGTA = ("method=fedgta", "method.steps=2", "model.hidden=16")
+FEDAMP = ("method=fedamp", "method.sigma=20", "model.hidden=16")
 SKIP_GAT = ("method=fedpub", "model=module", "model._target_=networks.SkipGAT", "task._target_=degrees.Degree")
 ROUNDS = ("federation.rounds=3", "federation.local_epochs=1")
 
@@ -74,18 +74,18 @@ def test_the_classes_of_the_pages_train_on_nodes(tmp_path: Path, monkeypatch: py
         write_modules(tmp_path / "modules")
         # Its YAML is the user's alone, and lies in the folder in which the user submits.
         write_method(tmp_path)
-        (tmp_path / "fedgta.py").rename(tmp_path / "modules" / "fedgta.py")
+        (tmp_path / "fedamp.py").rename(tmp_path / "modules" / "fedamp.py")
         monkeypatch.syspath_prepend(tmp_path / "modules")
         command("partition", *data, f"out={tmp_path / 'clients'}")
         federation.schema = tmp_path / "clients" / "federation.json"
         federation.start_superlink()
         for number in range(2):
             name, client = f"node-{number}", tmp_path / "clients" / f"client-{number:02d}"
-            allowed = ("fedgta", "rings", "parts", "networks", "degrees")
+            allowed = ("fedamp", "rings", "parts", "networks", "degrees")
             # One of them starts a program for each message, as Flower does; its numbers are the same.
             federation.start_node(name, client, key=federation.key(name), allowed=allowed, warm=number == 0)
             federation.wait_for_node(name)
-        for number, chosen in enumerate((FEDGTA, SKIP_GAT)):
+        for number, chosen in enumerate((FEDAMP, SKIP_GAT)):
             deployed = federation.outcome(federation.submit(*data, *chosen, *ROUNDS))
             assert deployed.code == 0, deployed.stdout
             alone = own_command(
@@ -99,5 +99,5 @@ def test_the_classes_of_the_pages_train_on_nodes(tmp_path: Path, monkeypatch: py
                 assert other["clients"]["ids"] == [0, 1]
                 assert other["clients"]["train_loss"] == pytest.approx(one["clients"]["train_loss"], rel=1e-5)
                 assert other["test"] == pytest.approx(one["test"], rel=1e-5)
-    for name in ("fedgta", "rings", "parts", "networks", "degrees"):
+    for name in ("fedamp", "rings", "parts", "networks", "degrees"):
         sys.modules.pop(name, None)
