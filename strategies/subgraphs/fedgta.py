@@ -39,4 +39,5 @@ class FedGTA(MixingStrategy):
         weights[without] = partners[without]
         weights[~moments.known] = average_weights(self.roster.num_examples[updates.positions])
         total = weights.sum(1, keepdims=True)
-        return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        matrix: np.ndarray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+        return matrix

@@ -195,6 +195,21 @@ GRAPHS: dict[str, Overrides] = {
     "subpfed literal": graph(subpfed(kernel="literal", degree_weighted=False, psi=1.0), partition=_OVERLAPPING),
     "subpfed literal, half functional": graph(subpfed(kernel="literal"), partition=_OVERLAPPING),
     "subpfed parameter": graph(subpfed(similarity="parameter", psi=0.3, tau=5.0), partition=_OVERLAPPING),
+    "scaffold": graph(choice("method", "scaffold", weighting="uniform", server_lr=1.0)),
+    "scaffold by examples, half": graph(
+        choice("method", "scaffold", weighting="examples", server_lr=0.5), partition=_EIGHT, fraction=0.5, rounds=5
+    ),
+    "fedgta": graph(choice("method", "fedgta", steps=3, alpha=0.5, orders=2, threshold=0.5)),
+    "fedgta half": graph(
+        choice("method", "fedgta", steps=2, alpha=0.3, orders=3, threshold=0.999),
+        partition=_EIGHT,
+        fraction=0.5,
+        rounds=5,
+    ),
+    "pfedgraph": graph(choice("method", "pfedgraph", prior=0.8, cosine=0.1)),
+    "pfedgraph half": graph(
+        choice("method", "pfedgraph", prior=0.2, cosine=0.0), partition=_EIGHT, fraction=0.5, rounds=5
+    ),
     "gcfl": graph(gcfl(), rounds=4),
     "gcfl half": graph(gcfl(), partition=_EIGHT, fraction=0.5, rounds=6),
     "gcfl absolute": graph(gcfl(relative=False, epsilon1=0.8, epsilon2=0.1, min_cluster=1), rounds=4),

@@ -39,6 +39,7 @@ KNOWN = (
     "task",
     "rounds",
     "best_validation",
+    "tenth_percentile",
     "per_client",
     "figures",
     "popularity",
