@@ -1,4 +1,4 @@
-"""Uploads of users, each with rows of its own items; their lengths, and uploads scaled back to a bound."""
+"""Lengths of what users upload, with rows of their own items; uploads scaled back to a bound."""
 
 from __future__ import annotations
 

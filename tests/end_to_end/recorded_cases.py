@@ -75,6 +75,7 @@ def graph(
 
 
 _EXAMPLES = {"weighting": "examples"}
+_SERVER = {"server_lr": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 0.001}
 _RANDOM_GRAPH = {"random_blocks": 3, "random_block_nodes": 8, "random_p_in": 0.4, "random_p_out": 0.1}
 _AUTO_GRAPH = {"random_nodes": "auto", "random_probability": "auto"}
 
@@ -198,6 +199,13 @@ GRAPHS: dict[str, Overrides] = {
     "scaffold": graph(choice("method", "scaffold", weighting="uniform", server_lr=1.0)),
     "scaffold by examples, half": graph(
         choice("method", "scaffold", weighting="examples", server_lr=0.5), partition=_EIGHT, fraction=0.5, rounds=5
+    ),
+    "fedadam": graph(choice("method", "fedadam", **_EXAMPLES, **_SERVER, server_optimizer="adam")),
+    "fedyogi half": graph(
+        choice("method", "fedyogi", **_EXAMPLES, **_SERVER, server_optimizer="yogi"),
+        partition=_EIGHT,
+        fraction=0.5,
+        rounds=5,
     ),
     "fedgta": graph(choice("method", "fedgta", steps=3, alpha=0.5, orders=2, threshold=0.5)),
     "fedgta half": graph(
