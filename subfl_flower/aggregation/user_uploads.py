@@ -1,4 +1,4 @@
-"""Lengths of what users upload, with rows of their own items; uploads scaled back to a bound."""
+"""Lengths of what users upload, rows of items included, and uploads scaled back to a bound."""
 
 from __future__ import annotations
 
