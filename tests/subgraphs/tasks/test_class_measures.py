@@ -72,6 +72,12 @@ def test_gaps_of_a_bin_cancel_and_those_of_two_bins_do_not() -> None:
     assert MEASURES["calibration_error"](two).tolist() == pytest.approx([0.55])
 
 
+def test_a_confidence_on_the_edge_of_two_bins_is_in_the_lower_one() -> None:
+    """1/5 is in (2/15, 3/15], and 0.22 in (3/15, 4/15]: half of |1 - 0.2| and half of |0 - 0.22|."""
+    of = predicted([0, 1], [[0.2] * 5, [0.22, 0.195, 0.195, 0.195, 0.195]])
+    assert MEASURES["calibration_error"](of).tolist() == pytest.approx([0.51])
+
+
 @pytest.mark.parametrize("num_classes", [2, 3, 6])
 def test_measures_are_those_of_scikit_learn(num_classes: int) -> None:
     rng = np.random.default_rng(num_classes)
