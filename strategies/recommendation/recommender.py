@@ -147,14 +147,16 @@ class RecommenderStrategy(CohortStrategy):
         if bound is None or ROWS not in updates.ragged:
             return updates
         arrays = {name: updates.arrays[name] for name in self.parameters if name in updates.arrays}
-        lengths = largest_rows(arrays, updates.ragged[ROWS])
+        rows = updates.ragged[ROWS]
+        lengths = largest_rows(arrays, rows.values, rows.owners, len(rows.lengths))
         self._usual_length = max(self._usual_length, lower_median(lengths))
         factors = bound_factors(lengths, bound, self._usual_length)
         self.guard_figures = {"update_norm": lengths, "clipped": (factors < 1).astype(float)}
         if (factors == 1).all():
             return updates
-        arrays, rows = scaled_uploads(arrays, updates.ragged[ROWS], factors)
-        return replace(updates, arrays={**updates.arrays, **arrays}, ragged={**updates.ragged, ROWS: rows})
+        arrays, values = scaled_uploads(arrays, rows.values, rows.owners, factors)
+        ragged = {**updates.ragged, ROWS: replace(rows, values=values)}
+        return replace(updates, arrays={**updates.arrays, **arrays}, ragged=ragged)
 
     def step(self, updates: Updates) -> None:
         """Take one step of the server's optimiser by the users' mean gradient."""

@@ -32,7 +32,10 @@ _FIRST, _SECOND = "first_moment.", "second_moment."
 
 
 class FedOpt(FedAvg):
-    """FedAvg's average, approached by steps of an optimiser of the server's."""
+    """FedAvg's average, approached by steps of an optimiser of the server's.
+
+    It stands a level deeper than other strategies because it is FedAvg in all but the step to the average.
+    """
 
     class Settings(FedAvg.Settings):
         """Knobs of the server's optimiser.

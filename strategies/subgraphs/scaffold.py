@@ -31,6 +31,8 @@ from subfl_flower.wire.roster import Roster
 class Scaffold(FedAvg):
     """FedAvg's average of models with a global step size, and the server's control variate.
 
+    It stands a level deeper than other strategies because it is FedAvg whose clients also send control variates.
+
     Attributes:
         control: c by the parameter's name, without a client axis.
     """

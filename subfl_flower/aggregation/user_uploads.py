@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from subfl_flower.wire.ragged import Ragged
 
-
-def largest_rows(arrays: Mapping[str, np.ndarray], rows: Ragged) -> np.ndarray:
+def largest_rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray, owners: np.ndarray, num_users: int) -> np.ndarray:
     """Lengths of A users' uploads: the L2 norm of all arrays and of the longest row together, float64 [A].
 
     A user with a long history sends more rows than others, and none that is longer.
 
     Args:
         arrays: gradients by the parameters that all users share [A, ...], by name.
-        rows: gradients by the rows of a user's items [rows, d].
+        rows: gradients by the rows of users' items [rows, d].
+        owners: the user of each row [rows], from 0 to A - 1.
+        num_users: A.
     """
-    squares = np.zeros(len(rows.lengths))
-    np.maximum.at(squares, rows.owners, _squares(rows.values))
+    squares = np.zeros(num_users)
+    np.maximum.at(squares, owners, _squares(rows))
     for values in arrays.values():
         squares += _squares(values)
     lengths: np.ndarray = np.sqrt(squares)
@@ -29,17 +28,15 @@ def largest_rows(arrays: Mapping[str, np.ndarray], rows: Ragged) -> np.ndarray:
 
 
 def scaled_uploads(
-    arrays: Mapping[str, np.ndarray], rows: Ragged, factors: np.ndarray
-) -> tuple[dict[str, np.ndarray], Ragged]:
+    arrays: Mapping[str, np.ndarray], rows: np.ndarray, owners: np.ndarray, factors: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Uploads of `factors` [A] times their size; those with a factor of one to the last bit as they are.
 
     Args:
-        arrays, rows: as in `largest_rows`.
+        arrays, rows, owners: as in `largest_rows`.
         factors: at most 1.
     """
-    of_rows = factors[rows.owners]
-    found = {name: _times(values, factors) for name, values in arrays.items()}
-    return found, replace(rows, values=_times(rows.values, of_rows))
+    return {name: _times(values, factors) for name, values in arrays.items()}, _times(rows, factors[owners])
 
 
 def _times(values: np.ndarray, factors: np.ndarray) -> np.ndarray:

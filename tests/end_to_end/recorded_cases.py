@@ -200,9 +200,9 @@ GRAPHS: dict[str, Overrides] = {
     "scaffold by examples, half": graph(
         choice("method", "scaffold", weighting="examples", server_lr=0.5), partition=_EIGHT, fraction=0.5, rounds=5
     ),
-    "fedadam": graph(choice("method", "fedadam", **_EXAMPLES, **_SERVER, server_optimizer="adam")),
-    "fedyogi half": graph(
-        choice("method", "fedyogi", **_EXAMPLES, **_SERVER, server_optimizer="yogi"),
+    "fedopt": graph(choice("method", "fedopt", **_EXAMPLES, **_SERVER, server_optimizer="adam")),
+    "fedopt yogi, half": graph(
+        choice("method", "fedopt", **_EXAMPLES, **_SERVER, server_optimizer="yogi"),
         partition=_EIGHT,
         fraction=0.5,
         rounds=5,

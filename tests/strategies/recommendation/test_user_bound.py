@@ -18,7 +18,6 @@ from subfl_flower.models.settings import RecommenderSettings
 from subfl_flower.strategies.recommendation.fcf import FCF
 from subfl_flower.wire.batch import Batch, Result
 from subfl_flower.wire.contract import RunContext
-from subfl_flower.wire.ragged import Ragged
 from subfl_flower.wire.roster import Roster
 
 NUM_USERS = 7
@@ -27,11 +26,11 @@ INITIAL = {"items": np.arange(8, dtype=np.float32).reshape(4, 2), "bias": np.arr
 
 
 def test_an_upload_is_as_long_as_its_longest_row_and_its_arrays_together() -> None:
-    rows = Ragged(np.array([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]], np.float32), np.array([2, 0, 1]))
+    rows, owners = np.array([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]], np.float32), np.array([0, 0, 2])
     arrays = {"bias": np.array([[12.0], [2.0], [0.0]]), "gain": np.array([[0.0], [0.0], [-24.0]])}
-    assert largest_rows(arrays, rows).tolist() == [13.0, 2.0, 26.0]  # of 5 and 12, 2 alone, 10 and 24
-    found, scaled = scaled_uploads(arrays, rows, np.array([1.0, 1.0, 0.5]))
-    assert scaled.values.tolist() == [[3.0, 4.0], [0.0, 1.0], [3.0, 4.0]]
+    assert largest_rows(arrays, rows, owners, 3).tolist() == [13.0, 2.0, 26.0]  # of 5 and 12, 2 alone, 10 and 24
+    found, scaled = scaled_uploads(arrays, rows, owners, np.array([1.0, 1.0, 0.5]))
+    assert scaled.tolist() == [[3.0, 4.0], [0.0, 1.0], [3.0, 4.0]]
     assert found["gain"].ravel().tolist() == [0.0, 0.0, -12.0] and found["bias"].ravel().tolist() == [12.0, 2.0, 0.0]
 
 
