@@ -156,7 +156,7 @@ def test_axes_say_what_a_figure_over_clients_is(make_run: MakeRun, tmp_path: Pat
 
 def test_a_method_has_one_colour_in_every_figure_and_no_two_labels_look_alike() -> None:
     methods = [path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml")]
-    assert len({method_look(method) for method in methods}) == len(methods) == 26
+    assert len({method_look(method) for method in methods}) == len(methods) == 30
     labels = [(method, f"{method} ({tau})") for method in ("fedpub", "fedsage_plus", "own") for tau in range(8)]
     looks = looks_of(labels)
     assert len(set(looks.values())) == len(labels)

@@ -22,7 +22,8 @@ _METHODS = (
     *("fedpub", "fedavg", "local", "subpfed", "gcfl", "fedper", "fedprox"),
     *("fedsage_plus", "fedgcn", "fedsg", "fedgnn_subgraph", "gcfl_plus", "fedsage", "oracle"),
     *("fedgnn", "fedmf", "perfedrec", "fcf", "central", "central_gnn", "popularity"),
-    *("fedavg_whole_graph", "fedpub_released", "bias_row", "central_mf", "fedper_similar"),
+    *("fedavg_whole_graph", "fedpub_released", "bias_row", "central_mf", "fedper_similar", "scaffold", "fedgta"),
+    *("pfedgraph", "fedopt"),
 )
 """Built-in methods in the order of their looks; those of one line have different colours."""
 
