@@ -14,7 +14,8 @@ from subfl_flower.evaluation.table import Column, Table, make_table, means
 
 _MAJORITY, _MACRO_F1, _BALANCED = "test.majority", "test.macro_f1", "test.balanced_accuracy"
 _CLASS_FIGURES = (_MAJORITY, _MACRO_F1, _BALANCED, "test.one_class")
-_WORTH = ("worst_client", "tenth_percentile", *MODES, "bias_row", "popularity", "user_level_epsilon", "update_cosine")
+_TENTH = "tenth_percentile"
+_WORTH = ("worst_client", _TENTH, *MODES, "bias_row", "popularity", "user_level_epsilon", "update_cosine")
 _ASKED = {
     "test.accuracy": "accuracy",
     "test.roc_auc": "ROC-AUC",
@@ -41,8 +42,7 @@ def main_table(rows: Sequence[Row], collapse: bool, differences: Sequence[Column
         *_floors(rows),
         Column("macro-F1 (balanced accuracy)", _MACRO_F1, _with_balanced, optional=True, rated=True),
         *(Column(head, figure, in_unit_of(figure), rated="error" not in head) for figure, head in _asked(rows).items()),
-        Column("worst client", "worst_client", optional=True, rated=True),
-        Column("tenth percentile", "tenth_percentile", optional=True, rated=True),
+        _worst_client(rows),
         *(Column(mode.replace("_", " "), mode, optional=True, rated=True) for mode in MODES),
         Column("user-level epsilon", "user_level_epsilon", _epsilon, optional=True),
         Column("cosine with the true update", "update_cosine", plain(1, 3), optional=True),
@@ -124,6 +124,18 @@ def _with_balanced(found: Spread, row: Row) -> str:
     balanced = row.spread(_BALANCED)
     text = in_unit_of(_MACRO_F1)
     return f"{text(found, row)} ({text(balanced, row) if balanced else MISSING})"
+
+
+def _worst_client(rows: Sequence[Row]) -> Column:
+    """The worst client's figure, in brackets the tenth percentile over clients where any row has it."""
+    if not any(row.spread(_TENTH) for row in rows):
+        return Column("worst client", "worst_client", optional=True, rated=True)
+    return Column("worst client (10th percentile)", "worst_client", _with_tenth, optional=True, rated=True)
+
+
+def _with_tenth(found: Spread, row: Row) -> str:
+    tenth = row.spread(_TENTH)
+    return f"{in_own_unit(found, row)} ({in_own_unit(tenth, row) if tenth else MISSING})"
 
 
 def _epsilon(found: Spread, row: Row) -> str:

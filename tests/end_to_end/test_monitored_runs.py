@@ -215,11 +215,13 @@ def json_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     written = io.StringIO()
     monkeypatch.setenv(FORMAT, "json")
     with monkeypatch.context() as patch:
-        for handler in FLOWER_LOGGER.handlers:
-            if isinstance(handler, ConsoleHandler):
-                patch.setattr(handler, "filters", [])
-                patch.setattr(handler, "format", handler.format)
-                patch.setattr(handler, "stream", written)
+        # Without those that another test has left, whose files are closed.
+        consoles = [handler for handler in FLOWER_LOGGER.handlers if isinstance(handler, ConsoleHandler)]
+        patch.setattr(FLOWER_LOGGER, "handlers", consoles)
+        for handler in consoles:
+            patch.setattr(handler, "filters", [])
+            patch.setattr(handler, "format", handler.format)
+            patch.setattr(handler, "stream", written)
         use_asked_format()
         yield written
 
