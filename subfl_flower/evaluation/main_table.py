@@ -130,7 +130,7 @@ def _worst_client(rows: Sequence[Row]) -> Column:
     """The worst client's figure, in brackets the tenth percentile over clients where any row has it."""
     if not any(row.spread(_TENTH) for row in rows):
         return Column("worst client", "worst_client", optional=True, rated=True)
-    return Column("worst client (10th percentile)", "worst_client", _with_tenth, optional=True, rated=True)
+    return Column("worst client (p10)", "worst_client", _with_tenth, optional=True, rated=True)
 
 
 def _with_tenth(found: Spread, row: Row) -> str:

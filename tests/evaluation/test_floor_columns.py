@@ -52,7 +52,7 @@ def csv_lines(rows: list[Row], folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-CLASS_HEADS = "| majority class | macro-F1 (balanced accuracy) | worst client (10th percentile) |"
+CLASS_HEADS = "| majority class | macro-F1 (balanced accuracy) | worst client (p10) |"
 
 
 @pytest.fixture
@@ -71,9 +71,9 @@ def test_classifications_have_the_majority_class_figures_by_class_and_the_worst_
     assert fedavg["majority class"] == "37.50 ± 17.68"  # 0.25 / sqrt(2) = 0.1768
     assert fedavg["macro-F1 (balanced accuracy)"] == "50.00 ± 0.00 (75.00 ± 0.00)"
     # The tenth percentile is of 0.25 + 0.5 / 10 and 0.5 + 0.25 / 10.
-    assert fedavg["worst client (10th percentile)"] == "37.50 ± 17.68 (41.25 ± 15.91)"
+    assert fedavg["worst client (p10)"] == "37.50 ± 17.68 (41.25 ± 15.91)"
     assert (local["majority class"], local["macro-F1 (balanced accuracy)"]) == ("–", "–")
-    assert local["worst client (10th percentile)"].startswith("12.50 (")
+    assert local["worst client (p10)"].startswith("12.50 (")
     assert not {"as received", "bias row", "popularity", "floor", "user-level epsilon"} & set(fedavg)
 
 
@@ -83,7 +83,7 @@ def test_markdown_page_and_terminal_hold_them_too(classified: list[Row]) -> None
         main_table(classified, collapse=False)
     )
     page = heads_and_cells(table_part(main_table(classified, collapse=True)))
-    assert "majority class|macro-F1 (balanced accuracy)|worst client (10th percentile)" in page
+    assert "majority class|macro-F1 (balanced accuracy)|worst client (p10)" in page
     output = io.StringIO()
     Console(file=output, width=200).print(rich_table(main_table(classified, collapse=True)))
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
@@ -110,13 +110,13 @@ def test_ratings_have_the_bias_row_the_largest_error_and_what_was_paid_in_privac
     add_run(make_run, "fedmf", 0, 1.25, metric="rmse", bias_row={"validation": 9.0, "test": None})
     rows, (fedgnn, fedmf) = table(tmp_path)
     assert fedgnn["bias row"] == "0.9554"
-    assert fedgnn["worst client (10th percentile)"].startswith("1.5000 (")  # not 0.75, which is the best
+    assert fedgnn["worst client (p10)"].startswith("1.5000 (")  # not 0.75, which is the best
     assert fedgnn["user-level epsilon"] == "12.35 (delta 1e-05)"
     assert fedgnn["cosine with the true update"] == "0.123"
     assert (fedmf["bias row"], fedmf["user-level epsilon"]) == ("–", "–")
     assert not {"majority class", "popularity", "macro-F1 (balanced accuracy)"} & set(fedgnn)
     heads = markdown(main_table(rows, collapse=False)).splitlines()[0]
-    assert "| bias row | worst client (10th percentile) | user-level epsilon | cosine with the true update |" in heads
+    assert "| bias row | worst client (p10) | user-level epsilon | cosine with the true update |" in heads
     first, second = csv_lines(rows, tmp_path)
     assert (first["bias_row_mean"], first["user_level_epsilon_mean"]) == ("0.95543", "12.34567")
     assert (second["bias_row_mean"], second["user_level_epsilon_mean"]) == ("", "")
@@ -136,7 +136,7 @@ def test_rankings_have_popularity_and_no_worst_client(make_run: MakeRun, tmp_pat
     add_run(make_run, "perfedrec", 0, 0.0, {"test.ndcg@10": 0.5}, metric="hr@10", popularity=popularity)
     rows, (line,) = table(tmp_path)
     assert line["popularity"] == "40.03"
-    assert not {"worst client", "worst client (10th percentile)", "bias row", "majority class"} & set(line)
+    assert not {"worst client", "worst client (p10)", "bias row", "majority class"} & set(line)
     (written,) = csv_lines(rows, tmp_path)
     assert written["popularity_mean"] == "0.4003" and "worst_client_mean" not in written
 
@@ -154,7 +154,7 @@ def test_floors_of_several_kinds_share_a_column(make_run: MakeRun, tmp_path: Pat
         "local": "–",
     }
     assert (
-        "| floor | macro-F1 (balanced accuracy) | worst client (10th percentile) |"
+        "| floor | macro-F1 (balanced accuracy) | worst client (p10) |"
         in markdown(main_table(rows, collapse=False)).splitlines()[0]
     )
     assert not {"majority class", "bias row", "popularity"} & set(lines[0])
