@@ -135,7 +135,7 @@ def _worst_client(rows: Sequence[Row]) -> Column:
 
 def _with_tenth(found: Spread, row: Row) -> str:
     tenth = row.spread(_TENTH)
-    return f"{in_own_unit(found, row)} ({in_own_unit(tenth, row) if tenth else MISSING})"
+    return f"{in_own_unit(found, row)} ({in_own_unit(tenth._replace(std=None), row) if tenth else MISSING})"
 
 
 def _epsilon(found: Spread, row: Row) -> str:
