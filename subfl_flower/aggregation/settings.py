@@ -32,7 +32,7 @@ class AggregationSettings(BaseModel):
 
     rule: Rule = "mean"
     norm_bound: float | None = Field(default=3.0, ge=1)
-    row_bound: float | None = Field(default=10.0, ge=1)
+    row_bound: float | None = Field(default=30.0, ge=1)
     size_bound: float | None = Field(default=10.0, ge=1)
     hostile: float = Field(default=0.2, gt=0, lt=0.5)
 

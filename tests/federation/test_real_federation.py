@@ -87,7 +87,7 @@ def test_what_is_exchanged_before_training_reaches_the_nodes_that_train_and_wron
     reasons = "\n".join(refused)
     assert "client 2 is hosted by two nodes" in reasons
     assert f"{wrong_nodes['damaged'] / 'graph.safetensors'} is damaged (its checksum differs)" in reasons
-    assert len(refused) == 2
+    assert len(refused) == 2 and len(outcome.summary["refused"]) <= 3
     # By the SuperLink, whose operator has not registered its key; and by the node, which trusts another authority.
     assert federation.nodes["stranger"].wait(60) not in (None, 0)
     assert "SuperNode ID" not in federation.log("stranger")
